@@ -1,0 +1,39 @@
+# The commands of a newcomer; everything else is `.venv/bin/doit`.
+VENV := .venv
+SIMULATION := machine=examples/simulation/machine.yaml
+DOIT := $(VENV)/bin/doit $(SIMULATION)
+WORKERS ?= 4
+
+.PHONY: demo down test lint lock
+
+# uv, itself pinned in the lock file, installs the rest several times faster than pip.
+$(VENV): $(VENV)/.installed
+$(VENV)/.installed: requirements.lock pyproject.toml
+	test -x $(VENV)/bin/python || python3 -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[^ ;]*\).*/\1/p' requirements.lock)"
+	$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(VENV)/bin/python requirements.lock
+	$(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation --python $(VENV)/bin/python --editable .
+	touch $@
+
+demo: $(VENV)
+	$(DOIT)
+	$(DOIT) smoke
+	$(DOIT) status
+	@echo
+	@echo "look further:  $(DOIT) list | info TASK | logs comfyui-gpu0 | status --json"
+	@echo "stop:          make down"
+
+down: $(VENV)
+	$(DOIT) down
+
+test: $(VENV)
+	$(VENV)/bin/python -m pytest -n $(WORKERS)
+
+lint: $(VENV)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+lock:
+	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \
+		--no-annotate --group dev pyproject.toml --upgrade --output-file requirements.lock

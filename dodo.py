@@ -1,0 +1,97 @@
+"""The machine's table of contents: `doit list` shows these stages in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tasks import (
+    collection,
+    directories,
+    environment,
+    generation,
+    gpus,
+    health,
+    instances,
+    links,
+    nodes,
+    pm2,
+    source,
+    supervisor,
+    validation,
+    workers,
+)
+from tasks.engine.configuration import doit_config, load_machine
+from tasks.engine.step import Task
+
+MACHINE, INSTANCES = load_machine()
+DOIT_CONFIG = doit_config(MACHINE)
+
+
+def task_directories() -> Iterator[Task]:
+    return directories.tasks(MACHINE, INSTANCES)
+
+
+def task_supervisor() -> Iterator[Task]:
+    return supervisor.tasks(MACHINE)
+
+
+def task_source() -> Iterator[Task]:
+    return source.tasks(MACHINE)
+
+
+def task_nodes() -> Iterator[Task]:
+    return nodes.tasks(MACHINE)
+
+
+def task_environment() -> Iterator[Task]:
+    return environment.tasks(MACHINE)
+
+
+def task_generation() -> Iterator[Task]:
+    return generation.tasks(MACHINE)
+
+
+def task_validation() -> Iterator[Task]:
+    return validation.tasks(MACHINE)
+
+
+def task_build() -> Task:
+    """All that an image holds: code, packages, nodes; starts nothing, needs no GPU"""
+    return {"actions": None, "task_dep": ["supervisor", "validation"]}
+
+
+def task_links() -> Iterator[Task]:
+    return links.tasks(MACHINE)
+
+
+def task_gpus() -> Iterator[Task]:
+    return gpus.tasks(MACHINE, INSTANCES)
+
+
+def task_proof() -> Iterator[Task]:
+    return validation.proof(MACHINE)
+
+
+def task_pm2() -> Iterator[Task]:
+    return pm2.tasks(MACHINE, INSTANCES)
+
+
+def task_instances() -> Iterator[Task]:
+    return instances.tasks(MACHINE, INSTANCES)
+
+
+def task_health() -> Iterator[Task]:
+    return health.tasks(MACHINE, INSTANCES)
+
+
+def task_workers() -> Iterator[Task]:
+    return workers.tasks(MACHINE, INSTANCES)
+
+
+def task_collection() -> Iterator[Task]:
+    return collection.tasks(MACHINE, INSTANCES)
+
+
+def task_up() -> Task:
+    """The machine is what machine.yaml says and every instance is healthy (the default)"""
+    return {"actions": None, "task_dep": ["build", "collection"]}

@@ -1,0 +1,1 @@
+"""The few names of ComfyUI's library that model-free custom nodes import."""

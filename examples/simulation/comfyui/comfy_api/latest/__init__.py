@@ -1,0 +1,17 @@
+"""What an extension is: the object that ``comfy_entrypoint`` of a custom node returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from comfy_api.latest import io
+
+__all__ = ["ComfyExtension", "io"]
+
+
+class ComfyExtension(ABC):
+    """A pack of nodes."""
+
+    @abstractmethod
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """The nodes of the pack."""

@@ -1,0 +1,1 @@
+"""The parts of the simulator that real ComfyUI has under other names."""

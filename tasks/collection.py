@@ -1,0 +1,82 @@
+"""Collection: what no generation names any more is removed, at the end of `up`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from tasks import generation, nodes, source
+from tasks.engine.step import Task, step
+from tasks.host import apps, files, made
+from tasks.spec import Instance, Machine
+from tasks.spec.layout import Layout
+
+
+def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
+    yield step(
+        "collection",
+        "Note the good generation, remove what nothing needs",
+        check=partial(_to_do, machine, instances),
+        action=partial(_collect, machine, instances),
+        log=Layout(machine.workspace).log("collection"),
+        after=["instances", "health", "workers"],
+    )
+
+
+def _to_do(machine: Machine, instances: Sequence[Instance]) -> str | None:
+    layout = Layout(machine.workspace)
+    if instances and _healthy(layout)[-1:] != [layout.current.resolve().name]:
+        return "the current generation was not yet noted as good"
+    names = [path.name for path in _garbage(machine)]
+    return f"nothing needs {', '.join(names)}" if names else None
+
+
+def _collect(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
+    if instances:
+        _note_healthy(Layout(machine.workspace))
+    for path in _garbage(machine):
+        made.remove(path)
+        for beside in path.parent.glob(f"{path.name}.*.json"):
+            files.remove(beside)
+
+
+def _note(layout: Layout) -> Path:
+    return layout.state / "healthy.json"
+
+
+def _healthy(layout: Layout) -> list[str]:
+    """Generations on which all instances were healthy, newest last."""
+    names: list[str] = files.read_receipt(_note(layout)).get("generations", [])
+    return names
+
+
+def _note_healthy(layout: Layout) -> None:
+    current = layout.current.resolve().name
+    names = [name for name in _healthy(layout) if name != current]
+    files.write_receipt(_note(layout), {"generations": [*names, current][-10:]})
+
+
+def _garbage(machine: Machine) -> list[Path]:
+    """Folders that are neither current, nor last good, nor in use by any process."""
+    layout = Layout(machine.workspace)
+    current = layout.current.resolve().name
+    there = {path.name: path for path in made.list_folders(layout.generations)}
+    others = [name for name in _healthy(layout) if name != current and name in there]
+    keep = {current, generation.folder_of(machine).name, *others[-1:]}
+    keep |= apps.folders_in_use(layout.generations)
+    kept = [there[name] for name in keep if name in there]
+    environments = {(folder / "environment").resolve().name for folder in kept}
+    return [
+        *(path for name, path in sorted(there.items()) if name not in keep),
+        *(p for p in made.list_folders(layout.environments) if p.name not in environments),
+        *_unneeded_sources(machine),
+    ]
+
+
+def _unneeded_sources(machine: Machine) -> list[Path]:
+    every = [source.of(machine), *(nodes.source_of(machine, node) for node in machine.custom_nodes)]
+    keep = {each.checkout(str(each.read().get("commit"))) for each in every}
+    return [
+        path for path in made.list_folders(Layout(machine.workspace).sources) if path not in keep
+    ]

@@ -1,0 +1,1 @@
+"""doit commands, one verb per file."""

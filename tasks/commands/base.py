@@ -1,0 +1,39 @@
+"""What the commands have in common: the machine, and failures as one line with exit code 1."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from doit.cmd_base import Command
+from doit.exceptions import InvalidDodoFile
+
+from tasks.engine.configuration import load_machine
+from tasks.host.failure import Failure
+from tasks.spec import Instance, Machine
+
+
+class MachineCommand(Command):  # type: ignore[misc]
+    """A command about the machine; `perform` returns its exit code and may raise Failure."""
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        try:
+            machine, instances = load_machine()
+        except InvalidDodoFile as error:
+            print(f"ERROR: {error}", file=sys.stderr)
+            return 3
+        try:
+            return self.perform(machine, instances, opt_values, pos_args)
+        except Failure as failure:
+            log = f"\n  log: {failure.log}" if failure.log else ""
+            print(f"{self.name}: {failure}{log}", file=sys.stderr)
+            return 1
+
+    def perform(
+        self,
+        machine: Machine,
+        instances: tuple[Instance, ...],
+        options: dict[str, Any],
+        arguments: list[str],
+    ) -> int:
+        raise NotImplementedError

@@ -1,0 +1,38 @@
+"""doit down: workers, instances, then PM2's daemon."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tasks.commands.base import MachineCommand
+from tasks.engine.lock import RunLock, Taken
+from tasks.host import apps, pm2
+from tasks.spec import Instance, Machine
+from tasks.spec.layout import Layout
+
+
+class Down(MachineCommand):
+    doc_purpose = "stop workers, instances and PM2; nothing of the machine is left running"
+
+    def perform(
+        self,
+        machine: Machine,
+        instances: tuple[Instance, ...],
+        options: dict[str, Any],
+        arguments: list[str],
+    ) -> int:
+        try:
+            RunLock(machine.workspace).take("down")
+        except Taken as taken:
+            print(taken, file=sys.stderr)
+            return 2
+        layout = Layout(machine.workspace)
+        running = apps.running(layout.workspace, pm2.daemon(layout))
+        workers = [app for app in running if not app.name.startswith("comfyui-gpu")]
+        pm2.delete(layout, {app.name for app in workers if app.supervised})
+        pm2.kill(layout)
+        for orphan in apps.running(layout.workspace, None):
+            apps.end(orphan)
+        print(f"{len(running)} stopped" if running else "nothing was running")
+        return 0

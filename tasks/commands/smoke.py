@@ -1,0 +1,96 @@
+"""doit smoke: one real job, which needs no model, through every instance."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tasks.commands.base import MachineCommand
+from tasks.host import comfyui
+from tasks.host.failure import Failure
+from tasks.spec import Instance, Machine
+from tasks.spec.layout import Layout
+
+TIMEOUT = 120.0
+"""Seconds; the first job on real ComfyUI took 0.4 s, behind a queue it takes longer."""
+
+
+class Smoke(MachineCommand):
+    doc_purpose = "send one small job through every instance and name the files it wrote"
+
+    def perform(
+        self,
+        machine: Machine,
+        instances: tuple[Instance, ...],
+        options: dict[str, Any],
+        arguments: list[str],
+    ) -> int:
+        layout = Layout(machine.workspace)
+        if not instances:
+            raise Failure("there are no instances to send a job to")
+        with ThreadPoolExecutor(len(instances)) as pool:
+            results = pool.map(lambda instance: _try(layout, instance), instances)
+        failed = 0
+        for instance, (files, reason) in zip(instances, results, strict=True):
+            failed += bool(reason)
+            print(f"{'✗' if reason else '✓'} {instance.name}: {reason or files}")
+        return 1 if failed else 0
+
+
+def _try(layout: Layout, instance: Instance) -> tuple[str, str]:
+    """The files of one job and an empty string, or nothing and the reason."""
+    import requests
+
+    try:
+        return ", ".join(map(str, _run(layout, instance))), ""
+    except Failure as failure:
+        return "", str(failure)
+    except requests.RequestException as error:
+        return "", f"it doesn't answer on port {instance.port}: {type(error).__name__}"
+
+
+def _run(layout: Layout, instance: Instance) -> list[Path]:
+    client = comfyui.Client(instance.listen, instance.port)
+    entry = client.wait(client.submit(prompt()), TIMEOUT)
+    folder = layout.outputs(instance.gpu)
+    files = [
+        folder / image["subfolder"] / image["filename"]
+        for output in entry["outputs"].values()
+        for image in output.get("images", [])
+    ]
+    missing = [str(file) for file in files if not file.is_file() or not file.stat().st_size]
+    if missing or not files:
+        raise Failure(f"the job succeeded but wrote nothing: {', '.join(missing) or folder}")
+    return files
+
+
+def prompt() -> dict[str, Any]:
+    """A job of ComfyUI's own nodes. The colour varies, or the answer would come from the cache."""
+    return {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {
+                "width": 512,
+                "height": 512,
+                "batch_size": 1,
+                "color": random.randrange(0xFFFFFF),
+            },
+        },
+        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "3": {
+            "class_type": "ImageScale",
+            "inputs": {
+                "image": ["2", 0],
+                "upscale_method": "lanczos",
+                "width": 768,
+                "height": 768,
+                "crop": "disabled",
+            },
+        },
+        "4": {
+            "class_type": "SaveImage",
+            "inputs": {"images": ["3", 0], "filename_prefix": "smoke/smoke"},
+        },
+    }

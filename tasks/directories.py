@@ -1,0 +1,79 @@
+"""Shared folders: there, writable, and the link to the models folder."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from tasks.engine.step import Task, step
+from tasks.host import files
+from tasks.host.failure import Failure
+from tasks.spec import Instance, Machine
+from tasks.spec.layout import Layout
+
+
+def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
+    layout = Layout(machine.workspace)
+    folders = [
+        machine.workspace,
+        *(getattr(layout, name) for name in ("machine", "receipts", "logs", "state")),
+        layout.inputs,
+        *(layout.outputs(instance.gpu) for instance in instances),
+        *(layout.instance(instance.gpu) / "user" for instance in instances),
+    ]
+    yield step(
+        "directories",
+        "Shared folders: there, writable",
+        check=partial(_missing, folders, machine.models.folder, layout),
+        action=partial(_make, folders, machine.models.folder, layout),
+        log=layout.log("directories"),
+    )
+
+
+def _missing(folders: list[Path], models: Path, layout: Layout) -> str | None:
+    for folder in folders:
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            return f"{folder} isn't there and writable"
+    if not models.is_dir():
+        return f"{models} isn't there"
+    if files.link_target(layout.models) != _models_target(models, layout):
+        return f"{layout.models} doesn't point at {models}"
+    return None
+
+
+def _make(folders: list[Path], models: Path, layout: Layout, log: Path) -> None:
+    for folder in [*folders, models]:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise Failure(f"{folder} is a file: move it away, a folder belongs there") from None
+        except OSError as error:
+            raise Failure(f"{folder} can't be made ({error.strerror}): {_mend(folder)}") from error
+        # A models folder may be a read-only volume.
+        if folder != models and not os.access(folder, os.W_OK | os.X_OK):
+            raise Failure(f"{folder} isn't writable: {_mend(folder)}")
+    files.point(layout.models, _models_target(models, layout))
+
+
+def _models_target(models: Path, layout: Layout) -> str:
+    """Relative inside the workspace, so that the workspace can be moved or mounted elsewhere."""
+    if models.is_relative_to(layout.workspace):
+        return os.path.relpath(models, layout.state)
+    return str(models)
+
+
+def _mend(folder: Path) -> str:
+    """The command that lets this user write, said of the nearest folder that exists."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    status = there.stat()
+    try:
+        owner = pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        owner = str(status.st_uid)
+    return (
+        f"{there} belongs to {owner} (mode {status.st_mode & 0o7777:04o}), we are uid "
+        f"{os.getuid()}; run: sudo chown -R {os.getuid()}:{os.getgid()} {there}"
+    )

@@ -1,0 +1,1 @@
+"""The only helpers that know doit: configuration, steps, reporter, run lock."""

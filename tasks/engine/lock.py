@@ -1,0 +1,42 @@
+"""One run at a time per workspace: a kernel lock that a killed run gives back by itself."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from tasks.host import private
+
+
+class Taken(Exception):  # noqa: N818  reads as what happened
+    """Another run has the workspace; `str()` names its pid and task."""
+
+
+class RunLock:
+    """The run lock of a workspace; held until this process ends."""
+
+    def __init__(self, workspace: Path) -> None:
+        self._workspace = workspace
+        self._descriptor = -1
+
+    def take(self, what: str) -> None:
+        """Raises Taken at once when another run holds it."""
+        path = private.make(self._workspace) / "run.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid, _, task = os.pread(descriptor, 4096, 0).decode(errors="replace").partition(" ")
+            os.close(descriptor)
+            raise Taken(
+                f"a run is on in {self._workspace} (pid {pid}, {task or 'starting'}): "
+                "wait for it, or end it with: kill " + pid
+            ) from None
+        self._descriptor = descriptor
+        self.note(what)
+
+    def note(self, what: str) -> None:
+        """Say what this run is doing, for whoever finds the lock taken."""
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()} {what}".encode()[:4096], 0)

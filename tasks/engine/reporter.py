@@ -1,0 +1,117 @@
+"""What a person sees of a run: one line per task that did something, all failures at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any, TextIO
+
+from doit.exceptions import BaseFail, InvalidTask, UnmetDependency
+
+from tasks.engine import warnings
+from tasks.engine.lock import RunLock, Taken
+from tasks.host import process
+
+
+class Reporter:
+    """doit's reporter interface; it also takes the run lock and turns signals into a clean end."""
+
+    desc = "one line per executed task"
+    lock: RunLock
+
+    def __init__(self, outstream: TextIO, options: dict[str, Any]) -> None:
+        self.out = outstream
+        self.started: dict[str, float] = {}
+        self.begin = time.monotonic()
+        self.executed = 0
+        self.up_to_date = 0
+        self.failures: list[tuple[str, str]] = []
+        self.held_back: list[str] = []
+        self.errors: list[str] = []
+        self.colours = outstream.isatty() and "NO_COLOR" not in os.environ
+
+    def initialize(self, tasks: Any, selected_tasks: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _leave)
+        try:
+            self.lock.take(" ".join(selected_tasks))
+        except Taken as taken:
+            raise InvalidTask(str(taken)) from None
+
+    def get_status(self, task: Any) -> None:
+        pass
+
+    def execute_task(self, task: Any) -> None:
+        if task.actions:
+            self.started[task.name] = time.monotonic()
+            self.lock.note(" ".join(self.started))
+            if self.colours:
+                self.write(f"\x1b[2m… {task.name}\x1b[0m\n")
+
+    def add_success(self, task: Any) -> None:
+        if task.actions:
+            self.executed += 1
+            self.write(f"{self._mark('✓', 32)} {task.name:<32}{self._seconds(task):>8.1f} s\n")
+
+    def add_failure(self, task: Any, fail: BaseFail) -> None:
+        if isinstance(fail, UnmetDependency):
+            self.held_back.append(task.name)
+            return
+        seconds = self._seconds(task)
+        self.write(f"{self._mark('✗', 31)} {task.name:<32}{seconds:>8.1f} s\n")
+        self.failures.append((task.name, fail.get_msg().strip()))
+
+    def skip_uptodate(self, task: Any) -> None:
+        if task.actions:
+            self.up_to_date += 1
+
+    def skip_ignore(self, task: Any) -> None:
+        self.write(f"- {task.name} is ignored\n")
+
+    def cleanup_error(self, exception: BaseFail) -> None:
+        self.errors.append(exception.get_msg())
+
+    def runtime_error(self, msg: str) -> None:
+        self.errors.append(msg)
+
+    def teardown_task(self, task: Any) -> None:
+        pass
+
+    def complete_run(self) -> None:
+        process.end_children()
+        for text in warnings.collected():
+            self.write(f"{self._mark('!', 33)} {text}\n")
+        for name, message in self.failures:
+            self.write(f"{self._mark('✗', 31)} {name}: {message}\n")
+        if self.held_back:
+            self.write(f"  waiting for that: {', '.join(self.held_back)}\n")
+        for message in self.errors:
+            self.write(f"{self._mark('✗', 31)} {message}\n")
+        if not self.failures and not self.errors:
+            seconds = time.monotonic() - self.begin
+            did = f"{self.executed} tasks done" if self.executed else "nothing to do"
+            self.write(f"{did}, {self.up_to_date} up to date ({seconds:.1f} s)\n")
+
+    def write(self, text: str) -> None:
+        self.out.write(text)
+        self.out.flush()
+
+    def _seconds(self, task: Any) -> float:
+        begin = self.started.pop(task.name, None)
+        return time.monotonic() - begin if begin else 0.0
+
+    def _mark(self, sign: str, colour: int) -> str:
+        return f"\x1b[{colour}m{sign}\x1b[0m" if self.colours else sign
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End what was started, keep what is whole, and leave with 128+n and no traceback."""
+    for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(again, signal.SIG_IGN)
+    process.end_children()
+    sys.stdout.flush()
+    print(f"stopped by {signal.Signals(number).name}; run doit again to go on", file=sys.stderr)
+    raise SystemExit(128 + number)

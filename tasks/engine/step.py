@@ -1,0 +1,90 @@
+"""Turn an intent — a check that says whether it holds, an action that makes it so — into a task.
+
+No step has a `file_dep` or a saved value: whether it is up to date is read from the disk
+(receipts, commits, links, processes) at every run, so doit's database holds nothing and
+lives in memory.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from doit.exceptions import TaskFailed
+
+from tasks.host.failure import Failure
+
+Task = dict[str, Any]
+Check = Callable[[], str | None]
+
+
+class Holds:
+    """doit's up-to-date object: calls `check`, which answers None or why it doesn't hold.
+
+    Its repr is that reason, so `doit info TASK` explains itself. It never raises.
+    """
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self.reason: str | None = None
+
+    def __call__(self) -> bool:
+        try:
+            self.reason = self._check()
+        except (OSError, ValueError, LookupError, TypeError, Failure) as error:
+            self.reason = f"{type(error).__name__}: {error}"
+        return self.reason is None
+
+    def __repr__(self) -> str:
+        return self.reason or "holds"
+
+
+def step(
+    name: str,
+    doc: str,
+    *,
+    check: Check,
+    action: Callable[[Path], None],
+    log: Path,
+    after: Iterable[str] = (),
+    clean: Callable[[], None] | None = None,
+) -> Task:
+    """A sub-task (`name` "gpu0") or, with a name ending in `:`, a whole task ("source:").
+
+    `action` gets the path of its log, emptied before. A Failure it raises ends the task with
+    one line; any other exception is a bug and goes to the log with its traceback.
+    """
+    basename, _, sub = name.partition(":")
+    return {
+        "basename": basename,
+        **({"name": sub} if sub else {}),
+        "doc": doc,
+        "actions": [(_perform, [action, log])],
+        "uptodate": [Holds(check)],
+        "task_dep": list(after),
+        "clean": [clean] if clean else [],
+        "verbosity": 2,
+        "io": {"capture": False},
+    }
+
+
+def group(name: str, doc: str, after: Iterable[str] = ()) -> Task:
+    """The task that holds sub-tasks together and has the doc line of `doit list`."""
+    return {"basename": name, "name": None, "doc": doc, "task_dep": list(after)}
+
+
+def _perform(action: Callable[[Path], None], log: Path) -> TaskFailed | None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")
+    try:
+        action(log)
+    except Failure as failure:
+        where = failure.log or (log if log.stat().st_size else None)
+        return TaskFailed(f"{failure}" + (f"\n  log: {where}" if where else ""))
+    except Exception as error:
+        with log.open("a") as file:
+            traceback.print_exc(file=file)
+        return TaskFailed(f"unexpected {type(error).__name__}: {error}\n  log: {log}")
+    return None

@@ -1,0 +1,224 @@
+"""The Python environment: one uv resolve and install for ComfyUI and every custom node."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tasks import nodes, source
+from tasks.engine.step import Task, step
+from tasks.host import files, gpu, made, process, uv
+from tasks.host.failure import Failure
+from tasks.spec import CustomNode, Machine
+from tasks.spec.layout import Layout
+
+#: `requests` is imported by ComfyUI 0.3.64's app/frontend_management.py, which does not ask
+#: for it; `pip` is what custom nodes' install scripts call.
+ALWAYS = ("pip", "requests")
+TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
+INSTALL_SCRIPT = "install.py"
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """A requirements file and who asks for it."""
+
+    owner: str
+    file: Path
+
+
+def tasks(machine: Machine) -> Iterator[Task]:
+    layout = Layout(machine.workspace)
+    yield step(
+        "environment",
+        "The Python environment, one install for ComfyUI and all custom nodes",
+        check=partial(_missing, machine),
+        action=partial(_make, machine),
+        log=layout.log("environment"),
+        after=["source", "nodes"],
+        clean=partial(files.remove, _pointer(layout)),
+    )
+
+
+def folder_of(machine: Machine) -> Path:
+    """The environment that the last `environment` step made or chose."""
+    layout = Layout(machine.workspace)
+    return layout.environments / str(files.read_receipt(_pointer(layout)).get("folder"))
+
+
+def scripts(machine: Machine) -> dict[str, str]:
+    """The nodes that have something to run, each with the version of what it runs."""
+    found = {}
+    for node in nodes.present(machine):
+        script = nodes.folder_of(machine, node) / INSTALL_SCRIPT
+        if node.script or script.is_file():
+            commit = nodes.source_of(machine, node).read().get("commit")
+            found[node.name] = str(commit or files.file_digest(script)) + (node.script or "")
+    return found
+
+
+def record(folder: Path, **changes: Any) -> None:
+    """Write down what is in the environment now, which from here on is what belongs there."""
+    site = uv.site_packages(folder)
+    names = sorted(path.name for path in site.iterdir() if path.name != files.BYTECODE)
+    receipt = made.read(folder) | changes
+    receipt["installed"] = [name for name in names if name.endswith(".dist-info")]
+    receipt["top"] = [name for name in names if not name.endswith(".dist-info")]
+    made.finish(folder, receipt)
+
+
+def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
+    """What differs from the record by hand; what nobody recorded beside packages is no damage."""
+    try:
+        there = {path.name for path in uv.site_packages(folder).iterdir()}
+    except OSError:
+        return f"{folder.name} has no site-packages"
+    installed, top = set(receipt.get("installed", ())), set(receipt.get("top", ()))
+    if gone := sorted((installed | top) - there):
+        return f"{gone[0]} is missing from {folder.name}"
+    added = sorted(name for name in there - installed if name.endswith(".dist-info"))
+    if added and not receipt.get("pending"):
+        return f"{added[0]} was added to {folder.name} by hand"
+    return None
+
+
+def _pointer(layout: Layout) -> Path:
+    return layout.receipts / "environment.json"
+
+
+def _missing(machine: Machine) -> str | None:
+    layout = Layout(machine.workspace)
+    receipt = files.read_receipt(_pointer(layout))
+    if receipt.get("digest") != _digest(machine):
+        return "its requirements changed" if receipt else "it was never made"
+    folder = folder_of(machine)
+    beside = made.read(folder)
+    return damage(folder, beside) if beside else f"{folder.name} isn't whole"
+
+
+def _digest(machine: Machine) -> str:
+    python = machine.python
+    return files.digest(
+        {
+            "interpreter": sys.version,
+            "requirements": [files.file_digest(r.file) for r in _requirements(machine)],
+            "always": ALWAYS,
+            "torch": _torch(machine),
+            "overrides": python.overrides,
+            "find_links": python.find_links,
+            "extra_index_urls": python.extra_index_urls,
+            "scripts": scripts(machine),
+        }
+    )
+
+
+def _torch(machine: Machine) -> str:
+    wanted = machine.python.torch
+    return "cpu" if wanted == "auto" and machine.instances.cpu_only else wanted
+
+
+def _requirements(machine: Machine) -> list[Requirements]:
+    comfyui = source.of(machine)
+    commit = str(comfyui.read().get("commit"))
+    found = [Requirements("ComfyUI", comfyui.checkout(commit) / "requirements.txt")]
+    for node in nodes.present(machine):
+        if node.requirements:
+            file = nodes.folder_of(machine, node) / "requirements.txt"
+            found.append(Requirements(f"custom node {node.name}", file))
+    return [each for each in found if each.file.is_file()]
+
+
+def _make(machine: Machine, log: Path) -> None:
+    layout = Layout(machine.workspace)
+    digest = _digest(machine)
+    folder, whole = made.choose(layout.environments, digest, damage)
+    if not whole:
+        if not _grow(machine, folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            uv.make_environment(folder, sys.executable, log)
+        _install(machine, folder, log)
+        record(folder, digest=digest, pending=sorted(scripts(machine)))
+    files.write_receipt(_pointer(layout), {"digest": digest, "folder": folder.name})
+
+
+def _grow(machine: Machine, folder: Path) -> bool:
+    """Start from hard links to the previous environment's files; False where that can't be.
+
+    uv and pip replace files and never write into them, so the previous one stays intact.
+    """
+    previous = folder_of(machine)
+    receipt = made.read(previous)
+    same_python = (previous / "bin" / "python").resolve() == Path(sys.executable).resolve()
+    if not receipt or not same_python or damage(previous, receipt):
+        return False
+    try:
+        files.copy_tree(previous, folder, hard_links=True)
+    except subprocess.CalledProcessError:
+        files.remove(folder)
+        return False
+    return True
+
+
+def _install(machine: Machine, folder: Path, log: Path) -> None:
+    requirements = _requirements(machine)
+    arguments: list[str | Path] = [*ALWAYS]
+    for each in requirements:
+        arguments += ["--requirements", each.file]
+    arguments += _torch_arguments(machine)
+    overrides = [*machine.python.overrides]
+    if machine.python.torch == "none":
+        overrides += [f"{name} ; sys_platform == 'none'" for name in TORCH_FAMILY]
+    if overrides:
+        file = Layout(machine.workspace).scratch / "overrides.txt"
+        files.write_text(file, "\n".join(overrides) + "\n")
+        arguments += ["--overrides", file]
+    for place in machine.python.find_links:
+        arguments += ["--find-links", place]
+    for index in machine.python.extra_index_urls:
+        arguments += ["--extra-index-url", index]
+    try:
+        uv.install(folder, arguments, log)
+    except process.CommandFailed as failed:
+        raise Failure(f"packages can't be installed: {_explain(failed, requirements)}", log) from (
+            failed
+        )
+
+
+def _torch_arguments(machine: Machine) -> list[str]:
+    choice = _torch(machine)
+    if choice == "auto":
+        # Without a driver uv's own `auto` means the CPU build, and an image would keep it.
+        choice = "auto" if gpu.driver_present() else "pypi"
+    return [] if choice in ("pypi", "none") else ["--torch-backend", choice]
+
+
+def _explain(failed: process.CommandFailed, requirements: list[Requirements]) -> str:
+    """Whose lines name the packages that uv complains of, then uv's own sentence."""
+    lines = [line for line in failed.output.splitlines() if line.startswith((" ", "×", "error"))]
+    said = " ".join(line.strip(" │╰─▶×·") for line in lines)
+    said = re.sub(r"\s+", " ", said).strip() or process.last_line(failed.output)
+    words = {_normal(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", said)}
+    blamed = []
+    for each in requirements:
+        for number, line in enumerate(each.file.read_text(errors="replace").splitlines(), 1):
+            name = re.match(r"\s*([A-Za-z0-9][\w.-]*)", line)
+            if name and _normal(name.group(1)) in words and _normal(name.group(1)) not in ALWAYS:
+                blamed.append(f"{each.owner} asks for {line.strip()!r} (requirements.txt:{number})")
+    return "; ".join([*blamed[:6], said])
+
+
+def _normal(name: str) -> str:
+    """A package's name as the index spells it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower().strip("-")
+
+
+def script_nodes(machine: Machine) -> list[CustomNode]:
+    """The nodes whose scripts belong to this environment, in machine.yaml's order."""
+    wanted = scripts(machine)
+    return [node for node in machine.custom_nodes if node.name in wanted]

@@ -1,0 +1,99 @@
+"""The gate: each instance is polled until it is healthy, or is known not to become so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from tasks.engine.step import Task, group, step
+from tasks.engine.warnings import warn
+from tasks.host import apps, comfyui, files, pm2, process, quick_test
+from tasks.host.failure import Failure
+from tasks.spec import Instance, Machine
+from tasks.spec.layout import Layout
+
+
+def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
+    layout = Layout(machine.workspace)
+    yield group("health", "Every instance answers and is healthy")
+    for instance in instances:
+        yield step(
+            f"health:gpu{instance.gpu}",
+            f"{instance.name} is healthy",
+            check=partial(_unhealthy, machine, instance),
+            action=partial(_wait, machine, instance),
+            log=layout.log(f"health:gpu{instance.gpu}"),
+            after=[f"instances:gpu{instance.gpu}"],
+        )
+
+
+def _unhealthy(machine: Machine, instance: Instance) -> str | None:
+    app = _app(machine, instance)
+    if app is None:
+        return f"{instance.name} doesn't run"
+    if files.read_receipt(_receipt(machine, instance)) != _passed(app):
+        return f"{instance.name} was started anew"
+    health = comfyui.probe(instance.listen, instance.port)
+    return None if health.healthy else health.reason
+
+
+def _receipt(machine: Machine, instance: Instance) -> Path:
+    """Says which process passed the gate."""
+    return Layout(machine.workspace).instance(instance.gpu) / "healthy.json"
+
+
+def _passed(app: apps.App) -> dict[str, object]:
+    return {"pid": app.pid, "fingerprint": app.fingerprint}
+
+
+def _app(machine: Machine, instance: Instance) -> apps.App | None:
+    layout = Layout(machine.workspace)
+    for app in apps.running(layout.workspace, pm2.daemon(layout)):
+        if app.name == instance.name:
+            return app
+    return None
+
+
+def _wait(machine: Machine, instance: Instance, log: Path) -> None:
+    """Raises Failure as soon as the instance died, or after `health.timeout` seconds."""
+    import psutil
+
+    words = Layout(machine.workspace).logs / f"{instance.name}.log"
+    deadline = time.monotonic() + machine.health.timeout
+    app = _app(machine, instance)
+    while True:
+        if app is None or not psutil.pid_exists(app.pid):
+            said = process.last_line(process.tail(words))
+            raise Failure(f"{instance.name} died while it started: {said}", words)
+        health = comfyui.probe(instance.listen, instance.port)
+        if health.healthy:
+            break
+        if time.monotonic() > deadline:
+            raise Failure(
+                f"{instance.name} isn't healthy after {machine.health.timeout} s "
+                f"(health.timeout): {health.reason}",
+                words,
+            )
+        time.sleep(comfyui.POLL)
+    _check_nodes(machine, instance)
+    files.write_receipt(_receipt(machine, instance), _passed(app))
+
+
+def _check_nodes(machine: Machine, instance: Instance) -> None:
+    """A node can import in the build and not here; the start-up log is the only place to see it."""
+    said = comfyui.Client(instance.listen, instance.port).get("/internal/logs")
+    required = {node.name for node in machine.custom_nodes if not node.optional}
+    failed = {
+        name: result.reason
+        for name, result in quick_test.parse(said).items()
+        if not result.imported
+    }
+    for name in sorted(set(failed) - required):
+        warn(f"custom node {name} doesn't import on {instance.name}: {failed[name]}")
+    if missing := sorted(set(failed) & required):
+        raise Failure(
+            f"{instance.name} runs without {', '.join(missing)}: {failed[missing[0]]}",
+            Layout(machine.workspace).logs / f"{instance.name}.log",
+        )

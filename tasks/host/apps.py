@@ -1,0 +1,103 @@
+"""What runs here for a workspace, read from the processes themselves.
+
+Every app is started with marks in its environment (workspace, name, fingerprint), which the
+kernel keeps in /proc; so neither PM2 nor a receipt has to be believed, and orphans of a killed
+daemon are found as well. The environments of other users' processes can't be read, and no app
+of ours is theirs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+WORKSPACE = "COMFY_MACHINE_WORKSPACE"
+NAME = "COMFY_MACHINE_APP"
+FINGERPRINT = "COMFY_MACHINE_FINGERPRINT"
+GRACE = 10.0
+"""Seconds between SIGINT and SIGKILL; ComfyUI needs 1.7 s when idle."""
+
+
+@dataclass(frozen=True)
+class App:
+    """One running app; `supervised` when PM2 is its parent, else it is an orphan."""
+
+    name: str
+    pid: int
+    fingerprint: str
+    supervised: bool
+    started: float
+    """Seconds since the epoch."""
+
+
+def running(workspace: Path, daemon: int | None) -> list[App]:
+    """The apps of a workspace that run now, without the children that they started."""
+    import psutil
+
+    marked = {}
+    for process in psutil.process_iter():
+        marks = _marks(process.pid)
+        if marks.get(WORKSPACE) == str(workspace):
+            marked[process.pid] = (process, marks)
+    found = []
+    for pid, (process, marks) in marked.items():
+        try:
+            parent = process.ppid()
+            if parent in marked or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            supervised = daemon is not None and parent == daemon
+            started = process.create_time()
+        except psutil.Error:
+            continue
+        found.append(App(marks.get(NAME, ""), pid, marks.get(FINGERPRINT, ""), supervised, started))
+    return sorted(found, key=lambda app: (app.name, app.pid))
+
+
+def end(app: App) -> None:
+    """End an app that PM2 doesn't know: SIGINT, and SIGKILL after GRACE seconds."""
+    import signal
+
+    import psutil
+
+    try:
+        process = psutil.Process(app.pid)
+        if process.create_time() != app.started:
+            return
+        process.send_signal(signal.SIGINT)
+        process.wait(GRACE)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(GRACE)
+    except psutil.NoSuchProcess:
+        pass
+
+
+def folders_in_use(parent: Path) -> set[str]:
+    """The names below `parent` in which some process works (its cwd), whoever started it."""
+    found = set()
+    for cwd in _working_directories():
+        if cwd.is_relative_to(parent) and cwd != parent:
+            found.add(cwd.relative_to(parent).parts[0])
+    return found
+
+
+def _working_directories() -> Iterator[Path]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                yield Path(os.readlink(entry / "cwd"))  # noqa: PTH115
+            except OSError:
+                continue
+
+
+def _marks(pid: int) -> dict[str, str]:
+    try:
+        content = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return {}
+    if WORKSPACE.encode() not in content:
+        return {}
+    pairs = (item.partition(b"=") for item in content.split(b"\0") if item)
+    return {os.fsdecode(key): os.fsdecode(value) for key, _, value in pairs}

@@ -1,0 +1,110 @@
+"""The one client of ComfyUI's HTTP interface, and the one probe."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tasks.host.failure import Failure
+
+if TYPE_CHECKING:
+    import requests
+
+PROBE_TIMEOUT = 2.0
+"""Seconds; an idle instance answers in 1.4 ms, one that loads a checkpoint in up to a second."""
+POLL = 0.1
+"""Seconds between two looks at something that is on its way."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What an instance answered: healthy, or why not; and how many jobs it has."""
+
+    healthy: bool
+    reason: str = ""
+    queue: int | None = None
+
+
+class Client:
+    """Speaks to one instance. Methods raise requests.RequestException when it doesn't answer."""
+
+    def __init__(self, host: str, port: int, timeout: float = 10.0) -> None:
+        import requests
+
+        # An instance listens on this machine; a proxy of the environment would only be in the way.
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._timeout = timeout
+        self.url = url(host, port)
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        answer = self._session.get(f"{self.url}{path}", params=parameters, timeout=self._timeout)
+        answer.raise_for_status()
+        return answer.json()
+
+    def submit(self, prompt: dict[str, Any]) -> str:
+        """Queue a prompt and return its id. Raises Failure with ComfyUI's reason if refused."""
+        answer = self._session.post(
+            f"{self.url}/prompt", json={"prompt": prompt}, timeout=self._timeout
+        )
+        if answer.status_code == 400:
+            raise Failure(f"{self.url} refused the job: {_refusal(answer)}")
+        answer.raise_for_status()
+        return str(answer.json()["prompt_id"])
+
+    def wait(self, prompt_id: str, timeout: float) -> dict[str, Any]:
+        """The history entry of a finished prompt. Raises Failure after `timeout` seconds or
+        when the job ended in an error."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            entry: dict[str, Any] = self.get(f"/history/{prompt_id}").get(prompt_id, {})
+            if entry:
+                if entry.get("status", {}).get("status_str") == "success":
+                    return entry
+                raise Failure(f"{self.url}: job {prompt_id} ended in an error: {_error(entry)}")
+            time.sleep(POLL)
+        raise Failure(f"{self.url}: job {prompt_id} wasn't done after {timeout:g} s")
+
+
+def url(host: str, port: int) -> str:
+    """The base URL at which this machine reaches an instance that listens on `host`."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host.split(",")[0], host.split(",")[0])
+    if ":" in reachable and not reachable.startswith("["):
+        reachable = f"[{reachable}]"
+    return f"http://{reachable}:{port}"
+
+
+def probe(host: str, port: int) -> Health:
+    """Ask an instance whether it can work; never raises.
+
+    `GET /prompt` is the cheapest answer there is (1.4 ms); the port opens only when ComfyUI has
+    loaded everything, so a refused connection means that it is starting or gone.
+    """
+    import requests
+
+    client = Client(host, port, PROBE_TIMEOUT)
+    try:
+        queue = int(client.get("/prompt")["exec_info"]["queue_remaining"])
+    except requests.ConnectionError:
+        return Health(False, f"nothing answers on {client.url}")
+    except requests.Timeout:
+        return Health(False, f"no answer from {client.url} within {PROBE_TIMEOUT:g} s")
+    except (requests.RequestException, KeyError, TypeError, ValueError) as error:
+        return Health(False, f"{client.url} doesn't answer like ComfyUI: {error}")
+    return Health(True, queue=queue)
+
+
+def _refusal(answer: requests.Response) -> str:
+    try:
+        error = answer.json()["error"]
+        return f"{error['message']} {error['details']}".strip()
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:200]
+
+
+def _error(entry: dict[str, Any]) -> str:
+    for name, details in entry.get("status", {}).get("messages", []):
+        if name == "execution_error":
+            return f"{details.get('node_type')}: {str(details.get('exception_message')).strip()}"
+    return "see its log"

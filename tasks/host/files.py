@@ -1,0 +1,141 @@
+"""Files that are whole or not there: receipts, links, digests, trees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tasks.host.failure import Failure
+
+BYTECODE = "__pycache__"
+
+
+def digest(value: object) -> str:
+    """A short name for JSON-like `value`: the first 16 hex digits of its sha256."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str | None:
+    """sha256 of a file, None if it isn't there."""
+    total = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                total.update(block)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    return total.hexdigest()
+
+
+def write_text(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write beside and replace: a reader sees the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_receipt(path: Path, receipt: dict[str, Any]) -> None:
+    write_text(path, json.dumps(receipt, indent=1, sort_keys=True) + "\n")
+
+
+def read_receipt(path: Path) -> dict[str, Any]:
+    """A receipt's content; a missing or damaged one reads as empty: do the work again."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def link_target(link: Path) -> str | None:
+    """What a symbolic link says, None if there is no link."""
+    try:
+        return os.readlink(link)  # noqa: PTH115  the text as written, not a Path made of it
+    except OSError:
+        return None
+
+
+def point(link: Path, target: str | Path) -> None:
+    """Make `link` point at `target` in one step. A real file or folder in the way is a Failure."""
+    if link_target(link) == str(target):
+        return
+    if link.exists() and not link.is_symlink():
+        raise Failure(f"{link} is in the way: move it aside, a link to {target} belongs there")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    part = link.with_name(f".{link.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target)
+    part.replace(link)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link (never what it points to) or a tree; nothing there is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=_make_writable)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _make_writable(function: Any, path: str, error: Any) -> None:
+    """Some packages hold read-only folders, which rmtree stops at."""
+    if isinstance(error[1], FileNotFoundError):
+        return
+    Path(path).parent.chmod(0o700)
+    function(path)
+
+
+def copy_tree(source: Path, target: Path, *, hard_links: bool = False) -> None:
+    """Copy a tree with links and times kept; with `hard_links` its files share their bytes.
+
+    Raises subprocess.CalledProcessError (hard links across file systems, disk full, …).
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    how = ["-al"] if hard_links else ["-a", "--reflink=auto"]
+    subprocess.run(
+        ["cp", *how, "--", str(source), str(target)],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def walk(top: Path, skip: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Every file and link below `top`, sorted, relative to it.
+
+    Bytecode, `.git` and what `skip` names directly below `top` are left out.
+    """
+    for folder, folders, files in os.walk(top):
+        here = Path(folder)
+        away = {BYTECODE, ".git"} | (skip if here == top else frozenset())
+        linked = [name for name in folders if (here / name).is_symlink()]
+        folders[:] = sorted(set(folders) - away - set(linked))
+        for name in sorted({*files, *linked} - away):
+            if not name.endswith((".pyc", ".pyo")):
+                yield (here / name).relative_to(top)
+
+
+def tree_digest(top: Path, skip: frozenset[str] = frozenset()) -> str:
+    """sha256 over names, executable bits and contents below `top`; see `walk` for what counts."""
+    total = hashlib.sha256()
+    for relative in walk(top, skip):
+        path = top / relative
+        linked = link_target(path)
+        what = linked if linked is not None else file_digest(path)
+        executable = linked is None and os.access(path, os.X_OK)
+        total.update(f"{relative}\0{what}\0{executable}\0".encode())
+    return total.hexdigest()

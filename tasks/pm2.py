@@ -1,0 +1,245 @@
+"""The PM2 config of each GPU: its instance, and the workers of that instance."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tasks import generation, validation
+from tasks.engine.step import Task, group, step
+from tasks.host import apps, comfyui, files
+from tasks.host.failure import Failure
+from tasks.spec import Instance, Machine, Worker, expand
+from tasks.spec.layout import Layout
+
+TEMPLATE = "instance.config.json.j2"
+WITH_ENV = Path(__file__).parent / "services" / "with_env.py"
+
+
+@dataclass(frozen=True)
+class App:
+    """What PM2 is to run: an instance or a worker."""
+
+    name: str
+    cwd: str
+    command: list[str]
+    env: dict[str, str]
+    log: str
+    secrets: dict[str, str]
+    """Variables whose values came from the environment; they stand in a file, 0600."""
+
+
+def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
+    layout = Layout(machine.workspace)
+    yield group("pm2", "The PM2 config of each GPU, rendered")
+    for instance in instances:
+        yield step(
+            f"pm2:gpu{instance.gpu}",
+            f"PM2 config of {instance.name}",
+            check=partial(_outdated, machine, instance),
+            action=partial(_render, machine, instance),
+            log=layout.log(f"pm2:gpu{instance.gpu}"),
+            after=["supervisor", "validation", "proof", "links", "gpus"],
+        )
+
+
+def config_of(layout: Layout, gpu: int) -> Path:
+    return layout.apps / f"gpu{gpu}.config.json"
+
+
+def worker_name(worker: Worker, instance: Instance) -> str:
+    return f"{worker.name}-gpu{instance.gpu}"
+
+
+def fingerprint(layout: Layout, gpu: int, name: str) -> str | None:
+    """The mark of an app as the rendered config wants it to run."""
+    for app in files.read_receipt(config_of(layout, gpu)).get("apps", []):
+        if app["name"] == name:
+            return str(app["env"][apps.FINGERPRINT])
+    return None
+
+
+def _receipt(layout: Layout, gpu: int) -> Path:
+    return layout.apps / f"gpu{gpu}.receipt.json"
+
+
+def _secrets_file(layout: Layout, name: str) -> Path:
+    return layout.secrets / f"{name}.json"
+
+
+def _apps(machine: Machine, instance: Instance) -> list[App]:
+    return [
+        _instance_app(machine, instance),
+        *(_worker_app(machine, worker, instance) for worker in machine.workers),
+    ]
+
+
+def _instance_app(machine: Machine, instance: Instance) -> App:
+    layout = Layout(machine.workspace)
+    folder = generation.folder_of(machine)
+    home = layout.instance(instance.gpu)
+    env = {
+        # nvidia-smi's order; CUDA's own is fastest first.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": "" if instance.cpu_only else str(instance.gpu),
+        "COMFYUI_PORT": str(instance.port),
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [
+        *(generation.python_of(folder), folder / "ComfyUI" / "main.py"),
+        *("--listen", instance.listen),
+        *("--port", instance.port),
+        *("--output-directory", layout.outputs(instance.gpu)),
+        *("--input-directory", layout.inputs),
+        *("--temp-directory", home),
+        *("--user-directory", home / "user"),
+        *("--database-url", f"sqlite:///{home / 'comfyui.db'}"),
+        *(["--cpu"] if instance.cpu_only else []),
+        *(
+            ["--extra-model-paths-config", layout.extra_model_paths]
+            if machine.models.extra_roots
+            else []
+        ),
+        *_selection(machine, folder),
+        *instance.args,
+    ]
+    return _app(machine, instance.name, folder / "ComfyUI", command, env, instance.env)
+
+
+def _selection(machine: Machine, folder: Path) -> list[str]:
+    """Flags that leave out nodes: not selected by the environment, or ComfyUI dies of them."""
+    away = set(validation.fatal(folder))
+    if machine.selected_nodes is not None:
+        away |= {node.name for node in machine.custom_nodes} - set(machine.selected_nodes)
+    if not away:
+        return []
+    there = {path.name for path in (folder / "ComfyUI" / "custom_nodes").iterdir()}
+    chosen = sorted(there - away - {files.BYTECODE})
+    return [
+        "--disable-all-custom-nodes",
+        *(["--whitelist-custom-nodes", *chosen] if chosen else []),
+    ]
+
+
+def _worker_app(machine: Machine, worker: Worker, instance: Instance) -> App:
+    layout = Layout(machine.workspace)
+    url = comfyui.url(instance.listen, instance.port)
+    env = {
+        "WORKER_ID": worker_name(worker, instance),
+        "COMFYUI_URL": url,
+        "WORKER_COMFYUI_HOST": url.removeprefix("http://").rsplit(":", 1)[0],
+        "WORKER_COMFYUI_PORT": str(instance.port),
+        "WORKER_OUTPUT_DIRECTORY": str(layout.outputs(instance.gpu)),
+    }
+    program = shutil.which(worker.command[0], path=_search_path(machine))
+    if program is None:
+        raise Failure(f"worker {worker.name}: {worker.command[0]} isn't there: correct command")
+    command = [program, *worker.command[1:]]
+    return _app(machine, worker_name(worker, instance), layout.workspace, command, env, worker.env)
+
+
+def _search_path(machine: Machine) -> str:
+    """Where a worker's command is looked for: the workspace comes first."""
+    return os.pathsep.join([str(machine.workspace), os.environ.get("PATH", os.defpath)])
+
+
+def _app(
+    machine: Machine,
+    name: str,
+    cwd: Path,
+    command: Sequence[object],
+    env: Mapping[str, str],
+    named: Mapping[str, str],
+) -> App:
+    """`named` are the variables from machine.yaml; those with `${NAME}` become secrets.
+
+    Raises Failure for a variable that isn't set.
+    """
+    layout = Layout(machine.workspace)
+    hidden = {}
+    for key, value in named.items():
+        if "${" in value:
+            try:
+                hidden[key] = expand(value, machine.env)
+            except KeyError as error:
+                raise Failure(
+                    f"{name}: the variable {error.args[0]} isn't set, {key} needs it: "
+                    f"set it, or put it into {machine.file.parent / '.env.local'}"
+                ) from None
+    words = [str(word) for word in command]
+    if hidden:
+        words = [sys.executable, "-I", str(WITH_ENV), str(_secrets_file(layout, name)), *words]
+    marks = {apps.WORKSPACE: str(machine.workspace), apps.NAME: name}
+    plain = {key: value for key, value in named.items() if key not in hidden}
+    return App(
+        name, str(cwd), words, {**env, **plain, **marks}, str(layout.logs / f"{name}.log"), hidden
+    )
+
+
+def _inputs(machine: Machine, instance: Instance) -> str:
+    """A digest of what the config says, secrets by HMAC, and of the template."""
+    from tasks.host import templates
+
+    layout = Layout(machine.workspace)
+    wanted = [asdict(app) | {"secrets": _sealed(layout, app)} for app in _apps(machine, instance)]
+    return files.digest([wanted, files.file_digest(templates.FOLDER / TEMPLATE)])
+
+
+def _sealed(layout: Layout, app: App) -> dict[str, str]:
+    """The app's secrets as HMACs: a rotated one is noticed, none can be read or guessed."""
+    if not app.secrets:
+        return {}
+    key_file = layout.state / "fingerprint.key"
+    if not key_file.exists():
+        files.write_text(key_file, secrets.token_hex(32), mode=0o600)
+    key = key_file.read_bytes()
+    return {
+        name: hmac.new(key, value.encode(), hashlib.sha256).hexdigest()
+        for name, value in app.secrets.items()
+    }
+
+
+def _outdated(machine: Machine, instance: Instance) -> str | None:
+    layout = Layout(machine.workspace)
+    receipt = files.read_receipt(_receipt(layout, instance.gpu))
+    if receipt.get("inputs") != _inputs(machine, instance):
+        return f"what {instance.name} is to run changed"
+    if receipt.get("config") != files.file_digest(config_of(layout, instance.gpu)):
+        return f"{config_of(layout, instance.gpu)} was changed by hand"
+    for app in _apps(machine, instance):
+        if app.secrets and not _secrets_file(layout, app.name).is_file():
+            return f"{_secrets_file(layout, app.name)} is missing"
+    return None
+
+
+def _render(machine: Machine, instance: Instance, log: Path) -> None:
+    from tasks.host import templates
+
+    layout = Layout(machine.workspace)
+    wanted = _apps(machine, instance)
+    config: dict[str, Any] = json.loads(
+        templates.render(TEMPLATE, apps=[asdict(app) for app in wanted])
+    )
+    for rendered, app in zip(config["apps"], wanted, strict=True):
+        rendered["env"][apps.FINGERPRINT] = files.digest([rendered, _sealed(layout, app)])
+        file = _secrets_file(layout, app.name)
+        if app.secrets:
+            files.write_text(file, json.dumps(app.secrets), mode=0o600)
+        else:
+            files.remove(file)
+    path = config_of(layout, instance.gpu)
+    files.write_receipt(path, config)
+    files.write_receipt(
+        _receipt(layout, instance.gpu),
+        {"inputs": _inputs(machine, instance), "config": files.file_digest(path)},
+    )

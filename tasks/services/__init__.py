@@ -1,0 +1,1 @@
+"""What PM2 keeps running beside ComfyUI. Nothing here imports doit."""

@@ -1,0 +1,39 @@
+"""ComfyUI's source at its commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tasks.engine.step import Task, step
+from tasks.host.sources import Source
+from tasks.spec import Machine
+from tasks.spec.layout import Layout
+
+
+def of(machine: Machine) -> Source:
+    layout = Layout(machine.workspace)
+    entry = machine.comfyui
+    return Source(
+        name="ComfyUI",
+        url=entry.repo,
+        path=entry.path,
+        ref=entry.ref,
+        recursive=False,
+        receipt=layout.receipts / "source.json",
+        folder=layout.sources,
+    )
+
+
+def tasks(machine: Machine) -> Iterator[Task]:
+    layout = Layout(machine.workspace)
+    source = of(machine)
+
+    yield step(
+        "source",
+        "ComfyUI's source, at its commit",
+        check=source.why_not_there,
+        action=source.obtain,
+        log=layout.log("source"),
+        after=["directories"],
+        clean=source.forget,
+    )

@@ -1,0 +1,42 @@
+"""What the user wants: machine.yaml read strictly, with the environment's overrides.
+
+No doit, no network, no clock: the same file and environment give the same Machine.
+"""
+
+from __future__ import annotations
+
+from .machine import Instance, Machine
+from .machine_file import load
+from .model import (
+    ComfyUI,
+    CustomNode,
+    Health,
+    Instances,
+    ModelFile,
+    ModelRoot,
+    Models,
+    Override,
+    Python,
+    Worker,
+)
+from .problems import Problem, SpecError
+from .variables import expand
+
+__all__ = [
+    "ComfyUI",
+    "CustomNode",
+    "Health",
+    "Instance",
+    "Instances",
+    "Machine",
+    "ModelFile",
+    "ModelRoot",
+    "Models",
+    "Override",
+    "Problem",
+    "Python",
+    "SpecError",
+    "Worker",
+    "expand",
+    "load",
+]

@@ -1,0 +1,255 @@
+"""Checks across the entries of a machine file.
+
+They look at the data as read, tolerating whatever the model refuses, so that one broken
+field does not hide the problems of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .fields import NotBuilt, check_name, check_path, check_target
+from .model import Health, Instances
+from .paths import absolute
+from .problems import Loc, shown
+from .urls import parse_remote, repository_name
+
+Found = tuple[Loc, str]
+
+
+def check_all(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) -> Iterator[Found]:
+    """Every problem that takes more than one field to see."""
+    yield from check_comfyui(data)
+    yield from check_nodes(data)
+    yield from check_ports(data)
+    yield from check_models(data)
+    yield from check_workers(data)
+    yield from check_paths(data, folder, environ)
+
+
+def section(data: Any, *names: str | int) -> dict[Any, Any]:
+    """A mapping of the file, or an empty one where there is none."""
+    for name in names:
+        data = data.get(name) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else {}
+
+
+def entries(data: Any, *names: str) -> list[tuple[Loc, dict[Any, Any]]]:
+    """The mappings of a list of the file, with their locations."""
+    for name in names:
+        data = data.get(name) if isinstance(data, dict) else None
+    items = data if isinstance(data, list) else []
+    return [((*names, i), item) for i, item in enumerate(items) if isinstance(item, dict)]
+
+
+def node_name(node: dict[Any, Any]) -> str | None:
+    """The folder a custom node gets, or None when its entry can't be read."""
+    for key in ("name", "url", "path"):
+        value = node.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            return None
+        if key == "name":
+            return value
+        if key == "path":
+            return Path(value).name
+        try:
+            return repository_name(parse_remote(value).url)
+        except ValueError:
+            return None
+    return None
+
+
+def check_comfyui(data: dict[Any, Any]) -> Iterator[Found]:
+    comfyui = section(data, "comfyui")
+    loc: Loc = ("comfyui",)
+    if comfyui.get("path") is not None:
+        for other in ("repo", "ref"):
+            if comfyui.get(other) is not None:
+                yield (*loc, other), "has no meaning beside path: remove one of them"
+    yield from _ref_twice(comfyui, loc, "repo")
+
+
+def _ref_twice(entry: dict[Any, Any], loc: Loc, key: str) -> Iterator[Found]:
+    url, ref = entry.get(key), entry.get("ref")
+    if not isinstance(url, str) or not isinstance(ref, str):
+        return
+    try:
+        named = parse_remote(url).ref
+    except ValueError:
+        return
+    if named is not None and named != ref:
+        yield (*loc, "ref"), f"is {shown(ref)}, but {key} names {shown(named)}: keep one"
+
+
+def check_nodes(data: dict[Any, Any]) -> Iterator[Found]:
+    names: list[Found] = []
+    for loc, node in entries(data, "custom_nodes"):
+        url, path = node.get("url"), node.get("path")
+        if url is None and path is None:
+            yield loc, "needs url: (a git repository) or path: (a local directory)"
+        if path is not None:
+            for other in ("url", "ref", "recursive"):
+                if node.get(other) is not None:
+                    yield (*loc, other), "has no meaning beside path: remove one of them"
+        yield from _ref_twice(node, loc, "url")
+        name = node_name(node)
+        if name is None:
+            continue
+        key = next(key for key in ("name", "url", "path") if node.get(key) is not None)
+        if key != "name":
+            try:
+                check_name(name)
+            except ValueError as error:
+                yield (*loc, key), f"{error} (name: …)"
+                continue
+        names.append(((*loc, key), name))
+    yield from _twice(names, "custom node", fold=True)
+
+
+def _twice(found: Iterable[Found], what: str, *, fold: bool = False) -> Iterator[Found]:
+    first: dict[str, Loc] = {}
+    for loc, name in found:
+        other = first.setdefault(name.casefold() if fold else name, loc)
+        if other is not loc:
+            place = f"{other[-3]}[{other[-2]}]" if isinstance(other[-2], int) else str(other[-1])
+            yield loc, f"{what} {shown(name)} is also {place}: give each its own name"
+
+
+def _integers(value: Any) -> list[int] | None:
+    """The GPU indices that are known now, None with auto or what can't be read."""
+    if type(value) is int and 0 < value <= 256:
+        return list(range(value))
+    if isinstance(value, list) and all(type(item) is int for item in value):
+        return value
+    return None
+
+
+def check_overrides(data: dict[Any, Any]) -> Iterator[Found]:
+    instances = section(data, "instances")
+    gpus = _integers(instances.get("gpus"))
+    if gpus is None:
+        return
+    for gpu in section(instances, "overrides"):
+        if type(gpu) is int and gpu >= 0 and gpu not in gpus:
+            listed = ", ".join(map(str, gpus[:8])) + (", …" if len(gpus) > 8 else "")
+            yield ("instances", "overrides", gpu), f"GPU {gpu} has no instance: gpus is {listed}"
+
+
+def check_ports(data: dict[Any, Any]) -> Iterator[Found]:
+    """Ports that two instances, or an instance and the health server, would share.
+
+    With `gpus: auto` the number is unknown: those named in overrides are taken to exist.
+    """
+    instances = section(data, "instances")
+    overrides = section(instances, "overrides")
+    start = instances.get("port_start")
+    if start is None:
+        start = Instances.model_fields["port_start"].default
+    known = sorted(gpu for gpu in overrides if type(gpu) is int and 0 <= gpu < 256)
+    gpus = _integers(instances.get("gpus")) or list(range(max(known, default=0) + 1))
+    owners: dict[int, str] = {}
+    health = Health.model_fields["port"]
+    if not any(isinstance(mark, NotBuilt) for mark in health.metadata):
+        served = section(data, "health").get("port")
+        owners[served if type(served) is int else health.default] = "health.port"
+    counted = [gpu for gpu in gpus if section(overrides, gpu).get("port") is None]
+    ports: list[tuple[Loc, int, Any]] = []
+    if type(start) is int and 1 <= start <= 65535:
+        loc: Loc = ("instances", "port_start")
+        ports += [(loc, gpu, start + gpu) for gpu in counted if start + gpu <= 65535]
+        if counted and start + max(counted) > 65535:
+            yield loc, f"GPU {max(counted)} would have port {start + max(counted)}, above 65535"
+    for gpu in sorted(set(gpus) - set(counted)):
+        ports.append((("instances", "overrides", gpu, "port"), gpu, overrides[gpu]["port"]))
+    for loc, gpu, port in ports:
+        name = f"comfyui-gpu{gpu}'s"
+        if type(port) is int and owners.setdefault(port, name) != name:
+            yield loc, f"port {port} of comfyui-gpu{gpu} is also {owners[port]}"
+
+
+def check_models(data: dict[Any, Any]) -> Iterator[Found]:
+    targets: dict[str, Loc] = {}
+    for loc, file in entries(data, "models", "files"):
+        if file.get("source") is None and file.get("url") is None:
+            yield loc, "needs source: (a file on this machine)"
+        try:
+            target = check_target(file.get("target", ""))
+        except (ValueError, TypeError, AttributeError):
+            continue
+        other = targets.setdefault(target, loc)
+        if other is not loc:
+            yield (*loc, "target"), f"{shown(target)} is also models.files[{other[-1]}]"
+    for target, loc in targets.items():
+        for parent in Path(target).parents:
+            if str(parent) in targets:
+                yield (*loc, "target"), f"lies below {shown(str(parent))}, which is a file"
+
+
+def check_workers(data: dict[Any, Any]) -> Iterator[Found]:
+    yield from _twice(
+        [
+            ((*loc, "name"), worker["name"])
+            for loc, worker in entries(data, "workers")
+            if isinstance(worker.get("name"), str)
+        ],
+        "worker",
+    )
+
+
+def check_paths(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) -> Iterator[Found]:
+    """Folders that would lie in one another's way."""
+
+    def place(base: Path, value: Any, default: str) -> Path | None:
+        text = default if value is None else value
+        try:
+            return absolute(base, check_path(text), environ) if isinstance(text, str) else None
+        except ValueError:
+            return None
+
+    comfyui = section(data, "comfyui")
+    workspace = place(folder, data.get("workspace"), "")
+    if workspace is None or data.get("workspace") is None:
+        return
+    if workspace == Path("/"):
+        yield ("workspace",), "must be a folder of its own, not /"
+        return
+    install = place(workspace, comfyui.get("install_path"), "ComfyUI")
+    models = place(workspace, section(data, "models").get("folder"), "shared/models")
+    source = place(folder, comfyui.get("path"), "") if comfyui.get("path") is not None else None
+    machine = workspace / ".machine"
+    if install is not None:
+        if workspace.is_relative_to(install) or install.is_relative_to(machine):
+            yield (
+                ("comfyui", "install_path"),
+                "must not be the workspace, around it, or in .machine",
+            )
+        elif models is not None and (
+            models.is_relative_to(install) or install.is_relative_to(models)
+        ):
+            yield ("models", "folder"), "and comfyui.install_path must not lie in one another"
+    if models is not None and (models.is_relative_to(machine) or workspace.is_relative_to(models)):
+        yield ("models", "folder"), "must not be the workspace, around it, or in .machine"
+    if models is not None:
+        yield from _check_models_places(data, models, lambda text: place(workspace, text, ""))
+    if source is not None and workspace.is_relative_to(source):
+        yield ("comfyui", "path"), "holds the workspace, so it can't be copied into it"
+
+
+def _check_models_places(
+    data: dict[Any, Any], folder: Path, place: Callable[[Any], Path | None]
+) -> Iterator[Found]:
+    """Roots given twice, and files that would be a link to themselves."""
+    roots = {folder: "models.folder"}
+    for loc, root in entries(data, "models", "extra_roots"):
+        path = place(root.get("path", 0))
+        name = f"models.extra_roots[{loc[-1]}]"
+        if path is not None and roots.setdefault(path, name) != name:
+            yield (*loc, "path"), f"is also {roots[path]}: remove one of them"
+    for loc, file in entries(data, "models", "files"):
+        source, target = place(file.get("source", 0)), file.get("target")
+        if source is not None and isinstance(target, str) and source == folder / target:
+            yield (*loc, "source"), "is the target itself: remove the entry, the file is in place"

@@ -1,0 +1,228 @@
+"""The types of machine.yaml's fields, and the marker for those that are not built yet."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from .problems import has_control, shown
+from .urls import check_ref, parse_remote, refuse_url_credentials
+from .variables import check_value, check_variable
+
+OUR_ARGS = {
+    "--port": "instances.port_start",
+    "--listen": "instances.listen",
+    "--output-directory": "workspace: outputs are in shared/outputs",
+    "--input-directory": "workspace: inputs are in shared/inputs",
+    "--temp-directory": "workspace",
+    "--user-directory": "workspace",
+    "--database-url": "workspace",
+    "--cuda-device": "instances.gpus",
+    "--cpu": "instances.cpu_only",
+    "--extra-model-paths-config": "models.extra_roots",
+    "--base-directory": "workspace",
+    "--quick-test-for-ci": "doit build, which runs it",
+    "--whitelist-custom-nodes": "the variable COMFYUI_CUSTOM_NODES",
+    "--disable-all-custom-nodes": "the variable COMFYUI_CUSTOM_NODES",
+}
+
+
+class NotBuilt:
+    """Marks a field, or the given values of it, that no stage obeys yet.
+
+    Delete the mark when a stage does: nothing else knows which fields are built.
+    """
+
+    def __init__(self, *values: str, hint: str = "") -> None:
+        self.values = values
+        self.hint = hint
+
+    def refuse(self, value: Any) -> Any:
+        if self.values and value not in self.values:
+            return value
+        what = shown(str(value)) if self.values else "this"
+        raise ValueError(f"{what} is not built yet; {self.hint or 'remove it'}")
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.refuse, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "not_built": list(self.values)}
+
+
+def _printable(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    if has_control(text):
+        raise ValueError("holds a control character")
+    return text
+
+
+def _no_variable(text: str) -> str:
+    if "${" in text:
+        raise ValueError("${…} is understood in env values only")
+    return text
+
+
+def check_path(text: Any) -> Any:
+    """Text that can become a path: not empty, no control character, `~` only as `~/`."""
+    if isinstance(text, str):
+        _no_variable(_printable(text))
+        if text.startswith("~") and text != "~" and not text.startswith("~/"):
+            raise ValueError("of ~ only ~/… is understood: write the folder in full")
+    return text
+
+
+def check_name(name: str) -> str:
+    """A folder's name below custom_nodes/. Raises ValueError."""
+    folded = name.casefold()
+    if not re.fullmatch(r"[A-Za-z0-9_](?:[A-Za-z0-9_.+ -]{0,98}[A-Za-z0-9_+-])?", name):
+        raise ValueError(
+            f"{shown(name)!r} can't be a folder of custom_nodes: "
+            "give a name of letters, digits, _ - + and ."
+        )
+    if folded.endswith(".disabled"):
+        raise ValueError(
+            "ComfyUI skips a folder that ends in .disabled: remove the entry, or the ending"
+        )
+    if folded in {"__pycache__", "websocket_image_save.py", "example_node.py.example"}:
+        raise ValueError(f"{name} is taken in custom_nodes: give another name")
+    return name
+
+
+def check_target(text: str) -> str:
+    """A model's place below the models folder, normalised. Raises ValueError."""
+    _no_variable(_printable(text))
+    if text.startswith(("/", "~")) or "\\" in text or ".." in text.split("/"):
+        raise ValueError("must stay below the models folder: no /… ~ .. or backslash")
+    if text.endswith("/") or posixpath.normpath(text) == ".":
+        raise ValueError("names a folder: end with the file's name")
+    return posixpath.normpath(text)
+
+
+def _source(text: Any) -> Any:
+    if isinstance(text, str) and "://" in text:
+        raise ValueError("a file on this machine: downloads are not built yet")
+    return check_path(text)
+
+
+def _url(text: str) -> str:
+    parse_remote(text)
+    return text
+
+
+def _torch(text: str) -> str:
+    if text in {"auto", "cpu", "pypi", "preinstalled", "none"}:
+        return text
+    if re.fullmatch(r"cu\d{2,3}|rocm\d+(\.\d+)*|xpu", text):
+        return text
+    raise ValueError("one of auto, cpu, pypi, none, or a backend such as cu128, rocm6.3, xpu")
+
+
+def _gpus(value: Any) -> Any:
+    if value == "auto" and isinstance(value, str):
+        return value
+    numbers = value if isinstance(value, list) else [value]
+    if any(type(number) is not int or number < 0 or number > 255 for number in numbers):
+        raise ValueError("auto, a number of GPUs, or a list of their indices such as [0, 2]")
+    if not numbers or value == 0:
+        raise ValueError(
+            "at least one: without a GPU set instances.cpu_only, "
+            "and to start nothing the variable ENABLE_COMFYUI=false"
+        )
+    twice = sorted({number for number in numbers if numbers.count(number) > 1})
+    if twice:
+        raise ValueError(f"GPU {twice[0]} is listed twice")
+    return value
+
+
+def _word(value: Any) -> Any:
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return str(value)
+    return value
+
+
+def _arg(text: str) -> str:
+    flag = text.partition("=")[0]
+    if text.startswith("-") and re.search(r"\s", flag):
+        first, _, rest = text.partition(" ")
+        raise ValueError(f"write it as two items: [{shown(first)}, {shown(rest.strip())!r}]")
+    if not text.startswith("--") or len(flag) < 3:
+        return text
+    # argparse takes any unambiguous beginning of a flag for the flag
+    for ours, instead in OUR_ARGS.items():
+        if ours.startswith(flag.replace("_", "-")):
+            raise ValueError(f"{ours} is set by the machine: use {instead}")
+    return text
+
+
+def _command(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL character")
+    if "${" in text:
+        # an argument list is readable by everyone on the machine
+        raise ValueError("${…} is understood in env values only: put it under env:")
+    return text
+
+
+def _worker_name(name: str) -> str:
+    if name == "comfyui" or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        raise ValueError("small letters, digits and -, no - first, and not comfyui")
+    return name
+
+
+def _listen(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9:.][A-Za-z0-9:.,_-]*", text):
+        raise ValueError("an address such as 127.0.0.1, or 0.0.0.0 for every interface")
+    return text
+
+
+def _requirement(text: str) -> str:
+    if text.startswith("-"):
+        raise ValueError("a requirement such as numpy<2, not an option")
+    return refuse_url_credentials(text)
+
+
+Text = Annotated[str, AfterValidator(_printable), AfterValidator(_no_variable)]
+Bool = Annotated[bool, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+Seconds = Annotated[int, Field(strict=True, ge=1)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+GpuIndex = Annotated[int, Field(strict=True, ge=0, le=255)]
+Gpus = Annotated[
+    Literal["auto"] | Annotated[int, Field(ge=1)] | tuple[GpuIndex, ...], BeforeValidator(_gpus)
+]
+PathText = Annotated[Path, BeforeValidator(check_path)]
+SourcePath = Annotated[Path, BeforeValidator(_source)]
+GitUrl = Annotated[str, AfterValidator(_url)]
+Ref = Annotated[str, AfterValidator(check_ref)]
+NodeName = Annotated[str, AfterValidator(check_name)]
+Target = Annotated[str, AfterValidator(check_target)]
+Torch = Annotated[str, AfterValidator(_torch)]
+_Item = WithJsonSchema({"type": ["string", "number"]})
+Word = Annotated[str, BeforeValidator(_word), AfterValidator(_command), _Item]
+Arg = Annotated[Text, BeforeValidator(_word), AfterValidator(_arg), _Item]
+Env = dict[
+    Annotated[str, AfterValidator(check_variable)], Annotated[str, AfterValidator(check_value)]
+]
+WorkerName = Annotated[str, AfterValidator(_worker_name)]
+Listen = Annotated[str, AfterValidator(_listen)]
+Requirement = Annotated[Text, AfterValidator(_requirement)]
+IndexUrl = Annotated[Text, AfterValidator(refuse_url_credentials)]

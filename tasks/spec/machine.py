@@ -1,0 +1,86 @@
+"""The machine that a file and an environment describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .model import Override, Spec
+from .problems import Problem, SpecError
+
+
+class Instance(BaseModel):
+    """One ComfyUI process, as it is to run."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    gpu: int
+    name: str
+    port: int
+    args: tuple[str, ...]
+    env: dict[str, str]
+    """Values may hold `${NAME}`: expand them at the place of use only."""
+    cpu_only: bool
+    listen: str
+
+
+class Machine(Spec):
+    """The machine as it is to be: defaults filled in, every path absolute and normalised."""
+
+    file: Path
+    enabled: bool = True
+    """False: `up` starts no instance (ENABLE_COMFYUI)."""
+    selected_nodes: tuple[str, ...] | None = None
+    """Names of the nodes to load (COMFYUI_CUSTOM_NODES); None means all."""
+    env: dict[str, str] = Field(default={}, repr=False, exclude=True)
+    """`.env.local` and the process environment, to expand `${NAME}` from. Holds secrets."""
+
+    def instances_for(self, gpu_count: int) -> tuple[Instance, ...]:
+        """One instance per GPU; `gpus: auto` means `gpu_count` of them.
+
+        Raises SpecError when only that number shows that two instances share a port.
+        """
+        if not self.enabled:
+            return ()
+        gpus: tuple[int, ...]
+        match self.instances.gpus:
+            case "auto":
+                gpus = tuple(range(1 if self.instances.cpu_only else gpu_count))
+            case int(number):
+                gpus = tuple(range(number))
+            case listed:
+                gpus = tuple(listed)
+        found = tuple(self._instance(gpu) for gpu in gpus)
+        self._refuse_shared_ports(found)
+        return found
+
+    def _instance(self, gpu: int) -> Instance:
+        common = self.instances
+        own = common.overrides.get(gpu) or Override()
+        return Instance(
+            gpu=gpu,
+            name=f"comfyui-gpu{gpu}",
+            port=own.port or common.port_start + gpu,
+            args=common.args + own.args,
+            env={**common.env, **own.env},
+            cpu_only=common.cpu_only,
+            listen=common.listen,
+        )
+
+    def _refuse_shared_ports(self, instances: tuple[Instance, ...]) -> None:
+        owners: dict[int, str] = {}
+        for instance in instances:
+            other = owners.setdefault(instance.port, instance.name)
+            if other != instance.name or instance.port > 65535:
+                why = "is above 65535" if instance.port > 65535 else f"is also {other}'s"
+                raise SpecError(
+                    [
+                        Problem(
+                            self.file.name,
+                            None,
+                            "instances",
+                            f"port {instance.port} of {instance.name} {why}",
+                        )
+                    ]
+                )

@@ -1,0 +1,259 @@
+"""What machine.yaml may say, field by field. Paths stand as written until `resolve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .fields import (
+    Arg,
+    Bool,
+    Count,
+    Env,
+    GitUrl,
+    GpuIndex,
+    Gpus,
+    IndexUrl,
+    Listen,
+    NodeName,
+    NotBuilt,
+    PathText,
+    Port,
+    Ref,
+    Requirement,
+    Seconds,
+    SourcePath,
+    Target,
+    Text,
+    Torch,
+    Word,
+    WorkerName,
+)
+
+COMFYUI_REPO = "https://github.com/comfyanonymous/ComfyUI.git"
+
+
+class Model(BaseModel):
+    # defer_build: only Spec is ever validated, so only its validator is built
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_unset(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: value for key, value in data.items() if value is not None}
+        return data
+
+
+class ComfyUI(Model):
+    """ComfyUI itself: a repository at a ref, or a local directory."""
+
+    repo: GitUrl | None = Field(default=None, description=f"Git URL. Default: {COMFYUI_REPO}")
+    path: PathText | None = Field(
+        default=None, description="A local directory instead, copied and never written into."
+    )
+    ref: Ref | None = Field(
+        default=None, description="Branch, tag or commit. Default: the repository's own branch."
+    )
+    install_path: PathText = Field(
+        default=Path("ComfyUI"), description="Where the link to the running ComfyUI is put."
+    )
+
+
+class Python(Model):
+    """The Python environment that all instances share."""
+
+    torch: Annotated[Torch, NotBuilt("preinstalled")] = Field(
+        default="auto",
+        description="auto (the driver's CUDA, else PyPI's; with cpu_only cpu), cpu, pypi, none, "
+        "or a backend such as cu128, rocm6.3, xpu.",
+    )
+    overrides: tuple[Requirement, ...] = Field(
+        default=(), description="Requirements that win over every other, such as numpy<2."
+    )
+    prefer: Annotated[dict[str, str], NotBuilt()] = Field(
+        default={}, description="Which of the packages that overwrite each other."
+    )
+    find_links: tuple[IndexUrl, ...] = Field(
+        default=(), description="Folders or pages that hold wheels."
+    )
+    extra_index_urls: tuple[IndexUrl, ...] = Field(
+        default=(), description="Package indexes beside PyPI."
+    )
+
+
+class CustomNode(Model):
+    """A custom node: a repository at a ref, or a local directory."""
+
+    url: GitUrl | None = Field(default=None, description="Git URL of the node.")
+    path: PathText | None = Field(
+        default=None, description="A local directory instead, linked, for development."
+    )
+    name: NodeName = Field(
+        default="", description="Folder in custom_nodes. Default: the last part of url or path."
+    )
+    ref: Ref | None = Field(
+        default=None, description="Branch, tag or commit. Default: the repository's own branch."
+    )
+    recursive: Bool = Field(default=False, description="Fetch submodules too.")
+    requirements: Bool = Field(default=True, description="Install the node's requirements.txt.")
+    env: Annotated[Env, NotBuilt()] = Field(
+        default={}, description="Environment of the node's script."
+    )
+    script: Text | None = Field(
+        default=None, description="Run once in the node's folder after installing."
+    )
+    script_timeout: Seconds = Field(default=600, description="Seconds that the script may take.")
+    optional: Bool = Field(default=False, description="A failure of this node is only a warning.")
+
+
+class ModelRoot(Model):
+    """A further folder of models, laid out like ComfyUI's own."""
+
+    path: PathText = Field(description="The folder.")
+    read_only: Bool = Field(default=False, description="Nothing is ever written into it.")
+
+
+class ModelFile(Model):
+    """One model file."""
+
+    target: Target = Field(description="Place below the models folder: checkpoints/x.safetensors.")
+    source: SourcePath | None = Field(
+        default=None, description="An existing file that is linked there."
+    )
+    url: Annotated[Text | None, NotBuilt(hint="place the file yourself and use source:")] = Field(
+        default=None, description="Where to download it."
+    )
+    sha256: Annotated[Text | None, NotBuilt()] = Field(default=None, description="Its checksum.")
+    optional: Annotated[Bool, NotBuilt()] = Field(
+        default=False, description="A missing file is only a warning."
+    )
+
+
+class Models(Model):
+    """The models, and where they lie."""
+
+    folder: PathText = Field(
+        default=Path("shared/models"), description="The models folder that instances see."
+    )
+    store: Annotated[PathText | None, NotBuilt()] = Field(
+        default=None, description="Where downloads are kept. Default: inside the folder."
+    )
+    extra_roots: tuple[ModelRoot, ...] = Field(default=(), description="Further folders of models.")
+    tokens: Annotated[dict[str, str], NotBuilt()] = Field(
+        default={}, description="Token per host, as ${NAME}."
+    )
+    files: tuple[ModelFile, ...] = Field(default=(), description="Model files that must be there.")
+
+
+class Override(Model):
+    """What one GPU's instance has of its own."""
+
+    args: tuple[Arg, ...] = Field(default=(), description="Added to instances.args.")
+    port: Port | None = Field(default=None, description="Instead of port_start + GPU.")
+    env: Env = Field(default={}, description="Added to instances.env.")
+
+
+class Limits(Model):
+    """What an instance may use."""
+
+    memory: Text | None = Field(default=None, description="Such as 24G.")
+    nice: Annotated[int, Field(ge=-20, le=19)] = Field(
+        default=0, description="Scheduling priority."
+    )
+    open_files: Count | None = Field(default=None, description="Number of open files.")
+
+
+class Logs(Model):
+    """How logs are rotated."""
+
+    max_size: Text = Field(default="50M", description="Size at which a log is rotated.")
+    keep: Count = Field(default=5, description="Rotated logs that are kept.")
+
+
+class Instances(Model):
+    """One ComfyUI per GPU."""
+
+    gpus: Gpus = Field(default="auto", description="auto, a number, or a list of GPU indices.")
+    cpu_only: Bool = Field(
+        default=False, description="Run without a GPU; gpus only counts, auto is 1."
+    )
+    pin: Annotated[Literal["index", "uuid"], NotBuilt("uuid")] = Field(
+        default="index",
+        description="How an instance is tied to its GPU: index is nvidia-smi's order.",
+    )
+    port_start: Port = Field(default=8188, description="Port of GPU 0; GPU n has port_start + n.")
+    port_conflict: Annotated[Literal["fail", "next"], NotBuilt("next")] = Field(
+        default="fail", description="What to do when a port is taken."
+    )
+    listen: Listen = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is all.")
+    args: tuple[Arg, ...] = Field(default=(), description="Arguments of ComfyUI's main.py.")
+    env: Env = Field(default={}, description="Environment; values may hold ${NAME}.")
+    overrides: dict[GpuIndex, Override] = Field(default={}, description="By GPU index.")
+    drain_timeout: Annotated[Seconds, NotBuilt()] = Field(
+        default=600, description="Seconds that a running job may take before a restart."
+    )
+    job_timeout: Annotated[Seconds, NotBuilt()] = Field(
+        default=3600, description="Seconds after which a running job counts as stuck."
+    )
+    restart_unhealthy: Annotated[Bool, NotBuilt()] = Field(
+        default=True, description="Restart an instance that stops answering."
+    )
+    limits: Annotated[Limits, NotBuilt()] = Field(
+        default_factory=Limits, description="What one may use."
+    )
+    logs: Annotated[Logs, NotBuilt()] = Field(
+        default_factory=Logs, description="Rotation of the logs."
+    )
+
+
+class Health(Model):
+    """The health gate, and later its server."""
+
+    port: Annotated[Port, NotBuilt()] = Field(
+        default=9090, description="Port of the health server."
+    )
+    listen: Annotated[Listen, NotBuilt()] = Field(default="127.0.0.1", description="Its address.")
+    token: Annotated[Text | None, NotBuilt()] = Field(
+        default=None, description="Its token, as ${NAME}."
+    )
+    timeout: Seconds = Field(default=300, description="Seconds until an instance must be healthy.")
+    warmup: Annotated[Text | None, NotBuilt()] = Field(
+        default=None, description="A workflow that is run before an instance counts as healthy."
+    )
+    canary: Annotated[Text | None, NotBuilt()] = Field(
+        default=None, description="A workflow that is run now and then."
+    )
+
+
+class Worker(Model):
+    """A process of your own beside each instance, started once it is healthy."""
+
+    name: WorkerName = Field(description="Small letters, digits and -; the app is <name>-gpu0.")
+    command: Annotated[tuple[Word, ...], Field(min_length=1)] = Field(
+        description="Program and arguments."
+    )
+    env: Env = Field(default={}, description="Environment; values may hold ${NAME}.")
+
+
+class Spec(Model):
+    """What machine.yaml says, field by field."""
+
+    workspace: PathText = Field(description="The folder that holds everything. Required.")
+    comfyui: ComfyUI = Field(description="ComfyUI itself. Required.")
+    python: Python = Field(default_factory=Python, description="The Python environment.")
+    custom_nodes: tuple[CustomNode, ...] = Field(default=(), description="Custom nodes.")
+    models: Models = Field(
+        default_factory=Models, description="Where models lie, and which must be there."
+    )
+    instances: Instances = Field(
+        default_factory=Instances, description="The ComfyUI processes, one per GPU."
+    )
+    health: Health = Field(
+        default_factory=Health, description="When an instance counts as healthy."
+    )
+    workers: tuple[Worker, ...] = Field(
+        default=(), description="Your processes beside each instance."
+    )

@@ -1,0 +1,228 @@
+"""What the environment changes in a machine file: `.env.local`, and above it the process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .checks import entries, node_name
+from .problems import Loc, Problem, did_you_mean, shown
+from .urls import parse_remote, repository_name, same_repository
+
+_LINE = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)$")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a variable was set."""
+
+    file: str
+    line: int | None
+    name: str
+
+    def problem(self, message: str) -> Problem:
+        return Problem(self.file, self.line, self.name, message)
+
+
+@dataclass
+class Environment:
+    """The merged variables, and what they say about the machine."""
+
+    values: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def get(self, name: str) -> str | None:
+        """A variable's value; None when unset or empty."""
+        return self.values.get(name, "").strip() or None
+
+
+@dataclass
+class Applied:
+    """A machine file's data with the environment's changes in it."""
+
+    data: dict[Any, Any]
+    origins: dict[Loc, Origin]
+    enabled: bool
+    selected: tuple[str, ...] | None
+    problems: list[Problem]
+
+
+def read_environment(folder: Path, environ: Mapping[str, str]) -> Environment:
+    """Merge `.env.local` of a folder with the process environment, which wins."""
+    found = Environment()
+    file = folder / ".env.local"
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        text = ""
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        found.problems.append(Problem(".env.local", None, "", f"can't be read: {why}"))
+        text = ""
+    for number, line in enumerate(text.split("\n"), 1):
+        _read_line(found, number, line.strip())
+    for name, value in environ.items():
+        found.values[name] = value
+        found.origins[name] = Origin("environment", None, name)
+    return found
+
+
+def _read_line(found: Environment, number: int, line: str) -> None:
+    if not line or line.startswith("#"):
+        return
+    match = _LINE.match(line)
+    value = _unquoted(match[2]) if match else None
+    if match is None or value is None:
+        why = "the quote is never closed" if match else "write NAME=value"
+        found.problems.append(Problem(".env.local", number, "", why))
+        return
+    found.values[match[1]] = value
+    found.origins[match[1]] = Origin(".env.local", number, match[1])
+
+
+def _unquoted(text: str) -> str | None:
+    """A value without its quotes or comment; None when a quote stays open."""
+    if text[:1] in {"'", '"'}:
+        end = text.find(text[0], 1)
+        rest = text[end + 1 :].strip()
+        return text[1:end] if end > 0 and (not rest or rest.startswith("#")) else None
+    return re.split(r"(?:^|\s)#", text, maxsplit=1)[0].strip()
+
+
+def _integer(text: str) -> Any:
+    return int(text) if re.fullmatch(r"0|-?[1-9]\d{0,8}", text) else text
+
+
+def _boolean(text: str) -> Any:
+    known = {
+        "true": True,
+        "1": True,
+        "yes": True,
+        "on": True,
+        "false": False,
+        "0": False,
+        "no": False,
+        "off": False,
+    }
+    return known.get(text.lower(), text)
+
+
+_FIELDS: dict[str, tuple[Loc, Callable[[str], Any]]] = {
+    "WORKSPACE_PATH": (("workspace",), str),
+    "COMFYUI_REPO": (("comfyui", "repo"), str),
+    "COMFYUI_INSTALL_PATH": (("comfyui", "install_path"), str),
+    "COMFYUI_MODELS_PATH": (("models", "folder"), str),
+    "NUM_GPUS": (("instances", "gpus"), _integer),
+    "COMFYUI_CPU_ONLY": (("instances", "cpu_only"), _boolean),
+    "COMFYUI_PORT_START": (("instances", "port_start"), _integer),
+}
+
+
+def apply(data: dict[Any, Any], environment: Environment) -> Applied:
+    """The data with every override in it. The data given stays as it is."""
+    applied = Applied(dict(data), {}, True, None, [])
+    for name, (loc, parse) in _FIELDS.items():
+        text = environment.get(name)
+        if text is not None:
+            _put(applied.data, loc, parse(text))
+            applied.origins[loc] = environment.origins[name]
+    if ("comfyui", "repo") in applied.origins:
+        _replace_repository(applied.data["comfyui"])
+    _enable(applied, environment)
+    return applied
+
+
+def _replace_repository(comfyui: dict[Any, Any]) -> None:
+    """A repository from the environment replaces a path, and a ref if it names its own."""
+    comfyui.pop("path", None)
+    try:
+        if parse_remote(comfyui["repo"]).ref is not None:
+            comfyui.pop("ref", None)
+    except ValueError:
+        pass  # the model says what is wrong with it
+
+
+def _put(data: dict[Any, Any], loc: Loc, value: Any) -> None:
+    *sections, last = loc
+    for name in sections:
+        inner = data.get(name)
+        data[name] = dict(inner) if isinstance(inner, dict) else {}
+        data = data[name]
+    data[last] = value
+
+
+def _enable(applied: Applied, environment: Environment) -> None:
+    text = environment.get("ENABLE_COMFYUI")
+    if text is None:
+        return
+    value = _boolean(text)
+    if isinstance(value, bool):
+        applied.enabled = value
+    else:
+        origin = environment.origins["ENABLE_COMFYUI"]
+        applied.problems.append(origin.problem("must be true or false"))
+
+
+def select(applied: Applied, environment: Environment) -> None:
+    """Obey COMFYUI_CUSTOM_NODES: names select among the declared nodes, URLs add to them."""
+    text = environment.get("COMFYUI_CUSTOM_NODES")
+    if text is None:
+        return
+    origin = environment.origins["COMFYUI_CUSTOM_NODES"]
+    declared = _declared(applied.data)
+    names: list[str] = []
+    added: list[str] = []
+    selects = False
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        if "/" in item or ":" in item:
+            _add(applied, origin, item, declared, added)
+            continue
+        selects = True
+        known = {name.casefold(): name for name in declared}
+        if item.casefold() in known:
+            names.append(known[item.casefold()])
+        else:
+            hint = did_you_mean(item, declared) or "; give a declared name or a git URL"
+            message = f"no custom node is named {shown(item)!r}{hint}"
+            applied.problems.append(origin.problem(message))
+    if selects:
+        applied.selected = tuple(dict.fromkeys(names + added))
+
+
+def _add(
+    applied: Applied, origin: Origin, item: str, declared: dict[str, str | None], added: list[str]
+) -> None:
+    try:
+        remote = parse_remote(item)
+    except ValueError as error:
+        applied.problems.append(origin.problem(str(error)))
+        return
+    for name, url in declared.items():
+        if url is not None and same_repository(url, remote.url):
+            added.append(name)
+            return
+    nodes = applied.data.get("custom_nodes")
+    nodes = list(nodes) if isinstance(nodes, list) else []
+    applied.origins[("custom_nodes", len(nodes))] = origin
+    applied.data["custom_nodes"] = [*nodes, {"url": item}]
+    name = repository_name(remote.url)
+    declared.setdefault(name, remote.url)
+    added.append(name)
+
+
+def _declared(data: dict[Any, Any]) -> dict[str, str | None]:
+    """Name and understood URL of every custom node that can be read."""
+    found: dict[str, str | None] = {}
+    for _, node in entries(data, "custom_nodes"):
+        name = node_name(node)
+        if name is None:
+            continue
+        try:
+            found[name] = parse_remote(node["url"]).url
+        except (KeyError, ValueError, AttributeError):
+            found[name] = None
+    return found

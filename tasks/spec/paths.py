@@ -1,0 +1,20 @@
+"""Paths of a machine file, made absolute once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def absolute(base: Path, path: str | Path, environ: Mapping[str, str]) -> Path:
+    """A path below base, `~` expanded, normalised by its text: links stay as they are.
+
+    Raises ValueError when `~` has no meaning, since HOME is not set.
+    """
+    text = str(path)
+    if text == "~" or text.startswith("~/"):
+        if not environ.get("HOME"):
+            raise ValueError("begins with ~, but HOME is not set: write the folder in full")
+        text = environ["HOME"] + text[1:]
+    return Path(os.path.normpath(base / text))

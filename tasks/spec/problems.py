@@ -1,0 +1,67 @@
+"""What is wrong with a machine file, one line per problem."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+Loc = tuple["str | int", ...]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to mend: where it stands, and what to do about it."""
+
+    file: str
+    """The machine file, `.env.local`, or `environment`."""
+    line: int | None
+    """Counted from 1; None when the place has no line."""
+    path: str
+    """As in `custom_nodes[3].ref`; empty for the file as a whole."""
+    message: str
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        return ": ".join(part for part in (where, self.path, self.message) if part)
+
+
+class SpecError(Exception):
+    """Every problem of a machine file and its environment; str() has one line for each."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        found = list(dict.fromkeys(problems))
+        files = list(dict.fromkeys(problem.file for problem in found))
+        found.sort(key=lambda problem: (files.index(problem.file), problem.line or 0))
+        self.problems: tuple[Problem, ...] = tuple(found)
+        super().__init__("\n".join(str(problem) for problem in found))
+
+
+def dotted(loc: Loc) -> str:
+    """A location as people write it: `instances.overrides[1].args[0]`."""
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{shown(part)}"
+    return text.removeprefix(".")
+
+
+def shown(text: str, limit: int = 60) -> str:
+    """Text from a file, made safe for one line of a terminal."""
+    text = _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def has_control(text: str) -> bool:
+    """Whether text holds a character that no name, path or URL should."""
+    return _CONTROL.search(text) is not None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean X?`, or nothing when no known word is near."""
+    from difflib import get_close_matches  # only when something is wrong already
+
+    names = {name.lower().replace("-", "_"): name for name in known}
+    near = get_close_matches(word.lower().replace("-", "_"), names, n=1, cutoff=0.6)
+    return f"; did you mean {names[near[0]]}?" if near else ""

@@ -1,0 +1,81 @@
+"""From what machine.yaml says to what it means: names, repositories, absolute paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .machine import Machine
+from .model import COMFYUI_REPO, ComfyUI, CustomNode, Models, Python, Spec
+from .paths import absolute
+from .urls import parse_remote, repository_name
+
+
+def resolve(
+    spec: Spec,
+    file: Path,
+    env: Mapping[str, str],
+    enabled: bool,
+    selected_nodes: tuple[str, ...] | None,
+) -> Machine:
+    """Make a Machine of a valid Spec. `file` is absolute; ValueError when `env` lacks HOME."""
+    folder = file.parent
+    workspace = absolute(folder, spec.workspace, env)
+    return Machine.model_construct(
+        file=file,
+        workspace=workspace,
+        comfyui=_comfyui(spec.comfyui, folder, workspace, env),
+        python=_python(spec.python, workspace, env),
+        custom_nodes=tuple(_node(node, folder, env) for node in spec.custom_nodes),
+        models=_models(spec.models, workspace, env),
+        instances=spec.instances,
+        health=spec.health,
+        workers=spec.workers,
+        enabled=enabled,
+        selected_nodes=selected_nodes,
+        env=dict(env),
+    )
+
+
+def _comfyui(comfyui: ComfyUI, folder: Path, workspace: Path, env: Mapping[str, str]) -> ComfyUI:
+    changes: dict[str, Any] = {"install_path": absolute(workspace, comfyui.install_path, env)}
+    if comfyui.path is not None:
+        changes["path"] = absolute(folder, comfyui.path, env)
+    else:
+        remote = parse_remote(comfyui.repo or COMFYUI_REPO)
+        changes |= {"repo": remote.url, "ref": comfyui.ref or remote.ref}
+    return comfyui.model_copy(update=changes)
+
+
+def _node(node: CustomNode, folder: Path, env: Mapping[str, str]) -> CustomNode:
+    if node.url is not None:
+        remote = parse_remote(node.url)
+        name = node.name or repository_name(remote.url)
+        changes: dict[str, Any] = {"url": remote.url, "ref": node.ref or remote.ref, "name": name}
+    else:
+        path = absolute(folder, node.path or "", env)
+        changes = {"path": path, "name": node.name or path.name}
+    return node.model_copy(update=changes)
+
+
+def _python(python: Python, workspace: Path, env: Mapping[str, str]) -> Python:
+    def place(link: str) -> str:
+        is_url = re.match(r"^[A-Za-z][A-Za-z0-9+.-]*://", link)
+        return link if is_url else str(absolute(workspace, link, env))
+
+    return python.model_copy(update={"find_links": tuple(map(place, python.find_links))})
+
+
+def _models(models: Models, workspace: Path, env: Mapping[str, str]) -> Models:
+    roots = tuple(
+        root.model_copy(update={"path": absolute(workspace, root.path, env)})
+        for root in models.extra_roots
+    )
+    files = tuple(
+        file.model_copy(update={"source": file.source and absolute(workspace, file.source, env)})
+        for file in models.files
+    )
+    folder = absolute(workspace, models.folder, env)
+    return models.model_copy(update={"folder": folder, "extra_roots": roots, "files": files})

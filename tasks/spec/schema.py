@@ -1,0 +1,41 @@
+"""The JSON Schema of machine.yaml, for editors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .model import Spec
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema, draft 2020-12, of what machine.yaml may say."""
+    found = Spec.model_json_schema()
+    for part in _mappings(found):
+        # what pydantic derives from names says nothing to a reader
+        if isinstance(part.get("title"), str):
+            del part["title"]
+        if part.get("default", ...) in (None, ""):
+            del part["default"]
+        if "not_built" in part:
+            _say_not_built(part, part.pop("not_built"))
+        if part.get("type") == "string" and part.get("format") == "path":
+            del part["format"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "machine.yaml",
+        **found,
+    }
+
+
+def _say_not_built(part: dict[str, Any], values: list[str]) -> None:
+    what = f"Not built yet: {', '.join(values)}." if values else "Not built yet."
+    part["description"] = f"{part.get('description', '')} {what}".strip()
+
+
+def _mappings(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+    for inner in list(node.values()) if isinstance(node, dict) else node:
+        if isinstance(inner, dict | list):
+            yield from _mappings(inner)

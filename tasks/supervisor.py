@@ -1,0 +1,66 @@
+"""PM2, installed from npm with the Node that a Python wheel brings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from tasks.engine.step import Task, step
+from tasks.host import files, pm2, process
+from tasks.host.failure import Failure
+from tasks.spec import Machine
+from tasks.spec.layout import Layout
+
+
+def tasks(machine: Machine) -> Iterator[Task]:
+    layout = Layout(machine.workspace)
+    yield step(
+        "supervisor",
+        f"PM2 {pm2.VERSION}, installed",
+        check=partial(_missing, layout),
+        action=partial(_install, layout),
+        log=layout.log("supervisor"),
+        after=["directories"],
+        clean=partial(_clean, machine),
+    )
+
+
+def _missing(layout: Layout) -> str | None:
+    folder = pm2.folder(layout)
+    receipt = files.read_receipt(folder / "receipt.json")
+    if receipt.get("version") != pm2.VERSION or not pm2.script(layout).is_file():
+        return f"PM2 {pm2.VERSION} isn't installed"
+    return None
+
+
+def _install(layout: Layout, log: Path) -> None:
+    target = pm2.folder(layout)
+    staging = target.with_name(f".{target.name}.part")
+    files.remove(staging)
+    staging.mkdir(parents=True)
+    npm = pm2.node().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    argv = [pm2.node(), npm, "install", "--prefix", staging, "--no-audit", "--no-fund",
+            "--no-update-notifier", "--ignore-scripts", "--loglevel=error",
+            f"pm2@{pm2.VERSION}"]  # fmt: skip
+    # npm looks for `node` on the PATH.
+    env = process.allowed_environment(os.environ, installer=True)
+    env["PATH"] = f"{pm2.node().parent}:{env.get('PATH', os.defpath)}"
+    try:
+        process.run(argv, env=env, cwd=staging, log=log, timeout=600)
+    except process.CommandFailed as failed:
+        raise Failure(
+            f"PM2 {pm2.VERSION} can't be installed from npm ({process.last_line(failed.output)}): "
+            "see that npm's registry can be reached (npm_config_registry, https_proxy)",
+            log,
+        ) from failed
+    files.write_receipt(staging / "receipt.json", {"version": pm2.VERSION})
+    files.remove(target)
+    staging.replace(target)
+
+
+def _clean(machine: Machine) -> None:
+    layout = Layout(machine.workspace)
+    if pm2.daemon(layout) is None:
+        files.remove(pm2.folder(layout))

@@ -1,0 +1,88 @@
+"""Fixtures: repositories, machines, and the PM2 that all of them share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.host import files, locks
+from tests.forge import Forge
+from tests.rig import SIMULATOR, Rig, free_ports
+
+MachineMaker = Callable[..., Rig]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_from_outside() -> Iterator[None]:
+    """Neither the caller's machine nor the caller's git settings reach a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MACHINE", "NUM_GPUS", "WORKSPACE_PATH", "ENABLE_COMFYUI"):
+            patch.delenv(name, raising=False)
+        for name in [name for name in os.environ if name.startswith("COMFYUI_")]:
+            patch.delenv(name)
+        patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+        patch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+        yield
+
+
+@pytest.fixture
+def forge(tmp_path: Path) -> Forge:
+    return Forge(tmp_path / "forge")
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all test processes of this session."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def supervisor(shared_folder: Path) -> Path:
+    """A supervisor folder with PM2 in it, installed once by the stage itself."""
+    rig = Rig(
+        shared_folder / "supervisor", {"workspace": "ws", "comfyui": {"path": str(SIMULATOR)}}
+    )
+    with locks.exclusive(shared_folder / "supervisor.lock"):
+        rig.folder.mkdir(exist_ok=True)
+        rig.doit("supervisor")
+    return rig.layout.supervisor
+
+
+@pytest.fixture
+def machine(tmp_path: Path, supervisor: Path) -> Iterator[MachineMaker]:
+    """Makes a machine of the simulator, one CPU instance unless told otherwise; ends it after."""
+    rigs: list[Rig] = []
+
+    def make(name: str = "machine", **spec: Any) -> Rig:
+        folder = tmp_path / name
+        folder.mkdir()
+        files.copy_tree(supervisor, folder / "ws" / ".machine" / "supervisor", hard_links=True)
+        instances = {"gpus": 1, "cpu_only": True, "port_start": free_ports(4)}
+        rig = Rig(
+            folder,
+            {
+                "workspace": "ws",
+                "comfyui": {"path": str(SIMULATOR)},
+                "python": {"torch": "none"},
+                **spec,
+                "instances": instances | spec.get("instances", {}),
+            },
+            env={"XDG_CACHE_HOME": str(tmp_path / "cache"), "UV_CACHE_DIR": uv_cache()},
+        )
+        rigs.append(rig)
+        return rig
+
+    yield make
+    for rig in rigs:
+        rig.close()
+
+
+def uv_cache() -> str:
+    """The caller's uv cache, which a test's own XDG_CACHE_HOME would hide."""
+    known = os.environ.get("UV_CACHE_DIR")
+    return known or str(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "uv")

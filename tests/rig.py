@@ -1,0 +1,136 @@
+"""A machine in tmp: its machine.yaml, and doit run on it as a person would."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.host import apps, private
+from tasks.spec.layout import Layout
+
+PROJECT = Path(__file__).parents[1]
+SIMULATOR = PROJECT / "examples" / "simulation" / "comfyui"
+DOIT = Path(sys.executable).parent / "doit"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one doit call ended."""
+
+    code: int
+    output: str
+
+    @property
+    def executed(self) -> set[str]:
+        """The tasks that did something and succeeded."""
+        return set(re.findall(r"^✓ (\S+) +[\d.]+ s$", self.output, re.M))
+
+    @property
+    def failed(self) -> set[str]:
+        return set(re.findall(r"^✗ (\S+) +[\d.]+ s$", self.output, re.M))
+
+
+@dataclass
+class Rig:
+    """One machine file and its workspace. `spec` is written to machine.yaml before every run."""
+
+    folder: Path
+    spec: dict[str, Any]
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "machine.yaml"
+
+    @property
+    def workspace(self) -> Path:
+        return self.folder / "ws"
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.workspace)
+
+    @property
+    def comfyui(self) -> Path:
+        """The current generation's ComfyUI."""
+        return self.layout.current.resolve() / "ComfyUI"
+
+    @property
+    def environment(self) -> Path:
+        return (self.layout.current / "environment").resolve()
+
+    def command(self, *arguments: str) -> list[str]:
+        self.file.write_text(yaml.safe_dump(self.spec, sort_keys=False))
+        return [str(DOIT), *arguments, f"machine={self.file}"]
+
+    def environ(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        return {**os.environ, **self.env, **(extra or {})}
+
+    def doit(self, *arguments: str, code: int | None = 0, **env: str) -> Run:
+        """Run doit to its end; `code` is the exit code to insist on, None for any."""
+        ended = subprocess.run(
+            self.command(*arguments),
+            cwd=PROJECT,
+            env=self.environ(env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=150,
+        )
+        run = Run(ended.returncode, ended.stdout)
+        assert code is None or run.code == code, run.output
+        return run
+
+    def running(self) -> dict[str, apps.App]:
+        return {app.name: app for app in apps.running(self.workspace, None)}
+
+    def port(self, gpu: int = 0) -> int:
+        return int(self.spec["instances"]["port_start"]) + gpu
+
+    def close(self) -> None:
+        """End whatever runs, and insist that nothing is left."""
+        if private.folder(self.workspace).exists():
+            self.spec = {"workspace": "ws", "comfyui": {"path": str(SIMULATOR)}}
+            self.doit("down")
+            left = apps.running(self.workspace, None)
+            for app in left:
+                apps.end(app)
+            shutil.rmtree(private.folder(self.workspace))
+            assert not left
+
+
+def free_ports(number: int) -> int:
+    """The first of `number` free ports in a row, in a range of this test process's own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    for first in range(20000 + worker * 1000 + _taken(number), 60000, number):
+        if all(_is_free(port) for port in range(first, first + number)):
+            return first
+    raise AssertionError("no free ports")
+
+
+_given = 0
+
+
+def _taken(number: int) -> int:
+    global _given
+    before, _given = _given, _given + number
+    return before % 900
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from .conftest import Lines, Load
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("custom_node: []", "custom_node: is no field here; did you mean custom_nodes?"),
+        ("instances: {gpu: 1}", "instances.gpu: is no field here; did you mean gpus?"),
+        ("instances: {port-start: 1}",
+         "instances.port-start: is no field here; did you mean port_start?"),
+        ("port_start: 1", "port_start: is no field here; it belongs under instances"),
+        ("comfyui_: {}", "comfyui_: is no field here; did you mean comfyui?"),
+        ("custom_nodes: [{path: x, reff: y}]",
+         "custom_nodes[0].reff: is no field here; did you mean ref?"),
+        ("instances: {overrides: {0: {arg: []}}}",
+         "instances.overrides[0].arg: is no field here; did you mean args?"),
+        ("health: {qqq: 1}",
+         "health.qqq: is no field here; known are port, listen, token, timeout, warmup, canary"),
+        ("1: 2", "[1]: is no field here; known are workspace, comfyui, python, custom_nodes, "
+         "models, instances, health, workers"),
+        ("custom_nodes: {a: b}", "custom_nodes: must be a list, such as [one, two]"),
+        ("custom_nodes: [a]", "custom_nodes[0]: must be a mapping of key: value"),
+        ("models: []", "models: must be a mapping of key: value"),
+        ("python: {overrides: numpy}", "python.overrides: must be a list, such as [one, two]"),
+        ("python: {overrides: [-r x]}",
+         "python.overrides[0]: a requirement such as numpy<2, not an option"),
+        ("instances: {cpu_only: 1}", "instances.cpu_only: must be true or false"),
+        ('instances: {cpu_only: "true"}',
+         "instances.cpu_only: must be true or false, written without quotes"),
+        ("instances: {port_start: 0}", "instances.port_start: must be at least 1"),
+        ("instances: {port_start: 70000}", "instances.port_start: must be at most 65535"),
+        ('instances: {port_start: "1"}',
+         "instances.port_start: must be a whole number, written without quotes"),
+        ("instances: {listen: '*'}",
+         "instances.listen: an address such as 127.0.0.1, or 0.0.0.0 for every interface"),
+        ("health: {timeout: 5m}", "health.timeout: must be a whole number"),
+        ("models: {folder: ''}", "models.folder: must not be empty"),
+        ("models: {folder: [a]}", "models.folder: must be text"),
+        ('models: {folder: "a\\0b"}', "models.folder: holds a control character"),
+        ("models: {folder: '${HOME}/m'}", "models.folder: ${…} is understood in env values only"),
+        ("models: {folder: ~you/m}",
+         "models.folder: of ~ only ~/… is understood: write the folder in full"),
+        ("models: {extra_roots: [{read_only: true}]}", "models.extra_roots[0].path: is required"),
+        ("models: {extra_roots: [{path: }]}", "models.extra_roots[0].path: has no value"),
+        ("python: {torch: cuda}",
+         "python.torch: one of auto, cpu, pypi, none, or a backend such as cu128, rocm6.3, xpu"),
+        ("workers: [{name: a}]", "workers[0].command: is required"),
+        ("workers: [{name: a, command: []}]", "workers[0].command: must not be empty"),
+        ("workers: [{name: a, command: run it}]",
+         "workers[0].command: must be a list, such as [one, two]"),
+        ("workers: [{name: a, command: [x, '${T}']}]",
+         "workers[0].command[1]: ${…} is understood in env values only: put it under env:"),
+        ("workers: [{name: comfyui, command: [x]}]",
+         "workers[0].name: small letters, digits and -, no - first, and not comfyui"),
+        ("workers: [{name: A_b, command: [x]}]",
+         "workers[0].name: small letters, digits and -, no - first, and not comfyui"),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_named_with_what_to_write(lines: Lines, text: str, expected: str) -> None:
+    assert lines(text) == [f"machine.yaml:3: {expected}"]
+
+
+@pytest.mark.parametrize("torch", ["auto", "cpu", "pypi", "none", "cu118", "rocm6.3", "xpu"])
+def test_every_choice_of_torch_is_understood(read: Load, torch: str) -> None:
+    assert read(f"python: {{torch: {torch}}}").python.torch == torch
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "rest"),
+    [
+        ("custom_nodes: [{path: x, env: {A: b}}]", "custom_nodes[0].env", ""),
+        ("python: {prefer: {a: b}}", "python.prefer", ""),
+        ("python: {torch: preinstalled}", "python.torch", "preinstalled"),
+        ("models: {store: x}", "models.store", ""),
+        ("models: {tokens: {a: b}}", "models.tokens", ""),
+        ("models: {files: [{target: a/b, url: 'https://x'}]}", "models.files[0].url", ""),
+        ("models: {files: [{target: a/b, source: x, sha256: 12}]}", "models.files[0].sha256", ""),
+        ("models: {files: [{target: a/b, source: x, optional: false}]}",
+         "models.files[0].optional", ""),
+        ("instances: {pin: uuid}", "instances.pin", "uuid"),
+        ("instances: {port_conflict: next}", "instances.port_conflict", "next"),
+        ("instances: {drain_timeout: 600}", "instances.drain_timeout", ""),
+        ("instances: {job_timeout: 1}", "instances.job_timeout", ""),
+        ("instances: {restart_unhealthy: true}", "instances.restart_unhealthy", ""),
+        ("instances: {limits: {nice: 1}}", "instances.limits", ""),
+        ("instances: {logs: {}}", "instances.logs", ""),
+        ("health: {port: 9090}", "health.port", ""),
+        ("health: {listen: x}", "health.listen", ""),
+        ("health: {token: x}", "health.token", ""),
+        ("health: {warmup: x}", "health.warmup", ""),
+        ("health: {canary: x}", "health.canary", ""),
+    ],
+)  # fmt: skip
+def test_a_field_that_is_not_built_yet_is_refused(
+    lines: Lines, text: str, path: str, rest: str
+) -> None:
+    do = "place the file yourself and use source:" if path.endswith(".url") else "remove it"
+    assert lines(text) == [f"machine.yaml:3: {path}: {rest or 'this'} is not built yet; {do}"]
+
+
+def test_the_built_value_of_a_partly_built_field_is_fine(read: Load) -> None:
+    assert read("instances: {pin: index, port_conflict: fail, drain_timeout: }") == read()
+
+
+@pytest.mark.parametrize(
+    ("args", "item", "message"),
+    [
+        ("[--port, 1]", "[0]", "--port is set by the machine: use instances.port_start"),
+        ("[--port=1]", "[0]", "--port is set by the machine: use instances.port_start"),
+        ("[--por, 1]", "[0]", "--port is set by the machine: use instances.port_start"),
+        ("[--cpu]", "[0]", "--cpu is set by the machine: use instances.cpu_only"),
+        ("[--out, x]", "[0]",
+         "--output-directory is set by the machine: use workspace: outputs are in shared/outputs"),
+        ("[--a, --cuda-device]", "[1]", "--cuda-device is set by the machine: use instances.gpus"),
+        ("['--reserve-vram 2']", "[0]", "write it as two items: [--reserve-vram, '2']"),
+        ("[true]", "[0]", 'YAML reads true as true or false; quote it: "true"'),
+        ("['']", "[0]", "must not be empty"),
+        ("['${X}']", "[0]", "${…} is understood in env values only"),
+        ("--lowvram", "", "must be a list, such as [one, two]"),
+    ],
+)  # fmt: skip
+def test_an_argument_that_is_ours_or_misspelt_is_refused(
+    lines: Lines, args: str, item: str, message: str
+) -> None:
+    for field in ("instances: {args: %s}", "instances: {overrides: {0: {args: %s}}}"):
+        path = "instances.overrides[0].args" if "overrides" in field else "instances.args"
+        assert lines(field % args) == [f"machine.yaml:3: {path}{item}: {message}"]
+
+
+def test_a_number_among_the_arguments_is_text(read: Load) -> None:
+    args = read("instances: {args: [--reserve-vram, 2, --x, 0.5, --cpu-vae, 'a b']}").instances.args
+    assert args == ("--reserve-vram", "2", "--x", "0.5", "--cpu-vae", "a b")
+
+
+@pytest.mark.parametrize(
+    ("env", "path", "message"),
+    [
+        ("{A: 1}", ".A", "YAML reads this as a number; quote it"),
+        ("{A: true}", ".A", "YAML reads this as true or false; quote it"),
+        ("{A: }", ".A", 'has no value: write "" for an empty text'),
+        ("{A: [b]}", ".A", "must be text"),
+        ("{a-b: c}", ".a-b", "not a variable's name: letters, digits and _, no digit first"),
+        ("{CUDA_VISIBLE_DEVICES: '0'}", ".CUDA_VISIBLE_DEVICES",
+         "is set by the machine: use instances.gpus"),
+        ("{COMFY_MACHINE_X: '0'}", ".COMFY_MACHINE_X", "is set by the machine: remove it"),
+        ("{A: '${'}", ".A", "a variable is written ${NAME}, with nothing else between the braces"),
+        ("{A: '${B:-c}'}",
+         ".A", "a variable is written ${NAME}, with nothing else between the braces"),
+        ("{A: '${B}${C'}",
+         ".A", "a variable is written ${NAME}, with nothing else between the braces"),
+        ('{A: "x\\0"}', ".A", "holds a NUL character"),
+        ("[A]", "", "must be a mapping of key: value"),
+    ],
+)  # fmt: skip
+def test_an_environment_is_names_and_text(lines: Lines, env: str, path: str, message: str) -> None:
+    assert lines(f"instances: {{env: {env}}}") == [
+        f"machine.yaml:3: instances.env{path}: {message}"
+    ]
+
+
+def test_a_secret_in_an_environment_is_never_repeated(lines: Lines) -> None:
+    assert "12345" not in "".join(lines("instances: {env: {HF_TOKEN: 12345}}"))
+    assert "s3cret" not in "".join(lines("instances: {env: {HF_TOKEN: 's3cret${'}}"))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "message"),
+    [
+        ("[0, 0]", "GPU 0 is listed twice"),
+        ("[0, -1]", "auto, a number of GPUs, or a list of their indices such as [0, 2]"),
+        ("-1", "auto, a number of GPUs, or a list of their indices such as [0, 2]"),
+        ("'2'", "auto, a number of GPUs, or a list of their indices such as [0, 2]"),
+        ("all", "auto, a number of GPUs, or a list of their indices such as [0, 2]"),
+        ("{a: b}", "auto, a number of GPUs, or a list of their indices such as [0, 2]"),
+        ("0", "at least one: without a GPU set instances.cpu_only, and to start nothing "
+         "the variable ENABLE_COMFYUI=false"),
+        ("[]", "at least one: without a GPU set instances.cpu_only, and to start nothing "
+         "the variable ENABLE_COMFYUI=false"),
+    ],
+)  # fmt: skip
+def test_gpus_are_auto_a_number_or_a_list(lines: Lines, gpus: str, message: str) -> None:
+    assert lines(f"instances: {{gpus: {gpus}}}") == [f"machine.yaml:3: instances.gpus: {message}"]
+
+
+def test_a_machine_is_frozen(read: Load) -> None:
+    machine = read()
+    with pytest.raises(ValidationError, match="frozen"):
+        machine.enabled = False
+    with pytest.raises(ValidationError, match="frozen"):
+        machine.instances.cpu_only = True

@@ -1,0 +1,167 @@
+"""The first run makes everything, the second nothing, and each change exactly its part."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MachineMaker
+from tests.forge import Forge, Repository
+from tests.rig import Rig
+
+MOVED = {"generation:assemble", "validation"}
+RESTARTED = {"pm2:gpu0", "instances:stop", "instances:gpu0", "health:gpu0"}
+NEW_GENERATION = {*MOVED, *RESTARTED, "collection"}
+
+
+@dataclass
+class World:
+    """A machine that is up: one node, one model, one instance."""
+
+    rig: Rig
+    forge: Forge
+    node: Repository
+    model: Path
+
+
+@pytest.fixture
+def world(machine: MachineMaker, forge: Forge, tmp_path: Path) -> World:
+    node = forge.node("alpha", {"requirements.txt": "packaging\n"})
+    node.git("tag", "v1")
+    model = tmp_path / "volume" / "one.safetensors"
+    model.parent.mkdir()
+    model.write_bytes(b"weights")
+    rig = machine(
+        custom_nodes=[{"url": node.url, "ref": "v1"}],
+        models={"files": [{"target": "checkpoints/one.safetensors", "source": str(model)}]},
+    )
+    rig.doit()
+    return World(rig, forge, node, model)
+
+
+def node_ref(world: World) -> None:
+    world.node.commit({"more.py": ""}, tag="v2")
+    world.rig.spec["custom_nodes"][0]["ref"] = "v2"
+
+
+def node_added(world: World) -> None:
+    world.rig.spec["custom_nodes"].append({"url": world.forge.node("beta").url})
+
+
+def node_with_requirements_added(world: World) -> None:
+    node = world.forge.node("beta", {"requirements.txt": "toml\n"})
+    world.rig.spec["custom_nodes"].append({"url": node.url})
+
+
+def node_removed(world: World) -> None:
+    world.rig.spec["custom_nodes"] = []
+
+
+def model_link_added(world: World) -> None:
+    entry = {"target": "loras/two.safetensors", "source": str(world.model)}
+    world.rig.spec["models"]["files"].append(entry)
+
+
+def model_link_removed(world: World) -> None:
+    world.rig.spec["models"]["files"] = []
+
+
+def link_re_pointed_by_hand(world: World) -> None:
+    link = world.rig.workspace / "shared/models/checkpoints/one.safetensors"
+    link.unlink()
+    link.symlink_to("/nowhere")
+
+
+def instance_args(world: World) -> None:
+    world.rig.spec["instances"]["args"] = ["--preview-method", "none"]
+
+
+def port_start(world: World) -> None:
+    world.rig.spec["instances"]["port_start"] += 1
+
+
+def checkout_moved_by_hand(world: World) -> None:
+    first = world.node.git("rev-parse", "v1")
+    there = Repository(world.rig.comfyui / "custom_nodes" / "alpha")
+    second = world.node.commit({"other.py": ""})
+    there.git("fetch", "--quiet", world.node.url, second)
+    there.git("checkout", "--quiet", second)
+    assert first != second
+
+
+def source_moved_by_hand(world: World) -> None:
+    (source,) = world.rig.layout.sources.glob("alpha@*")
+    second = world.node.commit({"other.py": ""})
+    Repository(source).git("fetch", "--quiet", world.node.url, second)
+    Repository(source).git("checkout", "--quiet", second)
+
+
+def package_uninstalled_by_hand(world: World) -> None:
+    (dist_info,) = world.rig.environment.glob("lib/python*/site-packages/packaging-*.dist-info")
+    shutil.rmtree(dist_info.with_name("packaging"))
+    shutil.rmtree(dist_info)
+
+
+def receipt_truncated(world: World) -> None:
+    (world.rig.layout.receipts / "source.json").write_text('{"asked": {"pa')
+
+
+def every_receipt_deleted(world: World) -> None:
+    shutil.rmtree(world.rig.layout.receipts)
+    world.rig.layout.receipts.mkdir()
+
+
+def nothing_but_time(world: World) -> None:
+    for path in world.rig.folder.rglob("*.doit.db*"):
+        path.unlink()
+
+
+CHANGES: list[tuple[Callable[[World], None], set[str]]] = [
+    (node_ref, {"nodes:alpha", *NEW_GENERATION}),
+    (node_added, {"nodes:beta", *NEW_GENERATION}),
+    (node_with_requirements_added, {"nodes:beta", "environment", *NEW_GENERATION}),
+    (node_removed, {"environment", *NEW_GENERATION}),
+    (model_link_added, {"links:loras/two.safetensors"}),
+    (model_link_removed, {"links:prune"}),
+    (link_re_pointed_by_hand, {"links:checkpoints/one.safetensors"}),
+    (instance_args, RESTARTED),
+    (port_start, RESTARTED),
+    (checkout_moved_by_hand, NEW_GENERATION),
+    (source_moved_by_hand, {"nodes:alpha"}),
+    (package_uninstalled_by_hand, {"environment", *NEW_GENERATION}),
+    (receipt_truncated, {"source"}),
+    (every_receipt_deleted, {"source", "nodes:alpha", "environment", "generation:assemble"}),
+    (nothing_but_time, set()),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), CHANGES, ids=[c[0].__name__ for c in CHANGES])
+def test_a_change_executes_exactly_its_tasks_and_converges(
+    world: World, change: Callable[[World], None], expected: set[str]
+) -> None:
+    change(world)
+    assert world.rig.doit().executed == expected
+    assert world.rig.doit().executed == set()
+
+
+def test_the_first_run_executes_every_task_that_has_work(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("alpha").url}])
+    assert rig.doit().executed == {
+        "directories",
+        "source",
+        "nodes:alpha",
+        "environment",
+        "generation:assemble",
+        "validation",
+        "links:own",
+        "pm2:gpu0",
+        "instances:gpu0",
+        "health:gpu0",
+        "collection",
+    }
