@@ -27,10 +27,22 @@ INSTALL_SCRIPT = "install.py"
 
 @dataclass(frozen=True)
 class Requirements:
-    """A requirements file and who asks for it."""
+    """A requirements file and who asks for it: a custom node, or ComfyUI (None)."""
 
-    owner: str
+    node: CustomNode | None
     file: Path
+
+    @property
+    def owner(self) -> str:
+        return f"custom node {self.node.name}" if self.node else "ComfyUI"
+
+
+class Unsatisfied(Failure):
+    """uv could not install what is asked for; `blamed` asked for what its message names."""
+
+    def __init__(self, message: str, blamed: list[CustomNode | None], log: Path) -> None:
+        super().__init__(message, log)
+        self.blamed = blamed
 
 
 def tasks(machine: Machine) -> Iterator[Task]:
@@ -126,11 +138,11 @@ def _torch(machine: Machine) -> str:
 def _requirements(machine: Machine) -> list[Requirements]:
     comfyui = source.of(machine)
     commit = str(comfyui.read().get("commit"))
-    found = [Requirements("ComfyUI", comfyui.checkout(commit) / "requirements.txt")]
+    found = [Requirements(None, comfyui.checkout(commit) / "requirements.txt")]
     for node in nodes.present(machine):
         if node.requirements:
             file = nodes.folder_of(machine, node) / "requirements.txt"
-            found.append(Requirements(f"custom node {node.name}", file))
+            found.append(Requirements(node, file))
     return [each for each in found if each.file.is_file()]
 
 
@@ -142,9 +154,18 @@ def _make(machine: Machine, log: Path) -> None:
         if not _grow(machine, folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             uv.make_environment(folder, sys.executable, log)
-        _install(machine, folder, log)
+        try:
+            _install(machine, folder, log)
+        except Unsatisfied as unsatisfied:
+            optional = [node for node in unsatisfied.blamed if node and node.optional]
+            if not optional:
+                raise
+            for node in optional:
+                nodes.leave_out(machine, node, str(unsatisfied))
+            return _make(machine, log)
         record(folder, digest=digest, pending=sorted(scripts(machine)))
     files.write_receipt(_pointer(layout), {"digest": digest, "folder": folder.name})
+    return None
 
 
 def _grow(machine: Machine, folder: Path) -> bool:
@@ -185,9 +206,7 @@ def _install(machine: Machine, folder: Path, log: Path) -> None:
     try:
         uv.install(folder, arguments, log)
     except process.CommandFailed as failed:
-        raise Failure(f"packages can't be installed: {_explain(failed, requirements)}", log) from (
-            failed
-        )
+        raise _explain(failed, requirements, log) from failed
 
 
 def _torch_arguments(machine: Machine) -> list[str]:
@@ -198,19 +217,24 @@ def _torch_arguments(machine: Machine) -> list[str]:
     return [] if choice in ("pypi", "none") else ["--torch-backend", choice]
 
 
-def _explain(failed: process.CommandFailed, requirements: list[Requirements]) -> str:
+def _explain(
+    failed: process.CommandFailed, requirements: list[Requirements], log: Path
+) -> Unsatisfied:
     """Whose lines name the packages that uv complains of, then uv's own sentence."""
     lines = [line for line in failed.output.splitlines() if line.startswith((" ", "×", "error"))]
     said = " ".join(line.strip(" │╰─▶×·") for line in lines)
     said = re.sub(r"\s+", " ", said).strip() or process.last_line(failed.output)
     words = {_normal(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", said)}
-    blamed = []
+    blamed, asked = [], []
     for each in requirements:
-        for number, line in enumerate(each.file.read_text(errors="replace").splitlines(), 1):
+        text = each.file.read_text(encoding="utf-8-sig", errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
             name = re.match(r"\s*([A-Za-z0-9][\w.-]*)", line)
-            if name and _normal(name.group(1)) in words and _normal(name.group(1)) not in ALWAYS:
-                blamed.append(f"{each.owner} asks for {line.strip()!r} (requirements.txt:{number})")
-    return "; ".join([*blamed[:6], said])
+            if name and _normal(name.group(1)) in words:
+                blamed.append(each.node)
+                asked.append(f"{each.owner} asks for {line.strip()!r} (requirements.txt:{number})")
+    message = "; ".join(["packages can't be installed", *asked[:6], said])
+    return Unsatisfied(message, blamed, log)
 
 
 def _normal(name: str) -> str:

@@ -57,12 +57,13 @@ def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
     for place, commit in receipt["heads"].items():
         if git.head(folder / place) != commit:
             return f"{place} is at {git.head(folder / place) or 'no commit'}"
-        for name in receipt["top"][place]:
-            if not os.path.lexists(folder / place / name):
-                return f"{place}/{name} is missing"
     for place, target in receipt["links"].items():
         if files.link_target(folder / place) != target:
             return f"{place} doesn't point at {target}"
+    for place, stamps in files.read_receipt(_stamps(folder)).items():
+        for name in stamps:
+            if not os.path.lexists(folder / place / name):
+                return f"{place}/{name} is missing"
     return None
 
 
@@ -184,13 +185,8 @@ def _copy(machine: Machine, folder: Path) -> dict[str, Any]:
             heads[place] = git.head(folder / place)
     for place, target in links.items():
         files.point(folder / place, target)
-    top = {place: _top_level(folder / place) for place in heads}
     names = [node.name for node in nodes.present(machine)]
-    return {"heads": heads, "links": links, "top": top, "nodes": names}
-
-
-def _top_level(checkout: Path) -> list[str]:
-    return sorted({name.split("/", 1)[0] for name in git.tracked(checkout)})
+    return {"heads": heads, "links": links, "nodes": names}
 
 
 def _scripts_pending(machine: Machine) -> str | None:

@@ -47,6 +47,12 @@ def present(machine: Machine) -> list[CustomNode]:
     return [node for node in machine.custom_nodes if not left_out(machine, node)]
 
 
+def leave_out(machine: Machine, node: CustomNode, reason: str) -> None:
+    """Go on without an optional node; every run tries it again."""
+    files.write_receipt(_receipt(Layout(machine.workspace), node), {"left_out": reason})
+    warn(f"custom node {node.name} (optional) is left out: {reason}")
+
+
 def tasks(machine: Machine) -> Iterator[Task]:
     layout = Layout(machine.workspace)
     yield group("nodes", "Custom nodes' sources, at their commits")
@@ -85,5 +91,4 @@ def _obtain(machine: Machine, node: CustomNode, log: Path) -> None:
     except Failure as failure:
         if not node.optional:
             raise
-        files.write_receipt(_receipt(Layout(machine.workspace), node), {"left_out": str(failure)})
-        warn(f"custom node {node.name} (optional) is left out: {failure}")
+        leave_out(machine, node, str(failure))

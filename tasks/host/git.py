@@ -146,11 +146,13 @@ def untracked(checkout: Path) -> list[str]:
 
 
 def edited(checkout: Path) -> list[str]:
-    """Tracked files that differ from HEAD, `models/` apart, which is a link in a generation."""
-    status = _git(checkout).status(
-        "-z", "--porcelain", "--untracked-files=no", "--", ".", ":!models"
+    """Tracked files whose content differs from HEAD; a deleted one holds nothing to lose.
+
+    `models/` is left out: in a generation it is a link.
+    """
+    return _names(
+        _git(checkout).diff("HEAD", "-z", "--name-only", "--diff-filter=d", "--", ".", ":!models")
     )
-    return [entry[3:] for entry in _names(status)]
 
 
 def _names(listing: str) -> list[str]:

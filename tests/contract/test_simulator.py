@@ -57,3 +57,5 @@ def test_a_copy_of_the_folder_is_complete(simulator: Installation, tmp_path: Pat
     ended = simulator.load(simulator.base())
     assert ended.process.returncode == 0, ended.log
     assert str(SIMULATOR) not in ended.log
+    for name in ("custom_nodes/websocket_image_save.py", "models/checkpoints/put_checkpoints_here"):
+        assert (copy / name).is_file(), "ignored as in ComfyUI, and yet tracked"

@@ -10,49 +10,21 @@ import json
 import logging
 import os
 import sys
-import traceback
 import uuid
 from io import BytesIO
 from typing import Any, ClassVar
 
 from aiohttp import web
 
-import folder_paths
 import nodes
 from comfyui_version import __version__
-from execution import Job, PromptExecutor, PromptQueue
-from simulation import devices, files, logs
+from execution import PromptExecutor
+from simulation import catalogue, devices, files
 from simulation.flags import args
+from simulation.jobs import Job, PromptQueue
 from simulation.validation import validate_prompt
 
 _PAGE = "<!doctype html><title>ComfyUI</title><p>A simulated ComfyUI. It has no frontend."
-
-
-def describe(name: str) -> dict[str, Any]:
-    """A node class as /object_info shows it."""
-    node = nodes.NODE_CLASS_MAPPINGS[name]
-    inputs = node.INPUT_TYPES()
-    outputs = node.RETURN_TYPES
-    info = {
-        "input": inputs,
-        "input_order": {category: list(declared) for category, declared in inputs.items()},
-        "output": outputs,
-        "output_is_list": getattr(node, "OUTPUT_IS_LIST", [False] * len(outputs)),
-        "output_name": getattr(node, "RETURN_NAMES", outputs),
-        "name": name,
-        "display_name": nodes.NODE_DISPLAY_NAME_MAPPINGS.get(name, name),
-        "description": getattr(node, "DESCRIPTION", ""),
-        "python_module": getattr(node, "RELATIVE_PYTHON_MODULE", "nodes"),
-        "category": getattr(node, "CATEGORY", "sd"),
-        "output_node": getattr(node, "OUTPUT_NODE", False) is True,
-    }
-    if hasattr(node, "OUTPUT_TOOLTIPS"):
-        info["output_tooltips"] = node.OUTPUT_TOOLTIPS
-    if getattr(node, "DEPRECATED", False):
-        info["deprecated"] = True
-    if getattr(node, "EXPERIMENTAL", False):
-        info["experimental"] = True
-    return info
 
 
 class PromptServer:
@@ -81,12 +53,12 @@ class PromptServer:
         get("/ws")(self.get_socket)
         get("/system_stats")(self.get_system_stats)
         get("/features")(self.get_features)
-        get("/embeddings")(self.get_embeddings)
-        get("/extensions")(self.get_extensions)
-        get("/models")(self.get_model_folders)
-        get("/models/{folder}")(self.get_models)
-        get("/object_info")(self.get_object_info)
-        get("/object_info/{node_class}")(self.get_node_info)
+        get("/embeddings")(catalogue.get_embeddings)
+        get("/extensions")(catalogue.get_extensions)
+        get("/models")(catalogue.get_model_folders)
+        get("/models/{folder}")(catalogue.get_models)
+        get("/object_info")(catalogue.get_object_info)
+        get("/object_info/{node_class}")(catalogue.get_node_info)
         get("/prompt")(self.get_prompt)
         post("/prompt")(self.post_prompt)
         get("/queue")(self.get_queue)
@@ -108,8 +80,8 @@ class PromptServer:
         ]
         self.app.add_routes(
             [
-                web.get("/internal/logs", self.get_logs),
-                web.get("/internal/folder_paths", self.get_folder_paths),
+                web.get("/internal/logs", catalogue.get_logs),
+                web.get("/internal/folder_paths", catalogue.get_folder_paths),
                 *prefixed,
                 *self.routes,
             ]
@@ -221,50 +193,6 @@ class PromptServer:
 
     async def get_features(self, _: web.Request) -> web.Response:
         return web.json_response(self.features())
-
-    async def get_embeddings(self, _: web.Request) -> web.Response:
-        names = folder_paths.get_filename_list("embeddings")
-        return web.json_response([os.path.splitext(name)[0] for name in names])  # noqa: PTH122
-
-    async def get_extensions(self, _: web.Request) -> web.Response:
-        return web.json_response([])
-
-    async def get_model_folders(self, _: web.Request) -> web.Response:
-        return web.json_response(list(folder_paths.folder_names_and_paths))
-
-    async def get_models(self, request: web.Request) -> web.Response:
-        folder = request.match_info["folder"]
-        if folder not in folder_paths.folder_names_and_paths:
-            return web.Response(status=404)
-        return web.json_response(folder_paths.get_filename_list(folder))
-
-    async def get_object_info(self, _: web.Request) -> web.Response:
-        described = {}
-        for name in nodes.NODE_CLASS_MAPPINGS:
-            try:
-                described[name] = describe(name)
-            except Exception:
-                logging.error(
-                    "[ERROR] An error occurred while retrieving information for the '%s' node.\n%s",
-                    name,
-                    traceback.format_exc(),
-                )
-        # Real ComfyUI has nodes that make this folder, so a missing input directory is there, and
-        # with it LoadImage, from the second request on.
-        files.make_input_folder()
-        return web.json_response(described)
-
-    async def get_node_info(self, request: web.Request) -> web.Response:
-        name = request.match_info["node_class"]
-        known = name in nodes.NODE_CLASS_MAPPINGS
-        return web.json_response({name: describe(name)} if known else {})
-
-    async def get_logs(self, _: web.Request) -> web.Response:
-        return web.json_response(logs.text())
-
-    async def get_folder_paths(self, _: web.Request) -> web.Response:
-        known = folder_paths.folder_names_and_paths.items()
-        return web.json_response({name: paths for name, (paths, _) in known})
 
     # Jobs
 

@@ -1,0 +1,176 @@
+"""Child processes: output, exit codes, time-outs, and what they get to see."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.host import process
+from tests.contract.client import until
+
+ENV = {"PATH": os.environ["PATH"]}
+
+
+def sh(script: str, log: Path | None = None, timeout: float | None = 30) -> str:
+    return process.run(["sh", "-c", script], env=ENV, log=log, timeout=timeout)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_stdout_and_stderr_come_back_together() -> None:
+    assert sh("echo out; echo err >&2; echo again") == "out\nerr\nagain\n"
+
+
+def test_output_goes_to_the_end_of_the_log_after_the_exact_command(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    sh("echo 'one two'", log)
+    sh("echo three >&2", log)
+    assert log.read_text().splitlines() == [
+        "before", """$ sh -c 'echo '"'"'one two'"'"''""", "one two",
+        "$ sh -c 'echo three >&2'", "three",
+    ]  # fmt: skip
+
+
+def test_output_is_in_the_log_while_the_command_runs(tmp_path: Path) -> None:
+    log, go = tmp_path / "log", tmp_path / "go"
+    script = f"echo started; until [ -e {go} ]; do sleep 0.02; done"
+    thread = threading.Thread(target=sh, args=(script, log))
+    thread.start()
+    try:
+        until(lambda: log.exists() and "\nstarted\n" in log.read_text(), 20, "the first line")
+        assert thread.is_alive()
+    finally:
+        go.touch()
+        thread.join()
+
+
+def test_what_is_not_text_is_replaced(tmp_path: Path) -> None:
+    assert sh(r"printf '\377ok'") == "�ok"
+    assert sh(r"printf '\377ok'", tmp_path / "log").endswith("ok")
+
+
+def test_a_command_reads_nothing() -> None:
+    assert sh("cat; echo end") == "end\n"
+
+
+@pytest.mark.parametrize("with_log", [False, True])
+def test_a_bad_exit_code_is_told_with_output_and_log(tmp_path: Path, with_log: bool) -> None:
+    log = tmp_path / "log" if with_log else None
+    if log:
+        sh("echo an earlier command", log)
+    with pytest.raises(process.CommandFailed, match=r"^sh ended with code 7$") as caught:
+        sh("sleep 0.1; echo why >&2; exit 7", log)
+    assert (caught.value.code, caught.value.output) == (7, "why\n")
+    assert caught.value.log == log
+
+
+def test_the_signal_that_ended_a_command_is_named() -> None:
+    with pytest.raises(process.CommandFailed, match=r"^sh was ended by SIGTERM$") as caught:
+        sh("kill -TERM $$; sleep 60")
+    assert caught.value.code == -15
+
+
+def test_a_command_that_is_not_there_is_named() -> None:
+    with pytest.raises(process.CommandFailed, match="No such file") as caught:
+        process.run(["/no/such/program"], env=ENV)
+    assert "/no/such/program" in str(caught.value)
+    assert caught.value.code is None
+
+
+@pytest.mark.parametrize("with_log", [False, True])
+def test_a_timeout_kills_the_whole_group(tmp_path: Path, with_log: bool) -> None:
+    pids = tmp_path / "pids"
+    # a grandchild that heeds no polite signal, and its parent
+    script = (
+        f"(trap '' TERM INT HUP; echo said; sleep 300 & echo $! >> {pids}; wait) & "
+        f"echo $! >> {pids}; echo $$ >> {pids}; wait"
+    )
+    with pytest.raises(process.CommandFailed, match=r"^sh ran longer than 1 s$") as caught:
+        sh(script, tmp_path / "log" if with_log else None, timeout=1)
+    assert caught.value.code is None
+    found = [int(line) for line in pids.read_text().split()]
+    assert len(found) == 3
+    until(lambda: all(map(gone, found)), 10, "the group to be gone")
+
+
+def test_an_interrupted_caller_leaves_no_child(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    code = (
+        "import sys\nfrom tasks.host import process\n"
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"process.run(['sh', '-c', 'sleep 300 & echo $! > {pid}; wait'], env={ENV!r})\n"
+    )
+    caller = psutil.Popen([sys.executable, "-c", code], stderr=-3)
+    try:
+        until(lambda: pid.exists() and pid.read_text().strip(), 30, "the child")
+        caller.send_signal(2)
+        caller.wait(20)
+    finally:
+        if caller.is_running():
+            caller.kill()
+            caller.wait()
+    until(lambda: gone(int(pid.read_text())), 10, "the child to be gone")
+
+
+CALLER = {
+    "PATH": "/bin", "HOME": "/root", "LANG": "C", "https_proxy": "http://proxy", "HF_HOME": "/hf",
+    "NVIDIA_VISIBLE_DEVICES": "all", "LD_LIBRARY_PATH": "/cuda",
+    "GIT_SSH_COMMAND": "ssh -4", "PIP_INDEX_URL": "https://index", "UV_CACHE_DIR": "/uv",
+    "npm_config_registry": "https://npm", "SSH_AUTH_SOCK": "/sock", "NODE_EXTRA_CA_CERTS": "/ca",
+    "HF_TOKEN": "secret", "AWS_SECRET_ACCESS_KEY": "secret", "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONPATH": "/elsewhere", "VIRTUAL_ENV": "/other", "COMFYUI_PORT": "1",
+}  # fmt: skip
+SECRETS = {"HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH",
+           "VIRTUAL_ENV", "COMFYUI_PORT"}  # fmt: skip
+INSTALLERS = {"GIT_SSH_COMMAND", "PIP_INDEX_URL", "UV_CACHE_DIR", "npm_config_registry",
+              "SSH_AUTH_SOCK", "NODE_EXTRA_CA_CERTS"}  # fmt: skip
+
+
+def test_an_app_gets_the_allowlist_and_no_secret() -> None:
+    assert set(process.allowed_environment(CALLER)) == set(CALLER) - SECRETS - INSTALLERS
+
+
+def test_an_installer_gets_its_own_settings_besides() -> None:
+    allowed = process.allowed_environment(CALLER, installer=True)
+    assert set(allowed) == set(CALLER) - SECRETS
+    assert allowed["GIT_SSH_COMMAND"] == "ssh -4"
+
+
+def test_a_child_sees_the_given_environment_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "canary")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    seen = process.run(
+        [sys.executable, "-I", "-c", "import os; print(sorted(os.environ))"],
+        env=process.allowed_environment(os.environ, installer=True),
+    )
+    assert "HF_TOKEN" not in seen
+    assert "PYTHONDONTWRITEBYTECODE" not in seen
+    assert "PATH" in seen
+
+
+def test_the_tail_of_a_log_is_limited_and_never_fails(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("0123456789")
+    assert process.tail(log, limit=4) == "6789"
+    assert process.tail(log, start=8, limit=4) == "89"
+    assert process.tail(log, start=99) == ""
+    assert process.tail(tmp_path / "none") == ""
+    assert process.tail(None) == ""
+
+
+def test_the_last_line_is_the_last_that_says_something() -> None:
+    assert process.last_line("a\n  b  \n\n \n") == "b"
+    assert process.last_line("\n") == "no output"

@@ -1,0 +1,129 @@
+"""The Python environment: one install, exact, and grown beside the one that runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from tests.conftest import MachineMaker
+from tests.forge import Forge
+from tests.rig import Rig
+
+
+def packages(rig: Rig) -> set[str]:
+    site = next((rig.environment / "lib").glob("python*/site-packages"))
+    return {path.name.split("-")[0].lower() for path in site.glob("*.dist-info")}
+
+
+def test_a_requirement_that_does_not_exist_is_blamed_on_its_node(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    node = forge.node("alpha", {"requirements.txt": "# needs\nno-such-package-anywhere>=2\n"})
+    rig = machine(custom_nodes=[{"url": node.url}, {"url": forge.node("beta").url}])
+    run = rig.doit("build", code=2)
+    assert run.failed == {"environment"}
+    assert (
+        "custom node alpha asks for 'no-such-package-anywhere>=2' (requirements.txt:2)"
+        in run.output
+    )
+    assert "log: " in run.output
+    assert not rig.layout.current.exists()
+
+
+def test_an_optional_node_whose_requirements_cannot_be_met_is_left_out(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    node = forge.node("alpha", {"requirements.txt": "no-such-package-anywhere\n"})
+    good = forge.node("beta", {"requirements.txt": "toml"})
+    rig = machine(custom_nodes=[{"url": node.url, "optional": True}, {"url": good.url}])
+    run = rig.doit("build")
+    assert "! custom node alpha (optional) is left out" in run.output
+    assert not (rig.comfyui / "custom_nodes" / "alpha").exists()
+    assert "toml" in packages(rig)
+    node.commit({"requirements.txt": "packaging"}, tag="fixed")
+    rig.spec["custom_nodes"][0]["ref"] = "fixed"
+    rig.doit("build")
+    assert {"packaging", "toml"} <= packages(rig)
+    assert (rig.comfyui / "custom_nodes" / "alpha").is_dir()
+
+
+def test_a_removed_nodes_packages_go_and_the_previous_environment_stays_whole(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    node = forge.node("alpha", {"requirements.txt": "toml"})
+    rig = machine(custom_nodes=[{"url": node.url}])
+    rig.doit("build")
+    before = rig.environment
+    rig.spec["custom_nodes"] = []
+    rig.doit("build")
+    assert rig.environment != before
+    assert "toml" not in packages(rig)
+    subprocess.run([before / "bin" / "python", "-c", "import toml, aiohttp"], check=True)
+
+
+def test_environments_share_the_bytes_of_what_did_not_change(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine()
+    rig.doit("build")
+    before = next(rig.environment.glob("lib/python*/site-packages/yarl/__init__.py"))
+    rig.spec["custom_nodes"] = [{"url": forge.node("a", {"requirements.txt": "toml"}).url}]
+    rig.doit("build")
+    after = next(rig.environment.glob("lib/python*/site-packages/yarl/__init__.py"))
+    assert after != before
+    assert after.samefile(before)
+
+
+def test_pip_in_a_grown_environment_works_on_that_environment(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine()
+    rig.doit("build")
+    rig.spec["custom_nodes"] = [{"url": forge.node("a", {"requirements.txt": "toml"}).url}]
+    rig.doit("build")
+    where = subprocess.run(
+        [rig.environment / "bin" / "pip", "--version"], check=True, capture_output=True, text=True
+    )
+    assert str(rig.environment) in where.stdout
+
+
+def test_an_override_wins_over_what_nodes_ask_for(machine: MachineMaker, forge: Forge) -> None:
+    node = forge.node("alpha", {"requirements.txt": "packaging==24.0"})
+    rig = machine(
+        custom_nodes=[{"url": node.url}], python={"torch": "none", "overrides": ["packaging==24.1"]}
+    )
+    rig.doit("build")
+    assert list(rig.environment.glob("lib/python*/site-packages/packaging-24.1.dist-info"))
+
+
+def test_with_torch_none_no_node_can_bring_torch_in(machine: MachineMaker, forge: Forge) -> None:
+    node = forge.node("alpha", {"requirements.txt": "torch\ntoml\n"})
+    rig = machine(custom_nodes=[{"url": node.url}])
+    rig.doit("build")
+    assert "torch" not in packages(rig)
+    assert "toml" in packages(rig)
+
+
+def test_requirements_false_installs_nothing_for_that_node(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    node = forge.node("alpha", {"requirements.txt": "toml"})
+    rig = machine(custom_nodes=[{"url": node.url, "requirements": False}])
+    rig.doit("build")
+    assert "toml" not in packages(rig)
+
+
+def test_files_with_a_byte_order_mark_and_windows_line_ends_are_read(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    node = forge.node("alpha", {"requirements.txt": "\ufefftoml\r\npackaging"})
+    rig = machine(custom_nodes=[{"url": node.url}])
+    rig.doit("build")
+    assert {"toml", "packaging"} <= packages(rig)
+
+
+def test_the_build_works_without_hard_links(machine: MachineMaker, forge: Forge) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("a", {"requirements.txt": "toml"}).url}])
+    rig.doit("build", UV_LINK_MODE="copy")
+    assert "toml" in packages(rig)
+    assert os.access(rig.environment / "bin" / "python", os.X_OK)
