@@ -68,10 +68,6 @@ def task_gpus() -> Iterator[Task]:
     return gpus.tasks(MACHINE, INSTANCES)
 
 
-def task_proof() -> Iterator[Task]:
-    return validation.proof(MACHINE)
-
-
 def task_pm2() -> Iterator[Task]:
     return pm2.tasks(MACHINE, INSTANCES)
 

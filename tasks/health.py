@@ -14,6 +14,9 @@ from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
 from tasks.spec.layout import Layout
 
+APPEARS = 2.0
+"""Seconds that a started process may take to show its environment; it has none while it execs."""
+
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
     layout = Layout(machine.workspace)
@@ -61,16 +64,18 @@ def _wait(machine: Machine, instance: Instance, log: Path) -> None:
     import psutil
 
     words = Layout(machine.workspace).logs / f"{instance.name}.log"
-    deadline = time.monotonic() + machine.health.timeout
-    app = _app(machine, instance)
+    begin = time.monotonic()
+    app: apps.App | None = None
     while True:
-        if app is None or not psutil.pid_exists(app.pid):
+        app = app or _app(machine, instance)
+        seconds = time.monotonic() - begin
+        if not psutil.pid_exists(app.pid) if app else seconds > APPEARS:
             said = process.last_line(process.tail(words))
             raise Failure(f"{instance.name} died while it started: {said}", words)
         health = comfyui.probe(instance.listen, instance.port)
-        if health.healthy:
+        if app and health.healthy:
             break
-        if time.monotonic() > deadline:
+        if seconds > machine.health.timeout:
             raise Failure(
                 f"{instance.name} isn't healthy after {machine.health.timeout} s "
                 f"(health.timeout): {health.reason}",

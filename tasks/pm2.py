@@ -49,7 +49,7 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
             check=partial(_outdated, machine, instance),
             action=partial(_render, machine, instance),
             log=layout.log(f"pm2:gpu{instance.gpu}"),
-            after=["supervisor", "validation", "proof", "links", "gpus"],
+            after=["supervisor", "validation", "links", "gpus"],
         )
 
 

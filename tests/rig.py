@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from tasks.host import apps, private
+from tasks.host import apps, comfyui, pm2, private
 from tasks.spec.layout import Layout
 
 PROJECT = Path(__file__).parents[1]
@@ -96,6 +96,23 @@ class Rig:
 
     def port(self, gpu: int = 0) -> int:
         return int(self.spec["instances"]["port_start"]) + gpu
+
+    def client(self, gpu: int = 0) -> comfyui.Client:
+        return comfyui.Client("127.0.0.1", self.port(gpu))
+
+    def healthy(self, gpu: int = 0) -> bool:
+        return comfyui.probe("127.0.0.1", self.port(gpu)).healthy
+
+    def pm2(self, *arguments: str) -> str:
+        """What the workspace's own PM2 prints."""
+        home = private.folder(self.workspace)
+        return subprocess.run(
+            [str(pm2.node()), str(pm2.script(self.layout)), "-s", *arguments],
+            env={**os.environ, "PM2_HOME": str(home)},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
 
     def close(self) -> None:
         """End whatever runs, and insist that nothing is left."""

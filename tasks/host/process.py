@@ -81,6 +81,7 @@ def _run(
     timeout: float | None,
 ) -> str:
     name = Path(words[0]).name
+    start = os.fstat(sink_fd).st_size if sink_fd is not None else 0
     try:
         child = subprocess.Popen(
             words,
@@ -93,7 +94,6 @@ def _run(
         )
     except OSError as error:
         raise CommandFailed(f"{name}: {error.strerror}: {words[0]}", "", log) from error
-    start = os.fstat(sink_fd).st_size if sink_fd is not None else 0
     try:
         printed, _ = child.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

@@ -22,7 +22,10 @@ _TIMES = re.compile(
     r"^\s*(?P<seconds>\d+\.\d+) seconds(?P<failed> \((?:IMPORT|PRESTARTUP) FAILED\))?"
     r": (?P<path>/.+)$"
 )
-_TRYING = re.compile(r"^Trying to load custom node (?P<path>/.*/custom_nodes/[^/]+)$", re.M)
+_TRYING = re.compile(r"^Trying to load custom node (?P<path>/.*/custom_nodes/[^/\n]+)$", re.M)
+_BUILTIN = re.compile(r"^IMPORT FAILED: (?P<name>\S+\.py)$")
+_ENTRY = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+ - ")
+"""What /internal/logs puts before each entry."""
 _GIST = re.compile(r"^[A-Za-z_][\w.]*(: .*)?$")
 
 
@@ -58,22 +61,18 @@ class QuickTest:
         names = {path.name for path in (self.comfyui / "custom_nodes").iterdir()}
         fatal: dict[str, Result] = {}
         while True:
-            selection = ["--disable-all-custom-nodes"] if fatal else []
-            if others := sorted(names - set(fatal)):
-                selection += ["--whitelist-custom-nodes", *others] if fatal else []
-            code, said = self._start(selection)
+            others = sorted(names - set(fatal))
+            code, said = self._start(["--disable-all-custom-nodes", "--whitelist-custom-nodes",
+                                      *others] if fatal else [])  # fmt: skip
             if code == 0:
                 return parse(said) | fatal
             tried = _TRYING.findall(said)
-            name = Path(tried[-1]).name if tried and not _TIMES.search(said) else ""
-            if name not in names or name in fatal:
-                raise Failure(
-                    f"ComfyUI doesn't start (code {code}): {process.last_line(said)}", self.log
-                )
-            why = f"it ends ComfyUI with code {code}: {process.last_line(said)}"
-            if process.last_line(said).startswith("Trying to load"):
-                why = f"it ends ComfyUI with code {code}"
-            fatal[name] = Result(False, 0.0, why, fatal=True)
+            name = Path(tried[-1]).name if tried and "Import times" not in said else ""
+            last = process.last_line(said)
+            if name not in others:
+                raise Failure(f"ComfyUI doesn't start (code {code}): {last}", self.log)
+            words = "" if _TRYING.match(last) else f": {last}"
+            fatal[name] = Result(False, 0.0, f"it ends ComfyUI with code {code}{words}", fatal=True)
 
     def _start(self, selection: list[str]) -> tuple[int, str]:
         """Run once; (exit code, output). Its folders are scratch, since the test wipes temp."""
@@ -98,9 +97,15 @@ class QuickTest:
 
 
 def parse(log: str) -> dict[str, Result]:
-    """Results by name in custom_nodes, from a start-up log. A failure of either phase counts."""
-    lines = log.splitlines()
+    """Results by name in custom_nodes, from a start-up log. A failure of either phase counts.
+
+    What failed of ComfyUI's own nodes is in it by path, `comfy_extras/nodes_audio.py`.
+    """
+    lines = [_ENTRY.sub("", line) for line in log.splitlines()]
     results: dict[str, Result] = {}
+    for match in filter(None, map(_BUILTIN.match, lines)):
+        name = f"comfy_extras/{match['name']}"
+        results[name] = Result(False, 0.0, _reason(lines, name))
     for match in filter(None, map(_TIMES.match, lines)):
         path = match["path"]
         failed = match["failed"] is not None
@@ -115,7 +120,7 @@ def _reason(lines: list[str], path: str) -> str:
     for number, line in enumerate(lines):
         if path not in line or _TIMES.match(line) or _TRYING.match(line):
             continue
-        if line.startswith(f"Cannot import {path} "):
+        if re.match(rf"Cannot import \S*{re.escape(path)} ", line):
             for above in reversed(lines[:number]):
                 if _GIST.match(above):
                     return above

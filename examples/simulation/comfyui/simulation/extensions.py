@@ -107,6 +107,7 @@ def _from_entrypoint(module: Any, path: Path) -> dict[str, Any] | None:
 
 def _import(path: Path, builtin: set[str]) -> bool:
     """Import one custom node and take in its classes; built-in names stay as they are."""
+    logging.debug("Trying to load custom node %s", path)
     try:
         if path.is_file():
             module = _execute(str(path.with_suffix("")), path)

@@ -1,0 +1,153 @@
+"""What outlives a generation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tasks.host import carried
+from tests.forge import Forge, Repository
+
+
+@dataclass
+class Generations:
+    """Two assembled ones: ComfyUI with the custom nodes that each declares."""
+
+    old: Path
+    new: Path
+    left: Path
+
+    def carry(self, old: set[str], new: set[str]) -> None:
+        carried.carry(self.old, self.new, old, new, self.left)
+
+
+def write(file: Path, text: str = "written") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def assemble(folder: Path, nodes: dict[str, str]) -> Path:
+    comfyui = Forge(folder).repository(
+        "ComfyUI", {".gitignore": "/custom_nodes/\n/output/\n", "main.py": "", "user/own": "x"}
+    )
+    for name, version in nodes.items():
+        Forge(comfyui.folder / "custom_nodes").repository(
+            name, {"__init__.py": "", "version": version, ".gitignore": "cache/"}
+        )
+    return comfyui.folder
+
+
+@pytest.fixture
+def generations(tmp_path: Path) -> Generations:
+    return Generations(
+        old=assemble(tmp_path / "gen1", {"kept": "1", "gone": "1"}),
+        new=assemble(tmp_path / "gen2", {"kept": "2"}),
+        left=tmp_path / "left",
+    )
+
+
+def listing(folder: Path) -> set[str]:
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if ".git" not in path.relative_to(folder).parts and not path.is_dir()
+    }
+
+
+def test_untracked_and_ignored_files_come_along(generations: Generations) -> None:
+    for name in ("output/a.png", "user/default/settings.json", "custom_nodes/kept/cache/x.bin",
+                 "custom_nodes/kept/config ü.json"):  # fmt: skip
+        write(generations.old / name, name)
+    before = listing(generations.new)
+    generations.carry({"kept", "gone"}, {"kept"})
+    assert listing(generations.new) - before == {
+        "output/a.png", "user/default/settings.json", "custom_nodes/kept/cache/x.bin",
+        "custom_nodes/kept/config ü.json",
+    }  # fmt: skip
+    assert (generations.new / "custom_nodes/kept/version").read_text() == "2"
+    assert (generations.old / "output/a.png").read_text() == "output/a.png"
+
+
+def test_bytecode_and_env_files_stay(generations: Generations) -> None:
+    for name in ("__pycache__/main.pyc", "stray.pyc", ".env", "custom_nodes/kept/.env",
+                 "custom_nodes/kept/__pycache__/x.pyc"):  # fmt: skip
+        write(generations.old / name)
+    before = listing(generations.new)
+    generations.carry({"kept", "gone"}, {"kept"})
+    assert listing(generations.new) == before
+
+
+def test_a_link_into_the_old_generation_stays_and_others_come(
+    generations: Generations, tmp_path: Path
+) -> None:
+    outside = write(tmp_path / "outside")
+    (generations.old / "inner").symlink_to(generations.old / "main.py")
+    (generations.old / "outer").symlink_to(outside)
+    generations.carry({"kept"}, {"kept"})
+    assert not (generations.new / "inner").is_symlink()
+    assert (generations.new / "outer").readlink() == outside
+
+
+def test_nothing_is_overwritten(generations: Generations) -> None:
+    write(generations.old / "both", "old")
+    write(generations.new / "both", "new")
+    (generations.old / "dangling").symlink_to("/old")
+    (generations.new / "dangling").symlink_to("/nowhere")
+    write(generations.old / "custom_nodes/kept/data", "old")
+    write(generations.new / "custom_nodes/kept/data", "new")
+    generations.carry({"kept"}, {"kept"})
+    assert (generations.new / "both").read_text() == "new"
+    assert str((generations.new / "dangling").readlink()) == "/nowhere"
+    assert (generations.new / "custom_nodes/kept/data").read_text() == "new"
+
+
+def test_the_models_stay_where_they_are(generations: Generations) -> None:
+    write(generations.old / "models/checkpoints/big.safetensors")
+    generations.carry({"kept"}, {"kept"})
+    assert not (generations.new / "models").exists()
+
+
+def test_a_removed_nodes_own_files_go_to_left(generations: Generations) -> None:
+    write(generations.old / "custom_nodes/gone/cache/db.sqlite", "mine")
+    generations.carry({"kept", "gone"}, {"kept"})
+    assert (generations.left / "gone/cache/db.sqlite").read_text() == "mine"
+    assert listing(generations.left) == {"gone/cache/db.sqlite"}, "its code doesn't"
+    assert not (generations.new / "custom_nodes/gone").exists()
+
+
+def test_a_node_installed_by_hand_comes_along_whole(generations: Generations) -> None:
+    write(generations.old / "custom_nodes/plain/__init__.py")
+    cloned = Forge(generations.old / "custom_nodes").repository("cloned", {"__init__.py": "x"})
+    write(cloned.folder / "data")
+    generations.carry({"kept", "gone"}, {"kept"})
+    assert (generations.new / "custom_nodes/plain/__init__.py").read_text() == "written"
+    there = Repository(generations.new / "custom_nodes/cloned")
+    assert there.git("rev-parse", "HEAD") == cloned.git("rev-parse", "HEAD")
+    assert (there.folder / "data").is_file()
+
+
+def test_a_linked_node_is_left_alone(generations: Generations, tmp_path: Path) -> None:
+    own = Forge(tmp_path / "elsewhere").node("mine")
+    write(own.folder / "data")
+    for comfyui in (generations.old, generations.new):
+        (comfyui / "custom_nodes" / "mine").symlink_to(own.folder)
+    before = listing(own.folder)
+    generations.carry({"kept", "mine"}, {"kept", "mine"})
+    generations.carry({"kept", "mine"}, {"kept"})
+    assert listing(own.folder) == before
+    assert not (generations.left / "mine").exists()
+
+
+def test_a_node_that_became_a_link_gets_nothing_written(
+    generations: Generations, tmp_path: Path
+) -> None:
+    own = Forge(tmp_path / "elsewhere").node("kept")
+    write(generations.old / "custom_nodes/kept/data")
+    target = generations.new / "custom_nodes" / "kept"
+    target.rename(tmp_path / "away")
+    target.symlink_to(own.folder)
+    generations.carry({"kept"}, {"kept"})
+    assert not (own.folder / "data").exists()

@@ -1,0 +1,345 @@
+"""Repositories: real ones, by their file:// URL."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tasks.host import git
+from tasks.host.failure import Failure
+from tests.forge import Forge, Repository
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def repository(forge: Forge) -> Repository:
+    """Two commits on main, the first tagged `light` and (annotated) `v1`; one on `side`."""
+    found = forge.repository("Some-Pack", {"file": "one"})
+    found.git("tag", "light")
+    found.git("tag", "-a", "v1", "-m", "version 1")
+    found.git("branch", "feature/main")
+    found.git("checkout", "--quiet", "-b", "side")
+    found.commit({"file": "side"})
+    found.git("checkout", "--quiet", "main")
+    found.commit({"file": "two"})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ref", "same"),
+    [(None, "main"), ("main", "main"), ("side", "side"), ("feature/main", "v1^{commit}"),
+     ("light", "light^{commit}"), ("v1", "v1^{commit}"), ("refs/heads/side", "side")],
+)  # fmt: skip
+def test_a_branch_tag_or_default_is_resolved_to_its_commit(
+    repository: Repository, ref: str | None, same: str
+) -> None:
+    assert git.resolve(repository.url, ref) == repository.git("rev-parse", same)
+
+
+def test_a_tag_wins_over_a_branch_of_its_name(repository: Repository) -> None:
+    repository.git("tag", "side", "main")
+    assert git.resolve(repository.url, "side") == repository.git("rev-parse", "main")
+
+
+def test_a_whole_commit_is_resolved_without_asking_anybody(tmp_path: Path) -> None:
+    commit = "0123456789" * 4
+    assert git.resolve((tmp_path / "nothing").as_uri(), commit) == commit
+
+
+def test_an_abbreviated_commit_is_resolved_also_off_the_branches_tips(
+    repository: Repository,
+) -> None:
+    first = repository.git("rev-parse", "light")
+    repository.git("tag", "--delete", "light", "v1")
+    repository.git("branch", "--delete", "--force", "feature/main")
+    assert git.resolve(repository.url, first[:8]) == first
+
+
+def test_an_abbreviated_commit_is_resolved_with_a_shallow_cache(
+    repository: Repository, tmp_path: Path
+) -> None:
+    git.checkout(repository.url, git.resolve(repository.url, "main"), tmp_path / "there")
+    first = repository.git("rev-parse", "light")
+    assert git.resolve(repository.url, first[:8]) == first
+
+
+@pytest.mark.parametrize("ref", ["nosuch", "v1.0", "deadbeef"])
+def test_a_ref_that_is_not_there_is_named(repository: Repository, ref: str) -> None:
+    with pytest.raises(Failure) as caught:
+        git.resolve(repository.url, ref)
+    assert str(caught.value) == (
+        f"{repository.url} has no branch, tag or commit {ref!r}: correct ref"
+    )
+
+
+def test_a_commit_that_is_not_there_is_named_and_leaves_no_folder(
+    repository: Repository, tmp_path: Path
+) -> None:
+    commit = "0123456789" * 4
+    with pytest.raises(Failure, match=f"has no commit {commit}: correct ref"):
+        git.checkout(repository.url, commit, tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_repository_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    url = (tmp_path / "nothing").as_uri()
+    with pytest.raises(Failure, match="isn't there: correct the url") as caught:
+        git.resolve(url, "main")
+    assert url in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A forge that wants a password for /private and knows nothing else."""
+
+    def do_GET(self) -> None:
+        private = self.path.startswith("/private")
+        self.send_response(401 if private else 404)
+        if private:
+            self.send_header("WWW-Authenticate", 'Basic realm="x"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_private_repository_is_told_from_an_absent_one_and_asks_nobody(refusing: str) -> None:
+    with pytest.raises(Failure, match="or it is private: correct the url, or give git credent"):
+        git.resolve(f"{refusing}/private/x.git", "main")
+    with pytest.raises(Failure, match="isn't there: correct the url") as caught:
+        git.resolve(f"{refusing}/absent/x.git", "main")
+    assert "private" not in str(caught.value)
+
+
+def test_a_checkout_is_detached_shallow_and_its_own(repository: Repository, tmp_path: Path) -> None:
+    commit = git.resolve(repository.url, "main")
+    there = Repository(tmp_path / "there")
+    git.checkout(repository.url, commit, there.folder)
+    assert git.head(there.folder) == commit == there.git("rev-parse", "HEAD")
+    assert there.git("rev-list", "--count", "HEAD") == "1"
+    assert there.git("remote", "get-url", "origin") == repository.url
+    assert not (there.folder / ".git" / "objects" / "info" / "alternates").exists()
+    assert (there.folder / "file").read_text() == "two"
+    assert git.edited(there.folder) == []
+    (cache,) = git.cache_folder().glob("Some-Pack-*.git")
+    assert Repository(cache).git("rev-list", "--count", commit) == "1"
+
+
+def test_a_checkout_replaces_what_is_there(repository: Repository, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    for ref in ("main", "side"):
+        git.checkout(repository.url, git.resolve(repository.url, ref), there)
+        (there / "untracked").write_text("x")
+    git.checkout(repository.url, git.resolve(repository.url, "main"), there)
+    assert sorted(path.name for path in there.iterdir()) == [".git", "file"]
+
+
+def test_what_was_fetched_once_is_there_when_the_repository_is_gone(
+    repository: Repository, tmp_path: Path
+) -> None:
+    commit = git.resolve(repository.url, "v1")
+    git.checkout(repository.url, commit, tmp_path / "first")
+    repository.folder.rename(tmp_path / "gone")
+    git.checkout(repository.url, commit, tmp_path / "second")
+    assert git.head(tmp_path / "second") == commit
+
+
+def test_a_fetch_that_was_killed_half_way_is_made_good(
+    repository: Repository, tmp_path: Path
+) -> None:
+    git.checkout(repository.url, git.resolve(repository.url, "main"), tmp_path / "there")
+    (cache,) = git.cache_folder().glob("Some-Pack-*.git")
+    (cache / "HEAD").unlink()
+    git.checkout(repository.url, git.resolve(repository.url, "side"), tmp_path / "there")
+    assert (tmp_path / "there" / "file").read_text() == "side"
+
+
+def settings(patch: pytest.MonkeyPatch, **values: str) -> None:
+    """Give settings to every git of this process, through the environment."""
+    patch.setenv("GIT_CONFIG_COUNT", str(len(values)))
+    for number, (key, value) in enumerate(values.items()):
+        patch.setenv(f"GIT_CONFIG_KEY_{number}", key.replace("_", "."))
+        patch.setenv(f"GIT_CONFIG_VALUE_{number}", value)
+
+
+@pytest.mark.parametrize("shallow_before", [False, True])
+def test_a_server_that_serves_no_single_commit_is_fetched_whole(
+    repository: Repository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shallow_before: bool,
+) -> None:
+    repository.git("config", "uploadpack.allowAnySHA1InWant", "false")
+    settings(monkeypatch, protocol_version="0")
+    if shallow_before:
+        git.checkout(repository.url, repository.git("rev-parse", "main"), tmp_path / "tip")
+    # not the tip of any branch or tag
+    repository.git("tag", "--delete", "light", "v1")
+    repository.git("branch", "--delete", "--force", "feature/main")
+    first = repository.git("rev-parse", "main~1")
+    refused = subprocess.run(
+        ["git", "fetch", "--depth=1", repository.url, first],
+        cwd=Forge(tmp_path).repository("probe").folder,
+        capture_output=True,
+        text=True,
+    )
+    assert "not advertised" in refused.stderr or "unadvertised" in refused.stderr, refused.stderr
+    git.checkout(repository.url, first, tmp_path / "there")
+    assert git.head(tmp_path / "there") == first
+    assert (tmp_path / "there" / "file").read_text() == "one"
+
+
+def test_submodules_come_along_only_when_asked_for(
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # git clones submodules from file:// only when it is told to
+    settings(monkeypatch, protocol_file_allow="always")
+    inner = forge.repository("inner", {"deep": "inner"})
+    outer = forge.repository("outer")
+    outer.git("submodule", "--quiet", "add", inner.url, "lib/inner")
+    commit = outer.commit({"file": "outer"})
+    git.checkout(outer.url, commit, tmp_path / "plain")
+    assert not (tmp_path / "plain" / "lib" / "inner" / "deep").exists()
+    git.checkout(outer.url, commit, tmp_path / "whole", recursive=True)
+    assert (tmp_path / "whole" / "lib" / "inner" / "deep").read_text() == "inner"
+    assert "lib/inner/deep" in git.tracked(tmp_path / "whole")
+
+
+def test_a_submodule_that_cannot_be_fetched_is_a_failure_and_leaves_no_folder(
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings(monkeypatch, protocol_file_allow="always")
+    inner = forge.repository("inner")
+    outer = forge.repository("outer")
+    outer.git("submodule", "--quiet", "add", inner.url, "inner")
+    commit = outer.commit({})
+    inner.folder.rename(tmp_path / "gone")
+    with pytest.raises(Failure, match="outer"):
+        git.checkout(outer.url, commit, tmp_path / "there", recursive=True)
+    assert not (tmp_path / "there").exists()
+
+
+def test_head_is_read_from_a_detached_head_a_branch_and_packed_refs(
+    repository: Repository,
+) -> None:
+    commit = repository.git("rev-parse", "HEAD")
+    assert git.head(repository.folder) == commit
+    repository.git("pack-refs", "--all")
+    assert not (repository.folder / ".git" / "refs" / "heads" / "main").exists()
+    assert git.head(repository.folder) == commit
+    repository.git("checkout", "--quiet", "--detach", "v1")
+    assert git.head(repository.folder) == repository.git("rev-parse", "v1^{commit}")
+
+
+def test_there_is_no_head_where_there_is_no_commit(forge: Forge, tmp_path: Path) -> None:
+    assert git.head(tmp_path / "nothing") is None
+    (tmp_path / "empty").mkdir()
+    assert git.head(tmp_path / "empty") is None
+    Repository(tmp_path / "empty").git("init", "--quiet")
+    assert git.head(tmp_path / "empty") is None
+
+
+def test_edited_names_tracked_files_that_differ_and_no_others(forge: Forge) -> None:
+    repository = forge.repository(
+        "pack", {"a.py": "a", "b é.py": "b", "c.py": "c", "models/kept": "", ".gitignore": "*.log"}
+    )
+    assert git.edited(repository.folder) == []
+    (repository.folder / "a.py").touch()
+    (repository.folder / "new.py").write_text("untracked")
+    (repository.folder / "x.log").write_text("ignored")
+    (repository.folder / "models" / "kept").unlink()
+    assert git.edited(repository.folder) == []
+    (repository.folder / "a.py").write_text("edited")
+    (repository.folder / "b é.py").write_text("edited")
+    (repository.folder / "c.py").unlink()
+    assert sorted(git.edited(repository.folder)) == ["a.py", "b é.py"], "c.py is lost already"
+    repository.git("add", "a.py")
+    assert sorted(git.edited(repository.folder)) == ["a.py", "b é.py"]
+
+
+def test_untracked_names_ignored_files_too(forge: Forge) -> None:
+    repository = forge.repository("pack", {".gitignore": "*.log\n/out/"})
+    for name in ("x.log", "out/1 ü.png", "new\nline"):
+        (repository.folder / name).parent.mkdir(exist_ok=True)
+        (repository.folder / name).write_text("")
+    forge_below = Forge(repository.folder)
+    forge_below.repository("nested")
+    assert sorted(git.untracked(repository.folder)) == [
+        "nested/", "new\nline", "out/1 ü.png", "x.log",
+    ]  # fmt: skip
+    assert git.tracked(repository.folder) == [".gitignore"]
+
+
+def test_a_snapshot_of_equal_content_is_an_equal_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = []
+    for name, author in (("a", "Anna"), ("b", "Bert")):
+        folder = tmp_path / name
+        (folder / "sub").mkdir(parents=True)
+        (folder / "sub" / "file.py").write_text("content")
+        (folder / ".gitignore").write_text("sub/\n")
+        monkeypatch.setenv("GIT_AUTHOR_NAME", author)
+        monkeypatch.setenv("GIT_COMMITTER_DATE", f"2020-01-0{len(author)}T00:00:00Z")
+        commits.append(git.snapshot(folder))
+    assert commits[0] == commits[1] == git.head(tmp_path / "b")
+    assert "sub/file.py" in git.tracked(tmp_path / "a"), "ignored files belong to it"
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "file.py").write_text("other")
+    assert git.snapshot(tmp_path / "c") != commits[0]
+
+
+def test_threads_check_out_one_url_at_once(repository: Repository, tmp_path: Path) -> None:
+    wanted = {ref: git.resolve(repository.url, ref) for ref in ("main", "side", "v1")}
+    places = [(tmp_path / f"{ref}-{n}", commit) for ref, commit in wanted.items() for n in (1, 2)]
+    with ThreadPoolExecutor(len(places)) as pool:
+        list(pool.map(lambda place: git.checkout(repository.url, place[1], place[0]), places))
+    assert [git.head(folder) for folder, _ in places] == [commit for _, commit in places]
+
+
+def test_processes_check_out_one_url_at_once(repository: Repository, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tasks.host import git; "
+        "git.checkout(sys.argv[1], git.resolve(sys.argv[1], sys.argv[2]), Path(sys.argv[3]))"
+    )
+    refs = ("main", "side", "v1")
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, repository.url, ref, str(tmp_path / ref)])
+        for ref in refs
+    ]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    for ref in refs:
+        assert git.head(tmp_path / ref) == repository.git("rev-parse", f"{ref}^{{commit}}")
+
+
+def test_the_cache_is_the_users_and_shared_by_workspaces(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert git.cache_folder() == tmp_path / "cache" / "comfy-machine" / "git"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert git.cache_folder() == tmp_path / "home" / ".cache" / "comfy-machine" / "git"
+    assert os.environ["HOME"] == str(tmp_path / "home")

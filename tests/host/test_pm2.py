@@ -1,0 +1,179 @@
+"""Real PM2: what an app gets, exactly, and what PM2 never gets to see."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tasks.host import apps, files, pm2, private, templates
+from tasks.spec.layout import Layout
+from tests.contract.client import until
+
+WITH_ENV = Path(pm2.__file__).parents[1] / "services" / "with_env.py"
+CANARY = "canary-7f3a"
+
+# writes down what it got, then lives until it is interrupted
+REPORT = """
+import json, os, signal, sys
+signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+part = sys.argv[1] + ".part"
+with open(part, "w") as file:
+    json.dump([os.getpid(), sys.argv[2:], dict(os.environ)], file)
+os.replace(part, sys.argv[1])
+while True:
+    signal.pause()
+"""
+
+
+@dataclass
+class World:
+    """A workspace with PM2 in it."""
+
+    layout: Layout
+
+    def start(
+        self, name: str, arguments: list[str], env: dict[str, str], prefix: list[str] | None = None
+    ) -> tuple[int, list[str], dict[str, str]]:
+        """Start the reporting app; what it says of its pid, arguments and environment."""
+        seen = self.layout.workspace / f"{name}.seen"
+        seen.unlink(missing_ok=True)
+        script = self.layout.workspace / "report.py"
+        script.write_text(REPORT)
+        marks = {apps.WORKSPACE: str(self.layout.workspace), apps.NAME: name}
+        app = {
+            "name": name,
+            "cwd": str(self.layout.workspace),
+            "command": [*(prefix or []), sys.executable, str(script), str(seen), *arguments],
+            "env": {**env, **marks},
+            "log": str(self.layout.logs / f"{name}.log"),
+            "secrets": {},
+        }
+        config = self.layout.apps / f"{name}.config.json"
+        files.write_text(config, templates.render("instance.config.json.j2", apps=[app]))
+        pm2.start(self.layout, config, name)
+        until(seen.exists, 30, "the app to say what it got")
+        pid, got, environ = json.loads(seen.read_text())
+        return pid, got, environ
+
+    def pm2_knows(self) -> str:
+        """All that PM2 shows and keeps: jlist, its dump, its logs, the daemon's environment."""
+        daemon = pm2.daemon(self.layout)
+        assert daemon is not None
+        pm2._call(self.layout, "save", "--force")
+        home = private.folder(self.layout.workspace)
+        kept = [path.read_text(errors="replace") for path in home.rglob("*") if path.is_file()]
+        assert any('"pm_exec_path"' in text for text in kept), "the dump is among them"
+        return "\n".join(
+            [json.dumps(pm2.apps(self.layout)), str(psutil.Process(daemon).environ()), *kept]
+        )
+
+
+@pytest.fixture
+def world(tmp_path: Path, supervisor: Path) -> Iterator[World]:
+    layout = Layout(tmp_path / "ws")
+    files.copy_tree(supervisor, layout.supervisor, hard_links=True)
+    layout.logs.mkdir()
+    yield World(layout)
+    pm2.kill(layout)
+    assert pm2.daemon(layout) is None
+    assert apps.running(layout.workspace, None) == []
+    files.remove(private.folder(layout.workspace))
+
+
+HOSTILE = [
+    "plain", "", "two words", " edges ", """'single' "double" `back`""", "back\\slash\\n",
+    "${HOME} $HOME $(id) %PATH% *", "üñí 漢字 🚀 \u2028", "--flag=x y", "line\nbreak\ttab", "{}",
+    "a;b|c&d>e", "# no comment", "null",
+]  # fmt: skip
+
+
+def test_arguments_and_variables_arrive_exactly_and_the_callers_environment_nowhere(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", CANARY)
+    monkeypatch.setenv("PM2_SOMETHING", CANARY)
+    monkeypatch.setenv("GIT_SSH_COMMAND", CANARY)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", CANARY)
+    variables = {f"HOSTILE_{number}": value for number, value in enumerate(HOSTILE)}
+    pid, arguments, environ = world.start("exact", HOSTILE, variables)
+
+    assert arguments == HOSTILE
+    assert {key: environ.get(key) for key in variables} == variables
+    assert CANARY not in str(environ)
+    assert CANARY not in world.pm2_knows()
+    (app,) = apps.running(world.layout.workspace, pm2.daemon(world.layout))
+    assert (app.name, app.pid, app.supervised) == ("exact", pid, True)
+    assert pm2.apps(world.layout)["exact"]["pid"] == pid
+    assert environ["HOME"] == os.environ["HOME"], "the allowlist does arrive"
+
+    # a second start replaces the first, with what left its config really gone
+    again, arguments, environ = world.start("exact", ["one"], {"OTHER": "x"})
+    assert again != pid
+    assert not psutil.pid_exists(pid)
+    assert arguments == ["one"]
+    assert "HOSTILE_0" not in environ
+    pm2.delete(world.layout, {"exact", "never-there"})
+    assert pm2.apps(world.layout) == {}
+    assert not psutil.pid_exists(again)
+
+
+def test_a_secret_reaches_the_app_alone_and_its_pid_is_the_one_pm2_knows(world: World) -> None:
+    file = world.layout.secrets / "app.json"
+    files.write_text(file, json.dumps({"TOKEN": CANARY, "ODD": "a b'\"ü"}), mode=0o600)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    prefix = [sys.executable, "-I", str(WITH_ENV), str(file)]
+    pid, arguments, environ = world.start("hidden", ["a b"], {"PLAIN": "x"}, prefix)
+
+    assert environ["TOKEN"] == CANARY
+    assert environ["ODD"] == "a b'\"ü"
+    assert environ["PLAIN"] == "x"
+    assert arguments == ["a b"]
+    assert pm2.apps(world.layout)["hidden"]["pid"] == pid
+    assert CANARY not in " ".join(psutil.Process(pid).cmdline())
+    assert str(WITH_ENV) not in psutil.Process(pid).cmdline(), "the shim is gone"
+    assert CANARY not in world.pm2_knows()
+
+
+def test_without_a_daemon_there_are_no_apps_and_nothing_to_stop(
+    tmp_path: Path,
+) -> None:
+    layout = Layout(tmp_path)
+    assert pm2.daemon(layout) is None
+    assert pm2.apps(layout) == {}
+    pm2.delete(layout, {"comfyui-gpu0"})
+    pm2.kill(layout)
+    assert pm2.daemon(layout) is None
+    files.remove(private.folder(tmp_path))
+
+
+def test_a_pid_file_that_names_a_stranger_is_no_daemon(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    (private.make(tmp_path) / "pm2.pid").write_text(str(os.getpid()))
+    assert pm2.daemon(layout) is None
+    files.remove(private.folder(tmp_path))
+
+
+def test_the_shim_becomes_the_command_with_the_files_variables(tmp_path: Path) -> None:
+    file = tmp_path / "env.json"
+    file.write_text(json.dumps({"TOKEN": "t ü", "HOME": "/from-file"}), encoding="utf-8")
+    show = "import json, os; print(json.dumps([os.getpid(), dict(os.environ)]))"
+    child = psutil.Popen(
+        [sys.executable, "-I", str(WITH_ENV), str(file), sys.executable, "-c", show],
+        env={"HOME": "/before", "KEPT": "yes", "PATH": os.environ["PATH"]},
+        stdout=-1,
+    )
+    printed: Any = child.communicate(timeout=30)[0]
+    pid, environ = json.loads(printed)
+    assert pid == child.pid
+    assert environ["TOKEN"] == "t ü"
+    assert environ["HOME"] == "/from-file"
+    assert environ["KEPT"] == "yes"

@@ -1,0 +1,58 @@
+"""The gate: it opens for a healthy instance, and fails at once for one that died."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from tests.conftest import MachineMaker
+from tests.forge import Forge
+
+
+def test_an_instance_that_dies_at_start_is_noticed_at_once(machine: MachineMaker) -> None:
+    rig = machine(instances={"args": ["--no-such-flag"]}, health={"timeout": 120})
+    begin = time.monotonic()
+    run = rig.doit(code=2)
+    assert run.failed == {"health:gpu0"}
+    assert "comfyui-gpu0 died while it started" in run.output
+    assert "unrecognized arguments: --no-such-flag" in run.output
+    assert time.monotonic() - begin < 60, "it waited for health.timeout"
+
+
+def test_an_instance_that_never_answers_fails_after_the_time_out(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    text = "import os, time\nif os.environ.get('HANG'):\n    time.sleep(600)\n"
+    node = forge.node("slow", {"prestartup_script.py": text})
+    rig = machine(custom_nodes=[{"url": node.url}], health={"timeout": 2})
+    rig.doit("build")
+    rig.spec["instances"]["env"] = {"HANG": "${HANG}"}
+    rig.doit("validation")
+    run = rig.doit(code=2, HANG="1")
+    assert "comfyui-gpu0 isn't healthy after 2 s (health.timeout)" in run.output, run.output
+    assert "nothing answers on" in run.output
+
+
+def test_a_node_that_fails_only_on_the_instance_is_named(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    text = "import os\nif 'COMFYUI_PORT' in os.environ:\n    raise RuntimeError('not here')\n"
+    node = forge.repository("picky", {"__init__.py": text + "NODE_CLASS_MAPPINGS = {}\n"})
+    rig = machine(custom_nodes=[{"url": node.url}])
+    run = rig.doit(code=2)
+    assert run.failed == {"health:gpu0"}
+    assert "comfyui-gpu0 runs without picky: RuntimeError: not here" in run.output
+
+
+def test_a_hung_instance_is_not_healthy(machine: MachineMaker) -> None:
+    rig = machine(health={"timeout": 1})
+    rig.doit()
+    pid = rig.running()["comfyui-gpu0"].pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        run = rig.doit(code=2)
+        assert "no answer from" in run.output
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert rig.doit().executed == set()

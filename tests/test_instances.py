@@ -1,0 +1,135 @@
+"""Instances under the real PM2: each its own, started, replaced, ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from tasks.host import pm2
+from tests.conftest import MachineMaker
+from tests.rig import Rig
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    return psutil.Process(pid).environ()
+
+
+def test_each_instance_has_its_own_folders_port_and_device(machine: MachineMaker) -> None:
+    rig = machine(instances={"gpus": 2})
+    rig.doit()
+    running = rig.running()
+    assert set(running) == {"comfyui-gpu0", "comfyui-gpu1"}
+    for gpu in (0, 1):
+        process = psutil.Process(running[f"comfyui-gpu{gpu}"].pid)
+        argv, env = process.cmdline(), process.environ()
+        assert argv[argv.index("--port") + 1] == str(rig.port(gpu))
+        home = str(rig.layout.instance(gpu))
+        assert argv[argv.index("--output-directory") + 1] == str(rig.layout.outputs(gpu))
+        assert argv[argv.index("--temp-directory") + 1] == home
+        assert argv[argv.index("--user-directory") + 1] == f"{home}/user"
+        assert argv[argv.index("--database-url") + 1] == f"sqlite:///{home}/comfyui.db"
+        assert argv[argv.index("--input-directory") + 1] == str(rig.layout.inputs)
+        assert env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+        assert env["COMFYUI_PORT"] == str(rig.port(gpu))
+        assert Path(f"{home}/comfyui.db").is_file()
+        assert "python" in Path(argv[0]).name
+        assert process.cwd() == str(rig.comfyui)
+
+
+def test_nothing_of_the_callers_environment_reaches_an_instance(machine: MachineMaker) -> None:
+    rig = machine(instances={"env": {"NAMED": "yes"}})
+    rig.doit(SOME_SECRET="canary", PYTHONDONTWRITEBYTECODE="1", LD_LIBRARY_PATH="/opt/lib")
+    env = environment_of(rig.running()["comfyui-gpu0"].pid)
+    assert "SOME_SECRET" not in env
+    assert "PYTHONDONTWRITEBYTECODE" not in env
+    assert env["NAMED"] == "yes"
+    assert env["LD_LIBRARY_PATH"] == "/opt/lib"
+
+
+def test_a_killed_instance_comes_back_by_itself(machine: MachineMaker) -> None:
+    rig = machine()
+    rig.doit()
+    first = rig.running()["comfyui-gpu0"].pid
+    os.kill(first, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while "comfyui-gpu0" not in rig.running() or not rig.healthy():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert rig.running()["comfyui-gpu0"].pid != first
+
+
+def test_fewer_gpus_end_the_instances_beyond_and_leave_the_others(machine: MachineMaker) -> None:
+    rig = machine(instances={"gpus": 2})
+    rig.doit()
+    first = rig.running()["comfyui-gpu0"].pid
+    rig.spec["instances"]["gpus"] = 1
+    assert rig.doit().executed == {"instances:stop"}
+    assert {name: app.pid for name, app in rig.running().items()} == {"comfyui-gpu0": first}
+    assert set(pm2.apps(rig.layout)) == {"comfyui-gpu0"}
+
+
+def test_ports_that_move_into_each_other_end_well(machine: MachineMaker) -> None:
+    rig = machine(instances={"gpus": 2})
+    rig.doit()
+    rig.spec["instances"]["port_start"] += 1
+    rig.doit()
+    assert rig.healthy(0)
+    assert rig.healthy(1)
+
+
+def test_a_stranger_on_the_port_is_named_and_left_alone(machine: MachineMaker) -> None:
+    rig = machine()
+    code = (
+        "import socket, time; s = socket.socket(); "
+        f"s.bind(('127.0.0.1', {rig.port()})); s.listen(); print('up', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as stranger:
+        assert stranger.stdout
+        stranger.stdout.readline()
+        run = rig.doit(code=2)
+        assert run.failed == {"instances:gpu0"}
+        assert f"port {rig.port()} is held by pid {stranger.pid} ({sys.executable}" in run.output
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_killed_daemon_is_mended_without_duplicates(machine: MachineMaker) -> None:
+    rig = machine()
+    rig.doit()
+    daemon = pm2.daemon(rig.layout)
+    assert daemon
+    os.kill(daemon, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(rig.running()["comfyui-gpu0"].pid)], timeout=0)
+    run = rig.doit()
+    assert {"instances:stop", "instances:gpu0", "health:gpu0"} <= run.executed
+    assert len(marked(rig)) == 1
+    assert rig.doit().executed == set()
+
+
+def marked(rig: Rig) -> list[int]:
+    from tasks.host import apps
+
+    return [app.pid for app in apps.running(rig.workspace, pm2.daemon(rig.layout))]
+
+
+def test_switched_off_by_the_environment_everything_is_ended(machine: MachineMaker) -> None:
+    rig = machine()
+    rig.doit()
+    rig.doit(ENABLE_COMFYUI="false")
+    assert rig.running() == {}
+    rig.doit()
+    assert rig.healthy()
+
+
+def test_the_environment_says_how_many_and_where(machine: MachineMaker) -> None:
+    rig = machine()
+    port = rig.port() + 2
+    rig.doit(NUM_GPUS="2", COMFYUI_PORT_START=str(port))
+    ports = {name: environment_of(app.pid)["COMFYUI_PORT"] for name, app in rig.running().items()}
+    assert ports == {"comfyui-gpu0": str(port), "comfyui-gpu1": str(port + 1)}

@@ -1,0 +1,103 @@
+"""Validation: a node that doesn't import is found in the build, and nothing starts with it."""
+
+from __future__ import annotations
+
+from tests.conftest import MachineMaker
+from tests.forge import Forge
+
+
+def test_a_node_that_does_not_import_fails_the_build_with_its_last_line(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    bad = forge.repository("bad", {"__init__.py": "import no_such_module_at_all\n"})
+    rig = machine(custom_nodes=[{"url": bad.url}, {"url": forge.node("good").url}])
+    run = rig.doit(code=2)
+    assert run.failed == {"validation"}
+    assert (
+        "custom node bad doesn't import: "
+        "ModuleNotFoundError: No module named 'no_such_module_at_all'"
+    ) in run.output
+    assert "instances:gpu0" not in run.executed
+    assert rig.running() == {}
+    assert not rig.layout.current.exists()
+
+
+def test_what_runs_goes_on_when_the_next_generation_does_not_validate(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine()
+    rig.doit()
+    before = rig.running()["comfyui-gpu0"].pid, rig.comfyui
+    bad = forge.repository("bad", {"__init__.py": "1/0\n"})
+    rig.spec["custom_nodes"] = [{"url": bad.url}]
+    assert "ZeroDivisionError" in rig.doit(code=2).output
+    assert (rig.running()["comfyui-gpu0"].pid, rig.comfyui) == before
+
+
+def test_an_optional_node_that_does_not_import_is_a_warning_of_every_run(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    bad = forge.repository("bad", {"__init__.py": "1/0\n"})
+    rig = machine(custom_nodes=[{"url": bad.url, "optional": True}])
+    for _ in range(2):
+        run = rig.doit("build")
+        assert "! custom node bad doesn't import: ZeroDivisionError" in run.output
+
+
+def test_a_node_that_ends_the_process_is_found_by_name(machine: MachineMaker, forge: Forge) -> None:
+    bad = forge.repository("bad", {"__init__.py": "import sys\nsys.exit(7)\n"})
+    rig = machine(custom_nodes=[{"url": bad.url}, {"url": forge.node("good").url}])
+    run = rig.doit("build", code=2)
+    assert "custom node bad doesn't import: it ends ComfyUI with code 7" in run.output
+
+
+def test_an_instance_starts_without_an_optional_node_that_would_end_it(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    bad = forge.repository("bad", {"__init__.py": "import sys\nsys.exit(7)\n"})
+    rig = machine(
+        custom_nodes=[{"url": bad.url, "optional": True}, {"url": forge.node("good").url}]
+    )
+    assert "! custom node bad doesn't import" in rig.doit().output
+    assert rig.client().get("/object_info/Good")
+
+
+def test_a_node_that_needs_a_variable_of_run_time_is_proved_by_up(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    node = forge.node("needy")
+    node.commit({"prestartup_script.py": "import os\nos.environ['RUN_TIME_TOKEN']\n"})
+    rig = machine(
+        custom_nodes=[{"url": node.url}], instances={"env": {"RUN_TIME_TOKEN": "${RUN_TIME_TOKEN}"}}
+    )
+    built = rig.doit("build")
+    assert "! custom node needy can't be proved here, `doit up` will" in built.output
+    assert "validation" in rig.doit(RUN_TIME_TOKEN="t").executed
+    assert rig.doit(RUN_TIME_TOKEN="t").executed == set()
+
+
+def test_a_node_that_needs_a_gpu_is_unproved_where_none_is(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    text = "raise RuntimeError('Found no NVIDIA driver on your system.')\n"
+    node = forge.repository("cuda", {"__init__.py": text})
+    rig = machine(custom_nodes=[{"url": node.url}], instances={"cpu_only": False})
+    assert "can't be proved here" in rig.doit("build").output
+    rig.spec["instances"]["cpu_only"] = True
+    assert "custom node cuda doesn't import" in rig.doit("build", code=2).output
+
+
+def test_the_build_writes_the_bytecode_that_a_start_needs(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("alpha").url}])
+    rig.doit("build", PYTHONDONTWRITEBYTECODE="1")
+    assert list((rig.comfyui / "custom_nodes" / "alpha" / "__pycache__").glob("*.pyc"))
+    assert list(rig.environment.glob("lib/python*/site-packages/aiohttp/__pycache__/*.pyc"))
+
+
+def test_validation_leaves_the_folders_of_the_instances_alone(machine: MachineMaker) -> None:
+    rig = machine()
+    rig.doit("build")
+    assert not (rig.comfyui / "temp").exists()
+    assert list(rig.layout.scratch.iterdir()) in ([], [rig.layout.scratch / "overrides.txt"])

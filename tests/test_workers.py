@@ -1,0 +1,93 @@
+"""Workers: once per instance, behind its gate, told where it is."""
+
+from __future__ import annotations
+
+import sys
+
+import psutil
+
+from tests.conftest import MachineMaker
+
+WORKER = """
+import os, time, urllib.request
+urllib.request.urlopen(os.environ["COMFYUI_URL"] + "/prompt").read()
+time.sleep(600)
+"""
+
+
+def test_each_instance_gets_its_worker_that_finds_it_ready(machine: MachineMaker) -> None:
+    rig = machine(
+        instances={"gpus": 2},
+        workers=[{"name": "fetch", "command": [sys.executable, "-c", WORKER], "env": {"A": "b"}}],
+    )
+    rig.doit()
+    running = rig.running()
+    assert set(running) == {"comfyui-gpu0", "comfyui-gpu1", "fetch-gpu0", "fetch-gpu1"}
+    for gpu in (0, 1):
+        env = psutil.Process(running[f"fetch-gpu{gpu}"].pid).environ()
+        assert env["WORKER_ID"] == f"fetch-gpu{gpu}"
+        assert env["COMFYUI_URL"] == f"http://127.0.0.1:{rig.port(gpu)}"
+        assert env["WORKER_COMFYUI_HOST"] == "127.0.0.1"
+        assert env["WORKER_COMFYUI_PORT"] == str(rig.port(gpu))
+        assert env["WORKER_OUTPUT_DIRECTORY"] == str(rig.layout.outputs(gpu))
+        assert env["A"] == "b"
+    assert rig.doit().executed == set()
+    rig.spec["workers"] = []
+    assert rig.doit().executed == {"pm2:gpu0", "pm2:gpu1", "instances:stop"}
+    assert set(rig.running()) == {"comfyui-gpu0", "comfyui-gpu1"}
+
+
+def test_a_worker_that_dies_at_once_fails_with_its_last_words(machine: MachineMaker) -> None:
+    command = [sys.executable, "-c", "raise SystemExit('no broker')"]
+    rig = machine(workers=[{"name": "fetch", "command": command}])
+    run = rig.doit(code=2)
+    assert run.failed == {"workers:fetch-gpu0"}
+    assert "fetch-gpu0 died at once: no broker" in run.output
+
+
+def test_no_worker_starts_behind_an_instance_that_is_not_healthy(machine: MachineMaker) -> None:
+    rig = machine(
+        instances={"args": ["--no-such-flag"]},
+        workers=[{"name": "fetch", "command": [sys.executable, "-c", WORKER]}],
+    )
+    rig.doit(code=2)
+    assert "fetch-gpu0" not in rig.running()
+
+
+def test_a_worker_command_that_is_not_there_is_named_before_anything_starts(
+    machine: MachineMaker,
+) -> None:
+    rig = machine(workers=[{"name": "fetch", "command": ["no-such-program"]}])
+    run = rig.doit(code=2)
+    assert "worker fetch: no-such-program isn't there: correct command" in run.output
+    assert rig.running() == {}
+
+
+def test_a_secret_reaches_its_worker_and_nobody_else(machine: MachineMaker) -> None:
+    rig = machine(
+        workers=[
+            {
+                "name": "fetch",
+                "command": [sys.executable, "-c", WORKER],
+                "env": {"TOKEN": "${FETCH_TOKEN}"},
+            }
+        ]
+    )
+    missing = rig.doit(code=2)
+    assert "fetch-gpu0: the variable FETCH_TOKEN isn't set, TOKEN needs it" in missing.output
+    assert rig.running() == {}
+    rig.doit(FETCH_TOKEN="canary-1")
+    worker = psutil.Process(rig.running()["fetch-gpu0"].pid)
+    assert worker.environ()["TOKEN"] == "canary-1"
+    assert "TOKEN" not in psutil.Process(rig.running()["comfyui-gpu0"].pid).environ()
+    assert "canary-1" not in " ".join(worker.cmdline())
+    assert "canary-1" not in rig.pm2("jlist")
+    secret_files = [
+        path
+        for path in rig.layout.machine.rglob("*")
+        if path.is_file() and not path.is_symlink() and b"canary-1" in path.read_bytes()
+    ]
+    assert secret_files == [rig.layout.secrets / "fetch-gpu0.json"]
+    assert secret_files[0].stat().st_mode & 0o777 == 0o600
+    rotated = rig.doit(FETCH_TOKEN="canary-2")
+    assert rotated.executed == {"pm2:gpu0", "instances:stop", "workers:fetch-gpu0"}
