@@ -149,7 +149,7 @@ def _requirements(machine: Machine) -> list[Requirements]:
 def _make(machine: Machine, log: Path) -> None:
     layout = Layout(machine.workspace)
     digest = _digest(machine)
-    folder, whole = made.choose(layout.environments, digest, damage)
+    folder, whole = made.choose(layout.environments, digest, damage, _in_use(layout))
     if not whole:
         if not _grow(machine, folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -166,6 +166,12 @@ def _make(machine: Machine, log: Path) -> None:
         record(folder, digest=digest, pending=sorted(scripts(machine)))
     files.write_receipt(_pointer(layout), {"digest": digest, "folder": folder.name})
     return None
+
+
+def _in_use(layout: Layout) -> frozenset[str]:
+    """The environments that some generation links to."""
+    links = (folder / "environment" for folder in made.list_folders(layout.generations))
+    return frozenset(link.resolve().name for link in links)
 
 
 def _grow(machine: Machine, folder: Path) -> bool:
@@ -204,9 +210,27 @@ def _install(machine: Machine, folder: Path, log: Path) -> None:
     for index in machine.python.extra_index_urls:
         arguments += ["--extra-index-url", index]
     try:
-        uv.install(folder, arguments, log)
+        uv.install(folder, [*arguments, *_matching_torch(folder, arguments, log)], log)
     except process.CommandFailed as failed:
         raise _explain(failed, requirements, log) from failed
+
+
+def _matching_torch(folder: Path, arguments: list[str | Path], log: Path) -> list[str]:
+    """The torch that fits torchaudio, when uv would choose another.
+
+    torchaudio works with the torch of its own minor version alone, and asks for none: PyPI's
+    newest, torchaudio 2.11 beside torch 2.15, does not import.
+    """
+    said = uv.install(folder, [*arguments, "--dry-run"], log)
+    chosen = {
+        name: path.name.removeprefix(f"{name}-")
+        for name in ("torch", "torchaudio")
+        for path in uv.site_packages(folder).glob(f"{name}-*.dist-info")
+    } | dict(re.findall(r"^ \+ (torch|torchaudio)==(\S+)$", said, re.M))
+    minor = {name: ".".join(version.split(".")[:2]) for name, version in chosen.items()}
+    if len(minor) < 2 or minor["torch"] == minor["torchaudio"]:
+        return []
+    return [f"torch=={minor['torchaudio']}.*"]
 
 
 def _torch_arguments(machine: Machine) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from tasks import environment, nodes, source
 from tasks.engine.step import Task, group, step
 from tasks.engine.warnings import warn
-from tasks.host import carried, files, git, made, process
+from tasks.host import apps, carried, files, git, made, process
 from tasks.host.failure import Failure
 from tasks.spec import CustomNode, Machine
 from tasks.spec.layout import Layout
@@ -143,8 +143,9 @@ def _missing(machine: Machine) -> str | None:
 def _assemble(machine: Machine, log: Path) -> None:
     layout = Layout(machine.workspace)
     digest = _digest(machine)
-    folder, whole = made.choose(layout.generations, digest, damage)
     previous = layout.current.resolve()
+    in_use = frozenset({previous.name, *apps.folders_in_use(layout.generations)})
+    folder, whole = made.choose(layout.generations, digest, damage, in_use)
     if previous != folder and (names := edited(previous)):
         raise Failure(
             f"edited by hand: {', '.join(names)} in {previous / 'ComfyUI'}; keep the edits in a "

@@ -69,7 +69,7 @@ def _wait(machine: Machine, instance: Instance, log: Path) -> None:
     while True:
         app = app or _app(machine, instance)
         seconds = time.monotonic() - begin
-        if not psutil.pid_exists(app.pid) if app else seconds > APPEARS:
+        if (app and not psutil.pid_exists(app.pid)) or (not app and seconds > APPEARS):
             said = process.last_line(process.tail(words))
             raise Failure(f"{instance.name} died while it started: {said}", words)
         health = comfyui.probe(instance.listen, instance.port)

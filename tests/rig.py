@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from tasks.host import apps, comfyui, pm2, private
+from tasks.host import apps, pm2, private
+from tasks.host.comfyui import Client, probe
 from tasks.spec.layout import Layout
 
 PROJECT = Path(__file__).parents[1]
@@ -97,11 +98,11 @@ class Rig:
     def port(self, gpu: int = 0) -> int:
         return int(self.spec["instances"]["port_start"]) + gpu
 
-    def client(self, gpu: int = 0) -> comfyui.Client:
-        return comfyui.Client("127.0.0.1", self.port(gpu))
+    def client(self, gpu: int = 0) -> Client:
+        return Client("127.0.0.1", self.port(gpu))
 
     def healthy(self, gpu: int = 0) -> bool:
-        return comfyui.probe("127.0.0.1", self.port(gpu)).healthy
+        return probe("127.0.0.1", self.port(gpu)).healthy
 
     def pm2(self, *arguments: str) -> str:
         """What the workspace's own PM2 prints."""
@@ -124,6 +125,17 @@ class Rig:
                 apps.end(app)
             shutil.rmtree(private.folder(self.workspace))
             assert not left
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Inode, size and time of every file but bytecode, links not followed."""
+    found = {}
+    for path in folder.rglob("*"):
+        if "__pycache__" not in path.parts:
+            status = path.lstat()
+            if not path.is_dir():
+                found[str(path)] = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return found
 
 
 def free_ports(number: int) -> int:

@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from tests.conftest import MachineMaker
 from tests.forge import Forge
-from tests.rig import SIMULATOR
-
-
-def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Inode, size and time of every file but bytecode, links not followed."""
-    found = {}
-    for path in folder.rglob("*"):
-        if "__pycache__" not in path.parts:
-            status = path.lstat()
-            if not path.is_dir():
-                found[str(path)] = (status.st_ino, status.st_size, status.st_mtime_ns)
-    return found
+from tests.rig import SIMULATOR, snapshot
 
 
 def test_no_file_changes_under_what_runs_while_everything_is_upgraded(

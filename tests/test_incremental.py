@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import MachineMaker
 from tests.forge import Forge, Repository
-from tests.rig import Rig
+from tests.rig import Rig, snapshot
 
 MOVED = {"generation:assemble", "validation"}
 RESTARTED = {"pm2:gpu0", "instances:stop", "instances:gpu0", "health:gpu0"}
@@ -110,6 +110,15 @@ def receipt_truncated(world: World) -> None:
     (world.rig.layout.receipts / "source.json").write_text('{"asked": {"pa')
 
 
+def environments_receipt_truncated(world: World) -> None:
+    world.rig.environment.with_name(f"{world.rig.environment.name}.json").write_text("{")
+
+
+def generations_receipt_deleted(world: World) -> None:
+    generation = world.rig.comfyui.parent
+    generation.with_name(f"{generation.name}.json").unlink()
+
+
 def every_receipt_deleted(world: World) -> None:
     shutil.rmtree(world.rig.layout.receipts)
     world.rig.layout.receipts.mkdir()
@@ -135,6 +144,8 @@ CHANGES: list[tuple[Callable[[World], None], set[str]]] = [
     (package_uninstalled_by_hand, {"environment", *NEW_GENERATION}),
     (receipt_truncated, {"source"}),
     (every_receipt_deleted, {"source", "nodes:alpha", "environment", "generation:assemble"}),
+    (environments_receipt_truncated, {"environment", *NEW_GENERATION}),
+    (generations_receipt_deleted, NEW_GENERATION),
     (nothing_but_time, set()),
 ]
 
@@ -143,8 +154,13 @@ CHANGES: list[tuple[Callable[[World], None], set[str]]] = [
 def test_a_change_executes_exactly_its_tasks_and_converges(
     world: World, change: Callable[[World], None], expected: set[str]
 ) -> None:
+    generation, environment = world.rig.comfyui.parent, world.rig.environment
     change(world)
+    before = snapshot(generation) | snapshot(environment)
     assert world.rig.doit().executed == expected
+    # What ran may be collected once nothing runs from it; what is left of it is unchanged.
+    after = snapshot(generation) | snapshot(environment)
+    assert not after or after == before
     assert world.rig.doit().executed == set()
 
 

@@ -30,14 +30,19 @@ def finish(folder: Path, receipt: dict[str, Any]) -> None:
     files.write_receipt(receipt_of(folder), receipt)
 
 
-def choose(parent: Path, digest: str, damage: Damage) -> tuple[Path, bool]:
+def choose(
+    parent: Path, digest: str, damage: Damage, in_use: frozenset[str] = frozenset()
+) -> tuple[Path, bool]:
     """The folder for `digest` below `parent`, and whether it is whole already.
 
-    One that is not whole was left by a killed run; it is removed, nothing runs from it.
+    One that is not whole was left by a killed run and is removed, unless its name is `in_use`:
+    then only its receipt was lost.
     """
     for number in count(1):
         folder = parent / (digest if number == 1 else f"{digest}.{number}")
         receipt = read(folder)
+        if not receipt and folder.name in in_use:
+            continue
         if not receipt:
             files.remove(folder)
             return folder, False

@@ -22,7 +22,8 @@ _TIMES = re.compile(
     r"^\s*(?P<seconds>\d+\.\d+) seconds(?P<failed> \((?:IMPORT|PRESTARTUP) FAILED\))?"
     r": (?P<path>/.+)$"
 )
-_TRYING = re.compile(r"^Trying to load custom node (?P<path>/.*/custom_nodes/[^/\n]+)$", re.M)
+_ATTEMPT = "Trying to load custom node "
+_TRYING = re.compile(rf"^{_ATTEMPT}(?P<path>/.*/custom_nodes/[^/\n]+)$", re.M)
 _BUILTIN = re.compile(r"^IMPORT FAILED: (?P<name>\S+\.py)$")
 _ENTRY = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+ - ")
 """What /internal/logs puts before each entry."""
@@ -118,7 +119,7 @@ def parse(log: str) -> dict[str, Result]:
 def _reason(lines: list[str], path: str) -> str:
     """The last line of the traceback before ComfyUI's complaint of `path`, else the complaint."""
     for number, line in enumerate(lines):
-        if path not in line or _TIMES.match(line) or _TRYING.match(line):
+        if path not in line or _TIMES.match(line) or line.startswith(_ATTEMPT):
             continue
         if re.match(rf"Cannot import \S*{re.escape(path)} ", line):
             for above in reversed(lines[:number]):

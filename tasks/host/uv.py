@@ -31,13 +31,13 @@ def make_environment(folder: Path, python: str, log: Path) -> None:
     process.run(argv, env=environment(), log=log)
 
 
-def install(folder: Path, arguments: Sequence[str | Path], log: Path) -> None:
+def install(folder: Path, arguments: Sequence[str | Path], log: Path) -> str:
     """Resolve and install into `folder` exactly what `arguments` ask for; the rest goes.
 
-    Raises CommandFailed with uv's explanation as its output.
+    Returns what uv printed. Raises CommandFailed with uv's explanation as its output.
     """
     argv = [binary(), "pip", "install", "--exact", "--python", folder / "bin" / "python"]
-    process.run([*argv, *arguments], env=environment(), log=log)
+    return process.run([*argv, *arguments], env=environment(), log=log)
 
 
 def site_packages(folder: Path) -> Path:

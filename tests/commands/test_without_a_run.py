@@ -1,0 +1,142 @@
+"""Commands where nothing was ever built, and where machine.yaml is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tasks.host import files, private
+from tests.contract.installation import free_port
+from tests.rig import DOIT, PROJECT, SIMULATOR, Rig
+
+COMMANDS = sorted(each.name for each in entry_points(group="doit.COMMAND"))
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A machine file; nothing is installed and nothing runs."""
+    instances = {"gpus": 2, "cpu_only": True, "port_start": free_port()}
+    yield Rig(
+        tmp_path,
+        {
+            "workspace": "ws",
+            "comfyui": {"path": str(SIMULATOR)},
+            "python": {"torch": "none"},
+            "instances": instances,
+        },
+    )
+    files.remove(private.folder(tmp_path / "ws"))
+
+
+def test_status_says_that_nothing_runs(rig: Rig) -> None:
+    shown = rig.doit("status", code=1, COLUMNS="200").output
+    for gpu in (0, 1):
+        row = next(line for line in shown.splitlines() if f"comfyui-gpu{gpu}" in line)
+        assert row.split()[:5] == [f"comfyui-gpu{gpu}", str(gpu), str(rig.port(gpu)), "–", "down"]
+        assert "not started" in row
+
+
+def test_status_for_programs_has_the_instances_by_gpu(rig: Rig) -> None:
+    shown = json.loads(rig.doit("status", "--json", code=1).output)
+    assert set(shown["instances"]) == {"0", "1"}
+    row = shown["instances"]["1"]
+    assert row["instance"] == "comfyui-gpu1"
+    assert (row["gpu"], row["port"], row["pid"]) == (1, rig.port(1), None)
+    assert row["health"] == "down"
+
+
+def test_status_has_the_last_words_of_an_instance_that_died(rig: Rig) -> None:
+    files.write_text(rig.layout.log("comfyui-gpu0"), "loading\nRuntimeError: no luck\n\n")
+    shown = json.loads(rig.doit("status", "--json", code=1).output)
+    assert shown["instances"]["0"]["reason"] == "last words: RuntimeError: no luck"
+
+
+def test_a_machine_without_instances_is_not_down(rig: Rig) -> None:
+    shown = rig.doit("status", ENABLE_COMFYUI="false")
+    assert "no instances" in shown.output
+
+
+def test_looking_makes_no_file(rig: Rig) -> None:
+    rig.doit("status", code=1)
+    rig.doit("logs", code=1)
+    assert [path.name for path in rig.folder.iterdir()] == ["machine.yaml"]
+    assert not private.folder(rig.workspace).exists()
+
+
+def test_smoke_says_why_for_every_instance(rig: Rig) -> None:
+    said = rig.doit("smoke", code=1).output
+    for gpu in (0, 1):
+        assert f"✗ comfyui-gpu{gpu}: it doesn't answer on port {rig.port(gpu)}" in said
+    assert "Traceback" not in said
+
+
+def test_smoke_without_instances_is_a_failure(rig: Rig) -> None:
+    said = rig.doit("smoke", code=1, ENABLE_COMFYUI="false").output
+    assert "there are no instances" in said
+
+
+def test_down_where_nothing_runs_is_fine_every_time(rig: Rig) -> None:
+    assert "nothing was running" in rig.doit("down").output
+    assert "nothing was running" in rig.doit("down").output
+
+
+def test_logs_shows_the_end_of_what_is_asked_for(rig: Rig) -> None:
+    files.write_text(rig.layout.log("comfyui-gpu0"), "".join(f"line {n}\n" for n in range(99)))
+    files.write_text(rig.layout.log("nodes:alpha"), "cloned\n")
+    said = rig.doit("logs", "-n", "2", "comfyui-gpu0", "nodes:alpha").output
+    assert said.splitlines() == [
+        f"==> {rig.layout.log('comfyui-gpu0')}", "line 97", "line 98",
+        f"==> {rig.layout.logs / 'nodes.alpha.log'}", "cloned",
+    ]  # fmt: skip
+
+
+def test_logs_of_what_has_none_names_those_that_are_there(rig: Rig) -> None:
+    said = rig.doit("logs", "comfyui-gpu7", code=1).output
+    assert "there is no log 'comfyui-gpu7'; there are: none" in said
+    files.write_text(rig.layout.log("source"), "")
+    said = rig.doit("logs", "../../secret", code=1).output
+    assert "there are: source" in said
+    assert "Traceback" not in said
+
+
+def test_schema_is_valid_and_accepts_our_machine_files(rig: Rig) -> None:
+    schema: dict[str, Any] = json.loads(rig.doit("schema").output)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for file in (PROJECT / "machine.yaml", SIMULATOR.parent / "machine.yaml"):
+        assert [e.message for e in validator.iter_errors(yaml.safe_load(file.read_text()))] == []
+    assert not validator.is_valid({"workspace": "w", "comfyui": {}, "nodes": []})
+
+
+@pytest.mark.parametrize("command", [*(c for c in COMMANDS if c != "schema"), "list", "up", "info"])
+def test_a_wrong_machine_file_is_refused_with_every_problem_and_no_traceback(
+    rig: Rig, command: str
+) -> None:
+    rig.spec |= {"comfyui": {"rref": "x"}, "instances": {"gpus": "many"}}
+    arguments = [command, "source"] if command == "info" else [command]
+    refused = rig.doit(*arguments, code=3)
+    assert "Traceback" not in refused.output
+    assert "comfyui.rref" in refused.output
+    assert "instances.gpus" in refused.output
+    assert [path.name for path in rig.folder.iterdir()] == ["machine.yaml"]
+
+
+@pytest.mark.parametrize("command", ["status", "list"])
+def test_a_machine_file_that_is_not_there_is_named(tmp_path: Path, command: str) -> None:
+    ended = subprocess.run(
+        [str(DOIT), command, f"machine={tmp_path / 'nope.yaml'}"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 3
+    assert "nope.yaml" in ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr

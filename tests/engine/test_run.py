@@ -1,0 +1,143 @@
+"""One run at a time, and what is left of a run that was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.engine.lock import RunLock, Taken
+from tasks.host import apps, files, private
+from tests.conftest import MachineMaker
+from tests.contract.client import until
+from tests.forge import Forge
+from tests.rig import PROJECT, Rig
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@dataclass
+class Going:
+    """A run that is in the middle of a node's script."""
+
+    process: subprocess.Popen[str]
+    script: int
+
+    def end(self, number: signal.Signals) -> tuple[int, str]:
+        """Send a signal; the exit code and all that was printed."""
+        self.process.send_signal(number)
+        printed, _ = self.process.communicate(timeout=30)
+        return self.process.returncode, printed
+
+
+@dataclass
+class Slow:
+    """A machine with a node whose script takes for ever until `go` is there."""
+
+    rig: Rig
+    go: Path
+    pid: Path
+
+    @contextmanager
+    def run(self) -> Iterator[Going]:
+        self.pid.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            self.rig.command("build"),
+            cwd=PROJECT,
+            env=self.rig.environ(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            until(
+                lambda: (
+                    process.poll() is not None
+                    or (self.pid.exists() and self.pid.read_text().endswith("\n"))
+                ),
+                60,
+                "the script to run",
+            )
+            if process.poll() is not None:
+                raise AssertionError(process.communicate()[0])
+            going = Going(process, int(self.pid.read_text()))
+            yield going
+        finally:
+            process.kill()
+            if process.stdout and not process.stdout.closed:
+                process.communicate()
+            if self.pid.exists() and not gone(int(self.pid.read_text())):
+                psutil.Process(int(self.pid.read_text())).kill()
+
+
+@pytest.fixture
+def slow(machine: MachineMaker, forge: Forge, tmp_path: Path) -> Slow:
+    go, pid = tmp_path / "go", tmp_path / "pid"
+    script = f"echo $$ > {pid}; test -e {go} || exec sleep 300"
+    rig = machine(custom_nodes=[{"url": forge.node("alpha").url, "script": script}])
+    return Slow(rig, go, pid)
+
+
+def test_a_second_run_is_refused_at_once_and_a_killed_one_gives_the_lock_back(slow: Slow) -> None:
+    with slow.run() as going:
+        for command in ("build", "down"):
+            refused = slow.rig.doit(command, code=None)
+            assert refused.code == 2, refused.output
+            assert f"pid {going.process.pid}" in refused.output
+            assert "generation:scripts" in refused.output
+            assert "Traceback" not in refused.output
+            assert not gone(going.script)
+        status = slow.rig.doit("status", "--json", code=1)
+        assert json.loads(status.output)["instances"]["0"]["pid"] is None
+        assert "generation:assemble" not in slow.rig.doit("list").output
+        going.process.kill()
+        going.process.communicate()
+    slow.go.touch()
+    assert "generation:scripts" in slow.rig.doit("build").executed
+    assert slow.rig.doit("build").executed == set()
+
+
+def test_an_interrupted_run_leaves_nothing_running_and_the_next_one_goes_on(slow: Slow) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with slow.run() as going:
+            family = psutil.Process(going.process.pid).children(recursive=True)
+            assert going.script in {child.pid for child in family}
+            code, printed = going.end(number)
+            assert code == 128 + number, printed
+            assert "Traceback" not in printed
+            assert f"stopped by {number.name}" in printed
+            until(lambda: all(gone(child.pid) for child in family), 10, "the children's end")  # noqa: B023
+    slow.go.touch()
+    assert "generation:scripts" in slow.rig.doit("build").executed
+    assert slow.rig.doit("build").executed == set()
+    assert apps.running(slow.rig.workspace, None) == []
+
+
+def test_the_lock_is_one_workspaces_and_names_its_holder(tmp_path: Path) -> None:
+    try:
+        lock = RunLock(tmp_path)
+        lock.take("up")
+        lock.note("nodes:alpha nodes:beta")
+        with pytest.raises(Taken) as caught:
+            RunLock(tmp_path).take("up")
+        assert f"(pid {os.getpid()}, nodes:alpha nodes:beta)" in str(caught.value)
+        RunLock(tmp_path / "other").take("up")
+        lock.note("x")
+        with pytest.raises(Taken, match=rf"pid {os.getpid()}, x\)"):
+            RunLock(tmp_path).take("up")
+    finally:
+        for workspace in (tmp_path, tmp_path / "other"):
+            files.remove(private.folder(workspace))

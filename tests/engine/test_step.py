@@ -1,0 +1,134 @@
+"""Steps: an intent as a task."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks.engine.step import Holds, step
+from tasks.host.failure import Failure
+from tests.rig import DOIT
+
+Check = Callable[[], str | None]
+
+
+def raising(error: Exception) -> Check:
+    def check() -> str | None:
+        raise error
+
+    return check
+
+
+def test_what_holds_is_up_to_date_and_says_so() -> None:
+    holds = Holds(lambda: None)
+    assert holds() is True
+    assert repr(holds) == "holds"
+
+
+def test_what_does_not_hold_has_the_reason_as_its_repr() -> None:
+    holds = Holds(lambda: "the link is missing")
+    assert holds() is False
+    assert repr(holds) == "the link is missing"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError("disk"), json.JSONDecodeError("x", "", 0), KeyError("name"), IndexError("1"),
+     TypeError("None"), UnicodeDecodeError("utf-8", b"", 0, 1, "x"), Failure("no git")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_a_check_that_fails_means_do_it_again_and_never_raises(error: Exception) -> None:
+    holds = Holds(raising(error))
+    assert holds() is False
+    assert repr(holds).startswith(type(error).__name__)
+
+
+def test_a_reason_that_is_gone_is_not_repeated() -> None:
+    reasons: list[str | None] = ["first", None]
+    holds = Holds(lambda: reasons.pop(0))
+    assert [holds(), holds()] == [False, True]
+    assert repr(holds) == "holds"
+
+
+@pytest.mark.parametrize(
+    ("name", "basename", "sub"), [("source", "source", None), ("pm2:gpu0", "pm2", "gpu0")]
+)
+def test_a_name_with_a_colon_is_a_sub_task(
+    tmp_path: Path, name: str, basename: str, sub: str | None
+) -> None:
+    task = step(
+        name, "doc", check=lambda: None, action=lambda log: None, log=tmp_path / "log", after=["x"]
+    )
+    assert (task["basename"], task.get("name"), task["task_dep"]) == (basename, sub, ["x"])
+    assert "file_dep" not in task
+
+
+DODO = """
+from pathlib import Path
+from tasks.engine.step import step
+from tasks.host import process
+from tasks.host.failure import Failure
+
+DOIT_CONFIG = {{"dep_file": ":memory:", "backend": "sqlite3"}}
+HERE = Path({here!r})
+
+
+def refused(log):
+    raise Failure("alpha isn't there: correct url")
+
+
+def refused_after_output(log):
+    log.write_text("what git said")
+    raise Failure("beta is private")
+
+
+def failed_command(log):
+    process.run(["sh", "-c", "echo reason; exit 3"], env={{}}, log=log)
+
+
+def bug(log):
+    return {{}}["canary-key"]
+
+
+def task_steps():
+    for action in (refused, refused_after_output, failed_command, bug):
+        name = action.__name__
+        yield step(name, name, check=lambda: "never", action=action,
+                   log=HERE / "logs" / f"{{name}}.log")
+"""
+
+
+def test_failures_are_one_line_and_a_log_and_bugs_go_to_the_log(tmp_path: Path) -> None:
+    (tmp_path / "dodo.py").write_text(DODO.format(here=str(tmp_path)))
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "bug.log").write_text("of an earlier run\n")
+    project = Path(__file__).parents[2]
+    ended = subprocess.run(
+        [sys.executable, str(DOIT), "--continue"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(project)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    logs = tmp_path / "logs"
+    said = [line.strip() for line in ended.stdout.splitlines()]
+    assert ended.returncode == 1
+    assert "alpha isn't there: correct url" in ended.stdout
+    assert f"log: {logs / 'refused.log'}" not in said, "an empty log is not shown"
+    for name in ("refused_after_output", "failed_command", "bug"):
+        assert f"log: {logs / f'{name}.log'}" in said
+    assert "unexpected KeyError: 'canary-key'" in ended.stdout
+    assert "Traceback" not in ended.stdout
+    written = (logs / "bug.log").read_text()
+    assert "Traceback (most recent call last)" in written
+    assert 'return {}["canary-key"]' in written
+    assert "of an earlier run" not in written
+    assert "reason" in (logs / "failed_command.log").read_text()
