@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks import generation, nodes, source
+from tasks import environment, generation, nodes, source
 from tasks.engine.step import Task, step
-from tasks.host import apps, files, made
+from tasks.host import files, made
 from tasks.spec import Instance, Machine
 from tasks.spec.layout import Layout
 
@@ -20,7 +20,7 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
         check=partial(_to_do, machine, instances),
         action=partial(_collect, machine, instances),
         log=Layout(machine.workspace).log("collection"),
-        after=["instances", "health", "workers"],
+        after=["validation", "links", "gpus", "instances", "health", "workers"],
     )
 
 
@@ -37,8 +37,6 @@ def _collect(machine: Machine, instances: Sequence[Instance], log: Path) -> None
         _note_healthy(Layout(machine.workspace))
     for path in _garbage(machine):
         made.remove(path)
-        for beside in path.parent.glob(f"{path.name}.*.json"):
-            files.remove(beside)
 
 
 def _note(layout: Layout) -> Path:
@@ -60,13 +58,11 @@ def _note_healthy(layout: Layout) -> None:
 def _garbage(machine: Machine) -> list[Path]:
     """Folders that are neither current, nor last good, nor in use by any process."""
     layout = Layout(machine.workspace)
-    current = layout.current.resolve().name
     there = {path.name: path for path in made.list_folders(layout.generations)}
-    others = [name for name in _healthy(layout) if name != current and name in there]
-    keep = {current, generation.folder_of(machine).name, *others[-1:]}
-    keep |= apps.folders_in_use(layout.generations)
-    kept = [there[name] for name in keep if name in there]
-    environments = {(folder / "environment").resolve().name for folder in kept}
+    in_use = generation.in_use(layout)
+    others = [name for name in _healthy(layout) if name in there and name not in in_use]
+    keep = {generation.folder_of(machine).name, *in_use, *others[-1:]}
+    environments = environment.of_generations([there[name] for name in keep if name in there])
     return [
         *(path for name, path in sorted(there.items()) if name not in keep),
         *(p for p in made.list_folders(layout.environments) if p.name not in environments),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
         action=partial(_make, machine),
         log=layout.log("environment"),
         after=["source", "nodes"],
-        clean=partial(files.remove, _pointer(layout)),
+        clean=partial(_clean, layout),
     )
 
 
@@ -98,6 +98,19 @@ def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
     if added and not receipt.get("pending"):
         return f"{added[0]} was added to {folder.name} by hand"
     return None
+
+
+def of_generations(generations: Iterable[Path]) -> frozenset[str]:
+    """The environments that these generations link to."""
+    return frozenset((folder / "environment").resolve().name for folder in generations)
+
+
+def _clean(layout: Layout) -> None:
+    files.remove(_pointer(layout))
+    keep = of_generations(made.list_folders(layout.generations))
+    for folder in made.list_folders(layout.environments):
+        if folder.name not in keep:
+            made.remove(folder)
 
 
 def _pointer(layout: Layout) -> Path:
@@ -149,7 +162,8 @@ def _requirements(machine: Machine) -> list[Requirements]:
 def _make(machine: Machine, log: Path) -> None:
     layout = Layout(machine.workspace)
     digest = _digest(machine)
-    folder, whole = made.choose(layout.environments, digest, damage, _in_use(layout))
+    in_use = of_generations(made.list_folders(layout.generations))
+    folder, whole = made.choose(layout.environments, digest, damage, in_use)
     if not whole:
         if not _grow(machine, folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -166,12 +180,6 @@ def _make(machine: Machine, log: Path) -> None:
         record(folder, digest=digest, pending=sorted(scripts(machine)))
     files.write_receipt(_pointer(layout), {"digest": digest, "folder": folder.name})
     return None
-
-
-def _in_use(layout: Layout) -> frozenset[str]:
-    """The environments that some generation links to."""
-    links = (folder / "environment" for folder in made.list_folders(layout.generations))
-    return frozenset(link.resolve().name for link in links)
 
 
 def _grow(machine: Machine, folder: Path) -> bool:

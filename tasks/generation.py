@@ -30,7 +30,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
         action=partial(_assemble, machine),
         log=layout.log("generation:assemble"),
         after=["environment"],
-        clean=partial(files.remove, _pointer(layout)),
+        clean=partial(_clean, layout),
     )
     yield step(
         "generation:scripts",
@@ -50,6 +50,11 @@ def folder_of(machine: Machine) -> Path:
 
 def python_of(folder: Path) -> Path:
     return folder / "environment" / "bin" / "python"
+
+
+def in_use(layout: Layout) -> frozenset[str]:
+    """The generations that are current or in which some process works."""
+    return frozenset({layout.current.resolve().name, *apps.folders_in_use(layout.generations)})
 
 
 def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
@@ -110,6 +115,13 @@ def _pointer(layout: Layout) -> Path:
     return layout.receipts / "generation.json"
 
 
+def _clean(layout: Layout) -> None:
+    files.remove(_pointer(layout))
+    for folder in made.list_folders(layout.generations):
+        if folder.name not in in_use(layout):
+            made.remove(folder)
+
+
 def _digest(machine: Machine) -> str:
     return files.digest(
         {
@@ -144,8 +156,7 @@ def _assemble(machine: Machine, log: Path) -> None:
     layout = Layout(machine.workspace)
     digest = _digest(machine)
     previous = layout.current.resolve()
-    in_use = frozenset({previous.name, *apps.folders_in_use(layout.generations)})
-    folder, whole = made.choose(layout.generations, digest, damage, in_use)
+    folder, whole = made.choose(layout.generations, digest, damage, in_use(layout))
     if previous != folder and (names := edited(previous)):
         raise Failure(
             f"edited by hand: {', '.join(names)} in {previous / 'ComfyUI'}; keep the edits in a "

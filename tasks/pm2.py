@@ -41,7 +41,8 @@ class App:
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
     layout = Layout(machine.workspace)
-    yield group("pm2", "The PM2 config of each GPU, rendered")
+    after = ["supervisor", "validation", "links", "gpus"]
+    yield group("pm2", "The PM2 config of each GPU, rendered", after)
     for instance in instances:
         yield step(
             f"pm2:gpu{instance.gpu}",
@@ -49,7 +50,7 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
             check=partial(_outdated, machine, instance),
             action=partial(_render, machine, instance),
             log=layout.log(f"pm2:gpu{instance.gpu}"),
-            after=["supervisor", "validation", "links", "gpus"],
+            after=after,
         )
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +129,10 @@ def walk(top: Path, skip: frozenset[str] = frozenset()) -> Iterator[Path]:
                 yield (here / name).relative_to(top)
 
 
-def tree_digest(top: Path, skip: frozenset[str] = frozenset()) -> str:
-    """sha256 over names, executable bits and contents below `top`; see `walk` for what counts."""
+def tree_digest(top: Path, names: Iterable[Path]) -> str:
+    """sha256 over the names, executable bits and contents of files below `top`."""
     total = hashlib.sha256()
-    for relative in walk(top, skip):
+    for relative in names:
         path = top / relative
         linked = link_target(path)
         what = linked if linked is not None else file_digest(path)

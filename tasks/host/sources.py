@@ -6,6 +6,7 @@ A source's receipt says which commit its ref was resolved to; the checkout lies 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from tasks.host.failure import Failure
 #: Of a local ComfyUI folder these stay behind: they are data, outputs and environments.
 NOT_CODE = frozenset(
     "models output input temp user .venv venv .machine .pytest_cache .mypy_cache".split()
+)
+#: ComfyUI brings small files in models/; weights that lie beside them are the user's.
+WEIGHTS = frozenset(
+    [".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft", ".gguf"]
 )
 
 
@@ -55,7 +60,7 @@ class Source:
         at = git.head(self.checkout(commit))
         if at != commit:
             return f"sources/{self.name}@{commit[:12]} is at {at or 'no commit'}"
-        if self.path and receipt.get("content") != files.tree_digest(self.path, NOT_CODE):
+        if self.path and receipt.get("content") != files.tree_digest(self.path, _code(self.path)):
             return f"{self.path} changed"
         return None
 
@@ -83,10 +88,10 @@ class Source:
     def _copy(self, path: Path) -> None:
         if not path.is_dir():
             raise Failure(f"{path} isn't a folder: correct path")
-        content = files.tree_digest(path, NOT_CODE)
+        content = files.tree_digest(path, _code(path))
         staging = self.folder / f".{self.name}.part"
         files.remove(staging)
-        for relative in files.walk(path, NOT_CODE):
+        for relative in _code(path):
             (staging / relative).parent.mkdir(parents=True, exist_ok=True)
             files.copy_tree(path / relative, staging / relative)
         commit = git.snapshot(staging)
@@ -96,6 +101,14 @@ class Source:
         files.write_receipt(
             self.receipt, {"asked": self.asked, "commit": commit, "content": content}
         )
+
+
+def _code(folder: Path) -> Iterator[Path]:
+    """The files of a local ComfyUI that belong to a copy of it, relative to it, sorted."""
+    yield from files.walk(folder, NOT_CODE)
+    for relative in files.walk(folder / "models"):
+        if relative.suffix not in WEIGHTS:
+            yield Path("models") / relative
 
 
 def refuse_edited(checkout: Path, name: str) -> None:

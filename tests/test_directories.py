@@ -1,0 +1,38 @@
+"""Shared folders: made, or one line that says which can't be and how to mend it."""
+
+from __future__ import annotations
+
+from tests.conftest import MachineMaker
+
+
+def test_a_workspace_that_cannot_be_made_is_named(machine: MachineMaker) -> None:
+    rig = machine()
+    rig.spec["workspace"] = "/proc/nowhere"
+    run = rig.doit("build", code=2)
+    assert "/proc/nowhere can't be made" in run.output
+    assert "sudo chown -R" in run.output
+    assert "Traceback" not in run.output
+
+
+def test_a_file_where_a_folder_belongs_is_named(machine: MachineMaker) -> None:
+    rig = machine()
+    (rig.workspace / "shared").mkdir()
+    (rig.workspace / "shared" / "inputs").write_text("")
+    run = rig.doit("build", code=2)
+    assert "shared/inputs is a file: move it away" in run.output
+
+
+def test_a_folder_removed_by_hand_is_made_again(machine: MachineMaker) -> None:
+    rig = machine()
+    rig.doit("build")
+    rig.layout.outputs(0).rmdir()
+    assert rig.doit("build").executed == {"directories"}
+
+
+def test_a_real_folder_where_the_link_to_comfyui_belongs_is_refused(machine: MachineMaker) -> None:
+    rig = machine()
+    (rig.workspace / "ComfyUI").mkdir()
+    (rig.workspace / "ComfyUI" / "mine.txt").write_text("keep")
+    run = rig.doit("build", code=2)
+    assert "ComfyUI is in the way: move it aside" in run.output
+    assert (rig.workspace / "ComfyUI" / "mine.txt").read_text() == "keep"

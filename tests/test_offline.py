@@ -1,0 +1,48 @@
+"""A machine that was built comes up, and stays as it is, with no network but loopback."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.conftest import MachineMaker
+from tests.forge import Forge
+from tests.rig import PROJECT, Rig, Run
+
+ISOLATED = ["unshare", "--net", "--map-root-user", "sh", "-c", 'ip link set lo up && "$@"', "sh"]
+
+
+def can_isolate() -> bool:
+    if not (shutil.which("unshare") and shutil.which("ip")):
+        return False
+    return subprocess.run([*ISOLATED, "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not can_isolate(), reason="needs unshare and ip, and the right to use them")
+def test_up_and_the_second_run_need_only_the_loopback_interface(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("alpha").url, "ref": "main"}])
+    rig.doit("build")
+    runs = isolated(rig, "{doit} up && {doit} up && {doit} smoke")
+    assert runs.code == 0, runs.output
+    assert "instances:gpu0" in runs.executed
+    assert "nothing to do" in runs.output
+    assert "✓ comfyui-gpu0: " in runs.output
+
+
+def isolated(rig: Rig, script: str) -> Run:
+    """Run a shell script in a network of its own; `{doit}` is doit on the machine."""
+    doit = f"{rig.command()[0]} machine={rig.file}"
+    ended = subprocess.run(
+        [*ISOLATED, "sh", "-c", script.format(doit=doit)],
+        cwd=PROJECT,
+        env=rig.environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=150,
+    )
+    return Run(ended.returncode, ended.stdout)
