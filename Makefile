@@ -4,6 +4,11 @@ SIMULATION := machine=examples/simulation/machine.yaml
 DOIT := $(VENV)/bin/doit $(SIMULATION)
 WORKERS ?= 4
 
+# Trust what this system trusts: behind a company's proxy uv's own certificates are not enough.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS ?= true
+endif
+
 .PHONY: demo down test lint lock
 
 # uv, itself pinned in the lock file, installs the rest several times faster than pip.

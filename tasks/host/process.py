@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import signal
+import ssl
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ ALLOWED = frozenset(
     LD_LIBRARY_PATH HF_HOME XDG_CACHE_HOME""".split()
 )
 ALLOWED_PREFIXES = ("NVIDIA_",)
+#: Where Debian, Ubuntu and Red Hat keep their certificates.
+CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 #: Given besides to what installs: git, uv, npm and the scripts of custom nodes.
 INSTALLER_PREFIXES = ("GIT_", "PIP_", "UV_", "npm_config_", "NODE_EXTRA_CA_CERTS", "SSH_AUTH_SOCK")
 
@@ -40,9 +43,18 @@ class CommandFailed(Failure):
 
 
 def allowed_environment(environ: Mapping[str, str], *, installer: bool = False) -> dict[str, str]:
-    """The part of `environ` that children may see; no secret of the caller is in it."""
+    """The part of `environ` that children may see; no secret of the caller is in it.
+
+    An installer also trusts the certificates that this system trusts, as a company's proxy
+    needs it: uv and Node come with their own, and look no further by themselves.
+    """
     prefixes = ALLOWED_PREFIXES + (INSTALLER_PREFIXES if installer else ())
-    return {k: v for k, v in environ.items() if k in ALLOWED or k.startswith(prefixes)}
+    allowed = {k: v for k, v in environ.items() if k in ALLOWED or k.startswith(prefixes)}
+    system = ssl.get_default_verify_paths().openssl_cafile
+    bundle = next((file for file in (*CERTIFICATES, system) if Path(file).is_file()), None)
+    if installer and bundle:
+        return {"UV_SYSTEM_CERTS": "true", "NODE_EXTRA_CA_CERTS": bundle} | allowed
+    return allowed
 
 
 def run(
