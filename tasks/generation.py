@@ -187,6 +187,7 @@ def _copy(machine: Machine, folder: Path) -> dict[str, Any]:
         "ComfyUI/models": os.path.relpath(Layout(machine.workspace).models, folder / "ComfyUI"),
     }
     files.remove(folder / "ComfyUI" / "models")
+    (folder / "ComfyUI" / "custom_nodes").mkdir(exist_ok=True)
     for node in nodes.present(machine):
         place = f"ComfyUI/custom_nodes/{node.name}"
         files.remove(folder / place)

@@ -14,8 +14,7 @@ import pytest
 import yaml
 
 from tasks.host import files, private
-from tests.contract.installation import free_port
-from tests.rig import DOIT, PROJECT, SIMULATOR, Rig
+from tests.rig import DOIT, PROJECT, SIMULATOR, Rig, free_ports
 
 COMMANDS = sorted(each.name for each in entry_points(group="doit.COMMAND"))
 
@@ -23,7 +22,7 @@ COMMANDS = sorted(each.name for each in entry_points(group="doit.COMMAND"))
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     """A machine file; nothing is installed and nothing runs."""
-    instances = {"gpus": 2, "cpu_only": True, "port_start": free_port()}
+    instances = {"gpus": 2, "cpu_only": True, "port_start": free_ports(4)}
     yield Rig(
         tmp_path,
         {

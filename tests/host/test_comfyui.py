@@ -16,8 +16,8 @@ import requests
 from tasks.commands.smoke import prompt
 from tasks.host import comfyui
 from tasks.host.failure import Failure
-from tests.contract.installation import Installation, free_port
-from tests.rig import SIMULATOR
+from tests.contract.installation import Installation
+from tests.rig import SIMULATOR, free_ports
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_a_job_that_is_not_done_in_time_is_a_failure(port: int) -> None:
 
 
 def test_nothing_answers_where_nothing_listens() -> None:
-    port = free_port()
+    port = free_ports(1)
     assert comfyui.probe("127.0.0.1", port) == comfyui.Health(
         False, f"nothing answers on http://127.0.0.1:{port}"
     )
@@ -181,7 +181,7 @@ def test_a_proxy_of_the_environment_is_not_asked(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_ports(1)}")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     assert comfyui.probe("127.0.0.1", port).healthy

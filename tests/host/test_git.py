@@ -37,6 +37,13 @@ def repository(forge: Forge) -> Repository:
     return found
 
 
+def only_as_an_ancestor(repository: Repository) -> str:
+    """Leave main alone; its first commit, which is now the tip of no branch or tag."""
+    repository.git("tag", "--delete", "light", "v1")
+    repository.git("branch", "--delete", "--force", "feature/main", "side")
+    return repository.git("rev-parse", "main~1")
+
+
 @pytest.mark.parametrize(
     ("ref", "same"),
     [(None, "main"), ("main", "main"), ("side", "side"), ("feature/main", "v1^{commit}"),
@@ -61,17 +68,15 @@ def test_a_whole_commit_is_resolved_without_asking_anybody(tmp_path: Path) -> No
 def test_an_abbreviated_commit_is_resolved_also_off_the_branches_tips(
     repository: Repository,
 ) -> None:
-    first = repository.git("rev-parse", "light")
-    repository.git("tag", "--delete", "light", "v1")
-    repository.git("branch", "--delete", "--force", "feature/main")
+    first = only_as_an_ancestor(repository)
     assert git.resolve(repository.url, first[:8]) == first
 
 
 def test_an_abbreviated_commit_is_resolved_with_a_shallow_cache(
     repository: Repository, tmp_path: Path
 ) -> None:
+    first = only_as_an_ancestor(repository)
     git.checkout(repository.url, git.resolve(repository.url, "main"), tmp_path / "there")
-    first = repository.git("rev-parse", "light")
     assert git.resolve(repository.url, first[:8]) == first
 
 
@@ -196,10 +201,7 @@ def test_a_server_that_serves_no_single_commit_is_fetched_whole(
     settings(monkeypatch, protocol_version="0")
     if shallow_before:
         git.checkout(repository.url, repository.git("rev-parse", "main"), tmp_path / "tip")
-    # not the tip of any branch or tag
-    repository.git("tag", "--delete", "light", "v1")
-    repository.git("branch", "--delete", "--force", "feature/main")
-    first = repository.git("rev-parse", "main~1")
+    first = only_as_an_ancestor(repository)
     refused = subprocess.run(
         ["git", "fetch", "--depth=1", repository.url, first],
         cwd=Forge(tmp_path).repository("probe").folder,
@@ -270,7 +272,7 @@ def test_edited_names_tracked_files_that_differ_and_no_others(forge: Forge) -> N
     (repository.folder / "a.py").touch()
     (repository.folder / "new.py").write_text("untracked")
     (repository.folder / "x.log").write_text("ignored")
-    (repository.folder / "models" / "kept").unlink()
+    (repository.folder / "models" / "kept").write_text("edited")
     assert git.edited(repository.folder) == []
     (repository.folder / "a.py").write_text("edited")
     (repository.folder / "b é.py").write_text("edited")

@@ -24,6 +24,7 @@ Failed to execute startup-script: /c/custom_nodes/early/prestartup_script.py / n
 
 Prestartup times for custom nodes:
    0.1 seconds: /c/custom_nodes/good
+   0.1 seconds: /c/custom_nodes/bad
    0.2 seconds (PRESTARTUP FAILED): /c/custom_nodes/early
 
 Total VRAM 15990 MB, total RAM 15990 MB
