@@ -196,6 +196,10 @@ def tree(tmp_path: Path) -> Path:
 SKIP = frozenset({"skipped"})
 
 
+def digest(tree: Path, skip: frozenset[str] = SKIP) -> str:
+    return files.tree_digest(tree, files.walk(tree, skip))
+
+
 def test_walk_names_files_and_links_sorted_and_skips_at_the_top_only(tree: Path) -> None:
     assert sorted(files.walk(tree, SKIP)) == [
         Path("a.py"), Path("b/c.py"), Path("b/skipped/d"), Path("link"),
@@ -204,14 +208,14 @@ def test_walk_names_files_and_links_sorted_and_skips_at_the_top_only(tree: Path)
 
 
 def test_bytecode_git_and_skipped_folders_do_not_count(tree: Path) -> None:
-    before = files.tree_digest(tree, SKIP)
+    before = digest(tree)
     for name in ("__pycache__/a.pyc", "b/__pycache__/c.pyc", "b/c.pyc", ".git/HEAD", "skipped/f"):
         (tree / name).parent.mkdir(exist_ok=True)
         (tree / name).write_text("new")
     (tree / "a.py").touch()
     (tree / "empty").mkdir()
-    assert files.tree_digest(tree, SKIP) == before
-    assert files.tree_digest(tree) != before
+    assert digest(tree) == before
+    assert digest(tree, frozenset()) != before
 
 
 def edit(tree: Path) -> None:
@@ -243,10 +247,10 @@ def link_becomes_file(tree: Path) -> None:
 @pytest.mark.parametrize("change", [edit, rename, add, make_executable, move_link,
                                     link_becomes_file])  # fmt: skip
 def test_what_counts_changes_the_digest_of_a_tree(tree: Path, change: object) -> None:
-    before = files.tree_digest(tree, SKIP)
+    before = digest(tree)
     assert callable(change)
     change(tree)
-    assert files.tree_digest(tree, SKIP) != before
+    assert digest(tree) != before
 
 
 def test_digests_of_equal_values_are_equal_whatever_their_order() -> None:

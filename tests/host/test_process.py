@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -109,22 +110,42 @@ def test_a_timeout_kills_the_whole_group(tmp_path: Path, with_log: bool) -> None
     until(lambda: all(map(gone, found)), 10, "the group to be gone")
 
 
+# interrupts itself as soon as the command runs and is waited for
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from tasks.host import process
+
+pid, script = sys.argv[1:]
+
+def waits():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    names = set()
+    while frame:
+        names.add(frame.f_code.co_name)
+        frame = frame.f_back
+    return "communicate" in names and os.path.exists(pid)
+
+def interrupt():
+    while not waits():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Thread(target=interrupt, daemon=True).start()
+process.run(["sh", "-c", script], env={"PATH": os.environ["PATH"]}, timeout=60)
+"""
+
+
 def test_an_interrupted_caller_leaves_no_child(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    code = (
-        "import sys\nfrom tasks.host import process\n"
-        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"process.run(['sh', '-c', 'sleep 300 & echo $! > {pid}; wait'], env={ENV!r})\n"
+    script = f"sleep 300 & echo $! > {pid}.part; mv {pid}.part {pid}; wait"
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(pid), script],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=90,
     )
-    caller = psutil.Popen([sys.executable, "-c", code], stderr=-3)
-    try:
-        until(lambda: pid.exists() and pid.read_text().strip(), 30, "the child")
-        caller.send_signal(2)
-        caller.wait(20)
-    finally:
-        if caller.is_running():
-            caller.kill()
-            caller.wait()
+    assert "KeyboardInterrupt" in ended.stderr
     until(lambda: gone(int(pid.read_text())), 10, "the child to be gone")
 
 
@@ -148,8 +169,9 @@ def test_an_app_gets_the_allowlist_and_no_secret() -> None:
 
 def test_an_installer_gets_its_own_settings_besides() -> None:
     allowed = process.allowed_environment(CALLER, installer=True)
-    assert set(allowed) == set(CALLER) - SECRETS
+    assert set(allowed) - {"UV_SYSTEM_CERTS"} == set(CALLER) - SECRETS
     assert allowed["GIT_SSH_COMMAND"] == "ssh -4"
+    assert allowed["NODE_EXTRA_CA_CERTS"] == "/ca", "what the caller chose wins"
 
 
 def test_a_child_sees_the_given_environment_and_nothing_else(
