@@ -70,6 +70,7 @@ def _row(machine: Machine, instance: Instance) -> Row:
 def _print_table(rows: list[Row]) -> None:
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.SIMPLE)
@@ -84,7 +85,7 @@ def _print_table(rows: list[Row]) -> None:
             str(row.pid or "–"),
             f"[{colour}]{row.health}[/]",
             "–" if row.queue is None else str(row.queue),
-            row.reason,
+            escape(row.reason),
         )
     console = Console()
     if rows:

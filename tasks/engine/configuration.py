@@ -26,9 +26,9 @@ def load_machine() -> tuple[Machine, tuple[Instance, ...]]:
     file = Path(get_var("machine") or os.environ.get("MACHINE") or "machine.yaml")
     try:
         machine = load(file.absolute(), os.environ)
+        return machine, machine.instances_for(gpu.count())
     except SpecError as error:
         raise InvalidDodoFile(f"\n{error}" if len(error.problems) > 1 else str(error)) from None
-    return machine, machine.instances_for(gpu.count())
 
 
 def doit_config(machine: Machine) -> dict[str, Any]:

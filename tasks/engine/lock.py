@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from tasks.host import private
+from tasks.host import private, process
 
 
 class Taken(Exception):  # noqa: N818  reads as what happened
@@ -34,7 +34,15 @@ class RunLock:
                 "wait for it, or end it with: kill " + pid
             ) from None
         self._descriptor = descriptor
+        left = os.pread(descriptor, 4096, 0).split(b" ")[0]
+        if left.isdigit():
+            process.end_left_by(int(left))
         self.note(what)
+
+    def release(self) -> None:
+        """Say that this run came to its end; the kernel's lock goes with the process."""
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, 0)
 
     def note(self, what: str) -> None:
         """Say what this run is doing, for whoever finds the lock taken."""

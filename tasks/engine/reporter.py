@@ -82,6 +82,7 @@ class Reporter:
 
     def complete_run(self) -> None:
         process.end_children()
+        self.lock.release()
         for text in warnings.collected():
             self.write(f"{self._mark('!', 33)} {text}\n")
         for name, message in self.failures:

@@ -18,14 +18,15 @@ def carry(previous: Path, current: Path, old: set[str], new: set[str], left: Pat
     """
     nodes = {f"custom_nodes/{name}" for name in old | new}
     own = [name for name in git.untracked(previous) if not _below(name, nodes | {"models"})]
-    _copy(previous, current, own)
+    generation = previous.parent.resolve()
+    _copy(previous, current, own, generation)
     for name in sorted(old):
         node = previous / "custom_nodes" / name
         if node.is_symlink() or not (node / ".git").exists():
             continue
         target = current / "custom_nodes" / name if name in new else left / name
         if not target.is_symlink():
-            _copy(node, target, git.untracked(node))
+            _copy(node, target, git.untracked(node), generation)
 
 
 def _below(name: str, folders: set[str]) -> bool:
@@ -33,19 +34,21 @@ def _below(name: str, folders: set[str]) -> bool:
     return any(str(each) in folders for each in (path, *path.parents))
 
 
-def _copy(source: Path, target: Path, names: Iterable[str]) -> None:
+def _copy(source: Path, target: Path, names: Iterable[str], generation: Path) -> None:
     for name in names:
         path = source / name
-        if _stays(path, source):
-            continue
         place = target / name
-        if not os.path.lexists(place):
-            files.copy_tree(path, place)
+        if _stays(path, generation) or os.path.lexists(place):
+            continue
+        files.copy_tree(path, place)
+        if name.endswith("/"):
+            for inner in sorted(place.rglob("*"), reverse=True):
+                if _stays(inner, generation):
+                    files.remove(inner)
 
 
-def _stays(path: Path, top: Path) -> bool:
-    """Bytecode, `.env` files, and links that lead into a generation belong to the old one."""
+def _stays(path: Path, generation: Path) -> bool:
+    """Bytecode, `.env` files, and links that lead into the generation belong to the old one."""
     if files.BYTECODE in path.parts or path.suffix == ".pyc" or path.name == ".env":
         return True
-    generations = top.resolve()
-    return path.is_symlink() and path.resolve().is_relative_to(generations)
+    return path.is_symlink() and path.resolve().is_relative_to(generation)

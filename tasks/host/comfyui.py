@@ -90,7 +90,8 @@ def probe(host: str, port: int) -> Health:
         return Health(False, f"nothing answers on {client.url}")
     except requests.Timeout:
         return Health(False, f"no answer from {client.url} within {PROBE_TIMEOUT:g} s")
-    except (requests.RequestException, KeyError, TypeError, ValueError) as error:
+    except (requests.RequestException, LookupError, TypeError, ValueError, ArithmeticError,
+            RecursionError) as error:  # fmt: skip
         return Health(False, f"{client.url} doesn't answer like ComfyUI: {error}")
     return Health(True, queue=queue)
 

@@ -137,5 +137,5 @@ def tree_digest(top: Path, names: Iterable[Path]) -> str:
         linked = link_target(path)
         what = linked if linked is not None else file_digest(path)
         executable = linked is None and os.access(path, os.X_OK)
-        total.update(f"{relative}\0{what}\0{executable}\0".encode())
+        total.update(os.fsencode(f"{relative}\0{what}\0{executable}\0"))
     return total.hexdigest()

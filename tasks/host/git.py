@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-ABBREVIATED = re.compile(r"[0-9a-f]{7,39}")
+ABBREVIATED = re.compile(r"[0-9a-fA-F]{7,39}")
 ATTEMPTS = 3
 
 #: git must never ask a question nobody sees, and must give up on a line that went silent.
@@ -33,7 +33,9 @@ ENVIRONMENT = {
     "GIT_HTTP_LOW_SPEED_TIME": "30",
     "LC_ALL": "C",
 }
-PRIVATE = re.compile(r"could not read Username|Authentication failed|Permission denied|403", re.I)
+PRIVATE = re.compile(
+    r"could not read Username|Authentication failed|Permission denied|error: 403", re.I
+)
 ABSENT = re.compile(r"not found|does not exist|does not appear to be a git repository", re.I)
 TRANSIENT = re.compile(
     r"could not resolve host|timed out|timeout|connection (reset|refused)|early EOF"
@@ -246,7 +248,9 @@ def _fetch_all(git: Git, url: str) -> None:
     """Every branch and tag with history: for servers that serve no single commit."""
     deepen = ["--unshallow"] if git.rev_parse("--is-shallow-repository") == "true" else []
     heads_and_tags = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
-    _attempt(url, lambda: git.fetch("--quiet", "--force", *deepen, "--", url, *heads_and_tags))
+    _attempt(
+        url, lambda: git.fetch("--quiet", "--force", "--prune", *deepen, "--", url, *heads_and_tags)
+    )
 
 
 def _resolve_abbreviated(url: str, ref: str) -> str:

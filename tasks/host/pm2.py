@@ -98,7 +98,7 @@ def _call(layout: Layout, *arguments: str) -> str:
     try:
         printed = process.run(
             [node(), script(layout), "-s", *arguments], env=env, cwd=layout.workspace,
-            timeout=TIMEOUT,
+            timeout=TIMEOUT, stays=True,
         )  # fmt: skip
     except process.CommandFailed as failed:
         raise Failure(

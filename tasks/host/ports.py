@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import psutil
+    pass
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,15 @@ def holder(port: int) -> Holder | None:
             continue
         if connection.pid is None:
             return Holder(port, None, "")
-        return Holder(port, connection.pid, _command(psutil.Process(connection.pid)))
+        return Holder(port, connection.pid, _command(connection.pid))
     return None
 
 
-def _command(process: psutil.Process) -> str:
+def _command(pid: int) -> str:
     import psutil
 
     try:
+        process = psutil.Process(pid)
         return " ".join(process.cmdline())[:200] or process.name()
     except psutil.Error:
         return "gone"

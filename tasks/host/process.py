@@ -8,8 +8,10 @@ import shlex
 import signal
 import ssl
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from tasks.host.failure import Failure
 
@@ -21,6 +23,8 @@ ALLOWED = frozenset(
     LD_LIBRARY_PATH HF_HOME XDG_CACHE_HOME""".split()
 )
 ALLOWED_PREFIXES = ("NVIDIA_",)
+#: The variable by which what a killed run left behind is found: its pid.
+RUN = "COMFY_MACHINE_RUN"
 #: Where Debian, Ubuntu and Red Hat keep their certificates.
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 #: Given besides to what installs: git, uv, npm and the scripts of custom nodes.
@@ -30,7 +34,7 @@ INSTALLER_PREFIXES = ("GIT_", "PIP_", "UV_", "npm_config_", "NODE_EXTRA_CA_CERTS
 class CommandFailed(Failure):
     """A command ended with a code other than 0, or ran out of time.
 
-    `output` holds the last 1 MiB of what it printed, `code` its exit code (negative: the
+    `output` holds what it printed, `code` its exit code (negative: the
     signal that ended it; None: it ran out of time or never started).
     """
 
@@ -64,75 +68,70 @@ def run(
     cwd: Path | None = None,
     log: Path | None = None,
     timeout: float | None = None,
+    stays: bool = False,
 ) -> str:
-    """Run `argv` and return what it printed (stdout and stderr together).
+    """Run `argv` and return what it printed (stdout and stderr together, the last 16 MiB).
 
     The output goes to the end of `log` while it comes. `timeout` is in seconds; after it
-    the whole process group is killed. Raises CommandFailed.
+    the whole process group is killed. What it leaves behind when we are killed is ended by the
+    next run, unless it `stays`, as PM2's daemon does. Raises CommandFailed.
     """
     words = [str(word) for word in argv]
-    sink = log.open("ab") if log else None
-    try:
-        if sink:
+    marks = {} if stays else {RUN: str(os.getpid())}
+    with log.open("ab+") if log else tempfile.TemporaryFile() as sink:
+        if log:
             sink.write(f"$ {shlex.join(words)}\n".encode())
             sink.flush()
-        return _run(words, env=env, cwd=cwd, sink_fd=sink.fileno() if sink else None,
-                    log=log, timeout=timeout)  # fmt: skip
-    finally:
-        if sink:
-            sink.close()
+        start = sink.seek(0, os.SEEK_END)
+        ending, code = _run(words, {**env, **marks}, cwd, sink.fileno(), timeout)
+        output = _read(sink, start)
+    if ending:
+        raise CommandFailed(f"{Path(words[0]).name} {ending}", output, log, code)
+    return output
 
 
 def _run(
-    words: list[str],
-    *,
-    env: Mapping[str, str],
-    cwd: Path | None,
-    sink_fd: int | None,
-    log: Path | None,
-    timeout: float | None,
-) -> str:
-    name = Path(words[0]).name
-    start = os.fstat(sink_fd).st_size if sink_fd is not None else 0
+    words: list[str], env: dict[str, str], cwd: Path | None, sink: int, timeout: float | None
+) -> tuple[str, int | None]:
+    """How the command failed, empty if it didn't, and its exit code."""
     try:
         child = subprocess.Popen(
             words,
-            env=dict(env),
+            env=env,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
-            stdout=sink_fd if sink_fd is not None else subprocess.PIPE,
+            stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     except OSError as error:
-        raise CommandFailed(f"{name}: {error.strerror}: {words[0]}", "", log) from error
+        return f"can't be started: {error.strerror}: {words[0]}", None
     try:
-        printed, _ = child.communicate(timeout=timeout)
+        code = child.wait(timeout)
     except subprocess.TimeoutExpired:
         kill_group(child.pid)
-        child.communicate()
-        raise CommandFailed(f"{name} ran longer than {timeout:g} s", tail(log), log) from None
+        child.wait()
+        return f"ran longer than {timeout:g} s", None
     except BaseException:
         kill_group(child.pid)
         raise
-    output = printed.decode(errors="replace") if printed is not None else tail(log, start)
-    if child.returncode:
-        ending = f"ended with code {child.returncode}"
-        if child.returncode < 0:
-            ending = f"was ended by {signal.Signals(-child.returncode).name}"
-        raise CommandFailed(f"{name} {ending}", output, log, child.returncode)
-    return output
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}", code
+    return f"ended with code {code}" if code else "", code
 
 
-def tail(log: Path | None, start: int = 0, limit: int = 65536) -> str:
-    """The last `limit` bytes of a log, not before byte `start`; empty if it can't be read."""
-    if log is None:
-        return ""
+def _read(file: IO[bytes], start: int, limit: int = 1 << 24) -> str:
+    """What a file holds from byte `start`, the last `limit` bytes of it."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(start, size - limit))
+    return file.read().decode(errors="replace")
+
+
+def tail(log: Path, limit: int = 65536) -> str:
+    """The last `limit` bytes of a log; empty if it can't be read."""
     try:
         with log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(start, size - limit))
-            return file.read().decode(errors="replace")
+            return _read(file, 0, limit)
     except OSError:
         return ""
 
@@ -155,3 +154,13 @@ def end_children() -> None:
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
+
+
+def end_left_by(run: int) -> None:
+    """Kill what run `run`, a doit that was killed itself, had started and left behind."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(RUN) == str(run):
+                process.kill()

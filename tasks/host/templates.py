@@ -8,6 +8,13 @@ from typing import Any
 FOLDER = Path(__file__).parents[2] / "templates"
 
 
+def _to_yaml(text: str) -> str:
+    """A YAML scalar in double quotes; JSON's surrogate pairs would not do."""
+    import yaml
+
+    return str(yaml.safe_dump(text, default_style='"', width=1 << 20)).strip()
+
+
 def render(name: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -19,4 +26,5 @@ def render(name: str, **values: Any) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
+    environment.filters["toyaml"] = _to_yaml
     return environment.get_template(name).render(**values)

@@ -139,3 +139,12 @@ def test_a_machine_file_that_is_not_there_is_named(tmp_path: Path, command: str)
     assert ended.returncode == 3
     assert "nope.yaml" in ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
+
+
+def test_a_reason_in_brackets_is_shown_as_it_is(rig: Rig) -> None:
+    files.write_text(rig.layout.log("comfyui-gpu0"), "[/opt/x] broke\n")
+    files.write_text(rig.layout.log("comfyui-gpu1"), "[error] no luck\n")
+    said = rig.doit("status", code=1, COLUMNS="200").output
+    assert "Traceback" not in said
+    assert "[/opt/x] broke" in said
+    assert "[error] no luck" in said

@@ -151,3 +151,21 @@ def test_a_node_that_became_a_link_gets_nothing_written(
     target.symlink_to(own.folder)
     generations.carry({"kept"}, {"kept"})
     assert not (own.folder / "data").exists()
+
+
+def test_a_link_into_the_old_generation_stays_wherever_it_is(generations: Generations) -> None:
+    (generations.old / "custom_nodes/kept/web").symlink_to(generations.old / "main.py")
+    (generations.old / "env").symlink_to(generations.old.parent / "environment")
+    generations.carry({"kept"}, {"kept"})
+    assert not (generations.new / "custom_nodes/kept/web").is_symlink()
+    assert not (generations.new / "env").is_symlink()
+
+
+def test_a_cloned_nodes_bytecode_and_env_stay(generations: Generations) -> None:
+    node = Forge(generations.old / "custom_nodes").repository("cloned", {"__init__.py": "x"})
+    write(node.folder / "__pycache__/x.pyc")
+    write(node.folder / ".env")
+    generations.carry({"kept", "gone"}, {"kept"})
+    assert (generations.new / "custom_nodes/cloned/__init__.py").is_file()
+    assert not (generations.new / "custom_nodes/cloned/__pycache__").exists()
+    assert not (generations.new / "custom_nodes/cloned/.env").exists()

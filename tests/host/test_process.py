@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -123,7 +125,7 @@ def waits():
     while frame:
         names.add(frame.f_code.co_name)
         frame = frame.f_back
-    return "communicate" in names and os.path.exists(pid)
+    return "wait" in names and os.path.exists(pid)
 
 def interrupt():
     while not waits():
@@ -192,12 +194,35 @@ def test_the_tail_of_a_log_is_limited_and_never_fails(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("0123456789")
     assert process.tail(log, limit=4) == "6789"
-    assert process.tail(log, start=8, limit=4) == "89"
-    assert process.tail(log, start=99) == ""
     assert process.tail(tmp_path / "none") == ""
-    assert process.tail(None) == ""
 
 
 def test_the_last_line_is_the_last_that_says_something() -> None:
     assert process.last_line("a\n  b  \n\n \n") == "b"
     assert process.last_line("\n") == "no output"
+
+
+def test_a_timeout_does_not_wait_for_a_child_that_left_the_group(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    begin = time.monotonic()
+    with pytest.raises(process.CommandFailed, match="longer than 1 s"):
+        process.run(["sh", "-c", f"setsid sleep 60 & echo $! > {pid}; sleep 300"],
+                    env=ENV, timeout=1)  # fmt: skip
+    assert time.monotonic() - begin < 50, "it waited for the child's end"
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+def test_what_a_killed_run_left_is_ended_by_the_next(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from tasks.host import process\n"
+        "process.run(['sh', '-c', f'echo $$ > {sys.argv[1]}.part; mv {sys.argv[1]}.part "
+        "{sys.argv[1]}; exec sleep 300'], env={'PATH': '/usr/bin:/bin'})\n"
+    )
+    pid = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, "-c", script, str(pid)]) as run:
+        until(pid.exists, 30, "the command to start")
+        run.kill()
+    left = int(pid.read_text())
+    assert not gone(left)
+    process.end_left_by(run.pid)
+    until(lambda: gone(left), 10, "the command to be ended")

@@ -202,3 +202,11 @@ def test_a_node_that_ends_everything_before_the_start_is_a_failure(quick_test: M
     )
     with pytest.raises(Failure, match=r"\(code 9\): deadly says goodbye"):
         test.run()
+
+
+def test_a_talkative_node_hides_no_failure(quick_test: Maker) -> None:
+    noisy = "for _ in range(3000):\n    print('x' * 99)\n"
+    test = quick_test(
+        {"early": GOOD, "noisy": noisy + GOOD}, {"early": "raise RuntimeError('no luck')"}
+    )
+    assert not test.run()["early"].imported
