@@ -45,7 +45,7 @@ def _note(layout: Layout) -> Path:
 
 def _healthy(layout: Layout) -> list[str]:
     """Generations on which all instances were healthy, newest last."""
-    names: list[str] = files.read_receipt(_note(layout)).get("generations", [])
+    names: list[str] = files.read_receipt(_note(layout), generations=list).get("generations", [])
     return names
 
 

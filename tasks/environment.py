@@ -6,16 +6,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import nodes, source
+from tasks import nodes, requirements
 from tasks.engine.step import Task, step
 from tasks.host import files, gpu, made, process, uv
 from tasks.host.failure import Failure
-from tasks.spec import CustomNode, Machine
+from tasks.spec import Machine
 from tasks.spec.layout import Layout
 
 #: `requests` is imported by ComfyUI 0.3.64's app/frontend_management.py, which does not ask
@@ -23,26 +22,6 @@ from tasks.spec.layout import Layout
 ALWAYS = ("pip", "requests")
 TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
 INSTALL_SCRIPT = "install.py"
-
-
-@dataclass(frozen=True)
-class Requirements:
-    """A requirements file and who asks for it: a custom node, or ComfyUI (None)."""
-
-    node: CustomNode | None
-    file: Path
-
-    @property
-    def owner(self) -> str:
-        return f"custom node {self.node.name}" if self.node else "ComfyUI"
-
-
-class Unsatisfied(Failure):
-    """uv could not install what is asked for; `blamed` asked for what its message names."""
-
-    def __init__(self, message: str, blamed: list[CustomNode | None], log: Path) -> None:
-        super().__init__(message, log)
-        self.blamed = blamed
 
 
 def tasks(machine: Machine) -> Iterator[Task]:
@@ -54,14 +33,14 @@ def tasks(machine: Machine) -> Iterator[Task]:
         action=partial(_make, machine),
         log=layout.log("environment"),
         after=["source", "nodes"],
-        clean=partial(_clean, layout),
+        garbage=partial(_garbage, layout),
     )
 
 
 def folder_of(machine: Machine) -> Path:
-    """The environment that the last `environment` step made or chose."""
+    """The environment that the last `environment` step made or chose. Raises Failure if none."""
     layout = Layout(machine.workspace)
-    return layout.environments / str(files.read_receipt(_pointer(layout)).get("folder"))
+    return made.pointed(_pointer(layout), layout.environments)
 
 
 def scripts(machine: Machine) -> dict[str, str]:
@@ -87,6 +66,9 @@ def record(folder: Path, **changes: Any) -> None:
 
 def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
     """What differs from the record by hand; what nobody recorded beside packages is no damage."""
+    for name in ("bin/python", "pyvenv.cfg"):
+        if not (folder / name).exists():
+            return f"{name} is missing from {folder.name}"
     try:
         there = {path.name for path in uv.site_packages(folder).iterdir()}
     except OSError:
@@ -105,12 +87,9 @@ def of_generations(generations: Iterable[Path]) -> frozenset[str]:
     return frozenset((folder / "environment").resolve().name for folder in generations)
 
 
-def _clean(layout: Layout) -> None:
-    files.remove(_pointer(layout))
+def _garbage(layout: Layout) -> list[Path]:
     keep = of_generations(made.list_folders(layout.generations))
-    for folder in made.list_folders(layout.environments):
-        if folder.name not in keep:
-            made.remove(folder)
+    return [path for path in made.list_folders(layout.environments) if path.name not in keep]
 
 
 def _pointer(layout: Layout) -> Path:
@@ -119,10 +98,9 @@ def _pointer(layout: Layout) -> Path:
 
 def _missing(machine: Machine) -> str | None:
     layout = Layout(machine.workspace)
-    receipt = files.read_receipt(_pointer(layout))
-    if receipt.get("digest") != _digest(machine):
-        return "its requirements changed" if receipt else "it was never made"
     folder = folder_of(machine)
+    if files.read_receipt(_pointer(layout)).get("digest") != _digest(machine):
+        return "its requirements changed"
     beside = made.read(folder)
     return damage(folder, beside) if beside else f"{folder.name} isn't whole"
 
@@ -132,7 +110,9 @@ def _digest(machine: Machine) -> str:
     return files.digest(
         {
             "interpreter": sys.version,
-            "requirements": [files.file_digest(r.file) for r in _requirements(machine)],
+            "requirements": [
+                requirements.content(machine, each) for each in requirements.of(machine)
+            ],
             "always": ALWAYS,
             "torch": _torch(machine),
             "overrides": python.overrides,
@@ -148,17 +128,6 @@ def _torch(machine: Machine) -> str:
     return "cpu" if wanted == "auto" and machine.instances.cpu_only else wanted
 
 
-def _requirements(machine: Machine) -> list[Requirements]:
-    comfyui = source.of(machine)
-    commit = str(comfyui.read().get("commit"))
-    found = [Requirements(None, comfyui.checkout(commit) / "requirements.txt")]
-    for node in nodes.present(machine):
-        if node.requirements:
-            file = nodes.folder_of(machine, node) / "requirements.txt"
-            found.append(Requirements(node, file))
-    return [each for each in found if each.file.is_file()]
-
-
 def _make(machine: Machine, log: Path) -> None:
     layout = Layout(machine.workspace)
     digest = _digest(machine)
@@ -170,15 +139,17 @@ def _make(machine: Machine, log: Path) -> None:
             uv.make_environment(folder, sys.executable, log)
         try:
             _install(machine, folder, log)
-        except Unsatisfied as unsatisfied:
+        except requirements.Unsatisfied as unsatisfied:
             optional = [node for node in unsatisfied.blamed if node and node.optional]
             if not optional:
                 raise
             for node in optional:
                 nodes.leave_out(machine, node, str(unsatisfied))
             return _make(machine, log)
+        if scripts(machine):
+            files.unshare(uv.site_packages(folder), ".py")
         record(folder, digest=digest, pending=sorted(scripts(machine)))
-    files.write_receipt(_pointer(layout), {"digest": digest, "folder": folder.name})
+    made.point(_pointer(layout), folder, digest)
     return None
 
 
@@ -187,7 +158,10 @@ def _grow(machine: Machine, folder: Path) -> bool:
 
     uv and pip replace files and never write into them, so the previous one stays intact.
     """
-    previous = folder_of(machine)
+    try:
+        previous = folder_of(machine)
+    except Failure:
+        return False
     receipt = made.read(previous)
     same_python = (previous / "bin" / "python").resolve() == Path(sys.executable).resolve()
     if not receipt or not same_python or damage(previous, receipt):
@@ -201,9 +175,10 @@ def _grow(machine: Machine, folder: Path) -> bool:
 
 
 def _install(machine: Machine, folder: Path, log: Path) -> None:
-    requirements = _requirements(machine)
+    asked = requirements.of(machine)
     arguments: list[str | Path] = [*ALWAYS]
-    for each in requirements:
+    for each in asked:
+        requirements.refuse_local(each, log)
         arguments += ["--requirements", each.file]
     arguments += _torch_arguments(machine)
     overrides = [*machine.python.overrides]
@@ -220,7 +195,7 @@ def _install(machine: Machine, folder: Path, log: Path) -> None:
     try:
         uv.install(folder, [*arguments, *_matching_torch(folder, arguments, log)], log)
     except process.CommandFailed as failed:
-        raise _explain(failed, requirements, log) from failed
+        raise requirements.explain(failed, asked, log) from failed
 
 
 def _matching_torch(folder: Path, arguments: list[str | Path], log: Path) -> list[str]:
@@ -247,34 +222,3 @@ def _torch_arguments(machine: Machine) -> list[str]:
         # Without a driver uv's own `auto` means the CPU build, and an image would keep it.
         choice = "auto" if gpu.driver_present() else "pypi"
     return [] if choice in ("pypi", "none") else ["--torch-backend", choice]
-
-
-def _explain(
-    failed: process.CommandFailed, requirements: list[Requirements], log: Path
-) -> Unsatisfied:
-    """Whose lines name the packages that uv complains of, then uv's own sentence."""
-    lines = [line for line in failed.output.splitlines() if line.startswith((" ", "×", "error"))]
-    said = " ".join(line.strip(" │╰─▶×·") for line in lines)
-    said = re.sub(r"\s+", " ", said).strip() or process.last_line(failed.output)
-    words = {_normal(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", said)}
-    blamed, asked = [], []
-    for each in requirements:
-        text = each.file.read_text(encoding="utf-8-sig", errors="replace")
-        for number, line in enumerate(text.splitlines(), 1):
-            name = re.match(r"\s*([A-Za-z0-9][\w.-]*)", line)
-            if name and _normal(name.group(1)) in words:
-                blamed.append(each.node)
-                asked.append(f"{each.owner} asks for {line.strip()!r} (requirements.txt:{number})")
-    message = "; ".join(["packages can't be installed", *asked[:6], said])
-    return Unsatisfied(message, blamed, log)
-
-
-def _normal(name: str) -> str:
-    """A package's name as the index spells it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower().strip("-")
-
-
-def script_nodes(machine: Machine) -> list[CustomNode]:
-    """The nodes whose scripts belong to this environment, in machine.yaml's order."""
-    wanted = scripts(machine)
-    return [node for node in machine.custom_nodes if node.name in wanted]

@@ -30,7 +30,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
         action=partial(_assemble, machine),
         log=layout.log("generation:assemble"),
         after=["environment"],
-        clean=partial(_clean, layout),
+        garbage=partial(_garbage, layout),
     )
     yield step(
         "generation:scripts",
@@ -43,9 +43,9 @@ def tasks(machine: Machine) -> Iterator[Task]:
 
 
 def folder_of(machine: Machine) -> Path:
-    """The generation that the last `generation:assemble` made or chose."""
+    """The generation that the last `generation:assemble` made or chose. Raises Failure if none."""
     layout = Layout(machine.workspace)
-    return layout.generations / str(files.read_receipt(_pointer(layout)).get("folder"))
+    return made.pointed(_pointer(layout), layout.generations)
 
 
 def python_of(folder: Path) -> Path:
@@ -65,6 +65,8 @@ def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
     for place, target in receipt["links"].items():
         if files.link_target(folder / place) != target:
             return f"{place} doesn't point at {target}"
+    if not (folder / "environment").exists():
+        return "its environment is gone"
     for place, stamps in files.read_receipt(_stamps(folder)).items():
         for name in stamps:
             if not os.path.lexists(folder / place / name):
@@ -72,29 +74,30 @@ def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
     return None
 
 
-def edited(folder: Path) -> list[str]:
-    """Tracked files of a generation that were edited by hand, relative to its ComfyUI.
+def edited(folder: Path) -> dict[Path, list[str]]:
+    """Tracked files of a generation that were edited by hand, by the checkout they are in.
 
     Sizes and times come first, since this runs on every run; git is asked only where they differ.
     """
-    found = []
+    found = {}
     for place, stamps in files.read_receipt(_stamps(folder)).items():
         top = folder / place
         if any(_stamp(top / name) != stamp for name, stamp in stamps.items()):
-            prefix = Path(place).relative_to("ComfyUI")
-            found += [str(prefix / name) for name in git.edited(top)]
-    return found
+            found[top] = git.edited(top)
+    return {top: names for top, names in found.items() if names}
 
 
 def stamp(folder: Path) -> None:
     """Take down sizes and times of tracked files, for `edited`."""
+    receipt = made.read(folder)
+    elsewhere = ("models/", *(f"custom_nodes/{name}/" for name in receipt["nodes"]))
     stamps = {
         place: {
             name: _stamp(folder / place / name)
             for name in git.tracked(folder / place)
-            if not (place == "ComfyUI" and name.startswith("models/"))
+            if not (place == "ComfyUI" and name.startswith(elsewhere))
         }
-        for place in made.read(folder)["heads"]
+        for place in receipt["heads"]
     }
     files.write_receipt(_stamps(folder), stamps)
 
@@ -115,11 +118,9 @@ def _pointer(layout: Layout) -> Path:
     return layout.receipts / "generation.json"
 
 
-def _clean(layout: Layout) -> None:
-    files.remove(_pointer(layout))
-    for folder in made.list_folders(layout.generations):
-        if folder.name not in in_use(layout):
-            made.remove(folder)
+def _garbage(layout: Layout) -> list[Path]:
+    keep = in_use(layout)
+    return [path for path in made.list_folders(layout.generations) if path.name not in keep]
 
 
 def _digest(machine: Machine) -> str:
@@ -140,15 +141,16 @@ def _version(machine: Machine, node: CustomNode) -> object:
 
 def _missing(machine: Machine) -> str | None:
     layout = Layout(machine.workspace)
-    receipt = files.read_receipt(_pointer(layout))
-    if receipt.get("digest") != _digest(machine):
-        return "its parts changed" if receipt else "it was never made"
     folder = folder_of(machine)
+    if files.read_receipt(_pointer(layout)).get("digest") != _digest(machine):
+        return "its parts changed"
     beside = made.read(folder)
     reason = damage(folder, beside) if beside else f"{folder.name} isn't whole"
-    if reason is None and (names := edited(folder)):
-        warn(f"edited by hand in {folder / 'ComfyUI'}, kept until something must move: "
-             + ", ".join(names))  # fmt: skip
+    for top, names in edited(folder).items() if reason is None else ():
+        warn(
+            f"{', '.join(names)} in {top} was edited by hand; the next change that builds a new "
+            "generation will stop for it"
+        )
     return reason
 
 
@@ -157,14 +159,22 @@ def _assemble(machine: Machine, log: Path) -> None:
     digest = _digest(machine)
     previous = layout.current.resolve()
     folder, whole = made.choose(layout.generations, digest, damage, in_use(layout))
-    if previous != folder and (names := edited(previous)):
-        raise Failure(
-            f"edited by hand: {', '.join(names)} in {previous / 'ComfyUI'}; keep the edits in a "
-            "fork, or drop them with git checkout, then run doit again"
+    if previous != folder and (found := edited(previous)):
+        drop = " && ".join(
+            f"git -C {top} checkout -- {' '.join(names)}" for top, names in found.items()
         )
+        listed = ", ".join(name for names in found.values() for name in names)
+        raise Failure(f"edited by hand: {listed}; keep the edits in a fork, or drop them: {drop}")
     if not whole:
         receipt = _copy(machine, folder)
-        if old := made.read(previous):
+        ran: dict[str, str] = {}
+        old = made.read(previous, heads=dict, links=dict, nodes=list, scripts=dict)
+        if old and (previous / "ComfyUI").is_dir():
+            ran = {
+                name: version
+                for name, version in old["scripts"].items()
+                if environment.scripts(machine).get(name) == version
+            }
             carried.carry(
                 previous / "ComfyUI",
                 folder / "ComfyUI",
@@ -172,8 +182,8 @@ def _assemble(machine: Machine, log: Path) -> None:
                 {node.name for node in nodes.present(machine)},
                 layout.left,
             )
-        made.finish(folder, {"digest": digest, **receipt})
-    files.write_receipt(_pointer(layout), {"digest": digest, "folder": folder.name})
+        made.finish(folder, {"digest": digest, "scripts": ran, **receipt})
+    made.point(_pointer(layout), folder, digest)
 
 
 def _copy(machine: Machine, folder: Path) -> dict[str, Any]:
@@ -202,33 +212,69 @@ def _copy(machine: Machine, folder: Path) -> dict[str, Any]:
     return {"heads": heads, "links": links, "nodes": names}
 
 
+def _to_run(machine: Machine) -> list[CustomNode]:
+    """The nodes whose script has not run in this environment, or not in this generation.
+
+    A script writes into both; what it wrote into its node's folder is carried from the current
+    generation to the next, and with it the note that it ran.
+    """
+    wanted = environment.scripts(machine)
+    pending = made.read(environment.folder_of(machine)).get("pending", [])
+    ran = made.read(folder_of(machine)).get("scripts", {})
+    return [
+        node
+        for node in machine.custom_nodes
+        if node.name in wanted and (node.name in pending or ran.get(node.name) != wanted[node.name])
+    ]
+
+
 def _scripts_pending(machine: Machine) -> str | None:
-    pending = made.read(environment.folder_of(machine)).get("pending")
-    return f"the scripts of {', '.join(pending)} have not run" if pending else None
+    waiting = _to_run(machine)
+    names = ", ".join(node.name for node in waiting)
+    if waiting and all(node.optional for node in waiting) and _runs(machine):
+        # A script that failed would try again in the environment that instances run from.
+        warn(f"the script of custom node {names} failed; it is tried again after doit down")
+        return None
+    return f"the scripts of {names} have not run" if waiting else None
+
+
+def _runs(machine: Machine) -> bool:
+    """Whether some process works in a generation of the same environment."""
+    layout = Layout(machine.workspace)
+    working = [layout.generations / name for name in apps.folders_in_use(layout.generations)]
+    return environment.folder_of(machine).name in environment.of_generations(working)
 
 
 def _run_scripts(machine: Machine, log: Path) -> None:
-    """Run what is pending, in machine.yaml's order; a node that is done is written down at once."""
-    home = environment.folder_of(machine)
-    pending = list(made.read(home)["pending"])
+    """Run them in machine.yaml's order; one that is done is written down at once."""
+    home, folder = environment.folder_of(machine), folder_of(machine)
     failures = []
-    for node in environment.script_nodes(machine):
-        if node.name not in pending:
-            continue
+    for node in _to_run(machine):
         try:
-            _run_script(folder_of(machine), node, log)
+            _run_script(folder, node, log)
         except process.CommandFailed as failed:
             said = process.last_line(failed.output)
             text = f"the script of custom node {node.name} failed: {failed} ({said})"
-            if not node.optional:
+            if node.optional:
+                warn(f"{text}; it is optional")
+            else:
                 failures.append(text)
-                continue
-            warn(f"{text}; it is optional and tried again by every run")
-        else:
-            pending.remove(node.name)
+            continue
+        pending = [name for name in made.read(home).get("pending", []) if name != node.name]
         environment.record(home, pending=pending)
+        _note_script(machine, folder, node)
     if failures:
         raise Failure("; ".join(failures), log)
+
+
+def _note_script(machine: Machine, folder: Path, node: CustomNode) -> None:
+    """Write down that the script ran; it may have moved its own checkout, which then stays so."""
+    receipt = made.read(folder)
+    receipt["scripts"][node.name] = environment.scripts(machine)[node.name]
+    place = f"ComfyUI/custom_nodes/{node.name}"
+    if place in receipt["heads"]:
+        receipt["heads"][place] = git.head(folder / place)
+    made.finish(folder, receipt)
 
 
 def _run_script(folder: Path, node: CustomNode, log: Path) -> None:

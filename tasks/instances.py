@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -82,7 +83,8 @@ def _to_stop(machine: Machine, instances: Sequence[Instance]) -> str | None:
 def _stop(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     layout = Layout(machine.workspace)
     stale = _stale(machine, instances)
-    known = set(pm2.apps(layout))
+    # Somebody may run apps of their own in this PM2; ours end in -gpuN.
+    known = {name for name in pm2.apps(layout) if re.search(r"-gpu\d+$", name)}
     pm2.delete(layout, {app.name for app in stale if app.supervised} | (
         known - set(_wanted(machine, instances))
     ))  # fmt: skip
@@ -95,7 +97,9 @@ def _stop(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
 
 
 def _start(layout: Layout, instance: Instance, log: Path) -> None:
-    if held := ports.holder(instance.port):
+    ours = {app.pid for app in apps.running(layout.workspace, None) if app.name == instance.name}
+    held = ports.holder(instance.port)
+    if held and held.pid not in ours:
         raise Failure(
             f"{instance.name} can't start: {held}; stop that, or choose another "
             "instances.port_start"

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from tasks import source
 from tasks.engine.step import Task, group, step
@@ -51,17 +52,22 @@ def tasks(machine: Machine) -> Iterator[Task]:
         action=partial(_prune, machine),
         log=layout.log("links:prune"),
         after=["directories"],
-        clean=partial(_clean, machine),
     )
     for file in machine.models.files:
         yield step(
-            f"links:{file.target}",
+            f"links:{_task_name(file)}",
             f"Model {file.target}",
             check=partial(_wrong, machine, file),
             action=partial(_link, machine, file),
-            log=layout.log(f"links:{file.target}"),
+            log=layout.log(f"links:{_task_name(file)}"),
             after=["directories", "links:prune"],
         )
+
+
+def _task_name(file: ModelFile) -> str:
+    """The target; what doit can't have in a name as %XX, and always with a folder."""
+    name = quote(file.target, safe="/ ()[]{}+,@!&~")
+    return name if "/" in name else f"./{name}"
 
 
 def _place(machine: Machine, target: str) -> Path:
@@ -103,7 +109,7 @@ def _list(machine: Machine) -> Path:
 
 
 def _made(machine: Machine) -> dict[str, str]:
-    links: dict[str, str] = files.read_receipt(_list(machine)).get("links", {})
+    links: dict[str, str] = files.read_receipt(_list(machine), links=dict).get("links", {})
     return links
 
 
@@ -127,12 +133,6 @@ def _unlink(place: Path, source_path: str) -> None:
     """Remove a link that is still as we made it; folders stay, instances may have listed them."""
     if files.link_target(place) == source_path:
         place.unlink()
-
-
-def _clean(machine: Machine) -> None:
-    for place, source_path in _made(machine).items():
-        _unlink(Path(place), source_path)
-    files.remove(_list(machine))
 
 
 def _seeds(machine: Machine) -> Path:

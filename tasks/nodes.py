@@ -64,7 +64,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
             action=partial(_obtain, machine, node),
             log=layout.log(f"nodes:{node.name}"),
             after=["directories"],
-            clean=source_of(machine, node).forget,
+            garbage=source_of(machine, node).checkouts,
         )
 
 

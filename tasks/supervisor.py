@@ -23,7 +23,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
         action=partial(_install, layout),
         log=layout.log("supervisor"),
         after=["directories"],
-        clean=partial(_clean, machine),
+        garbage=partial(_garbage, layout),
     )
 
 
@@ -60,7 +60,5 @@ def _install(layout: Layout, log: Path) -> None:
     staging.replace(target)
 
 
-def _clean(machine: Machine) -> None:
-    layout = Layout(machine.workspace)
-    if pm2.daemon(layout) is None:
-        files.remove(pm2.folder(layout))
+def _garbage(layout: Layout) -> list[Path]:
+    return [] if pm2.daemon(layout) else list(layout.supervisor.glob("*"))

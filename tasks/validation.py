@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
 
 def read(folder: Path) -> dict[str, Result]:
     """What became of each custom node of a generation when it was last tried."""
-    found = files.read_receipt(_receipt(folder)).get("nodes", {})
+    found = files.read_receipt(_receipt(folder), nodes=dict).get("nodes", {})
     return {name: Result(**result) for name, result in found.items()}
 
 
@@ -87,6 +87,7 @@ def _validate(machine: Machine, log: Path) -> None:
     needs_gpu = any(NO_GPU.search(result.reason) for result in results.values())
     if needs_gpu and gpu.driver_present() and not machine.instances.cpu_only:
         results = _quick_test(machine, folder, [], log).run()
+    results = {name: _redacted(machine, result) for name, result in results.items()}
     # Nodes may install packages while they are imported.
     environment.record(environment.folder_of(machine))
     generation.stamp(folder)
@@ -100,14 +101,26 @@ def _validate(machine: Machine, log: Path) -> None:
 
 def _quick_test(machine: Machine, folder: Path, args: list[str], log: Path) -> QuickTest:
     named, _ = _variables(machine)
+    scratch = Layout(machine.workspace).scratch / "validation"
+    files.remove(scratch)
     return QuickTest(
         python=generation.python_of(folder),
         comfyui=folder / "ComfyUI",
-        scratch=Layout(machine.workspace).scratch,
+        scratch=scratch,
         env=process.allowed_environment(os.environ) | named,
         args=args,
         log=log,
     )
+
+
+def _redacted(machine: Machine, result: Result) -> Result:
+    """A node may raise with a secret in its message; it goes no further."""
+    reason = result.reason
+    named, _ = _variables(machine)
+    for key, value in named.items():
+        if value and "${" in machine.instances.env[key]:
+            reason = reason.replace(value, f"${{{key}}}")
+    return replace(result, reason=reason)
 
 
 def _variables(machine: Machine) -> tuple[dict[str, str], list[str]]:

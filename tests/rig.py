@@ -123,7 +123,7 @@ class Rig:
             left = apps.running(self.workspace, None)
             for app in left:
                 apps.end(app)
-            shutil.rmtree(private.folder(self.workspace))
+            shutil.rmtree(private.folder(self.workspace), ignore_errors=True)
             assert not left
 
 

@@ -83,13 +83,12 @@ def test_a_tracked_file_edited_by_hand_warns_and_then_stops_the_move(
     edited.write_text(edited.read_text() + "# mine\n")
     run = rig.doit("build")
     assert run.executed == set()
-    assert "! edited by hand" in run.output
-    assert "custom_nodes/alpha/__init__.py" in run.output
+    assert f"! __init__.py in {edited.parent} was edited by hand" in run.output
     node.commit({"more.py": ""}, tag="v2")
     rig.spec["custom_nodes"][0]["ref"] = "v2"
     stopped = rig.doit("build", code=2)
     assert stopped.failed == {"generation:assemble"}
-    assert "custom_nodes/alpha/__init__.py" in stopped.output
+    assert f"git -C {edited.parent} checkout -- __init__.py" in stopped.output
     assert "# mine" in edited.read_text()
 
 
@@ -179,3 +178,67 @@ def test_models_written_into_comfyui_outlive_the_generation(
     rig.doit("build")
     assert (rig.comfyui / "models" / "downloaded" / "x.pth").read_text() == "x"
     assert (rig.workspace / "shared" / "models" / "downloaded" / "x.pth").is_file()
+
+
+def test_what_a_script_wrote_is_there_in_whichever_generation_becomes_current(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    text = "import os\nopen(os.path.join(os.path.dirname(__file__), 'built.txt')).read()\n"
+    alpha = forge.repository(
+        "alpha",
+        {
+            "__init__.py": text + "NODE_CLASS_MAPPINGS = {}\n",
+            "install.py": "open('built.txt', 'w').close()",
+        },
+    )
+    beta = forge.repository("beta", {"__init__.py": "1/0\n"})
+    rig = machine(custom_nodes=[{"url": alpha.url}, {"url": beta.url}])
+    assert rig.doit("build", code=2).failed == {"validation"}
+    beta.commit({"__init__.py": "NODE_CLASS_MAPPINGS = {}\n"}, tag="fixed")
+    rig.spec["custom_nodes"][1]["ref"] = "fixed"
+    rig.doit("build")
+    assert (rig.comfyui / "custom_nodes" / "alpha" / "built.txt").is_file()
+    assert rig.doit("build").executed == set()
+
+
+def test_a_script_that_writes_into_a_package_changes_no_other_environment(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    node = forge.node("plain", {"requirements.txt": "toml"})
+    rig = machine(custom_nodes=[{"url": node.url}])
+    rig.doit("build")
+    before = rig.environment
+    script = "import toml\nopen(toml.__file__, 'a').write('# patched\\n')\n"
+    patcher = forge.node("patcher", {"install.py": script})
+    rig.spec["custom_nodes"].append({"url": patcher.url})
+    rig.doit("build")
+    (ours,) = rig.environment.glob("lib/python*/site-packages/toml/__init__.py")
+    (theirs,) = before.glob("lib/python*/site-packages/toml/__init__.py")
+    assert "# patched" in ours.read_text()
+    assert "# patched" not in theirs.read_text()
+
+
+def test_a_node_named_like_a_folder_that_comfyui_tracks_settles(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    files: dict[str, str | None] = {
+        str(path.relative_to(SIMULATOR)): path.read_text()
+        for path in SIMULATOR.rglob("*")
+        if path.is_file() and path.suffix in (".py", ".txt", ".example")
+    }
+    comfyui = forge.repository("ComfyUI", {**files, "custom_nodes/foo/extra.py": "1\n"})
+    rig = machine(comfyui={"repo": comfyui.url}, custom_nodes=[{"url": forge.node("foo").url}])
+    rig.doit("build")
+    assert rig.doit("build").executed == set()
+
+
+def test_receipts_of_the_wrong_shape_are_done_again(machine: MachineMaker, forge: Forge) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("alpha", {"install.py": ""}).url}])
+    rig.doit("build")
+    for content in ("[]", '{"heads": 5}', '{"digest": "x", "nodes": 5}', "[" * 100_000, "\udcff"):
+        for receipt in sorted(rig.layout.machine.glob("*/*.json")):
+            receipt.write_text(content, errors="surrogateescape")
+            run = rig.doit("build", code=None)
+            assert run.code == 0, f"{receipt.name} {content[:20]}: {run.output}"
+            assert "Traceback" not in run.output
+        assert rig.doit("build").executed == set()

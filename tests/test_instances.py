@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tasks.host import pm2
+from tasks.host import pm2, private
 from tests.conftest import MachineMaker
 from tests.rig import Rig
 
@@ -133,3 +134,50 @@ def test_the_environment_says_how_many_and_where(machine: MachineMaker) -> None:
     rig.doit(NUM_GPUS="2", COMFYUI_PORT_START=str(port))
     ports = {name: environment_of(app.pid)["COMFYUI_PORT"] for name, app in rig.running().items()}
     assert ports == {"comfyui-gpu0": str(port), "comfyui-gpu1": str(port + 1)}
+
+
+def test_a_workspace_with_spaces_and_shell_signs_works(machine: MachineMaker) -> None:
+    rig = machine(name="my $(touch pwned) machine's «dir»")
+    rig.doit()
+    assert rig.healthy()
+    assert rig.doit().executed == set()
+
+
+def test_a_workspace_reached_through_a_link_is_the_same_workspace(machine: MachineMaker) -> None:
+    rig = machine()
+    rig.doit()
+    link = rig.folder.with_name("link")
+    link.symlink_to(rig.folder)
+    through = Rig(link, rig.spec, rig.env)
+    assert through.doit().executed == set()
+    assert through.doit("down").output == "1 stopped\n"
+    assert rig.running() == {}
+
+
+def test_pm2_cleaned_away_from_under_us_is_mended_without_duplicates(
+    machine: MachineMaker,
+) -> None:
+    rig = machine()
+    rig.doit()
+    home = private.folder(rig.workspace)
+    for path in home.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    daemon = pm2.daemon(rig.layout)
+    assert daemon
+    rig.spec["instances"]["args"] = ["--preview-method", "none"]
+    rig.doit()
+    assert pm2.daemon(rig.layout) not in (None, daemon)
+    assert len(marked(rig)) == 1
+    assert rig.doit().executed == set()
+    rig.doit("down")
+    assert marked(rig) == []
+
+
+def test_running_everything_anew_restarts_our_own(machine: MachineMaker) -> None:
+    rig = machine()
+    rig.doit()
+    rig.doit("--always-execute")
+    assert rig.healthy()

@@ -16,7 +16,12 @@ from tasks.spec import Instance, Machine
 class MachineCommand(Command):  # type: ignore[misc]
     """A command about the machine; `perform` returns its exit code and may raise Failure."""
 
+    takes_names = False
+
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        if pos_args and not self.takes_names:
+            print(f"ERROR: {self.name} takes no names: {' '.join(pos_args)}", file=sys.stderr)
+            return 3
         try:
             machine, instances = load_machine()
         except InvalidDodoFile as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.commands.base import MachineCommand
 from tasks.engine.lock import RunLock, Taken
-from tasks.host import apps, pm2
+from tasks.host import apps, files, pm2, private
 from tasks.spec import Instance, Machine
 from tasks.spec.layout import Layout
 
@@ -29,10 +29,12 @@ class Down(MachineCommand):
             return 2
         layout = Layout(machine.workspace)
         running = apps.running(layout.workspace, pm2.daemon(layout))
-        workers = [app for app in running if not app.name.startswith("comfyui-gpu")]
-        pm2.delete(layout, {app.name for app in workers if app.supervised})
+        workers = {app.name for app in running if not app.name.startswith("comfyui-gpu")}
+        if workers and pm2.script(layout).is_file():
+            pm2.delete(layout, workers)
         pm2.kill(layout)
         for orphan in apps.running(layout.workspace, None):
             apps.end(orphan)
+        files.remove(private.folder(layout.workspace))
         print(f"{len(running)} stopped" if running else "nothing was running")
         return 0

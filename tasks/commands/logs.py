@@ -14,6 +14,7 @@ from tasks.spec.layout import Layout
 class Logs(MachineCommand):
     doc_purpose = "the last lines of an instance's, a worker's or a task's log"
     doc_usage = "[NAME ...]"
+    takes_names = True
     cmd_options = (
         {
             "name": "lines",
@@ -36,8 +37,13 @@ class Logs(MachineCommand):
         for name in arguments or [instance.name for instance in instances]:
             log = layout.log(name)
             if not log.is_file():
-                known = sorted(path.stem for path in layout.logs.glob("*.log"))
-                raise Failure(f"there is no log {name!r}; there are: {', '.join(known) or 'none'}")
+                known = sorted(
+                    path.stem for path in layout.logs.glob("*.log") if path.stat().st_size
+                )
+                near = [each for each in known if name in each]
+                raise Failure(
+                    f"there is no log {name!r}; there are: {', '.join(near or known) or 'none'}"
+                )
             print(f"==> {log}")
             print("\n".join(process.tail(log).splitlines()[-options["lines"] :]))
         return 0

@@ -48,7 +48,7 @@ def _try(layout: Layout, instance: Instance) -> tuple[str, str]:
     except Failure as failure:
         return "", str(failure)
     except requests.RequestException as error:
-        return "", f"it doesn't answer on port {instance.port}: {type(error).__name__}"
+        return "", f"it doesn't answer on port {instance.port} ({type(error).__name__}): run doit"
 
 
 def _run(layout: Layout, instance: Instance) -> list[Path]:

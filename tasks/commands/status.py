@@ -44,18 +44,35 @@ class Status(MachineCommand):
         options: dict[str, Any],
         arguments: list[str],
     ) -> int:
-        rows = [_row(machine, instance) for instance in instances]
+        layout = Layout(machine.workspace)
+        running = apps.running(layout.workspace, pm2.daemon(layout))
+        rows = [_row(layout, instance, running) for instance in instances]
+        names = {instance.name for instance in instances} | {
+            f"{worker.name}-gpu{instance.gpu}"
+            for worker in machine.workers
+            for instance in instances
+        }
+        strangers = [app for app in running if app.name not in names]
         if options["json"]:
             print(json.dumps({"instances": {str(row.gpu): asdict(row) for row in rows}}))
         else:
             _print_table(rows)
-        return 0 if all(row.health == "healthy" for row in rows) else 1
+            for app in strangers:
+                print(f"{app.name} (pid {app.pid}) runs too, and machine.yaml names it no more")
+            if not rows:
+                print(_why_none(machine))
+        well = all(row.health == "healthy" for row in rows) and not strangers
+        return 0 if well and (rows or not machine.enabled) else 1
 
 
-def _row(machine: Machine, instance: Instance) -> Row:
-    layout = Layout(machine.workspace)
-    running = {app.name: app for app in apps.running(layout.workspace, pm2.daemon(layout))}
-    app = running.get(instance.name)
+def _why_none(machine: Machine) -> str:
+    if not machine.enabled:
+        return "no instances: ENABLE_COMFYUI is false"
+    return "no instances: instances.gpus is auto, and there is no GPU here"
+
+
+def _row(layout: Layout, instance: Instance, running: list[apps.App]) -> Row:
+    app = {app.name: app for app in running}.get(instance.name)
     if app is None:
         log = process.tail(layout.logs / f"{instance.name}.log")
         reason = f"last words: {process.last_line(log)}" if log else "not started"
@@ -75,7 +92,7 @@ def _print_table(rows: list[Row]) -> None:
 
     table = Table(box=box.SIMPLE)
     for heading in ("instance", "GPU", "port", "pid", "health", "queue", "why not"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading != "why not")
     for row in rows:
         colour = "green" if row.health == "healthy" else "red"
         table.add_row(
@@ -87,8 +104,5 @@ def _print_table(rows: list[Row]) -> None:
             "–" if row.queue is None else str(row.queue),
             escape(row.reason),
         )
-    console = Console()
     if rows:
-        console.print(table)
-    else:
-        console.print("no instances: machine.yaml and the environment ask for none here")
+        Console().print(table)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from doit import get_var
 from doit.exceptions import InvalidDodoFile
 
+from tasks.engine import signals
 from tasks.engine.lock import RunLock
 from tasks.engine.reporter import Reporter
-from tasks.host import gpu
+from tasks.host import git, gpu
 from tasks.spec import Instance, Machine, SpecError, load
 
+VARIABLES = ("machine",)
+"""What may stand on doit's command line as NAME=VALUE."""
 PARALLEL = 8
 """Tasks at once; clones and downloads wait for the network, not for a core."""
 
@@ -23,12 +28,31 @@ def load_machine() -> tuple[Machine, tuple[Instance, ...]]:
 
     Raises InvalidDodoFile, which doit prints as one error with exit code 3.
     """
+    signals.handle()
+    git.forget_the_callers_repository()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that knows no ✓ gets a ?, not a traceback.
+            stream.reconfigure(errors="replace")
+    _refuse_unknown_variables()
     file = Path(get_var("machine") or os.environ.get("MACHINE") or "machine.yaml")
     try:
         machine = load(file.absolute(), os.environ)
         return machine, machine.instances_for(gpu.count())
     except SpecError as error:
         raise InvalidDodoFile(f"\n{error}" if len(error.problems) > 1 else str(error)) from None
+
+
+def _refuse_unknown_variables() -> None:
+    """doit takes any NAME=VALUE; one that nobody reads is a slip of the pen."""
+    for word in sys.argv[1:]:
+        name = word.split("=")[0]
+        if "=" in word and name.isidentifier() and name not in VARIABLES:
+            known = ", ".join(f"{name}=" for name in VARIABLES)
+            raise InvalidDodoFile(
+                f"doit {word}: there is no variable {name!r} (there is {known}); "
+                f"one of the environment goes before the command: {word} doit"
+            )
 
 
 def doit_config(machine: Machine) -> dict[str, Any]:

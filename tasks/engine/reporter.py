@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import time
-from types import FrameType
 from typing import Any, TextIO
 
 from doit.exceptions import BaseFail, InvalidTask, UnmetDependency
 
-from tasks.engine import warnings
+from tasks.engine import signals, warnings
 from tasks.engine.lock import RunLock, Taken
 from tasks.host import process
 
@@ -34,8 +31,6 @@ class Reporter:
         self.colours = outstream.isatty() and "NO_COLOR" not in os.environ
 
     def initialize(self, tasks: Any, selected_tasks: Any) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _leave)
         try:
             self.lock.take(" ".join(selected_tasks))
         except Taken as taken:
@@ -88,12 +83,13 @@ class Reporter:
         for name, message in self.failures:
             self.write(f"{self._mark('✗', 31)} {name}: {message}\n")
         if self.held_back:
-            self.write(f"  waiting for that: {', '.join(self.held_back)}\n")
+            self.write(f"  {len(self.held_back)} steps that need it were not done\n")
         for message in self.errors:
             self.write(f"{self._mark('✗', 31)} {message}\n")
-        if not self.failures and not self.errors:
+        if not self.failures and not self.errors and not signals.leaving():
             seconds = time.monotonic() - self.begin
-            did = f"{self.executed} tasks done" if self.executed else "nothing to do"
+            plural = "" if self.executed == 1 else "s"
+            did = f"{self.executed} task{plural} done" if self.executed else "nothing to do"
             self.write(f"{did}, {self.up_to_date} up to date ({seconds:.1f} s)\n")
 
     def write(self, text: str) -> None:
@@ -106,13 +102,3 @@ class Reporter:
 
     def _mark(self, sign: str, colour: int) -> str:
         return f"\x1b[{colour}m{sign}\x1b[0m" if self.colours else sign
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """End what was started, keep what is whole, and leave with 128+n and no traceback."""
-    for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(again, signal.SIG_IGN)
-    process.end_children()
-    sys.stdout.flush()
-    print(f"stopped by {signal.Signals(number).name}; run doit again to go on", file=sys.stderr)
-    raise SystemExit(128 + number)

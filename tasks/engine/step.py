@@ -7,6 +7,7 @@ lives in memory.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import traceback
 from collections.abc import Callable, Iterable
@@ -34,7 +35,10 @@ class Holds:
     def __call__(self) -> bool:
         try:
             self.reason = self._check()
-        except (OSError, ValueError, LookupError, TypeError, Failure) as error:
+        except Failure as failure:
+            self.reason = str(failure)
+        except Exception as error:
+            # Whatever is damaged, the step runs again.
             self.reason = f"{type(error).__name__}: {error}"
         return self.reason is None
 
@@ -50,12 +54,13 @@ def step(
     action: Callable[[Path], None],
     log: Path,
     after: Iterable[str] = (),
-    clean: Callable[[], None] | None = None,
+    garbage: Callable[[], Iterable[Path]] | None = None,
 ) -> Task:
     """A sub-task (`name` "gpu0") or, with a name ending in `:`, a whole task ("source:").
 
     `action` gets the path of its log, emptied before. A Failure it raises ends the task with
-    one line; any other exception is a bug and goes to the log with its traceback.
+    one line; any other exception is a bug and goes to the log with its traceback. `garbage`
+    lists what `doit clean` may remove of it.
     """
     basename, _, sub = name.partition(":")
     return {
@@ -65,7 +70,7 @@ def step(
         "actions": [(_perform, [action, log])],
         "uptodate": [Holds(check)],
         "task_dep": list(after),
-        "clean": [clean] if clean else [],
+        "meta": {"garbage": garbage} if garbage else None,
         "verbosity": 2,
         "io": {"capture": False},
     }
@@ -88,8 +93,10 @@ def _perform(action: Callable[[Path], None], log: Path) -> TaskFailed | None:
     except Failure as failure:
         where = failure.log or (log if log.stat().st_size else None)
         return TaskFailed(f"{failure}" + (f"\n  log: {where}" if where else ""))
+    except OSError as error:
+        return TaskFailed(f"{error.strerror or error}: {error.filename or 'while it worked'}")
     except Exception as error:
-        with log.open("a") as file:
+        with contextlib.suppress(OSError), log.open("a") as file:
             traceback.print_exc(file=file)
         return TaskFailed(f"unexpected {type(error).__name__}: {error}\n  log: {log}")
     return None

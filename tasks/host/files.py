@@ -53,13 +53,19 @@ def write_receipt(path: Path, receipt: dict[str, Any]) -> None:
     write_text(path, json.dumps(receipt, indent=1, sort_keys=True) + "\n")
 
 
-def read_receipt(path: Path) -> dict[str, Any]:
-    """A receipt's content; a missing or damaged one reads as empty: do the work again."""
+def read_receipt(path: Path, **types: type) -> dict[str, Any]:
+    """A receipt's content; `types` says which keys it must have.
+
+    A missing or damaged one reads as empty: do the work again.
+    """
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    whole = isinstance(value, dict) and all(
+        isinstance(value.get(key), kind) for key, kind in types.items()
+    )
+    return value if whole else {}
 
 
 def link_target(link: Path) -> str | None:
@@ -112,6 +118,16 @@ def copy_tree(source: Path, target: Path, *, hard_links: bool = False) -> None:
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
+
+
+def unshare(top: Path, suffix: str) -> None:
+    """Give files of this ending below `top` bytes of their own, where they are hard links."""
+    for path in top.rglob(f"*{suffix}"):
+        status = path.lstat()
+        if status.st_nlink > 1 and not path.is_symlink():
+            part = path.with_name(f".{path.name}.part")
+            shutil.copy2(path, part)
+            part.replace(path)
 
 
 def walk(top: Path, skip: frozenset[str] = frozenset()) -> Iterator[Path]:

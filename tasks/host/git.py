@@ -1,30 +1,17 @@
-"""Repositories: resolve a ref, fetch one commit, check it out, see what was edited.
-
-Fetches are shallow and by commit, with a full fetch as the fallback; a bare cache of the
-user's (`$XDG_CACHE_HOME/comfy-machine/git`) serves every workspace and works offline.
-"""
+"""git: its command, prepared never to ask nor to stray, and what it says of a checkout."""
 
 from __future__ import annotations
 
 import os
 import re
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from tasks.host import files, locks
 from tasks.host.failure import Failure
 
 if TYPE_CHECKING:
     from git import Git, GitCommandError
-
-T = TypeVar("T")
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
-ABBREVIATED = re.compile(r"[0-9a-fA-F]{7,39}")
-ATTEMPTS = 3
 
 #: git must never ask a question nobody sees, and must give up on a line that went silent.
 ENVIRONMENT = {
@@ -33,21 +20,20 @@ ENVIRONMENT = {
     "GIT_HTTP_LOW_SPEED_TIME": "30",
     "LC_ALL": "C",
 }
-PRIVATE = re.compile(
-    r"could not read Username|Authentication failed|Permission denied|error: 403", re.I
-)
-ABSENT = re.compile(r"not found|does not exist|does not appear to be a git repository", re.I)
-TRANSIENT = re.compile(
-    r"could not resolve host|timed out|timeout|connection (reset|refused)|early EOF"
-    r"|unexpected disconnect|HTTP 5\d\d|error: 5\d\d|RPC failed|Operation too slow",
-    re.I,
-)
+#: What git's hooks and `git rebase --exec` set: it would lead every command of ours to the
+#: caller's repository (`git rev-parse --local-env-vars`).
+LOCAL_VARIABLES = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_OBJECT_DIRECTORY", "GIT_DIR",
+    "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE", "GIT_INDEX_FILE",
+    "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_SHALLOW_FILE",
+    "GIT_COMMON_DIR", "GIT_NAMESPACE",
+)  # fmt: skip
 
 
-def cache_folder() -> Path:
-    """Where bare repositories are kept, for all workspaces of this user."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "comfy-machine" / "git"
+def forget_the_callers_repository() -> None:
+    """Take from this process's environment what ties git to a repository."""
+    for name in LOCAL_VARIABLES:
+        os.environ.pop(name, None)
 
 
 def head(checkout: Path) -> str | None:
@@ -66,53 +52,9 @@ def head(checkout: Path) -> str | None:
         for line in (folder / "packed-refs").read_text().splitlines():
             if line.endswith(f" {ref}"):
                 return line.split()[0]
-    except OSError:
+    except (OSError, ValueError):
         pass
     return None
-
-
-def resolve(url: str, ref: str | None) -> str:
-    """The commit that `ref` (a branch, tag or commit; None: the default branch) names now.
-
-    Raises Failure when the repository or the ref isn't there.
-    """
-    if ref and COMMIT.fullmatch(ref):
-        return ref
-    wanted = ref or "HEAD"
-    listing = _attempt(url, lambda: str(_git().ls_remote("--", url, wanted, f"{wanted}^{{}}")))
-    found = {name: commit for commit, name in map(str.split, listing.splitlines())}
-    for name in (f"refs/tags/{wanted}^{{}}", f"refs/tags/{wanted}", f"refs/heads/{wanted}", wanted):
-        if name in found:
-            return found[name]
-    if ABBREVIATED.fullmatch(wanted):
-        return _resolve_abbreviated(url, wanted)
-    raise Failure(f"{url} has no branch, tag or commit {wanted!r}: correct ref")
-
-
-def checkout(url: str, commit: str, target: Path, *, recursive: bool = False) -> None:
-    """Make `target` a detached checkout of `commit` with its own shallow `.git`.
-
-    Raises Failure; `target` is then gone again.
-    """
-    cache = _fetch(url, commit)
-    files.remove(target)
-    target.mkdir(parents=True)
-    try:
-        git = _git(target)
-        git.init("--quiet")
-        git.remote("add", "origin", url)
-        git.fetch("--quiet", "--depth=1", "--no-tags", cache.as_uri(), commit)
-        git.checkout("--quiet", "--detach", "FETCH_HEAD")
-        if recursive:
-            _attempt(
-                url,
-                lambda: git.submodule("update", "--init", "--recursive", "--depth=1", "--quiet"),
-            )
-    except BaseException as error:
-        files.remove(target)
-        if isinstance(error, _command_error()):
-            raise Failure(f"{url}: {_gist(error)}") from error
-        raise
 
 
 def snapshot(folder: Path) -> str:
@@ -120,7 +62,7 @@ def snapshot(folder: Path) -> str:
 
     Author and date are fixed, so equal content gives an equal commit.
     """
-    git = _git(folder)
+    git = command(folder)
     git.init("--quiet")
     git.add("--all", "--force")
     who = ("comfy-machine", "comfy-machine@localhost", "2000-01-01T00:00:00Z")
@@ -139,12 +81,12 @@ def snapshot(folder: Path) -> str:
 
 def tracked(checkout: Path) -> list[str]:
     """The files that git tracks, relative to the checkout; submodules' included."""
-    return _names(_git(checkout).ls_files("-z", "--recurse-submodules"))
+    return _names(command(checkout).ls_files("-z", "--recurse-submodules"))
 
 
 def untracked(checkout: Path) -> list[str]:
     """Files that git doesn't track, ignored ones included; nested repositories end in `/`."""
-    return _names(_git(checkout).ls_files("-z", "--others"))
+    return _names(command(checkout).ls_files("-z", "--others"))
 
 
 def edited(checkout: Path) -> list[str]:
@@ -153,7 +95,9 @@ def edited(checkout: Path) -> list[str]:
     `models/` is left out: in a generation it is a link.
     """
     return _names(
-        _git(checkout).diff("HEAD", "-z", "--name-only", "--diff-filter=d", "--", ".", ":!models")
+        command(checkout).diff(
+            "HEAD", "-z", "--name-only", "--diff-filter=d", "--", ".", ":!models"
+        )
     )
 
 
@@ -164,10 +108,16 @@ def _names(listing: str) -> list[str]:
 _importing = threading.Lock()
 
 
-def _git(folder: Path | None = None) -> Git:
+def command(folder: Path | None = None) -> Git:
+    # GitPython runs in the current directory when its own isn't there.
+    if folder and not folder.is_dir():
+        raise Failure(f"{folder} isn't there")
     # GitPython looks for git at the end of its import; another thread must not use it before.
     with _importing:
-        from git import Git
+        try:
+            from git import Git
+        except ImportError as error:
+            raise Failure("git isn't installed, or not on the PATH: install git") from error
 
     git = Git(str(folder) if folder else None)
     git.update_environment(**ENVIRONMENT)
@@ -176,97 +126,18 @@ def _git(folder: Path | None = None) -> Git:
     return git
 
 
-def _command_error() -> type[GitCommandError]:
+def error_type() -> type[GitCommandError]:
     with _importing:
         from git import GitCommandError
 
     return GitCommandError
 
 
-def _gist(error: BaseException) -> str:
+def gist(error: BaseException) -> str:
     """The line of git's error output that says what was wrong."""
     text = str(getattr(error, "stderr", "") or error)
-    lines = [line.strip(" '\n") for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))]
-    return (telling or lines or ["git failed"])[-1]
-
-
-def _attempt(url: str, action: Callable[[], T]) -> T:
-    """Do what talks to a remote; what may pass is tried again, the rest becomes a Failure."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return action()
-        except _command_error() as error:
-            text = str(error.stderr)
-            if TRANSIENT.search(text) and attempt < ATTEMPTS:
-                time.sleep(attempt)
-                continue
-            if PRIVATE.search(text):
-                raise Failure(
-                    f"{url} isn't there, or it is private: correct the url, or give git "
-                    "credentials for it (git config credential.helper, or an ssh key)"
-                ) from error
-            if ABSENT.search(text):
-                raise Failure(f"{url} isn't there: correct the url ({_gist(error)})") from error
-            raise Failure(f"{url} can't be fetched: {_gist(error)}") from error
-    raise AssertionError("unreachable")
-
-
-def _cache(url: str) -> Path:
-    name = re.sub(r"[^\w.-]", "_", url.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"))
-    return cache_folder() / f"{name}-{files.digest(url)}.git"
-
-
-def _fetch(url: str, commit: str) -> Path:
-    """Bring `commit` into the cache, unless it is there; return the cache's repository."""
-    cache = _cache(url)
-    with locks.exclusive(cache.with_suffix(".lock")):
-        git = _open_cache(cache)
-        if _has(git, commit):
-            return cache
-        try:
-            _attempt(url, lambda: git.fetch("--quiet", "--depth=1", "--no-tags", "--", url, commit))
-        except Failure:
-            _fetch_all(git, url)
-        if not _has(git, commit):
-            raise Failure(f"{url} has no commit {commit}: correct ref")
-        git.update_ref(f"refs/comfy-machine/{commit}", commit)
-    return cache
-
-
-def _open_cache(cache: Path) -> Git:
-    if not (cache / "HEAD").is_file():
-        files.remove(cache)
-        cache.mkdir(parents=True)
-        _git(cache).init("--quiet", "--bare")
-    git = _git(cache)
-    git.config("uploadpack.allowAnySHA1InWant", "true")
-    return git
-
-
-def _fetch_all(git: Git, url: str) -> None:
-    """Every branch and tag with history: for servers that serve no single commit."""
-    deepen = ["--unshallow"] if git.rev_parse("--is-shallow-repository") == "true" else []
-    heads_and_tags = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
-    _attempt(
-        url, lambda: git.fetch("--quiet", "--force", "--prune", *deepen, "--", url, *heads_and_tags)
-    )
-
-
-def _resolve_abbreviated(url: str, ref: str) -> str:
-    cache = _cache(url)
-    with locks.exclusive(cache.with_suffix(".lock")):
-        git = _open_cache(cache)
-        _fetch_all(git, url)
-        try:
-            return str(git.rev_parse("--verify", "--quiet", f"{ref}^{{commit}}"))
-        except _command_error():
-            raise Failure(f"{url} has no branch, tag or commit {ref!r}: correct ref") from None
-
-
-def _has(git: Git, commit: str) -> bool:
-    try:
-        git.cat_file("-e", f"{commit}^{{commit}}")
-    except _command_error():
-        return False
-    return True
+    text = re.sub(r"^\s*stderr: '|'\s*$", "", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    vague = "fatal: Could not read from remote repository."
+    telling = [line for line in lines if re.match(r"fatal: |error: |remote: |ssh: |Host key", line)]
+    return ([line for line in telling if line != vague] or telling or lines or ["git failed"])[-1]

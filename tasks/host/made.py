@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.host import files
+from tasks.host.failure import Failure
 
 Damage = Callable[[Path, dict[str, Any]], str | None]
 """Says what is wrong with a folder that has this receipt, None if nothing."""
@@ -21,13 +22,26 @@ def receipt_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.json")
 
 
-def read(folder: Path) -> dict[str, Any]:
-    return files.read_receipt(receipt_of(folder))
+def read(folder: Path, **types: type) -> dict[str, Any]:
+    return files.read_receipt(receipt_of(folder), digest=str, **types)
 
 
 def finish(folder: Path, receipt: dict[str, Any]) -> None:
     """Declare `folder` whole."""
     files.write_receipt(receipt_of(folder), receipt)
+
+
+def point(pointer: Path, folder: Path, digest: str) -> None:
+    """Write down which folder a step made or chose."""
+    files.write_receipt(pointer, {"digest": digest, "folder": folder.name})
+
+
+def pointed(pointer: Path, parent: Path) -> Path:
+    """The folder that `pointer` names. Raises Failure when it names none."""
+    name = files.read_receipt(pointer).get("folder")
+    if not isinstance(name, str):
+        raise Failure(f"{pointer.stem} was never made")
+    return parent / name
 
 
 def choose(
@@ -46,9 +60,16 @@ def choose(
         if not receipt:
             files.remove(folder)
             return folder, False
-        if damage(folder, receipt) is None:
+        if _damage(folder, receipt, damage) is None:
             return folder, True
     raise AssertionError("unreachable")
+
+
+def _damage(folder: Path, receipt: dict[str, Any], damage: Damage) -> str | None:
+    try:
+        return damage(folder, receipt)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        return f"its receipt is damaged: {error}"
 
 
 def remove(folder: Path) -> None:

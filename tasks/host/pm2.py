@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +40,21 @@ def node() -> Path:
 
 
 def daemon(layout: Layout) -> int | None:
-    """The daemon's pid, None when none runs."""
+    """The daemon's pid, None when none runs.
+
+    Found by the title that PM2 gives its process, which names its home: the files in it may
+    have been cleaned away.
+    """
     import psutil
 
-    try:
-        pid = int((private.folder(layout.workspace) / "pm2.pid").read_text())
-        running = psutil.Process(pid)
-        return pid if "PM2" in running.name() or "pm2" in " ".join(running.cmdline()) else None
-    except (OSError, ValueError, psutil.Error):
-        return None
+    title = f"God Daemon ({private.folder(layout.workspace)})"
+    for running in psutil.process_iter():
+        try:
+            if running.name().startswith("PM2") and title in " ".join(running.cmdline()):
+                return int(running.pid)
+        except psutil.Error:
+            continue
+    return None
 
 
 def apps(layout: Layout) -> dict[str, dict[str, Any]]:
@@ -78,14 +86,29 @@ def _delete(layout: Layout, names: set[str]) -> None:
 
 
 def kill(layout: Layout) -> None:
-    """Stop every app, then the daemon."""
+    """Stop every app, then the daemon, which does both on SIGTERM; PM2's files may be gone."""
     with _locked(layout):
-        if daemon(layout) is not None:
-            _call(layout, "kill")
+        _end_daemon(layout)
 
 
-def _locked(layout: Layout) -> Any:
-    return locks.exclusive(private.make(layout.workspace) / "pm2.lock")
+@contextmanager
+def _locked(layout: Layout) -> Iterator[None]:
+    """One of us at a time; a daemon that nobody can reach any more is ended with its apps."""
+    home = private.make(layout.workspace)
+    with locks.exclusive(home / "pm2.lock"):
+        if not (home / "rpc.sock").exists():
+            _end_daemon(layout)
+        yield
+
+
+def _end_daemon(layout: Layout) -> None:
+    import psutil
+
+    pid = daemon(layout)
+    if pid is not None:
+        running = psutil.Process(pid)
+        running.terminate()
+        running.wait(TIMEOUT)
 
 
 def _call(layout: Layout, *arguments: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.host import files, git
+from tasks.host import files, git, remotes
 from tasks.host.failure import Failure
 
 #: Of a local ComfyUI folder these stay behind: they are data, outputs and environments.
@@ -39,17 +39,18 @@ class Source:
 
     def read(self) -> dict[str, Any]:
         """The receipt: `asked`, `commit`, and for a local folder `content`."""
-        return files.read_receipt(self.receipt)
+        return files.read_receipt(self.receipt, asked=dict, commit=str)
 
     @property
     def asked(self) -> dict[str, Any]:
         """What machine.yaml says of it; when this changes, the commit is resolved anew."""
         if self.path:
             return {"path": str(self.path)}
-        return {"url": self.url, "ref": self.ref, "recursive": self.recursive}
+        return {"url": self.url, "ref": self.ref}
 
     def checkout(self, commit: str) -> Path:
-        return self.folder / f"{self.name}@{commit}"
+        submodules = "+submodules" if self.recursive else ""
+        return self.folder / f"{self.name}@{commit}{submodules}"
 
     def why_not_there(self) -> str | None:
         """None when the checkout is there at its commit, else a sentence."""
@@ -64,11 +65,9 @@ class Source:
             return f"{self.path} changed"
         return None
 
-    def forget(self) -> None:
-        """Remove the receipt and every checkout."""
-        files.remove(self.receipt)
-        for checkout in self.folder.glob(f"{self.name}@*"):
-            files.remove(checkout)
+    def checkouts(self) -> list[Path]:
+        """Every checkout of it. The receipt, which keeps the commit, is not among them."""
+        return sorted(self.folder.glob(f"{self.name}@*"))
 
     def obtain(self, log: Path) -> None:
         """Fetch it and write the receipt. Raises Failure."""
@@ -78,16 +77,16 @@ class Source:
         assert self.url is not None
         receipt = self.read()
         known = receipt.get("commit") if receipt.get("asked") == self.asked else None
-        commit = str(known or git.resolve(self.url, self.ref))
+        commit = str(known or remotes.resolve(self.url, self.ref))
         target = self.checkout(commit)
         if git.head(target) != commit:
             refuse_edited(target, self.name)
-            git.checkout(self.url, commit, target, recursive=self.recursive)
+            remotes.checkout(self.url, commit, target, recursive=self.recursive)
         files.write_receipt(self.receipt, {"asked": self.asked, "commit": commit})
 
     def _copy(self, path: Path) -> None:
-        if not path.is_dir():
-            raise Failure(f"{path} isn't a folder: correct path")
+        if not (path / "main.py").is_file():
+            raise Failure(f"{path} isn't ComfyUI, it has no main.py: correct comfyui.path")
         content = files.tree_digest(path, _code(path))
         staging = self.folder / f".{self.name}.part"
         files.remove(staging)
@@ -113,7 +112,7 @@ def _code(folder: Path) -> Iterator[Path]:
 
 def refuse_edited(checkout: Path, name: str) -> None:
     """Raises Failure, naming the files, when tracked files of `checkout` were edited by hand."""
-    if not (checkout / ".git").is_dir():
+    if git.head(checkout) is None:
         return
     edited = git.edited(checkout)
     if edited:

@@ -110,9 +110,9 @@ def _syntax(label: str, error: yaml.YAMLError) -> Problem:
     if "document" in what:
         what = "holds more than one document: keep one, without --- in between"
     elif "cannot start any token" in what:
-        what += ": indent with spaces, and quote text that begins with @ ` or %"
+        what += ": indent with spaces, not tabs, and quote text that begins with @ ` or %"
     elif "mapping values are not allowed" in what:
-        what += ": quote a text that holds a colon and a space"
+        what += ": check the indentation, and quote a text that holds a colon and a space"
     line = mark.line + 1 if mark else None
     return Problem(label, line, "", f"is no valid YAML: {shown(what, 200)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,8 @@ def resolve(
 ) -> Machine:
     """Make a Machine of a valid Spec. `file` is absolute; ValueError when `env` lacks HOME."""
     folder = file.parent
-    workspace = absolute(folder, spec.workspace, env)
+    # One workspace has one name, through whatever link it is reached.
+    workspace = Path(os.path.realpath(absolute(folder, spec.workspace, env)))
     return Machine.model_construct(
         file=file,
         workspace=workspace,

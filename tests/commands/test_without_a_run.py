@@ -100,7 +100,7 @@ def test_logs_shows_the_end_of_what_is_asked_for(rig: Rig) -> None:
 def test_logs_of_what_has_none_names_those_that_are_there(rig: Rig) -> None:
     said = rig.doit("logs", "comfyui-gpu7", code=1).output
     assert "there is no log 'comfyui-gpu7'; there are: none" in said
-    files.write_text(rig.layout.log("source"), "")
+    files.write_text(rig.layout.log("source"), "words")
     said = rig.doit("logs", "../../secret", code=1).output
     assert "there are: source" in said
     assert "Traceback" not in said

@@ -46,7 +46,7 @@ def test_what_does_not_hold_has_the_reason_as_its_repr() -> None:
 def test_a_check_that_fails_means_do_it_again_and_never_raises(error: Exception) -> None:
     holds = Holds(raising(error))
     assert holds() is False
-    assert repr(holds).startswith(type(error).__name__)
+    assert str(error) in repr(holds)
 
 
 def test_a_reason_that_is_gone_is_not_repeated() -> None:

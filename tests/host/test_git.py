@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host import git
+from tasks.host import git, remotes
 from tasks.host.failure import Failure
 from tests.forge import Forge, Repository
 
@@ -52,38 +52,42 @@ def only_as_an_ancestor(repository: Repository) -> str:
 def test_a_branch_tag_or_default_is_resolved_to_its_commit(
     repository: Repository, ref: str | None, same: str
 ) -> None:
-    assert git.resolve(repository.url, ref) == repository.git("rev-parse", same)
+    assert remotes.resolve(repository.url, ref) == repository.git("rev-parse", same)
 
 
 def test_a_tag_wins_over_a_branch_of_its_name(repository: Repository) -> None:
     repository.git("tag", "side", "main")
-    assert git.resolve(repository.url, "side") == repository.git("rev-parse", "main")
+    assert remotes.resolve(repository.url, "side") == repository.git("rev-parse", "main")
 
 
-def test_a_whole_commit_is_resolved_without_asking_anybody(tmp_path: Path) -> None:
-    commit = "0123456789" * 4
-    assert git.resolve((tmp_path / "nothing").as_uri(), commit) == commit
+def test_a_whole_commit_in_any_case_and_a_tag_object_are_resolved(repository: Repository) -> None:
+    commit = repository.git("rev-parse", "HEAD")
+    repository.git("tag", "--annotate", "-m", "a tag", "annotated")
+    tag_object = repository.git("rev-parse", "annotated")
+    assert tag_object != commit
+    for ref in (commit, commit.upper(), tag_object):
+        assert remotes.resolve(repository.url, ref) == commit
 
 
 def test_an_abbreviated_commit_is_resolved_also_off_the_branches_tips(
     repository: Repository,
 ) -> None:
     first = only_as_an_ancestor(repository)
-    assert git.resolve(repository.url, first[:8]) == first
+    assert remotes.resolve(repository.url, first[:8]) == first
 
 
 def test_an_abbreviated_commit_is_resolved_with_a_shallow_cache(
     repository: Repository, tmp_path: Path
 ) -> None:
     first = only_as_an_ancestor(repository)
-    git.checkout(repository.url, git.resolve(repository.url, "main"), tmp_path / "there")
-    assert git.resolve(repository.url, first[:8]) == first
+    remotes.checkout(repository.url, remotes.resolve(repository.url, "main"), tmp_path / "there")
+    assert remotes.resolve(repository.url, first[:8]) == first
 
 
 @pytest.mark.parametrize("ref", ["nosuch", "v1.0", "deadbeef"])
 def test_a_ref_that_is_not_there_is_named(repository: Repository, ref: str) -> None:
     with pytest.raises(Failure) as caught:
-        git.resolve(repository.url, ref)
+        remotes.resolve(repository.url, ref)
     assert str(caught.value) == (
         f"{repository.url} has no branch, tag or commit {ref!r}: correct ref"
     )
@@ -94,14 +98,14 @@ def test_a_commit_that_is_not_there_is_named_and_leaves_no_folder(
 ) -> None:
     commit = "0123456789" * 4
     with pytest.raises(Failure, match=f"has no commit {commit}: correct ref"):
-        git.checkout(repository.url, commit, tmp_path / "there")
+        remotes.checkout(repository.url, commit, tmp_path / "there")
     assert not (tmp_path / "there").exists()
 
 
 def test_a_repository_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     url = (tmp_path / "nothing").as_uri()
     with pytest.raises(Failure, match="isn't there: correct the url") as caught:
-        git.resolve(url, "main")
+        remotes.resolve(url, "main")
     assert url in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -133,52 +137,52 @@ def refusing() -> Iterator[str]:
 
 def test_a_private_repository_is_told_from_an_absent_one_and_asks_nobody(refusing: str) -> None:
     with pytest.raises(Failure, match="or it is private: correct the url, or give git credent"):
-        git.resolve(f"{refusing}/private/x.git", "main")
+        remotes.resolve(f"{refusing}/private/x.git", "main")
     with pytest.raises(Failure, match="isn't there: correct the url") as caught:
-        git.resolve(f"{refusing}/absent/x.git", "main")
+        remotes.resolve(f"{refusing}/absent/x.git", "main")
     assert "private" not in str(caught.value)
 
 
 def test_a_checkout_is_detached_shallow_and_its_own(repository: Repository, tmp_path: Path) -> None:
-    commit = git.resolve(repository.url, "main")
+    commit = remotes.resolve(repository.url, "main")
     there = Repository(tmp_path / "there")
-    git.checkout(repository.url, commit, there.folder)
+    remotes.checkout(repository.url, commit, there.folder)
     assert git.head(there.folder) == commit == there.git("rev-parse", "HEAD")
     assert there.git("rev-list", "--count", "HEAD") == "1"
     assert there.git("remote", "get-url", "origin") == repository.url
     assert not (there.folder / ".git" / "objects" / "info" / "alternates").exists()
     assert (there.folder / "file").read_text() == "two"
     assert git.edited(there.folder) == []
-    (cache,) = git.cache_folder().glob("Some-Pack-*.git")
+    (cache,) = remotes.cache_folder().glob("Some-Pack-*.git")
     assert Repository(cache).git("rev-list", "--count", commit) == "1"
 
 
 def test_a_checkout_replaces_what_is_there(repository: Repository, tmp_path: Path) -> None:
     there = tmp_path / "there"
     for ref in ("main", "side"):
-        git.checkout(repository.url, git.resolve(repository.url, ref), there)
+        remotes.checkout(repository.url, remotes.resolve(repository.url, ref), there)
         (there / "untracked").write_text("x")
-    git.checkout(repository.url, git.resolve(repository.url, "main"), there)
+    remotes.checkout(repository.url, remotes.resolve(repository.url, "main"), there)
     assert sorted(path.name for path in there.iterdir()) == [".git", "file"]
 
 
 def test_what_was_fetched_once_is_there_when_the_repository_is_gone(
     repository: Repository, tmp_path: Path
 ) -> None:
-    commit = git.resolve(repository.url, "v1")
-    git.checkout(repository.url, commit, tmp_path / "first")
+    commit = remotes.resolve(repository.url, "v1")
+    remotes.checkout(repository.url, commit, tmp_path / "first")
     repository.folder.rename(tmp_path / "gone")
-    git.checkout(repository.url, commit, tmp_path / "second")
+    remotes.checkout(repository.url, commit, tmp_path / "second")
     assert git.head(tmp_path / "second") == commit
 
 
 def test_a_fetch_that_was_killed_half_way_is_made_good(
     repository: Repository, tmp_path: Path
 ) -> None:
-    git.checkout(repository.url, git.resolve(repository.url, "main"), tmp_path / "there")
-    (cache,) = git.cache_folder().glob("Some-Pack-*.git")
+    remotes.checkout(repository.url, remotes.resolve(repository.url, "main"), tmp_path / "there")
+    (cache,) = remotes.cache_folder().glob("Some-Pack-*.git")
     (cache / "HEAD").unlink()
-    git.checkout(repository.url, git.resolve(repository.url, "side"), tmp_path / "there")
+    remotes.checkout(repository.url, remotes.resolve(repository.url, "side"), tmp_path / "there")
     assert (tmp_path / "there" / "file").read_text() == "side"
 
 
@@ -200,7 +204,7 @@ def test_a_server_that_serves_no_single_commit_is_fetched_whole(
     repository.git("config", "uploadpack.allowAnySHA1InWant", "false")
     settings(monkeypatch, protocol_version="0")
     if shallow_before:
-        git.checkout(repository.url, repository.git("rev-parse", "main"), tmp_path / "tip")
+        remotes.checkout(repository.url, repository.git("rev-parse", "main"), tmp_path / "tip")
     first = only_as_an_ancestor(repository)
     refused = subprocess.run(
         ["git", "fetch", "--depth=1", repository.url, first],
@@ -209,7 +213,7 @@ def test_a_server_that_serves_no_single_commit_is_fetched_whole(
         text=True,
     )
     assert "not advertised" in refused.stderr or "unadvertised" in refused.stderr, refused.stderr
-    git.checkout(repository.url, first, tmp_path / "there")
+    remotes.checkout(repository.url, first, tmp_path / "there")
     assert git.head(tmp_path / "there") == first
     assert (tmp_path / "there" / "file").read_text() == "one"
 
@@ -223,9 +227,9 @@ def test_submodules_come_along_only_when_asked_for(
     outer = forge.repository("outer")
     outer.git("submodule", "--quiet", "add", inner.url, "lib/inner")
     commit = outer.commit({"file": "outer"})
-    git.checkout(outer.url, commit, tmp_path / "plain")
+    remotes.checkout(outer.url, commit, tmp_path / "plain")
     assert not (tmp_path / "plain" / "lib" / "inner" / "deep").exists()
-    git.checkout(outer.url, commit, tmp_path / "whole", recursive=True)
+    remotes.checkout(outer.url, commit, tmp_path / "whole", recursive=True)
     assert (tmp_path / "whole" / "lib" / "inner" / "deep").read_text() == "inner"
     assert "lib/inner/deep" in git.tracked(tmp_path / "whole")
 
@@ -240,7 +244,7 @@ def test_a_submodule_that_cannot_be_fetched_is_a_failure_and_leaves_no_folder(
     commit = outer.commit({})
     inner.folder.rename(tmp_path / "gone")
     with pytest.raises(Failure, match="outer"):
-        git.checkout(outer.url, commit, tmp_path / "there", recursive=True)
+        remotes.checkout(outer.url, commit, tmp_path / "there", recursive=True)
     assert not (tmp_path / "there").exists()
 
 
@@ -315,17 +319,18 @@ def test_a_snapshot_of_equal_content_is_an_equal_commit(
 
 
 def test_threads_check_out_one_url_at_once(repository: Repository, tmp_path: Path) -> None:
-    wanted = {ref: git.resolve(repository.url, ref) for ref in ("main", "side", "v1")}
+    wanted = {ref: remotes.resolve(repository.url, ref) for ref in ("main", "side", "v1")}
     places = [(tmp_path / f"{ref}-{n}", commit) for ref, commit in wanted.items() for n in (1, 2)]
     with ThreadPoolExecutor(len(places)) as pool:
-        list(pool.map(lambda place: git.checkout(repository.url, place[1], place[0]), places))
+        list(pool.map(lambda place: remotes.checkout(repository.url, place[1], place[0]), places))
     assert [git.head(folder) for folder, _ in places] == [commit for _, commit in places]
 
 
 def test_processes_check_out_one_url_at_once(repository: Repository, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tasks.host import git; "
-        "git.checkout(sys.argv[1], git.resolve(sys.argv[1], sys.argv[2]), Path(sys.argv[3]))"
+        "import sys; from pathlib import Path; from tasks.host import remotes; "
+        "url, ref, target = sys.argv[1:]; "
+        "remotes.checkout(url, remotes.resolve(url, ref), Path(target))"
     )
     refs = ("main", "side", "v1")
     running = [
@@ -340,8 +345,8 @@ def test_processes_check_out_one_url_at_once(repository: Repository, tmp_path: P
 def test_the_cache_is_the_users_and_shared_by_workspaces(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert git.cache_folder() == tmp_path / "cache" / "comfy-machine" / "git"
+    assert remotes.cache_folder() == tmp_path / "cache" / "comfy-machine" / "git"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert git.cache_folder() == tmp_path / "home" / ".cache" / "comfy-machine" / "git"
+    assert remotes.cache_folder() == tmp_path / "home" / ".cache" / "comfy-machine" / "git"
     assert os.environ["HOME"] == str(tmp_path / "home")

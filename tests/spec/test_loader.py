@@ -22,9 +22,9 @@ START = "workspace: ws\ncomfyui: {}\n"
         (b"a: b\n---\nc: d\n", "machine.yaml:2: is no valid YAML: holds more than one document: "
          "keep one, without --- in between"),
         (b"a: b: c\n", "machine.yaml:1: is no valid YAML: mapping values are not allowed in this "
-         "context: quote a text that holds a colon and a space"),
+         "context: check the indentation, and quote a text that holds a colon and a space"),
         (b"a:\n\tb: c\n", "machine.yaml:2: is no valid YAML: found character that cannot start any "
-         "token: indent with spaces, and quote text that begins with @ ` or %"),
+         "token: indent with spaces, not tabs, and quote text that begins with @ ` or %"),
         (b"a: *nowhere\n", "machine.yaml:1: is no valid YAML: found undefined alias"),
         (b"a: [\n" * 30, "machine.yaml:11: is no valid YAML: nested too deeply"),
         (b"x" * 1_000_001, "machine.yaml: is larger than 1 MB: this is no machine file"),

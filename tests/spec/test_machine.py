@@ -61,10 +61,12 @@ def test_a_home_that_is_not_known_is_a_problem(read: Load) -> None:
         read("models: {folder: ~/m}", HOME="")
 
 
-def test_links_on_the_way_are_left_as_they_are(read: Load, folder: Path) -> None:
+def test_a_workspace_has_one_name_through_whatever_link_it_is_reached(
+    read: Load, folder: Path
+) -> None:
     (folder / "real").mkdir()
     (folder / "ws").symlink_to("real")
-    assert read().workspace == folder / "ws"
+    assert read().workspace == folder / "real"
 
 
 def test_a_url_that_was_a_page_gives_the_ref(read: Load) -> None:

@@ -1,0 +1,38 @@
+"""doit clean: checkouts, unused environments and generations; never what runs or people made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from doit import cmd_clean
+from doit.exceptions import InvalidCommand
+
+from tasks.engine.configuration import load_machine
+from tasks.engine.lock import RunLock, Taken
+from tasks.host import made
+
+
+class Clean(cmd_clean.Clean):  # type: ignore[misc]
+    """doit's own command, which takes the run lock and says what it removes."""
+
+    doc_purpose = "remove checkouts and unused generations; never what runs, models or outputs"
+
+    def clean_tasks(self, tasks: Iterable[Any], dryrun: bool, cleanforget: bool) -> None:
+        machine, _ = load_machine()
+        lock = RunLock(machine.workspace)
+        try:
+            lock.take("clean")
+        except Taken as taken:
+            raise InvalidCommand(str(taken)) from None
+        removed = 0
+        for task in tasks:
+            for path in task.meta["garbage"]() if task.meta else ():
+                self.outstream.write(f"{'would remove' if dryrun else 'removed'} {path}\n")
+                removed += 1
+                if not dryrun:
+                    made.remove(path)
+        if not removed:
+            self.outstream.write("nothing to remove\n")
+        lock.release()
+        self.dep_manager.close()

@@ -1,0 +1,193 @@
+"""Remote repositories: resolve a ref, fetch one commit, check it out.
+
+Fetches are shallow and by commit, with a full fetch as the fallback; a bare cache of the
+user's (`$XDG_CACHE_HOME/comfy-machine/git`) serves every workspace and works offline.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from tasks.host import files, git, locks
+from tasks.host.failure import Failure
+
+if TYPE_CHECKING:
+    from git import Git
+
+T = TypeVar("T")
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+ABBREVIATED = re.compile(r"[0-9a-fA-F]{7,39}")
+ATTEMPTS = 3
+PRIVATE = re.compile(
+    r"could not read Username|Authentication failed|Permission denied|error: 403", re.I
+)
+ABSENT = re.compile(r"not found|does not exist|does not appear to be a git repository", re.I)
+TRANSIENT = re.compile(
+    r"could not resolve host|timed out|timeout|connection (reset|refused)|early EOF"
+    r"|unexpected disconnect|HTTP 5\d\d|error: 5\d\d|RPC failed|Operation too slow",
+    re.I,
+)
+
+
+def cache_folder() -> Path:
+    """Where bare repositories are kept, for all workspaces of this user."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG specification wants a relative one ignored.
+    root = named if named.is_absolute() else Path.home() / ".cache"
+    return root / "comfy-machine" / "git"
+
+
+def resolve(url: str, ref: str | None) -> str:
+    """The commit that `ref` (a branch, tag or commit; None: the default branch) names now.
+
+    Raises Failure when the repository or the ref isn't there.
+    """
+    if ref and COMMIT.fullmatch(ref.lower()):
+        # It may be the name of a tag object.
+        return str(git.command(_fetch(url, ref.lower())).rev_parse(f"{ref.lower()}^{{commit}}"))
+    wanted = ref or "HEAD"
+    listing = _attempt(
+        url, lambda: str(git.command().ls_remote("--", url, wanted, f"{wanted}^{{}}"))
+    )
+    found = {name: commit for commit, name in map(str.split, listing.splitlines())}
+    for name in (f"refs/tags/{wanted}^{{}}", f"refs/tags/{wanted}", f"refs/heads/{wanted}", wanted):
+        if name in found:
+            return found[name]
+    if ABBREVIATED.fullmatch(wanted):
+        return _resolve_abbreviated(url, wanted)
+    raise Failure(f"{url} has no branch, tag or commit {wanted!r}: correct ref")
+
+
+def checkout(url: str, commit: str, target: Path, *, recursive: bool = False) -> None:
+    """Make `target` a detached checkout of `commit` with its own shallow `.git`.
+
+    Raises Failure; `target` is then gone again.
+    """
+    cache = _fetch(url, commit)
+    staging = target.with_name(f".{target.name}.part")
+    files.remove(staging)
+    staging.mkdir(parents=True)
+    try:
+        repository = git.command(staging)
+        repository.init("--quiet")
+        repository.remote("add", "origin", url)
+        repository.fetch("--quiet", "--depth=1", "--no-tags", cache.as_uri(), commit)
+        repository.checkout("--quiet", "--detach", "FETCH_HEAD")
+        if recursive:
+            _attempt(
+                url,
+                lambda: repository.submodule(
+                    "update", "--init", "--recursive", "--depth=1", "--quiet"
+                ),
+            )
+    except BaseException as error:
+        files.remove(staging)
+        if isinstance(error, git.error_type()):
+            raise Failure(f"{url}: {git.gist(error)}") from error
+        raise
+    files.remove(target)
+    staging.replace(target)
+
+
+def _attempt(url: str, action: Callable[[], T]) -> T:
+    """Do what talks to a remote; what may pass is tried again, the rest becomes a Failure."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return action()
+        except git.error_type() as error:
+            text = str(error.stderr)
+            if TRANSIENT.search(text) and attempt < ATTEMPTS:
+                time.sleep(attempt)
+                continue
+            if PRIVATE.search(text):
+                raise Failure(
+                    f"{url} isn't there, or it is private: correct the url, or give git "
+                    "credentials for it (git config credential.helper, or an ssh key)"
+                ) from error
+            if ABSENT.search(text):
+                raise Failure(f"{url} isn't there: correct the url ({git.gist(error)})") from error
+            raise Failure(
+                f"{url} can't be fetched ({git.gist(error)}): see that the url is right and "
+                "that its host can be reached"
+            ) from error
+    raise AssertionError("unreachable")
+
+
+def _cache(url: str) -> Path:
+    name = re.sub(r"[^\w.-]", "_", url.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"))
+    return cache_folder() / f"{name}-{files.digest(url)}.git"
+
+
+def _fetch(url: str, commit: str) -> Path:
+    """Bring `commit` into the cache, unless it is there; return the cache's repository."""
+    cache = _cache(url)
+    with locks.exclusive(cache.with_suffix(".lock")):
+        repository = _open_cache(cache)
+        if _has(repository, commit):
+            return cache
+        try:
+            _attempt(
+                url,
+                lambda: repository.fetch("--quiet", "--depth=1", "--no-tags", "--", url, commit),
+            )
+        except Failure:
+            _fetch_all(repository, url)
+        if not _has(repository, commit):
+            raise Failure(f"{url} has no commit {commit}: correct ref")
+        repository.update_ref(f"refs/comfy-machine/{commit}", commit)
+    return cache
+
+
+def _open_cache(cache: Path) -> Git:
+    """The cache's repository, made anew when it is damaged; the caller holds its lock."""
+    for stale in cache.rglob("*.lock"):
+        stale.unlink()
+    try:
+        repository = git.command(cache)
+        if repository.rev_parse("--is-bare-repository") == "true":
+            return repository
+    except (Failure, git.error_type()):
+        pass
+    files.remove(cache)
+    cache.mkdir(parents=True)
+    repository = git.command(cache)
+    repository.init("--quiet", "--bare")
+    repository.config("uploadpack.allowAnySHA1InWant", "true")
+    return repository
+
+
+def _fetch_all(repository: Git, url: str) -> None:
+    """Every branch and tag with history: for servers that serve no single commit."""
+    deepen = ["--unshallow"] if repository.rev_parse("--is-shallow-repository") == "true" else []
+    heads_and_tags = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
+    _attempt(
+        url,
+        lambda: repository.fetch(
+            "--quiet", "--force", "--prune", *deepen, "--", url, *heads_and_tags
+        ),
+    )
+
+
+def _resolve_abbreviated(url: str, ref: str) -> str:
+    cache = _cache(url)
+    with locks.exclusive(cache.with_suffix(".lock")):
+        repository = _open_cache(cache)
+        _fetch_all(repository, url)
+        try:
+            return str(repository.rev_parse("--verify", "--quiet", f"{ref}^{{commit}}"))
+        except git.error_type():
+            raise Failure(f"{url} has no branch, tag or commit {ref!r}: correct ref") from None
+
+
+def _has(repository: Git, commit: str) -> bool:
+    try:
+        repository.cat_file("-e", f"{commit}^{{commit}}")
+    except git.error_type():
+        return False
+    return True
