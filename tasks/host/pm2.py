@@ -59,6 +59,11 @@ def daemon(layout: Layout) -> int | None:
 
 def apps(layout: Layout) -> dict[str, dict[str, Any]]:
     """What PM2 says of each of its apps, by name; empty when no daemon runs."""
+    with _locked(layout):
+        return _apps(layout)
+
+
+def _apps(layout: Layout) -> dict[str, dict[str, Any]]:
     if daemon(layout) is None:
         return {}
     return {app["name"]: app for app in json.loads(_call(layout, "jlist"))}
@@ -81,7 +86,7 @@ def delete(layout: Layout, names: set[str]) -> None:
 
 
 def _delete(layout: Layout, names: set[str]) -> None:
-    if there := sorted(names & set(apps(layout))):
+    if there := sorted(names & set(_apps(layout))):
         _call(layout, "delete", *there)
 
 
