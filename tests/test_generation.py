@@ -242,3 +242,20 @@ def test_receipts_of_the_wrong_shape_are_done_again(machine: MachineMaker, forge
             assert run.code == 0, f"{receipt.name} {content[:20]}: {run.output}"
             assert "Traceback" not in run.output
         assert rig.doit("build").executed == set()
+
+
+def test_a_failed_optional_script_is_not_tried_again_in_what_runs(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    script = "open('tries.txt', 'a').write('x')\nraise SystemExit('no')\n"
+    node = forge.node("alpha", {"install.py": script})
+    rig = machine(custom_nodes=[{"url": node.url, "optional": True}])
+    rig.doit()
+    tries = rig.comfyui / "custom_nodes" / "alpha" / "tries.txt"
+    run = rig.doit()
+    assert run.executed == set()
+    assert "! the script of custom node alpha failed" in run.output
+    assert tries.read_text() == "x"
+    rig.doit("down")
+    rig.doit("build")
+    assert tries.read_text() == "xx"
