@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.host import files, locks
+from tasks.host import files, locks, private
 from tests.forge import Forge
 from tests.rig import SIMULATOR, Rig, free_ports
 
@@ -42,7 +43,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def supervisor(shared_folder: Path) -> Path:
+def supervisor(shared_folder: Path) -> Iterator[Path]:
     """A supervisor folder with PM2 in it, installed once by the stage itself."""
     rig = Rig(
         shared_folder / "supervisor", {"workspace": "ws", "comfyui": {"path": str(SIMULATOR)}}
@@ -50,7 +51,8 @@ def supervisor(shared_folder: Path) -> Path:
     with locks.exclusive(shared_folder / "supervisor.lock"):
         rig.folder.mkdir(exist_ok=True)
         rig.doit("supervisor")
-    return rig.layout.supervisor
+    yield rig.layout.supervisor
+    shutil.rmtree(private.folder(rig.workspace), ignore_errors=True)
 
 
 @pytest.fixture

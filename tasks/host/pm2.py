@@ -40,10 +40,14 @@ def node() -> Path:
 
 
 def daemon(layout: Layout) -> int | None:
-    """The daemon's pid, None when none runs.
+    """The daemon's pid, None when none runs."""
+    return next(_daemons(layout), None)
 
-    Found by the title that PM2 gives its process, which names its home: the files in it may
-    have been cleaned away.
+
+def _daemons(layout: Layout) -> Iterator[int]:
+    """Daemons by the title that PM2 gives its process, which names its home.
+
+    The files in the home may have been cleaned away; then a second one may have been started.
     """
     import psutil
 
@@ -51,10 +55,9 @@ def daemon(layout: Layout) -> int | None:
     for running in psutil.process_iter():
         try:
             if running.name().startswith("PM2") and title in " ".join(running.cmdline()):
-                return int(running.pid)
+                yield int(running.pid)
         except psutil.Error:
             continue
-    return None
 
 
 def apps(layout: Layout) -> dict[str, dict[str, Any]]:
@@ -93,7 +96,7 @@ def _delete(layout: Layout, names: set[str]) -> None:
 def kill(layout: Layout) -> None:
     """Stop every app, then the daemon, which does both on SIGTERM; PM2's files may be gone."""
     with _locked(layout):
-        _end_daemon(layout)
+        _end_daemons(layout)
 
 
 @contextmanager
@@ -102,15 +105,14 @@ def _locked(layout: Layout) -> Iterator[None]:
     home = private.make(layout.workspace)
     with locks.exclusive(home / "pm2.lock"):
         if not (home / "rpc.sock").exists():
-            _end_daemon(layout)
+            _end_daemons(layout)
         yield
 
 
-def _end_daemon(layout: Layout) -> None:
+def _end_daemons(layout: Layout) -> None:
     import psutil
 
-    pid = daemon(layout)
-    if pid is not None:
+    for pid in list(_daemons(layout)):
         running = psutil.Process(pid)
         running.terminate()
         running.wait(TIMEOUT)
