@@ -127,3 +127,38 @@ def test_the_build_works_without_hard_links(machine: MachineMaker, forge: Forge)
     rig.doit("build", UV_LINK_MODE="copy")
     assert "toml" in packages(rig)
     assert os.access(rig.environment / "bin" / "python", os.X_OK)
+
+
+def test_requirements_that_change_with_a_ref_are_installed(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    node = forge.node("alpha", {"requirements.txt": "-r base.txt\n", "base.txt": "toml\n"})
+    rig = machine(custom_nodes=[{"url": node.url}])
+    rig.doit("build")
+    assert "toml" in packages(rig)
+    node.commit({"base.txt": "packaging\n"}, tag="v2")
+    rig.spec["custom_nodes"][0]["ref"] = "v2"
+    rig.doit("build")
+    assert "packaging" in packages(rig)
+    node.commit({"requirements.txt": "toml\n"}, tag="v3")
+    rig.spec["custom_nodes"][0]["ref"] = "v3"
+    rig.doit("build")
+    assert "toml" in packages(rig)
+    assert "packaging" not in packages(rig)
+
+
+def test_a_line_that_installs_a_local_folder_is_refused_by_name(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    node = forge.node("alpha", {"requirements.txt": "toml\n-e .\n"})
+    rig = machine(custom_nodes=[{"url": node.url}])
+    run = rig.doit("build", code=2)
+    assert "custom node alpha asks for the local '-e .' (requirements.txt:2)" in run.output
+
+
+def test_an_environment_without_its_interpreter_is_made_anew(machine: MachineMaker) -> None:
+    rig = machine()
+    rig.doit("build")
+    (rig.environment / "bin" / "python").unlink()
+    assert "environment" in rig.doit("build").executed
+    assert (rig.environment / "bin" / "python").exists()
