@@ -27,16 +27,16 @@ class RunLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid, _, task = os.pread(descriptor, 4096, 0).decode(errors="replace").partition(" ")
+            run_id, _, task = os.pread(descriptor, 4096, 0).decode(errors="replace").partition(" ")
             os.close(descriptor)
+            pid = run_id.split(".")[0]
             raise Taken(
                 f"a run is on in {self._workspace} (pid {pid}, {task or 'starting'}): "
                 "wait for it, or end it with: kill " + pid
             ) from None
         self._descriptor = descriptor
-        left = os.pread(descriptor, 4096, 0).split(b" ")[0]
-        if left.isdigit():
-            process.end_left_by(int(left))
+        if left := os.pread(descriptor, 4096, 0).decode(errors="replace"):
+            process.end_left_by(left.split(" ")[0])
         self.note(what)
 
     def release(self) -> None:
@@ -47,4 +47,4 @@ class RunLock:
     def note(self, what: str) -> None:
         """Say what this run is doing, for whoever finds the lock taken."""
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()} {what}".encode()[:4096], 0)
+        os.pwrite(self._descriptor, f"{process.RUN_ID} {what}".encode()[:4096], 0)

@@ -9,6 +9,7 @@ import signal
 import ssl
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -23,8 +24,10 @@ ALLOWED = frozenset(
     LD_LIBRARY_PATH HF_HOME XDG_CACHE_HOME""".split()
 )
 ALLOWED_PREFIXES = ("NVIDIA_",)
-#: The variable by which what a killed run left behind is found: its pid.
+#: The variable by which what a killed run left behind is found, and this process's value of it:
+#: a pid alone may come again.
 RUN = "COMFY_MACHINE_RUN"
+RUN_ID = f"{os.getpid()}.{time.time_ns()}"
 #: Where Debian, Ubuntu and Red Hat keep their certificates.
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 #: Given besides to what installs: git, uv, npm and the scripts of custom nodes.
@@ -77,7 +80,7 @@ def run(
     next run, unless it `stays`, as PM2's daemon does. Raises CommandFailed.
     """
     words = [str(word) for word in argv]
-    marks = {} if stays else {RUN: str(os.getpid())}
+    marks = {} if stays else {RUN: RUN_ID}
     with log.open("ab+") if log else tempfile.TemporaryFile() as sink:
         if log:
             sink.write(f"$ {shlex.join(words)}\n".encode())
@@ -156,11 +159,11 @@ def end_children() -> None:
             child.kill()
 
 
-def end_left_by(run: int) -> None:
-    """Kill what run `run`, a doit that was killed itself, had started and left behind."""
+def end_left_by(run_id: str) -> None:
+    """Kill what a run, a doit that was killed itself, had started and left behind."""
     import psutil
 
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get(RUN) == str(run):
+            if process.environ().get(RUN) == run_id:
                 process.kill()

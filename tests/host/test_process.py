@@ -215,14 +215,18 @@ def test_a_timeout_does_not_wait_for_a_child_that_left_the_group(tmp_path: Path)
 def test_what_a_killed_run_left_is_ended_by_the_next(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from tasks.host import process\n"
+        "print(process.RUN_ID, flush=True)\n"
         "process.run(['sh', '-c', f'echo $$ > {sys.argv[1]}.part; mv {sys.argv[1]}.part "
         "{sys.argv[1]}; exec sleep 300'], env={'PATH': '/usr/bin:/bin'})\n"
     )
     pid = tmp_path / "pid"
-    with subprocess.Popen([sys.executable, "-c", script, str(pid)]) as run:
+    command = [sys.executable, "-c", script, str(pid)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        run_id = run.stdout.readline().strip()
         until(pid.exists, 30, "the command to start")
         run.kill()
     left = int(pid.read_text())
     assert not gone(left)
-    process.end_left_by(run.pid)
+    process.end_left_by(run_id)
     until(lambda: gone(left), 10, "the command to be ended")
