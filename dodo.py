@@ -15,6 +15,7 @@ from tasks import (
     links,
     nodes,
     pm2,
+    scripts,
     source,
     supervisor,
     validation,
@@ -48,7 +49,8 @@ def task_environment() -> Iterator[Task]:
 
 
 def task_generation() -> Iterator[Task]:
-    return generation.tasks(MACHINE)
+    yield from generation.tasks(MACHINE)
+    yield from scripts.tasks(MACHINE)
 
 
 def task_validation() -> Iterator[Task]:

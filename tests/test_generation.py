@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from tests.conftest import MachineMaker
 from tests.forge import Forge
@@ -202,10 +203,12 @@ def test_what_a_script_wrote_is_there_in_whichever_generation_becomes_current(
 
 
 def test_a_script_that_writes_into_a_package_changes_no_other_environment(
-    machine: MachineMaker, forge: Forge
+    machine: MachineMaker, forge: Forge, tmp_path: Path
 ) -> None:
     node = forge.node("plain", {"requirements.txt": "toml"})
     rig = machine(custom_nodes=[{"url": node.url}])
+    # Should this fail, the caller's own cache must not be what is written into.
+    rig.env["UV_CACHE_DIR"] = str(tmp_path / "uv")
     rig.doit("build")
     before = rig.environment
     script = "import toml\nopen(toml.__file__, 'a').write('# patched\\n')\n"

@@ -1,0 +1,112 @@
+"""The install scripts of custom nodes: `install.py` and `script:`, run before validation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from tasks import environment, generation
+from tasks.engine.step import Task, step
+from tasks.engine.warnings import warn
+from tasks.host import apps, git, made, process
+from tasks.host.failure import Failure
+from tasks.spec import CustomNode, Machine
+from tasks.spec.layout import Layout
+
+
+def tasks(machine: Machine) -> Iterator[Task]:
+    layout = Layout(machine.workspace)
+    yield step(
+        "generation:scripts",
+        "Run the nodes' install scripts, once per commit and environment",
+        check=partial(_scripts_pending, machine),
+        action=partial(_run_scripts, machine),
+        log=layout.log("generation:scripts"),
+        after=["generation:assemble"],
+    )
+
+
+def _to_run(machine: Machine) -> list[CustomNode]:
+    """The nodes whose script has not run in this environment, or not in this generation.
+
+    A script writes into both; what it wrote into its node's folder is carried from the current
+    generation to the next, and with it the note that it ran.
+    """
+    wanted = environment.scripts(machine)
+    pending = made.read(environment.folder_of(machine)).get("pending", [])
+    ran = made.read(generation.folder_of(machine)).get("scripts", {})
+    return [
+        node
+        for node in machine.custom_nodes
+        if node.name in wanted and (node.name in pending or ran.get(node.name) != wanted[node.name])
+    ]
+
+
+def _scripts_pending(machine: Machine) -> str | None:
+    waiting = _to_run(machine)
+    names = ", ".join(node.name for node in waiting)
+    if waiting and all(node.optional for node in waiting) and _runs(machine):
+        # A script that failed would try again in the environment that instances run from.
+        warn(f"the script of custom node {names} failed; it is tried again after doit down")
+        return None
+    return f"the scripts of {names} have not run" if waiting else None
+
+
+def _runs(machine: Machine) -> bool:
+    """Whether some process works in a generation of the same environment."""
+    layout = Layout(machine.workspace)
+    working = [layout.generations / name for name in apps.folders_in_use(layout.generations)]
+    return environment.folder_of(machine).name in environment.of_generations(working)
+
+
+def _run_scripts(machine: Machine, log: Path) -> None:
+    """Run them in machine.yaml's order; one that is done is written down at once."""
+    home, folder = environment.folder_of(machine), generation.folder_of(machine)
+    failures = []
+    for node in _to_run(machine):
+        try:
+            _run_script(folder, node, log)
+        except process.CommandFailed as failed:
+            said = process.last_line(failed.output)
+            text = f"the script of custom node {node.name} failed: {failed} ({said})"
+            if node.optional:
+                warn(f"{text}; it is optional")
+            else:
+                failures.append(text)
+            continue
+        pending = [name for name in made.read(home).get("pending", []) if name != node.name]
+        environment.record(home, pending=pending)
+        _note_script(machine, folder, node)
+    if failures:
+        raise Failure("; ".join(failures), log)
+
+
+def _note_script(machine: Machine, folder: Path, node: CustomNode) -> None:
+    """Write down that the script ran; it may have moved its own checkout, which then stays so."""
+    receipt = made.read(folder)
+    receipt["scripts"][node.name] = environment.scripts(machine)[node.name]
+    place = f"ComfyUI/custom_nodes/{node.name}"
+    if place in receipt["heads"]:
+        receipt["heads"][place] = git.head(folder / place)
+    made.finish(folder, receipt)
+
+
+def _run_script(folder: Path, node: CustomNode, log: Path) -> None:
+    here = folder / "ComfyUI" / "custom_nodes" / node.name
+    python = generation.python_of(folder)
+    env = process.allowed_environment(os.environ, installer=True) | {
+        "VIRTUAL_ENV": str(python.parent.parent),
+        # The names under which ComfyUI-Manager tells scripts where ComfyUI is.
+        "COMFYUI_PATH": str(folder / "ComfyUI"),
+        "COMFYUI_FOLDERS_BASE_PATH": str(folder / "ComfyUI"),
+    }
+    env["PATH"] = f"{python.parent}:{env.get('PATH', os.defpath)}"
+    if (here / environment.INSTALL_SCRIPT).is_file():
+        argv = [python, environment.INSTALL_SCRIPT]
+        process.run(argv, env=env, cwd=here, log=log, timeout=node.script_timeout)
+    if node.script:
+        process.run(
+            ["sh", "-c", node.script], env=env, cwd=here, log=log, timeout=node.script_timeout
+        )
