@@ -181,13 +181,11 @@ def _install(machine: Machine, folder: Path, log: Path) -> None:
         requirements.refuse_local(each, log)
         arguments += ["--requirements", each.file]
     arguments += _torch_arguments(machine)
-    overrides = [*machine.python.overrides]
+    scratch = Layout(machine.workspace).scratch
+    if machine.python.overrides:
+        arguments += ["--overrides", _listed(scratch / "overrides.txt", machine.python.overrides)]
     if machine.python.torch == "none":
-        overrides += [f"{name} ; sys_platform == 'none'" for name in TORCH_FAMILY]
-    if overrides:
-        file = Layout(machine.workspace).scratch / "overrides.txt"
-        files.write_text(file, "\n".join(overrides) + "\n")
-        arguments += ["--overrides", file]
+        arguments += ["--excludes", _listed(scratch / "excludes.txt", TORCH_FAMILY)]
     for place in machine.python.find_links:
         arguments += ["--find-links", place]
     for index in machine.python.extra_index_urls:
@@ -196,6 +194,11 @@ def _install(machine: Machine, folder: Path, log: Path) -> None:
         uv.install(folder, [*arguments, *_matching_torch(folder, arguments, log)], log)
     except process.CommandFailed as failed:
         raise requirements.explain(failed, asked, log) from failed
+
+
+def _listed(file: Path, lines: Iterable[str]) -> Path:
+    files.write_text(file, "\n".join(lines) + "\n")
+    return file
 
 
 def _matching_torch(folder: Path, arguments: list[str | Path], log: Path) -> list[str]:
