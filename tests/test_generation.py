@@ -238,7 +238,7 @@ def test_a_node_named_like_a_folder_that_comfyui_tracks_settles(
 def test_receipts_of_the_wrong_shape_are_done_again(machine: MachineMaker, forge: Forge) -> None:
     rig = machine(custom_nodes=[{"url": forge.node("alpha", {"install.py": ""}).url}])
     rig.doit("build")
-    for content in ("[]", '{"heads": 5}', '{"digest": "x", "nodes": 5}', "[" * 100_000, "\udcff"):
+    for content in ('{"digest": "x", "heads": 5, "nodes": 5}', "[" * 100_000):
         for receipt in sorted(rig.layout.machine.glob("*/*.json")):
             receipt.write_text(content, errors="surrogateescape")
             run = rig.doit("build", code=None)
