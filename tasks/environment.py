@@ -164,7 +164,7 @@ def _grow(machine: Machine, folder: Path) -> bool:
         return False
     receipt = made.read(previous)
     same_python = (previous / "bin" / "python").resolve() == Path(sys.executable).resolve()
-    if not receipt or not same_python or damage(previous, receipt):
+    if not receipt or not same_python or made.damaged(previous, receipt, damage):
         return False
     try:
         files.copy_tree(previous, folder, hard_links=True)

@@ -14,7 +14,7 @@ from tasks.host import process
 
 
 class Reporter:
-    """doit's reporter interface; it also takes the run lock and turns signals into a clean end."""
+    """doit's reporter interface; its `initialize` is where a run takes the run lock."""
 
     desc = "one line per executed task"
     lock: RunLock

@@ -60,12 +60,13 @@ def choose(
         if not receipt:
             files.remove(folder)
             return folder, False
-        if _damage(folder, receipt, damage) is None:
+        if damaged(folder, receipt, damage) is None:
             return folder, True
     raise AssertionError("unreachable")
 
 
-def _damage(folder: Path, receipt: dict[str, Any], damage: Damage) -> str | None:
+def damaged(folder: Path, receipt: dict[str, Any], damage: Damage) -> str | None:
+    """What `damage` says; a receipt that it can't read is damage too."""
     try:
         return damage(folder, receipt)
     except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -148,3 +148,15 @@ def test_a_reason_in_brackets_is_shown_as_it_is(rig: Rig) -> None:
     assert "Traceback" not in said
     assert "[/opt/x] broke" in said
     assert "[error] no luck" in said
+
+
+def test_a_variable_that_nobody_reads_is_refused(rig: Rig) -> None:
+    said = rig.doit("list", "machin=x", code=3).output
+    assert "there is no variable 'machin'" in said
+    said = rig.doit("NUM_GPUS=1", code=3).output
+    assert "one of the environment goes before the command: NUM_GPUS=1 doit" in said
+
+
+@pytest.mark.parametrize("command", ["status", "smoke", "down"])
+def test_a_command_without_names_refuses_one(rig: Rig, command: str) -> None:
+    assert f"{command} takes no names: nope" in rig.doit(command, "nope", code=3).output

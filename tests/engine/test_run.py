@@ -100,6 +100,9 @@ def test_a_second_run_is_refused_at_once_and_a_killed_one_gives_the_lock_back(sl
             assert "generation:scripts" in refused.output
             assert "Traceback" not in refused.output
             assert not gone(going.script)
+        refused = slow.rig.doit("clean", code=3)
+        assert f"pid {going.process.pid}" in refused.output
+        assert list(slow.rig.layout.sources.glob("alpha@*"))
         status = slow.rig.doit("status", "--json", code=1)
         assert json.loads(status.output)["instances"]["0"]["pid"] is None
         assert "generation:assemble" not in slow.rig.doit("list").output
