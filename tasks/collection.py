@@ -19,13 +19,13 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
         "Note the good generation, remove what nothing needs",
         check=partial(_to_do, machine, instances),
         action=partial(_collect, machine, instances),
-        log=Layout(machine.workspace).log("collection"),
+        log=machine.layout.log("collection"),
         after=["validation", "links", "gpus", "instances", "health", "workers"],
     )
 
 
 def _to_do(machine: Machine, instances: Sequence[Instance]) -> str | None:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     if instances and _healthy(layout)[-1:] != [layout.current.resolve().name]:
         return "the current generation was not yet noted as good"
     names = [path.name for path in _garbage(machine)]
@@ -34,7 +34,7 @@ def _to_do(machine: Machine, instances: Sequence[Instance]) -> str | None:
 
 def _collect(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     if instances:
-        _note_healthy(Layout(machine.workspace))
+        _note_healthy(machine.layout)
     for path in _garbage(machine):
         made.remove(path)
 
@@ -57,7 +57,7 @@ def _note_healthy(layout: Layout) -> None:
 
 def _garbage(machine: Machine) -> list[Path]:
     """Folders that are neither current, nor last good, nor in use by any process."""
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     there = {path.name: path for path in made.list_folders(layout.generations)}
     in_use = generation.in_use(layout)
     others = [name for name in _healthy(layout) if name in there and name not in in_use]
@@ -74,5 +74,5 @@ def _unneeded_sources(machine: Machine) -> list[Path]:
     every = [source.of(machine), *(nodes.source_of(machine, node) for node in machine.custom_nodes)]
     keep = {each.checkout(str(each.read().get("commit"))) for each in every}
     return [
-        path for path in made.list_folders(Layout(machine.workspace).sources) if path not in keep
+        path for path in made.list_folders(machine.layout.sources) if path not in keep
     ]

@@ -16,7 +16,7 @@ from tasks.spec.layout import Layout
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     folders = [
         machine.workspace,
         *(getattr(layout, name) for name in ("machine", "receipts", "logs", "state")),

@@ -25,7 +25,7 @@ INSTALL_SCRIPT = "install.py"
 
 
 def tasks(machine: Machine) -> Iterator[Task]:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     yield step(
         "environment",
         "The Python environment, one install for ComfyUI and all custom nodes",
@@ -39,7 +39,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
 
 def folder_of(machine: Machine) -> Path:
     """The environment that the last `environment` step made or chose. Raises Failure if none."""
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     return made.pointed(_pointer(layout), layout.environments)
 
 
@@ -97,7 +97,7 @@ def _pointer(layout: Layout) -> Path:
 
 
 def _missing(machine: Machine) -> str | None:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     folder = folder_of(machine)
     if files.read_receipt(_pointer(layout)).get("digest") != _digest(machine):
         return "its requirements changed"
@@ -129,7 +129,7 @@ def _torch(machine: Machine) -> str:
 
 
 def _make(machine: Machine, log: Path) -> None:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     digest = _digest(machine)
     in_use = of_generations(made.list_folders(layout.generations))
     folder, whole = made.choose(layout.environments, digest, damage, in_use)
@@ -181,7 +181,7 @@ def _install(machine: Machine, folder: Path, log: Path) -> None:
         requirements.refuse_local(each, log)
         arguments += ["--requirements", each.file]
     arguments += _torch_arguments(machine)
-    scratch = Layout(machine.workspace).scratch
+    scratch = machine.layout.scratch
     if machine.python.overrides:
         arguments += ["--overrides", _listed(scratch / "overrides.txt", machine.python.overrides)]
     if machine.python.torch == "none":

@@ -21,7 +21,7 @@ from tasks.spec.layout import Layout
 
 
 def tasks(machine: Machine) -> Iterator[Task]:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     yield group("generation", "ComfyUI with nodes and environment, assembled, validated")
     yield step(
         "generation:assemble",
@@ -36,7 +36,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
 
 def folder_of(machine: Machine) -> Path:
     """The generation that the last `generation:assemble` made or chose. Raises Failure if none."""
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     return made.pointed(_pointer(layout), layout.generations)
 
 
@@ -132,7 +132,7 @@ def _version(machine: Machine, node: CustomNode) -> object:
 
 
 def _missing(machine: Machine) -> str | None:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     folder = folder_of(machine)
     if files.read_receipt(_pointer(layout)).get("digest") != _digest(machine):
         return "its parts changed"
@@ -147,7 +147,7 @@ def _missing(machine: Machine) -> str | None:
 
 
 def _assemble(machine: Machine, log: Path) -> None:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     digest = _digest(machine)
     previous = layout.current.resolve()
     folder, whole = made.choose(layout.generations, digest, damage, in_use(layout))
@@ -186,7 +186,7 @@ def _copy(machine: Machine, folder: Path) -> dict[str, Any]:
     heads = {"ComfyUI": git.head(checkout)}
     links = {
         "environment": os.path.relpath(environment.folder_of(machine), folder),
-        "ComfyUI/models": os.path.relpath(Layout(machine.workspace).models, folder / "ComfyUI"),
+        "ComfyUI/models": os.path.relpath(machine.layout.models, folder / "ComfyUI"),
     }
     files.remove(folder / "ComfyUI" / "models")
     (folder / "ComfyUI" / "custom_nodes").mkdir(exist_ok=True)

@@ -10,7 +10,6 @@ from tasks.engine.step import Task, step
 from tasks.host import gpu
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
-from tasks.spec.layout import Layout
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
@@ -19,7 +18,7 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
         "The GPUs that the instances need",
         check=partial(_missing, machine, instances),
         action=partial(_refuse, machine, instances),
-        log=Layout(machine.workspace).log("gpus"),
+        log=machine.layout.log("gpus"),
         after=["validation"],
     )
 

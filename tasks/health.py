@@ -12,14 +12,13 @@ from tasks.engine.warnings import warn
 from tasks.host import apps, comfyui, files, pm2, process, quick_test
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
-from tasks.spec.layout import Layout
 
 APPEARS = 2.0
 """Seconds that a started process may take to show its environment; it has none while it execs."""
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     yield group("health", "Every instance answers and is healthy")
     for instance in instances:
         yield step(
@@ -44,7 +43,7 @@ def _unhealthy(machine: Machine, instance: Instance) -> str | None:
 
 def _receipt(machine: Machine, instance: Instance) -> Path:
     """Says which process passed the gate."""
-    return Layout(machine.workspace).instance(instance.gpu) / "healthy.json"
+    return machine.layout.instance(instance.gpu) / "healthy.json"
 
 
 def _passed(app: apps.App) -> dict[str, object]:
@@ -52,7 +51,7 @@ def _passed(app: apps.App) -> dict[str, object]:
 
 
 def _app(machine: Machine, instance: Instance) -> apps.App | None:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     for app in apps.running(layout.workspace, pm2.daemon(layout)):
         if app.name == instance.name:
             return app
@@ -63,7 +62,7 @@ def _wait(machine: Machine, instance: Instance, log: Path) -> None:
     """Raises Failure as soon as the instance died, or after `health.timeout` seconds."""
     import psutil
 
-    words = Layout(machine.workspace).logs / f"{instance.name}.log"
+    words = machine.layout.logs / f"{instance.name}.log"
     begin = time.monotonic()
     app: apps.App | None = None
     while True:
@@ -100,5 +99,5 @@ def _check_nodes(machine: Machine, instance: Instance) -> None:
     if missing := sorted(set(failed) & required):
         raise Failure(
             f"{instance.name} runs without {', '.join(missing)}: {failed[missing[0]]}",
-            Layout(machine.workspace).logs / f"{instance.name}.log",
+            machine.layout.logs / f"{instance.name}.log",
         )

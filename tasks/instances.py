@@ -16,7 +16,7 @@ from tasks.spec.layout import Layout
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     yield group("instances", "One ComfyUI instance per GPU, started")
     yield step(
         "instances:stop",
@@ -48,7 +48,7 @@ def not_running(layout: Layout, gpu: int, name: str) -> str | None:
 
 def _wanted(machine: Machine, instances: Sequence[Instance]) -> dict[str, str | None]:
     """Name → fingerprint of everything that is to run."""
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     return {
         name: configs.fingerprint(layout, instance.gpu, name)
         for instance in instances
@@ -61,7 +61,7 @@ def _wanted(machine: Machine, instances: Sequence[Instance]) -> dict[str, str | 
 
 def _stale(machine: Machine, instances: Sequence[Instance]) -> list[apps.App]:
     wanted = _wanted(machine, instances)
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     return [
         app
         for app in apps.running(layout.workspace, pm2.daemon(layout))
@@ -76,12 +76,12 @@ def _retired_configs(layout: Layout, instances: Sequence[Instance]) -> list[str]
 
 def _to_stop(machine: Machine, instances: Sequence[Instance]) -> str | None:
     names = [app.name for app in _stale(machine, instances)]
-    names += _retired_configs(Layout(machine.workspace), instances)
+    names += _retired_configs(machine.layout, instances)
     return f"{', '.join(names)} left or changed" if names else None
 
 
 def _stop(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     stale = _stale(machine, instances)
     # Somebody may run apps of their own in this PM2; ours end in -gpuN.
     known = {name for name in pm2.apps(layout) if re.search(r"-gpu\d+$", name)}

@@ -14,7 +14,6 @@ from tasks.engine.step import Task, group, step
 from tasks.host import files
 from tasks.host.failure import Failure
 from tasks.spec import Machine, ModelFile
-from tasks.spec.layout import Layout
 
 #: ComfyUI's folder types, `clip` and `unet` under their newer names (folder_paths.py of 0.3.64).
 KINDS = tuple(
@@ -27,7 +26,7 @@ _one_writer = threading.Lock()
 
 
 def tasks(machine: Machine) -> Iterator[Task]:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     yield group("links", "Models: ComfyUI's own files, links to volumes, extra model paths")
     yield step(
         "links:own",
@@ -105,7 +104,7 @@ def _link(machine: Machine, file: ModelFile, log: Path) -> None:
 
 def _list(machine: Machine) -> Path:
     """The list of links that we made, place → source; what is not in it is never removed."""
-    return Layout(machine.workspace).state / "links.json"
+    return machine.layout.state / "links.json"
 
 
 def _made(machine: Machine) -> dict[str, str]:
@@ -136,7 +135,7 @@ def _unlink(place: Path, source_path: str) -> None:
 
 
 def _seeds(machine: Machine) -> Path:
-    return Layout(machine.workspace).state / "own-models.json"
+    return machine.layout.state / "own-models.json"
 
 
 def _not_seeded(machine: Machine) -> str | None:
@@ -169,7 +168,7 @@ def _paths_text(machine: Machine) -> str:
 
 
 def _paths_differ(machine: Machine) -> str | None:
-    file = Layout(machine.workspace).extra_model_paths
+    file = machine.layout.extra_model_paths
     if not machine.models.extra_roots:
         return f"{file} isn't needed any more" if file.exists() else None
     for root in machine.models.extra_roots:
@@ -180,7 +179,7 @@ def _paths_differ(machine: Machine) -> str | None:
 
 
 def _write_paths(machine: Machine, log: Path) -> None:
-    file = Layout(machine.workspace).extra_model_paths
+    file = machine.layout.extra_model_paths
     if not machine.models.extra_roots:
         files.remove(file)
         return

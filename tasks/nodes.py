@@ -16,7 +16,7 @@ from tasks.spec.layout import Layout
 
 
 def source_of(machine: Machine, node: CustomNode) -> Source:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     return Source(
         name=node.name,
         url=node.url,
@@ -38,7 +38,7 @@ def folder_of(machine: Machine, node: CustomNode) -> Path:
 
 def left_out(machine: Machine, node: CustomNode) -> str | None:
     """Why an optional node is not part of the machine now, None when it is."""
-    reason = files.read_receipt(_receipt(Layout(machine.workspace), node)).get("left_out")
+    reason = files.read_receipt(_receipt(machine.layout, node)).get("left_out")
     return str(reason) if reason else None
 
 
@@ -49,12 +49,12 @@ def present(machine: Machine) -> list[CustomNode]:
 
 def leave_out(machine: Machine, node: CustomNode, reason: str) -> None:
     """Go on without an optional node; every run tries it again."""
-    files.write_receipt(_receipt(Layout(machine.workspace), node), {"left_out": reason})
+    files.write_receipt(_receipt(machine.layout, node), {"left_out": reason})
     warn(f"custom node {node.name} (optional) is left out: {reason}")
 
 
 def tasks(machine: Machine) -> Iterator[Task]:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     yield group("nodes", "Custom nodes' sources, at their commits")
     for node in machine.custom_nodes:
         yield step(
@@ -85,7 +85,7 @@ def _obtain(machine: Machine, node: CustomNode, log: Path) -> None:
         if node.path:
             if not node.path.is_dir():
                 raise Failure(f"{node.path} isn't a folder: correct path")
-            files.remove(_receipt(Layout(machine.workspace), node))
+            files.remove(_receipt(machine.layout, node))
         else:
             source_of(machine, node).obtain(log)
     except Failure as failure:

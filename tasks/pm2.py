@@ -40,7 +40,7 @@ class App:
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     after = ["supervisor", "validation", "links", "gpus"]
     yield group("pm2", "The PM2 config of each GPU, rendered", after)
     for instance in instances:
@@ -86,7 +86,7 @@ def _apps(machine: Machine, instance: Instance) -> list[App]:
 
 
 def _instance_app(machine: Machine, instance: Instance) -> App:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     folder = generation.folder_of(machine)
     home = layout.instance(instance.gpu)
     env = {
@@ -133,7 +133,7 @@ def _selection(machine: Machine, folder: Path) -> list[str]:
 
 
 def _worker_app(machine: Machine, worker: Worker, instance: Instance) -> App:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     url = comfyui.url(instance.listen, instance.port)
     env = {
         "WORKER_ID": worker_name(worker, instance),
@@ -166,7 +166,7 @@ def _app(
 
     Raises Failure for a variable that isn't set.
     """
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     hidden = {}
     for key, value in named.items():
         if "${" in value:
@@ -191,7 +191,7 @@ def _inputs(machine: Machine, instance: Instance) -> str:
     """A digest of what the config says, secrets by HMAC, and of the template."""
     from tasks.host import templates
 
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     wanted = [asdict(app) | {"secrets": _sealed(layout, app)} for app in _apps(machine, instance)]
     return files.digest([wanted, files.file_digest(templates.FOLDER / TEMPLATE)])
 
@@ -211,7 +211,7 @@ def _sealed(layout: Layout, app: App) -> dict[str, str]:
 
 
 def _outdated(machine: Machine, instance: Instance) -> str | None:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     receipt = files.read_receipt(_receipt(layout, instance.gpu))
     if receipt.get("inputs") != _inputs(machine, instance):
         return f"what {instance.name} is to run changed"
@@ -226,7 +226,7 @@ def _outdated(machine: Machine, instance: Instance) -> str | None:
 def _render(machine: Machine, instance: Instance, log: Path) -> None:
     from tasks.host import templates
 
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     wanted = _apps(machine, instance)
     config: dict[str, Any] = json.loads(
         templates.render(TEMPLATE, apps=[asdict(app) for app in wanted])

@@ -13,11 +13,10 @@ from tasks.engine.warnings import warn
 from tasks.host import apps, git, made, process
 from tasks.host.failure import Failure
 from tasks.spec import CustomNode, Machine
-from tasks.spec.layout import Layout
 
 
 def tasks(machine: Machine) -> Iterator[Task]:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     yield step(
         "generation:scripts",
         "Run the nodes' install scripts, once per commit and environment",
@@ -56,7 +55,7 @@ def _scripts_pending(machine: Machine) -> str | None:
 
 def _runs(machine: Machine) -> bool:
     """Whether some process works in a generation of the same environment."""
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     working = [layout.generations / name for name in apps.folders_in_use(layout.generations)]
     return environment.folder_of(machine).name in environment.of_generations(working)
 

@@ -11,11 +11,10 @@ from tasks.host import files
 from tasks.host.failure import Failure
 from tasks.host.sources import Source
 from tasks.spec import Machine
-from tasks.spec.layout import Layout
 
 
 def of(machine: Machine) -> Source:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     entry = machine.comfyui
     return Source(
         name="ComfyUI",
@@ -29,7 +28,7 @@ def of(machine: Machine) -> Source:
 
 
 def tasks(machine: Machine) -> Iterator[Task]:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     source = of(machine)
 
     yield step(

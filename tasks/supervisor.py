@@ -15,7 +15,7 @@ from tasks.spec.layout import Layout
 
 
 def tasks(machine: Machine) -> Iterator[Task]:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     yield step(
         "supervisor",
         f"PM2 {pm2.VERSION}, installed",

@@ -32,7 +32,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
         "Every custom node imports; then the generation is the current one",
         check=partial(_unvalidated, machine),
         action=partial(_validate, machine),
-        log=Layout(machine.workspace).log("validation"),
+        log=machine.layout.log("validation"),
         after=["generation"],
     )
 
@@ -64,7 +64,7 @@ def _receipt(folder: Path) -> Path:
 
 
 def _unvalidated(machine: Machine) -> str | None:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     folder = generation.folder_of(machine)
     results = read(folder)
     if not _receipt(folder).exists():
@@ -81,7 +81,7 @@ def _unvalidated(machine: Machine) -> str | None:
 
 
 def _validate(machine: Machine, log: Path) -> None:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     folder = generation.folder_of(machine)
     results = _quick_test(machine, folder, ["--cpu"], log).run()
     needs_gpu = any(NO_GPU.search(result.reason) for result in results.values())
@@ -101,7 +101,7 @@ def _validate(machine: Machine, log: Path) -> None:
 
 def _quick_test(machine: Machine, folder: Path, args: list[str], log: Path) -> QuickTest:
     named, _ = _variables(machine)
-    scratch = Layout(machine.workspace).scratch / "validation"
+    scratch = machine.layout.scratch / "validation"
     files.remove(scratch)
     return QuickTest(
         python=generation.python_of(folder),
@@ -163,5 +163,5 @@ def _current_target(layout: Layout, folder: Path) -> str:
 
 
 def _install_target(machine: Machine) -> str:
-    current = Layout(machine.workspace).current / "ComfyUI"
+    current = machine.layout.current / "ComfyUI"
     return os.path.relpath(current, machine.comfyui.install_path.parent)

@@ -20,7 +20,7 @@ SETTLE = 1.0
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
-    layout = Layout(machine.workspace)
+    layout = machine.layout
     yield group("workers", "Workers, each behind its instance")
     for instance in instances:
         for worker in machine.workers:

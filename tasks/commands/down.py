@@ -9,7 +9,6 @@ from tasks.commands.base import MachineCommand
 from tasks.engine.lock import RunLock, Taken
 from tasks.host import apps, files, pm2, private
 from tasks.spec import Instance, Machine
-from tasks.spec.layout import Layout
 
 
 class Down(MachineCommand):
@@ -27,7 +26,7 @@ class Down(MachineCommand):
         except Taken as taken:
             print(taken, file=sys.stderr)
             return 2
-        layout = Layout(machine.workspace)
+        layout = machine.layout
         running = apps.running(layout.workspace, pm2.daemon(layout))
         workers = {app.name for app in running if not app.name.startswith("comfyui-gpu")}
         if workers and pm2.script(layout).is_file():

@@ -8,7 +8,6 @@ from tasks.commands.base import MachineCommand
 from tasks.host import process
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
-from tasks.spec.layout import Layout
 
 
 class Logs(MachineCommand):
@@ -33,7 +32,7 @@ class Logs(MachineCommand):
         options: dict[str, Any],
         arguments: list[str],
     ) -> int:
-        layout = Layout(machine.workspace)
+        layout = machine.layout
         for name in arguments or [instance.name for instance in instances]:
             log = layout.log(name)
             if not log.is_file():

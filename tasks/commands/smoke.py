@@ -27,7 +27,7 @@ class Smoke(MachineCommand):
         options: dict[str, Any],
         arguments: list[str],
     ) -> int:
-        layout = Layout(machine.workspace)
+        layout = machine.layout
         if not instances:
             raise Failure("there are no instances to send a job to")
         with ThreadPoolExecutor(len(instances)) as pool:

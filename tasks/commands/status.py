@@ -44,7 +44,7 @@ class Status(MachineCommand):
         options: dict[str, Any],
         arguments: list[str],
     ) -> int:
-        layout = Layout(machine.workspace)
+        layout = machine.layout
         running = apps.running(layout.workspace, pm2.daemon(layout))
         rows = [_row(layout, instance, running) for instance in instances]
         names = {instance.name for instance in instances} | {

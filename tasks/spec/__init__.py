@@ -5,6 +5,7 @@ No doit, no network, no clock: the same file and environment give the same Machi
 
 from __future__ import annotations
 
+from .lock import Asked, Lock, Package, Pin, PythonSet
 from .machine import Instance, Machine
 from .machine_file import load
 from .model import (
@@ -23,18 +24,23 @@ from .problems import Problem, SpecError
 from .variables import expand
 
 __all__ = [
+    "Asked",
     "ComfyUI",
     "CustomNode",
     "Health",
     "Instance",
     "Instances",
+    "Lock",
     "Machine",
     "ModelFile",
     "ModelRoot",
     "Models",
     "Override",
+    "Package",
+    "Pin",
     "Problem",
     "Python",
+    "PythonSet",
     "SpecError",
     "Worker",
     "expand",

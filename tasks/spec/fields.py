@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from .problems import has_control, shown
+from .twins import check_prefer
 from .urls import check_ref, parse_remote, refuse_url_credentials
 from .variables import check_value, check_variable
 
@@ -133,7 +134,9 @@ def _torch(text: str) -> str:
         return text
     if re.fullmatch(r"cu\d{2,3}|rocm\d+(\.\d+)*|xpu", text):
         return text
-    raise ValueError("one of auto, cpu, pypi, none, or a backend such as cu128, rocm6.3, xpu")
+    raise ValueError(
+        "one of auto, cpu, pypi, preinstalled, none, or a backend such as cu128, rocm6.3, xpu"
+    )
 
 
 def _gpus(value: Any) -> Any:
@@ -216,6 +219,7 @@ Ref = Annotated[str, AfterValidator(check_ref)]
 NodeName = Annotated[str, AfterValidator(check_name)]
 Target = Annotated[str, AfterValidator(check_target)]
 Torch = Annotated[str, AfterValidator(_torch)]
+Prefer = Annotated[dict[str, str], AfterValidator(check_prefer)]
 _Item = WithJsonSchema({"type": ["string", "number"]})
 Word = Annotated[str, BeforeValidator(_word), AfterValidator(_command), _Item]
 Arg = Annotated[Text, BeforeValidator(_word), AfterValidator(_arg), _Item]

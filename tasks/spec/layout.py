@@ -1,7 +1,8 @@
-"""Where everything of a machine lies on disk. Pure: computes paths, touches none."""
+"""Where everything of a machine lies on disk. Computes paths, makes none."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,17 @@ class Layout:
     """The folders of one workspace."""
 
     workspace: Path
+    overlay: Path | None = None
+    """Where a plan writes what a run would write; looked at first, see `seen`."""
+
+    def kept(self, path: Path) -> Path:
+        """Where to write something below the workspace that later steps read."""
+        return self.overlay / path.relative_to(self.workspace) if self.overlay else path
+
+    def seen(self, path: Path) -> Path:
+        """Where to read it: the overlay's if a plan has foreseen it, else the real one."""
+        foreseen = self.kept(path)
+        return foreseen if os.path.lexists(foreseen) else path
 
     @property
     def machine(self) -> Path:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .layout import Layout
+from .lock import Lock
 from .model import Override, Spec
 from .problems import Problem, SpecError
 
@@ -33,8 +35,32 @@ class Machine(Spec):
     """False: `up` starts no instance (ENABLE_COMFYUI)."""
     selected_nodes: tuple[str, ...] | None = None
     """Names of the nodes to load (COMFYUI_CUSTOM_NODES); None means all."""
+    lock: Lock = Lock()
+    """What machine.lock said when this run began."""
+    overridden: bool = False
+    """The environment changed what the lock is about, so the lock stays as it is."""
+    locked: bool = False
+    """Fail rather than change the lock."""
+    updates: frozenset[str] | None = None
+    """Names to move to the newest (`doit update`), empty for all; None: nothing moves."""
+    overlay: Path | None = None
+    """Where `doit plan` writes down what a run would make."""
     env: dict[str, str] = Field(default={}, repr=False, exclude=True)
     """`.env.local` and the process environment, to expand `${NAME}` from. Holds secrets."""
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.workspace, self.overlay)
+
+    @property
+    def lock_file(self) -> Path:
+        return self.file.with_suffix(".lock")
+
+    def updating(self, *names: str) -> bool:
+        """Whether something of one of these names is to move to the newest."""
+        if self.updates is None:
+            return False
+        return not self.updates or bool(self.updates.intersection(names))
 
     def instances_for(self, gpu_count: int) -> tuple[Instance, ...]:
         """One instance per GPU; `gpus: auto` means `gpu_count` of them.

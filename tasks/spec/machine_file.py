@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from .checks import Found, check_all, check_overrides
 from .loader import Document, read
+from .lock import read_lock
 from .machine import Machine
 from .messages import told
 from .model import Spec
 from .overrides import Applied, Environment, apply, read_environment, select
-from .problems import Problem, SpecError, dotted
+from .problems import Loc, Problem, SpecError, dotted
 from .resolve import resolve
 
 
@@ -42,10 +43,22 @@ def load(file: Path, environ: Mapping[str, str]) -> Machine:
     ]
     if problems or spec is None:
         raise SpecError(sorted(problems, key=lambda problem: problem.file != document.file))
+    lock_file = file.with_suffix(".lock")
     try:
-        return resolve(spec, file, environment.values, applied.enabled, applied.selected)
+        machine = resolve(spec, file, environment.values, applied.enabled, applied.selected)
     except ValueError as error:
         raise SpecError([Problem(document.file, None, "a path", str(error))]) from None
+    return machine.model_copy(
+        update={
+            "lock": read_lock(lock_file, _label(lock_file)),
+            "overridden": any(_concerns_lock(loc) for loc in applied.origins),
+        }
+    )
+
+
+def _concerns_lock(loc: Loc) -> bool:
+    """Whether an override changes what a lock holds; which build `torch: auto` is, it doesn't."""
+    return loc[:2] == ("comfyui", "repo") or loc[0] == "custom_nodes"
 
 
 def _label(file: Path) -> str:

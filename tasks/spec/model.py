@@ -21,6 +21,7 @@ from .fields import (
     NotBuilt,
     PathText,
     Port,
+    Prefer,
     Ref,
     Requirement,
     Seconds,
@@ -65,16 +66,18 @@ class ComfyUI(Model):
 class Python(Model):
     """The Python environment that all instances share."""
 
-    torch: Annotated[Torch, NotBuilt("preinstalled")] = Field(
+    torch: Torch = Field(
         default="auto",
-        description="auto (the driver's CUDA, else PyPI's; with cpu_only cpu), cpu, pypi, none, "
-        "or a backend such as cu128, rocm6.3, xpu.",
+        description="auto (the lock's, else the driver's CUDA, else PyPI's; with cpu_only cpu), "
+        "cpu, pypi, preinstalled, none, or a backend such as cu128, rocm6.3, xpu.",
     )
     overrides: tuple[Requirement, ...] = Field(
         default=(), description="Requirements that win over every other, such as numpy<2."
     )
-    prefer: Annotated[dict[str, str], NotBuilt()] = Field(
-        default={}, description="Which of the packages that overwrite each other."
+    prefer: Prefer = Field(
+        default={},
+        description="Which of the packages that overwrite each other: {opencv: opencv-python}. "
+        "Families: opencv, onnxruntime, pillow.",
     )
     find_links: tuple[IndexUrl, ...] = Field(
         default=(), description="Folders or pages that hold wheels."

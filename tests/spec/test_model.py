@@ -48,7 +48,7 @@ from .conftest import Lines, Load
         ("models: {extra_roots: [{read_only: true}]}", "models.extra_roots[0].path: is required"),
         ("models: {extra_roots: [{path: }]}", "models.extra_roots[0].path: has no value"),
         ("python: {torch: cuda}",
-         "python.torch: one of auto, cpu, pypi, none, or a backend such as cu128, rocm6.3, xpu"),
+         "python.torch: one of auto, cpu, pypi, preinstalled, none, or a backend such as cu128, rocm6.3, xpu"),
         ("workers: [{name: a}]", "workers[0].command: is required"),
         ("workers: [{name: a, command: []}]", "workers[0].command: must not be empty"),
         ("workers: [{name: a, command: run it}]",
@@ -74,8 +74,6 @@ def test_every_choice_of_torch_is_understood(read: Load, torch: str) -> None:
     ("text", "path", "rest"),
     [
         ("custom_nodes: [{path: x, env: {A: b}}]", "custom_nodes[0].env", ""),
-        ("python: {prefer: {a: b}}", "python.prefer", ""),
-        ("python: {torch: preinstalled}", "python.torch", "preinstalled"),
         ("models: {store: x}", "models.store", ""),
         ("models: {tokens: {a: b}}", "models.tokens", ""),
         ("models: {files: [{target: a/b, url: 'https://x'}]}", "models.files[0].url", ""),
