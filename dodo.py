@@ -13,6 +13,7 @@ from tasks import (
     health,
     instances,
     links,
+    lock,
     nodes,
     pm2,
     scripts,
@@ -42,6 +43,10 @@ def task_source() -> Iterator[Task]:
 
 def task_nodes() -> Iterator[Task]:
     return nodes.tasks(MACHINE)
+
+
+def task_lock() -> Iterator[Task]:
+    return lock.tasks(MACHINE)
 
 
 def task_environment() -> Iterator[Task]:

@@ -72,7 +72,6 @@ def _garbage(machine: Machine) -> list[Path]:
 
 def _unneeded_sources(machine: Machine) -> list[Path]:
     every = [source.of(machine), *(nodes.source_of(machine, node) for node in machine.custom_nodes)]
-    keep = {each.checkout(str(each.read().get("commit"))) for each in every}
-    return [
-        path for path in made.list_folders(machine.layout.sources) if path not in keep
-    ]
+    keep = {each.checkout(str(each.read().get("commit"))).name for each in every}
+    folders = made.list_folders(machine.layout.sources)
+    return [path for path in folders if path.name not in keep]

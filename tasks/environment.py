@@ -1,4 +1,4 @@
-"""The Python environment: one uv resolve and install for ComfyUI and every custom node."""
+"""The Python environment: what the lock lists, for ComfyUI and every custom node."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import nodes, requirements
+from tasks import lock, nodes, preinstalled, resolution
+from tasks.engine.said import move
 from tasks.engine.step import Task, step
-from tasks.host import files, gpu, made, process, uv
+from tasks.host import files, made, process, uv
 from tasks.host.failure import Failure
-from tasks.spec import Machine
+from tasks.spec import Machine, Package
 from tasks.spec.layout import Layout
 
-#: `requests` is imported by ComfyUI 0.3.64's app/frontend_management.py, which does not ask
-#: for it; `pip` is what custom nodes' install scripts call.
-ALWAYS = ("pip", "requests")
-TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
 INSTALL_SCRIPT = "install.py"
 
 
@@ -31,8 +28,9 @@ def tasks(machine: Machine) -> Iterator[Task]:
         "The Python environment, one install for ComfyUI and all custom nodes",
         check=partial(_missing, machine),
         action=partial(_make, machine),
+        foresee=partial(_foresee, machine),
         log=layout.log("environment"),
-        after=["source", "nodes"],
+        after=["lock"],
         garbage=partial(_garbage, layout),
     )
 
@@ -40,7 +38,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
 def folder_of(machine: Machine) -> Path:
     """The environment that the last `environment` step made or chose. Raises Failure if none."""
     layout = machine.layout
-    return made.pointed(_pointer(layout), layout.environments)
+    return layout.seen(made.pointed(layout.seen(_pointer(layout)), layout.environments))
 
 
 def scripts(machine: Machine) -> dict[str, str]:
@@ -62,6 +60,49 @@ def record(folder: Path, **changes: Any) -> None:
     receipt["installed"] = [name for name in names if name.endswith(".dist-info")]
     receipt["top"] = [name for name in names if not name.endswith(".dist-info")]
     made.finish(folder, receipt)
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """Name → version of every package in the environment now."""
+    found = {}
+    for path in uv.site_packages(folder).glob("*.dist-info"):
+        name, _, version = path.name.removesuffix(".dist-info").rpartition("-")
+        found[re.sub(r"[-_.]+", "-", name).lower()] = version
+    return found
+
+
+def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
+    """Put back what `who` changed of the locked packages; what to say of that.
+
+    Raises Failure when it was torch: a node that wants another one would want it again.
+    """
+    there = installed(folder)
+    moved = {
+        name: package
+        for name, package in lock.python_set(machine).packages.items()
+        if not _is(package, there.get(name))
+    }
+    if not moved:
+        return []
+    listed = _requirements(machine, moved)
+    uv.put_back(folder, listed, _where(machine), log)
+    said = [
+        f"{who} changed {name} {package.shown} to {there.get(name, 'nothing')}, it was put back"
+        for name, package in sorted(moved.items())
+    ]
+    if set(moved) & set(resolution.TORCH_FAMILY):
+        raise Failure("; ".join(said) + ": the node needs another torch, or a fork", log)
+    return said
+
+
+def _is(package: Package, version: str | None) -> bool:
+    return version is not None and (package.version is None or _same(package.version, version))
+
+
+def _same(one: str, other: str) -> bool:
+    from packaging.version import Version
+
+    return one == other or Version(one) == Version(other)
 
 
 def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
@@ -99,58 +140,84 @@ def _pointer(layout: Layout) -> Path:
 def _missing(machine: Machine) -> str | None:
     layout = machine.layout
     folder = folder_of(machine)
-    if files.read_receipt(_pointer(layout)).get("digest") != _digest(machine):
-        return "its requirements changed"
+    if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(machine):
+        return "its packages or its nodes' scripts changed"
     beside = made.read(folder)
     return damage(folder, beside) if beside else f"{folder.name} isn't whole"
 
 
 def _digest(machine: Machine) -> str:
-    python = machine.python
+    python = lock.python_set(machine)
     return files.digest(
         {
             "interpreter": sys.version,
-            "requirements": [
-                requirements.content(machine, each) for each in requirements.of(machine)
-            ],
-            "always": ALWAYS,
-            "torch": _torch(machine),
-            "overrides": python.overrides,
-            "find_links": python.find_links,
-            "extra_index_urls": python.extra_index_urls,
+            "packages": {name: p.requirement(name) for name, p in python.packages.items()},
+            "preinstalled": preinstalled.versions(machine),
             "scripts": scripts(machine),
         }
     )
 
 
-def _torch(machine: Machine) -> str:
-    wanted = machine.python.torch
-    return "cpu" if wanted == "auto" and machine.instances.cpu_only else wanted
+def _choose(machine: Machine) -> tuple[str, Path, bool]:
+    """The digest, its folder, and whether that is there and whole."""
+    layout = machine.layout
+    digest = _digest(machine)
+    in_use = of_generations(made.list_folders(layout.generations))
+    return digest, *made.choose(layout.environments, digest, damage, in_use)
 
 
 def _make(machine: Machine, log: Path) -> None:
     layout = machine.layout
-    digest = _digest(machine)
-    in_use = of_generations(made.list_folders(layout.generations))
-    folder, whole = made.choose(layout.environments, digest, damage, in_use)
+    digest, folder, whole = _choose(machine)
     if not whole:
+        files.remove(folder)
         if not _grow(machine, folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            uv.make_environment(folder, sys.executable, log)
-        try:
-            _install(machine, folder, log)
-        except requirements.Unsatisfied as unsatisfied:
-            optional = [node for node in unsatisfied.blamed if node and node.optional]
-            if not optional:
-                raise
-            for node in optional:
-                nodes.leave_out(machine, node, str(unsatisfied))
-            return _make(machine, log)
+            see_base = preinstalled.wanted(machine)
+            python = preinstalled.base_python() if see_base else Path(sys.executable)
+            uv.make_environment(folder, python, log, see_base=see_base)
+        _install(machine, folder, log)
         if scripts(machine):
             files.unshare(uv.site_packages(folder), ".py")
-        record(folder, digest=digest, pending=sorted(scripts(machine)))
+        record(
+            folder,
+            digest=digest,
+            pending=sorted(scripts(machine)),
+            sees_base=preinstalled.wanted(machine),
+        )
     made.point(_pointer(layout), folder, digest)
-    return None
+
+
+def _foresee(machine: Machine, log: Path) -> list[str]:
+    layout = machine.layout
+    digest, folder, whole = _choose(machine)
+    lines = _difference(machine)
+    if not whole:
+        foreseen = layout.kept(folder)
+        foreseen.mkdir(parents=True)
+        made.finish(foreseen, {"digest": digest, "pending": sorted(scripts(machine))})
+    made.point(layout.kept(_pointer(layout)), folder, digest)
+    return lines
+
+
+def _difference(machine: Machine) -> list[str]:
+    """Package by package, what the new environment has and the present one doesn't."""
+    from rich.filesize import decimal
+
+    wanted = lock.python_set(machine).packages
+    try:
+        there = installed((machine.layout.current / "environment").resolve())
+    except OSError:
+        there = {}
+    lines = []
+    for name in sorted({*there, *wanted}):
+        package = wanted.get(name)
+        if package is None:
+            lines.append(move(name, there[name], None))
+        elif not _is(package, there.get(name)):
+            size = f" ({decimal(package.size)})" if package.size else ""
+            lines.append(move(name, there.get(name), package.shown) + size)
+    return lines
 
 
 def _grow(machine: Machine, folder: Path) -> bool:
@@ -166,6 +233,8 @@ def _grow(machine: Machine, folder: Path) -> bool:
     same_python = (previous / "bin" / "python").resolve() == Path(sys.executable).resolve()
     if not receipt or not same_python or made.damaged(previous, receipt, damage):
         return False
+    if receipt.get("sees_base", False) != preinstalled.wanted(machine):
+        return False
     try:
         files.copy_tree(previous, folder, hard_links=True)
     except subprocess.CalledProcessError:
@@ -175,53 +244,24 @@ def _grow(machine: Machine, folder: Path) -> bool:
 
 
 def _install(machine: Machine, folder: Path, log: Path) -> None:
-    asked = requirements.of(machine)
-    arguments: list[str | Path] = [*ALWAYS]
-    for each in asked:
-        requirements.refuse_local(each, log)
-        arguments += ["--requirements", each.file]
-    arguments += _torch_arguments(machine)
-    scratch = machine.layout.scratch
-    if machine.python.overrides:
-        arguments += ["--overrides", _listed(scratch / "overrides.txt", machine.python.overrides)]
-    if machine.python.torch == "none":
-        arguments += ["--excludes", _listed(scratch / "excludes.txt", TORCH_FAMILY)]
-    for place in machine.python.find_links:
-        arguments += ["--find-links", place]
-    for index in machine.python.extra_index_urls:
-        arguments += ["--extra-index-url", index]
+    listed = _requirements(machine, lock.python_set(machine).packages)
     try:
-        uv.install(folder, [*arguments, *_matching_torch(folder, arguments, log)], log)
+        uv.sync(folder, listed, _where(machine), log)
     except process.CommandFailed as failed:
-        raise requirements.explain(failed, asked, log) from failed
+        raise Failure(
+            f"the locked packages can't be installed ({resolution.gist(failed.output)}): see that "
+            "the package index can be reached; a package that it no longer has: doit update NAME",
+            log,
+        ) from failed
 
 
-def _listed(file: Path, lines: Iterable[str]) -> Path:
-    files.write_text(file, "\n".join(lines) + "\n")
+def _requirements(machine: Machine, packages: dict[str, Package]) -> Path:
+    file = machine.layout.scratch / "packages.txt"
+    lines = [f"{package.requirement(name)}\n" for name, package in sorted(packages.items())]
+    files.write_text(file, "".join(lines))
     return file
 
 
-def _matching_torch(folder: Path, arguments: list[str | Path], log: Path) -> list[str]:
-    """The torch that fits torchaudio, when uv would choose another.
-
-    torchaudio works with the torch of its own minor version alone, and asks for none: PyPI's
-    newest, torchaudio 2.11 beside torch 2.15, does not import.
-    """
-    said = uv.install(folder, [*arguments, "--dry-run"], log)
-    chosen = {
-        name: path.name.removeprefix(f"{name}-")
-        for name in ("torch", "torchaudio")
-        for path in uv.site_packages(folder).glob(f"{name}-*.dist-info")
-    } | dict(re.findall(r"^ \+ (torch|torchaudio)==(\S+)$", said, re.M))
-    minor = {name: ".".join(version.split(".")[:2]) for name, version in chosen.items()}
-    if len(minor) < 2 or minor["torch"] == minor["torchaudio"]:
-        return []
-    return [f"torch=={minor['torchaudio']}.*"]
-
-
-def _torch_arguments(machine: Machine) -> list[str]:
-    choice = _torch(machine)
-    if choice == "auto":
-        # Without a driver uv's own `auto` means the CPU build, and an image would keep it.
-        choice = "auto" if gpu.driver_present() else "pypi"
-    return [] if choice in ("pypi", "none") else ["--torch-backend", choice]
+def _where(machine: Machine) -> list[str]:
+    torch = lock.python_set(machine).asked.torch
+    return [*resolution.backend(torch), *resolution.places(machine)]

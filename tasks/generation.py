@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks import environment, nodes, source
+from tasks.engine.said import warn
 from tasks.engine.step import Task, group, step
-from tasks.engine.warnings import warn
 from tasks.host import apps, carried, files, git, made
 from tasks.host.failure import Failure
 from tasks.spec import CustomNode, Machine
@@ -28,6 +28,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
         "Copy ComfyUI and the nodes together, carry over what they wrote",
         check=partial(_missing, machine),
         action=partial(_assemble, machine),
+        foresee=partial(_foresee, machine),
         log=layout.log("generation:assemble"),
         after=["environment"],
         garbage=partial(_garbage, layout),
@@ -37,7 +38,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
 def folder_of(machine: Machine) -> Path:
     """The generation that the last `generation:assemble` made or chose. Raises Failure if none."""
     layout = machine.layout
-    return made.pointed(_pointer(layout), layout.generations)
+    return layout.seen(made.pointed(layout.seen(_pointer(layout)), layout.generations))
 
 
 def python_of(folder: Path) -> Path:
@@ -134,7 +135,7 @@ def _version(machine: Machine, node: CustomNode) -> object:
 def _missing(machine: Machine) -> str | None:
     layout = machine.layout
     folder = folder_of(machine)
-    if files.read_receipt(_pointer(layout)).get("digest") != _digest(machine):
+    if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(machine):
         return "its parts changed"
     beside = made.read(folder)
     reason = damage(folder, beside) if beside else f"{folder.name} isn't whole"
@@ -146,7 +147,8 @@ def _missing(machine: Machine) -> str | None:
     return reason
 
 
-def _assemble(machine: Machine, log: Path) -> None:
+def _choose(machine: Machine) -> tuple[str, Path, bool]:
+    """The digest, its folder, whether that is whole. Raises Failure if edits would be lost."""
     layout = machine.layout
     digest = _digest(machine)
     previous = layout.current.resolve()
@@ -157,25 +159,51 @@ def _assemble(machine: Machine, log: Path) -> None:
         )
         listed = ", ".join(name for names in found.values() for name in names)
         raise Failure(f"edited by hand: {listed}; keep the edits in a fork, or drop them: {drop}")
+    return digest, folder, whole
+
+
+def _assemble(machine: Machine, log: Path) -> None:
+    layout = machine.layout
+    digest, folder, whole = _choose(machine)
     if not whole:
+        files.remove(folder)
         receipt = _copy(machine, folder)
-        ran: dict[str, str] = {}
-        old = made.read(previous, heads=dict, links=dict, nodes=list, scripts=dict)
-        if old and (previous / "ComfyUI").is_dir():
-            ran = {
-                name: version
-                for name, version in old["scripts"].items()
-                if environment.scripts(machine).get(name) == version
-            }
+        if (old := _previous(layout)) and (layout.current / "ComfyUI").is_dir():
             carried.carry(
-                previous / "ComfyUI",
+                layout.current.resolve() / "ComfyUI",
                 folder / "ComfyUI",
                 set(old["nodes"]),
                 {node.name for node in nodes.present(machine)},
                 layout.left,
             )
-        made.finish(folder, {"digest": digest, "scripts": ran, **receipt})
+        made.finish(folder, {"digest": digest, "scripts": _ran(machine), **receipt})
     made.point(_pointer(layout), folder, digest)
+
+
+def _foresee(machine: Machine, log: Path) -> list[str]:
+    layout = machine.layout
+    digest, folder, whole = _choose(machine)
+    if not whole:
+        foreseen = layout.kept(folder)
+        foreseen.mkdir(parents=True)
+        made.finish(foreseen, {"digest": digest, "scripts": _ran(machine)})
+    made.point(layout.kept(_pointer(layout)), folder, digest)
+    there = {node.name for node in nodes.present(machine)}
+    gone = sorted(set(_previous(layout).get("nodes", ())) - there)
+    return [f"custom node {name} goes" for name in gone]
+
+
+def _previous(layout: Layout) -> dict[str, Any]:
+    """The receipt of the current generation, empty if there is none."""
+    current = layout.current.resolve()
+    return made.read(current, heads=dict, links=dict, nodes=list, scripts=dict)
+
+
+def _ran(machine: Machine) -> dict[str, str]:
+    """The scripts that ran in the current generation, whose files are carried to the next."""
+    wanted = environment.scripts(machine)
+    ran = _previous(machine.layout).get("scripts", {})
+    return {name: version for name, version in ran.items() if wanted.get(name) == version}
 
 
 def _copy(machine: Machine, folder: Path) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from tasks import pm2 as configs
+from tasks.engine.said import warn
 from tasks.engine.step import Task, group, step
-from tasks.engine.warnings import warn
 from tasks.host import apps, comfyui, files, pm2, process, quick_test
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
@@ -35,6 +36,8 @@ def _unhealthy(machine: Machine, instance: Instance) -> str | None:
     app = _app(machine, instance)
     if app is None:
         return f"{instance.name} doesn't run"
+    if app.fingerprint != configs.fingerprint(machine.layout, instance.gpu, instance.name):
+        return f"{instance.name} doesn't run as its config says"
     if files.read_receipt(_receipt(machine, instance)) != _passed(app):
         return f"{instance.name} was started anew"
     health = comfyui.probe(instance.listen, instance.port)

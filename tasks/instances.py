@@ -23,6 +23,7 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
         "Stop what left machine.yaml or changed",
         check=partial(_to_stop, machine, instances),
         action=partial(_stop, machine, instances),
+        foresee=partial(_foresee_stop, machine, instances),
         log=layout.log("instances:stop"),
         after=["pm2"],
     )
@@ -78,6 +79,14 @@ def _to_stop(machine: Machine, instances: Sequence[Instance]) -> str | None:
     names = [app.name for app in _stale(machine, instances)]
     names += _retired_configs(machine.layout, instances)
     return f"{', '.join(names)} left or changed" if names else None
+
+
+def _foresee_stop(machine: Machine, instances: Sequence[Instance], log: Path) -> list[str]:
+    wanted = _wanted(machine, instances)
+    return [
+        f"{'restart' if app.name in wanted else 'stop'} {app.name} (pid {app.pid})"
+        for app in _stale(machine, instances)
+    ]
 
 
 def _stop(machine: Machine, instances: Sequence[Instance], log: Path) -> None:

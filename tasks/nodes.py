@@ -6,25 +6,27 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from tasks import source
+from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, group, step
-from tasks.engine.warnings import warn
 from tasks.host import files
 from tasks.host.failure import Failure
 from tasks.host.sources import Source
 from tasks.spec import CustomNode, Machine
-from tasks.spec.layout import Layout
 
 
 def source_of(machine: Machine, node: CustomNode) -> Source:
-    layout = machine.layout
     return Source(
         name=node.name,
         url=node.url,
         path=None,
         ref=node.ref,
         recursive=node.recursive,
-        receipt=_receipt(layout, node),
-        folder=layout.sources,
+        receipt=receipts(machine) / f"{node.name}.json",
+        layout=machine.layout,
+        locked=machine.lock.custom_nodes.get(node.name),
+        must_be_locked=machine.locked,
+        update=machine.updating(node.name),
     )
 
 
@@ -32,25 +34,37 @@ def folder_of(machine: Machine, node: CustomNode) -> Path:
     """Where the node's files are read: its local folder, or its checkout."""
     if node.path:
         return node.path
-    source = source_of(machine, node)
-    return source.checkout(str(source.read().get("commit")))
+    of = source_of(machine, node)
+    return of.checkout(str(of.read().get("commit")))
 
 
-def left_out(machine: Machine, node: CustomNode) -> str | None:
-    """Why an optional node is not part of the machine now, None when it is."""
-    reason = files.read_receipt(_receipt(machine.layout, node)).get("left_out")
-    return str(reason) if reason else None
+def receipts(machine: Machine) -> Path:
+    return machine.layout.receipts / "nodes"
+
+
+def fetched(machine: Machine) -> list[CustomNode]:
+    """The declared nodes, without the optional ones that could not be fetched."""
+    return [node for node in machine.custom_nodes if not _not_fetched(machine, node)]
 
 
 def present(machine: Machine) -> list[CustomNode]:
-    """The declared nodes, without the optional ones that could not be fetched."""
-    return [node for node in machine.custom_nodes if not left_out(machine, node)]
+    """The declared nodes, without the optional ones that are left out."""
+    away = left_out(machine)
+    return [node for node in machine.custom_nodes if node.name not in away]
 
 
-def leave_out(machine: Machine, node: CustomNode, reason: str) -> None:
-    """Go on without an optional node; every run tries it again."""
-    files.write_receipt(_receipt(machine.layout, node), {"left_out": reason})
-    warn(f"custom node {node.name} (optional) is left out: {reason}")
+def left_out(machine: Machine) -> dict[str, str]:
+    """The optional nodes that are not part of the machine now, each with the reason."""
+    found = files.read_receipt(machine.layout.seen(_unmet(machine)))
+    for node in machine.custom_nodes:
+        if reason := _not_fetched(machine, node):
+            found[node.name] = reason
+    return {node.name: found[node.name] for node in machine.custom_nodes if node.name in found}
+
+
+def leave_out(machine: Machine, unmet: dict[str, str]) -> None:
+    """Write down the optional nodes whose requirements can't be met."""
+    files.write_receipt(machine.layout.kept(_unmet(machine)), unmet)
 
 
 def tasks(machine: Machine) -> Iterator[Task]:
@@ -62,18 +76,29 @@ def tasks(machine: Machine) -> Iterator[Task]:
             f"Custom node {node.name}",
             check=partial(_missing, machine, node),
             action=partial(_obtain, machine, node),
+            foresee=partial(_foresee, machine, node),
             log=layout.log(f"nodes:{node.name}"),
             after=["directories"],
             garbage=source_of(machine, node).checkouts,
         )
 
 
-def _receipt(layout: Layout, node: CustomNode) -> Path:
-    return layout.receipts / "nodes" / f"{node.name}.json"
+def _unmet(machine: Machine) -> Path:
+    return machine.layout.receipts / "left_out.json"
+
+
+def _receipt(machine: Machine, node: CustomNode) -> Path:
+    return receipts(machine) / f"{node.name}.json"
+
+
+def _not_fetched(machine: Machine, node: CustomNode) -> str | None:
+    receipt = files.read_receipt(machine.layout.seen(_receipt(machine, node)))
+    reason = receipt.get("left_out")
+    return str(reason) if reason else None
 
 
 def _missing(machine: Machine, node: CustomNode) -> str | None:
-    if reason := left_out(machine, node):
+    if reason := _not_fetched(machine, node):
         return f"it was left out: {reason}"
     if node.path:
         return None if node.path.is_dir() else f"{node.path} isn't there"
@@ -81,14 +106,26 @@ def _missing(machine: Machine, node: CustomNode) -> str | None:
 
 
 def _obtain(machine: Machine, node: CustomNode, log: Path) -> None:
+    for line in _fetch(machine, node, partial(source.fetch, log=log)):
+        tell(line)
+
+
+def _foresee(machine: Machine, node: CustomNode, log: Path) -> list[str]:
+    return _fetch(machine, node, partial(source.foresee, log=log))
+
+
+def _fetch(machine: Machine, node: CustomNode, fetch: source.Fetch) -> list[str]:
+    """Obtain a node, or leave it out if it is optional and can't be had; every run tries again."""
+    receipt = machine.layout.kept(_receipt(machine, node))
     try:
-        if node.path:
-            if not node.path.is_dir():
-                raise Failure(f"{node.path} isn't a folder: correct path")
-            files.remove(_receipt(machine.layout, node))
-        else:
-            source_of(machine, node).obtain(log)
+        if not node.path:
+            return fetch(source_of(machine, node))
+        if not node.path.is_dir():
+            raise Failure(f"{node.path} isn't a folder: correct path")
+        files.remove(receipt)
     except Failure as failure:
         if not node.optional:
             raise
-        leave_out(machine, node, str(failure))
+        files.write_receipt(receipt, {"left_out": str(failure)})
+        warn(f"custom node {node.name} (optional) is left out: {failure}")
+    return []

@@ -49,13 +49,14 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
             f"PM2 config of {instance.name}",
             check=partial(_outdated, machine, instance),
             action=partial(_render, machine, instance),
+            foresee=partial(_foresee, machine, instance),
             log=layout.log(f"pm2:gpu{instance.gpu}"),
             after=after,
         )
 
 
 def config_of(layout: Layout, gpu: int) -> Path:
-    return layout.apps / f"gpu{gpu}.config.json"
+    return layout.seen(layout.apps / f"gpu{gpu}.config.json")
 
 
 def worker_name(worker: Worker, instance: Instance) -> str:
@@ -71,7 +72,7 @@ def fingerprint(layout: Layout, gpu: int, name: str) -> str | None:
 
 
 def _receipt(layout: Layout, gpu: int) -> Path:
-    return layout.apps / f"gpu{gpu}.receipt.json"
+    return layout.seen(layout.apps / f"gpu{gpu}.receipt.json")
 
 
 def _secrets_file(layout: Layout, name: str) -> Path:
@@ -124,7 +125,11 @@ def _selection(machine: Machine, folder: Path) -> list[str]:
         away |= {node.name for node in machine.custom_nodes} - set(machine.selected_nodes)
     if not away:
         return []
-    there = {path.name for path in (folder / "ComfyUI" / "custom_nodes").iterdir()}
+    try:
+        there = {path.name for path in (folder / "ComfyUI" / "custom_nodes").iterdir()}
+    except FileNotFoundError:
+        # A plan's generation is not made.
+        there = {node.name for node in machine.custom_nodes}
     chosen = sorted(there - away - {files.BYTECODE})
     return [
         "--disable-all-custom-nodes",
@@ -200,8 +205,9 @@ def _sealed(layout: Layout, app: App) -> dict[str, str]:
     """The app's secrets as HMACs: a rotated one is noticed, none can be read or guessed."""
     if not app.secrets:
         return {}
-    key_file = layout.state / "fingerprint.key"
+    key_file = layout.seen(layout.state / "fingerprint.key")
     if not key_file.exists():
+        key_file = layout.kept(key_file)
         files.write_text(key_file, secrets.token_hex(32), mode=0o600)
     key = key_file.read_bytes()
     return {
@@ -223,23 +229,36 @@ def _outdated(machine: Machine, instance: Instance) -> str | None:
     return None
 
 
-def _render(machine: Machine, instance: Instance, log: Path) -> None:
+def _config(machine: Machine, wanted: Sequence[App]) -> dict[str, Any]:
+    """The apps as PM2 is to have them, each with its fingerprint."""
     from tasks.host import templates
 
-    layout = machine.layout
-    wanted = _apps(machine, instance)
     config: dict[str, Any] = json.loads(
         templates.render(TEMPLATE, apps=[asdict(app) for app in wanted])
     )
     for rendered, app in zip(config["apps"], wanted, strict=True):
-        rendered["env"][apps.FINGERPRINT] = files.digest([rendered, _sealed(layout, app)])
+        rendered["env"][apps.FINGERPRINT] = files.digest([rendered, _sealed(machine.layout, app)])
+    return config
+
+
+def _foresee(machine: Machine, instance: Instance, log: Path) -> list[str]:
+    layout = machine.layout
+    config = _config(machine, _apps(machine, instance))
+    files.write_receipt(layout.kept(config_of(layout, instance.gpu)), config)
+    return []
+
+
+def _render(machine: Machine, instance: Instance, log: Path) -> None:
+    layout = machine.layout
+    wanted = _apps(machine, instance)
+    for app in wanted:
         file = _secrets_file(layout, app.name)
         if app.secrets:
             files.write_text(file, json.dumps(app.secrets), mode=0o600)
         else:
             files.remove(file)
     path = config_of(layout, instance.gpu)
-    files.write_receipt(path, config)
+    files.write_receipt(path, _config(machine, wanted))
     files.write_receipt(
         _receipt(layout, instance.gpu),
         {"inputs": _inputs(machine, instance), "config": files.file_digest(path)},

@@ -1,93 +1,170 @@
-"""What ComfyUI and the custom nodes ask for, file by file, and who is to blame when it fails."""
+"""What ComfyUI and the custom nodes ask for, line by line, and what of it can't be taken."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks import nodes, source
-from tasks.host import files, process
 from tasks.host.failure import Failure
 from tasks.spec import CustomNode, Machine
+from tasks.spec.lock import Requirements
+
+if TYPE_CHECKING:
+    from pip_requirements_parser import InstallRequirement, OptionLine, RequirementsFile
+
+FILE = "requirements.txt"
+CONSTRAINT = "-c "
+CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 
 @dataclass(frozen=True)
-class Requirements:
-    """A requirements file and who asks for it: a custom node, or ComfyUI (None)."""
+class Line:
+    """One requirement, or a constraint, and where it stands."""
+
+    text: str
+    place: str
+    """requirements.txt:3"""
+    name: str | None
+    """The package's, None for a URL without one."""
+    constraint: bool = False
+
+    def __str__(self) -> str:
+        return f"{CONSTRAINT}{self.text}" if self.constraint else self.text
+
+
+@dataclass
+class Asked:
+    """What ComfyUI (node None) or one custom node asks for."""
 
     node: CustomNode | None
-    file: Path
+    lines: list[Line] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    """Lines that change how packages are looked for; they would change it for everybody."""
 
     @property
     def owner(self) -> str:
         return f"custom node {self.node.name}" if self.node else "ComfyUI"
 
 
-class Unsatisfied(Failure):
-    """uv could not install what is asked for; `blamed` asked for what its message names."""
+class Refused(Failure):
+    """A line that can't be taken; `node` is the one that asks for it."""
 
-    def __init__(self, message: str, blamed: list[CustomNode | None], log: Path) -> None:
-        super().__init__(message, log)
-        self.blamed = blamed
+    def __init__(self, message: str, node: CustomNode | None) -> None:
+        super().__init__(message)
+        self.node = node
 
 
-def of(machine: Machine) -> list[Requirements]:
-    """The requirements files that are there, ComfyUI's first."""
+def of_comfyui(machine: Machine) -> Asked:
     comfyui = source.of(machine)
-    commit = str(comfyui.read().get("commit"))
-    found = [Requirements(None, comfyui.checkout(commit) / "requirements.txt")]
-    for node in nodes.present(machine):
-        if node.requirements:
-            file = nodes.folder_of(machine, node) / "requirements.txt"
-            found.append(Requirements(node, file))
-    return [each for each in found if each.file.is_file()]
+    return read(None, comfyui.checkout(str(comfyui.read().get("commit"))))
 
 
-def content(machine: Machine, asked: Requirements) -> object:
-    """What a requirements file says; where it names other files, the commit that they are of."""
-    refers = any(line.startswith("-") for line in _lines(asked.file))
-    commit = refers and asked.node and nodes.source_of(machine, asked.node).read().get("commit")
-    return [files.file_digest(asked.file), commit or None]
+def of_node(machine: Machine, node: CustomNode) -> Asked:
+    """Raises Refused."""
+    if not node.requirements:
+        return Asked(node)
+    return read(node, nodes.folder_of(machine, node))
 
 
-def _lines(file: Path) -> list[str]:
-    text = file.read_text(encoding="utf-8-sig", errors="replace")
-    return [line.strip() for line in text.splitlines()]
+def recorded(asked: list[Asked]) -> Requirements:
+    """As the lock holds it."""
+    lines = [(each.node, tuple(sorted(map(str, each.lines)))) for each in asked]
+    return Requirements(
+        comfyui=next((found for node, found in lines if node is None), ()),
+        custom_nodes={node.name: found for node, found in lines if node and found},
+    )
 
 
-def refuse_local(asked: Requirements, log: Path) -> None:
-    """Raises Unsatisfied for a line that installs a local folder: it would outlive its source."""
-    for number, line in enumerate(_lines(asked.file), 1):
-        if re.match(r"-e\b|--editable\b|\.|/|file:", line):
-            raise Unsatisfied(
-                f"{asked.owner} asks for the local {line!r} (requirements.txt:{number}): "
-                "fork it and list packages, or set requirements: false",
-                [asked.node],
-                log,
+def read(node: CustomNode | None, folder: Path) -> Asked:
+    """The requirements file of a checkout, with the files that it names. Raises Refused."""
+    asked = Asked(node)
+    if (folder / FILE).is_file():
+        for line in _read(asked, folder.resolve(), Path(FILE), constraint=False):
+            if line not in asked.lines:
+                asked.lines.append(line)
+    return asked
+
+
+def _read(
+    asked: Asked, top: Path, file: Path, *, constraint: bool, depth: int = 0
+) -> Iterator[Line]:
+    if depth > 10:
+        raise _refused(asked, f"{file}, which names itself in a circle")
+    parsed = _parse(asked, top / file)
+    for bad in parsed.invalid_lines:
+        raise _refused(asked, f"{bad.line!r} ({file}:{bad.line_number}), which is no requirement")
+    for option in parsed.options:
+        for other, of_constraints in _named_files(option):
+            inner = _below(asked, top, file.parent / other, f"{file}:{_number(option)}")
+            yield from _read(
+                asked, top, inner, constraint=constraint or of_constraints, depth=depth + 1
             )
+        if not {"requirements", "constraints"} & set(option.options):
+            text = CREDENTIALS.sub("://***@", option.requirement_line.line)
+            asked.unused.append(f"{text} ({file}:{_number(option)})")
+    for requirement in parsed.requirements:
+        yield _line(asked, requirement, file, constraint)
 
 
-def explain(
-    failed: process.CommandFailed, requirements: list[Requirements], log: Path
-) -> Unsatisfied:
-    """Whose lines name the packages that uv complains of, then uv's own sentence."""
-    lines = [line for line in failed.output.splitlines() if line.startswith((" ", "×", "error"))]
-    said = " ".join(line.strip(" │╰─▶×·") for line in lines)
-    said = re.sub(r"\s+", " ", said).strip() or process.last_line(failed.output)
-    words = {_normal(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", said)}
-    blamed, asked = [], []
-    for each in requirements:
-        for number, line in enumerate(_lines(each.file), 1):
-            name = re.match(r"\s*([A-Za-z0-9][\w.-]*)", line)
-            if name and _normal(name.group(1)) in words:
-                blamed.append(each.node)
-                asked.append(f"{each.owner} asks for {line.strip()!r} (requirements.txt:{number})")
-    mend = "correct those lines, or settle it with python.overrides"
-    message = "; ".join(["packages can't be installed", *asked[:6], said, mend])
-    return Unsatisfied(message, blamed, log)
+def _parse(asked: Asked, file: Path) -> RequirementsFile:
+    from pip_requirements_parser import RequirementsFile
+
+    try:
+        return RequirementsFile.from_file(str(file), include_nested=False)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise _refused(asked, f"{file.name}, which can't be read ({why})") from None
 
 
-def _normal(name: str) -> str:
-    """A package's name as the index spells it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower().strip("-")
+def _named_files(option: OptionLine) -> Iterator[tuple[str, bool]]:
+    for name in option.options.get("requirements") or ():
+        yield name, False
+    for name in option.options.get("constraints") or ():
+        yield name, True
+
+
+def _below(asked: Asked, top: Path, file: Path, place: str) -> Path:
+    """The file relative to its checkout. Raises Refused when it isn't in there."""
+    there = (top / file).resolve()
+    if "://" in str(file) or not there.is_relative_to(top):
+        raise _refused(asked, f"{str(file)!r} ({place}), which is not in its repository")
+    if not there.is_file():
+        raise _refused(asked, f"{str(file)!r} ({place}), which isn't there")
+    return there.relative_to(top)
+
+
+def _line(asked: Asked, requirement: InstallRequirement, file: Path, constraint: bool) -> Line:
+    place = f"{file}:{requirement.requirement_line.line_number}"
+    text = re.sub(r"\s+", " ", requirement.requirement_line.line).strip()
+    link = requirement.link
+    if requirement.is_editable and link and link.scheme.startswith("git+"):
+        text = re.sub(r"^(-e|--editable)[ =]", "", text)
+    elif requirement.is_editable or (link and link.scheme in ("", "file")) or _is_path(text):
+        raise _refused(asked, f"the local {text!r} ({place})")
+    if CREDENTIALS.search(text) and not re.search(r"ssh://[^/@:\s]+@", text):
+        raise _refused(asked, f"a URL with credentials ({place})")
+    if link and "+" in link.scheme and not link.scheme.startswith("git+"):
+        raise _refused(asked, f"{text!r} ({place}), of repositories only git's can be used")
+    # Options of pip for one package, --global-option and the like; hashes are kept.
+    words = text.split(" --")
+    text = " --".join([words[0], *(word for word in words[1:] if word.startswith("hash="))])
+    return Line(text, place, requirement.name, constraint)
+
+
+def _is_path(text: str) -> bool:
+    return re.match(r"\.|/|~|file:", text) is not None
+
+
+def _number(option: OptionLine) -> int:
+    return int(option.requirement_line.line_number)
+
+
+def _refused(asked: Asked, what: str) -> Refused:
+    mend = "correct it in a fork"
+    if asked.node:
+        mend += ", or set requirements: false and list packages in script:"
+    return Refused(f"{asked.owner} asks for {what}: {mend}", asked.node)

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from tasks import environment, generation
+from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, step
-from tasks.engine.warnings import warn
 from tasks.host import apps, git, made, process
 from tasks.host.failure import Failure
 from tasks.spec import CustomNode, Machine
@@ -22,6 +22,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
         "Run the nodes' install scripts, once per commit and environment",
         check=partial(_scripts_pending, machine),
         action=partial(_run_scripts, machine),
+        foresee=partial(_foresee, machine),
         log=layout.log("generation:scripts"),
         after=["generation:assemble"],
     )
@@ -60,26 +61,51 @@ def _runs(machine: Machine) -> bool:
     return environment.folder_of(machine).name in environment.of_generations(working)
 
 
+def _foresee(machine: Machine, log: Path) -> list[str]:
+    return [f"run the script of custom node {node.name}" for node in _to_run(machine)]
+
+
 def _run_scripts(machine: Machine, log: Path) -> None:
     """Run them in machine.yaml's order; one that is done is written down at once."""
     home, folder = environment.folder_of(machine), generation.folder_of(machine)
     failures = []
     for node in _to_run(machine):
         try:
-            _run_script(folder, node, log)
-        except process.CommandFailed as failed:
-            said = process.last_line(failed.output)
-            text = f"the script of custom node {node.name} failed: {failed} ({said})"
+            _run_and_hold(machine, folder, node, log)
+        except Failure as failure:
             if node.optional:
-                warn(f"{text}; it is optional")
+                warn(f"{failure}; it is optional")
             else:
-                failures.append(text)
+                failures.append(str(failure))
             continue
+        finally:
+            # A failed one may have installed something as well.
+            environment.record(home)
         pending = [name for name in made.read(home).get("pending", []) if name != node.name]
         environment.record(home, pending=pending)
         _note_script(machine, folder, node)
     if failures:
         raise Failure("; ".join(failures), log)
+
+
+def _run_and_hold(machine: Machine, folder: Path, node: CustomNode, log: Path) -> None:
+    """Run a node's script, put back what it changed of the locked packages. Raises Failure."""
+    home = environment.folder_of(machine)
+    who = f"the script of custom node {node.name}"
+    before = environment.installed(home)
+    failed = ""
+    try:
+        _run_script(folder, node, log)
+    except process.CommandFailed as failure:
+        failed = f"{who} failed: {failure} ({process.last_line(failure.output)})"
+    for line in environment.hold(machine, home, who, log):
+        warn(line)
+    if failed:
+        raise Failure(failed, log)
+    added = sorted(set(environment.installed(home).items()) - set(before.items()))
+    if added:
+        listed = ", ".join(f"{name} {version}" for name, version in added)
+        tell(f"{who} installed {listed}, which machine.lock doesn't hold")
 
 
 def _note_script(machine: Machine, folder: Path, node: CustomNode) -> None:

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from tasks import environment, generation, nodes
+from tasks.engine.said import warn
 from tasks.engine.step import Task, step
-from tasks.engine.warnings import warn
 from tasks.host import files, gpu, process
 from tasks.host.failure import Failure
 from tasks.host.quick_test import QuickTest, Result
@@ -32,6 +32,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
         "Every custom node imports; then the generation is the current one",
         check=partial(_unvalidated, machine),
         action=partial(_validate, machine),
+        foresee=partial(_foresee, machine),
         log=machine.layout.log("validation"),
         after=["generation"],
     )
@@ -80,6 +81,12 @@ def _unvalidated(machine: Machine) -> str | None:
     return None
 
 
+def _foresee(machine: Machine, log: Path) -> list[str]:
+    layout = machine.layout
+    files.point(layout.kept(layout.state / "current"), generation.folder_of(machine))
+    return []
+
+
 def _validate(machine: Machine, log: Path) -> None:
     layout = machine.layout
     folder = generation.folder_of(machine)
@@ -89,7 +96,10 @@ def _validate(machine: Machine, log: Path) -> None:
         results = _quick_test(machine, folder, [], log).run()
     results = {name: _redacted(machine, result) for name, result in results.items()}
     # Nodes may install packages while they are imported.
-    environment.record(environment.folder_of(machine))
+    home = environment.folder_of(machine)
+    for line in environment.hold(machine, home, "a custom node, while it was imported,", log):
+        warn(line)
+    environment.record(home)
     generation.stamp(folder)
     files.write_receipt(
         _receipt(folder), {"nodes": {name: asdict(result) for name, result in results.items()}}

@@ -37,6 +37,16 @@ class Run:
         return set(re.findall(r"^✓ (\S+) +[\d.]+ s$", self.output, re.M))
 
     @property
+    def planned(self) -> set[str]:
+        """The tasks that a plan would execute."""
+        return set(re.findall(r"^~ (\S+): ", self.output, re.M))
+
+    @property
+    def moves(self) -> set[str]:
+        """What was or would be added, removed or moved, in its own words."""
+        return set(re.findall(r"^ +([+-] \S+ \S+|\S+ \S+ → \S+)", self.output, re.M))
+
+    @property
     def failed(self) -> set[str]:
         return set(re.findall(r"^✗ (\S+) +[\d.]+ s$", self.output, re.M))
 
@@ -70,8 +80,22 @@ class Rig:
     def environment(self) -> Path:
         return (self.layout.current / "environment").resolve()
 
+    def write(self) -> None:
+        """Write machine.yaml, where the spec changed."""
+        text = yaml.safe_dump(self.spec, sort_keys=False)
+        if not self.file.exists() or self.file.read_text() != text:
+            self.file.write_text(text)
+
+    def packages(self) -> dict[str, str]:
+        """Name → version of what is installed in the current environment."""
+        found = {}
+        for path in self.environment.glob("lib/python*/site-packages/*.dist-info"):
+            name, _, version = path.name.removesuffix(".dist-info").rpartition("-")
+            found[name.lower().replace("_", "-")] = version
+        return found
+
     def command(self, *arguments: str) -> list[str]:
-        self.file.write_text(yaml.safe_dump(self.spec, sort_keys=False))
+        self.write()
         return [str(DOIT), *arguments, f"machine={self.file}"]
 
     def environ(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -21,7 +21,7 @@ def test_a_requirement_that_does_not_exist_is_blamed_on_its_node(
     node = forge.node("alpha", {"requirements.txt": "# needs\nno-such-package-anywhere>=2\n"})
     rig = machine(custom_nodes=[{"url": node.url}, {"url": forge.node("beta").url}])
     run = rig.doit("build", code=2)
-    assert run.failed == {"environment"}
+    assert run.failed == {"lock"}
     assert (
         "custom node alpha asks for 'no-such-package-anywhere>=2' (requirements.txt:2)"
         in run.output

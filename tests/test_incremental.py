@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.engine.said import move
 from tests.conftest import MachineMaker
 from tests.forge import Forge, Repository
 from tests.rig import PROJECT, Rig, snapshot
@@ -125,10 +126,10 @@ def every_receipt_deleted(world: World) -> None:
 
 
 CHANGES: list[tuple[Callable[[World], None], set[str]]] = [
-    (node_ref, {"nodes:alpha", *NEW_GENERATION}),
-    (node_added, {"nodes:beta", *NEW_GENERATION}),
-    (node_with_requirements_added, {"nodes:beta", "environment", *NEW_GENERATION}),
-    (node_removed, {"environment", *NEW_GENERATION}),
+    (node_ref, {"nodes:alpha", "lock", *NEW_GENERATION}),
+    (node_added, {"nodes:beta", "lock", *NEW_GENERATION}),
+    (node_with_requirements_added, {"nodes:beta", "lock", "environment", *NEW_GENERATION}),
+    (node_removed, {"lock", "environment", *NEW_GENERATION}),
     (model_link_added, {"links:loras/two.safetensors"}),
     (model_link_removed, {"links:prune"}),
     (link_re_pointed_by_hand, {"links:checkpoints/one.safetensors"}),
@@ -138,10 +139,22 @@ CHANGES: list[tuple[Callable[[World], None], set[str]]] = [
     (source_moved_by_hand, {"nodes:alpha"}),
     (package_uninstalled_by_hand, {"environment", *NEW_GENERATION}),
     (receipt_truncated, {"source"}),
-    (every_receipt_deleted, {"source", "nodes:alpha", "environment", "generation:assemble"}),
+    (
+        every_receipt_deleted,
+        {"source", "nodes:alpha", "lock", "environment", "generation:assemble"},
+    ),
     (environments_receipt_truncated, {"environment", *NEW_GENERATION}),
     (generations_receipt_deleted, NEW_GENERATION),
 ]
+
+
+def differences(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    """Package by package, in a plan's words."""
+    return {
+        move(name, before.get(name), after.get(name))
+        for name in {*before, *after}
+        if before.get(name) != after.get(name)
+    }
 
 
 @pytest.mark.parametrize(("change", "expected"), CHANGES, ids=[c[0].__name__ for c in CHANGES])
@@ -150,8 +163,16 @@ def test_a_change_executes_exactly_its_tasks_and_converges(
 ) -> None:
     generation, environment = world.rig.comfyui.parent, world.rig.environment
     change(world)
+    world.rig.write()
+    everything = snapshot(world.rig.folder)
+    planned = world.rig.doit("plan")
+    assert snapshot(world.rig.folder) == everything, "a plan changes nothing"
     before = snapshot(generation) | snapshot(environment)
+    packages = world.rig.packages()
     assert world.rig.doit().executed == expected
+    assert planned.planned == expected
+    moves = differences(packages, world.rig.packages())
+    assert {line for line in planned.moves if not line.startswith("alpha ")} == moves
     # What ran may be collected once nothing runs from it; what is left of it is unchanged.
     after = snapshot(generation) | snapshot(environment)
     assert not after or after == before
@@ -169,6 +190,7 @@ def test_the_first_run_executes_every_task_that_has_work(
         "directories",
         "source",
         "nodes:alpha",
+        "lock",
         "environment",
         "generation:assemble",
         "validation",

@@ -27,7 +27,8 @@ class Clean(cmd_clean.Clean):  # type: ignore[misc]
             raise InvalidCommand(str(taken)) from None
         removed = 0
         for task in tasks:
-            for path in task.meta["garbage"]() if task.meta else ():
+            garbage = task.meta and task.meta["garbage"]
+            for path in garbage() if garbage else ():
                 self.outstream.write(f"{'would remove' if dryrun else 'removed'} {path}\n")
                 removed += 1
                 if not dryrun:

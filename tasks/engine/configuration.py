@@ -11,13 +11,13 @@ from typing import Any
 from doit import get_var
 from doit.exceptions import InvalidDodoFile
 
-from tasks.engine import signals
+from tasks.engine import planning, signals
 from tasks.engine.lock import RunLock
-from tasks.engine.reporter import Reporter
+from tasks.engine.reporter import PlanReporter, Reporter
 from tasks.host import git, gpu
 from tasks.spec import Instance, Machine, SpecError, load
 
-VARIABLES = ("machine",)
+VARIABLES = ("machine", "locked")
 """What may stand on doit's command line as NAME=VALUE."""
 PARALLEL = 8
 """Tasks at once; clones and downloads wait for the network, not for a core."""
@@ -37,10 +37,22 @@ def load_machine() -> tuple[Machine, tuple[Instance, ...]]:
     _refuse_unknown_variables()
     file = Path(get_var("machine") or os.environ.get("MACHINE") or "machine.yaml")
     try:
-        machine = load(file.absolute(), os.environ)
+        machine = load(file.absolute(), os.environ).model_copy(update=_options())
         return machine, machine.instances_for(gpu.count())
     except SpecError as error:
         raise InvalidDodoFile(f"\n{error}" if len(error.problems) > 1 else str(error)) from None
+
+
+def _options() -> dict[str, Any]:
+    """What the command line says beside the machine file."""
+    locked = get_var("locked") or "0"
+    if locked not in ("0", "1"):
+        raise InvalidDodoFile(f"locked={locked}: write locked=1, or leave it out")
+    return {
+        "locked": locked == "1",
+        "updates": planning.updates,
+        "overlay": planning.overlay,
+    }
 
 
 def _refuse_unknown_variables() -> None:
@@ -58,7 +70,7 @@ def _refuse_unknown_variables() -> None:
 def doit_config(machine: Machine) -> dict[str, Any]:
     """doit's settings. Its database stays in memory: every check reads the disk."""
 
-    class MachineReporter(Reporter):
+    class MachineReporter(PlanReporter if planning.overlay else Reporter):  # type: ignore[misc]
         lock = RunLock(machine.workspace)
 
     return {

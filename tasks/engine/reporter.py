@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from doit.exceptions import BaseFail, InvalidTask, UnmetDependency
 
-from tasks.engine import signals, warnings
+from tasks.engine import said, signals
 from tasks.engine.lock import RunLock, Taken
 from tasks.host import process
 
@@ -76,9 +76,20 @@ class Reporter:
         pass
 
     def complete_run(self) -> None:
+        self._end()
+        if not self.failures and not self.errors and not signals.leaving():
+            seconds = time.monotonic() - self.begin
+            plural = "" if self.executed == 1 else "s"
+            did = f"{self.executed} task{plural} done" if self.executed else "nothing to do"
+            self.write(f"{did}, {self.up_to_date} up to date ({seconds:.1f} s)\n")
+
+    def _end(self) -> None:
+        """End what still runs, give the lock back, print everything but the last line."""
         process.end_children()
         self.lock.release()
-        for text in warnings.collected():
+        for text in said.news():
+            self.write(f"  {text}\n")
+        for text in said.warnings():
             self.write(f"{self._mark('!', 33)} {text}\n")
         for name, message in self.failures:
             self.write(f"{self._mark('✗', 31)} {name}: {message}\n")
@@ -86,11 +97,6 @@ class Reporter:
             self.write(f"  {len(self.held_back)} steps that need it were not done\n")
         for message in self.errors:
             self.write(f"{self._mark('✗', 31)} {message}\n")
-        if not self.failures and not self.errors and not signals.leaving():
-            seconds = time.monotonic() - self.begin
-            plural = "" if self.executed == 1 else "s"
-            did = f"{self.executed} task{plural} done" if self.executed else "nothing to do"
-            self.write(f"{did}, {self.up_to_date} up to date ({seconds:.1f} s)\n")
 
     def write(self, text: str) -> None:
         self.out.write(text)
@@ -102,3 +108,33 @@ class Reporter:
 
     def _mark(self, sign: str, colour: int) -> str:
         return f"\x1b[{colour}m{sign}\x1b[0m" if self.colours else sign
+
+
+class PlanReporter(Reporter):
+    """What a run would do, and why; it takes no lock, since it changes nothing."""
+
+    def initialize(self, tasks: Any, selected_tasks: Any) -> None:
+        pass
+
+    def execute_task(self, task: Any) -> None:
+        pass
+
+    def add_success(self, task: Any) -> None:
+        if task.actions:
+            self.executed += 1
+            lines = [task.meta["holds"].reason, *task.meta["foreseen"]]
+            self.write(f"{self._mark('~', 33)} {task.name}: {lines[0]}\n")
+            self.write("".join(f"    {line}\n" for line in lines[1:]))
+
+    def add_failure(self, task: Any, fail: BaseFail) -> None:
+        if isinstance(fail, UnmetDependency):
+            self.held_back.append(task.name)
+        else:
+            self.failures.append((task.name, fail.get_msg().strip()))
+
+    def complete_run(self) -> None:
+        self._end()
+        if not self.failures and not self.errors and not signals.leaving():
+            plural = "" if self.executed == 1 else "s"
+            would = f"{self.executed} task{plural} to do" if self.executed else "nothing to do"
+            self.write(f"{would}, {self.up_to_date} up to date; nothing was changed\n")

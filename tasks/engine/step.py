@@ -11,15 +11,20 @@ import contextlib
 import os
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from doit.exceptions import TaskFailed
 
+from tasks.engine import planning
 from tasks.host.failure import Failure
 
 Task = dict[str, Any]
 Check = Callable[[], str | None]
+Action = Callable[[Path], None]
+Foresight = Callable[[Path], Iterable[str]]
+"""What an action would do, in lines; writes what later steps read into the overlay alone."""
 
 
 class Holds:
@@ -51,26 +56,32 @@ def step(
     doc: str,
     *,
     check: Check,
-    action: Callable[[Path], None],
+    action: Action,
     log: Path,
     after: Iterable[str] = (),
+    foresee: Foresight | None = None,
     garbage: Callable[[], Iterable[Path]] | None = None,
 ) -> Task:
     """A sub-task (`name` "gpu0") or, with a name ending in `:`, a whole task ("source:").
 
     `action` gets the path of its log, emptied before. A Failure it raises ends the task with
-    one line; any other exception is a bug and goes to the log with its traceback. `garbage`
-    lists what `doit clean` may remove of it.
+    one line; any other exception is a bug and goes to the log with its traceback. In a plan
+    `foresee` takes its place; a step without it is foreseen by its check alone. `garbage` lists
+    what `doit clean` may remove of it.
     """
     basename, _, sub = name.partition(":")
+    holds = Holds(check)
+    foreseen: list[str] = []
+    if planning.overlay:
+        action = partial(_foresee, foresee, foreseen)
     return {
         "basename": basename,
         **({"name": sub} if sub else {}),
         "doc": doc,
         "actions": [(_perform, [action, log])],
-        "uptodate": [Holds(check)],
+        "uptodate": [holds],
         "task_dep": list(after),
-        "meta": {"garbage": garbage} if garbage else None,
+        "meta": {"garbage": garbage, "holds": holds, "foreseen": foreseen},
         "verbosity": 2,
         "io": {"capture": False},
     }
@@ -79,6 +90,10 @@ def step(
 def group(name: str, doc: str, after: Iterable[str] = ()) -> Task:
     """The task that holds sub-tasks together and has the doc line of `doit list`."""
     return {"basename": name, "name": None, "doc": doc, "task_dep": list(after)}
+
+
+def _foresee(foresee: Foresight | None, foreseen: list[str], log: Path) -> None:
+    foreseen += foresee(log) if foresee else ()
 
 
 def _perform(action: Callable[[Path], None], log: Path) -> TaskFailed | None:

@@ -49,8 +49,8 @@ def choose(
 ) -> tuple[Path, bool]:
     """The folder for `digest` below `parent`, and whether it is whole already.
 
-    One that is not whole was left by a killed run and is removed, unless its name is `in_use`:
-    then only its receipt was lost.
+    One that is not whole was left by a killed run: remove it first. If its name is `in_use`, only
+    its receipt was lost, and it is left alone.
     """
     for number in count(1):
         folder = parent / (digest if number == 1 else f"{digest}.{number}")
@@ -58,7 +58,6 @@ def choose(
         if not receipt and folder.name in in_use:
             continue
         if not receipt:
-            files.remove(folder)
             return folder, False
         if damaged(folder, receipt, damage) is None:
             return folder, True

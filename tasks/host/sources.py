@@ -13,6 +13,8 @@ from typing import Any
 
 from tasks.host import files, git, remotes
 from tasks.host.failure import Failure
+from tasks.spec import Pin
+from tasks.spec.layout import Layout
 
 #: Of a local ComfyUI folder these stay behind: they are data, outputs and environments.
 NOT_CODE = frozenset(
@@ -34,12 +36,30 @@ class Source:
     ref: str | None
     recursive: bool
     receipt: Path
-    folder: Path
-    """Where checkouts lie, `sources/`."""
+    layout: Layout
+    locked: Pin | None = None
+    """What machine.lock says of it."""
+    must_be_locked: bool = False
+    update: bool = False
+    """Move to the newest commit, whatever is known."""
 
     def read(self) -> dict[str, Any]:
         """The receipt: `asked`, `commit`, and for a local folder `content`."""
-        return files.read_receipt(self.receipt, asked=dict, commit=str)
+        return files.read_receipt(self.layout.seen(self.receipt), asked=dict, commit=str)
+
+    @property
+    def pin(self) -> Pin | None:
+        """The lock's entry, if it is of what machine.yaml asks for."""
+        pin = self.locked
+        return pin if pin and (pin.url, pin.ref) == (self.url, self.ref) else None
+
+    @property
+    def commit(self) -> str | None:
+        """The commit that is known for what is asked: the lock's, else the receipt's."""
+        if self.pin:
+            return self.pin.commit
+        receipt = self.read()
+        return receipt["commit"] if receipt.get("asked") == self.asked else None
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -50,14 +70,20 @@ class Source:
 
     def checkout(self, commit: str) -> Path:
         submodules = "+submodules" if self.recursive else ""
-        return self.folder / f"{self.name}@{commit}{submodules}"
+        return self.layout.seen(self.layout.sources / f"{self.name}@{commit}{submodules}")
 
     def why_not_there(self) -> str | None:
         """None when the checkout is there at its commit, else a sentence."""
+        if self.update and not self.path:
+            return f"{self.name} is to move to the newest commit of {self.ref or 'its branch'}"
+        if self._not_locked:
+            return self._not_locked
         receipt = self.read()
         if receipt.get("asked") != self.asked:
             return f"{self.name} was not fetched yet, or its entry changed"
         commit = str(receipt.get("commit"))
+        if self.pin and self.pin.commit != commit:
+            return f"{self.name} is at {commit[:12]}, machine.lock names {self.pin.commit[:12]}"
         at = git.head(self.checkout(commit))
         if at != commit:
             return f"sources/{self.name}@{commit[:12]} is at {at or 'no commit'}"
@@ -67,7 +93,19 @@ class Source:
 
     def checkouts(self) -> list[Path]:
         """Every checkout of it. The receipt, which keeps the commit, is not among them."""
-        return sorted(self.folder.glob(f"{self.name}@*"))
+        return sorted(self.layout.sources.glob(f"{self.name}@*"))
+
+    @property
+    def _not_locked(self) -> str | None:
+        if not self.must_be_locked or self.path or self.pin:
+            return None
+        has = "doesn't name it"
+        if self.locked:
+            has = f"has it as {self.locked.url} at {self.locked.ref or 'its own branch'}"
+        return (
+            f"machine.lock {has}, and machine.yaml asks for {self.url} at "
+            f"{self.ref or 'its own branch'}: run doit lock without locked=1, and commit the lock"
+        )
 
     def obtain(self, log: Path) -> None:
         """Fetch it and write the receipt. Raises Failure."""
@@ -75,31 +113,34 @@ class Source:
             self._copy(self.path)
             return
         assert self.url is not None
-        receipt = self.read()
-        known = receipt.get("commit") if receipt.get("asked") == self.asked else None
-        commit = str(known or remotes.resolve(self.url, self.ref))
+        if self._not_locked:
+            raise Failure(self._not_locked)
+        commit = None if self.update else self.commit
+        commit = commit or remotes.resolve(self.url, self.ref)
         target = self.checkout(commit)
         if git.head(target) != commit:
             refuse_edited(target, self.name)
+            target = self.layout.kept(target)
             remotes.checkout(self.url, commit, target, recursive=self.recursive)
-        files.write_receipt(self.receipt, {"asked": self.asked, "commit": commit})
+        self._note(asked=self.asked, commit=commit)
+
+    def _note(self, **receipt: object) -> None:
+        files.write_receipt(self.layout.kept(self.receipt), receipt)
 
     def _copy(self, path: Path) -> None:
         if not (path / "main.py").is_file():
             raise Failure(f"{path} isn't ComfyUI, it has no main.py: correct comfyui.path")
         content = files.tree_digest(path, _code(path))
-        staging = self.folder / f".{self.name}.part"
+        staging = self.layout.kept(self.layout.sources / f".{self.name}.part")
         files.remove(staging)
         for relative in _code(path):
             (staging / relative).parent.mkdir(parents=True, exist_ok=True)
             files.copy_tree(path / relative, staging / relative)
         commit = git.snapshot(staging)
-        target = self.checkout(commit)
+        target = self.layout.kept(self.checkout(commit))
         files.remove(target)
         staging.replace(target)
-        files.write_receipt(
-            self.receipt, {"asked": self.asked, "commit": commit, "content": content}
-        )
+        self._note(asked=self.asked, commit=commit, content=content)
 
 
 def _code(folder: Path) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,19 +26,45 @@ def environment() -> dict[str, str]:
     }
 
 
-def make_environment(folder: Path, python: str, log: Path) -> None:
-    """Make `folder` a relocatable virtual environment of the interpreter `python`."""
+def make_environment(folder: Path, python: Path, log: Path, *, see_base: bool = False) -> None:
+    """Make `folder` a relocatable virtual environment of the interpreter `python`.
+
+    With `see_base` what the interpreter has of its own can be imported too.
+    """
     argv = [binary(), "venv", "--relocatable", "--no-project", "--python", python, folder]
+    if see_base:
+        argv.append("--system-site-packages")
     process.run(argv, env=environment(), log=log)
 
 
-def install(folder: Path, arguments: Sequence[str | Path], log: Path) -> str:
-    """Resolve and install into `folder` exactly what `arguments` ask for; the rest goes.
+def resolve(pylock: Path, arguments: Sequence[str | Path], log: Path) -> None:
+    """Resolve what `arguments` ask for into `pylock`; what stands there already is preferred.
 
-    Returns what uv printed. Raises CommandFailed with uv's explanation as its output.
+    Raises CommandFailed with uv's explanation as its output.
     """
-    argv = [binary(), "pip", "install", "--exact", "--python", folder / "bin" / "python"]
-    return process.run([*argv, *arguments], env=environment(), log=log)
+    argv = [binary(), "pip", "compile", "--quiet", "--no-header", "--format", "pylock.toml",
+            "--output-file", pylock, "--python", sys.executable, *arguments]  # fmt: skip
+    process.run(argv, env=environment(), log=log)
+
+
+def sync(folder: Path, requirements: Path, arguments: Sequence[str], log: Path) -> None:
+    """Install exactly what the file lists into `folder`, checked by hash; the rest goes."""
+    _install(folder, ["sync", requirements, *arguments], log)
+
+
+def put_back(folder: Path, requirements: Path, arguments: Sequence[str], log: Path) -> None:
+    """Install what the file lists into `folder`, and nothing for it."""
+    _install(folder, ["install", "--no-deps", "--requirements", requirements, *arguments], log)
+
+
+def _install(folder: Path, words: Sequence[str | Path], log: Path) -> None:
+    """From the cache alone if that has everything: an index that is down is then no matter."""
+    python = folder / "bin" / "python"
+    argv = [binary(), "pip", words[0], "--python", python, *words[1:]]
+    try:
+        process.run([*argv, "--offline"], env=environment(), log=log)
+    except process.CommandFailed:
+        process.run(argv, env=environment(), log=log)
 
 
 def site_packages(folder: Path) -> Path:

@@ -17,7 +17,9 @@ class Layout:
 
     def kept(self, path: Path) -> Path:
         """Where to write something below the workspace that later steps read."""
-        return self.overlay / path.relative_to(self.workspace) if self.overlay else path
+        if self.overlay is None or path.is_relative_to(self.overlay):
+            return path
+        return self.overlay / path.relative_to(self.workspace)
 
     def seen(self, path: Path) -> Path:
         """Where to read it: the overlay's if a plan has foreseen it, else the real one."""
@@ -52,7 +54,7 @@ class Layout:
     @property
     def scratch(self) -> Path:
         """What a run may write and nobody reads after it."""
-        return self.machine / "scratch"
+        return self.kept(self.machine / "scratch")
 
     @property
     def left(self) -> Path:
@@ -71,7 +73,7 @@ class Layout:
     @property
     def current(self) -> Path:
         """Link to the generation that instances start on."""
-        return self.state / "current"
+        return self.seen(self.state / "current")
 
     @property
     def models(self) -> Path:
@@ -105,4 +107,5 @@ class Layout:
 
     def log(self, task: str) -> Path:
         """The log of a task, `nodes:essentials` → `logs/nodes.essentials.log`."""
-        return self.logs / f"{task.replace(':', '.').replace('/', '.')}.log"
+        name = task.replace(":", ".").replace("/", ".")
+        return self.kept(self.logs / f"{name}.log")

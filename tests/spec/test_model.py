@@ -47,8 +47,11 @@ from .conftest import Lines, Load
          "models.folder: of ~ only ~/… is understood: write the folder in full"),
         ("models: {extra_roots: [{read_only: true}]}", "models.extra_roots[0].path: is required"),
         ("models: {extra_roots: [{path: }]}", "models.extra_roots[0].path: has no value"),
-        ("python: {torch: cuda}",
-         "python.torch: one of auto, cpu, pypi, preinstalled, none, or a backend such as cu128, rocm6.3, xpu"),
+        (
+            "python: {torch: cuda}",
+            "python.torch: one of auto, cpu, pypi, preinstalled, none, or a backend such as "
+            "cu128, rocm6.3, xpu",
+        ),
         ("workers: [{name: a}]", "workers[0].command: is required"),
         ("workers: [{name: a, command: []}]", "workers[0].command: must not be empty"),
         ("workers: [{name: a, command: run it}]",

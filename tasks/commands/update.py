@@ -1,0 +1,53 @@
+"""doit update: move the lock to the newest; `doit` applies it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from doit import cmd_run
+from doit.exceptions import InvalidDodoFile
+
+from tasks import source
+from tasks.engine import planning
+from tasks.engine.configuration import load_machine
+from tasks.spec import Machine
+from tasks.spec.problems import did_you_mean
+
+EVERYTHING_OF_PYTHON = "python"
+
+
+class Update(cmd_run.Run):  # type: ignore[misc]
+    doc_purpose = "move the lock to the newest: all of it, or these nodes and packages"
+    doc_usage = "[NAME ...]"
+    doc_description = (
+        "A NAME is a custom node, ComfyUI, a Python package, torch with its family, or python "
+        "for all packages. Nothing is built: doit applies what the lock then says."
+    )
+
+    def execute(self, params: Any, args: list[str]) -> Any:
+        try:
+            machine, _ = load_machine()
+        except InvalidDodoFile as error:
+            print(f"ERROR: {error}", file=sys.stderr)
+            return 3
+        if reason := _refusal(machine, args):
+            print(f"ERROR: {reason}", file=sys.stderr)
+            return 3
+        planning.updates = frozenset(args)
+        return super().execute(params, ["lock"])
+
+
+def _refusal(machine: Machine, names: list[str]) -> str | None:
+    if machine.locked:
+        return "update changes the lock, and locked=1 forbids it: leave one of them out"
+    if machine.overridden:
+        return "the environment overrides machine.yaml, and overrides never write the lock"
+    nodes = [node.name for node in machine.custom_nodes]
+    packages = [*machine.lock.python.packages] if machine.lock.python else []
+    known = [source.NAME, source.NAME.lower(), EVERYTHING_OF_PYTHON, "torch", *nodes, *packages]
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(name, known) or ": name a custom node, ComfyUI or a Python package"
+            return f"nothing is named {name!r}{hint}"
+    return None

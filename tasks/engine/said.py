@@ -1,0 +1,36 @@
+"""What a run has to say beside success and failure; printed at its end, each line once."""
+
+from __future__ import annotations
+
+_warnings: dict[str, None] = {}
+_news: dict[str, None] = {}
+
+
+def warn(text: str) -> None:
+    """Something is missing or could not be proved."""
+    _warnings[text] = None
+
+
+def tell(text: str) -> None:
+    """Something moved, as it was asked to."""
+    _news[text] = None
+
+
+def tell_move(name: str, before: str | None, after: str | None) -> None:
+    """One commit or version took another's place; either may be None."""
+    if before != after:
+        tell(move(name, before, after))
+
+
+def move(name: str, before: str | None, after: str | None) -> str:
+    if before is None:
+        return f"+ {name} {after}"
+    return f"- {name} {before}" if after is None else f"{name} {before} → {after}"
+
+
+def warnings() -> list[str]:
+    return list(_warnings)
+
+
+def news() -> list[str]:
+    return list(_news)

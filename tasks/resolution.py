@@ -1,0 +1,277 @@
+"""One resolve for all: which version of every package fits ComfyUI and every custom node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tasks.host import files, process, pylock, uv
+from tasks.host.failure import Failure
+from tasks.requirements import Asked, Line
+from tasks.spec import CustomNode, Machine, Package, PythonSet
+from tasks.spec.twins import FAMILIES, chosen
+
+#: `requests` is imported by ComfyUI 0.3.64's app/frontend_management.py, which does not ask
+#: for it; `pip` is what custom nodes' install scripts call.
+ALWAYS = ("pip", "requests")
+TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
+NO_INDEX = frozenset(["pypi", "none", "preinstalled"])
+"""Choices of torch that are no backend of uv's."""
+TRIES = 6
+"""Overrides that are tried before a conflict is reported without one that settles it."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One resolve, and what its attempts add to it."""
+
+    machine: Machine
+    asked: tuple[Asked, ...]
+    torch: str
+    """The build, `auto` to let uv look at the driver."""
+    before: PythonSet | None
+    """Whose versions are kept where nothing forces them to move."""
+    log: Path
+    instead: Mapping[str, str] = field(default_factory=dict)
+    """Packages that others replace."""
+    matched: tuple[str, ...] = ()
+    """Constraints that keep torch and torchaudio together."""
+
+    @property
+    def scratch(self) -> Path:
+        return self.machine.layout.scratch / "resolve"
+
+    def without(self, node: CustomNode) -> Problem:
+        return replace(self, asked=tuple(each for each in self.asked if each.node != node))
+
+    @property
+    def held(self) -> dict[str, Package]:
+        """The torch family of the lock, which only `doit update` moves."""
+        if not self.before or self.before.asked.torch != self.torch:
+            return {}
+        if self.machine.updating("torch", *TORCH_FAMILY):
+            return {}
+        free = {_name(text) for text in self.machine.python.overrides}
+        packages = self.before.packages
+        return {n: packages[n] for n in TORCH_FAMILY if n in packages and n not in free}
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What fits together, and what had to go for it."""
+
+    packages: dict[str, Package]
+    left_out: dict[str, str]
+    reduced: dict[str, str]
+    torch: str
+
+
+def solve(problem: Problem) -> Solution:
+    """Raises Failure naming who asks for what, and an override that would settle it."""
+    left_out: dict[str, str] = {}
+    while True:
+        try:
+            packages = _compile(problem)
+        except process.CommandFailed as failed:
+            culprits = _blamed(problem, failed.output)
+            optional = [line.node for line in culprits if line.node and line.node.optional]
+            if not optional:
+                raise Failure(_explain(problem, failed.output, culprits), problem.log) from failed
+            node = max(optional, key=problem.machine.custom_nodes.index)
+            left_out[node.name] = _explain(problem, failed.output, culprits, settle=False)
+            problem = problem.without(node)
+            continue
+        twins = _twins(problem, packages)
+        matched = _matched(problem, packages)
+        if not twins and not matched:
+            torch = _build(problem, packages)
+            return Solution(packages, left_out, dict(problem.instead), torch)
+        problem = replace(
+            problem,
+            instead={**problem.instead, **twins},
+            matched=(*problem.matched, *matched),
+        )
+
+
+def backend(torch: str) -> list[str]:
+    """uv's arguments for a choice of torch."""
+    return [] if torch in NO_INDEX else ["--torch-backend", torch]
+
+
+def places(machine: Machine) -> list[str]:
+    """uv's arguments for where packages are looked for besides PyPI."""
+    links = [word for place in machine.python.find_links for word in ("--find-links", place)]
+    indexes = [
+        word for url in machine.python.extra_index_urls for word in ("--extra-index-url", url)
+    ]
+    return links + indexes
+
+
+def _compile(problem: Problem, overrides: Iterable[str] = ()) -> dict[str, Package]:
+    """One call of uv. Raises CommandFailed."""
+    python = problem.machine.python
+    files.remove(problem.scratch)
+    problem.scratch.mkdir(parents=True)
+    result = problem.scratch / "pylock.toml"
+    if problem.before and problem.machine.updates != frozenset():
+        pylock.write(result, problem.before.packages)
+    lines = [line for each in problem.asked for line in each.lines]
+    wanted = [line.text for line in lines if not line.constraint]
+    replacing = set(problem.instead.values()) - set(problem.instead)
+    constraints = [
+        *(line.text for line in lines if line.constraint),
+        *(f"{name}=={package.version}" for name, package in problem.held.items()),
+        *problem.matched,
+    ]
+    excludes = [*problem.instead]
+    if problem.torch in ("none", "preinstalled"):
+        excludes += TORCH_FAMILY
+    arguments: list[str | Path] = [
+        _listed(problem, "requirements.txt", [*ALWAYS, *wanted, *sorted(replacing)]),
+        *("--constraints", _listed(problem, "constraints.txt", constraints)),
+        *("--overrides", _listed(problem, "overrides.txt", [*python.overrides, *overrides])),
+        *("--excludes", _listed(problem, "excludes.txt", excludes)),
+        *backend(problem.torch),
+        *places(problem.machine),
+        *(word for name in _upgrades(problem) for word in ("--upgrade-package", name)),
+    ]
+    uv.resolve(result, arguments, problem.log)
+    return pylock.read(result)
+
+
+def _listed(problem: Problem, name: str, lines: Iterable[str]) -> Path:
+    file = problem.scratch / name
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return file
+
+
+def _upgrades(problem: Problem) -> list[str]:
+    updates = problem.machine.updates
+    known = problem.before.packages if problem.before else {}
+    if not updates or "python" in updates:
+        return sorted(known) if updates else []
+    family = TORCH_FAMILY if updates.intersection(TORCH_FAMILY) else ()
+    return sorted({*updates.intersection(known), *family})
+
+
+def _twins(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
+    """Which of the resolved packages to replace by which, where several are of one family."""
+    instead: dict[str, str] = {}
+    for family, members in FAMILIES.items():
+        there = members & set(packages)
+        preferred = problem.machine.python.prefer.get(family)
+        if there and preferred:
+            one = preferred
+        elif len(there) > 1:
+            one = chosen(family, there, cuda=problem.torch != "cpu")
+        else:
+            continue
+        instead |= {name: one for name in there if name != one}
+    return instead
+
+
+def _matched(problem: Problem, packages: Mapping[str, Package]) -> list[str]:
+    """What holds torch and torchaudio together, when uv chose two that don't fit.
+
+    torchaudio works with the torch of its own minor version alone, and asks for none: PyPI's
+    newest, torchaudio 2.11 beside torch 2.15, does not import.
+    """
+    if problem.matched or not {"torch", "torchaudio"} <= set(packages):
+        return []
+    minor = {
+        name: ".".join(str(packages[name].version).split(".")[:2])
+        for name in ("torch", "torchaudio")
+    }
+    if minor["torch"] == minor["torchaudio"]:
+        return []
+    if "torch" in problem.held:
+        return [f"torchaudio=={minor['torch']}.*"]
+    return [f"torch=={minor['torchaudio']}.*"]
+
+
+def _build(problem: Problem, packages: Mapping[str, Package]) -> str:
+    """The torch build that came out; uv's own `auto` tells by the version, 2.9.0+cu128."""
+    if problem.torch != "auto":
+        return problem.torch
+    torch = packages.get("torch")
+    _, _, local = str(torch.version if torch else "").partition("+")
+    return local or "pypi"
+
+
+@dataclass(frozen=True)
+class _Culprit:
+    """A line that names a package which uv complains of."""
+
+    owner: str
+    node: CustomNode | None
+    line: Line
+
+
+def _blamed(problem: Problem, output: str) -> list[_Culprit]:
+    words = {_normal(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", gist(output))}
+    return [
+        _Culprit(each.owner, each.node, line)
+        for each in problem.asked
+        for line in each.lines
+        if line.name and _normal(line.name) in words
+    ]
+
+
+def _explain(
+    problem: Problem, output: str, culprits: list[_Culprit], *, settle: bool = True
+) -> str:
+    """Whose lines name the packages that uv complains of, uv's own sentence, what to do."""
+    lines = [f"{c.owner} asks for {c.line.text!r} ({c.line.place})" for c in culprits]
+    names = {_normal(str(c.line.name)) for c in culprits}
+    held = [
+        f"the lock holds {name} {package.version} (doit update torch lets it move)"
+        for name, package in problem.held.items()
+        if name in names
+    ]
+    parts = ["packages can't be installed", *lines[:6], *held, gist(output)]
+    if settle:
+        parts.append(_mend(problem, output, culprits))
+    return "; ".join(parts)
+
+
+def _mend(problem: Problem, output: str, culprits: list[_Culprit]) -> str:
+    if "No solution found" not in output:
+        return "see that it can be reached, then run doit again"
+    for text in _candidates(culprits):
+        try:
+            _compile(problem, [text])
+        except process.CommandFailed:
+            continue
+        return f"this would settle it: python.overrides: [{text!r}]"
+    return "correct those lines, or settle it with python.overrides"
+
+
+def _candidates(culprits: list[_Culprit]) -> Iterator[str]:
+    """Each of the lines in conflict as the one that wins, then any version of the package."""
+    by_name: dict[str, dict[str, None]] = {}
+    for culprit in culprits:
+        text = culprit.line.text.partition(";")[0].partition(" --hash")[0].strip()
+        by_name.setdefault(_normal(str(culprit.line.name)), {})[text] = None
+    several = {name: texts for name, texts in by_name.items() if len(texts) > 1}
+    texts = [text for found in several.values() for text in found]
+    yield from [*texts, *by_name][:TRIES]
+
+
+def gist(output: str) -> str:
+    """uv's error in one line, without its advice on other things."""
+    error = re.split(r"^(?:error: |  × )", output, maxsplit=1, flags=re.M)[-1]
+    error = re.split(r"^hint:", error, maxsplit=1, flags=re.M)[0]
+    return re.sub(r"\s+", " ", error.replace("cause:", "")).strip() or process.last_line(output)
+
+
+def _normal(name: str) -> str:
+    from packaging.utils import canonicalize_name
+
+    return str(canonicalize_name(name.strip(".-_")))
+
+
+def _name(requirement: str) -> str:
+    match = re.match(r"\s*([A-Za-z0-9][\w.-]*)", requirement)
+    return _normal(match[1]) if match else ""
