@@ -73,7 +73,6 @@ def test_every_choice_of_torch_is_understood(read: Load, torch: str) -> None:
 @pytest.mark.parametrize(
     ("text", "path", "rest"),
     [
-        ("custom_nodes: [{path: x, env: {A: b}}]", "custom_nodes[0].env", ""),
         ("python: {prefer: {a: b}}", "python.prefer", ""),
         ("python: {torch: preinstalled}", "python.torch", "preinstalled"),
         ("models: {store: x}", "models.store", ""),
