@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from tasks import (
     collection,
     directories,
+    dotenv,
     environment,
     generation,
     gpus,
@@ -69,6 +70,10 @@ def task_build() -> Task:
 
 def task_links() -> Iterator[Task]:
     return links.tasks(MACHINE)
+
+
+def task_dotenv() -> Iterator[Task]:
+    return dotenv.tasks(MACHINE)
 
 
 def task_gpus() -> Iterator[Task]:

@@ -19,6 +19,8 @@ from tasks.host.failure import Failure
 from tasks.spec import CustomNode, Machine
 from tasks.spec.layout import Layout
 
+DOTENV = ".env"
+
 
 def tasks(machine: Machine) -> Iterator[Task]:
     layout = machine.layout
@@ -129,7 +131,9 @@ def _digest(machine: Machine) -> str:
 def _version(machine: Machine, node: CustomNode) -> object:
     if node.path:
         return str(node.path)
-    return [nodes.source_of(machine, node).read().get("commit"), node.recursive]
+    # That there is an env: makes a link; what it says is in a file outside.
+    linked = [DOTENV] if node.env else []
+    return [nodes.source_of(machine, node).read().get("commit"), node.recursive, *linked]
 
 
 def _missing(machine: Machine) -> str | None:
@@ -226,7 +230,21 @@ def _copy(machine: Machine, folder: Path) -> dict[str, Any]:
         else:
             files.copy_tree(nodes.folder_of(machine, node), folder / place)
             heads[place] = git.head(folder / place)
+            if node.env:
+                _make_room(folder / place / DOTENV, node)
+                file = Layout(machine.workspace).dotenv(node.name)
+                links[f"{place}/{DOTENV}"] = os.path.relpath(file, folder / place)
     for place, target in links.items():
         files.point(folder / place, target)
     names = [node.name for node in nodes.present(machine)]
     return {"heads": heads, "links": links, "nodes": names}
+
+
+def _make_room(link: Path, node: CustomNode) -> None:
+    """Keep a node's `.env` out of git's sight. Raises Failure where the node has one of its own."""
+    if os.path.lexists(link):
+        raise Failure(
+            f"custom node {node.name} has a {DOTENV} of its own in its repository, which env would "
+            f"replace: remove env, or fork the node without that file"
+        )
+    git.ignore(link.parent, f"/{DOTENV}")

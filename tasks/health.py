@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from tasks import pm2 as configs
+from tasks import validation
 from tasks.engine.said import warn
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, files, pm2, process, quick_test
@@ -93,7 +94,7 @@ def _check_nodes(machine: Machine, instance: Instance) -> None:
     said = comfyui.Client(instance.listen, instance.port).get("/internal/logs")
     required = {node.name for node in machine.custom_nodes if not node.optional}
     failed = {
-        name: result.reason
+        name: validation.redacted(machine, result).reason
         for name, result in quick_test.parse(said).items()
         if not result.imported
     }

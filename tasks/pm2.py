@@ -10,12 +10,12 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import generation, validation
+from tasks import dotenv, generation, validation
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, files
 from tasks.host.failure import Failure
@@ -37,11 +37,13 @@ class App:
     log: str
     secrets: dict[str, str]
     """Variables whose values came from the environment; they stand in a file, 0600."""
+    dotenvs: dict[str, str] = field(default_factory=dict)
+    """What custom nodes read in it as their .env, by node; holds secrets too."""
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
     layout = machine.layout
-    after = ["supervisor", "validation", "links", "gpus"]
+    after = ["supervisor", "validation", "links", "dotenv", "gpus"]
     yield group("pm2", "The PM2 config of each GPU, rendered", after)
     for instance in instances:
         yield step(
@@ -115,7 +117,8 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
         *_selection(machine, folder),
         *instance.args,
     ]
-    return _app(machine, instance.name, folder / "ComfyUI", command, env, instance.env)
+    app = _app(machine, instance.name, folder / "ComfyUI", command, env, instance.env)
+    return replace(app, dotenvs=dotenv.contents(machine))
 
 
 def _selection(machine: Machine, folder: Path) -> list[str]:
@@ -197,13 +200,17 @@ def _inputs(machine: Machine, instance: Instance) -> str:
     from tasks.host import templates
 
     layout = machine.layout
-    wanted = [asdict(app) | {"secrets": _sealed(layout, app)} for app in _apps(machine, instance)]
+    wanted = [
+        asdict(app) | {"secrets": _sealed(layout, app), "dotenvs": None}
+        for app in _apps(machine, instance)
+    ]
     return files.digest([wanted, files.file_digest(templates.FOLDER / TEMPLATE)])
 
 
 def _sealed(layout: Layout, app: App) -> dict[str, str]:
     """The app's secrets as HMACs: a rotated one is noticed, none can be read or guessed."""
-    if not app.secrets:
+    every = app.secrets | {f"{node}/.env": text for node, text in app.dotenvs.items()}
+    if not every:
         return {}
     key_file = layout.seen(layout.state / "fingerprint.key")
     if not key_file.exists():
@@ -212,7 +219,7 @@ def _sealed(layout: Layout, app: App) -> dict[str, str]:
     key = key_file.read_bytes()
     return {
         name: hmac.new(key, value.encode(), hashlib.sha256).hexdigest()
-        for name, value in app.secrets.items()
+        for name, value in every.items()
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -30,8 +31,8 @@ def tasks(machine: Machine) -> Iterator[Task]:
     yield step(
         "validation",
         "Every custom node imports; then the generation is the current one",
-        check=partial(_unvalidated, machine),
-        action=partial(_validate, machine),
+        check=partial(unvalidated, machine),
+        action=partial(validate, machine),
         foresee=partial(_foresee, machine),
         log=machine.layout.log("validation"),
         after=["generation"],
@@ -52,7 +53,8 @@ def unproved(machine: Machine, result: Result) -> bool:
     if gpu_comes_later and NO_GPU.search(result.reason):
         return True
     _, unset = _variables(machine)
-    return any(re.search(rf"\b{name}\b", result.reason) for name in unset)
+    later = [*unset, *_to_come(machine)]
+    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", result.reason) for name in later)
 
 
 def fatal(folder: Path) -> list[str]:
@@ -64,7 +66,7 @@ def _receipt(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.validation.json")
 
 
-def _unvalidated(machine: Machine) -> str | None:
+def unvalidated(machine: Machine) -> str | None:
     layout = machine.layout
     folder = generation.folder_of(machine)
     results = read(folder)
@@ -87,14 +89,14 @@ def _foresee(machine: Machine, log: Path) -> list[str]:
     return []
 
 
-def _validate(machine: Machine, log: Path) -> None:
+def validate(machine: Machine, log: Path) -> None:
     layout = machine.layout
     folder = generation.folder_of(machine)
     results = _quick_test(machine, folder, ["--cpu"], log).run()
     needs_gpu = any(NO_GPU.search(result.reason) for result in results.values())
     if needs_gpu and gpu.driver_present() and not machine.instances.cpu_only:
         results = _quick_test(machine, folder, [], log).run()
-    results = {name: _redacted(machine, result) for name, result in results.items()}
+    results = {name: redacted(machine, result) for name, result in results.items()}
     # Nodes may install packages while they are imported.
     home = environment.folder_of(machine)
     for line in environment.hold(machine, home, "a custom node, while it was imported,", log):
@@ -123,28 +125,44 @@ def _quick_test(machine: Machine, folder: Path, args: list[str], log: Path) -> Q
     )
 
 
-def _redacted(machine: Machine, result: Result) -> Result:
+def redacted(machine: Machine, result: Result) -> Result:
     """A node may raise with a secret in its message; it goes no further."""
     reason = result.reason
-    named, _ = _variables(machine)
-    for key, value in named.items():
-        if value and "${" in machine.instances.env[key]:
-            reason = reason.replace(value, f"${{{key}}}")
+    for key, written in _named(machine):
+        with contextlib.suppress(KeyError):
+            value = expand(written, machine.env)
+            if value and "${" in written:
+                reason = reason.replace(value, f"${{{key}}}")
     return replace(result, reason=reason)
 
 
 def _variables(machine: Machine) -> tuple[dict[str, str], list[str]]:
-    """instances.env as far as this moment knows it, and the names that have no value now.
+    """The variables of run time as far as this moment knows them, and the names without a value.
 
     An image build has no secrets; a node that wants one then is proved where it is set.
     """
     known, unset = {}, []
-    for key, value in machine.instances.env.items():
+    for key, written in _named(machine):
         try:
-            known[key] = expand(value, machine.env)
+            known[key] = expand(written, machine.env)
         except KeyError as error:
             unset += [key, str(error.args[0])]
     return known, unset
+
+
+def _named(machine: Machine) -> Iterator[tuple[str, str]]:
+    """The nodes' env, which stands in no file during a build, and instances.env, which wins."""
+    for node in machine.custom_nodes:
+        yield from node.env.items()
+    yield from machine.instances.env.items()
+
+
+def _to_come(machine: Machine) -> Iterator[str]:
+    """What a node names that misses its .env, which a build doesn't write: file and variables."""
+    for node in machine.custom_nodes:
+        file = machine.layout.dotenv(node.name)
+        if node.env and not file.exists():
+            yield from (*node.env, ".env", file.name)
 
 
 def _judge(machine: Machine, results: dict[str, Result], log: Path) -> None:

@@ -105,7 +105,7 @@ def fresh(tmp_path: Path) -> Path:
     (folder / "machine.yaml").write_text(
         "workspace: ws\n"
         "comfyui: {repo: https://localhost/ComfyUI.git}\n"
-        "custom_nodes: [{url: https://localhost/pack}]\n"
+        "custom_nodes: [{url: https://localhost/pack, env: {TOKEN: '${TOKEN}'}}]\n"
         "instances: {gpus: 2}\n"
         "workers: [{name: worker, command: [sleep, '1']}]\n"
     )
@@ -145,8 +145,8 @@ def test_doit_list_makes_no_file(fresh: Path) -> None:
 def test_doit_list_reads_like_the_start_up_sequence(fresh: Path) -> None:
     listed = [line.split() for line in doit(fresh, "list")[0].splitlines() if line.strip()]
     names = [line[0] for line in listed]
-    sequence = """directories supervisor source nodes environment generation validation links pm2
-    instances health workers""".split()
+    sequence = """directories supervisor source nodes environment generation validation links
+    dotenv pm2 instances health workers""".split()
     assert [name for name in names if name in sequence] == sequence
     assert [line[0] for line in listed if len(line) < 3] == [], "each has a doc line"
     assert not [name for name in names if ":" in name]
@@ -156,4 +156,4 @@ def test_the_gpus_are_sub_tasks(fresh: Path) -> None:
     names = {line.split()[0] for line in doit(fresh, "list", "--all")[0].splitlines() if line}
     for gpu in ("gpu0", "gpu1"):
         assert {f"pm2:{gpu}", f"instances:{gpu}", f"health:{gpu}", f"workers:worker-{gpu}"} <= names
-    assert "nodes:pack" in names
+    assert {"nodes:pack", "dotenv:pack"} <= names

@@ -89,6 +89,14 @@ def untracked(checkout: Path) -> list[str]:
     return _names(command(checkout).ls_files("-z", "--others"))
 
 
+def ignore(checkout: Path, pattern: str) -> None:
+    """Have git look away from what matches (as in a .gitignore), in this checkout alone."""
+    file = checkout / ".git" / "info" / "exclude"
+    file.parent.mkdir(exist_ok=True)
+    with file.open("a") as exclude:
+        exclude.write(f"\n{pattern}\n")
+
+
 def edited(checkout: Path) -> list[str]:
     """Tracked files whose content differs from HEAD; a deleted one holds nothing to lose.
 

@@ -95,6 +95,9 @@ def check_nodes(data: dict[Any, Any]) -> Iterator[Found]:
             for other in ("url", "ref", "recursive"):
                 if node.get(other) is not None:
                     yield (*loc, other), "has no meaning beside path: remove one of them"
+            if node.get("env") is not None:
+                # we never write into the user's folder
+                yield (*loc, "env"), "has no meaning beside path: put a .env into that folder"
         yield from _ref_twice(node, loc, "url")
         name = node_name(node)
         if name is None:

@@ -91,6 +91,11 @@ class Layout:
         return self.state / "env"
 
     @property
+    def dotenvs(self) -> Path:
+        """What custom nodes read as their `.env`, 0600."""
+        return self.secrets / "nodes"
+
+    @property
     def extra_model_paths(self) -> Path:
         return self.state / "extra_model_paths.yaml"
 
@@ -104,6 +109,10 @@ class Layout:
     def instance(self, gpu: int) -> Path:
         """The instance's own folder: user, temp and database."""
         return self.state / "instances" / f"gpu{gpu}"
+
+    def dotenv(self, node: str) -> Path:
+        """The file that a custom node's `.env` links to."""
+        return self.dotenvs / f"{node}.env"
 
     def log(self, task: str) -> Path:
         """The log of a task, `nodes:essentials` → `logs/nodes.essentials.log`."""

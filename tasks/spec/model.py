@@ -102,8 +102,9 @@ class CustomNode(Model):
     )
     recursive: Bool = Field(default=False, description="Fetch submodules too.")
     requirements: Bool = Field(default=True, description="Install the node's requirements.txt.")
-    env: Annotated[Env, NotBuilt()] = Field(
-        default={}, description="Environment of the node's script."
+    env: Env = Field(
+        default={},
+        description="Written to the node's .env when instances start; values may hold ${NAME}.",
     )
     script: Text | None = Field(
         default=None, description="Run once in the node's folder after installing."

@@ -299,6 +299,20 @@ def test_untracked_names_ignored_files_too(forge: Forge) -> None:
     assert git.tracked(repository.folder) == [".gitignore"]
 
 
+def test_an_ignored_file_is_out_of_gits_sight_in_its_checkout_alone(forge: Forge) -> None:
+    repository = forge.repository("pack", {"sub/a": ""})
+    exclude = repository.folder / ".git" / "info" / "exclude"
+    exclude.write_text("*.log")
+    git.ignore(repository.folder, "/.env")
+    for name in (".env", "x.log", "sub/.env"):
+        (repository.folder / name).write_text("")
+    assert repository.git("status", "--porcelain", "-uall") == "?? sub/.env"
+    exclude.unlink()
+    exclude.parent.rmdir()
+    git.ignore(repository.folder, "/.env")
+    assert "?? .env" not in repository.git("status", "--porcelain")
+
+
 def test_a_snapshot_of_equal_content_is_an_equal_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

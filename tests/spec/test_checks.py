@@ -27,6 +27,8 @@ NODE = "https://github.com/owner/"
          ["4: custom_nodes[0].url: has no meaning beside path: remove one of them",
           "4: custom_nodes[0].ref: has no meaning beside path: remove one of them",
           "4: custom_nodes[0].recursive: has no meaning beside path: remove one of them"]),
+        (["{path: x, env: {TOKEN: t}}"],
+         ["4: custom_nodes[0].env: has no meaning beside path: put a .env into that folder"]),
         ([f"{{url: {NODE}a/tree/dev, ref: main}}"],
          ["4: custom_nodes[0].ref: is main, but url names dev: keep one"]),
         ([f"url: {NODE}x.disabled"],

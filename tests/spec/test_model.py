@@ -76,7 +76,6 @@ def test_every_choice_of_torch_is_understood(read: Load, torch: str) -> None:
 @pytest.mark.parametrize(
     ("text", "path", "rest"),
     [
-        ("custom_nodes: [{path: x, env: {A: b}}]", "custom_nodes[0].env", ""),
         ("models: {store: x}", "models.store", ""),
         ("models: {tokens: {a: b}}", "models.tokens", ""),
         ("models: {files: [{target: a/b, url: 'https://x'}]}", "models.files[0].url", ""),
