@@ -84,7 +84,7 @@ def read(node: CustomNode | None, folder: Path) -> Asked:
     asked = Asked(node)
     if (folder / FILE).is_file():
         for line in _read(asked, folder.resolve(), Path(FILE), constraint=False):
-            if line not in asked.lines:
+            if str(line) not in map(str, asked.lines):
                 asked.lines.append(line)
     return asked
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,14 @@ class Forge:
         repository.folder.mkdir(parents=True)
         repository.git("init", "--quiet", "--initial-branch=main")
         repository.commit(files or {"README.md": name})
+        return repository
+
+    def copy(self, name: str, folder: Path) -> Repository:
+        """A repository with the files of a folder."""
+        shutil.copytree(folder, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        repository = Repository(self.folder / name)
+        repository.git("init", "--quiet", "--initial-branch=main")
+        repository.commit({})
         return repository
 
     def node(self, name: str, files: dict[str, str | None] | None = None) -> Repository:

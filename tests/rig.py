@@ -64,6 +64,10 @@ class Rig:
         return self.folder / "machine.yaml"
 
     @property
+    def lock_file(self) -> Path:
+        return self.folder / "machine.lock"
+
+    @property
     def workspace(self) -> Path:
         return self.folder / "ws"
 
@@ -96,7 +100,8 @@ class Rig:
 
     def command(self, *arguments: str) -> list[str]:
         self.write()
-        return [str(DOIT), *arguments, f"machine={self.file}"]
+        named = any(word.startswith("machine=") for word in arguments)
+        return [str(DOIT), *arguments, *([] if named else [f"machine={self.file}"])]
 
     def environ(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         return {**os.environ, **self.env, **(extra or {})}

@@ -1,0 +1,278 @@
+"""machine.lock: complete after a run, obeyed by the next, moved only where something forces it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import MachineMaker
+from tests.forge import Forge
+from tests.rig import SIMULATOR, Rig
+
+
+def lock_of(rig: Rig) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(rig.lock_file.read_text())
+    return content
+
+
+def pinned(rig: Rig, name: str) -> str:
+    return str(lock_of(rig)["python"]["packages"][name]["version"])
+
+
+def pin(rig: Rig, name: str, version: str) -> None:
+    """What an older lock would say: this version was the newest when it was made."""
+    content = lock_of(rig)
+    content["python"]["packages"][name] = {"version": version}
+    rig.lock_file.write_text(json.dumps(content))
+
+
+def test_a_lock_holds_every_commit_and_every_package_with_its_hashes(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    node = forge.node("alpha", {"requirements.txt": "toml\n"})
+    comfyui = forge.copy("ComfyUI", SIMULATOR)
+    rig = machine(comfyui={"repo": comfyui.url}, custom_nodes=[{"url": node.url, "ref": "main"}])
+    assert rig.doit("lock").executed == {"directories", "source", "nodes:alpha", "lock"}
+    assert not rig.layout.environments.exists()
+    content = lock_of(rig)
+    assert content["comfyui"] == {"url": comfyui.url, "commit": comfyui.git("rev-parse", "HEAD")}
+    commit = node.git("rev-parse", "HEAD")
+    assert content["custom_nodes"] == {"alpha": {"url": node.url, "ref": "main", "commit": commit}}
+    assert {"aiohttp", "toml", "pip", "requests"} <= set(content["python"]["packages"])
+    for package in content["python"]["packages"].values():
+        assert package["version"]
+        assert all(len(digest) == 64 for digest in package["sha256"])
+    assert content["python"]["asked"]["requirements"]["custom_nodes"] == {"alpha": ["toml"]}
+    text = rig.lock_file.read_text()
+    assert text == json.dumps(content, indent=1, sort_keys=True) + "\n", "one value per line"
+    assert "://files." not in text, "whoever installs has an index of their own"
+    assert rig.doit("lock").executed == set()
+
+
+def test_a_run_with_a_lock_asks_nobody_what_is_newest(machine: MachineMaker, forge: Forge) -> None:
+    node = forge.node("alpha", {"requirements.txt": "packaging\n"})
+    first = machine("first", custom_nodes=[{"url": node.url}])
+    first.doit("lock")
+    pin(first, "packaging", "24.0")
+    locked = first.lock_file.read_text()
+    commit = node.git("rev-parse", "HEAD")
+    node.commit({"requirements.txt": "toml\n"})
+    second = machine("second", custom_nodes=[{"url": node.url}])
+    second.lock_file.write_text(locked)
+    second.doit("build")
+    assert second.packages()["packaging"] == "24.0"
+    assert "toml" not in second.packages()
+    assert list(second.layout.sources.glob(f"alpha@{commit}"))
+    assert lock_of(second) == json.loads(locked)
+
+
+def test_pins_move_only_where_new_requirements_force_them_and_each_move_is_printed(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    alpha = forge.node("alpha", {"requirements.txt": "packaging\n"})
+    rig = machine(custom_nodes=[{"url": alpha.url}])
+    rig.doit("lock")
+    pin(rig, "packaging", "24.0")
+    commit = lock_of(rig)["custom_nodes"]["alpha"]["commit"]
+    alpha.commit({"later.py": ""})
+    beta = forge.node("beta", {"requirements.txt": "toml\n"})
+    rig.spec["custom_nodes"].append({"url": beta.url})
+    run = rig.doit("lock")
+    assert pinned(rig, "packaging") == "24.0"
+    assert run.moves == {f"+ toml {pinned(rig, 'toml')}"}
+    assert lock_of(rig)["custom_nodes"]["alpha"]["commit"] == commit
+    gamma = forge.node("gamma", {"requirements.txt": "packaging>=24.1\n"})
+    rig.spec["custom_nodes"].append({"url": gamma.url})
+    assert rig.doit("lock").moves == {f"packaging 24.0 → {pinned(rig, 'packaging')}"}
+    rig.spec["custom_nodes"] = rig.spec["custom_nodes"][:1]
+    rig.doit("lock")
+    assert set(lock_of(rig)["custom_nodes"]) == {"alpha"}
+    assert "toml" not in lock_of(rig)["python"]["packages"]
+
+
+def test_an_edited_entry_is_resolved_anew_and_no_other(machine: MachineMaker, forge: Forge) -> None:
+    alpha, beta = forge.node("alpha"), forge.node("beta")
+    rig = machine(custom_nodes=[{"url": alpha.url}, {"url": beta.url}])
+    rig.doit("lock")
+    before = lock_of(rig)["custom_nodes"]
+    alpha.commit({"later.py": ""}, tag="v2")
+    beta.commit({"later.py": ""})
+    rig.spec["custom_nodes"][0]["ref"] = "v2"
+    run = rig.doit("lock")
+    after = lock_of(rig)["custom_nodes"]
+    assert after["alpha"] == {
+        "url": alpha.url,
+        "ref": "v2",
+        "commit": alpha.git("rev-parse", "v2"),
+    }
+    assert after["beta"] == before["beta"]
+    assert f"alpha {before['alpha']['commit'][:12]} → {after['alpha']['commit'][:12]}" in run.output
+
+
+def test_update_moves_what_is_named_and_nothing_else(machine: MachineMaker, forge: Forge) -> None:
+    alpha = forge.node("alpha", {"requirements.txt": "packaging\ntoml\n"})
+    beta = forge.node("beta")
+    rig = machine(custom_nodes=[{"url": alpha.url}, {"url": beta.url}])
+    rig.doit("lock")
+    newest = pinned(rig, "packaging")
+    for name in ("packaging", "idna"):
+        pin(rig, name, {"packaging": "24.0", "idna": "3.6"}[name])
+    for node in (alpha, beta):
+        node.commit({"later.py": ""})
+    old = lock_of(rig)["custom_nodes"]
+    run = rig.doit("update", "beta", "packaging")
+    assert lock_of(rig)["custom_nodes"]["alpha"] == old["alpha"]
+    assert lock_of(rig)["custom_nodes"]["beta"]["commit"] == beta.git("rev-parse", "HEAD")
+    assert pinned(rig, "idna") == "3.6"
+    assert f"packaging 24.0 → {newest}" in run.moves
+    assert not rig.layout.environments.exists(), "doit applies it"
+    rig.doit("update")
+    assert lock_of(rig)["custom_nodes"]["alpha"]["commit"] == alpha.git("rev-parse", "HEAD")
+    assert pinned(rig, "idna") != "3.6"
+
+
+def test_update_of_a_name_that_nothing_has_says_so(machine: MachineMaker, forge: Forge) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("alpha").url}])
+    run = rig.doit("update", "alfa", code=3)
+    assert "nothing is named 'alfa'; did you mean alpha?" in run.output
+    assert "locked=1 forbids it" in rig.doit("update", "locked=1", code=3).output
+    assert not rig.layout.machine.joinpath("receipts").exists()
+
+
+@pytest.fixture
+def locked(machine: MachineMaker, forge: Forge) -> tuple[Rig, Forge]:
+    node = forge.node("alpha", {"requirements.txt": "toml\n"})
+    rig = machine(custom_nodes=[{"url": node.url}])
+    rig.doit("lock")
+    return rig, forge
+
+
+def test_locked_passes_what_fits_and_writes_nothing(locked: tuple[Rig, Forge]) -> None:
+    rig, _ = locked
+    before = rig.lock_file.stat()
+    assert "lock" in rig.doit("build", "locked=1").executed
+    assert rig.lock_file.stat().st_mtime_ns == before.st_mtime_ns
+    assert rig.doit("build", "locked=1").executed == set()
+
+
+def test_locked_fails_and_says_what_differs(locked: tuple[Rig, Forge]) -> None:
+    rig, forge = locked
+    spec = json.dumps(rig.spec)
+    text = rig.lock_file.read_text()
+    more = forge.node("more", {"requirements.txt": "packaging\n"})
+
+    def said(**changes: Any) -> str:
+        rig.spec = {**json.loads(spec), **changes}
+        run = rig.doit("build", "locked=1", code=2)
+        assert "run doit lock without locked=1, and commit the lock" in run.output
+        assert rig.lock_file.read_text() == text
+        return run.output
+
+    (alpha,) = json.loads(spec)["custom_nodes"]
+    assert f"has it as {alpha['url']} at its own branch" in said(
+        custom_nodes=[{**alpha, "ref": "main"}]
+    )
+    assert f"machine.lock doesn't name it, and machine.yaml asks for {more.url}" in said(
+        custom_nodes=[alpha, {"url": more.url}]
+    )
+    assert "(more now asks for 'packaging')" in said(
+        custom_nodes=[alpha, {"path": str(more.folder), "name": "more"}]
+    )
+    assert "(alpha no longer asks for 'toml')" in said(
+        custom_nodes=[{**alpha, "requirements": False}]
+    )
+    assert "(alpha no longer asks for 'toml')" in said(custom_nodes=[])
+    overrides = {"torch": "none", "overrides": ["toml<1"]}
+    assert "made for overrides None, here it is ['toml<1']" in said(python=overrides)
+
+
+def test_locked_without_a_lock_fails(machine: MachineMaker) -> None:
+    rig = machine()
+    assert "machine.lock has no Python packages" in rig.doit("build", "locked=1", code=2).output
+    assert not rig.lock_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "machine.lock:1: is no JSON"),
+        ("<<<<<<< ours\n{}\n", "machine.lock:1: holds a merge conflict"),
+        ('{"version": 2}', "machine.lock: version: "),
+        ('{"comfyui": {"url": "x", "commit": "HEAD"}}', "machine.lock: comfyui.commit: "),
+        ('{"python": {"packages": {"../x": {}}}}', "machine.lock: python"),
+        ("[" * 100_000, "machine.lock: is nested too deeply"),
+        ("\xff", "machine.lock: can't be read (is not UTF-8)"),
+    ],
+)
+def test_a_damaged_lock_is_one_clear_line(machine: MachineMaker, text: str, why: str) -> None:
+    rig = machine()
+    rig.lock_file.write_bytes(text.encode("latin-1"))
+    run = rig.doit("build", code=3)
+    assert why in run.output
+    assert "restore it from version control, or delete it" in run.output
+    assert "Traceback" not in run.output
+    assert rig.lock_file.read_bytes() == text.encode("latin-1")
+
+
+def test_what_the_environment_overrides_never_reaches_the_lock(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    alpha = forge.node("alpha", {"requirements.txt": "toml\n"})
+    rig = machine(custom_nodes=[{"url": alpha.url}])
+    rig.doit("build")
+    before = rig.lock_file.read_text()
+    beta = forge.node("beta", {"requirements.txt": "packaging\n"})
+    added = {"COMFYUI_CUSTOM_NODES": f"alpha,{beta.url}"}
+    rig.doit("build", **added)
+    assert rig.lock_file.read_text() == before
+    assert {"toml", "packaging"} <= set(rig.packages())
+    beta.commit({"later.py": ""})
+    assert rig.doit("build", **added).executed == set()
+    rig.doit("build")
+    assert rig.lock_file.read_text() == before
+    assert "packaging" not in rig.packages()
+
+
+def test_a_lock_that_can_not_be_written_is_a_warning_and_what_was_resolved_is_kept(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    node = forge.node("alpha")
+    rig = machine(workspace=None, custom_nodes=[{"url": node.url}])
+    rig.spec["workspace"] = str(rig.workspace)
+    rig.spec["python"] = {"torch": "none"}
+    rig.write()
+    descriptor = os.open(rig.file, os.O_RDONLY)
+    try:
+        # A folder in which nobody can make a file, root neither.
+        there = f"machine=/proc/{os.getpid()}/fd/{descriptor}"
+        run = rig.doit("lock", there)
+        assert ".lock can't be written" in run.output
+        node.commit({"later.py": ""})
+        assert rig.doit("lock", there).executed == set()
+    finally:
+        os.close(descriptor)
+
+
+def test_a_missing_lock_is_made_of_what_the_machine_is(machine: MachineMaker, forge: Forge) -> None:
+    node = forge.node("alpha", {"requirements.txt": "toml\n"})
+    rig = machine(custom_nodes=[{"url": node.url}])
+    rig.doit("build")
+    before = rig.lock_file.read_text()
+    rig.lock_file.unlink()
+    node.commit({"later.py": ""})
+    assert rig.doit("build").executed == {"lock"}
+    assert rig.lock_file.read_text() == before
+
+
+def test_a_lock_of_another_machine_file_has_its_name(machine: MachineMaker, tmp_path: Path) -> None:
+    rig = machine()
+    other = rig.folder / "other.yml"
+    rig.write()
+    other.write_text(rig.file.read_text())
+    rig.doit("lock", f"machine={other}")
+    assert (rig.folder / "other.lock").is_file()
+    assert not rig.lock_file.exists()

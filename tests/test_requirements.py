@@ -1,0 +1,98 @@
+"""Requirements files as they are in the wild: each line is taken, or refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks import requirements
+from tasks.requirements import Refused
+from tasks.spec import CustomNode
+
+NODE = CustomNode.model_construct(name="alpha", path=None)
+
+
+def read(folder: Path, text: str | bytes) -> requirements.Asked:
+    content = text if isinstance(text, bytes) else text.encode()
+    (folder / "requirements.txt").write_bytes(content)
+    return requirements.read(NODE, folder)
+
+
+def texts(asked: requirements.Asked) -> list[str]:
+    return [str(line) for line in asked.lines]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("toml", ["toml"]),
+        ("toml\r\nnumpy >= 1.2  # why\r\n", ["toml", "numpy >= 1.2"]),
+        (b"\xef\xbb\xbftoml\n", ["toml"]),
+        ("# only a comment\n\n", []),
+        ("toml\ntoml  # again\n", ["toml"]),
+        ("numpy \\\n  >= 1.2\n", ["numpy >= 1.2"]),
+        ("last[extra]>=2", ["last[extra]>=2"]),
+        ("a; sys_platform == 'win32'", ["a; sys_platform == 'win32'"]),
+        ("git+https://host/a.git", ["git+https://host/a.git"]),
+        ("-e git+https://host/a.git#egg=a", ["git+https://host/a.git#egg=a"]),
+        ("a @ git+ssh://git@host/a.git@main", ["a @ git+ssh://git@host/a.git@main"]),
+        ("https://host/a-1.0-py3-none-any.whl", ["https://host/a-1.0-py3-none-any.whl"]),
+        (f"a==1 --hash=sha256:{'0' * 64}", [f"a==1 --hash=sha256:{'0' * 64}"]),
+        ("a==1 --global-option='-x'", ["a==1"]),
+    ],
+)
+def test_a_line_is_taken_as_pip_takes_it(
+    tmp_path: Path, text: str | bytes, lines: list[str]
+) -> None:
+    assert texts(read(tmp_path, text)) == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("-e .", "the local '-e .' (requirements.txt:2)"),
+        ("./wheels/a.whl", "'./wheels/a.whl' (requirements.txt:2)"),
+        (".", "the local '.' (requirements.txt:2)"),
+        ("/srv/a", "the local '/srv/a'"),
+        ("a @ file:///srv/a", "the local 'a @ file:///srv/a'"),
+        ("opencv=4", "'opencv=4' (requirements.txt:2), which is no requirement"),
+        ("<html>", "'<html>' (requirements.txt:2), which is no requirement"),
+        ("-r more.txt", "'more.txt' (requirements.txt:2), which isn't there"),
+        ("-r ../more.txt", "'../more.txt' (requirements.txt:2), which is not in its repository"),
+        ("-r https://host/more.txt", "which isn't there"),
+        ("-r requirements.txt", "requirements.txt, which names itself in a circle"),
+        ("hg+https://host/a#egg=a", "of repositories only git's can be used"),
+        ("git+https://user:secret@host/a", "a URL with credentials (requirements.txt:2)"),
+    ],
+)
+def test_what_can_not_be_taken_is_refused_by_name(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(Refused) as caught:
+        read(tmp_path, f"toml\n{text}\n")
+    said = str(caught.value)
+    assert said.startswith("custom node alpha asks for ")
+    assert why in said
+    assert "correct it in a fork" in said
+    assert "secret" not in said
+
+
+def test_files_that_a_file_names_are_read_with_their_own_line_numbers(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "base.txt").write_text("toml\n-c limits.txt\n")
+    (tmp_path / "more" / "limits.txt").write_text("# a\nnumpy<2\n")
+    asked = read(tmp_path, "-r more/base.txt\npackaging\n")
+    assert texts(asked) == ["-c numpy<2", "toml", "packaging"]
+    assert [line.place for line in asked.lines][0] == "more/limits.txt:2"
+
+
+def test_a_line_that_would_concern_every_package_is_told_and_not_used(tmp_path: Path) -> None:
+    asked = read(tmp_path, "--extra-index-url https://user:secret@host/simple\n--pre\ntoml\n")
+    assert texts(asked) == ["toml"]
+    assert asked.unused == [
+        "--extra-index-url https://***@host/simple (requirements.txt:1)",
+        "--pre (requirements.txt:2)",
+    ]
+
+
+def test_a_node_without_the_file_asks_for_nothing(tmp_path: Path) -> None:
+    assert requirements.read(NODE, tmp_path).lines == []
