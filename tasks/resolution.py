@@ -237,9 +237,11 @@ def _explain(
 
 
 def _mend(problem: Problem, output: str, culprits: list[_Culprit]) -> str:
+    if "Failed to build" in output:
+        return "see the log for what its build needs, or take another version: python.overrides"
     if "No solution found" not in output:
         return "see that it can be reached, then run doit again"
-    for text in _candidates(culprits):
+    for text in _candidates([c for c in culprits if c.line.name not in problem.held]):
         try:
             _compile(problem, [text])
         except process.CommandFailed:

@@ -82,7 +82,7 @@ def test_files_that_a_file_names_are_read_with_their_own_line_numbers(tmp_path: 
     (tmp_path / "more" / "limits.txt").write_text("# a\nnumpy<2\n")
     asked = read(tmp_path, "-r more/base.txt\npackaging\n")
     assert texts(asked) == ["-c numpy<2", "toml", "packaging"]
-    assert [line.place for line in asked.lines][0] == "more/limits.txt:2"
+    assert asked.lines[0].place == "more/limits.txt:2"
 
 
 def test_a_line_that_would_concern_every_package_is_told_and_not_used(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tasks import nodes
 from tasks.commands.base import MachineCommand
 from tasks.host import apps, comfyui, pm2, process
 from tasks.spec import Instance, Machine
@@ -53,14 +54,18 @@ class Status(MachineCommand):
             for instance in instances
         }
         strangers = [app for app in running if app.name not in names]
+        away = nodes.left_out(machine)
         if options["json"]:
-            print(json.dumps({"instances": {str(row.gpu): asdict(row) for row in rows}}))
+            shown = {str(row.gpu): asdict(row) for row in rows}
+            print(json.dumps({"instances": shown, "left_out": away}))
         else:
             _print_table(rows)
             for app in strangers:
                 print(f"{app.name} (pid {app.pid}) runs too, and machine.yaml names it no more")
             if not rows:
                 print(_why_none(machine))
+            for name, reason in away.items():
+                print(f"custom node {name} (optional) is left out: {reason}")
         well = all(row.health == "healthy" for row in rows) and not strangers
         return 0 if well and (rows or not machine.enabled) else 1
 
