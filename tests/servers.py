@@ -92,11 +92,12 @@ class IndexHandler(Guarded):
     def serve(self) -> None:
         name, content = self.wheel
         project = name.split("-")[0]
-        if self.path in ("/page", f"/simple/{project}/"):
+        path = urlsplit(self.path).path
+        if path in ("/page", f"/simple/{project}/"):
             sha256 = hashlib.sha256(content).hexdigest()
             link = f'<html><a href="/files/{name}#sha256={sha256}">{name}</a></html>'
             self.answer(200, link.encode(), **{"Content-Type": "text/html"})
-        elif self.path == f"/files/{name}":
+        elif path == f"/files/{name}":
             self.answer(200, content)
         else:
             self.answer(404, b"")
