@@ -85,7 +85,7 @@ def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
     if not moved:
         return []
     listed = _requirements(machine, moved)
-    uv.put_back(folder, listed, _where(machine), log)
+    uv.put_back(folder, listed, *_where(machine), log)
     said = [
         f"{who} changed {name} {package.shown} to {there.get(name, 'nothing')}, it was put back"
         for name, package in sorted(moved.items())
@@ -246,7 +246,7 @@ def _grow(machine: Machine, folder: Path) -> bool:
 def _install(machine: Machine, folder: Path, log: Path) -> None:
     listed = _requirements(machine, lock.python_set(machine).packages)
     try:
-        uv.sync(folder, listed, _where(machine), log)
+        uv.sync(folder, listed, *_where(machine), log)
     except process.CommandFailed as failed:
         raise Failure(
             f"the locked packages can't be installed ({resolution.gist(failed.output)}): see that "
@@ -262,6 +262,7 @@ def _requirements(machine: Machine, packages: dict[str, Package]) -> Path:
     return file
 
 
-def _where(machine: Machine) -> list[str]:
+def _where(machine: Machine) -> tuple[list[str], dict[str, str]]:
+    """uv's arguments and variables for where the locked packages come from."""
     torch = lock.python_set(machine).asked.torch
-    return [*resolution.backend(torch), *resolution.places(machine)]
+    return resolution.backend(torch), resolution.places(machine)

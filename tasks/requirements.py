@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tasks import nodes, source
 from tasks.host.failure import Failure
+from tasks.host.redact import redact
 from tasks.spec import CustomNode, Machine
 from tasks.spec.lock import Requirements
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 FILE = "requirements.txt"
 CONSTRAINT = "-c "
-CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _read(
                 asked, top, inner, constraint=constraint or of_constraints, depth=depth + 1
             )
         if not {"requirements", "constraints"} & set(option.options):
-            text = CREDENTIALS.sub("://***@", option.requirement_line.line)
+            text = redact(option.requirement_line.line)
             asked.unused.append(f"{text} ({file}:{_number(option)})")
     for requirement in parsed.requirements:
         yield _line(asked, requirement, file, constraint)
@@ -145,7 +145,7 @@ def _line(asked: Asked, requirement: InstallRequirement, file: Path, constraint:
         text = re.sub(r"^(-e|--editable)[ =]", "", text)
     elif requirement.is_editable or (link and link.scheme in ("", "file")) or _is_path(text):
         raise _refused(asked, f"the local {text!r} ({place})")
-    if CREDENTIALS.search(text) and not re.search(r"ssh://[^/@:\s]+@", text):
+    if redact(text) != text:
         raise _refused(asked, f"a URL with credentials ({place})")
     if link and "+" in link.scheme and not link.scheme.startswith("git+"):
         raise _refused(asked, f"{text!r} ({place}), of repositories only git's can be used")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tasks.host import files, process, pylock, uv
+from tasks.host import files, indexes, process, pylock, uv
 from tasks.host.failure import Failure
 from tasks.requirements import Asked, Line
 from tasks.spec import CustomNode, Machine, Package, PythonSet
@@ -100,13 +100,12 @@ def backend(torch: str) -> list[str]:
     return [] if torch in NO_INDEX else ["--torch-backend", torch]
 
 
-def places(machine: Machine) -> list[str]:
-    """uv's arguments for where packages are looked for besides PyPI."""
-    links = [word for place in machine.python.find_links for word in ("--find-links", place)]
-    indexes = [
-        word for url in machine.python.extra_index_urls for word in ("--extra-index-url", url)
-    ]
-    return links + indexes
+def places(machine: Machine) -> dict[str, str]:
+    """uv's variables for where packages are looked for besides PyPI. Raises Failure."""
+    python = machine.python
+    return indexes.environment(python.extra_index_urls, machine.env) | indexes.find_links(
+        python.find_links, machine.env
+    )
 
 
 def _compile(problem: Problem, overrides: Iterable[str] = ()) -> dict[str, Package]:
@@ -134,10 +133,9 @@ def _compile(problem: Problem, overrides: Iterable[str] = ()) -> dict[str, Packa
         *("--overrides", _listed(problem, "overrides.txt", [*python.overrides, *overrides])),
         *("--excludes", _listed(problem, "excludes.txt", excludes)),
         *backend(problem.torch),
-        *places(problem.machine),
         *(word for name in _upgrades(problem) for word in ("--upgrade-package", name)),
     ]
-    uv.resolve(result, arguments, problem.log)
+    uv.resolve(result, arguments, places(problem.machine), problem.log)
     return pylock.read(result)
 
 

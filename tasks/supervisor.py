@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from tasks.host import files, pm2, process
 from tasks.host.failure import Failure
 from tasks.spec import Machine
 from tasks.spec.layout import Layout
+
+TIMEOUT = 600.0
+"""Seconds for npm."""
 
 
 def tasks(machine: Machine) -> Iterator[Task]:
@@ -41,23 +45,40 @@ def _install(layout: Layout, log: Path) -> None:
     files.remove(staging)
     staging.mkdir(parents=True)
     npm = pm2.node().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    argv = [pm2.node(), npm, "install", "--prefix", staging, "--no-audit", "--no-fund",
-            "--no-update-notifier", "--ignore-scripts", "--loglevel=error",
-            f"pm2@{pm2.VERSION}"]  # fmt: skip
+    argv: list[object] = [
+        pm2.node(), npm, "install", "--prefix", staging, "--no-audit", "--no-fund",
+        "--no-update-notifier", "--ignore-scripts", "--loglevel=error", f"pm2@{pm2.VERSION}",
+    ]  # fmt: skip
     # npm looks for `node` on the PATH.
     env = process.allowed_environment(os.environ, installer=True)
     env["PATH"] = f"{pm2.node().parent}:{env.get('PATH', os.defpath)}"
     try:
-        process.run(argv, env=env, cwd=staging, log=log, timeout=600)
+        _from_cache_or_registry(argv, partial(process.run, env=env, cwd=staging, log=log))
     except process.CommandFailed as failed:
         raise Failure(
-            f"PM2 {pm2.VERSION} can't be installed from npm ({process.last_line(failed.output)}): "
+            f"PM2 {pm2.VERSION} can't be installed from npm ({_gist(failed.output)}): "
             "see that npm's registry can be reached (npm_config_registry, https_proxy)",
             log,
         ) from failed
     files.write_receipt(staging / "receipt.json", {"version": pm2.VERSION})
     files.remove(target)
     staging.replace(target)
+
+
+def _from_cache_or_registry(argv: list[object], run: Callable[..., str]) -> None:
+    """npm asks nobody for what its cache has; anew, when that is from before these versions."""
+    try:
+        run([*argv, "--prefer-offline"], timeout=TIMEOUT)
+    except process.CommandFailed as failed:
+        if "ETARGET" not in failed.output:
+            raise
+        run([*argv, "--prefer-online"], timeout=TIMEOUT)
+
+
+def _gist(output: str) -> str:
+    """The line of npm's error output that says what was wrong; its last is where its log is."""
+    found = re.search(r"^npm error .*?(request to .+|No matching .+)$", output, re.M)
+    return found[1] if found else process.last_line(output)
 
 
 def _garbage(layout: Layout) -> list[Path]:

@@ -226,12 +226,12 @@ def test_what_the_environment_overrides_never_reaches_the_lock(
     rig.doit("build")
     before = rig.lock_file.read_text()
     beta = forge.node("beta", {"requirements.txt": "packaging\n"})
-    added = {"COMFYUI_CUSTOM_NODES": f"alpha,{beta.url}"}
-    rig.doit("build", **added)
+    added = f"alpha,{beta.url}"
+    rig.doit("build", COMFYUI_CUSTOM_NODES=added)
     assert rig.lock_file.read_text() == before
     assert {"toml", "packaging"} <= set(rig.packages())
     beta.commit({"later.py": ""})
-    assert rig.doit("build", **added).executed == set()
+    assert rig.doit("build", COMFYUI_CUSTOM_NODES=added).executed == set()
     rig.doit("build")
     assert rig.lock_file.read_text() == before
     assert "packaging" not in rig.packages()

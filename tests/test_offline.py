@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from tasks.host import files, pm2, private
 from tests.conftest import MachineMaker
 from tests.forge import Forge
-from tests.rig import PROJECT, Rig, Run
+from tests.rig import PROJECT, SIMULATOR, Rig, Run
 
 ISOLATED = ["unshare", "--net", "--map-root-user", "sh", "-c", 'ip link set lo up && "$@"', "sh"]
 
@@ -31,6 +33,17 @@ def test_up_and_the_second_run_need_only_the_loopback_interface(
     assert "instances:gpu0" in runs.executed
     assert "nothing to do" in runs.output
     assert "✓ comfyui-gpu0: " in runs.output
+
+
+@pytest.mark.skipif(not can_isolate(), reason="needs unshare and ip, and the right to use them")
+def test_pm2_is_installed_anew_from_npms_cache(tmp_path: Path, supervisor: Path) -> None:
+    """The `supervisor` fixture has filled the cache."""
+    rig = Rig(tmp_path, {"workspace": "ws", "comfyui": {"path": str(SIMULATOR)}})
+    runs = isolated(rig, "timeout 100 {doit} supervisor")
+    files.remove(private.folder(rig.workspace))
+    assert runs.code == 0, runs.output
+    assert "supervisor" in runs.executed
+    assert pm2.script(rig.layout).is_file()
 
 
 def isolated(rig: Rig, script: str) -> Run:

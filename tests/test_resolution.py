@@ -141,8 +141,8 @@ def test_an_index_that_does_not_answer_is_nobodys_fault(
     machine: MachineMaker, forge: Forge, tmp_path: Path
 ) -> None:
     rig = machine(custom_nodes=[node(forge, "alpha", "toml\n", optional=True)])
-    env = {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
-    run = rig.doit("lock", code=1, **env, UV_CACHE_DIR=str(tmp_path / "empty"))
+    rig.env |= {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
+    run = rig.doit("lock", code=1, UV_CACHE_DIR=str(tmp_path / "empty"))
     assert "see that it can be reached" in run.output
     assert "left out" not in run.output
 
@@ -186,7 +186,7 @@ def test_a_script_that_changes_torch_fails_by_name(
 ) -> None:
     rig = with_torch
     pip = f"python -m pip install -q --no-index --find-links {links} torch==0.0.2"
-    alpha = {"url": forge.node("alpha").url, "script": pip}
+    alpha: dict[str, Any] = {"url": forge.node("alpha").url, "script": pip}
     rig.spec["custom_nodes"] = [alpha]
     run = rig.doit("build", code=2)
     assert run.failed == {"generation:scripts"}

@@ -19,6 +19,7 @@ from doit.exceptions import TaskFailed
 
 from tasks.engine import planning
 from tasks.host.failure import Failure
+from tasks.host.redact import redact
 
 Task = dict[str, Any]
 Check = Callable[[], str | None]
@@ -44,7 +45,7 @@ class Holds:
             self.reason = str(failure)
         except Exception as error:
             # Whatever is damaged, the step runs again.
-            self.reason = f"{type(error).__name__}: {error}"
+            self.reason = redact(f"{type(error).__name__}: {error}")
         return self.reason is None
 
     def __repr__(self) -> str:
@@ -111,7 +112,8 @@ def _perform(action: Callable[[Path], None], log: Path) -> TaskFailed | None:
     except OSError as error:
         return TaskFailed(f"{error.strerror or error}: {error.filename or 'while it worked'}")
     except Exception as error:
+        # GitPython's errors repeat the command and all that git said.
         with contextlib.suppress(OSError), log.open("a") as file:
-            traceback.print_exc(file=file)
-        return TaskFailed(f"unexpected {type(error).__name__}: {error}\n  log: {log}")
+            file.write(redact(traceback.format_exc()))
+        return TaskFailed(redact(f"unexpected {type(error).__name__}: {error}") + f"\n  log: {log}")
     return None

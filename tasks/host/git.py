@@ -8,7 +8,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.host import process
 from tasks.host.failure import Failure
+from tasks.host.redact import redact
 
 if TYPE_CHECKING:
     from git import Git, GitCommandError
@@ -31,9 +33,13 @@ LOCAL_VARIABLES = (
 
 
 def forget_the_callers_repository() -> None:
-    """Take from this process's environment what ties git to a repository."""
-    for name in LOCAL_VARIABLES:
-        os.environ.pop(name, None)
+    """Take from this process's environment what ties git to a repository, or makes it chatty.
+
+    A trace has the credentials of every URL, and it would be read as git's error text.
+    """
+    for name in list(os.environ):
+        if name in LOCAL_VARIABLES or name.startswith(process.TRACES):
+            del os.environ[name]
 
 
 def head(checkout: Path) -> str | None:
@@ -142,8 +148,8 @@ def error_type() -> type[GitCommandError]:
 
 
 def gist(error: BaseException) -> str:
-    """The line of git's error output that says what was wrong."""
-    text = str(getattr(error, "stderr", "") or error)
+    """The line of git's error output that says what was wrong, without credentials."""
+    text = redact(str(getattr(error, "stderr", "") or error))
     text = re.sub(r"^\s*stderr: '|'\s*$", "", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     vague = "fatal: Could not read from remote repository."

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from tasks.host.failure import Failure
+from tasks.host.redact import redact
 
 #: Given to every child: what a program needs to find files, speak and reach the network.
 ALLOWED = frozenset(
@@ -31,7 +32,11 @@ RUN_ID = f"{os.getpid()}.{time.time_ns()}"
 #: Where Debian, Ubuntu and Red Hat keep their certificates.
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 #: Given besides to what installs: git, uv, npm and the scripts of custom nodes.
-INSTALLER_PREFIXES = ("GIT_", "PIP_", "UV_", "npm_config_", "NODE_EXTRA_CA_CERTS", "SSH_AUTH_SOCK")
+INSTALLER_PREFIXES = (
+    "GIT_", "PIP_", "UV_", "npm_config_", "NODE_EXTRA_CA_CERTS", "SSH_AUTH_SOCK", "NETRC",
+)  # fmt: skip
+#: Given to nobody: with these git prints every URL and header, credentials and all.
+TRACES = ("GIT_TRACE", "GIT_CURL_VERBOSE")
 
 
 class CommandFailed(Failure):
@@ -56,7 +61,11 @@ def allowed_environment(environ: Mapping[str, str], *, installer: bool = False) 
     needs it: uv and Node come with their own, and look no further by themselves.
     """
     prefixes = ALLOWED_PREFIXES + (INSTALLER_PREFIXES if installer else ())
-    allowed = {k: v for k, v in environ.items() if k in ALLOWED or k.startswith(prefixes)}
+    allowed = {
+        k: v
+        for k, v in environ.items()
+        if k in ALLOWED or (k.startswith(prefixes) and not k.startswith(TRACES))
+    }
     system = ssl.get_default_verify_paths().openssl_cafile
     bundle = next((file for file in (*CERTIFICATES, system) if Path(file).is_file()), None)
     if installer and bundle:
@@ -75,7 +84,8 @@ def run(
 ) -> str:
     """Run `argv` and return what it printed (stdout and stderr together, the last 16 MiB).
 
-    The output goes to the end of `log` while it comes. `timeout` is in seconds; after it
+    The output goes to the end of `log` while it comes; credentials in it are masked there once
+    the command has ended, and in what is returned. `timeout` is in seconds; after it
     the whole process group is killed. What it leaves behind when we are killed is ended by the
     next run, unless it `stays`, as PM2's daemon does. Raises CommandFailed.
     """
@@ -83,10 +93,13 @@ def run(
     marks = {} if stays else {RUN: RUN_ID}
     with log.open("ab+") if log else tempfile.TemporaryFile() as sink:
         if log:
-            sink.write(f"$ {shlex.join(words)}\n".encode())
+            sink.write(f"$ {redact(shlex.join(words))}\n".encode())
             sink.flush()
         start = sink.seek(0, os.SEEK_END)
-        ending, code = _run(words, {**env, **marks}, cwd, sink.fileno(), timeout)
+        try:
+            ending, code = _run(words, {**env, **marks}, cwd, sink.fileno(), timeout)
+        finally:
+            _mask(sink, start)
         output = _read(sink, start)
     if ending:
         raise CommandFailed(f"{Path(words[0]).name} {ending}", output, log, code)
@@ -121,6 +134,23 @@ def _run(
     if code < 0:
         return f"was ended by {signal.Signals(-code).name}", code
     return f"ended with code {code}" if code else "", code
+
+
+def _mask(file: IO[bytes], start: int) -> None:
+    """Redact what a file holds from byte `start`; it is read whole only when there is a reason."""
+    file.seek(start)
+    if all(_redacted(line) == line for line in file):
+        return
+    file.seek(start)
+    content = _redacted(file.read())
+    file.truncate(start)
+    file.seek(start)
+    file.write(content)
+    file.flush()
+
+
+def _redacted(content: bytes) -> bytes:
+    return redact(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")
 
 
 def _read(file: IO[bytes], start: int, limit: int = 1 << 24) -> str:

@@ -25,7 +25,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 ABBREVIATED = re.compile(r"[0-9a-fA-F]{7,39}")
 ATTEMPTS = 3
 PRIVATE = re.compile(
-    r"could not read Username|Authentication failed|Permission denied|error: 403", re.I
+    r"could not read (Username|Password)|Authentication failed|Permission denied|error: 403", re.I
 )
 ABSENT = re.compile(r"not found|does not exist|does not appear to be a git repository", re.I)
 TRANSIENT = re.compile(
@@ -72,20 +72,10 @@ def checkout(url: str, commit: str, target: Path, *, recursive: bool = False) ->
     cache = _fetch(url, commit)
     staging = target.with_name(f".{target.name}.part")
     files.remove(staging)
-    staging.mkdir(parents=True)
     try:
-        repository = git.command(staging)
-        repository.init("--quiet")
-        repository.remote("add", "origin", url)
-        repository.fetch("--quiet", "--depth=1", "--no-tags", cache.as_uri(), commit)
-        repository.checkout("--quiet", "--detach", "FETCH_HEAD")
+        _populate(staging, url, cache, commit)
         if recursive:
-            _attempt(
-                url,
-                lambda: repository.submodule(
-                    "update", "--init", "--recursive", "--depth=1", "--quiet"
-                ),
-            )
+            _checkout_submodules(staging, url)
     except BaseException as error:
         files.remove(staging)
         if isinstance(error, git.error_type()):
@@ -93,6 +83,61 @@ def checkout(url: str, commit: str, target: Path, *, recursive: bool = False) ->
         raise
     files.remove(target)
     staging.replace(target)
+
+
+def _populate(folder: Path, url: str, cache: Path, commit: str) -> None:
+    """Make `folder` a shallow repository at `commit`, from the cache, whose origin is `url`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    repository = git.command(folder)
+    repository.init("--quiet")
+    repository.remote("add", "origin", url)
+    repository.fetch("--quiet", "--depth=1", "--no-tags", cache.as_uri(), commit)
+    repository.checkout("--quiet", "--detach", "FETCH_HEAD")
+
+
+def _checkout_submodules(checkout: Path, url: str) -> None:
+    """Do what `git submodule update --init --recursive` does, through the cache.
+
+    git itself resolves relative URLs, against `origin`, and says which submodules are wanted.
+    """
+    repository = git.command(checkout)
+    repository.submodule("--quiet", "init")
+    for path, name, commit in _submodules(repository):
+        inner = _setting(repository, f"submodule.{name}.url")
+        if not inner or _setting(repository, f"submodule.{name}.update") == "none":
+            continue
+        try:
+            # The URL is the repository's choice, not the user's: git fetches no file:// then.
+            cache = _fetch(inner, commit, GIT_PROTOCOL_FROM_USER="0")
+        except Failure as failure:
+            raise Failure(
+                f"submodule {path} of {url}: {failure}; without submodules: recursive: false"
+            ) from failure
+        _populate(checkout / path, inner, cache, commit)
+        repository.submodule("absorbgitdirs", "--", path)
+        _checkout_submodules(checkout / path, inner)
+
+
+def _submodules(repository: Git) -> list[tuple[str, str, str]]:
+    """Path, name and commit of each submodule that the checked out commit has."""
+    commits = {}
+    for entry in str(repository.ls_files("-z", "--stage")).split("\0"):
+        # mode 160000, a commit of another repository
+        if entry.startswith("160000 "):
+            about, path = entry.split("\t", 1)
+            commits[path] = about.split()[1]
+    if not commits:
+        return []
+    which = ("--file", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$")
+    names = {}
+    for setting in filter(None, str(repository.config("-z", *which)).split("\0")):
+        key, path = setting.split("\n", 1)
+        names[path.rstrip("/")] = key.removeprefix("submodule.").removesuffix(".path")
+    return [(path, names[path], commit) for path, commit in sorted(commits.items())]
+
+
+def _setting(repository: Git, key: str) -> str:
+    return str(repository.config("--default", "", "--get", key))
 
 
 def _attempt(url: str, action: Callable[[], T]) -> T:
@@ -124,11 +169,15 @@ def _cache(url: str) -> Path:
     return cache_folder() / f"{name}-{files.digest(url)}.git"
 
 
-def _fetch(url: str, commit: str) -> Path:
-    """Bring `commit` into the cache, unless it is there; return the cache's repository."""
+def _fetch(url: str, commit: str, **environment: str) -> Path:
+    """Bring `commit` into the cache, unless it is there; return the cache's repository.
+
+    `environment` holds further variables for git. Raises Failure.
+    """
     cache = _cache(url)
     with locks.exclusive(cache.with_suffix(".lock")):
         repository = _open_cache(cache)
+        repository.update_environment(**environment)
         if _has(repository, commit):
             return cache
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tasks.host import process
@@ -37,34 +37,45 @@ def make_environment(folder: Path, python: Path, log: Path, *, see_base: bool = 
     process.run(argv, env=environment(), log=log)
 
 
-def resolve(pylock: Path, arguments: Sequence[str | Path], log: Path) -> None:
+def resolve(
+    pylock: Path, arguments: Sequence[str | Path], places: Mapping[str, str], log: Path
+) -> None:
     """Resolve what `arguments` ask for into `pylock`; what stands there already is preferred.
 
-    Raises CommandFailed with uv's explanation as its output.
+    `places` are the variables of `indexes`. Raises CommandFailed with uv's explanation as its
+    output.
     """
     argv = [binary(), "pip", "compile", "--quiet", "--no-header", "--format", "pylock.toml",
             "--output-file", pylock, "--python", sys.executable, *arguments]  # fmt: skip
-    process.run(argv, env=environment(), log=log)
+    process.run(argv, env={**environment(), **places}, log=log)
 
 
-def sync(folder: Path, requirements: Path, arguments: Sequence[str], log: Path) -> None:
+def sync(
+    folder: Path, requirements: Path, backend: Sequence[str], places: Mapping[str, str], log: Path
+) -> None:
     """Install exactly what the file lists into `folder`, checked by hash; the rest goes."""
-    _install(folder, ["sync", requirements, *arguments], log)
+    _install(folder, ["sync", requirements, *backend], places, log)
 
 
-def put_back(folder: Path, requirements: Path, arguments: Sequence[str], log: Path) -> None:
+def put_back(
+    folder: Path, requirements: Path, backend: Sequence[str], places: Mapping[str, str], log: Path
+) -> None:
     """Install what the file lists into `folder`, and nothing for it."""
-    _install(folder, ["install", "--no-deps", "--requirements", requirements, *arguments], log)
+    _install(
+        folder, ["install", "--no-deps", "--requirements", requirements, *backend], places, log
+    )
 
 
-def _install(folder: Path, words: Sequence[str | Path], log: Path) -> None:
+def _install(
+    folder: Path, words: Sequence[str | Path], places: Mapping[str, str], log: Path
+) -> None:
     """From the cache alone if that has everything: an index that is down is then no matter."""
-    python = folder / "bin" / "python"
-    argv = [binary(), "pip", words[0], "--python", python, *words[1:]]
+    argv = [binary(), "pip", words[0], "--python", folder / "bin" / "python", *words[1:]]
+    env = {**environment(), **places}
     try:
-        process.run([*argv, "--offline"], env=environment(), log=log)
+        process.run([*argv, "--offline"], env=env, log=log)
     except process.CommandFailed:
-        process.run(argv, env=environment(), log=log)
+        process.run(argv, env=env, log=log)
 
 
 def site_packages(folder: Path) -> Path:

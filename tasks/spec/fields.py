@@ -20,7 +20,13 @@ from pydantic_core import CoreSchema, core_schema
 
 from .problems import has_control, shown
 from .twins import check_prefer
-from .urls import check_ref, parse_remote, refuse_url_credentials
+from .urls import (
+    check_index,
+    check_place_of_wheels,
+    check_ref,
+    parse_remote,
+    refuse_url_credentials,
+)
 from .variables import check_value, check_variable
 
 OUR_ARGS = {
@@ -229,4 +235,5 @@ Env = dict[
 WorkerName = Annotated[str, AfterValidator(_worker_name)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Requirement = Annotated[Text, AfterValidator(_requirement)]
-IndexUrl = Annotated[Text, AfterValidator(refuse_url_credentials)]
+IndexUrl = Annotated[str, AfterValidator(_printable), AfterValidator(check_index)]
+PlaceOfWheels = Annotated[str, AfterValidator(_printable), AfterValidator(check_place_of_wheels)]

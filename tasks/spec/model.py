@@ -20,6 +20,7 @@ from .fields import (
     NodeName,
     NotBuilt,
     PathText,
+    PlaceOfWheels,
     Port,
     Prefer,
     Ref,
@@ -79,11 +80,12 @@ class Python(Model):
         description="Which of the packages that overwrite each other: {opencv: opencv-python}. "
         "Families: opencv, onnxruntime, pillow.",
     )
-    find_links: tuple[IndexUrl, ...] = Field(
+    find_links: tuple[PlaceOfWheels, ...] = Field(
         default=(), description="Folders or pages that hold wheels."
     )
     extra_index_urls: tuple[IndexUrl, ...] = Field(
-        default=(), description="Package indexes beside PyPI."
+        default=(),
+        description="Package indexes beside PyPI; credentials as https://${USER}:${TOKEN}@host/….",
     )
 
 

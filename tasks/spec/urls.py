@@ -8,6 +8,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from .problems import has_control, shown
+from .variables import VARIABLE
 
 _CLONE = re.compile(r"^git\s+clone\s+")
 _TRANSPORT = re.compile(r"^[A-Za-z0-9+.-]*::")
@@ -17,6 +18,9 @@ _SCP = re.compile(
 _HOST = re.compile(r"^(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]*)|\[[0-9A-Fa-f:.]+\])(?::\d+)?$")
 _USER = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._+-]*$")
 _CREDENTIALS = "the URL holds credentials: remove them and use git's credential configuration"
+
+_AS_VARIABLES = "https://${USER}:${TOKEN}@host/… or https://${TOKEN}@host/…"
+_VARIABLES_AS_CREDENTIALS = re.compile(rf"^(https?://){VARIABLE}(?::{VARIABLE})?@", re.I)
 
 
 class Remote(NamedTuple):
@@ -71,6 +75,31 @@ def refuse_url_credentials(text: str) -> str:
     for scheme, user in re.findall(r"([A-Za-z0-9+.-]+)://([^/?#\s]*)@", text):
         if not scheme.endswith("ssh") or ":" in user:
             raise ValueError("the URL holds credentials: remove them and use ~/.netrc")
+    return text
+
+
+def check_index(text: str) -> str:
+    """A package index: an http or file URL, whose user and password may be variables.
+
+    Raises ValueError, whose text never repeats a secret.
+    """
+    if not re.fullmatch(r"(?:https?|file)://\S+", text, re.I):
+        raise ValueError("a URL such as https://host/simple")
+    return check_place_of_wheels(text)
+
+
+def check_place_of_wheels(text: str) -> str:
+    """A folder or a page with wheels; a URL's user and password may be variables.
+
+    Raises ValueError, whose text never repeats a secret.
+    """
+    bare = _VARIABLES_AS_CREDENTIALS.sub(r"\1", text)
+    try:
+        refuse_url_credentials(bare)
+    except ValueError as error:
+        raise ValueError(f"{error}, or variables: {_AS_VARIABLES}") from None
+    if "${" in bare:
+        raise ValueError(f"${{…}} is understood as user and password only: {_AS_VARIABLES}")
     return text
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+VARIABLE = r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"
+"""The pattern of one `${NAME}`."""
+_VARIABLE = re.compile(VARIABLE)
 
 OUR_ENV = {
     "CUDA_VISIBLE_DEVICES": "use instances.gpus",
@@ -17,7 +19,7 @@ OUR_ENV = {
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
     """Put the values of `${NAME}` in. Raises KeyError with the name that has none."""
-    return _VARIABLE.sub(lambda match: environ[match[1]], text)
+    return _VARIABLE.sub(lambda match: environ[match[0][2:-1]], text)
 
 
 def check_variable(name: str) -> str:

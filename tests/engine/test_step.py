@@ -49,6 +49,15 @@ def test_a_check_that_fails_means_do_it_again_and_never_raises(error: Exception)
     assert str(error) in repr(holds)
 
 
+def test_a_failure_and_a_reason_repeat_no_credentials() -> None:
+    error = "can't fetch https://me:s3cret@host/a"
+    assert str(Failure(error)) == "can't fetch https://***@host/a"
+    for kind in (Failure, RuntimeError):
+        holds = Holds(raising(kind(error)))
+        assert holds() is False
+        assert "s3cret" not in repr(holds)
+
+
 def test_a_reason_that_is_gone_is_not_repeated() -> None:
     reasons: list[str | None] = ["first", None]
     holds = Holds(lambda: reasons.pop(0))
@@ -96,8 +105,12 @@ def bug(log):
     return {{}}["canary-key"]
 
 
+def bug_with_a_url(log):
+    raise RuntimeError("cmdline: git clone https://me:s3cret@host/a")
+
+
 def task_steps():
-    for action in (refused, refused_after_output, failed_command, bug):
+    for action in (refused, refused_after_output, failed_command, bug, bug_with_a_url):
         name = action.__name__
         yield step(name, name, check=lambda: "never", action=action,
                    log=HERE / "logs" / f"{{name}}.log")
@@ -132,3 +145,6 @@ def test_failures_are_one_line_and_a_log_and_bugs_go_to_the_log(tmp_path: Path) 
     assert 'return {}["canary-key"]' in written
     assert "of an earlier run" not in written
     assert "reason" in (logs / "failed_command.log").read_text()
+    for text in (ended.stdout, (logs / "bug_with_a_url.log").read_text()):
+        assert "RuntimeError: cmdline: git clone https://***@host/a" in text
+        assert "s3cret" not in text

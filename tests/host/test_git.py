@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host import git, remotes
+from tasks.host import files, git, remotes
 from tasks.host.failure import Failure
 from tests.forge import Forge, Repository
 
@@ -243,9 +243,90 @@ def test_a_submodule_that_cannot_be_fetched_is_a_failure_and_leaves_no_folder(
     outer.git("submodule", "--quiet", "add", inner.url, "inner")
     commit = outer.commit({})
     inner.folder.rename(tmp_path / "gone")
-    with pytest.raises(Failure, match="outer"):
+    with pytest.raises(Failure) as caught:
         remotes.checkout(outer.url, commit, tmp_path / "there", recursive=True)
+    assert str(caught.value).startswith(
+        f"submodule inner of {outer.url}: {inner.url} isn't there: correct the url"
+    )
+    assert str(caught.value).endswith("; without submodules: recursive: false")
     assert not (tmp_path / "there").exists()
+
+
+def test_submodules_of_submodules_are_there_again_when_every_repository_is_gone(
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings(monkeypatch, protocol_file_allow="always")
+    deep = forge.repository("deep", {"file": "deep"})
+    middle = forge.repository("middle", {"file": "middle"})
+    outer = forge.repository("outer")
+    middle.git("submodule", "--quiet", "add", deep.url, "in/deep")
+    # relative, as `../deep.git` is in many a repository: to the URL of the one that names it
+    middle.git("config", "--file", ".gitmodules", "submodule.in/deep.url", "../deep")
+    middle.commit({})
+    outer.git("submodule", "--quiet", "add", "--name", "other name", middle.url, "lib/middle")
+    outer.git("config", "--file", ".gitmodules", "submodule.other name.url", "./../middle")
+    commit = outer.commit({})
+    remotes.checkout(outer.url, commit, tmp_path / "first", recursive=True)
+    forge.folder.rename(tmp_path / "gone")
+    settings(monkeypatch)
+    remotes.checkout(outer.url, commit, tmp_path / "second", recursive=True)
+    for whole in (tmp_path / "first", tmp_path / "second"):
+        lib = Repository(whole / "lib" / "middle")
+        inner = Repository(lib.folder / "in" / "deep")
+        assert (inner.folder / "file").read_text() == "deep"
+        assert (lib.folder / ".git").is_file(), "its repository is the outer one's, as git has it"
+        assert lib.git("remote", "get-url", "origin") == middle.url
+        assert inner.git("remote", "get-url", "origin") == deep.url
+        assert "deep" in (lib.folder / ".gitmodules").read_text()
+        assert Repository(whole).git("status", "--porcelain", "--ignored") == ""
+        assert "-" not in Repository(whole).git("submodule", "status", "--recursive").split()[0]
+        assert "lib/middle/in/deep/file" in git.tracked(whole)
+        assert git.edited(whole) == []
+    for config in (tmp_path / "second").rglob("config"):
+        assert str(remotes.cache_folder()) not in config.read_text()
+
+
+def test_a_copied_checkout_has_submodules_of_its_own(
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "file")
+    inner = forge.repository("inner", {"file": "inner"})
+    outer = forge.repository("outer")
+    outer.git("submodule", "--quiet", "add", inner.url, "inner")
+    remotes.checkout(outer.url, outer.commit({}), tmp_path / "there", recursive=True)
+    files.copy_tree(tmp_path / "there", tmp_path / "copy")
+    files.remove(tmp_path / "there")
+    copy = Repository(tmp_path / "copy" / "inner")
+    assert copy.git("rev-parse", "HEAD") == inner.git("rev-parse", "HEAD")
+    assert str(tmp_path / "copy") in copy.git("rev-parse", "--absolute-git-dir")
+
+
+def test_a_repository_cannot_make_git_read_this_machines_folders(
+    forge: Forge, tmp_path: Path
+) -> None:
+    secret = forge.repository("secret", {"file": "secret"})
+    outer = forge.repository("outer")
+    outer.git("-c", "protocol.file.allow=always", "submodule", "add", secret.url, "inner")
+    commit = outer.commit({})
+    with pytest.raises(Failure, match="transport 'file' not allowed"):
+        remotes.checkout(outer.url, commit, tmp_path / "there", recursive=True)
+
+
+def test_a_submodule_that_its_repository_leaves_out_stays_out(forge: Forge, tmp_path: Path) -> None:
+    outer = forge.repository("outer")
+    inner = forge.repository("inner")
+    outer.git("-c", "protocol.file.allow=always", "submodule", "add", inner.url, "inner")
+    outer.git("config", "--file", ".gitmodules", "submodule.inner.update", "none")
+    remotes.checkout(outer.url, outer.commit({}), tmp_path / "there", recursive=True)
+    assert list((tmp_path / "there" / "inner").iterdir()) == []
+
+
+def test_a_submodule_without_url_is_named(forge: Forge, tmp_path: Path) -> None:
+    outer = forge.repository("outer")
+    Forge(outer.folder).repository("stray")
+    outer.git("-c", "advice.addEmbeddedRepo=false", "add", "stray")
+    with pytest.raises(Failure, match=r"No url found for submodule path 'stray' in \.gitmodules"):
+        remotes.checkout(outer.url, outer.commit({}), tmp_path / "there", recursive=True)
 
 
 def test_head_is_read_from_a_detached_head_a_branch_and_packed_refs(

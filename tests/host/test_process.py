@@ -156,13 +156,14 @@ CALLER = {
     "NVIDIA_VISIBLE_DEVICES": "all", "LD_LIBRARY_PATH": "/cuda",
     "GIT_SSH_COMMAND": "ssh -4", "PIP_INDEX_URL": "https://index", "UV_CACHE_DIR": "/uv",
     "npm_config_registry": "https://npm", "SSH_AUTH_SOCK": "/sock", "NODE_EXTRA_CA_CERTS": "/ca",
+    "NETRC": "/netrc",
     "HF_TOKEN": "secret", "AWS_SECRET_ACCESS_KEY": "secret", "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONPATH": "/elsewhere", "VIRTUAL_ENV": "/other", "COMFYUI_PORT": "1",
 }  # fmt: skip
 SECRETS = {"HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH",
            "VIRTUAL_ENV", "COMFYUI_PORT"}  # fmt: skip
 INSTALLERS = {"GIT_SSH_COMMAND", "PIP_INDEX_URL", "UV_CACHE_DIR", "npm_config_registry",
-              "SSH_AUTH_SOCK", "NODE_EXTRA_CA_CERTS"}  # fmt: skip
+              "SSH_AUTH_SOCK", "NODE_EXTRA_CA_CERTS", "NETRC"}  # fmt: skip
 
 
 def test_an_app_gets_the_allowlist_and_no_secret() -> None:
@@ -188,6 +189,45 @@ def test_a_child_sees_the_given_environment_and_nothing_else(
     assert "HF_TOKEN" not in seen
     assert "PYTHONDONTWRITEBYTECODE" not in seen
     assert "PATH" in seen
+
+
+URL = "https://me:s3cret@host/a"
+
+
+def test_credentials_in_what_a_command_prints_are_not_kept(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    script = rf"echo 'one {URL}' >&2; printf '\377 two\n'"
+    assert sh(script, log) == "one https://***@host/a\n\ufffd two\n"
+    assert sh(script) == "one https://***@host/a\n\ufffd two\n"
+    with pytest.raises(process.CommandFailed) as caught:
+        sh(f"echo {URL}; exit 1", log)
+    assert caught.value.output == "https://***@host/a\n"
+    written = log.read_bytes()
+    assert written.startswith(b"before\n$ sh -c 'echo")
+    assert b"\none https://***@host/a\n\377 two\n$ sh -c" in written
+    assert b"s3cret" not in written
+
+
+def test_credentials_are_masked_also_after_a_timeout(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(process.CommandFailed, match="longer"):
+        sh(f"echo {URL}; sleep 60", log, timeout=1)
+    assert log.read_text().endswith("https://***@host/a\n")
+
+
+def test_a_log_grows_on_where_it_was_masked(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    sh(f"echo {URL}", log)
+    sh("echo after", log)
+    assert log.read_text().splitlines()[1:] == ["https://***@host/a", "$ sh -c 'echo after'",
+                                                "after"]  # fmt: skip
+
+
+def test_no_child_is_told_to_trace_credentials() -> None:
+    tracing = {"GIT_TRACE": "1", "GIT_TRACE2_EVENT": "/tmp/x", "GIT_CURL_VERBOSE": "1"}
+    allowed = process.allowed_environment(CALLER | tracing, installer=True)
+    assert set(allowed) & set(tracing) == set()
 
 
 def test_the_tail_of_a_log_is_limited_and_never_fails(tmp_path: Path) -> None:

@@ -27,6 +27,15 @@ from .conftest import Lines, Load
         ("custom_nodes: [a]", "custom_nodes[0]: must be a mapping of key: value"),
         ("models: []", "models: must be a mapping of key: value"),
         ("python: {overrides: numpy}", "python.overrides: must be a list, such as [one, two]"),
+        ("python: {extra_index_urls: [wheels]}",
+         "python.extra_index_urls[0]: a URL such as https://host/simple"),
+        ("python: {extra_index_urls: ['https://me:pw@host/simple']}",
+         "python.extra_index_urls[0]: the URL holds credentials: remove them and use ~/.netrc, "
+         "or variables: https://${USER}:${TOKEN}@host/… or https://${TOKEN}@host/…"),
+        ("python: {find_links: ['${HOME}/wheels']}",
+         "python.find_links[0]: ${…} is understood as user and password only: "
+         "https://${USER}:${TOKEN}@host/… or https://${TOKEN}@host/…"),
+        ("python: {find_links: ['']}", "python.find_links[0]: must not be empty"),
         ("python: {overrides: [-r x]}",
          "python.overrides[0]: a requirement such as numpy<2, not an option"),
         ("instances: {cpu_only: 1}", "instances.cpu_only: must be true or false"),

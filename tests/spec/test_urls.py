@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.spec.urls import check_ref, parse_remote, refuse_url_credentials, repository_name
+from tasks.spec.urls import (
+    check_index,
+    check_place_of_wheels,
+    check_ref,
+    parse_remote,
+    refuse_url_credentials,
+    repository_name,
+)
 
 HUB = "https://github.com/owner/repo"
 
@@ -113,6 +120,56 @@ def test_a_requirement_or_index_may_hold_no_credentials(text: str, refused: bool
         assert "s3cret" not in str(error.value)
     else:
         assert refuse_url_credentials(text) == text
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://host/simple", "http://host:3141/a,b/+simple/", "file:///srv/index",
+     "https://${TOKEN}@host/simple", "https://${USER}:${TOKEN}@host/simple", "HTTP://${T}@host"],
+)  # fmt: skip
+def test_an_index_may_have_variables_as_credentials(url: str) -> None:
+    assert check_index(url) == url
+    assert check_place_of_wheels(url) == url
+
+
+REMOVE = "the URL holds credentials: remove them and use ~/.netrc, or variables: https://${USER}"
+ONLY = "${…} is understood as user and password only: https://${USER}:${TOKEN}@host/… or"
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("https://s3cret@host/simple", REMOVE),
+        ("https://me:s3cret@host/simple", REMOVE),
+        ("https://me:${TOKEN}@host/simple", REMOVE),
+        ("https://${USER}:s3cret@host/simple", REMOVE),
+        ("https://${USER}s3cret@host/simple", REMOVE),
+        ("https://${A}:${B}:${C}@host/simple", REMOVE),
+        ("https://${TOKEN}@s3cret@host/simple", REMOVE),
+        ("https://${USER:-s3cret}@host/simple", REMOVE),
+        ("https://host/${TOKEN}/simple", ONLY),
+        ("https://${HOST}/simple", ONLY),
+        ("https://${TOKEN}@${HOST}/simple", ONLY),
+        ("https://host/simple?t=${TOKEN}", ONLY),
+        ("file://${TOKEN}@host/simple", REMOVE),
+    ],
+)
+def test_other_credentials_and_variables_of_an_index_are_refused(url: str, why: str) -> None:
+    for check in (check_index, check_place_of_wheels):
+        with pytest.raises(ValueError, match=r".") as error:
+            check(url)
+        assert str(error.value).startswith(why)
+        assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["wheels", "/srv/index", "host/simple", "ftp://host/simple", "https://host/a b", "https://",
+     "a=https://host/simple"],
+)  # fmt: skip
+def test_an_index_is_a_url(text: str) -> None:
+    with pytest.raises(ValueError, match="a URL such as https://host/simple"):
+        check_index(text)
 
 
 @pytest.mark.parametrize("ref", ["main", "v0.3.64", "feature/x", "refs/pull/1/head", "33ff89fd"])
