@@ -99,9 +99,9 @@ def quoted(value: str) -> str:
     r"""A value so that python-dotenv reads it exactly, and simpler readers where it can be.
 
     Bare and in single quotes it stands as it is; only double quotes know escapes, and keep a
-    newline from ending the line. python-dotenv (1.2) puts variables in under any quotes, with
-    no escape for `${`; but `${:-x}` is x, the default of a variable without a name. It takes a
-    backslash before the last quote for that quote's escape, even an escaped one.
+    newline from ending the line. python-dotenv (0.21 to 1.2) puts variables in under any quotes,
+    with no escape for `${`; but `${:-x}` is x, the default of a variable without a name. 1.0
+    takes a backslash before the last quote for that quote's escape, even an escaped one.
     """
     text = value.replace("${", "${:-$}{")
     if value == value.strip() and not re.search(r"[\r\n#]|^['\"]|['\"]$", value):

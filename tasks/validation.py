@@ -46,7 +46,7 @@ def read(folder: Path) -> dict[str, Result]:
 
 
 def unproved(machine: Machine, result: Result) -> bool:
-    """Whether a failure may be due to what only run time has: a GPU, or a variable."""
+    """Whether a failure may be due to what only run time has: a GPU, a variable, a .env."""
     if result.imported:
         return False
     gpu_comes_later = not machine.instances.cpu_only and not gpu.driver_present()
