@@ -88,6 +88,8 @@ def _outdated(machine: Machine) -> str | None:
         return "what it is made of changed"
     if _known(machine) is None:
         return "the packages are not known"
+    if receipt.get("again"):
+        return f"what {', '.join(receipt['again'])} needs could not be had"
     _warn_left_out(machine)
     return None
 
@@ -109,14 +111,14 @@ def _foresee(machine: Machine, log: Path) -> list[str]:
 def _resolve_and_write(machine: Machine, log: Path) -> list[str]:
     """Complete the lock and write down which packages this machine is to have; the moves."""
     before = machine.lock.python or _known(machine)
-    python, said = _python(machine, log)
+    python, said, again = _python(machine, log)
     if not machine.overridden:
         said += _write(machine, _whole(machine, python))
     files.write_receipt(machine.layout.kept(_python_file(machine)), dumped(python))
     nodes.leave_out(machine, python.left_out)
     _forget_removed(machine)
     _warn_left_out(machine)
-    receipt = {"inputs": files.digest(_inputs(machine))}
+    receipt = {"inputs": files.digest(_inputs(machine)), "again": again}
     files.write_receipt(machine.layout.kept(_receipt(machine)), receipt)
     return said + _moves(before, python)
 
@@ -132,12 +134,15 @@ def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
     ]
 
 
-def _python(machine: Machine, log: Path) -> tuple[PythonSet, list[str]]:
-    """The set that fits what is asked: the lock's, the last one, or a new one; what to say."""
+def _python(machine: Machine, log: Path) -> tuple[PythonSet, list[str], list[str]]:
+    """The set that fits what is asked: the lock's, the last one, or a new one.
+
+    Then what to say, and the optional nodes to try again in every run.
+    """
     asked, refused = _ask(machine)
     for known in (machine.lock.python, _known(machine)):
         if known and machine.updates is None and known.asked == _recorded(machine, asked):
-            return known.model_copy(update={"left_out": {**known.left_out, **refused}}), []
+            return known.model_copy(update={"left_out": {**known.left_out, **refused}}), [], []
     if machine.locked:
         raise Failure(_difference(machine, asked))
     preinstalled.insist(machine, asked)
@@ -152,12 +157,15 @@ def _python(machine: Machine, log: Path) -> tuple[PythonSet, list[str]]:
         for line in each.unused
     ]
     said += [f"{gone} is replaced by {one}" for gone, one in sorted(solution.reduced.items())]
-    return PythonSet(
+    # Without the lines of those that could not be had, the next run asks for them anew.
+    asked = [each for each in asked if not (each.node and each.node.name in solution.unreachable)]
+    python = PythonSet(
         asked=_recorded(machine, asked).model_copy(update={"torch": solution.torch}),
         packages=solution.packages,
-        left_out={**solution.left_out, **refused},
+        left_out={**solution.left_out, **solution.unreachable, **refused},
         reduced=solution.reduced,
-    ), said
+    )
+    return python, said, sorted(solution.unreachable)
 
 
 def _ask(machine: Machine) -> tuple[list[Asked], dict[str, str]]:

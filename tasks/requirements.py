@@ -31,6 +31,8 @@ class Line:
     name: str | None
     """The package's, None for a URL without one."""
     constraint: bool = False
+    url: str | None = None
+    """Where it is fetched from, if it says so."""
 
     def __str__(self) -> str:
         return f"{CONSTRAINT}{self.text}" if self.constraint else self.text
@@ -152,7 +154,8 @@ def _line(asked: Asked, requirement: InstallRequirement, file: Path, constraint:
     # Options of pip for one package, --global-option and the like; hashes are kept.
     words = text.split(" --")
     text = " --".join([words[0], *(word for word in words[1:] if word.startswith("hash="))])
-    return Line(text, place, requirement.name, constraint)
+    url = re.search(r"(?:git\+)?([a-z]+://[^\s#@]+(?:@[^\s#@/]+/[^\s#@]+)?)", text)
+    return Line(text, place, requirement.name, constraint, url[1] if url else None)
 
 
 def _is_path(text: str) -> bool:

@@ -64,6 +64,8 @@ class Solution:
 
     packages: dict[str, Package]
     left_out: dict[str, str]
+    unreachable: dict[str, str]
+    """Optional nodes whose packages could not be had now: to be tried again by every run."""
     reduced: dict[str, str]
     torch: str
 
@@ -71,6 +73,9 @@ class Solution:
 def solve(problem: Problem) -> Solution:
     """Raises Failure naming who asks for what, and an override that would settle it."""
     left_out: dict[str, str] = {}
+    unreachable: dict[str, str] = {}
+    direct = {_normal(line.name) for each in problem.asked for line in each.lines if line.name}
+    problem = replace(problem, instead=_twins(problem, direct))
     while True:
         try:
             packages = _compile(problem)
@@ -80,14 +85,21 @@ def solve(problem: Problem) -> Solution:
             if not optional:
                 raise Failure(_explain(problem, failed.output, culprits), problem.log) from failed
             node = max(optional, key=problem.machine.custom_nodes.index)
-            left_out[node.name] = _explain(problem, failed.output, culprits, settle=False)
+            away = left_out if _is_final(failed.output) else unreachable
+            away[node.name] = _explain(problem, failed.output, culprits, settle=False)
             problem = problem.without(node)
             continue
         twins = _twins(problem, packages)
         matched = _matched(problem, packages)
-        if not twins and not matched:
-            torch = _build(problem, packages)
-            return Solution(packages, left_out, dict(problem.instead), torch)
+        if set(twins.values()) <= set(packages) and not matched:
+            # Who goes has asked for nothing that the one that stays doesn't ask for.
+            return Solution(
+                packages={n: package for n, package in packages.items() if n not in twins},
+                left_out=left_out,
+                unreachable=unreachable,
+                reduced={**problem.instead, **twins},
+                torch=_build(problem, packages),
+            )
         problem = replace(
             problem,
             instead={**problem.instead, **twins},
@@ -108,8 +120,8 @@ def places(machine: Machine) -> dict[str, str]:
     )
 
 
-def _compile(problem: Problem, overrides: Iterable[str] = ()) -> dict[str, Package]:
-    """One call of uv. Raises CommandFailed."""
+def _compile(problem: Problem, *, override: str | None = None) -> dict[str, Package]:
+    """One call of uv, with an `override` to try from its cache alone. Raises CommandFailed."""
     python = problem.machine.python
     files.remove(problem.scratch)
     problem.scratch.mkdir(parents=True)
@@ -124,16 +136,18 @@ def _compile(problem: Problem, overrides: Iterable[str] = ()) -> dict[str, Packa
         *(f"{name}=={package.version}" for name, package in problem.held.items()),
         *problem.matched,
     ]
+    overrides = [*python.overrides, *([override] if override else [])]
     excludes = [*problem.instead]
     if problem.torch in ("none", "preinstalled"):
         excludes += TORCH_FAMILY
     arguments: list[str | Path] = [
         _listed(problem, "requirements.txt", [*ALWAYS, *wanted, *sorted(replacing)]),
         *("--constraints", _listed(problem, "constraints.txt", constraints)),
-        *("--overrides", _listed(problem, "overrides.txt", [*python.overrides, *overrides])),
+        *("--overrides", _listed(problem, "overrides.txt", overrides)),
         *("--excludes", _listed(problem, "excludes.txt", excludes)),
         *backend(problem.torch),
         *(word for name in _upgrades(problem) for word in ("--upgrade-package", name)),
+        *(["--offline"] if override else []),
     ]
     uv.resolve(result, arguments, places(problem.machine), problem.log)
     return pylock.read(result)
@@ -154,8 +168,8 @@ def _upgrades(problem: Problem) -> list[str]:
     return sorted({*updates.intersection(known), *family})
 
 
-def _twins(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
-    """Which of the resolved packages to replace by which, where several are of one family."""
+def _twins(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
+    """Which of these packages to replace by which, where several are of one family."""
     instead: dict[str, str] = {}
     for family, members in FAMILIES.items():
         there = members & set(packages)
@@ -207,13 +221,18 @@ class _Culprit:
     line: Line
 
 
+def _is_final(output: str) -> bool:
+    """Whether the same question would get the same answer, whatever the network does."""
+    return "No solution found" in output or "Failed to build" in output
+
+
 def _blamed(problem: Problem, output: str) -> list[_Culprit]:
     words = {_normal(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", gist(output))}
     return [
         _Culprit(each.owner, each.node, line)
         for each in problem.asked
         for line in each.lines
-        if line.name and _normal(line.name) in words
+        if (line.name and _normal(line.name) in words) or (line.url and line.url in output)
     ]
 
 
@@ -222,7 +241,7 @@ def _explain(
 ) -> str:
     """Whose lines name the packages that uv complains of, uv's own sentence, what to do."""
     lines = [f"{c.owner} asks for {c.line.text!r} ({c.line.place})" for c in culprits]
-    names = {_normal(str(c.line.name)) for c in culprits}
+    names = {_normal(c.line.name) for c in culprits if c.line.name}
     held = [
         f"the lock holds {name} {package.version} (doit update torch lets it move)"
         for name, package in problem.held.items()
@@ -241,7 +260,7 @@ def _mend(problem: Problem, output: str, culprits: list[_Culprit]) -> str:
         return "see that it can be reached, then run doit again"
     for text in _candidates([c for c in culprits if c.line.name not in problem.held]):
         try:
-            _compile(problem, [text])
+            _compile(problem, override=text)
         except process.CommandFailed:
             continue
         return f"this would settle it: python.overrides: [{text!r}]"
@@ -253,7 +272,8 @@ def _candidates(culprits: list[_Culprit]) -> Iterator[str]:
     by_name: dict[str, dict[str, None]] = {}
     for culprit in culprits:
         text = culprit.line.text.partition(";")[0].partition(" --hash")[0].strip()
-        by_name.setdefault(_normal(str(culprit.line.name)), {})[text] = None
+        if culprit.line.name:
+            by_name.setdefault(_normal(culprit.line.name), {})[text] = None
     several = {name: texts for name, texts in by_name.items() if len(texts) > 1}
     texts = [text for found in several.values() for text in found]
     yield from [*texts, *by_name][:TRIES]

@@ -16,7 +16,7 @@ from tasks.engine.step import Task, step
 from tasks.host import files, gpu, process
 from tasks.host.failure import Failure
 from tasks.host.quick_test import QuickTest, Result
-from tasks.spec import Machine, expand
+from tasks.spec import CustomNode, Machine, expand
 from tasks.spec.layout import Layout
 
 #: What torch and CUDA libraries say when no GPU or driver is there.
@@ -74,13 +74,26 @@ def unvalidated(machine: Machine) -> str | None:
         return f"{folder.name} was not validated"
     for node in nodes.present(machine):
         result = results.get(node.name)
-        if result is None or not (result.imported or unproved(machine, result)):
+        if result and (result.imported or unproved(machine, result)):
+            continue
+        if not _is_final(folder, node):
             return f"{node.name} doesn't import"
+        reason = result.reason if result else "it has no code that ComfyUI loads"
+        warn(f"custom node {node.name} doesn't import: {reason}")
     if files.link_target(layout.current) != _current_target(layout, folder):
         return f"{folder.name} isn't the current generation"
     if files.link_target(machine.comfyui.install_path) != _install_target(machine):
         return f"{machine.comfyui.install_path} doesn't point at ComfyUI"
     return None
+
+
+def _is_final(folder: Path, node: CustomNode) -> bool:
+    """Whether an optional node that failed would fail again: same code, same packages.
+
+    What only run time has may have come since, and the code of a local folder may be mended.
+    """
+    unsure = files.read_receipt(_receipt(folder)).get("unproved", [])
+    return node.optional and not node.path and node.name not in unsure
 
 
 def _foresee(machine: Machine, log: Path) -> list[str]:
@@ -103,8 +116,10 @@ def validate(machine: Machine, log: Path) -> None:
         warn(line)
     environment.record(home)
     generation.stamp(folder)
+    unsure = sorted(name for name, result in results.items() if unproved(machine, result))
     files.write_receipt(
-        _receipt(folder), {"nodes": {name: asdict(result) for name, result in results.items()}}
+        _receipt(folder),
+        {"nodes": {name: asdict(result) for name, result in results.items()}, "unproved": unsure},
     )
     _judge(machine, results, log)
     files.point(layout.current, _current_target(layout, folder))

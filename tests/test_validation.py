@@ -39,9 +39,13 @@ def test_an_optional_node_that_does_not_import_is_a_warning_of_every_run(
 ) -> None:
     bad = forge.repository("bad", {"__init__.py": "1/0\n"})
     rig = machine(custom_nodes=[{"url": bad.url, "optional": True}])
-    for _ in range(2):
+    for executed in (True, False):
         run = rig.doit("build")
+        assert ("validation" in run.executed) == executed
         assert "! custom node bad doesn't import: ZeroDivisionError" in run.output
+    bad.commit({"__init__.py": "NODE_CLASS_MAPPINGS = {}\n"}, tag="mended")
+    rig.spec["custom_nodes"][0]["ref"] = "mended"
+    assert "!" not in rig.doit("build").output
 
 
 def test_a_node_that_ends_the_process_is_found_by_name(machine: MachineMaker, forge: Forge) -> None:
