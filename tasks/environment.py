@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import lock, nodes, preinstalled, resolution
+from tasks import nodes, packages, preinstalled, resolution
+from tasks.conflicts import gist
 from tasks.engine.said import move
 from tasks.engine.step import Task, step
 from tasks.host import files, made, process, uv
@@ -79,7 +80,7 @@ def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
     there = installed(folder)
     moved = {
         name: package
-        for name, package in lock.python_set(machine).packages.items()
+        for name, package in packages.of(machine).packages.items()
         if not _is(package, there.get(name))
     }
     if not moved:
@@ -147,7 +148,7 @@ def _missing(machine: Machine) -> str | None:
 
 
 def _digest(machine: Machine) -> str:
-    python = lock.python_set(machine)
+    python = packages.of(machine)
     return files.digest(
         {
             "interpreter": sys.version,
@@ -204,7 +205,7 @@ def _difference(machine: Machine) -> list[str]:
     """Package by package, what the new environment has and the present one doesn't."""
     from rich.filesize import decimal
 
-    wanted = lock.python_set(machine).packages
+    wanted = packages.of(machine).packages
     try:
         there = installed((machine.layout.current / "environment").resolve())
     except OSError:
@@ -244,25 +245,25 @@ def _grow(machine: Machine, folder: Path) -> bool:
 
 
 def _install(machine: Machine, folder: Path, log: Path) -> None:
-    listed = _requirements(machine, lock.python_set(machine).packages)
+    listed = _requirements(machine, packages.of(machine).packages)
     try:
         uv.sync(folder, listed, *_where(machine), log)
     except process.CommandFailed as failed:
         raise Failure(
-            f"the locked packages can't be installed ({resolution.gist(failed.output)}): see that "
+            f"the locked packages can't be installed ({gist(failed.output)}): see that "
             "the package index can be reached; a package that it no longer has: doit update NAME",
             log,
         ) from failed
 
 
-def _requirements(machine: Machine, packages: dict[str, Package]) -> Path:
+def _requirements(machine: Machine, wanted: dict[str, Package]) -> Path:
     file = machine.layout.scratch / "packages.txt"
-    lines = [f"{package.requirement(name)}\n" for name, package in sorted(packages.items())]
+    lines = [f"{package.requirement(name)}\n" for name, package in sorted(wanted.items())]
     files.write_text(file, "".join(lines))
     return file
 
 
 def _where(machine: Machine) -> tuple[list[str], dict[str, str]]:
     """uv's arguments and variables for where the locked packages come from."""
-    torch = lock.python_set(machine).asked.torch
+    torch = packages.of(machine).asked.torch
     return resolution.backend(torch), resolution.places(machine)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+from tasks.conflicts import blame, normal
 from tasks.host import files, indexes, process, pylock, uv
 from tasks.host.failure import Failure
-from tasks.requirements import Asked, Line
+from tasks.requirements import Asked
 from tasks.spec import CustomNode, Machine, Package, PythonSet
 from tasks.spec.twins import FAMILIES, chosen
 
@@ -19,8 +21,6 @@ ALWAYS = ("pip", "requests")
 TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
 NO_INDEX = frozenset(["pypi", "none", "preinstalled"])
 """Choices of torch that are no backend of uv's."""
-TRIES = 6
-"""Overrides that are tried before a conflict is reported without one that settles it."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +74,19 @@ def solve(problem: Problem) -> Solution:
     """Raises Failure naming who asks for what, and an override that would settle it."""
     left_out: dict[str, str] = {}
     unreachable: dict[str, str] = {}
-    direct = {_normal(line.name) for each in problem.asked for line in each.lines if line.name}
+    direct = {normal(line.name) for each in problem.asked for line in each.lines if line.name}
     problem = replace(problem, instead=_twins(problem, direct))
     while True:
         try:
             packages = _compile(problem)
         except process.CommandFailed as failed:
-            culprits = _blamed(problem, failed.output)
-            optional = [line.node for line in culprits if line.node and line.node.optional]
-            if not optional:
-                raise Failure(_explain(problem, failed.output, culprits), problem.log) from failed
-            node = max(optional, key=problem.machine.custom_nodes.index)
-            away = left_out if _is_final(failed.output) else unreachable
-            away[node.name] = _explain(problem, failed.output, culprits, settle=False)
+            conflict = blame(problem.asked, failed.output, problem.held)
+            if not conflict.optional:
+                said = conflict.explain(partial(_settles, problem))
+                raise Failure(said, problem.log) from failed
+            node = max(conflict.optional, key=problem.machine.custom_nodes.index)
+            away = left_out if conflict.is_final else unreachable
+            away[node.name] = conflict.explain()
             problem = problem.without(node)
             continue
         twins = _twins(problem, packages)
@@ -97,12 +97,12 @@ def solve(problem: Problem) -> Solution:
                 packages={n: package for n, package in packages.items() if n not in twins},
                 left_out=left_out,
                 unreachable=unreachable,
-                reduced={**problem.instead, **twins},
+                reduced=_instead(problem.instead, twins),
                 torch=_build(problem, packages),
             )
         problem = replace(
             problem,
-            instead={**problem.instead, **twins},
+            instead=_instead(problem.instead, twins),
             matched=(*problem.matched, *matched),
         )
 
@@ -168,6 +168,14 @@ def _upgrades(problem: Problem) -> list[str]:
     return sorted({*updates.intersection(known), *family})
 
 
+def _settles(problem: Problem, override: str) -> bool:
+    try:
+        _compile(problem, override=override)
+    except process.CommandFailed:
+        return False
+    return True
+
+
 def _twins(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
     """Which of these packages to replace by which, where several are of one family."""
     instead: dict[str, str] = {}
@@ -182,6 +190,11 @@ def _twins(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
             continue
         instead |= {name: one for name in there if name != one}
     return instead
+
+
+def _instead(before: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """Each that goes with the one that stays; one that stayed before may go now."""
+    return {**{gone: more.get(one, one) for gone, one in before.items()}, **more}
 
 
 def _matched(problem: Problem, packages: Mapping[str, Package]) -> list[str]:
@@ -212,86 +225,6 @@ def _build(problem: Problem, packages: Mapping[str, Package]) -> str:
     return local or "pypi"
 
 
-@dataclass(frozen=True)
-class _Culprit:
-    """A line that names a package which uv complains of."""
-
-    owner: str
-    node: CustomNode | None
-    line: Line
-
-
-def _is_final(output: str) -> bool:
-    """Whether the same question would get the same answer, whatever the network does."""
-    return "No solution found" in output or "Failed to build" in output
-
-
-def _blamed(problem: Problem, output: str) -> list[_Culprit]:
-    words = {_normal(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", gist(output))}
-    return [
-        _Culprit(each.owner, each.node, line)
-        for each in problem.asked
-        for line in each.lines
-        if (line.name and _normal(line.name) in words) or (line.url and line.url in output)
-    ]
-
-
-def _explain(
-    problem: Problem, output: str, culprits: list[_Culprit], *, settle: bool = True
-) -> str:
-    """Whose lines name the packages that uv complains of, uv's own sentence, what to do."""
-    lines = [f"{c.owner} asks for {c.line.text!r} ({c.line.place})" for c in culprits]
-    names = {_normal(c.line.name) for c in culprits if c.line.name}
-    held = [
-        f"the lock holds {name} {package.version} (doit update torch lets it move)"
-        for name, package in problem.held.items()
-        if name in names
-    ]
-    parts = ["packages can't be installed", *lines[:6], *held, gist(output)]
-    if settle:
-        parts.append(_mend(problem, output, culprits))
-    return "; ".join(parts)
-
-
-def _mend(problem: Problem, output: str, culprits: list[_Culprit]) -> str:
-    if "Failed to build" in output:
-        return "see the log for what its build needs, or take another version: python.overrides"
-    if "No solution found" not in output:
-        return "see that it can be reached, then run doit again"
-    for text in _candidates([c for c in culprits if c.line.name not in problem.held]):
-        try:
-            _compile(problem, override=text)
-        except process.CommandFailed:
-            continue
-        return f"this would settle it: python.overrides: [{text!r}]"
-    return "correct those lines, or settle it with python.overrides"
-
-
-def _candidates(culprits: list[_Culprit]) -> Iterator[str]:
-    """Each of the lines in conflict as the one that wins, then any version of the package."""
-    by_name: dict[str, dict[str, None]] = {}
-    for culprit in culprits:
-        text = culprit.line.text.partition(";")[0].partition(" --hash")[0].strip()
-        if culprit.line.name:
-            by_name.setdefault(_normal(culprit.line.name), {})[text] = None
-    several = {name: texts for name, texts in by_name.items() if len(texts) > 1}
-    texts = [text for found in several.values() for text in found]
-    yield from [*texts, *by_name][:TRIES]
-
-
-def gist(output: str) -> str:
-    """uv's error in one line, without its advice on other things."""
-    error = re.split(r"^(?:error: |  × )", output, maxsplit=1, flags=re.M)[-1]
-    error = re.split(r"^hint:", error, maxsplit=1, flags=re.M)[0]
-    return re.sub(r"\s+", " ", error.replace("cause:", "")).strip() or process.last_line(output)
-
-
-def _normal(name: str) -> str:
-    from packaging.utils import canonicalize_name
-
-    return str(canonicalize_name(name.strip(".-_")))
-
-
 def _name(requirement: str) -> str:
     match = re.match(r"\s*([A-Za-z0-9][\w.-]*)", requirement)
-    return _normal(match[1]) if match else ""
+    return normal(match[1]) if match else ""

@@ -154,7 +154,7 @@ def locked(machine: MachineMaker, forge: Forge) -> tuple[Rig, Forge]:
 def test_locked_passes_what_fits_and_writes_nothing(locked: tuple[Rig, Forge]) -> None:
     rig, _ = locked
     before = rig.lock_file.stat()
-    assert "lock" in rig.doit("build", "locked=1").executed
+    rig.doit("build", "locked=1")
     assert rig.lock_file.stat().st_mtime_ns == before.st_mtime_ns
     assert rig.doit("build", "locked=1").executed == set()
 

@@ -1,0 +1,181 @@
+"""The Python packages that a machine is to have: the lock's, where that fits, else a new set."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks import nodes, preinstalled, requirements, resolution
+from tasks.engine.said import move
+from tasks.host import files, gpu
+from tasks.host.failure import Failure
+from tasks.requirements import Asked
+from tasks.resolution import Solution
+from tasks.spec import Machine, PythonSet
+from tasks.spec.lock import Asked as Recorded
+from tasks.spec.lock import dumped
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The packages, and how they came about."""
+
+    python: PythonSet
+    said: list[str]
+    """What was replaced or not used, and each move."""
+    again: list[str]
+    """Optional nodes whose packages could not be had: every run tries them again."""
+
+
+def of(machine: Machine) -> PythonSet:
+    """The packages that this machine is to have. Raises Failure before the first resolve."""
+    found = known(machine)
+    if found is None:
+        raise Failure("its packages were never resolved")
+    return found
+
+
+def known(machine: Machine) -> PythonSet | None:
+    """The set that was settled last, None before the first time."""
+    receipt = files.read_receipt(machine.layout.seen(_file(machine)))
+    try:
+        return PythonSet.model_validate(receipt)
+    except ValueError:
+        return None
+
+
+def note(machine: Machine, python: PythonSet) -> None:
+    """Write the set down for the steps that follow."""
+    files.write_receipt(machine.layout.kept(_file(machine)), dumped(python))
+
+
+def settle(machine: Machine, log: Path) -> Settled:
+    """The set that fits what is asked: the lock's, the last one, or a new one. Raises Failure."""
+    asked, refused = _ask(machine)
+    before = machine.lock.python or known(machine)
+    for fitting in (machine.lock.python, known(machine)):
+        if fitting and machine.updates is None and fitting.asked == _recorded(machine, asked):
+            left_out = {**fitting.left_out, **refused}
+            python = fitting.model_copy(update={"left_out": left_out})
+            return Settled(python, _moves(before, python), [])
+    if machine.locked:
+        raise Failure(_difference(machine, asked))
+    preinstalled.insist(machine, asked)
+    problem = resolution.Problem(machine, tuple(asked), _torch(machine), before, log)
+    solution = resolution.solve(problem)
+    # Without the lines of those that could not be had, the next run asks for them anew.
+    had = [each for each in asked if not (each.node and each.node.name in solution.unreachable)]
+    python = PythonSet(
+        asked=_recorded(machine, had).model_copy(update={"torch": solution.torch}),
+        packages=solution.packages,
+        left_out={**solution.left_out, **solution.unreachable, **refused},
+        reduced=solution.reduced,
+    )
+    said = [*_remarks(asked, solution, before), *_moves(before, python)]
+    return Settled(python, said, sorted(solution.unreachable))
+
+
+def _remarks(asked: list[Asked], solution: Solution, before: PythonSet | None) -> list[str]:
+    said = [
+        f"{each.owner}: {line} is not used, it would concern every package; "
+        "python.extra_index_urls and python.find_links do that"
+        for each in asked
+        for line in each.unused
+    ]
+    reduced = before.reduced if before else {}
+    replaced = sorted(solution.reduced.items())
+    return said + [f"{n} is replaced by {one}" for n, one in replaced if reduced.get(n) != one]
+
+
+def _file(machine: Machine) -> Path:
+    return machine.layout.receipts / "python.json"
+
+
+def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
+    if before is None:
+        return [f"{len(after.packages)} packages resolved"]
+    names = sorted({*before.packages, *after.packages})
+    old = {name: package.shown for name, package in before.packages.items()}
+    new = {name: package.shown for name, package in after.packages.items()}
+    return [
+        move(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)
+    ]
+
+
+def _ask(machine: Machine) -> tuple[list[Asked], dict[str, str]]:
+    """What everybody asks for, and the optional nodes that ask for what can't be taken."""
+    asked, refused = [requirements.of_comfyui(machine)], {}
+    for node in nodes.fetched(machine):
+        try:
+            asked.append(requirements.of_node(machine, node))
+        except requirements.Refused as refusal:
+            if not node.optional:
+                raise
+            refused[node.name] = str(refusal)
+    return asked, refused
+
+
+def _recorded(machine: Machine, asked: list[Asked]) -> Recorded:
+    python = machine.python
+    return Recorded(
+        python=".".join(map(str, sys.version_info[:2])),
+        platform=sysconfig.get_platform(),
+        torch=_torch(machine),
+        overrides=python.overrides,
+        prefer=python.prefer,
+        find_links=tuple(_portable(machine, place) for place in python.find_links),
+        extra_index_urls=python.extra_index_urls,
+        requirements=requirements.recorded(asked),
+    )
+
+
+def _portable(machine: Machine, place: str) -> str:
+    """A folder as machine.yaml names it, so that the lock fits another machine too."""
+    if Path(place).is_absolute() and Path(place).is_relative_to(machine.workspace):
+        return os.path.relpath(place, machine.workspace)
+    return place
+
+
+def _torch(machine: Machine) -> str:
+    """Which build: machine.yaml's, else the lock's, else the driver's, else PyPI's.
+
+    Without a driver uv's own `auto` means the CPU build, and an image would keep it.
+    """
+    wanted = machine.python.torch
+    if wanted != "auto":
+        return wanted
+    usable = {"none": False, "preinstalled": False, "cpu": machine.instances.cpu_only}
+    for last in (machine.lock.python, known(machine)):
+        if last and usable.get(last.asked.torch, True) and not machine.updating("torch"):
+            return last.asked.torch
+    if machine.instances.cpu_only:
+        return "cpu"
+    return "auto" if gpu.driver_present() else "pypi"
+
+
+def _difference(machine: Machine, asked: list[Asked]) -> str:
+    """Which part of what is asked the lock doesn't have."""
+    mend = "run doit lock without locked=1, and commit the lock"
+    there = machine.lock.python
+    if there is None:
+        return f"machine.lock has no Python packages: {mend}"
+    old, new = dumped(there.asked), dumped(_recorded(machine, asked))
+    for key in sorted({*old, *new} - {"requirements"}):
+        if old.get(key) != new.get(key):
+            was, now = old.get(key), new.get(key)
+            return f"machine.lock was made for {key} {was}, here it is {now}: {mend}"
+    locked, here = there.asked.requirements, requirements.recorded(asked)
+    lines = _changed("ComfyUI", locked.comfyui, here.comfyui)
+    for owner in sorted({*locked.custom_nodes, *here.custom_nodes}):
+        lines += _changed(
+            owner, locked.custom_nodes.get(owner, ()), here.custom_nodes.get(owner, ())
+        )
+    return f"machine.lock doesn't have what is asked for ({'; '.join(lines)}): {mend}"
+
+
+def _changed(owner: str, was: tuple[str, ...], now: tuple[str, ...]) -> list[str]:
+    added = [f"{owner} now asks for {line!r}" for line in now if line not in was]
+    return added + [f"{owner} no longer asks for {line!r}" for line in was if line not in now]
