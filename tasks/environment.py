@@ -74,7 +74,8 @@ def installed(folder: Path) -> dict[str, str]:
 def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
     """Put back what `who` changed of the locked packages; what to say of that.
 
-    Raises Failure when it was torch: a node that wants another one would want it again.
+    Raises Failure when it was torch, or another one hides what is preinstalled: a node that
+    wants another one would want it again.
     """
     there = installed(folder)
     moved = {
@@ -82,15 +83,19 @@ def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
         for name, package in lock.python_set(machine).packages.items()
         if not _is(package, there.get(name))
     }
-    if not moved:
-        return []
-    listed = _requirements(machine, moved)
-    uv.put_back(folder, listed, *_where(machine), log)
+    hiding = sorted(set(preinstalled.versions(machine)) & set(there))
+    if moved:
+        uv.put_back(folder, _requirements(machine, moved), *_where(machine), log)
+    if hiding:
+        uv.uninstall(folder, hiding, log)
     said = [
         f"{who} changed {name} {package.shown} to {there.get(name, 'nothing')}, it was put back"
         for name, package in sorted(moved.items())
+    ] + [
+        f"{who} installed {name} {there[name]} over the preinstalled one, it was removed"
+        for name in hiding
     ]
-    if set(moved) & set(resolution.TORCH_FAMILY):
+    if hiding or set(moved) & set(resolution.TORCH_FAMILY):
         raise Failure("; ".join(said) + ": the node needs another torch, or a fork", log)
     return said
 

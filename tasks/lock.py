@@ -145,7 +145,6 @@ def _python(machine: Machine, log: Path) -> tuple[PythonSet, list[str], list[str
             return known.model_copy(update={"left_out": {**known.left_out, **refused}}), [], []
     if machine.locked:
         raise Failure(_difference(machine, asked))
-    preinstalled.insist(machine, asked)
     before = machine.lock.python or _known(machine)
     torch = _torch(machine)
     problem = resolution.Problem(machine, tuple(asked), torch, before, log)
@@ -170,10 +169,11 @@ def _python(machine: Machine, log: Path) -> tuple[PythonSet, list[str], list[str
 
 def _ask(machine: Machine) -> tuple[list[Asked], dict[str, str]]:
     """What everybody asks for, and the optional nodes that ask for what can't be taken."""
-    asked, refused = [requirements.of_comfyui(machine)], {}
+    preinstalled.insist(machine)
+    asked, refused = [preinstalled.fitting(machine, requirements.of_comfyui(machine))], {}
     for node in nodes.fetched(machine):
         try:
-            asked.append(requirements.of_node(machine, node))
+            asked.append(preinstalled.fitting(machine, requirements.of_node(machine, node)))
         except requirements.Refused as refusal:
             if not node.optional:
                 raise
