@@ -253,6 +253,8 @@ def _install(machine: Machine, folder: Path, log: Path) -> None:
     try:
         uv.sync(folder, listed, *_where(machine), log)
     except process.CommandFailed as failed:
+        if refusal := resolution.refused(failed.output):
+            raise Failure(f"the locked packages can't be installed: {refusal}", log) from failed
         raise Failure(
             f"the locked packages can't be installed ({resolution.gist(failed.output)}): see that "
             "the package index can be reached; a package that it no longer has: doit update NAME",

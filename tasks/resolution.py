@@ -80,6 +80,8 @@ def solve(problem: Problem) -> Solution:
         try:
             packages = _compile(problem)
         except process.CommandFailed as failed:
+            if refusal := refused(failed.output):
+                raise Failure(f"packages can't be resolved: {refusal}", problem.log) from failed
             culprits = _blamed(problem, failed.output)
             optional = [line.node for line in culprits if line.node and line.node.optional]
             if not optional:
@@ -284,6 +286,18 @@ def gist(output: str) -> str:
     error = re.split(r"^(?:error: |  × )", output, maxsplit=1, flags=re.M)[-1]
     error = re.split(r"^hint:", error, maxsplit=1, flags=re.M)[0]
     return re.sub(r"\s+", " ", error.replace("cause:", "")).strip() or process.last_line(output)
+
+
+def refused(output: str) -> str | None:
+    """What to say of an index that wants other credentials, if that is it; of nobody's lines.
+
+    uv then takes each package for one that the index doesn't have, and says why in a hint.
+    """
+    found = re.search(r"^hint: An index URL \((\S+)\) .*\((40[13] \w+)\)", output, re.M)
+    return found and (
+        f"{found[1]} answers {found[2]}: correct its credentials, which are in the variables that "
+        "python.extra_index_urls names, in UV_INDEX or in ~/.netrc"
+    )
 
 
 def _normal(name: str) -> str:
