@@ -24,7 +24,11 @@ def versions(machine: Machine) -> dict[str, str]:
 
 def base_python() -> Path:
     """The interpreter that doit's own environment was made of, and the machine's will be."""
-    return Path(getattr(sys, "_base_executable", sys.executable))
+    python = Path(getattr(sys, "_base_executable", sys.executable))
+    if sys.prefix != sys.base_prefix and python.is_relative_to(sys.prefix):
+        # Python 3.10 calls the environment's own so.
+        return Path(sys.base_prefix, "bin", "python{}.{}".format(*sys.version_info))
+    return python
 
 
 def insist(machine: Machine) -> None:

@@ -12,6 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks import preinstalled
 from tests.wheels import wheel
 
 VERSION = "python{}.{}".format(*sys.version_info)
@@ -33,8 +34,8 @@ class Base:
     def site(self) -> Path:
         """Where its packages are; distributions differ in that."""
         script = "import json, site; print(json.dumps(site.getsitepackages()))"
-        argv = [self.python, "-I", "-c", script]
-        return Path(json.loads(subprocess.check_output(argv))[0])
+        printed = subprocess.check_output([str(self.python), "-I", "-c", script])
+        return Path(json.loads(printed)[0])
 
     def install(self, name: str, version: str) -> None:
         self.site.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def make_base(folder: Path) -> Base:
     base = Base(folder)
     base.python.parent.mkdir(parents=True)
     # A copy: through a link Python finds the prefix that it was built for.
-    shutil.copy(Path(getattr(sys, "_base_executable", sys.executable)).resolve(), base.python)
+    shutil.copy(preinstalled.base_python().resolve(), base.python)
     library = folder / "lib" / VERSION
     library.mkdir(parents=True)
     for path in Path(sysconfig.get_path("stdlib")).iterdir():

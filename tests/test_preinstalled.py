@@ -34,8 +34,8 @@ def rig(machine: MachineMaker, forge: Forge, base: Base, tmp_path: Path) -> Rig:
 def imported(rig: Rig, name: str) -> list[str]:
     """Version and file of a module that the machine's Python imports."""
     script = f"import {name}; print({name}.__version__, {name}.__file__)"
-    argv = [rig.environment / "bin" / "python", "-I", "-c", script]
-    return subprocess.check_output(argv, text=True).split()
+    python = str(rig.environment / "bin" / "python")
+    return subprocess.check_output([python, "-I", "-c", script], text=True).split()
 
 
 def test_the_torch_of_the_base_is_used_and_none_is_installed(
