@@ -96,6 +96,18 @@ def gist(output: str) -> str:
     return re.sub(r"\s+", " ", error.replace("cause:", "")).strip() or process.last_line(output)
 
 
+def refused(output: str) -> str | None:
+    """What to say of an index that wants other credentials, if that is it; of nobody's lines.
+
+    uv then takes each package for one that the index doesn't have, and says why in a hint.
+    """
+    found = re.search(r"^hint: An index URL \((\S+)\) .*\((40[13] \w+)\)", output, re.M)
+    return found and (
+        f"{found[1]} answers {found[2]}: correct its credentials, which are in the variables that "
+        "python.extra_index_urls names, in UV_INDEX or in ~/.netrc"
+    )
+
+
 def normal(name: str) -> str:
     """A package's name as the index spells it (PEP 503)."""
     from packaging.utils import canonicalize_name

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import nodes, packages, preinstalled, resolution
-from tasks.conflicts import gist
+from tasks.conflicts import gist, refused
 from tasks.engine.said import move
 from tasks.engine.step import Task, step
 from tasks.host import files, made, process, uv
@@ -75,7 +75,8 @@ def installed(folder: Path) -> dict[str, str]:
 def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
     """Put back what `who` changed of the locked packages; what to say of that.
 
-    Raises Failure when it was torch: a node that wants another one would want it again.
+    Raises Failure when it was torch, or another one hides what is preinstalled: a node that
+    wants another one would want it again.
     """
     there = installed(folder)
     moved = {
@@ -83,15 +84,19 @@ def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
         for name, package in packages.of(machine).packages.items()
         if not _is(package, there.get(name))
     }
-    if not moved:
-        return []
-    listed = _requirements(machine, moved)
-    uv.put_back(folder, listed, *_where(machine), log)
+    hiding = sorted(set(preinstalled.versions(machine)) & set(there))
+    if moved:
+        uv.put_back(folder, _requirements(machine, moved), *_where(machine), log)
+    if hiding:
+        uv.uninstall(folder, hiding, log)
     said = [
         f"{who} changed {name} {package.shown} to {there.get(name, 'nothing')}, it was put back"
         for name, package in sorted(moved.items())
+    ] + [
+        f"{who} installed {name} {there[name]} over the preinstalled one, it was removed"
+        for name in hiding
     ]
-    if set(moved) & set(resolution.TORCH_FAMILY):
+    if hiding or set(moved) & set(resolution.TORCH_FAMILY):
         raise Failure("; ".join(said) + ": the node needs another torch, or a fork", log)
     return said
 
@@ -249,6 +254,8 @@ def _install(machine: Machine, folder: Path, log: Path) -> None:
     try:
         uv.sync(folder, listed, *_where(machine), log)
     except process.CommandFailed as failed:
+        if refusal := refused(failed.output):
+            raise Failure(f"the locked packages can't be installed: {refusal}", log) from failed
         raise Failure(
             f"the locked packages can't be installed ({gist(failed.output)}): see that "
             "the package index can be reached; a package that it no longer has: doit update NAME",

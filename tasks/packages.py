@@ -63,8 +63,7 @@ def settle(machine: Machine, log: Path) -> Settled:
             return Settled(python, _moves(before, python), [])
     if machine.locked:
         raise Failure(_difference(machine, asked))
-    preinstalled.insist(machine, asked)
-    problem = resolution.Problem(machine, tuple(asked), _torch(machine), before, log)
+    problem = resolution.Problem(machine, tuple(asked), torch_build(machine), before, log)
     solution = resolution.solve(problem)
     # Without the lines of those that could not be had, the next run asks for them anew.
     had = [each for each in asked if not (each.node and each.node.name in solution.unreachable)]
@@ -107,10 +106,11 @@ def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
 
 def _ask(machine: Machine) -> tuple[list[Asked], dict[str, str]]:
     """What everybody asks for, and the optional nodes that ask for what can't be taken."""
-    asked, refused = [requirements.of_comfyui(machine)], {}
+    preinstalled.insist(machine)
+    asked, refused = [preinstalled.fitting(machine, requirements.of_comfyui(machine))], {}
     for node in nodes.fetched(machine):
         try:
-            asked.append(requirements.of_node(machine, node))
+            asked.append(preinstalled.fitting(machine, requirements.of_node(machine, node)))
         except requirements.Refused as refusal:
             if not node.optional:
                 raise
@@ -123,7 +123,7 @@ def _recorded(machine: Machine, asked: list[Asked]) -> Recorded:
     return Recorded(
         python=".".join(map(str, sys.version_info[:2])),
         platform=sysconfig.get_platform(),
-        torch=_torch(machine),
+        torch=torch_build(machine),
         overrides=python.overrides,
         prefer=python.prefer,
         find_links=tuple(_portable(machine, place) for place in python.find_links),
@@ -139,7 +139,7 @@ def _portable(machine: Machine, place: str) -> str:
     return place
 
 
-def _torch(machine: Machine) -> str:
+def torch_build(machine: Machine) -> str:
     """Which build: machine.yaml's, else the lock's, else the driver's, else PyPI's.
 
     Without a driver uv's own `auto` means the CPU build, and an image would keep it.

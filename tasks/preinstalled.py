@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tasks.host import process
 from tasks.host.failure import Failure
-from tasks.requirements import Asked
+from tasks.requirements import Asked, Refused
 from tasks.resolution import TORCH_FAMILY
 from tasks.spec import Machine
 
@@ -24,26 +24,34 @@ def versions(machine: Machine) -> dict[str, str]:
 
 def base_python() -> Path:
     """The interpreter that doit's own environment was made of, and the machine's will be."""
-    return Path(getattr(sys, "_base_executable", sys.executable))
+    python = Path(getattr(sys, "_base_executable", sys.executable))
+    if sys.prefix != sys.base_prefix and python.is_relative_to(sys.prefix):
+        # Python 3.10 calls the environment's own so.
+        return Path(sys.base_prefix, "bin", "python{}.{}".format(*sys.version_info))
+    return python
 
 
-def insist(machine: Machine, asked: list[Asked]) -> None:
-    """Raises Failure when torch isn't there, or isn't one that ComfyUI and nodes can use."""
-    if not wanted(machine):
-        return
-    there = versions(machine)
-    if "torch" not in there:
+def insist(machine: Machine) -> None:
+    """Raises Failure when torch isn't there."""
+    if wanted(machine) and "torch" not in versions(machine):
         raise Failure(
             f"python.torch is preinstalled, and {base_python()} has no torch: "
             "make .venv with the Python that has it, or choose another torch"
         )
-    for each in asked:
-        for line in each.lines:
-            if line.name in there and not _fits(line.text, there[line.name]):
-                raise Failure(
-                    f"{each.owner} asks for {line.text!r} ({line.place}), and {line.name} "
-                    f"{there[line.name]} is preinstalled: use another ref of it, or another torch"
-                )
+
+
+def fitting(machine: Machine, asked: Asked) -> Asked:
+    """What is asked for, if what is preinstalled is of use for that. Raises Refused."""
+    there = versions(machine)
+    for line in asked.lines:
+        version = there.get(str(line.name).lower())
+        if version and not _fits(line.text, version):
+            raise Refused(
+                f"{asked.owner} asks for {line.text!r} ({line.place}), and {line.name} {version} "
+                "is preinstalled: use another ref of it, or another torch",
+                asked.node,
+            )
+    return asked
 
 
 def _fits(text: str, version: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from tasks.conflicts import blame, normal
+from tasks.conflicts import blame, normal, refused
 from tasks.host import files, indexes, process, pylock, uv
 from tasks.host.failure import Failure
 from tasks.requirements import Asked
@@ -80,6 +80,9 @@ def solve(problem: Problem) -> Solution:
         try:
             packages = _compile(problem)
         except process.CommandFailed as failed:
+            if refusal := refused(failed.output):
+                said = f"packages can't be resolved: {refusal}"
+                raise Failure(said, problem.log) from failed
             conflict = blame(problem.asked, failed.output, problem.held)
             if not conflict.optional:
                 said = conflict.explain(partial(_settles, problem))

@@ -58,6 +58,7 @@ class Rig:
     folder: Path
     spec: dict[str, Any]
     env: dict[str, str] = field(default_factory=dict)
+    program: tuple[str, ...] = (str(DOIT),)
 
     @property
     def file(self) -> Path:
@@ -101,7 +102,7 @@ class Rig:
     def command(self, *arguments: str) -> list[str]:
         self.write()
         named = any(word.startswith("machine=") for word in arguments)
-        return [str(DOIT), *arguments, *([] if named else [f"machine={self.file}"])]
+        return [*self.program, *arguments, *([] if named else [f"machine={self.file}"])]
 
     def environ(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         return {**os.environ, **self.env, **(extra or {})}

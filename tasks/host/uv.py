@@ -66,6 +66,11 @@ def put_back(
     )
 
 
+def uninstall(folder: Path, names: Sequence[str], log: Path) -> None:
+    argv = [binary(), "pip", "uninstall", "--python", folder / "bin" / "python", *names]
+    process.run(argv, env=environment(), log=log)
+
+
 def _install(
     folder: Path, words: Sequence[str | Path], places: Mapping[str, str], log: Path
 ) -> None:
