@@ -4,7 +4,8 @@ Both sides get the same local git repositories, under URLs that only this run's 
 the same interpreter, and the same package caches. These are filled first; then both work offline,
 so that nothing measured waits for a network, and take turns in going first. A step counts only
 when it succeeded and what it should have made is there: every node, its requirements importable,
-its install script run. Everything is in a temporary folder, HOME included.
+its install script run. Everything is in a temporary folder, HOME included; only the bytecode of
+this project's own modules is not.
 
 What is compared, and how it leans towards comfy-cli:
 
@@ -51,15 +52,11 @@ COMFY_CLI = "comfy-cli==1.23.*"
 HOST = "https://forge.invalid/"
 """Where the repositories seem to be: comfy-cli refuses file:// URLs. Git is told better."""
 BRANCH = "main"
-SETTINGS = (
-    "MACHINE",
-    "NUM_GPUS",
-    "ENABLE_COMFYUI",
-    "WORKSPACE_PATH",
-    "VIRTUAL_ENV",
-    "CONDA_PREFIX",
+SETTINGS = frozenset(
+    """MACHINE NUM_GPUS ENABLE_COMFYUI WORKSPACE_PATH VIRTUAL_ENV CONDA_PREFIX PYTHONPATH
+    PYTHONDONTWRITEBYTECODE""".split()
 )
-"""Variables of the caller that would change what one of the sides does; COMFYUI_* besides."""
+"""Variables of the caller that would change what a side does or slow it; COMFYUI_* besides."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 MARK = "installed-by-script"
 
@@ -156,7 +153,7 @@ class Bench:
     torch: str
     offline: bool = False
     measured: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
-    tasks: list[dict[str, float]] = field(default_factory=list)
+    tasks: dict[str, list[dict[str, float]]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def forge(self) -> Path:
@@ -208,7 +205,7 @@ class Bench:
 def run(command: Sequence[str | Path], env: dict[str, str], cwd: Path) -> tuple[float, str]:
     """Seconds that a command took, and its output. Raises StepError with it when it fails."""
     start = time.perf_counter()
-    ended = subprocess.run(
+    process = subprocess.Popen(
         command,
         cwd=cwd,
         env=env,
@@ -217,12 +214,19 @@ def run(command: Sequence[str | Path], env: dict[str, str], cwd: Path) -> tuple[
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        start_new_session=True,
     )
+    try:
+        output, _ = process.communicate()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
     seconds = time.perf_counter() - start
-    if ended.returncode:
-        shown = " ".join(map(str, command))
-        raise StepError(f"exit code {ended.returncode}: {shown}\n{ended.stdout}")
-    return seconds, ended.stdout
+    if process.returncode:
+        words = " ".join(map(str, command))
+        raise StepError(f"exit code {process.returncode}: {words}\n{output}")
+    return seconds, output
 
 
 def verify(comfyui: Path, python: Path, packs: dict[str, Pack], output: str) -> None:
@@ -423,9 +427,11 @@ def our_round(bench: Bench, folder: Path, packs: dict[str, Pack], added: dict[st
     if "validation" not in task_seconds(output):
         raise StepError(f"a cold build didn't validate\n{output}")
     bench.record(COLD, OURS, seconds)
-    bench.tasks.append(task_seconds(output))
+    bench.tasks[COLD].append(task_seconds(output))
     bench.record(AGAIN, OURS, no_op(machine, packs))
-    bench.record(ADD, OURS, machine.build(packs | added)[0])
+    seconds, output = machine.build(packs | added)
+    bench.record(ADD, OURS, seconds)
+    bench.tasks[ADD].append(task_seconds(output))
     machine.remove()
 
 
@@ -535,14 +541,16 @@ def report(bench: Bench, many: int, modes: Sequence[str]) -> Iterator[str]:
     seconds = bench.measured[MANY, OURS]
     verdict = "reached" if statistics.median(seconds) < 0.3 else "NOT REACHED"
     yield line(f"{AGAIN}, {many} nodes", shown(seconds), "–", "–", "< 0.3 s", verdict)
+    for step, tasks in bench.tasks.items():
+        yield ""
+        yield f"ours, {step}, by task (tasks run beside each other)"
+        spent: dict[str, list[float]] = defaultdict(list)
+        for name, lasted in (item for each in tasks for item in each.items()):
+            spent[name].append(lasted)
+        for name in sorted(spent, key=lambda name: -statistics.median(spent[name])):
+            yield line(name, shown(spent[name]), "", "", "", "").rstrip()
     yield ""
-    yield "our cold build by task (tasks run beside each other)"
-    names = list(dict.fromkeys(name for tasks in bench.tasks for name in tasks))
-    spent = {name: [tasks[name] for tasks in bench.tasks if name in tasks] for name in names}
-    for name in sorted(spent, key=lambda name: -statistics.median(spent[name])):
-        yield line(name, shown(spent[name]), "", "", "", "").rstrip()
-    yield ""
-    yield "their cold build by command"
+    yield "theirs, cold build, by command"
     for step in (INSTALL, BARE, *(f"{NODES} {mode}" for mode in modes)):
         seconds = bench.measured[INSTALL + BARE if step == BARE else step, THEIRS]
         yield line(step, "", shown(seconds), "", "", "").rstrip()
