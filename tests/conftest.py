@@ -23,6 +23,8 @@ def _no_settings_from_outside() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MACHINE", "NUM_GPUS", "WORKSPACE_PATH", "ENABLE_COMFYUI"):
             patch.delenv(name, raising=False)
+        # Every doit that a test runs would compile all its modules anew.
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         for name in [name for name in os.environ if name.startswith("COMFYUI_")]:
             patch.delenv(name)
         patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)

@@ -52,7 +52,7 @@ def test_the_torch_of_the_base_is_used_and_none_is_installed(
     assert locked["asked"]["torch"] == "preinstalled"
     assert "torch" not in locked["packages"]
     assert rig.doit("build").executed == set()
-    assert rig.doit("build", "locked=1").executed == {"lock"}
+    assert rig.doit("build", "locked=1").executed == set()
     alpha = forge.node("alpha", {"requirements.txt": "toml\ntorch>=2.7\n"})
     rig.spec["custom_nodes"] = [{"url": alpha.url}]
     rig.doit("build")

@@ -94,9 +94,7 @@ def test_cpu_only_from_the_environment_keeps_the_lock_and_resolves_nothing(
     before = rig.lock_file.read_text()
     rig.env |= {"UV_DEFAULT_INDEX": NOWHERE, "UV_CACHE_DIR": str(tmp_path / "empty")}
     for how in ((), ("locked=1",)):
-        run = rig.doit("lock", *how, COMFYUI_CPU_ONLY="true")
-        assert run.executed == {"lock"}
-        assert run.moves == set()
+        assert rig.doit("lock", *how, COMFYUI_CPU_ONLY="true").moves == set()
     assert rig.lock_file.read_text() == before
 
 
