@@ -17,7 +17,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	test -x $(VENV)/bin/python || python3 -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[^ ;]*\).*/\1/p' requirements.lock)"
 	$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(VENV)/bin/python requirements.lock
-	$(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation --python $(VENV)/bin/python --editable .
+	$(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation --config-setting editable_mode=compat --python $(VENV)/bin/python --editable .
 	touch $@
 
 demo: $(VENV)
