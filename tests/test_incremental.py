@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,11 +55,15 @@ def node_added(world: World) -> None:
 
 
 def node_with_requirements_added(world: World) -> None:
-    node = world.forge.node("beta", {"requirements.txt": "toml\n"})
+    node = world.forge.node("gamma", {"requirements.txt": "toml\n"})
     world.rig.spec["custom_nodes"].append({"url": node.url})
 
 
-def node_removed(world: World) -> None:
+def node_env_added(world: World) -> None:
+    world.rig.spec["custom_nodes"][0]["env"] = {"COLOUR": "red"}
+
+
+def nodes_removed(world: World) -> None:
     world.rig.spec["custom_nodes"] = []
 
 
@@ -83,6 +88,20 @@ def instance_args(world: World) -> None:
 
 def port_start(world: World) -> None:
     world.rig.spec["instances"]["port_start"] += 1
+
+
+def worker_added(world: World) -> None:
+    world.rig.spec["workers"] = [{"name": "helper", "command": ["sleep", "600"]}]
+
+
+def instance_added(world: World) -> None:
+    world.rig.spec["instances"]["gpus"] = 2
+
+
+def lock_edited_by_hand(world: World) -> None:
+    content = json.loads(world.rig.lock_file.read_text())
+    content["python"]["packages"]["packaging"] = {"version": "24.0"}
+    world.rig.lock_file.write_text(json.dumps(content))
 
 
 def checkout_moved_by_hand(world: World) -> None:
@@ -125,19 +144,33 @@ def every_receipt_deleted(world: World) -> None:
     world.rig.layout.receipts.mkdir()
 
 
-CHANGES: list[tuple[Callable[[World], None], set[str]]] = [
+Change = tuple[Callable[[World], None], set[str]]
+MORE_CODE: list[Change] = [
     (node_ref, {"nodes:alpha", "lock", *NEW_GENERATION}),
     (node_added, {"nodes:beta", "lock", *NEW_GENERATION}),
-    (node_with_requirements_added, {"nodes:beta", "lock", "environment", *NEW_GENERATION}),
-    (node_removed, {"lock", "environment", *NEW_GENERATION}),
+    (node_with_requirements_added, {"nodes:gamma", "lock", "environment", *NEW_GENERATION}),
+    (node_env_added, {"dotenv:alpha", *NEW_GENERATION}),
+    (nodes_removed, {"lock", "environment", "dotenv:.prune", *NEW_GENERATION}),
+]
+MORE_TO_RUN: list[Change] = [
     (model_link_added, {"links:loras/two.safetensors"}),
     (model_link_removed, {"links:prune"}),
-    (link_re_pointed_by_hand, {"links:checkpoints/one.safetensors"}),
     (instance_args, RESTARTED),
     (port_start, RESTARTED),
+    (worker_added, {"pm2:gpu0", "workers:helper-gpu0"}),
+    (
+        instance_added,
+        {"directories", "pm2:gpu1", "instances:gpu1", "health:gpu1", "workers:helper-gpu1"},
+    ),
+]
+MOVED_BY_HAND: list[Change] = [
+    (link_re_pointed_by_hand, {"links:checkpoints/one.safetensors"}),
     (checkout_moved_by_hand, NEW_GENERATION),
     (source_moved_by_hand, {"nodes:alpha"}),
     (package_uninstalled_by_hand, {"environment", *NEW_GENERATION}),
+    (lock_edited_by_hand, {"lock", "environment", *NEW_GENERATION}),
+]
+LOST: list[Change] = [
     (receipt_truncated, {"source"}),
     (
         every_receipt_deleted,
@@ -157,26 +190,37 @@ def differences(before: dict[str, str], after: dict[str, str]) -> set[str]:
     }
 
 
-@pytest.mark.parametrize(("change", "expected"), CHANGES, ids=[c[0].__name__ for c in CHANGES])
-def test_a_change_executes_exactly_its_tasks_and_converges(
-    world: World, change: Callable[[World], None], expected: set[str]
+@pytest.mark.parametrize(
+    "changes",
+    [MORE_CODE, MORE_TO_RUN, MOVED_BY_HAND, LOST],
+    ids=["more_code", "more_to_run", "moved_by_hand", "lost"],
+)
+def test_each_change_executes_exactly_its_tasks_as_planned_and_converges(
+    world: World, changes: list[Change]
 ) -> None:
-    generation, environment = world.rig.comfyui.parent, world.rig.environment
+    for change, expected in changes:
+        check(world, change, expected)
+
+
+def check(world: World, change: Callable[[World], None], expected: set[str]) -> None:
+    what = change.__name__
+    rig = world.rig
+    generation, environment = rig.comfyui.parent, rig.environment
     change(world)
-    world.rig.write()
-    everything = snapshot(world.rig.folder)
-    planned = world.rig.doit("plan")
-    assert snapshot(world.rig.folder) == everything, "a plan changes nothing"
+    rig.write()
+    everything = snapshot(rig.folder)
+    planned = rig.doit("plan")
+    assert snapshot(rig.folder) == everything, f"{what}: a plan changes nothing"
     before = snapshot(generation) | snapshot(environment)
-    packages = world.rig.packages()
-    assert world.rig.doit().executed == expected
-    assert planned.planned == expected
-    moves = differences(packages, world.rig.packages())
-    assert {line for line in planned.moves if not line.startswith("alpha ")} == moves
+    packages = rig.packages()
+    assert rig.doit().executed == expected, what
+    assert planned.planned == expected, what
+    moves = differences(packages, rig.packages())
+    assert {line for line in planned.moves if not line.startswith("alpha ")} == moves, what
     # What ran may be collected once nothing runs from it; what is left of it is unchanged.
     after = snapshot(generation) | snapshot(environment)
-    assert not after or after == before
-    assert world.rig.doit().executed == set()
+    assert not after or after == before, what
+    assert rig.doit().executed == set(), what
 
 
 def test_the_first_run_executes_every_task_that_has_work(
