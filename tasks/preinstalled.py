@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tasks.host import process
 from tasks.host.failure import Failure
-from tasks.requirements import Asked, Refused
+from tasks.requirements import Asked, Line, Refused
 from tasks.resolution import TORCH_FAMILY
 from tasks.spec import Machine
 
@@ -45,7 +45,7 @@ def fitting(machine: Machine, asked: Asked) -> Asked:
     there = versions(machine)
     for line in asked.lines:
         version = there.get(str(line.name).lower())
-        if version and not _fits(line.text, version):
+        if version and not _fits(line, version):
             raise Refused(
                 f"{asked.owner} asks for {line.text!r} ({line.place}), and {line.name} {version} "
                 "is preinstalled: use another ref of it, or another torch",
@@ -54,14 +54,9 @@ def fitting(machine: Machine, asked: Asked) -> Asked:
     return asked
 
 
-def _fits(text: str, version: str) -> bool:
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    try:
-        requirement = Requirement(text.partition(" --")[0])
-    except InvalidRequirement:
-        return True
-    if requirement.marker and not requirement.marker.evaluate():
+def _fits(line: Line, version: str) -> bool:
+    requirement = line.requirement
+    if requirement is None or not line.applies:
         return True
     return requirement.specifier.contains(version, prereleases=True)
 

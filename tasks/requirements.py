@@ -15,6 +15,7 @@ from tasks.spec import CustomNode, Machine
 from tasks.spec.lock import Requirements
 
 if TYPE_CHECKING:
+    from packaging.requirements import Requirement
     from pip_requirements_parser import InstallRequirement, OptionLine, RequirementsFile
 
 FILE = "requirements.txt"
@@ -36,6 +37,23 @@ class Line:
 
     def __str__(self) -> str:
         return f"{CONSTRAINT}{self.text}" if self.constraint else self.text
+
+    @property
+    def requirement(self) -> Requirement | None:
+        """As packaging reads it; None for a URL without a name."""
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        try:
+            return Requirement(self.text.partition(" --")[0])
+        except InvalidRequirement:
+            return None
+
+    @property
+    def applies(self) -> bool:
+        """Whether its marker, if it has one, is of this platform and Python."""
+        requirement = self.requirement
+        marker = requirement.marker if requirement else None
+        return marker is None or marker.evaluate()
 
 
 @dataclass

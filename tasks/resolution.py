@@ -74,7 +74,8 @@ def solve(problem: Problem) -> Solution:
     """Raises Failure naming who asks for what, and an override that would settle it."""
     left_out: dict[str, str] = {}
     unreachable: dict[str, str] = {}
-    direct = {normal(line.name) for each in problem.asked for line in each.lines if line.name}
+    lines = [line for each in problem.asked for line in each.lines]
+    direct = {normal(line.name) for line in lines if line.name and line.applies}
     problem = replace(problem, instead=_twins(problem, direct))
     while True:
         try:
@@ -85,9 +86,9 @@ def solve(problem: Problem) -> Solution:
                 raise Failure(said, problem.log) from failed
             conflict = blame(problem.asked, failed.output, problem.held)
             if not conflict.optional:
-                said = conflict.explain(partial(_settles, problem))
+                said = conflict.explain(partial(_resolves, problem))
                 raise Failure(said, problem.log) from failed
-            node = max(conflict.optional, key=problem.machine.custom_nodes.index)
+            node = _least(problem, conflict.optional)
             away = left_out if conflict.is_final else unreachable
             away[node.name] = conflict.explain()
             problem = problem.without(node)
@@ -123,8 +124,10 @@ def places(machine: Machine) -> dict[str, str]:
     )
 
 
-def _compile(problem: Problem, *, override: str | None = None) -> dict[str, Package]:
-    """One call of uv, with an `override` to try from its cache alone. Raises CommandFailed."""
+def _compile(
+    problem: Problem, *, override: str | None = None, offline: bool = False
+) -> dict[str, Package]:
+    """One call of uv, with an `override` to try. Raises CommandFailed."""
     python = problem.machine.python
     files.remove(problem.scratch)
     problem.scratch.mkdir(parents=True)
@@ -150,7 +153,7 @@ def _compile(problem: Problem, *, override: str | None = None) -> dict[str, Pack
         *("--excludes", _listed(problem, "excludes.txt", excludes)),
         *backend(problem.torch),
         *(word for name in _upgrades(problem) for word in ("--upgrade-package", name)),
-        *(["--offline"] if override else []),
+        *(["--offline"] if offline else []),
     ]
     uv.resolve(result, arguments, places(problem.machine), problem.log)
     return pylock.read(result)
@@ -171,9 +174,17 @@ def _upgrades(problem: Problem) -> list[str]:
     return sorted({*updates.intersection(known), *family})
 
 
-def _settles(problem: Problem, override: str) -> bool:
+def _least(problem: Problem, optional: list[CustomNode]) -> CustomNode:
+    """The one to leave out: the last declared of those without which all others fit, if any."""
+    ordered = sorted(optional, key=problem.machine.custom_nodes.index, reverse=True)
+    alone = (node for node in ordered if _resolves(problem.without(node)))
+    return next(alone, ordered[0]) if len(ordered) > 1 else ordered[0]
+
+
+def _resolves(problem: Problem, override: str | None = None) -> bool:
+    """Whether it would, as far as uv's cache can tell."""
     try:
-        _compile(problem, override=override)
+        _compile(problem, override=override, offline=True)
     except process.CommandFailed:
         return False
     return True

@@ -63,6 +63,19 @@ def test_of_a_conflict_with_an_optional_node_the_optional_one_is_left_out(
     assert "toml" in rig.packages()
 
 
+def test_of_several_optional_nodes_only_the_one_in_conflict_is_left_out(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    nodes = [
+        node(forge, "first", "packaging<24\n"),
+        node(forge, "second", "packaging>=24.1\n", optional=True),
+        node(forge, "third", "packaging\n", optional=True),
+    ]
+    rig = machine(custom_nodes=nodes)
+    rig.doit("lock")
+    assert set(lock_of(rig)["python"]["left_out"]) == {"second"}
+
+
 def test_an_optional_node_with_a_line_that_is_refused_is_left_out(
     machine: MachineMaker, forge: Forge
 ) -> None:
@@ -116,6 +129,11 @@ def test_an_unpinned_repository_among_requirements_is_locked_at_its_commit(
             "opencv-python",
         ),
         (["opencv-python"], {}, "opencv-python"),
+        (
+            ["opencv-python-headless; sys_platform == 'win32'", "opencv-python"],
+            {},
+            "opencv-python",
+        ),
     ],
 )
 def test_of_packages_that_overwrite_each_other_one_is_kept_and_it_is_said(
@@ -126,7 +144,7 @@ def test_of_packages_that_overwrite_each_other_one_is_kept_and_it_is_said(
     run = rig.doit("lock")
     there = {name for name in lock_of(rig)["python"]["packages"] if name.startswith("opencv")}
     assert there == {kept}
-    for name in set(asked) - {kept}:
+    for name in {name for name in asked if ";" not in name} - {kept}:
         assert f"{name} is replaced by {kept}" in run.output
 
 
