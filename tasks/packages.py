@@ -73,7 +73,11 @@ def settle(machine: Machine, log: Path) -> Settled:
         left_out={**solution.left_out, **solution.unreachable, **refused},
         reduced=solution.reduced,
     )
-    said = [*_remarks(asked, solution, before), *_moves(before, python)]
+    said = [
+        *preinstalled.remarks(machine, asked),
+        *_remarks(asked, solution, before),
+        *_moves(before, python),
+    ]
     return Settled(python, said, sorted(solution.unreachable))
 
 

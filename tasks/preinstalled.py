@@ -54,6 +54,19 @@ def fitting(machine: Machine, asked: Asked) -> Asked:
     return asked
 
 
+def remarks(machine: Machine, asked: list[Asked]) -> list[str]:
+    """What is asked for of the torch family and is neither there nor installed."""
+    if not wanted(machine):
+        return []
+    missing = set(TORCH_FAMILY) - set(versions(machine))
+    return [
+        f"{each.owner} asks for {line.name}, which is not preinstalled: it will be missing"
+        for each in asked
+        for line in each.lines
+        if line.name in missing
+    ]
+
+
 def _fits(line: Line, version: str) -> bool:
     requirement = line.requirement
     if requirement is None or not line.applies:

@@ -53,9 +53,10 @@ def test_the_torch_of_the_base_is_used_and_none_is_installed(
     assert "torch" not in locked["packages"]
     assert rig.doit("build").executed == set()
     assert rig.doit("build", "locked=1").executed == set()
-    alpha = forge.node("alpha", {"requirements.txt": "toml\ntorch>=2.7\n"})
+    alpha = forge.node("alpha", {"requirements.txt": "toml\ntorch>=2.7\ntorchaudio\n"})
     rig.spec["custom_nodes"] = [{"url": alpha.url}]
-    rig.doit("build")
+    run = rig.doit("build")
+    assert "alpha asks for torchaudio, which is not preinstalled: it will be missing" in run.output
     assert "toml" in rig.packages()
     assert imported(rig, "torch")[0] == "2.7.0+nv25.3"
     rig.spec["custom_nodes"] = [{"url": forge.node("beta", {"requirements.txt": "torch>=9"}).url}]
