@@ -190,6 +190,7 @@ def differences(before: dict[str, str], after: dict[str, str]) -> set[str]:
     }
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "changes",
     [MORE_CODE, MORE_TO_RUN, MOVED_BY_HAND, LOST],
