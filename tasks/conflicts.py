@@ -44,7 +44,7 @@ class Conflict:
             for name, package in self.held.items()
             if name in names
         ]
-        parts = ["packages can't be installed", *lines[:SHOWN], *held, gist(self.output)]
+        parts = ["packages can't be resolved", *lines[:SHOWN], *held, gist(self.output)]
         return "; ".join([*parts, self._mend(settles)] if settles else parts)
 
     def _mend(self, settles: Callable[[str], bool]) -> str:
@@ -80,6 +80,9 @@ class Culprit:
 
 def blame(asked: Sequence[Asked], output: str, held: Mapping[str, Package]) -> Conflict:
     words = {normal(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", gist(output))}
+    if "Failed to fetch" in output:
+        # That names whatever package was asked for first: only a line's own URL is to blame.
+        words = set()
     culprits = tuple(
         Culprit(each.owner, each.node, line)
         for each in asked

@@ -31,6 +31,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
             f"The .env of {node.name}",
             check=partial(_differs, machine, node),
             action=partial(_write, machine, node),
+            foresee=partial(_foresee, machine, node),
             log=layout.log(f"dotenv:{node.name}"),
             after=["directories"],
         )
@@ -124,6 +125,12 @@ def _differs(machine: Machine, node: CustomNode) -> str | None:
     if stat.S_IMODE(file.lstat().st_mode) != MODE:
         return f"{file} doesn't have mode {MODE:04o}"
     return None if file.read_bytes() == text.encode() else f"what {file} says changed"
+
+
+def _foresee(machine: Machine, node: CustomNode, log: Path) -> list[str]:
+    """Nothing to say but that a variable isn't set, which `_content` raises."""
+    _content(machine, node)
+    return []
 
 
 def _write(machine: Machine, node: CustomNode, log: Path) -> None:

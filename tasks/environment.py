@@ -256,11 +256,16 @@ def _install(machine: Machine, folder: Path, log: Path) -> None:
     except process.CommandFailed as failed:
         if refusal := refused(failed.output):
             raise Failure(f"the locked packages can't be installed: {refusal}", log) from failed
-        raise Failure(
-            f"the locked packages can't be installed ({gist(failed.output)}): see that "
-            "the package index can be reached; a package that it no longer has: doit update NAME",
-            log,
-        ) from failed
+        mend = (
+            "see that the package index can be reached; a package that it no longer has: "
+            "doit update NAME"
+        )
+        if "Hash mismatch" in failed.output:
+            mend = (
+                "the index has another file than machine.lock names; if that is right: doit update"
+            )
+        said = f"the locked packages can't be installed ({gist(failed.output)}): {mend}"
+        raise Failure(said, log) from failed
 
 
 def _requirements(machine: Machine, wanted: dict[str, Package]) -> Path:

@@ -33,6 +33,7 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
             f"{instance.name} on port {instance.port}",
             check=partial(not_running, layout, instance.gpu, instance.name),
             action=partial(_start, layout, instance),
+            foresee=partial(_foresee_start, layout, instance),
             log=layout.log(f"instances:gpu{instance.gpu}"),
             after=["instances:stop", "directories"],
         )
@@ -105,7 +106,13 @@ def _stop(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
             files.remove(path)
 
 
-def _start(layout: Layout, instance: Instance, log: Path) -> None:
+def _foresee_start(layout: Layout, instance: Instance, log: Path) -> list[str]:
+    _refuse_held_port(layout, instance)
+    return []
+
+
+def _refuse_held_port(layout: Layout, instance: Instance) -> None:
+    """Raises Failure, naming the holder, when somebody else has the instance's port."""
     ours = {app.pid for app in apps.running(layout.workspace, None) if app.name == instance.name}
     held = ports.holder(instance.port)
     if held and held.pid not in ours:
@@ -113,4 +120,8 @@ def _start(layout: Layout, instance: Instance, log: Path) -> None:
             f"{instance.name} can't start: {held}; stop that, or choose another "
             "instances.port_start"
         )
+
+
+def _start(layout: Layout, instance: Instance, log: Path) -> None:
+    _refuse_held_port(layout, instance)
     pm2.start(layout, configs.config_of(layout, instance.gpu), instance.name)

@@ -38,7 +38,7 @@ def _inputs(machine: Machine) -> dict[str, object]:
     python = machine.python
     return {
         "sources": {
-            **{source.NAME: source.of(machine).read().get("commit")},
+            source.NAME: [source.of(machine).asked, source.of(machine).read().get("commit")],
             **{f"node {node.name}": _version(machine, node) for node in nodes.fetched(machine)},
         },
         "python": [sys.version_info[:2], sysconfig.get_platform()],
@@ -51,8 +51,10 @@ def _inputs(machine: Machine) -> dict[str, object]:
 def _version(machine: Machine, node: CustomNode) -> object:
     how = [node.requirements, node.optional]
     if node.path:
-        return [*how, *(files.file_digest(p) for p in sorted(node.path.glob("*requirements*.txt")))]
-    return [*how, nodes.source_of(machine, node).read().get("commit")]
+        texts = [path for path in files.walk(node.path) if path.suffix == ".txt"]
+        return [*how, files.tree_digest(node.path, texts)]
+    of = nodes.source_of(machine, node)
+    return [*how, of.asked, of.read().get("commit")]
 
 
 def _outdated(machine: Machine) -> str | None:
@@ -89,8 +91,14 @@ def _resolve_and_write(machine: Machine, log: Path) -> list[str]:
     """Complete the lock and write down which packages this machine is to have; what to say."""
     settled = packages.settle(machine, log)
     said = settled.said
-    if not machine.overridden:
-        said = [*said, *_write(machine, _whole(machine, settled.python))]
+    if machine.overridden:
+        said = [*said, f"the environment overrides machine.yaml: {_name(machine)} stays as it is"]
+    else:
+        # What could not be had now is no part of the lock, nor is the reason.
+        away = settled.python.left_out.items()
+        final = {name: reason for name, reason in away if name not in settled.again}
+        python = settled.python.model_copy(update={"left_out": final})
+        said = [*said, *_write(machine, _whole(machine, python))]
     packages.note(machine, settled.python)
     nodes.leave_out(machine, settled.python.left_out)
     _forget_removed(machine)
@@ -98,6 +106,10 @@ def _resolve_and_write(machine: Machine, log: Path) -> list[str]:
     receipt = {"inputs": files.digest(_inputs(machine)), "again": settled.again}
     files.write_receipt(machine.layout.kept(_receipt(machine)), receipt)
     return said
+
+
+def _name(machine: Machine) -> str:
+    return machine.lock_file.name
 
 
 def _whole(machine: Machine, python: PythonSet) -> Lock:
@@ -117,19 +129,24 @@ def _pin(of: Source) -> Pin | None:
 
 def _write(machine: Machine, lock: Lock) -> list[str]:
     """Replace the file when it says something else; a line if it can't be written."""
-    if lock == machine.lock and machine.lock_file.exists():
-        return []
     if machine.locked:
+        # Which optional nodes are left out is another machine's matter.
         gone = sorted(set(machine.lock.custom_nodes) - set(lock.custom_nodes))
-        what = f"{', '.join(gone)} left machine.yaml" if gone else "it lacks what was resolved"
-        raise Failure(
-            f"{machine.lock_file.name} doesn't fit ({what}): "
-            "run doit lock without locked=1, and commit the lock"
-        )
-    if machine.overlay:
+        if gone:
+            raise Failure(
+                f"{_name(machine)} doesn't fit ({', '.join(gone)} left machine.yaml): "
+                "run doit lock without locked=1, and commit the lock"
+            )
+        return []
+    if lock == machine.lock and machine.lock_file.exists():
+        return ["nothing is newer"] if machine.updates is not None else []
+    if machine.overlay and machine.updates is None:
         return [f"write {machine.lock_file}"]
+    # The file may be a link to one that is kept elsewhere.
+    file = machine.lock_file.resolve()
     try:
-        files.write_text(machine.lock_file, lock.text())
+        mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
+        files.write_text(file, lock.text(), mode=mode)
     except OSError as error:
         warn(
             f"{machine.lock_file} can't be written ({error.strerror}): what was resolved is kept "

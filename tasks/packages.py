@@ -55,12 +55,15 @@ def note(machine: Machine, python: PythonSet) -> None:
 def settle(machine: Machine, log: Path) -> Settled:
     """The set that fits what is asked: the lock's, the last one, or a new one. Raises Failure."""
     asked, refused = _ask(machine)
+    if machine.locked:
+        asked, missing = _without_what_the_lock_lacks(machine, asked)
+        refused |= missing
     before = machine.lock.python or known(machine)
-    for fitting in (machine.lock.python, known(machine)):
-        if fitting and machine.updates is None and fitting.asked == _recorded(machine, asked):
+    for fitting in _candidates(machine):
+        if fitting.asked == _recorded(machine, asked):
             left_out = {**fitting.left_out, **refused}
             python = fitting.model_copy(update={"left_out": left_out})
-            return Settled(python, _moves(before, python), [])
+            return Settled(python, _moves(known(machine) or python, python), [])
     if machine.locked:
         raise Failure(_difference(machine, asked))
     problem = resolution.Problem(machine, tuple(asked), torch_build(machine), before, log)
@@ -79,6 +82,32 @@ def settle(machine: Machine, log: Path) -> Settled:
         *_moves(before, python),
     ]
     return Settled(python, said, sorted(solution.unreachable))
+
+
+def _candidates(machine: Machine) -> list[PythonSet]:
+    """The sets that may fit as they are; after the lock was deleted the last one is only preferred.
+
+    It may be what was wrong with that lock.
+    """
+    if machine.updates is not None or machine.lock.python is None:
+        return []
+    last = None if machine.locked else known(machine)
+    return [each for each in (machine.lock.python, last) if each]
+
+
+def _without_what_the_lock_lacks(
+    machine: Machine, asked: list[Asked]
+) -> tuple[list[Asked], dict[str, str]]:
+    """With locked=1 an optional node whose packages could not be had for the lock is left out."""
+    lock = machine.lock.python
+    there = lock.asked.requirements.custom_nodes if lock else {}
+    missing = {
+        each.node.name: "machine.lock has no packages for it: run doit lock without locked=1"
+        for each in asked
+        if each.node and each.node.optional and each.lines and each.node.name not in there
+    }
+    kept = [each for each in asked if not (each.node and each.node.name in missing)]
+    return kept, missing
 
 
 def _remarks(asked: list[Asked], solution: Solution, before: PythonSet | None) -> list[str]:
@@ -112,7 +141,12 @@ def _ask(machine: Machine) -> tuple[list[Asked], dict[str, str]]:
     """What everybody asks for, and the optional nodes that ask for what can't be taken."""
     preinstalled.insist(machine)
     asked, refused = [preinstalled.fitting(machine, requirements.of_comfyui(machine))], {}
-    for node in nodes.fetched(machine):
+    fetched = nodes.fetched(machine)
+    for node in machine.custom_nodes:
+        if node not in fetched:
+            # While its repository is away, what the lock has for it stays.
+            asked.append(requirements.of_lock(machine, node))
+            continue
         try:
             asked.append(preinstalled.fitting(machine, requirements.of_node(machine, node)))
         except requirements.Refused as refusal:

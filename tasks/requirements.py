@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,11 @@ class Line:
 
     def __str__(self) -> str:
         return f"{CONSTRAINT}{self.text}" if self.constraint else self.text
+
+    @property
+    def hashes(self) -> set[str]:
+        """The sha256 that its file must have one of; empty when it names none."""
+        return set(re.findall(r"--hash=sha256:([0-9a-f]{64})", self.text))
 
     @property
     def requirement(self) -> Requirement | None:
@@ -90,6 +95,19 @@ def of_node(machine: Machine, node: CustomNode) -> Asked:
     return read(node, nodes.folder_of(machine, node))
 
 
+def of_lock(machine: Machine, node: CustomNode) -> Asked:
+    """What the lock says that a node asks for."""
+    python = machine.lock.python
+    texts = python.asked.requirements.custom_nodes.get(node.name, ()) if python else ()
+    lines = []
+    for text in texts:
+        constraint = text.startswith(CONSTRAINT)
+        line = Line(text.removeprefix(CONSTRAINT), "machine.lock", None, constraint)
+        found = line.requirement
+        lines.append(replace(line, name=found.name if found else None))
+    return Asked(node, lines)
+
+
 def recorded(asked: list[Asked]) -> Requirements:
     """As the lock holds it."""
     lines = [(each.node, tuple(sorted(map(str, each.lines)))) for each in asked]
@@ -102,8 +120,10 @@ def recorded(asked: list[Asked]) -> Requirements:
 def read(node: CustomNode | None, folder: Path) -> Asked:
     """The requirements file of a checkout, with the files that it names. Raises Refused."""
     asked = Asked(node)
-    if (folder / FILE).is_file():
-        for line in _read(asked, folder.resolve(), Path(FILE), constraint=False):
+    if (folder / FILE).exists():
+        top = folder.resolve()
+        file = _below(asked, top, Path(), FILE, FILE)
+        for line in _read(asked, top, file, constraint=False):
             if str(line) not in map(str, asked.lines):
                 asked.lines.append(line)
     return asked
@@ -119,7 +139,7 @@ def _read(
         raise _refused(asked, f"{bad.line!r} ({file}:{bad.line_number}), which is no requirement")
     for option in parsed.options:
         for other, of_constraints in _named_files(option):
-            inner = _below(asked, top, file.parent / other, f"{file}:{_number(option)}")
+            inner = _below(asked, top, file.parent, other, f"{file}:{_number(option)}")
             yield from _read(
                 asked, top, inner, constraint=constraint or of_constraints, depth=depth + 1
             )
@@ -147,13 +167,13 @@ def _named_files(option: OptionLine) -> Iterator[tuple[str, bool]]:
         yield name, True
 
 
-def _below(asked: Asked, top: Path, file: Path, place: str) -> Path:
-    """The file relative to its checkout. Raises Refused when it isn't in there."""
-    there = (top / file).resolve()
-    if "://" in str(file) or not there.is_relative_to(top):
-        raise _refused(asked, f"{str(file)!r} ({place}), which is not in its repository")
+def _below(asked: Asked, top: Path, folder: Path, name: str, place: str) -> Path:
+    """The file relative to its checkout, links followed. Raises Refused when it isn't in there."""
+    there = (top / folder / name).resolve()
+    if "://" in name or not there.is_relative_to(top):
+        raise _refused(asked, f"{redact(name)!r} ({place}), which is not in its repository")
     if not there.is_file():
-        raise _refused(asked, f"{str(file)!r} ({place}), which isn't there")
+        raise _refused(asked, f"{name!r} ({place}), which isn't a file there")
     return there.relative_to(top)
 
 
@@ -165,6 +185,9 @@ def _line(asked: Asked, requirement: InstallRequirement, file: Path, constraint:
         text = re.sub(r"^(-e|--editable)[ =]", "", text)
     elif requirement.is_editable or (link and link.scheme in ("", "file")) or _is_path(text):
         raise _refused(asked, f"the local {text!r} ({place})")
+    if "${" in text:
+        # uv and pip would put the value in, and the lock would keep it.
+        raise _refused(asked, f"a variable of the environment: {text!r} ({place})")
     if redact(text) != text:
         raise _refused(asked, f"a URL with credentials ({place})")
     if link and "+" in link.scheme and not link.scheme.startswith("git+"):
@@ -187,5 +210,5 @@ def _number(option: OptionLine) -> int:
 def _refused(asked: Asked, what: str) -> Refused:
     mend = "correct it in a fork"
     if asked.node:
-        mend += ", or set requirements: false and list packages in script:"
+        mend += ", or set requirements: false and install them by its script"
     return Refused(f"{asked.owner} asks for {what}: {mend}", asked.node)

@@ -156,7 +156,25 @@ def _compile(
         *(["--offline"] if offline else []),
     ]
     uv.resolve(result, arguments, places(problem.machine), problem.log)
-    return pylock.read(result)
+    return _with_asked_hashes(problem, pylock.read(result))
+
+
+def _with_asked_hashes(problem: Problem, packages: dict[str, Package]) -> dict[str, Package]:
+    """Of each package the files that a requirement with hashes allows, which uv doesn't check."""
+    for each in problem.asked:
+        for line in each.lines:
+            package = packages.get(normal(line.name or ""))
+            if not package or not line.hashes or not line.applies:
+                continue
+            allowed = tuple(digest for digest in package.sha256 if digest in line.hashes)
+            if not allowed:
+                raise Failure(
+                    f"{each.owner} asks for {line.name} by hashes that no file of "
+                    f"{package.shown} has ({line.place}): correct them in a fork",
+                    problem.log,
+                )
+            packages[normal(line.name or "")] = package.model_copy(update={"sha256": allowed})
+    return packages
 
 
 def _listed(problem: Problem, name: str, lines: Iterable[str]) -> Path:

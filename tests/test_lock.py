@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import MachineMaker
 from tests.forge import Forge
-from tests.rig import SIMULATOR, Rig
+from tests.rig import SIMULATOR, Rig, snapshot
 
 
 def lock_of(rig: Rig) -> dict[str, Any]:
@@ -124,15 +124,21 @@ def test_update_moves_what_is_named_and_nothing_else(machine: MachineMaker, forg
     for node in (alpha, beta):
         node.commit({"later.py": ""})
     old = lock_of(rig)["custom_nodes"]
+    receipts = snapshot(rig.layout.receipts)
     run = rig.doit("update", "beta", "packaging")
+    assert snapshot(rig.layout.receipts) == receipts, "only the lock is written"
     assert lock_of(rig)["custom_nodes"]["alpha"] == old["alpha"]
     assert lock_of(rig)["custom_nodes"]["beta"]["commit"] == beta.git("rev-parse", "HEAD")
     assert pinned(rig, "idna") == "3.6"
     assert f"packaging 24.0 → {newest}" in run.moves
+    commits = [old["beta"]["commit"][:12], lock_of(rig)["custom_nodes"]["beta"]["commit"][:12]]
+    assert f"beta {commits[0]} → {commits[1]}" in run.moves
+    assert rig.doit("lock").moves >= {f"beta {commits[0]} → {commits[1]}"}
     assert not rig.layout.environments.exists(), "doit applies it"
     rig.doit("update")
     assert lock_of(rig)["custom_nodes"]["alpha"]["commit"] == alpha.git("rev-parse", "HEAD")
     assert pinned(rig, "idna") != "3.6"
+    assert "nothing is newer" in rig.doit("update").output
 
 
 def test_update_of_a_name_that_nothing_has_says_so(machine: MachineMaker, forge: Forge) -> None:
@@ -200,6 +206,8 @@ def test_locked_without_a_lock_fails(machine: MachineMaker) -> None:
     ("text", "why"),
     [
         ("{", "machine.lock:1: is no JSON"),
+        ("", "machine.lock:1: is empty"),
+        ('{"python": {"asked": {}, "packages": {"a": {}}}}', "a package has a version, a url, or"),
         ("<<<<<<< ours\n{}\n", "machine.lock:1: holds a merge conflict"),
         ('{"version": 2}', "machine.lock: version: "),
         ('{"comfyui": {"url": "x", "commit": "HEAD"}}', "machine.lock: comfyui.commit: "),
@@ -211,11 +219,13 @@ def test_locked_without_a_lock_fails(machine: MachineMaker) -> None:
 def test_a_damaged_lock_is_one_clear_line(machine: MachineMaker, text: str, why: str) -> None:
     rig = machine()
     rig.lock_file.write_bytes(text.encode("latin-1"))
-    run = rig.doit("build", code=3)
+    run = rig.doit("build", code=2)
     assert why in run.output
     assert "restore it from version control, or delete it" in run.output
     assert "Traceback" not in run.output
     assert rig.lock_file.read_bytes() == text.encode("latin-1")
+    assert why in rig.doit("update", code=3).output
+    assert "nothing was running" in rig.doit("down").output
 
 
 def test_what_the_environment_overrides_never_reaches_the_lock(
@@ -276,3 +286,94 @@ def test_a_lock_of_another_machine_file_has_its_name(machine: MachineMaker, tmp_
     rig.doit("lock", f"machine={other}")
     assert (rig.folder / "other.lock").is_file()
     assert not rig.lock_file.exists()
+
+
+def test_a_deleted_lock_does_not_bring_back_what_was_wrong_with_it(machine: MachineMaker) -> None:
+    rig = machine()
+    rig.doit("build")
+    pin(rig, "idna", "99.9")
+    run = rig.doit("build", code=2)
+    assert "the locked packages can't be installed" in run.output
+    rig.lock_file.unlink()
+    rig.doit("build")
+    assert pinned(rig, "idna") == rig.packages()["idna"]
+
+
+def test_an_entry_that_says_the_same_in_other_words_is_locked_in_those_words(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("alpha").url}])
+    rig.doit("build")
+    rig.spec["custom_nodes"][0]["ref"] = "main"
+    assert rig.doit("build").executed == {"nodes:alpha", "lock"}
+    assert lock_of(rig)["custom_nodes"]["alpha"]["ref"] == "main"
+    assert rig.doit("build", "locked=1").executed == set()
+
+
+def test_an_optional_node_that_is_away_keeps_its_place_in_the_lock(
+    machine: MachineMaker, forge: Forge, tmp_path: Path
+) -> None:
+    node = forge.node("alpha", {"requirements.txt": "toml\n"})
+    first = machine("first", custom_nodes=[{"url": node.url, "optional": True}])
+    first.doit("lock")
+    locked = first.lock_file.read_text()
+    node.folder.rename(tmp_path / "away")
+    second = machine("second", custom_nodes=first.spec["custom_nodes"])
+    second.env["XDG_CACHE_HOME"] = str(tmp_path / "empty")
+    second.lock_file.write_text(locked)
+    for how in (["locked=1"], []):
+        assert "! custom node alpha (optional) is left out" in second.doit("lock", *how).output
+        assert second.lock_file.read_text() == locked
+
+
+def test_what_could_not_be_had_for_an_optional_node_leaves_no_trace_in_the_lock(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    asked = "away @ http://127.0.0.1:9/away-1.0-py3-none-any.whl\n"
+    node = forge.node("alpha", {"requirements.txt": asked})
+    rig = machine(custom_nodes=[{"url": node.url, "optional": True}])
+    rig.env["UV_HTTP_RETRIES"] = "0"
+    assert "! custom node alpha (optional) is left out" in rig.doit("lock").output
+    text = rig.lock_file.read_text()
+    assert "left_out" not in text
+    assert rig.doit("lock").executed == {"lock"}, "every run tries it again"
+    assert rig.lock_file.read_text() == text
+    assert "has no packages for it" in rig.doit("lock", "locked=1").output
+
+
+def test_a_commit_that_is_gone_is_told_with_what_to_do(machine: MachineMaker, forge: Forge) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("alpha").url}])
+    rig.doit("lock")
+    rig.lock_file.write_text(
+        rig.lock_file.read_text().replace(lock_of(rig)["custom_nodes"]["alpha"]["commit"], "0" * 40)
+    )
+    said = "no longer has 000000000000, which machine.lock names: doit update alpha"
+    assert said in rig.doit("lock", code=2).output
+    rig.doit("update", "alpha")
+    rig.doit("lock", "locked=1")
+
+
+def test_a_lock_that_is_a_link_is_written_where_it_leads(machine: MachineMaker) -> None:
+    rig = machine()
+    kept = rig.folder / "kept.json"
+    kept.write_text('{"version": 1}')
+    kept.chmod(0o640)
+    rig.lock_file.symlink_to(kept)
+    rig.doit("lock")
+    assert rig.lock_file.is_symlink()
+    assert "aiohttp" in kept.read_text()
+    assert kept.stat().st_mode & 0o777 == 0o640
+
+
+def test_nested_requirements_of_a_local_node_are_watched(
+    machine: MachineMaker, tmp_path: Path
+) -> None:
+    node = tmp_path / "dev"
+    (node / "deps").mkdir(parents=True)
+    (node / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
+    (node / "requirements.txt").write_text("-r deps/base.txt\n")
+    (node / "deps" / "base.txt").write_text("")
+    rig = machine(custom_nodes=[{"path": str(node)}])
+    rig.doit("lock")
+    (node / "deps" / "base.txt").write_text("toml\n")
+    assert "toml" in {line.split()[1] for line in rig.doit("lock").moves}

@@ -58,9 +58,11 @@ def test_a_line_is_taken_as_pip_takes_it(
         ("a @ file:///srv/a", "the local 'a @ file:///srv/a'"),
         ("opencv=4", "'opencv=4' (requirements.txt:2), which is no requirement"),
         ("<html>", "'<html>' (requirements.txt:2), which is no requirement"),
-        ("-r more.txt", "'more.txt' (requirements.txt:2), which isn't there"),
+        ("-r more.txt", "'more.txt' (requirements.txt:2), which isn't a file there"),
         ("-r ../more.txt", "'../more.txt' (requirements.txt:2), which is not in its repository"),
-        ("-r https://host/more.txt", "which isn't there"),
+        ("-r https://host/more.txt", "which is not in its repository"),
+        ("-c https://user:secret@host/more.txt", "'https://***@host/more.txt'"),
+        ("a @ https://host/${TOKEN}/a.whl", "a variable of the environment: 'a @ https://host/"),
         ("-r requirements.txt", "requirements.txt, which names itself in a circle"),
         ("hg+https://host/a#egg=a", "of repositories only git's can be used"),
         ("git+https://user:secret@host/a", "a URL with credentials (requirements.txt:2)"),
@@ -96,3 +98,14 @@ def test_a_line_that_would_concern_every_package_is_told_and_not_used(tmp_path: 
 
 def test_a_node_without_the_file_asks_for_nothing(tmp_path: Path) -> None:
     assert requirements.read(NODE, tmp_path).lines == []
+
+
+def test_a_file_that_is_a_link_out_of_the_repository_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text("machine host password secret\n")
+    folder = tmp_path / "node"
+    folder.mkdir()
+    (folder / "requirements.txt").symlink_to(tmp_path / "netrc")
+    with pytest.raises(Refused) as caught:
+        requirements.read(NODE, folder)
+    assert "which is not in its repository" in str(caught.value)
+    assert "secret" not in str(caught.value)

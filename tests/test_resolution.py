@@ -45,7 +45,7 @@ def test_of_a_conflict_with_an_optional_node_the_optional_one_is_left_out(
     ]
     rig = machine(custom_nodes=nodes)
     run = rig.doit("build")
-    said = "! custom node second (optional) is left out: packages can't be installed"
+    said = "! custom node second (optional) is left out: packages can't be resolved"
     assert said in run.output
     assert set(lock_of(rig)["python"]["left_out"]) == {"second"}
     assert "toml" not in rig.packages()
@@ -251,3 +251,15 @@ def test_what_a_script_adds_is_listed_and_what_it_changes_is_put_back(
     assert rig.packages()["idna"] == idna
     assert rig.packages()["extra-of-alpha"] == "1.0"
     assert rig.doit("build").executed == set()
+
+
+def test_hashes_that_a_node_asks_for_are_obeyed(machine: MachineMaker, forge: Forge) -> None:
+    rig = machine(custom_nodes=[node(forge, "alpha", f"toml --hash=sha256:{'0' * 64}\n")])
+    run = rig.doit("lock", code=1)
+    assert "custom node alpha asks for toml by hashes that no file of 0.10.2 has" in run.output
+    rig.spec["custom_nodes"] = [node(forge, "beta", "toml\n")]
+    rig.doit("lock")
+    (one, *_) = lock_of(rig)["python"]["packages"]["toml"]["sha256"]
+    rig.spec["custom_nodes"] = [node(forge, "gamma", f"toml --hash=sha256:{one}\n")]
+    rig.doit("lock")
+    assert lock_of(rig)["python"]["packages"]["toml"]["sha256"] == [one]

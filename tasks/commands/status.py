@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tasks import nodes
+from tasks import nodes, validation
 from tasks.commands.base import MachineCommand
 from tasks.host import apps, comfyui, pm2, process
 from tasks.spec import Instance, Machine
@@ -55,9 +55,11 @@ class Status(MachineCommand):
         }
         strangers = [app for app in running if app.name not in names]
         away = nodes.left_out(machine)
+        results = validation.read(machine.layout.current.resolve())
+        failing = {name: each.reason for name, each in results.items() if not each.imported}
         if options["json"]:
             shown = {str(row.gpu): asdict(row) for row in rows}
-            print(json.dumps({"instances": shown, "left_out": away}))
+            print(json.dumps({"instances": shown, "left_out": away, "not_imported": failing}))
         else:
             _print_table(rows)
             for app in strangers:
@@ -66,6 +68,8 @@ class Status(MachineCommand):
                 print(_why_none(machine))
             for name, reason in away.items():
                 print(f"custom node {name} (optional) is left out: {reason}")
+            for name, reason in failing.items():
+                print(f"custom node {name} doesn't import: {reason}")
         well = all(row.health == "healthy" for row in rows) and not strangers
         return 0 if well and (rows or not machine.enabled) else 1
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from doit import cmd_run
@@ -35,10 +37,15 @@ class Update(cmd_run.Run):  # type: ignore[misc]
             print(f"ERROR: {reason}", file=sys.stderr)
             return 3
         planning.updates = frozenset(args)
-        return super().execute(params, ["lock"])
+        with tempfile.TemporaryDirectory(prefix="comfy-machine-update-") as folder:
+            # Only the lock is written: doit then sees what moved, and a failure moves nothing.
+            planning.overlay = Path(folder).resolve()
+            return super().execute(params, ["lock"])
 
 
 def _refusal(machine: Machine, names: list[str]) -> str | None:
+    if machine.lock_damage:
+        return machine.lock_damage
     if machine.locked:
         return "update changes the lock, and locked=1 forbids it: leave one of them out"
     if machine.overridden:

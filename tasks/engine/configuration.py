@@ -70,8 +70,11 @@ def _refuse_unknown_variables() -> None:
 def doit_config(machine: Machine) -> dict[str, Any]:
     """doit's settings. Its database stays in memory: every check reads the disk."""
 
-    class MachineReporter(PlanReporter if planning.overlay else Reporter):  # type: ignore[misc]
+    planned = planning.overlay is not None and planning.updates is None
+
+    class MachineReporter(PlanReporter if planned else Reporter):  # type: ignore[misc]
         lock = RunLock(machine.workspace)
+        refusal = machine.lock_damage
 
     return {
         "default_tasks": ["up"],

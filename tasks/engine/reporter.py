@@ -18,6 +18,8 @@ class Reporter:
 
     desc = "one line per executed task"
     lock: RunLock
+    refusal: str | None = None
+    """Why no run can be begun."""
 
     def __init__(self, outstream: TextIO, options: dict[str, Any]) -> None:
         self.out = outstream
@@ -31,6 +33,7 @@ class Reporter:
         self.colours = outstream.isatty() and "NO_COLOR" not in os.environ
 
     def initialize(self, tasks: Any, selected_tasks: Any) -> None:
+        self._refuse()
         try:
             self.lock.take(" ".join(selected_tasks))
         except Taken as taken:
@@ -49,6 +52,8 @@ class Reporter:
     def add_success(self, task: Any) -> None:
         if task.actions:
             self.executed += 1
+            for line in task.meta["foreseen"]:
+                said.tell(line)
             self.write(f"{self._mark('✓', 32)} {task.name:<32}{self._seconds(task):>8.1f} s\n")
 
     def add_failure(self, task: Any, fail: BaseFail) -> None:
@@ -99,8 +104,16 @@ class Reporter:
             self.write(f"{self._mark('✗', 31)} {message}\n")
 
     def write(self, text: str) -> None:
-        self.out.write(text)
-        self.out.flush()
+        try:
+            self.out.write(text)
+            self.out.flush()
+        except BrokenPipeError:
+            # Whoever listened has left; the work goes on, and nothing more is said.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
+
+    def _refuse(self) -> None:
+        if self.refusal:
+            raise InvalidTask(self.refusal)
 
     def _seconds(self, task: Any) -> float:
         begin = self.started.pop(task.name, None)
@@ -114,7 +127,7 @@ class PlanReporter(Reporter):
     """What a run would do, and why; it takes no lock, since it changes nothing."""
 
     def initialize(self, tasks: Any, selected_tasks: Any) -> None:
-        pass
+        self._refuse()
 
     def execute_task(self, task: Any) -> None:
         pass
@@ -130,7 +143,9 @@ class PlanReporter(Reporter):
         if isinstance(fail, UnmetDependency):
             self.held_back.append(task.name)
         else:
-            self.failures.append((task.name, fail.get_msg().strip()))
+            # Its log goes with the plan.
+            message = fail.get_msg().strip().partition("\n  log: ")[0]
+            self.failures.append((task.name, message))
 
     def complete_run(self) -> None:
         self._end()

@@ -35,6 +35,10 @@ TRANSIENT = re.compile(
 )
 
 
+class NoSuchCommit(Failure):
+    """The repository is there and doesn't have this commit."""
+
+
 def cache_folder() -> Path:
     """Where bare repositories are kept, for all workspaces of this user."""
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -188,7 +192,7 @@ def _fetch(url: str, commit: str, **environment: str) -> Path:
         except Failure:
             _fetch_all(repository, url)
         if not _has(repository, commit):
-            raise Failure(f"{url} has no commit {commit}: correct ref")
+            raise NoSuchCommit(f"{url} has no commit {commit}: correct ref")
         repository.update_ref(f"refs/comfy-machine/{commit}", commit)
     return cache
 

@@ -120,9 +120,19 @@ class Source:
         target = self.checkout(commit)
         if git.head(target) != commit:
             refuse_edited(target, self.name)
-            target = self.layout.kept(target)
-            remotes.checkout(self.url, commit, target, recursive=self.recursive)
+            self._check_out(self.url, commit, self.layout.kept(target))
         self._note(asked=self.asked, commit=commit)
+
+    def _check_out(self, url: str, commit: str, target: Path) -> None:
+        try:
+            remotes.checkout(url, commit, target, recursive=self.recursive)
+        except remotes.NoSuchCommit as gone:
+            if self.pin is None:
+                raise
+            raise Failure(
+                f"{url} no longer has {commit[:12]}, which machine.lock names: "
+                f"doit update {self.name}"
+            ) from gone
 
     def _note(self, **receipt: object) -> None:
         files.write_receipt(self.layout.kept(self.receipt), receipt)

@@ -206,6 +206,12 @@ def _listen(text: str) -> str:
 def _requirement(text: str) -> str:
     if text.startswith("-"):
         raise ValueError("a requirement such as numpy<2, not an option")
+    from packaging.requirements import InvalidRequirement, Requirement  # only where it is needed
+
+    try:
+        Requirement(text)
+    except InvalidRequirement:
+        raise ValueError("no requirement such as numpy<2") from None
     return refuse_url_credentials(text)
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from .problems import Loc, Problem, SpecError, dotted
 
@@ -42,6 +42,12 @@ class Package(_Model):
     """Of the files that fit this platform and Python; empty when the index names none."""
     size: int | None = None
     """Bytes of the wheel, None when the index doesn't say."""
+
+    @model_validator(mode="after")
+    def _comes_from_somewhere(self) -> Package:
+        if not (self.version or self.url or (self.git and self.commit)):
+            raise ValueError("a package has a version, a url, or git and commit")
+        return self
 
     def requirement(self, name: str) -> str:
         """As a requirements file says it, hashes included."""
@@ -121,6 +127,7 @@ def read_lock(file: Path, label: str) -> Lock:
         return Lock.model_validate(json.loads(text))
     except json.JSONDecodeError as error:
         what = "holds a merge conflict" if "<<<<<<<" in text else f"is no JSON ({error.msg})"
+        what = what if text.strip() else "is empty"
         raise SpecError([Problem(label, error.lineno, "", f"{what}: {_MEND}")]) from None
     except RecursionError:
         raise SpecError([Problem(label, None, "", f"is nested too deeply: {_MEND}")]) from None

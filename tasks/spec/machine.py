@@ -37,6 +37,9 @@ class Machine(Spec):
     """Names of the nodes to load (COMFYUI_CUSTOM_NODES); None means all."""
     lock: Lock = Lock()
     """What machine.lock said when this run began."""
+    lock_damage: str | None = None
+    """What is wrong with machine.lock: no run begins with it, what runs can be looked at and ended.
+    """
     overridden: bool = False
     """The environment changed what the lock is about, so the lock stays as it is."""
     locked: bool = False

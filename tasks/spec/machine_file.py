@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from .checks import Found, check_all, check_overrides
 from .loader import Document, read
-from .lock import read_lock
+from .lock import Lock, read_lock
 from .machine import Machine
 from .messages import told
 from .model import Spec
@@ -48,9 +48,15 @@ def load(file: Path, environ: Mapping[str, str]) -> Machine:
         machine = resolve(spec, file, environment.values, applied.enabled, applied.selected)
     except ValueError as error:
         raise SpecError([Problem(document.file, None, "a path", str(error))]) from None
+    lock, damage = Lock(), None
+    try:
+        lock = read_lock(lock_file, _label(lock_file))
+    except SpecError as error:
+        damage = str(error)
     return machine.model_copy(
         update={
-            "lock": read_lock(lock_file, _label(lock_file)),
+            "lock": lock,
+            "lock_damage": damage,
             "overridden": any(_concerns_lock(loc) for loc in applied.origins),
         }
     )
