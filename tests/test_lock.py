@@ -196,6 +196,16 @@ def test_locked_fails_and_says_what_differs(locked: tuple[Rig, Forge]) -> None:
     assert "made for overrides None, here it is ['toml<1']" in said(python=overrides)
 
 
+def test_locked_fails_for_a_node_that_left_machine_yaml(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("alpha").url}])
+    rig.doit("lock")
+    rig.spec["custom_nodes"] = []
+    run = rig.doit("lock", "locked=1", code=1)
+    assert "machine.lock doesn't fit (alpha left machine.yaml): run doit lock" in run.output
+
+
 def test_locked_without_a_lock_fails(machine: MachineMaker) -> None:
     rig = machine()
     assert "machine.lock has no Python packages" in rig.doit("build", "locked=1", code=2).output
