@@ -16,13 +16,8 @@ def tell(text: str) -> None:
     _news[text] = None
 
 
-def tell_move(name: str, before: str | None, after: str | None) -> None:
-    """One commit or version took another's place; either may be None."""
-    if before != after:
-        tell(move(name, before, after))
-
-
 def move(name: str, before: str | None, after: str | None) -> str:
+    """How a commit or version took another's place; either may be None."""
     if before is None:
         return f"+ {name} {after}"
     return f"- {name} {before}" if after is None else f"{name} {before} → {after}"
