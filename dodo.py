@@ -15,6 +15,7 @@ from tasks import (
     instances,
     links,
     lock,
+    models,
     nodes,
     pm2,
     scripts,
@@ -63,9 +64,13 @@ def task_validation() -> Iterator[Task]:
     return validation.tasks(MACHINE)
 
 
+def task_models() -> Iterator[Task]:
+    return models.tasks(MACHINE)
+
+
 def task_build() -> Task:
-    """All that an image holds: code, packages, nodes; starts nothing, needs no GPU"""
-    return {"actions": None, "task_dep": ["supervisor", "validation"]}
+    """All that an image holds: code, packages, nodes, models; starts nothing, needs no GPU"""
+    return {"actions": None, "task_dep": ["supervisor", "validation", "models"]}
 
 
 def task_links() -> Iterator[Task]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from tasks import folder_types, validation
 from tasks import pm2 as configs
-from tasks import validation
 from tasks.engine.said import warn
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, files, pm2, process, quick_test
@@ -86,6 +87,7 @@ def _wait(machine: Machine, instance: Instance, log: Path) -> None:
             )
         time.sleep(comfyui.POLL)
     _check_nodes(machine, instance)
+    _check_folders(machine, instance)
     files.write_receipt(_receipt(machine, instance), _passed(app))
 
 
@@ -103,5 +105,21 @@ def _check_nodes(machine: Machine, instance: Instance) -> None:
     if missing := sorted(set(failed) & required):
         raise Failure(
             f"{instance.name} runs without {', '.join(missing)}: {failed[missing[0]]}",
+            machine.layout.logs / f"{instance.name}.log",
+        )
+
+
+def _check_folders(machine: Machine, instance: Instance) -> None:
+    """ComfyUI says itself where it looks for models; its configuration only says what it should."""
+    client = comfyui.Client(instance.listen, instance.port)
+    paths = [path for paths in client.get("/internal/folder_paths").values() for path in paths]
+    seen = {os.path.realpath(path) for path in paths}
+    missing = [
+        path for path in folder_types.expected(machine) if os.path.realpath(path) not in seen
+    ]
+    if missing:
+        raise Failure(
+            f"{instance.name} doesn't look for models in {missing[0]}: see that no argument or "
+            "custom node changes its model paths",
             machine.layout.logs / f"{instance.name}.log",
         )

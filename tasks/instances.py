@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from tasks import links
 from tasks import pm2 as configs
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, files, pm2, ports
@@ -31,12 +32,19 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
         yield step(
             f"instances:gpu{instance.gpu}",
             f"{instance.name} on port {instance.port}",
-            check=partial(not_running, layout, instance.gpu, instance.name),
+            check=partial(_not_started, machine, instance),
             action=partial(_start, layout, instance),
             foresee=partial(_foresee_start, layout, instance),
             log=layout.log(f"instances:gpu{instance.gpu}"),
             after=["instances:stop", "directories"],
         )
+
+
+def _not_started(machine: Machine, instance: Instance) -> str | None:
+    if links.swaps(machine):
+        # Only in a plan: a run has changed them by now.
+        return f"{instance.name} is restarted"
+    return not_running(machine.layout, instance.gpu, instance.name)
 
 
 def not_running(layout: Layout, gpu: int, name: str) -> str | None:
@@ -64,10 +72,11 @@ def _wanted(machine: Machine, instances: Sequence[Instance]) -> dict[str, str | 
 def _stale(machine: Machine, instances: Sequence[Instance]) -> list[apps.App]:
     wanted = _wanted(machine, instances)
     layout = machine.layout
+    names = {instance.name for instance in instances} if links.swaps(machine) else set()
     return [
         app
         for app in apps.running(layout.workspace, pm2.daemon(layout))
-        if not app.supervised or wanted.get(app.name) != app.fingerprint
+        if not app.supervised or wanted.get(app.name) != app.fingerprint or app.name in names
     ]
 
 
@@ -79,6 +88,8 @@ def _retired_configs(layout: Layout, instances: Sequence[Instance]) -> list[str]
 def _to_stop(machine: Machine, instances: Sequence[Instance]) -> str | None:
     names = [app.name for app in _stale(machine, instances)]
     names += _retired_configs(machine.layout, instances)
+    if swapped := sorted(links.swaps(machine)):
+        return f"{', '.join(swapped)}, which instances have listed, points elsewhere"
     return f"{', '.join(names)} left or changed" if names else None
 
 
@@ -101,6 +112,7 @@ def _stop(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     for app in stale:
         if not app.supervised:
             apps.end(app)
+    links.swap(machine)
     for gpu in _retired_configs(layout, instances):
         for path in layout.apps.glob(f"{gpu}.*json"):
             files.remove(path)

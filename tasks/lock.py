@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from tasks import nodes, packages, preinstalled, source
+from tasks import lock_file, model_pins, nodes, packages, preinstalled, source
 from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, step
 from tasks.host import files
 from tasks.host.failure import Failure
 from tasks.host.sources import Source
 from tasks.spec import CustomNode, Lock, Machine, Pin, PythonSet
+
+SECTIONS = ("version", "comfyui", "custom_nodes", "python")
+"""What this stage writes; the models stage writes its own."""
 
 
 def tasks(machine: Machine) -> Iterator[Task]:
@@ -44,7 +47,7 @@ def _inputs(machine: Machine) -> dict[str, object]:
         "python": [sys.version_info[:2], sysconfig.get_platform()],
         "settings": python.model_dump(mode="json"),
         "torch": [machine.instances.cpu_only, preinstalled.versions(machine)],
-        "lock": None if machine.overridden else files.file_digest(machine.lock_file),
+        "lock": None if machine.overridden else lock_file.digest(machine, *SECTIONS),
     }
 
 
@@ -138,21 +141,13 @@ def _write(machine: Machine, lock: Lock) -> list[str]:
                 "run doit lock without locked=1, and commit the lock"
             )
         return []
-    if lock == machine.lock and machine.lock_file.exists():
-        return ["nothing is newer"] if machine.updates is not None else []
+    sections = {name: getattr(lock, name) for name in SECTIONS}
     if machine.overlay and machine.updates is None:
-        return [f"write {machine.lock_file}"]
-    # The file may be a link to one that is kept elsewhere.
-    file = machine.lock_file.resolve()
-    try:
-        mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
-        files.write_text(file, lock.text(), mode=mode)
-    except OSError as error:
-        warn(
-            f"{machine.lock_file} can't be written ({error.strerror}): what was resolved is kept "
-            f"in {machine.layout.receipts} only"
-        )
-    return []
+        same = all(getattr(machine.lock, name) == value for name, value in sections.items())
+        return [] if same and machine.lock_file.exists() else [f"write {machine.lock_file}"]
+    models = {"models": model_pins.moved(machine)} if machine.updates is not None else {}
+    changed = lock_file.write(machine, **sections, **models)
+    return [] if changed or machine.updates is None else ["nothing is newer"]
 
 
 def _forget_removed(machine: Machine) -> None:

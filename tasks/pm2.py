@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import dotenv, generation, validation
+from tasks import dotenv, folder_types, generation, validation
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, files
 from tasks.host.failure import Failure
@@ -39,6 +39,8 @@ class App:
     """Variables whose values came from the environment; they stand in a file, 0600."""
     dotenvs: dict[str, str] = field(default_factory=dict)
     """What custom nodes read in it as their .env, by node; holds secrets too."""
+    model_paths: str | None = None
+    """What it reads as its extra_model_paths.yaml."""
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
@@ -92,6 +94,7 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
     layout = machine.layout
     folder = generation.folder_of(machine)
     home = layout.instance(instance.gpu)
+    model_paths = folder_types.model_paths(machine)
     env = {
         # nvidia-smi's order; CUDA's own is fastest first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -109,16 +112,12 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
         *("--user-directory", home / "user"),
         *("--database-url", f"sqlite:///{home / 'comfyui.db'}"),
         *(["--cpu"] if instance.cpu_only else []),
-        *(
-            ["--extra-model-paths-config", layout.extra_model_paths]
-            if machine.models.extra_roots
-            else []
-        ),
+        *(["--extra-model-paths-config", layout.extra_model_paths] if model_paths else []),
         *_selection(machine, folder),
         *instance.args,
     ]
     app = _app(machine, instance.name, folder / "ComfyUI", command, env, instance.env)
-    return replace(app, dotenvs=dotenv.contents(machine))
+    return replace(app, dotenvs=dotenv.contents(machine), model_paths=model_paths)
 
 
 def _selection(machine: Machine, folder: Path) -> list[str]:
@@ -244,7 +243,8 @@ def _config(machine: Machine, wanted: Sequence[App]) -> dict[str, Any]:
         templates.render(TEMPLATE, apps=[asdict(app) for app in wanted])
     )
     for rendered, app in zip(config["apps"], wanted, strict=True):
-        rendered["env"][apps.FINGERPRINT] = files.digest([rendered, _sealed(machine.layout, app)])
+        read = [_sealed(machine.layout, app), app.model_paths]
+        rendered["env"][apps.FINGERPRINT] = files.digest([rendered, *read])
     return config
 
 

@@ -153,7 +153,7 @@ MORE_CODE: list[Change] = [
     (nodes_removed, {"lock", "environment", "dotenv:.prune", *NEW_GENERATION}),
 ]
 MORE_TO_RUN: list[Change] = [
-    (model_link_added, {"links:loras/two.safetensors"}),
+    (model_link_added, {"links:files"}),
     (model_link_removed, {"links:prune"}),
     (instance_args, RESTARTED),
     (port_start, RESTARTED),
@@ -164,7 +164,7 @@ MORE_TO_RUN: list[Change] = [
     ),
 ]
 MOVED_BY_HAND: list[Change] = [
-    (link_re_pointed_by_hand, {"links:checkpoints/one.safetensors"}),
+    (link_re_pointed_by_hand, {"links:files"}),
     (checkout_moved_by_hand, NEW_GENERATION),
     (source_moved_by_hand, {"nodes:alpha"}),
     (package_uninstalled_by_hand, {"environment", *NEW_GENERATION}),

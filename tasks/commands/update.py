@@ -20,11 +20,11 @@ EVERYTHING_OF_PYTHON = "python"
 
 
 class Update(cmd_run.Run):  # type: ignore[misc]
-    doc_purpose = "move the lock to the newest: all of it, or these nodes and packages"
+    doc_purpose = "move the lock to the newest: all of it, or these nodes, packages and models"
     doc_usage = "[NAME ...]"
     doc_description = (
-        "A NAME is a custom node, ComfyUI, a Python package, torch with its family, or python "
-        "for all packages. Nothing is built: doit applies what the lock then says."
+        "A NAME is a custom node, ComfyUI, a Python package, torch with its family, python for "
+        "all packages, or the target of a model. Nothing is built: doit applies what the lock says."
     )
 
     def execute(self, params: Any, args: list[str]) -> Any:
@@ -52,9 +52,13 @@ def _refusal(machine: Machine, names: list[str]) -> str | None:
         return "the environment overrides machine.yaml, and overrides never write the lock"
     nodes = [node.name for node in machine.custom_nodes]
     packages = [*machine.lock.python.packages] if machine.lock.python else []
-    known = [source.NAME, source.NAME.lower(), EVERYTHING_OF_PYTHON, "torch", *nodes, *packages]
+    known = [source.NAME, source.NAME.lower(), EVERYTHING_OF_PYTHON, "torch", *nodes, *packages,
+             *machine.lock.models]  # fmt: skip
     for name in names:
         if name not in known:
-            hint = did_you_mean(name, known) or ": name a custom node, ComfyUI or a Python package"
+            hint = (
+                did_you_mean(name, known)
+                or ": name a custom node, ComfyUI, a Python package or a model's target"
+            )
             return f"nothing is named {name!r}{hint}"
     return None

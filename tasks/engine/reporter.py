@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from doit.exceptions import BaseFail, InvalidTask, UnmetDependency
 
-from tasks.engine import said, signals
+from tasks.engine import board, said, signals
 from tasks.engine.lock import RunLock, Taken
 from tasks.host import process
 
@@ -104,6 +104,11 @@ class Reporter:
             self.write(f"{self._mark('✗', 31)} {message}\n")
 
     def write(self, text: str) -> None:
+        if screen := board.console:
+            from rich.text import Text
+
+            screen.print(Text.from_ansi(text), end="")
+            return
         try:
             self.out.write(text)
             self.out.flush()

@@ -68,7 +68,7 @@ def read_receipt(path: Path, **types: type) -> dict[str, Any]:
     return value if whole else {}
 
 
-def link_target(link: Path) -> str | None:
+def link_target(link: Path | str) -> str | None:
     """What a symbolic link says, None if there is no link."""
     try:
         return os.readlink(link)  # noqa: PTH115  the text as written, not a Path made of it

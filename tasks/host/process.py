@@ -54,6 +54,12 @@ class CommandFailed(Failure):
         self.code = code
 
 
+def certificates() -> str | None:
+    """The file with the certificates that this system trusts, None if there is none."""
+    system = ssl.get_default_verify_paths().openssl_cafile
+    return next((file for file in (*CERTIFICATES, system) if Path(file).is_file()), None)
+
+
 def allowed_environment(environ: Mapping[str, str], *, installer: bool = False) -> dict[str, str]:
     """The part of `environ` that children may see; no secret of the caller is in it.
 
@@ -66,9 +72,7 @@ def allowed_environment(environ: Mapping[str, str], *, installer: bool = False) 
         for k, v in environ.items()
         if k in ALLOWED or (k.startswith(prefixes) and not k.startswith(TRACES))
     }
-    system = ssl.get_default_verify_paths().openssl_cafile
-    bundle = next((file for file in (*CERTIFICATES, system) if Path(file).is_file()), None)
-    if installer and bundle:
+    if installer and (bundle := certificates()):
         return {"UV_SYSTEM_CERTS": "true", "NODE_EXTRA_CA_CERTS": bundle} | allowed
     return allowed
 

@@ -5,7 +5,7 @@ No doit, no network, no clock: the same file and environment give the same Machi
 
 from __future__ import annotations
 
-from .lock import Asked, Lock, Package, Pin, PythonSet
+from .lock import Asked, Lock, ModelPin, Package, Pin, PythonSet
 from .machine import Instance, Machine
 from .machine_file import load
 from .model import (
@@ -33,6 +33,7 @@ __all__ = [
     "Lock",
     "Machine",
     "ModelFile",
+    "ModelPin",
     "ModelRoot",
     "Models",
     "Override",

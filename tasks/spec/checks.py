@@ -12,7 +12,7 @@ from typing import Any
 
 from .fields import NotBuilt, check_name, check_path, check_target
 from .model import Health, Instances
-from .paths import absolute
+from .paths import STORE, absolute
 from .problems import Loc, shown
 from .urls import parse_remote, repository_name
 
@@ -177,8 +177,11 @@ def check_ports(data: dict[Any, Any]) -> Iterator[Found]:
 def check_models(data: dict[Any, Any]) -> Iterator[Found]:
     targets: dict[str, Loc] = {}
     for loc, file in entries(data, "models", "files"):
-        if file.get("source") is None and file.get("url") is None:
-            yield loc, "needs source: (a file on this machine)"
+        given = [key for key in ("source", "url") if file.get(key) is not None]
+        if not given:
+            yield loc, "needs url: (a download) or source: (a file or folder on this machine)"
+        elif len(given) > 1:
+            yield (*loc, "url"), "has no meaning beside source: remove one of them"
         try:
             target = check_target(file.get("target", ""))
         except (ValueError, TypeError, AttributeError):
@@ -187,9 +190,10 @@ def check_models(data: dict[Any, Any]) -> Iterator[Found]:
         if other is not loc:
             yield (*loc, "target"), f"{shown(target)} is also models.files[{other[-1]}]"
     for target, loc in targets.items():
-        for parent in Path(target).parents:
-            if str(parent) in targets:
-                yield (*loc, "target"), f"lies below {shown(str(parent))}, which is a file"
+        parent = target
+        while parent := parent.rpartition("/")[0]:
+            if parent in targets:
+                yield (*loc, "target"), f"lies below {shown(parent)}, which is a model itself"
 
 
 def check_workers(data: dict[Any, Any]) -> Iterator[Found]:
@@ -252,7 +256,16 @@ def _check_models_places(
         name = f"models.extra_roots[{loc[-1]}]"
         if path is not None and roots.setdefault(path, name) != name:
             yield (*loc, "path"), f"is also {roots[path]}: remove one of them"
+    store = place(section(data, "models").get("store", 0))
+    if store is not None and (folder.is_relative_to(store) or store in roots):
+        yield ("models", "store"), "must be a folder of its own, not one of models or around it"
+    inside = f"{store or folder / STORE}/"
     for loc, file in entries(data, "models", "files"):
-        source, target = place(file.get("source", 0)), file.get("target")
-        if source is not None and isinstance(target, str) and source == folder / target:
+        source, target = file.get("source"), file.get("target")
+        if not isinstance(target, str):
+            continue
+        if f"{folder}/{target}".startswith(inside):
+            yield (*loc, "target"), "lies in the store: give another folder"
+        alike = isinstance(source, str) and source.endswith(target.rpartition("/")[2])
+        if alike and place(source) == folder / target:
             yield (*loc, "source"), "is the target itself: remove the entry, the file is in place"

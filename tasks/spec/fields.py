@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from .downloads import check_token, check_token_host, parse_download
 from .problems import has_control, shown
 from .twins import check_prefer
 from .urls import (
@@ -53,15 +54,14 @@ class NotBuilt:
     Delete the mark when a stage does: nothing else knows which fields are built.
     """
 
-    def __init__(self, *values: str, hint: str = "") -> None:
+    def __init__(self, *values: str) -> None:
         self.values = values
-        self.hint = hint
 
     def refuse(self, value: Any) -> Any:
         if self.values and value not in self.values:
             return value
         what = shown(str(value)) if self.values else "this"
-        raise ValueError(f"{what} is not built yet; {self.hint or 'remove it'}")
+        raise ValueError(f"{what} is not built yet; remove it")
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -126,8 +126,15 @@ def check_target(text: str) -> str:
 
 def _source(text: Any) -> Any:
     if isinstance(text, str) and "://" in text:
-        raise ValueError("a file on this machine: downloads are not built yet")
+        raise ValueError("a file or folder on this machine; an address is given as url:")
     return check_path(text)
+
+
+def _sha256(text: str) -> str:
+    digest = text.strip().lower().removeprefix("sha256:")
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ValueError("64 hexadecimal digits, as sha256sum prints them")
+    return digest
 
 
 def _url(text: str) -> str:
@@ -226,6 +233,11 @@ Gpus = Annotated[
 ]
 PathText = Annotated[Path, BeforeValidator(check_path)]
 SourcePath = Annotated[Path, BeforeValidator(_source)]
+DownloadUrl = Annotated[str, AfterValidator(_printable), AfterValidator(parse_download)]
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+Tokens = dict[
+    Annotated[str, AfterValidator(check_token_host)], Annotated[str, AfterValidator(check_token)]
+]
 GitUrl = Annotated[str, AfterValidator(_url)]
 Ref = Annotated[str, AfterValidator(check_ref)]
 NodeName = Annotated[str, AfterValidator(check_name)]

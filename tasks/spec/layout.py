@@ -114,6 +114,10 @@ class Layout:
         """The file that a custom node's `.env` links to."""
         return self.dotenvs / f"{node}.env"
 
+    def progress(self, stage: str) -> Path:
+        """How far a stage is, as JSON, for those who look from outside."""
+        return self.machine / "progress" / f"{stage}.json"
+
     def log(self, task: str) -> Path:
         """The log of a task, `nodes:essentials` → `logs/nodes.essentials.log`."""
         name = task.replace(":", ".").replace("/", ".")

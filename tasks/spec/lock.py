@@ -96,6 +96,18 @@ class PythonSet(_Model):
     """Packages that others replace, since they overwrite each other's files."""
 
 
+class ModelPin(_Model):
+    """A download: what was asked for, and what it gave when it was first seen."""
+
+    url: str
+    download: str | None = None
+    """The address of just this version, where the host has one."""
+    sha256: Sha256 | None = None
+    """None: it is to be seen anew."""
+    size: int | None = None
+    """Bytes."""
+
+
 class Lock(_Model):
     """The whole file."""
 
@@ -103,6 +115,8 @@ class Lock(_Model):
     comfyui: Pin | None = None
     custom_nodes: dict[str, Pin] = {}
     python: PythonSet | None = None
+    models: dict[str, ModelPin] = {}
+    """By target."""
 
     def text(self) -> str:
         """Sorted, one value per line: made for diffs."""

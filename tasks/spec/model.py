@@ -11,6 +11,7 @@ from .fields import (
     Arg,
     Bool,
     Count,
+    DownloadUrl,
     Env,
     GitUrl,
     GpuIndex,
@@ -26,9 +27,11 @@ from .fields import (
     Ref,
     Requirement,
     Seconds,
+    Sha256,
     SourcePath,
     Target,
     Text,
+    Tokens,
     Torch,
     Word,
     WorkerName,
@@ -123,19 +126,20 @@ class ModelRoot(Model):
 
 
 class ModelFile(Model):
-    """One model file."""
+    """One model: a download, or a link to a file or folder that is on a disk already."""
 
     target: Target = Field(description="Place below the models folder: checkpoints/x.safetensors.")
     source: SourcePath | None = Field(
-        default=None, description="An existing file that is linked there."
+        default=None, description="An existing file or folder that is linked there."
     )
-    url: Annotated[Text | None, NotBuilt(hint="place the file yourself and use source:")] = Field(
-        default=None, description="Where to download it."
+    url: DownloadUrl | None = Field(
+        default=None,
+        description="Where to download it: http(s), or the page of Hugging Face or Civitai.",
     )
-    sha256: Annotated[Text | None, NotBuilt()] = Field(default=None, description="Its checksum.")
-    optional: Annotated[Bool, NotBuilt()] = Field(
-        default=False, description="A missing file is only a warning."
+    sha256: Sha256 | None = Field(
+        default=None, description="Its checksum. Default: machine.lock's, as it was first seen."
     )
+    optional: Bool = Field(default=False, description="A missing file is only a warning.")
 
 
 class Models(Model):
@@ -144,12 +148,16 @@ class Models(Model):
     folder: PathText = Field(
         default=Path("shared/models"), description="The models folder that instances see."
     )
-    store: Annotated[PathText | None, NotBuilt()] = Field(
-        default=None, description="Where downloads are kept. Default: inside the folder."
+    store: PathText | None = Field(
+        default=None,
+        description="Where downloads are kept, named by their sha256; several machines may share "
+        "it. Default: .store in the folder.",
     )
     extra_roots: tuple[ModelRoot, ...] = Field(default=(), description="Further folders of models.")
-    tokens: Annotated[dict[str, str], NotBuilt()] = Field(
-        default={}, description="Token per host, as ${NAME}."
+    tokens: Tokens = Field(
+        default={},
+        description="Variable with the token of each exact host, as ${NAME}. "
+        "Default: ${HF_TOKEN} for huggingface.co, ${CIVITAI_TOKEN} for civitai.com.",
     )
     files: tuple[ModelFile, ...] = Field(default=(), description="Model files that must be there.")
 

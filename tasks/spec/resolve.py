@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .downloads import DEFAULT_TOKENS
 from .machine import Machine
 from .model import COMFYUI_REPO, ComfyUI, CustomNode, Models, Python, Spec
-from .paths import absolute
+from .paths import STORE, absolute
 from .urls import parse_remote, repository_name
 
 
@@ -76,8 +77,19 @@ def _models(models: Models, workspace: Path, env: Mapping[str, str]) -> Models:
         for root in models.extra_roots
     )
     files = tuple(
-        file.model_copy(update={"source": file.source and absolute(workspace, file.source, env)})
+        file.model_copy(update={"source": absolute(workspace, file.source, env)})
+        if file.source
+        else file
         for file in models.files
     )
     folder = absolute(workspace, models.folder, env)
-    return models.model_copy(update={"folder": folder, "extra_roots": roots, "files": files})
+    store = absolute(workspace, models.store, env) if models.store else folder / STORE
+    return models.model_copy(
+        update={
+            "folder": folder,
+            "store": store,
+            "extra_roots": roots,
+            "tokens": {**DEFAULT_TOKENS, **models.tokens},
+            "files": files,
+        }
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,20 +63,13 @@ def test_a_pm2_config_gives_up_on_a_crash_loop_and_lets_comfyui_stop() -> None:
     assert rendered["interpreter"] == "none"
 
 
-@dataclass(frozen=True)
-class Root:
-    path: Path
-
-
 @pytest.mark.parametrize(
     "value", [value for value in HOSTILE if "\0" not in value and value != "🚀"]
 )
 def test_extra_model_paths_is_yaml_with_the_roots_and_kinds(value: str) -> None:
-    roots = [Root(Path("/first")), Root(Path("/mnt") / value)]
-    text = templates.render(
-        "extra_model_paths.yaml.j2", roots=roots, kinds=("checkpoints", "loras")
-    )
-    kinds = {"checkpoints": "checkpoints", "loras": "loras"}
+    kinds = {"checkpoints": "checkpoints", "on": "on", "1.5": "1.5"}
+    folders = [(Path("/first"), list(kinds)), (Path("/mnt") / value, list(kinds))]
+    text = templates.render("extra_model_paths.yaml.j2", folders=folders)
     assert yaml.safe_load(text) == {
         "root1": {"base_path": "/first", **kinds},
         "root2": {"base_path": str(Path("/mnt") / value), **kinds},

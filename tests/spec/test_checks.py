@@ -142,10 +142,11 @@ def test_models_do_not_lie_in_one_another_s_place(lines: Lines) -> None:
 """
     assert lines(text) == [
         "machine.yaml:6: models.files[1].target: a/b is also models.files[0]",
-        "machine.yaml:7: models.files[2].target: lies below a/b, which is a file",
-        "machine.yaml:8: models.files[3]: needs source: (a file on this machine)",
-        "machine.yaml:9: models.files[4].source: a file on this machine: "
-        "downloads are not built yet",
+        "machine.yaml:7: models.files[2].target: lies below a/b, which is a model itself",
+        "machine.yaml:8: models.files[3]: needs url: (a download) or source: (a file or folder on "
+        "this machine)",
+        "machine.yaml:9: models.files[4].source: a file or folder on this machine; an address is "
+        "given as url:",
     ]
 
 

@@ -85,12 +85,6 @@ def test_every_choice_of_torch_is_understood(read: Load, torch: str) -> None:
 @pytest.mark.parametrize(
     ("text", "path", "rest"),
     [
-        ("models: {store: x}", "models.store", ""),
-        ("models: {tokens: {a: b}}", "models.tokens", ""),
-        ("models: {files: [{target: a/b, url: 'https://x'}]}", "models.files[0].url", ""),
-        ("models: {files: [{target: a/b, source: x, sha256: 12}]}", "models.files[0].sha256", ""),
-        ("models: {files: [{target: a/b, source: x, optional: false}]}",
-         "models.files[0].optional", ""),
         ("instances: {pin: uuid}", "instances.pin", "uuid"),
         ("instances: {port_conflict: next}", "instances.port_conflict", "next"),
         ("instances: {drain_timeout: 600}", "instances.drain_timeout", ""),
@@ -108,8 +102,8 @@ def test_every_choice_of_torch_is_understood(read: Load, torch: str) -> None:
 def test_a_field_that_is_not_built_yet_is_refused(
     lines: Lines, text: str, path: str, rest: str
 ) -> None:
-    do = "place the file yourself and use source:" if path.endswith(".url") else "remove it"
-    assert lines(text) == [f"machine.yaml:3: {path}: {rest or 'this'} is not built yet; {do}"]
+    built = f"{rest or 'this'} is not built yet; remove it"
+    assert lines(text) == [f"machine.yaml:3: {path}: {built}"]
 
 
 def test_the_built_value_of_a_partly_built_field_is_fine(read: Load) -> None:

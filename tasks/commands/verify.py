@@ -1,0 +1,110 @@
+"""doit verify: every model is read and hashed again; what rotted is named, and mended if asked."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from doit import cmd_run
+from doit.exceptions import InvalidDodoFile
+
+from tasks import links, model_pins, models
+from tasks.engine import board
+from tasks.engine.configuration import load_machine
+from tasks.host import crew
+from tasks.host.progress import Progress, duration, size
+from tasks.host.store import Store
+from tasks.spec import Machine
+
+READERS = 4
+"""Files at once; enough for a fast disk, and not too many for a slow one."""
+
+
+class Verify(cmd_run.Run):  # type: ignore[misc]
+    doc_purpose = "read and hash every model again; name what rotted"
+    doc_usage = ""
+    doc_description = (
+        "What is damaged is fetched again with --fetch, or by the next doit. Exit code 1 when "
+        "something is damaged or missing and was not mended."
+    )
+    cmd_options = (
+        {
+            "name": "fetch",
+            "long": "fetch",
+            "type": bool,
+            "default": False,
+            "help": "fetch again what is damaged or missing",
+        },
+    )
+
+    def execute(self, params: Any, args: list[str]) -> Any:
+        if args:
+            print(f"ERROR: verify takes no names: {' '.join(args)}", file=sys.stderr)
+            return 3
+        try:
+            machine, _ = load_machine()
+        except InvalidDodoFile as error:
+            print(f"ERROR: {error}", file=sys.stderr)
+            return 3
+        if machine.lock_damage:
+            print(f"ERROR: {machine.lock_damage}", file=sys.stderr)
+            return 3
+        rotten, lost = _verify(machine)
+        if rotten and params["fetch"]:
+            code = super().execute(params, ["models"])
+            return code or (1 if lost else 0)
+        if rotten:
+            print("doit verify --fetch, or the next doit, fetches them again")
+        return 1 if rotten or lost else 0
+
+
+def _verify(machine: Machine) -> tuple[list[str], list[str]]:
+    """Damaged downloads, and damaged files that are not ours to fetch."""
+    store, noted = models.store_of(machine), model_pins.noted(machine)
+    pins = {f.target: model_pins.pin(machine, f, noted) for f in model_pins.wanted(machine)}
+    targets: dict[str, list[str]] = {}
+    for target, pin in pins.items():
+        targets.setdefault(pin.sha256 or "", []).append(target)
+    never = targets.pop("", [])
+    sources = {str(file.source): file for file in links.held(machine)}
+    progress = Progress("verify")
+    for name in [*targets, *sources]:
+        at = store.place(name) if name in targets else Path(name)
+        progress.add(name, at.stat().st_size if at.exists() else 0)
+    with board.following(progress, None):
+        found = crew.each(partial(_sound, store, progress), targets, READERS)
+        given = crew.each(partial(links.sound, machine, progress), sources.values(), READERS)
+    rotten = [target for sha256, why in found if why for target in targets[sha256]]
+    for sha256, why in found:
+        if why:
+            print(f"✗ {', '.join(targets[sha256])}: {why}")
+    for target in never:
+        print(f"✗ {target}: was never fetched")
+    lost = [file.target for file, why in given if why]
+    for file, why in given:
+        if why:
+            print(f"✗ {file.target}: {file.source} {why}: replace it, or correct sha256")
+    shot = progress.snapshot()
+    rate = shot["bytes_done"] / shot["seconds"] if shot["seconds"] else 0
+    print(
+        f"{len(targets) + len(sources) - len([w for _, w in found + given if w])} of "
+        f"{len(targets) + len(sources)} files are right: {size(shot['bytes_done'])} read in "
+        f"{duration(shot['seconds'])} ({size(rate)}/s)"
+    )
+    return [*rotten, *never], lost
+
+
+def _sound(store: Store, progress: Progress, sha256: str) -> str | None:
+    """None, or what is wrong with a file of the store."""
+    failed = True
+    try:
+        if not store.place(sha256).exists():
+            return "isn't in the store"
+        failed = not store.verify(sha256, progress, sha256)
+        return f"its content is no longer what it was (sha256 {sha256})" if failed else None
+    except OSError as error:
+        return f"can't be read ({error.strerror})"
+    finally:
+        progress.end(sha256, failed=failed)

@@ -1,0 +1,118 @@
+"""Progress for whoever looks: a live board on a terminal, plain lines elsewhere, and a file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.host import process
+from tasks.host.progress import Progress, line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LINE_EVERY = 10.0
+"""Seconds between two lines where there is no terminal."""
+FILE_EVERY = 1.0
+LOOK_EVERY = 0.2
+ROWS = 8
+
+console: Console | None = None
+"""The terminal while a board is on it: whoever prints then does it through this."""
+
+
+@contextlib.contextmanager
+def following(progress: Progress, file: Path | None) -> Iterator[None]:
+    """Show `progress` until the body ends; `file` gets it as JSON for others to read."""
+    ended = threading.Event()
+    show = _terminal if sys.stdout.isatty() else _lines
+    watcher = threading.Thread(target=_watch, args=(progress, file, ended, show), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _watch(progress: Progress, file: Path | None, ended: threading.Event, show: Any) -> None:
+    with show() as draw:
+        noted = 0.0
+        while not ended.wait(LOOK_EVERY):
+            shot = progress.snapshot()
+            draw(shot)
+            if time.monotonic() - noted >= FILE_EVERY:
+                noted = time.monotonic()
+                _write(file, shot, ended=False)
+    _write(file, progress.snapshot(), ended=True)
+
+
+def _write(file: Path | None, shot: dict[str, Any], *, ended: bool) -> None:
+    """A run that was killed leaves one that hasn't ended, with its id."""
+    if file is None:
+        return
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f".{file.name}.{os.getpid()}.part")
+        part.write_text(json.dumps({**shot, "run": process.RUN_ID, "ended": ended}))
+        part.replace(file)
+
+
+@contextlib.contextmanager
+def _lines() -> Iterator[Any]:
+    last = time.monotonic()
+
+    def draw(shot: dict[str, Any]) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY:
+            last = time.monotonic()
+            print(f"  {line(shot)}", flush=True)
+
+    yield draw
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[Any]:
+    global console
+    from rich import progress as bars
+    from rich.console import Console
+
+    columns = (
+        bars.TextColumn("  {task.description}", table_column=None),
+        bars.BarColumn(bar_width=20),
+        bars.DownloadColumn(),
+        bars.TransferSpeedColumn(),
+        bars.TimeRemainingColumn(compact=True),
+    )
+    screen = Console()
+    with bars.Progress(*columns, console=screen, transient=True) as board:
+        console = screen
+        rows: dict[str, bars.TaskID] = {}
+
+        def draw(shot: dict[str, Any]) -> None:
+            names = {item["name"]: item for item in shot["running"][:ROWS]}
+            for name in [name for name in rows if name and name not in names]:
+                board.remove_task(rows.pop(name))
+            all_ = {"bytes": shot["bytes"], "bytes_done": shot["bytes_done"]}
+            title = f"{shot['what']} {shot['files_done']}/{shot['files']}"
+            for name, item in {"": all_, **names}.items():
+                if name not in rows:
+                    rows[name] = board.add_task(name or title)
+                board.update(
+                    rows[name],
+                    total=item["bytes"],
+                    completed=item["bytes_done"],
+                    description=title if not name else name[-40:],
+                )
+
+        try:
+            yield draw
+        finally:
+            console = None

@@ -1,0 +1,48 @@
+"""Civitai's pages: a link to a model means its newest version, until machine.lock holds one."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from tasks.host.failure import Failure
+from tasks.host.web import Answer, Web
+
+_PAGE = re.compile(r"https://civitai\.com/models/(\d+)")
+LONGEST = 16 << 20
+"""Bytes of an answer of its API."""
+
+
+def is_page(url: str) -> bool:
+    """Whether an address is that of a model, which names no version."""
+    return _PAGE.fullmatch(url) is not None
+
+
+def newest(url: str, label: str, web: Web) -> tuple[str, str | None]:
+    """The download of a model's newest version and its sha256, if the site says it.
+
+    https://github.com/civitai/civitai/wiki/REST-API-Reference. Raises Failure.
+    """
+    match = _PAGE.fullmatch(url)
+    about = web.ask(f"https://civitai.com/api/v1/models/{match[1] if match else ''}", label, _json)
+    try:
+        version = about["modelVersions"][0]
+        address = f"https://civitai.com/api/download/models/{int(version['id'])}"
+        found = [file for file in version.get("files", []) if file.get("primary")]
+        sha256 = str(found[0]["hashes"].get("SHA256", "")).lower() if found else ""
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise Failure(f"{label}: Civitai says nothing of a version: copy the link of one") from None
+    return address, sha256 if re.fullmatch(r"[0-9a-f]{64}", sha256) else None
+
+
+def _json(answer: Answer) -> Any:
+    body = b""
+    for chunk in answer.chunks():
+        body += chunk
+        if len(body) > LONGEST:
+            break
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None

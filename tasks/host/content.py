@@ -1,0 +1,62 @@
+"""Whether a file can be the model that its name says; what servers send instead of one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import PurePosixPath
+
+from tasks.host.failure import Failure
+
+SAFETENSORS = frozenset({".safetensors", ".sft"})
+LONGEST_HEADER = 100_000_000
+"""Bytes; safetensors' own limit (MAX_HEADER_SIZE in its tensor.rs)."""
+_TEXT = frozenset({".html", ".htm", ".xml", ".svg"})
+_PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--")
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def refuse_page(label: str, start: bytes, kind: str | None) -> None:
+    """Raise Failure when a body that begins with `start` is a page or a pointer, not a model.
+
+    `kind` is its Content-Type.
+    """
+    if PurePosixPath(label).suffix.lower() in _TEXT:
+        return
+    beginning = start[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if beginning.startswith(_PAGE) or (kind or "").lower().startswith("text/html"):
+        raise Failure(
+            f"{label}: the server sent a web page, not the file: open the url in a browser; "
+            "it may want a token, or be the page about the file"
+        )
+    if beginning.startswith(_POINTER):
+        raise Failure(
+            f"{label}: this is a pointer of git LFS, not the file: use the link of its download"
+        )
+
+
+def check(label: str, descriptor: int, size: int) -> None:
+    """Raise Failure when a whole file is not what its ending says, as far as that can be seen."""
+    if size == 0:
+        raise Failure(f"{label}: the file is empty: correct the url")
+    refuse_page(label, os.pread(descriptor, 512, 0), None)
+    tensors = PurePosixPath(label).suffix.lower() in SAFETENSORS
+    if tensors and (problem := _safetensors(descriptor, size)):
+        raise Failure(f"{label}: this is no safetensors file ({problem}): correct the url")
+
+
+def _safetensors(descriptor: int, size: int) -> str | None:
+    """What is wrong: eight bytes of length, a JSON header, and data for exactly its tensors."""
+    start = os.pread(descriptor, 8, 0)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > min(LONGEST_HEADER, size - 8):
+        return "it has no header"
+    try:
+        header = json.loads(os.pread(descriptor, length, 8))
+        tensors = [value for name, value in header.items() if name != "__metadata__"]
+        end = max([int(tensor["data_offsets"][1]) for tensor in tensors], default=0)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return "its header can't be read"
+    if 8 + length + end != size:
+        return f"its tensors end at byte {8 + length + end}, the file at {size}"
+    return None

@@ -1,0 +1,118 @@
+"""How far downloads and hashes are, counted by many threads and looked at by one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+WINDOW = 10.0
+"""Seconds over which a rate is taken."""
+
+
+@dataclass
+class Item:
+    """One file: its bytes in all, None while unknown, and those that are done."""
+
+    name: str
+    total: int | None = None
+    done: int = 0
+    state: str = "waiting"
+    """waiting, running, done or failed."""
+    moved: int = 0
+    """Bytes that were moved in this run; what was there before is no speed."""
+
+
+@dataclass
+class Progress:
+    """All files of a run. Every method may be called from any thread."""
+
+    what: str
+    items: dict[str, Item] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begin = time.monotonic()
+        self._marks: list[tuple[float, int]] = [(self._begin, 0)]
+
+    def add(self, name: str, total: int | None = None) -> None:
+        with self._lock:
+            self.items[name] = Item(name, total)
+
+    def begin(self, name: str, total: int | None, done: int = 0) -> None:
+        with self._lock:
+            item = self.items.setdefault(name, Item(name))
+            item.total, item.done, item.state = total, done, "running"
+
+    def advance(self, name: str, count: int) -> None:
+        with self._lock:
+            item = self.items[name]
+            item.done += count
+            item.moved += count
+
+    def end(self, name: str, *, failed: bool = False) -> None:
+        with self._lock:
+            item = self.items[name]
+            item.state = "failed" if failed else "done"
+            if not failed and item.total is not None:
+                item.done = item.total
+
+    def snapshot(self) -> dict[str, Any]:
+        """All of it as plain data: bytes, bytes per second, seconds left (None: unknown)."""
+        with self._lock:
+            items = [Item(**vars(item)) for item in self.items.values()]
+            now, moved = time.monotonic(), sum(item.moved for item in items)
+            self._marks = [each for each in self._marks if each[0] >= now - WINDOW] or [
+                self._marks[-1]
+            ]
+            then, before = self._marks[0]
+            self._marks.append((now, moved))
+        rate = (moved - before) / (now - then) if now > then else 0.0
+        live = [item for item in items if item.state != "failed"]
+        total = sum(item.total or 0 for item in live)
+        done = sum(item.done for item in live)
+        known = all(item.total is not None for item in live)
+        return {
+            "what": self.what,
+            "files": len(items),
+            "files_done": sum(item.state == "done" for item in items),
+            "files_failed": sum(item.state == "failed" for item in items),
+            "bytes": total if known else None,
+            "bytes_done": done,
+            "rate": round(rate),
+            "seconds": round(now - self._begin, 1),
+            "seconds_left": round((total - done) / rate) if rate > 0 and known else None,
+            "running": [
+                {"name": item.name, "bytes": item.total, "bytes_done": item.done}
+                for item in items
+                if item.state == "running"
+            ],
+        }
+
+
+def line(shot: dict[str, Any]) -> str:
+    """A snapshot as one line for logs."""
+    all_of = f" of {size(shot['bytes'])}" if shot["bytes"] is not None else ""
+    left = f", {duration(shot['seconds_left'])} left" if shot["seconds_left"] is not None else ""
+    failed = f", {shot['files_failed']} failed" if shot["files_failed"] else ""
+    return (
+        f"{shot['what']}: {shot['files_done']} of {shot['files']} files, "
+        f"{size(shot['bytes_done'])}{all_of}, {size(shot['rate'])}/s{left}{failed}"
+    )
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of 1000 as disks and networks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

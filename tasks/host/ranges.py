@@ -1,0 +1,45 @@
+"""Which bytes of a file are there: sorted, disjoint, half-open ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+Range = tuple[int, int]
+
+
+class Ranges:
+    """A set of byte positions."""
+
+    def __init__(self, ranges: Iterable[Range] = ()) -> None:
+        self._ranges: list[Range] = []
+        for start, end in ranges:
+            self.add(start, end)
+
+    def __iter__(self) -> Iterator[Range]:
+        return iter(self._ranges)
+
+    def add(self, start: int, end: int) -> None:
+        if start >= end:
+            return
+        apart = [each for each in self._ranges if each[1] < start or each[0] > end]
+        touched = [each for each in self._ranges if not (each[1] < start or each[0] > end)]
+        merged = (min([start, *(a for a, _ in touched)]), max([end, *(b for _, b in touched)]))
+        self._ranges = sorted([*apart, merged])
+
+    def missing(self, size: int) -> list[Range]:
+        """What lies between them, up to `size`."""
+        gaps, position = [], 0
+        for start, end in [*self._ranges, (size, size)]:
+            if position < start:
+                gaps.append((position, min(start, size)))
+            position = max(position, end)
+        return gaps
+
+    @property
+    def prefix(self) -> int:
+        """How many bytes there are from the first one on."""
+        return self._ranges[0][1] if self._ranges and self._ranges[0][0] == 0 else 0
+
+    @property
+    def total(self) -> int:
+        return sum(end - start for start, end in self._ranges)

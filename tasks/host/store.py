@@ -1,0 +1,157 @@
+"""The store of downloads: files named by their sha256, which several machines may share.
+
+<sha256>            a file, never changed once it is there
+<sha256>.json       its size and time when it was verified
+<digest>.url.json   what an address gave, and which version that was
+<name>.part         a download on its way
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from tasks.host import files, offer, part
+from tasks.host.download import Got, Meter, Wanted, download
+from tasks.host.part import Version
+from tasks.host.room import Room
+from tasks.host.web import Web
+
+NAME = re.compile(r"[0-9a-f]{64}")
+
+
+class Store:
+    """A folder of verified files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def place(self, sha256: str) -> Path:
+        return self.folder / sha256
+
+    def holds(self, sha256: str) -> tuple[int, int] | None:
+        """Size and time (whole seconds) of a file that is as it was when it was verified."""
+        now = stamp(self.place(sha256))
+        noted = files.read_receipt(self._receipt(sha256), size=int, mtime=int)
+        return now if now and now == (noted.get("size"), noted.get("mtime")) else None
+
+    def verify(self, sha256: str, meter: Meter, name: str) -> bool:
+        """Hash a file anew, and note what came of it. Raises OSError when it can't be read."""
+        before = stamp(self.place(sha256))
+        right = before is not None and hash_file(self.place(sha256), meter, name) == sha256
+        if right and stamp(self.place(sha256)) == before:
+            self._note(sha256)
+        else:
+            self._receipt(sha256).unlink(missing_ok=True)
+        return right
+
+    def fetch(self, wanted: Wanted, web: Web, room: Room, meter: Meter) -> Got:
+        """Download a file, unless somebody else does so meanwhile. Raises Failure, OSError."""
+        name = wanted.sha256 or files.digest(wanted.url)
+        with part.opened(self.folder / f"{name}.part", wanted.sha256 is not None) as downloading:
+            if there := self._there(wanted, web):
+                return there
+            got = download(wanted, downloading, web, room, meter)
+            self._remember(wanted.url, got)
+            if self.holds(got.sha256):
+                downloading.discard()
+            else:
+                downloading.keep(self.place(got.sha256))
+                self._note(got.sha256)
+        return got
+
+    def adopt(self, file: Path, sha256: str) -> None:
+        """Take a file of this content in; it is gone from its place then. Raises OSError."""
+        if self.holds(sha256):
+            file.unlink()
+            return
+        try:
+            file.rename(self.place(sha256))
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with part.opened(self.folder / f"{sha256}.part", True) as copying:
+                copying.restart(Version())
+                with (
+                    file.open("rb") as original,
+                    open(copying.descriptor, "wb", closefd=False) as to,
+                ):
+                    shutil.copyfileobj(original, to, 1 << 20)
+                copying.keep(self.place(sha256))
+            file.unlink()
+        self._note(sha256)
+
+    def parts(self) -> Iterator[Path]:
+        """Downloads that nobody works on, and their notes."""
+        for path in sorted(self.folder.glob("*.part")):
+            if part.free(path):
+                yield path
+                note = path.with_name(f"{path.name}.json")
+                if note.exists():
+                    yield note
+
+    def _receipt(self, sha256: str) -> Path:
+        return self.folder / f"{sha256}.json"
+
+    def _note(self, sha256: str) -> None:
+        now = stamp(self.place(sha256))
+        if now:
+            _write(self._receipt(sha256), {"size": now[0], "mtime": now[1]})
+
+    def _there(self, wanted: Wanted, web: Web) -> Got | None:
+        """What the store has of it already; with no sha256 known the server is asked."""
+        if wanted.sha256:
+            held = self.holds(wanted.sha256)
+            return Got(wanted.sha256, Version(held[0]), held[0], None) if held else None
+        known = files.read_receipt(self._url(wanted.url), sha256=str, version=dict)
+        if not known or not NAME.fullmatch(known["sha256"]) or not self.holds(known["sha256"]):
+            return None
+        now = offer.ask(wanted.url, wanted.label, web)
+        version = Version(**known["version"])
+        if now.sha256 == known["sha256"] or now.version.fits(version):
+            return Got(known["sha256"], now.version, version.size or 0, now.pinned)
+        return None
+
+    def _url(self, url: str) -> Path:
+        return self.folder / f"{files.digest(url)}.url.json"
+
+    def _remember(self, url: str, got: Got) -> None:
+        _write(self._url(url), {"sha256": got.sha256, "version": asdict(got.version)})
+
+
+def stamp(file: Path | str) -> tuple[int, int] | None:
+    """Size and time of change in whole seconds, as every file system keeps them; None: no file."""
+    try:
+        status = os.stat(file)  # noqa: PTH116  for 5,000 models
+    except OSError:
+        return None
+    return status.st_size, int(status.st_mtime)
+
+
+def hash_file(file: Path, meter: Meter, name: str) -> str:
+    """sha256 of a file, at the disk's speed. Raises OSError."""
+    total, block = hashlib.sha256(), bytearray(1 << 20)
+    with file.open("rb", buffering=0) as opened:
+        meter.begin(name, os.fstat(opened.fileno()).st_size)
+        while count := opened.readinto(block):
+            total.update(memoryview(block)[:count])
+            meter.advance(name, count)
+    return total.hexdigest()
+
+
+def _write(path: Path, value: dict[str, object]) -> None:
+    """As files.write_receipt, but what is lost with the power is only found out again."""
+    import json
+
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{id(value)}")
+    try:
+        beside.write_text(json.dumps(value))
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

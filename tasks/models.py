@@ -1,0 +1,273 @@
+"""Models that are downloads: fetched once into the store, verified, linked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tasks import model_pins, placement
+from tasks.engine import board
+from tasks.engine.said import tell, warn
+from tasks.engine.step import Task, step
+from tasks.host import civitai, crew, files, offer
+from tasks.host.download import Wanted
+from tasks.host.failure import Failure
+from tasks.host.progress import Progress, duration, size
+from tasks.host.room import Room
+from tasks.host.store import Store, hash_file, stamp
+from tasks.host.web import Web
+from tasks.spec import Machine, ModelFile, ModelPin
+
+
+def tasks(machine: Machine) -> Iterator[Task]:
+    yield step(
+        "models:",
+        "Models: downloaded into the store, verified, linked",
+        check=partial(_missing, machine),
+        action=partial(_provide, machine),
+        foresee=partial(_foresee, machine),
+        log=machine.layout.log("models"),
+        after=["directories"],
+        garbage=store_of(machine).parts,
+    )
+
+
+def store_of(machine: Machine) -> Store:
+    return Store(Path(machine.models.store or machine.models.folder))
+
+
+@dataclass
+class _Job:
+    """One content, and the models that it is."""
+
+    pin: ModelPin
+    files: list[ModelFile] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.files[0].target
+
+    @property
+    def optional(self) -> bool:
+        return all(file.optional for file in self.files)
+
+
+@dataclass
+class _Run:
+    """What the threads of one run share."""
+
+    machine: Machine
+    store: Store
+    web: Web
+    room: Room
+    progress: Progress
+
+
+def _missing(machine: Machine) -> str | None:
+    noted = model_pins.noted(machine)
+    wrong = [
+        (f.target, why) for f in model_pins.wanted(machine) if (why := _wrong(machine, f, noted))
+    ]
+    if wrong:
+        others = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        return f"{wrong[0][0]} {wrong[0][1]}{others}"
+    if gone := _gone(machine, noted):
+        return f"{', '.join(gone)} left machine.yaml"
+    if model_pins.recorded(machine) and machine.lock.models != model_pins.lock_section(
+        machine, noted
+    ):
+        return f"{machine.lock_file.name} doesn't have all of them"
+    return None
+
+
+def _wrong(machine: Machine, file: ModelFile, noted: dict[str, dict[str, Any]]) -> str | None:
+    pin = model_pins.pin(machine, file, noted)
+    if pin.sha256 is None:
+        return "was never fetched"
+    store = store_of(machine)
+    seen, now = noted.get(file.target, {}), stamp(store.place(pin.sha256))
+    if now is None:
+        return "isn't in the store"
+    fast = now == (seen.get("size"), seen.get("mtime")) and seen.get("sha256") == pin.sha256
+    if not fast:
+        return "was changed, or not seen by this machine yet"
+    text = placement.link_to_store(machine, file.target, pin.sha256)
+    if files.link_target(placement.place(machine, file.target)) != text:
+        return "isn't linked to what it is to be"
+    return None
+
+
+def _gone(machine: Machine, noted: dict[str, dict[str, Any]]) -> list[str]:
+    return sorted(set(noted) - {file.target for file in model_pins.wanted(machine)})
+
+
+def _jobs(machine: Machine, noted: dict[str, dict[str, Any]]) -> list[_Job]:
+    jobs: dict[str, _Job] = {}
+    for file in model_pins.wanted(machine):
+        if _wrong(machine, file, noted):
+            pin = model_pins.pin(machine, file, noted)
+            jobs.setdefault(pin.sha256 or pin.url, _Job(pin)).files.append(file)
+    return list(jobs.values())
+
+
+def _provide(machine: Machine, log: Path) -> None:
+    """Raises Failure with a line for each model that could not be had; the others are there."""
+    model_pins.insist_on_lock(machine)
+    noted = model_pins.noted(machine)
+    _prune(machine, noted)
+    jobs = _jobs(machine, noted)
+    store = store_of(machine)
+    store.folder.mkdir(parents=True, exist_ok=True)
+    # Whatever happens from here, what left machine.yaml later is known to be ours.
+    noted = {f.target: {"url": f.url} for job in jobs for f in job.files} | noted
+    model_pins.note(machine, noted)
+    run = _Run(machine, store, model_pins.web_of(machine), Room(store.folder), Progress("models"))
+    for job in jobs:
+        run.progress.add(job.name, job.pin.size)
+    writer = model_pins.Notes(machine, noted)
+    with board.following(run.progress, machine.layout.progress("models")):
+        done = crew.each(partial(_attempt, run, writer), jobs, model_pins.AT_ONCE)
+    writer.write()
+    _say(run.progress)
+    failures = [(job, result) for job, result in done if isinstance(result, BaseException)]
+    for job, failure in failures:
+        if job.optional:
+            warn(f"model {job.name} (optional) isn't there: {failure}")
+    lines = [str(failure) for job, failure in failures if not job.optional]
+    if lines:
+        raise Failure("\n    ".join([f"{len(lines)} models could not be had:", *lines])
+                      if len(lines) > 1 else lines[0])  # fmt: skip
+
+
+def _attempt(run: _Run, notes: model_pins.Notes, job: _Job) -> None:
+    failed = True
+    try:
+        pin = _have(run, job)
+        for file in job.files:
+            text = placement.link_to_store(run.machine, file.target, str(pin.sha256))
+            placement.link(run.machine, file.target, text)
+        held = stamp(run.store.place(str(pin.sha256)))
+        notes.add(
+            job.files, pin.model_copy(update={"size": held and held[0]}), held[1] if held else 0
+        )
+        failed = False
+    except OSError as error:
+        what = f"{error.strerror or error}: {error.filename or run.store.folder}"
+        raise Failure(f"{job.name}: {what}") from error
+    finally:
+        run.progress.end(job.name, failed=failed)
+
+
+def _have(run: _Run, job: _Job) -> ModelPin:
+    """Bring the content into the store, from where it can be had. Raises Failure, OSError."""
+    for file in job.files:
+        placement.refuse_climbing(run.machine, file.target)
+    pin = _completed(run, job)
+    sha256, store = pin.sha256, run.store
+    for file in job.files:
+        if at := placement.in_the_way(run.machine, file.target):
+            _adopt(run, job, pin, at)
+    unsure = sha256 and not store.holds(sha256) and store.place(sha256).exists()
+    if sha256 and unsure and not store.verify(sha256, run.progress, job.name):
+        tell(f"{job.name} was damaged: it is fetched again")
+    if sha256 and (held := store.holds(sha256)):
+        return pin.model_copy(update={"size": held[0]})
+    wanted = Wanted(job.name, pin.download or pin.url, sha256, pin.size)
+    got = store.fetch(wanted, run.web, run.room, run.progress)
+    return pin.model_copy(
+        update={
+            "sha256": got.sha256,
+            "size": got.size,
+            "download": pin.download or (got.pinned if got.pinned != pin.url else None),
+        }
+    )
+
+
+def _completed(run: _Run, job: _Job) -> ModelPin:
+    """The pin with what its host says, where that is needed before the download."""
+    pin = job.pin
+    if civitai.is_page(pin.url) and pin.download is None:
+        address, sha256 = civitai.newest(pin.url, job.name, run.web)
+        return pin.model_copy(update={"download": address, "sha256": pin.sha256 or sha256})
+    there = any(placement.in_the_way(run.machine, file.target) for file in job.files)
+    if there and pin.sha256 is None:
+        offered = offer.ask(pin.url, job.name, run.web)
+        return pin.model_copy(
+            update={
+                "sha256": offered.sha256,
+                "size": offered.version.size,
+                "download": offered.pinned,
+            }
+        )
+    return pin
+
+
+def _adopt(run: _Run, job: _Job, pin: ModelPin, at: Path) -> None:
+    """Take a real file into the store when it is what is wanted. Raises Failure when it isn't."""
+    aside = "move it aside, a link belongs there"
+    if pin.sha256 is None:
+        raise Failure(
+            f"{at} is in the way, and no sha256 says what it is to be: give one, or {aside}"
+        )
+    right = pin.size in (None, at.stat().st_size)
+    if not right or hash_file(at, run.progress, job.name) != pin.sha256:
+        raise Failure(f"{at} is in the way, and its sha256 is not that of {job.name}: {aside}")
+    run.store.adopt(at, pin.sha256)
+    tell(f"{at} was there already: it is now in the store")
+
+
+def _say(progress: Progress) -> None:
+    shot = progress.snapshot()
+    if shot["files"]:
+        moved = sum(item.moved for item in progress.items.values())
+        rate = moved / shot["seconds"] if shot["seconds"] else 0
+        tell(
+            f"{shot['files_done']} of {shot['files']} models provided, {size(moved)} read in "
+            f"{duration(shot['seconds'])} ({size(rate)}/s)"
+        )
+
+
+def _prune(machine: Machine, noted: dict[str, dict[str, Any]]) -> None:
+    """Remove links of models that left machine.yaml; what they point to stays in the store."""
+    declared = {file.target for file in machine.models.files}
+    for target in _gone(machine, noted):
+        seen = noted.pop(target)
+        if target not in declared and seen.get("sha256"):
+            at = placement.place(machine, target)
+            if files.link_target(at) == placement.link_to_store(machine, target, seen["sha256"]):
+                at.unlink()
+
+
+def _foresee(machine: Machine, log: Path) -> list[str]:
+    """What is to be downloaded, from where and how much. Raises Failure."""
+    model_pins.insist_on_lock(machine)
+    noted, store, web = model_pins.noted(machine), store_of(machine), model_pins.web_of(machine)
+    jobs = _jobs(machine, noted)
+    fetched = [job for job in jobs if not (job.pin.sha256 and stamp(store.place(job.pin.sha256)))]
+    lines = [f"remove the link {target}" for target in _gone(machine, noted)]
+    lines += [f"look at {job.name}, and link it" for job in jobs if job not in fetched]
+    total, unknown = 0, 0
+    for job, result in crew.each(partial(_size, web), fetched, model_pins.AT_ONCE):
+        if isinstance(result, BaseException) and not job.optional:
+            raise result
+        count = result if isinstance(result, int) else None
+        total, unknown = total + (count or 0), unknown + (count is None)
+        host = (job.pin.download or job.pin.url).split("/")[2]
+        lines.append(f"download {job.name} from {host}: {'?' if count is None else size(count)}")
+    if fetched:
+        more = f", {unknown} of unknown size" if unknown else ""
+        lines.append(f"{size(total)} to download in all{more}")
+    return lines
+
+
+def _size(web: Web, job: _Job) -> int | None:
+    pin = job.pin
+    if pin.size is not None:
+        return pin.size
+    url = pin.download or pin.url
+    if civitai.is_page(url):
+        url, _ = civitai.newest(url, job.name, web)
+    return offer.ask(url, job.name, web).version.size
