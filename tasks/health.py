@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks import folder_types, validation
+from tasks import folder_types, links, validation
 from tasks import pm2 as configs
 from tasks.engine.said import warn
 from tasks.engine.step import Task, group, step
@@ -40,6 +40,9 @@ def _unhealthy(machine: Machine, instance: Instance) -> str | None:
         return f"{instance.name} doesn't run"
     if app.fingerprint != configs.fingerprint(machine.layout, instance.gpu, instance.name):
         return f"{instance.name} doesn't run as its config says"
+    if links.swaps(machine):
+        # Only in a plan: a run has changed them by now.
+        return f"{instance.name} is restarted"
     if files.read_receipt(_receipt(machine, instance)) != _passed(app):
         return f"{instance.name} was started anew"
     health = comfyui.probe(instance.listen, instance.port)

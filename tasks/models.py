@@ -68,9 +68,8 @@ class _Run:
 
 def _missing(machine: Machine) -> str | None:
     noted = model_pins.noted(machine)
-    wrong = [
-        (f.target, why) for f in model_pins.wanted(machine) if (why := _wrong(machine, f, noted))
-    ]
+    looked = _Looked(machine, noted)
+    wrong = [(f.target, why) for f in model_pins.wanted(machine) if (why := looked.wrong(f))]
     if wrong:
         others = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         return f"{wrong[0][0]} {wrong[0][1]}{others}"
@@ -83,21 +82,28 @@ def _missing(machine: Machine) -> str | None:
     return None
 
 
-def _wrong(machine: Machine, file: ModelFile, noted: dict[str, dict[str, Any]]) -> str | None:
-    pin = model_pins.pin(machine, file, noted)
-    if pin.sha256 is None:
-        return "was never fetched"
-    store = store_of(machine)
-    seen, now = noted.get(file.target, {}), stamp(store.place(pin.sha256))
-    if now is None:
-        return "isn't in the store"
-    fast = now == (seen.get("size"), seen.get("mtime")) and seen.get("sha256") == pin.sha256
-    if not fast:
-        return "was changed, or not seen by this machine yet"
-    text = placement.link_to_store(machine, file.target, pin.sha256)
-    if files.link_target(placement.place(machine, file.target)) != text:
-        return "isn't linked to what it is to be"
-    return None
+class _Looked:
+    """What is wrong with each model, seen with one look at the disk per file."""
+
+    def __init__(self, machine: Machine, noted: dict[str, dict[str, Any]]) -> None:
+        self._machine = machine
+        self._noted = noted
+        self._folder, self._store = str(machine.models.folder), str(store_of(machine).folder)
+
+    def wrong(self, file: ModelFile) -> str | None:
+        pin = model_pins.pin(self._machine, file, self._noted)
+        if pin.sha256 is None:
+            return "was never fetched"
+        seen, now = self._noted.get(file.target, {}), stamp(f"{self._store}/{pin.sha256}")
+        if now is None:
+            return "isn't in the store"
+        known = seen.get("sha256") == pin.sha256
+        if not known or now != (seen.get("size"), seen.get("mtime")):
+            return "was changed, or not seen by this machine yet"
+        text = placement.link_to_store(self._machine, file.target, pin.sha256)
+        if files.link_target(f"{self._folder}/{file.target}") != text:
+            return "isn't linked to what it is to be"
+        return None
 
 
 def _gone(machine: Machine, noted: dict[str, dict[str, Any]]) -> list[str]:
@@ -106,8 +112,9 @@ def _gone(machine: Machine, noted: dict[str, dict[str, Any]]) -> list[str]:
 
 def _jobs(machine: Machine, noted: dict[str, dict[str, Any]]) -> list[_Job]:
     jobs: dict[str, _Job] = {}
+    looked = _Looked(machine, noted)
     for file in model_pins.wanted(machine):
-        if _wrong(machine, file, noted):
+        if looked.wrong(file):
             pin = model_pins.pin(machine, file, noted)
             jobs.setdefault(pin.sha256 or pin.url, _Job(pin)).files.append(file)
     return list(jobs.values())

@@ -19,7 +19,8 @@ def link_to_store(machine: Machine, target: str, sha256: str) -> str:
 
     The folder may then be mounted at another place.
     """
-    folder, store = str(machine.models.folder), str(machine.models.store)
+    models = machine.models
+    folder, store = str(models.folder), str(models.store)
     if store.startswith(f"{folder}/"):
         return f"{'../' * target.count('/')}{store[len(folder) + 1 :]}/{sha256}"
     return f"{store}/{sha256}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,168 @@ def test_the_environment_moves_the_models_folder(machine: MachineMaker, tmp_path
     (elsewhere / "checkpoints" / "moved.safetensors").write_bytes(b"x")
     rig.doit(COMFYUI_MODELS_PATH=str(elsewhere))
     assert "moved.safetensors" in rig.client().get("/models/checkpoints")
+
+
+def place_of(rig: Rig, target: str = "checkpoints/one.safetensors") -> Path:
+    return rig.workspace / "shared/models" / target
+
+
+@pytest.mark.parametrize("now", ["nowhere", "volume/two.safetensors", "one.safetensors"])
+def test_a_link_that_is_wrong_dangling_or_a_loop_is_put_right(
+    machine: MachineMaker, volume: Path, tmp_path: Path, now: str
+) -> None:
+    (volume / "two.safetensors").write_bytes(b"two")
+    rig = linked(machine, volume)
+    rig.doit("links:files")
+    place = place_of(rig)
+    place.unlink()
+    place.symlink_to(now if now == place.name else tmp_path / now)
+    assert rig.doit("links:files").executed == {"links:files"}
+    assert place.read_bytes() == b"one"
+    assert rig.doit("links:files").executed == set()
+
+
+def test_a_source_that_is_a_loop_or_the_target_itself_is_refused(
+    machine: MachineMaker, volume: Path
+) -> None:
+    rig = linked(machine, volume)
+    source = volume / "one.safetensors"
+    source.unlink()
+    source.symlink_to(source.name)
+    assert "is a link to nothing" in rig.doit("links:files", code=1).output
+    place = place_of(rig)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"precious")
+    source.unlink()
+    source.symlink_to(place)
+    run = rig.doit("links:files", code=1)
+    assert "is, through a link, the target itself" in run.output
+    assert place.read_bytes() == b"precious"
+
+
+def test_a_target_that_climbs_out_makes_no_folder_there(
+    machine: MachineMaker, volume: Path, tmp_path: Path
+) -> None:
+    rig = linked(machine, volume)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    rig.spec["models"]["files"][0]["target"] = "checkpoints/deep/one.safetensors"
+    (rig.workspace / "shared/models").mkdir(parents=True)
+    (rig.workspace / "shared/models/checkpoints").symlink_to(outside)
+    rig.doit("links:files", code=1)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_copy_of_the_source_becomes_a_link(machine: MachineMaker, volume: Path) -> None:
+    rig = linked(machine, volume)
+    place = place_of(rig)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"one")
+    run = rig.doit("links:files")
+    assert f"{place} was a copy" in run.output
+    assert place.is_symlink()
+
+
+def test_a_source_is_held_to_its_sha256_and_read_again_only_when_it_changed(
+    machine: MachineMaker, volume: Path
+) -> None:
+    rig = linked(machine, volume)
+    source = volume / "one.safetensors"
+    entry = rig.spec["models"]["files"][0]
+    entry["sha256"] = sha256(b"one")
+    rig.doit("links:files")
+    assert rig.doit("links:files").executed == set()
+    os.utime(source, (1, 1))
+    assert rig.doit("links:files").executed == {"links:files"}
+    source.write_bytes(b"ONE")
+    run = rig.doit("links:files", code=1)
+    assert f"has sha256 {sha256(b'ONE')}, not {sha256(b'one')}" in run.output
+    assert rig.doit("verify", code=1).output.count("has another sha256 now") == 1
+
+
+def test_an_optional_source_that_is_missing_is_a_warning_until_it_is_there(
+    machine: MachineMaker, volume: Path
+) -> None:
+    rig = linked(machine, volume)
+    source = volume / "one.safetensors"
+    source.rename(volume / "away")
+    rig.spec["models"]["files"][0]["optional"] = True
+    run = rig.doit("links:files")
+    assert "! model checkpoints/one.safetensors (optional) isn't there" in run.output
+    (volume / "away").rename(source)
+    assert rig.doit("links:files").executed == {"links:files"}
+    assert place_of(rig).read_bytes() == b"one"
+
+
+def test_a_folder_that_instances_have_listed_is_swapped_while_none_runs(
+    machine: MachineMaker, volume: Path
+) -> None:
+    for name in ("first", "second"):
+        (volume / name).mkdir()
+        (volume / name / f"{name}.safetensors").write_bytes(b"x")
+    rig = machine(models={"files": [{"target": "loras", "source": str(volume / "first")}]})
+    rig.doit()
+    client, before = rig.client(), rig.running()["comfyui-gpu0"].pid
+    assert client.get("/models/loras") == ["first.safetensors"]
+    rig.spec["models"]["files"] = [{"target": "loras", "source": str(volume / "second")}]
+    restart = {"instances:stop", "instances:gpu0", "health:gpu0", "collection"}
+    planned = rig.doit("plan")
+    assert f"restart comfyui-gpu0 (pid {before})" in planned.output
+    assert "which instances have listed, points elsewhere" in planned.output
+    run = rig.doit()
+    assert planned.planned | {"collection"} == run.executed | {"collection"}
+    assert run.executed - {"collection"} == restart - {"collection"}
+    assert rig.client().get("/models/loras") == ["second.safetensors"]
+    assert rig.running()["comfyui-gpu0"].pid != before
+    rig.spec["models"]["files"] = []
+    assert "instances:stop" in rig.doit().executed
+    assert not place_of(rig, "loras").exists()
+    assert rig.client().get("/models/checkpoints") is not None
+    assert rig.doit().executed == set()
+
+
+def test_a_new_type_of_folder_restarts_instances_and_another_model_in_it_does_not(
+    machine: MachineMaker, volume: Path
+) -> None:
+    rig = linked(machine, volume)
+    rig.doit()
+    entry = {"target": "ipadapter/one.bin", "source": str(volume / "one.safetensors")}
+    rig.spec["models"]["files"].append(entry)
+    planned = rig.doit("plan")
+    assert "restart comfyui-gpu0" in planned.output
+    run = rig.doit()
+    assert {"instances:gpu0", "links:extra_model_paths"} <= run.executed
+    assert planned.planned - {"collection"} == run.executed - {"collection"}
+    assert rig.client().get("/models/ipadapter") == ["one.bin"]
+    rig.spec["models"]["files"].append({**entry, "target": "ipadapter/two.bin"})
+    assert rig.doit().executed == {"links:files"}
+    assert rig.client().get("/models/ipadapter") == ["one.bin", "two.bin"]
+
+
+def test_a_folder_of_a_further_root_that_comfyui_does_not_know_is_mapped(
+    machine: MachineMaker, volume: Path
+) -> None:
+    for kind in ("insightface", "custom_nodes", ".hidden"):
+        (volume / kind).mkdir()
+        (volume / kind / "x.onnx").write_bytes(b"x")
+    rig = machine(models={"extra_roots": [{"path": str(volume), "read_only": True}]})
+    rig.doit()
+    assert rig.client().get("/models/insightface") == ["x.onnx"]
+    paths = rig.client().get("/internal/folder_paths")
+    assert not any(str(volume) in path for path in paths.get("custom_nodes", []))
+
+
+def test_an_instance_that_looks_elsewhere_for_models_is_not_healthy(
+    machine: MachineMaker, volume: Path, forge: Forge
+) -> None:
+    code = "import folder_paths\nfolder_paths.folder_names_and_paths['checkpoints'][0].clear()\n"
+    node = forge.node("meddler", {"meddle.py": code})
+    node.commit({"__init__.py": "from . import meddle\nNODE_CLASS_MAPPINGS = {}\n"})
+    rig = linked(machine, volume)
+    rig.spec["custom_nodes"] = [{"url": node.url}]
+    run = rig.doit(code=2)
+    assert f"doesn't look for models in {rig.workspace}/shared/models/checkpoints" in run.output
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
