@@ -30,6 +30,7 @@ class Verify(cmd_run.Run):  # type: ignore[misc]
         "something is damaged or missing and was not mended."
     )
     cmd_options = (
+        *cmd_run.Run.cmd_options,
         {
             "name": "fetch",
             "long": "fetch",
