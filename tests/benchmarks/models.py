@@ -1,0 +1,342 @@
+"""Downloads against curl, a no-op over thousands of models, kill -9, and bad servers.
+
+All over loopback, in one run; curl and we take turns. Ours includes the sha256, the store and the
+links; curl's is its bare rate. Files are written to `--folder`, which should have the speed of
+memory (/dev/shm): on a slow disk both sides measure the disk.
+
+    python tests/benchmarks/models.py [--folder /dev/shm] [--only large small no-op kill hostile]
+
+It ends with 1 when a figure is not reached, or a wrong file was ever left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from tasks.host import crew
+from tasks.host.download import Wanted
+from tasks.host.patience import Patience
+from tasks.host.progress import Progress
+from tasks.host.room import Room
+from tasks.host.store import Store
+from tasks.host.web import HOST_CONNECTIONS, Web
+from tests.model_server import ModelServer, Ways, model_server, noise
+from tests.rig import PROJECT, SIMULATOR, Rig, free_ports
+
+LARGE = 2 << 30
+SMALL, SMALL_SIZE = 200, 20_000
+ROUNDS = 5
+KILLED = 200_000_000
+KILLS = 64
+
+missed: list[str] = []
+
+
+class Sendfile(BaseHTTPRequestHandler):
+    """The files below `folder`, by the kernel: the server is to be no part of what is measured."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    folder: Path
+
+    def do_GET(self) -> None:
+        with (self.folder / self.path.lstrip("/")).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            asked = self.headers.get("Range")
+            start, _, end = asked.removeprefix("bytes=").partition("-") if asked else ("0", "", "")
+            first, last = int(start), min(int(end or size), size - 1)
+            self.send_response(206 if asked else 200)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+            self.send_header("Content-Length", str(last - first + 1))
+            self.send_header("ETag", f'"{size}"')
+            self.end_headers()
+            while first <= last:
+                first += os.sendfile(
+                    self.connection.fileno(), file.fileno(), first, last - first + 1
+                )
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def fast_server(folder: Path) -> Iterator[str]:
+    """In a process of its own, as curl's is."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        handler = type("Files", (Sendfile,), {"folder": folder})
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            server.daemon_threads = True
+            os.write(writer, f"{server.server_port}\n".encode())
+            server.serve_forever()
+    try:
+        yield f"http://127.0.0.1:{int(os.read(reader, 16))}"
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def timed(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def say(what: str, value: float, limit: float, unit: str = "", *, most: bool = False) -> None:
+    good = value <= limit if most else value >= limit
+    if not good:
+        missed.append(what)
+    bound = "at most" if most else "at least"
+    print(f"{'✓' if good else '✗'} {what}: {value:.2f}{unit} ({bound} {limit:g}{unit})", flush=True)
+
+
+def fetch(store: Store, url: str, name: str, sha256: str | None = None) -> str:
+    store.folder.mkdir(parents=True, exist_ok=True)
+    wanted = Wanted(name, url, sha256)
+    return store.fetch(wanted, Web(), Room(store.folder), Progress("benchmark")).sha256
+
+
+def curl(url: str, file: Path) -> None:
+    subprocess.run(["curl", "-sf", "-o", str(file), url], check=True)
+
+
+def large(folder: Path) -> None:
+    served = folder / "served"
+    served.mkdir()
+    block = os.urandom(1 << 20)
+    with (served / "large").open("wb") as file:
+        for _ in range(LARGE >> 20):
+            file.write(block)
+    ours, theirs, hashed = [], [], []
+    with fast_server(served) as url:
+        for _ in range(ROUNDS):
+            theirs.append(timed(lambda: curl(f"{url}/large", folder / "theirs")))
+            (folder / "theirs").unlink()
+            store = Store(folder / "store")
+            ours.append(timed(lambda store=store: fetch(store, f"{url}/large", "large")))  # type: ignore[misc]
+            shutil.rmtree(store.folder)
+            hashed.append(timed(lambda: subprocess.run(["sha256sum", served / "large"],
+                                                       stdout=subprocess.DEVNULL)))  # fmt: skip
+    rate = LARGE / statistics.median(ours) / 1e6
+    bare = LARGE / statistics.median(theirs) / 1e6
+    both = LARGE / statistics.median(map(sum, zip(theirs, hashed, strict=True))) / 1e6
+    print(f"  2 GiB: ours {rate:.0f} MB/s, curl {bare:.0f}, curl and sha256sum {both:.0f}")
+    say("2 GiB with its sha256, of curl's rate", rate / bare, 0.9)
+    shutil.rmtree(served)
+
+
+def small(folder: Path) -> None:
+    served = folder / "served"
+    served.mkdir()
+    for number in range(SMALL):
+        (served / str(number)).write_bytes(os.urandom(SMALL_SIZE))
+    ours, whole, theirs = [], [], []
+    with fast_server(served) as url:
+        for _ in range(ROUNDS):
+            theirs.append(timed(partial(_curl_all, url, folder / "one")))
+            ours.append(timed(partial(_fetch_all, Store(folder / "store"), url)))
+            shutil.rmtree(folder / "store")
+            rig = rig_of(folder, [entry(f"{url}/{n}", f"loras/{n}.pt") for n in range(SMALL)])
+            rig.doit("directories")
+            whole.append(timed(partial(rig.doit, "models")))
+            shutil.rmtree(rig.folder)
+    a, b, c = (statistics.median(each) for each in (ours, whole, theirs))
+    print(f"  200 files: ours {a:.2f} s, all of doit models {b:.2f} s, curl one by one {c:.2f} s")
+    say("200 small files into the store, times as fast as curl", c / a, 5)
+    print(f"  all of `doit models`, start-up and links included: {c / b:.1f} times")
+    shutil.rmtree(served)
+
+
+def _curl_all(url: str, file: Path) -> None:
+    for number in range(SMALL):
+        curl(f"{url}/{number}", file)
+
+
+def _fetch_all(store: Store, url: str) -> None:
+    store.folder.mkdir()
+    web, room, progress = Web(), Room(store.folder), Progress("benchmark")
+
+    def one(number: int) -> str:
+        return store.fetch(Wanted(f"{number}", f"{url}/{number}"), web, room, progress).sha256
+
+    for _, result in crew.each(one, range(SMALL), 8):
+        assert isinstance(result, str), result
+
+
+def entry(url: str, target: str) -> dict[str, Any]:
+    return {"target": target, "url": url}
+
+
+def rig_of(folder: Path, models: list[dict[str, Any]]) -> Rig:
+    spec = {
+        "workspace": "ws",
+        "comfyui": {"path": str(SIMULATOR)},
+        "python": {"torch": "none"},
+        "models": {"files": models},
+        "instances": {"gpus": 1, "cpu_only": True, "port_start": free_ports(1)},
+    }
+    machine = Path(tempfile.mkdtemp(prefix="machine-", dir=folder))
+    return Rig(machine, spec, {"XDG_CACHE_HOME": str(machine / "cache")})
+
+
+def no_op(folder: Path) -> None:
+    served = folder / "served"
+    served.mkdir()
+    seconds = {}
+    with fast_server(served) as url:
+        for count in (1, 2500, 5000):
+            for number in range(count):
+                (served / str(number)).write_bytes(b"%d" % number)
+            rig = rig_of(folder, [entry(f"{url}/{n}", f"loras/{n}.pt") for n in range(count)])
+            rig.doit()
+            assert rig.doit().executed == set()
+            seconds[count] = statistics.median(timed(rig.doit) for _ in range(ROUNDS))
+            rig.close()
+            shutil.rmtree(rig.folder)
+    one, half, all_ = seconds.values()
+    print(f"  no-op: {one:.2f} s with 1 model, {half:.2f} s with 2,500, {all_:.2f} s with 5,000")
+    say("a no-op over 5,000 models", all_, 1.0, " s", most=True)
+    say(
+        "5,000 models over 2,500, start-up not counted", (all_ - one) / (half - one), 2.4, most=True
+    )
+    shutil.rmtree(served)
+
+
+def kill(folder: Path) -> None:
+    """Each round: doit is killed at a random moment of a download, the next run has to end it."""
+    content = noise(KILLED)
+    digest = hashlib.sha256(content).hexdigest()
+    twice: list[int] = []
+    finished = 0
+    with model_server() as server:
+        server.content["/killed"] = content
+        rig = rig_of(folder, [entry(f"{server.url}/killed", "loras/killed.pt")])
+        rig.doit("directories")
+        whole = timed(partial(rig.doit, "models"))
+        for _ in range(KILLS):
+            for path in (rig.layout.receipts / "models.json", rig.lock_file):
+                path.unlink(missing_ok=True)
+            shutil.rmtree(rig.workspace / "shared/models/.store", ignore_errors=True)
+            before = server.bytes
+            run = subprocess.Popen(
+                rig.command("models"), env=rig.environ(), cwd=PROJECT, stdout=subprocess.DEVNULL
+            )
+            try:
+                run.wait(random.uniform(0.3, whole))
+            except subprocess.TimeoutExpired:
+                run.kill()
+            finished += run.wait() == 0
+            rig.doit("models")
+            place = rig.workspace / "shared/models/loras/killed.pt"
+            if hashlib.sha256(place.read_bytes()).hexdigest() != digest:
+                missed.append("a wrong file after kill -9")
+            twice.append(server.bytes - before - KILLED)
+    shutil.rmtree(rig.folder)
+    most, middle = max(twice) / 1e6, statistics.median(twice) / 1e6
+    print(
+        f"  {KILLS} kills, {finished} came too late: {middle:.1f} MB sent again, {most:.1f} at most"
+    )
+    # What was on its way, and what was written since the last note, of each connection.
+    bound = HOST_CONNECTIONS * 8 + 4
+    say("bytes that a kill costs", most, bound, " MB", most=True)
+
+
+HOSTILE: dict[str, Ways] = {
+    "resets once": Ways(break_after=3_000_000, breaks=1),
+    "resets always": Ways(break_after=3_000_000),
+    "resets at random": Ways(break_after=5_000_000, chance=0.5),
+    "stalls": Ways(break_after=3_000_000, how="stall", breaks=2),
+    "says too long a length": Ways(lie=1000),
+    "says too short a length": Ways(lie=-1000),
+    "says no length": Ways(framing="close"),
+    "breaks off in chunks": Ways(framing="chunked", break_after=3_000_000, how="close"),
+    "ignores Range": Ways(ranges="no"),
+    "ignores later Ranges": Ways(ranges="once"),
+    "sends other bytes than asked for": Ways(ranges="wrong"),
+    "sends fewer bytes than asked for": Ways(ranges="short"),
+    "refuses later ranges": Ways(ranges="refused"),
+    "changes the file midway": Ways(later=noise(20_000_000, 9), later_from=2),
+    "changes it under the same ETag": Ways(later=noise(20_000_000, 9), unnoticed=True),
+    "weak ETags": Ways(validators="weak"),
+    "no ETag, no date": Ways(validators="none"),
+    "an error page as 200": Ways(kind="text/html"),
+    "encodes it unasked": Ways(gzip=True),
+    "503 every second time": Ways(busy_every=2),
+}
+
+
+def hostile(folder: Path) -> None:
+    content = noise(20_000_000, 8)
+    digest = hashlib.sha256(content).hexdigest()
+    for known in (digest, None):
+        print(f"  with its sha256 {'known' if known else 'unknown'}:")
+        for name, ways in HOSTILE.items():
+            if ways.unnoticed and not known:
+                continue  # A server that lies about this can't be found out by anybody.
+            with model_server() as server:
+                print(f"    {name}: {_outcome(server, ways, content, known, folder)}")
+
+
+def _outcome(
+    server: ModelServer, ways: Ways, content: bytes, known: str | None, folder: Path
+) -> str:
+    server.content["/file"], server.ways["/file"] = content, Ways(**vars(ways))
+    store = Store(folder / "store")
+    store.folder.mkdir()
+    web = Web(patience=Patience(read=1, backoff=0.02))
+    right = {
+        hashlib.sha256(each).hexdigest()
+        for each in (content, ways.later)
+        if isinstance(each, bytes)
+    }
+    wanted = Wanted("loras/file.pt", f"{server.url}/file", known)
+    try:
+        store.fetch(wanted, web, Room(folder), Progress("benchmark"))
+        outcome = "the right bytes"
+    except Exception as error:
+        outcome = f"refused: {str(error)[:100]}"
+    for path in store.folder.iterdir():
+        is_final = len(path.name) == 64
+        if is_final and hashlib.sha256(path.read_bytes()).hexdigest() not in right & {path.name}:
+            missed.append("a wrong file from a bad server")
+            outcome = "WRONG"
+    shutil.rmtree(store.folder)
+    return outcome
+
+
+PARTS = {"large": large, "small": small, "no-op": no_op, "kill": kill, "hostile": hostile}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, default=Path("/dev/shm"))
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=[*PARTS])
+    options = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    with tempfile.TemporaryDirectory(prefix="models-benchmark-", dir=options.folder) as folder:
+        for name in options.only:
+            PARTS[name](Path(folder))
+    print(f"not reached: {', '.join(dict.fromkeys(missed))}" if missed else "all reached")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
