@@ -138,7 +138,7 @@ def _provide(machine: Machine, log: Path) -> None:
     with board.following(run.progress, machine.layout.progress("models")):
         done = crew.each(partial(_attempt, run, writer), jobs, model_pins.AT_ONCE)
     writer.write()
-    _say(run.progress)
+    _say(run.progress, sum(len(job.files) for job, result in done if result is None))
     failures = [(job, result) for job, result in done if isinstance(result, BaseException)]
     for job, failure in failures:
         if job.optional:
@@ -226,15 +226,14 @@ def _adopt(run: _Run, job: _Job, pin: ModelPin, at: Path) -> None:
     tell(f"{at} was there already: it is now in the store")
 
 
-def _say(progress: Progress) -> None:
+def _say(progress: Progress, provided: int) -> None:
     shot = progress.snapshot()
-    if shot["files"]:
-        moved = sum(item.moved for item in progress.items.values())
-        rate = moved / shot["seconds"] if shot["seconds"] else 0
-        tell(
-            f"{shot['files_done']} of {shot['files']} models provided, {size(moved)} read in "
-            f"{duration(shot['seconds'])} ({size(rate)}/s)"
-        )
+    moved = sum(item.moved for item in progress.items.values())
+    rate = f" ({size(moved / shot['seconds'])}/s)" if moved and shot["seconds"] >= 1 else ""
+    if provided:
+        plural = "" if provided == 1 else "s"
+        took = duration(shot["seconds"])
+        tell(f"{provided} model{plural} provided, {size(moved)} read in {took}{rate}")
 
 
 def _prune(machine: Machine, noted: dict[str, dict[str, Any]]) -> None:

@@ -109,10 +109,15 @@ def _terminal() -> Iterator[Any]:
                     rows[name],
                     total=item["bytes"],
                     completed=item["bytes_done"],
-                    description=title if not name else name[-40:],
+                    description=_short(name) or title,
                 )
 
         try:
             yield draw
         finally:
             console = None
+
+
+def _short(name: str, limit: int = 40) -> str:
+    """The end of a name says more than its beginning."""
+    return name if len(name) <= limit else f"…{name[1 - limit :]}"
