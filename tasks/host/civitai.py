@@ -44,7 +44,7 @@ def _json(answer: Answer) -> Any:
     for chunk in answer.chunks():
         body += chunk
         if len(body) > LONGEST:
-            break
+            return None
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
