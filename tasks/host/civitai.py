@@ -9,7 +9,7 @@ from typing import Any
 from tasks.host.failure import Failure
 from tasks.host.web import Answer, Web
 
-_PAGE = re.compile(r"https://civitai\.com/models/(\d+)")
+_PAGE = re.compile(r"https://civitai\.com/models/([0-9]+)")
 LONGEST = 16 << 20
 """Bytes of an answer of its API."""
 
@@ -29,19 +29,22 @@ def newest(url: str, label: str, web: Web) -> tuple[str, str | None]:
     try:
         version = about["modelVersions"][0]
         address = f"https://civitai.com/api/download/models/{int(version['id'])}"
-        found = [file for file in version.get("files", []) if file.get("primary")]
-        sha256 = str(found[0]["hashes"].get("SHA256", "")).lower() if found else ""
-    except (LookupError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         raise Failure(f"{label}: Civitai says nothing of a version: copy the link of one") from None
+    try:
+        first = next(file for file in version["files"] if file.get("primary"))
+        sha256 = str(first["hashes"]["SHA256"]).lower()
+    except (StopIteration, LookupError, TypeError, ValueError, AttributeError):
+        sha256 = ""
     return address, sha256 if re.fullmatch(r"[0-9a-f]{64}", sha256) else None
 
 
 def _json(answer: Answer) -> Any:
-    body = b""
+    body = bytearray()
     for chunk in answer.chunks():
         body += chunk
         if len(body) > LONGEST:
-            break
+            return None
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

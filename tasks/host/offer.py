@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from tasks.host.part import Version
 from tasks.host.web import Answer, Web
 
-CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+_HUGGING_FACE = re.compile(
+    r"(https?://[^/]+(?:/(?:datasets|spaces))?/[^/]+(?:/[^/]+)?)/resolve/[^/]+/"
+)
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,15 @@ def of(answer: Answer, url: str) -> Offer:
     """Read it from the headers of an answer."""
     match = CONTENT_RANGE.fullmatch(answer.header("Content-Range") or "")
     size = int(match[3]) if answer.status == 206 and match else _length(answer)
+    if answer.status == 416:
+        size = None  # what it has is the length of a page about the error
     linked = (answer.headers.get("x-linked-etag") or "").strip('"')
-    commit = answer.headers.get("x-repo-commit")
+    commit = answer.headers.get("x-repo-commit") or ""
+    page = _HUGGING_FACE.match(url) if re.fullmatch(r"[0-9a-f]{40}", commit) else None
     return Offer(
         Version(size, answer.header("ETag"), answer.header("Last-Modified")),
         linked if re.fullmatch(r"[0-9a-f]{64}", linked) else None,
-        re.sub(r"/resolve/[^/]+/", f"/resolve/{commit}/", url, count=1) if commit else None,
+        f"{page[1]}/resolve/{commit}/{url[page.end() :]}" if page else None,
     )
 
 
@@ -42,4 +48,4 @@ def ask(url: str, label: str, web: Web) -> Offer:
 
 def _length(answer: Answer) -> int | None:
     text = answer.header("Content-Length")
-    return int(text) if text and text.isdigit() else None
+    return int(text) if text and re.fullmatch(r"[0-9]{1,18}", text) else None

@@ -8,7 +8,12 @@ Passing          a reset, a timeout, 408, 425, 429, 5xx: ask again, after `wait`
 from __future__ import annotations
 
 import email.utils
+import http.client
+import re
+import socket
+import ssl
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tasks.host.failure import Failure
@@ -45,7 +50,10 @@ class Patience:
 
     def pause(self, attempt: int, passing: Passing, label: str) -> None:
         """Sleep before another try. Raises Failure when there is to be none."""
-        wait = passing.wait if passing.wait is not None else self.backoff * 2 ** (attempt - 1)
+        wait = self.backoff * 2 ** (attempt - 1)
+        if passing.wait is not None:
+            # A date may lie behind us, where clocks differ: that must not use up all tries at once.
+            wait = max(passing.wait, self.backoff)
         if attempt >= self.attempts or wait > self.longest:
             when = f"; it asks to wait {wait:.0f} s" if wait > self.longest else ""
             tries = f" ({attempt} tries)" if attempt > 1 else ""
@@ -55,33 +63,65 @@ class Patience:
 
 def retry_after(text: str | None) -> float | None:
     """Seconds that a Retry-After header asks for; RFC 9110 has numbers and dates."""
-    if not text:
-        return None
-    if text.strip().isdigit():
+    text = (text or "").strip()
+    if text.isascii() and text.isdigit():
         return float(text)
     try:
         when = email.utils.parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return max(0.0, when - time.time())
 
 
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it came of; the libraries keep them in several places."""
+    left, seen = [error], set[int]()
+    while left:
+        one = left.pop(0)
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            others = (*one.args, getattr(one, "reason", None), one.__cause__, one.__context__)
+            left += [other for other in others if isinstance(other, BaseException)]
+
+
+def distrust(error: BaseException) -> str | None:
+    """Why a server's certificate isn't trusted, if that is what happened."""
+    for cause in causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return str(getattr(cause, "verify_message", "")) or "it can't be verified"
+    return None
+
+
+def refused_by_proxy(error: BaseException) -> str | None:
+    """What a proxy answers instead of a connection, status first: `403 Forbidden`."""
+    texts = (str(cause) for cause in causes(error) if type(cause) is OSError)
+    found = (re.search(r"Tunnel connection failed: (\d{3}[ \w]*)", text) for text in texts)
+    return next((match[1].strip() for match in found if match), None)
+
+
 def gist(error: BaseException) -> str:
-    """What happened to a connection, without the objects that the library's texts name."""
+    """What happened to a connection, in our words: the library's texts name objects and the
+    address, which may hold a secret."""
     import requests
     import urllib3
 
-    text = f"{error} {error.__cause__ or ''} {error.__context__ or ''}"
-    if "NameResolution" in text or "Name or service" in text or "resolve" in text:
-        return "its name can't be resolved"
-    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError) or "timed out" in text:
-        return "nothing came for too long"
-    if "IncompleteRead" in text or "InvalidChunk" in text:
-        return "the answer ended too early"
-    if "refused" in text:
-        return "the connection was refused"
-    if "reset" in text or "RemoteDisconnected" in text or "without response" in text:
-        return "the connection was reset"
-    if "ProxyError" in text or "proxy" in text:
-        return "the proxy can't be reached"
+    if answer := refused_by_proxy(error):
+        return f"the proxy answers {answer}"
+    for kinds, words in (
+        # A tunnel that breaks off is an error of the proxy too, to the library.
+        ((ConnectionResetError, BrokenPipeError, ConnectionAbortedError, ssl.SSLEOFError,
+          ssl.SSLZeroReturnError), "the connection was reset"),
+        ((requests.exceptions.ProxyError, urllib3.exceptions.ProxyError),
+         "the proxy can't be reached"),
+        ((socket.gaierror, urllib3.exceptions.NameResolutionError), "its name can't be resolved"),
+        ((ConnectionRefusedError,), "the connection was refused"),
+        ((requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError),
+         "nothing came for too long"),
+        ((http.client.IncompleteRead, urllib3.exceptions.IncompleteRead),
+         "the answer ended too early"),
+        ((ssl.SSLError, urllib3.exceptions.SSLError), "its TLS can't be understood"),
+    ):  # fmt: skip
+        if any(isinstance(cause, kinds) for cause in causes(error)):
+            return words
     return f"the connection failed ({type(error).__name__})"

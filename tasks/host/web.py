@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,8 +14,18 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from tasks.host import process
-from tasks.host.patience import Denied, Passing, Patience, gist, retry_after
+from tasks.host.patience import (
+    Denied,
+    Passing,
+    Patience,
+    distrust,
+    gist,
+    refused_by_proxy,
+    retry_after,
+)
 from tasks.spec import expand
+from tasks.spec.problems import shown
+from tasks.spec.variables import VARIABLE
 
 if TYPE_CHECKING:
     import requests
@@ -63,7 +74,7 @@ class Answer:
                         raise Passing("hardly anything came")
                     since, came = time.monotonic(), 0
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Passing(gist(error)) from error
+            raise Passing(gist(error)) from None
 
     def close(self) -> None:
         self.response.close()
@@ -86,6 +97,8 @@ class Web:
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers.update({"User-Agent": "comfy-machine", "Accept-Encoding": "identity"})
         self._session.auth = _Tokens(self)
+        # requests would read the whole body of every redirect, however long it is.
+        self._session.get_redirect_target = lambda _: None  # type: ignore[assignment,method-assign]
         named = [os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")]
         self._session.verify = next(filter(None, named), None) or process.certificates() or True
         for scheme in ("http://", "https://"):
@@ -95,8 +108,7 @@ class Web:
 
     def token(self, url: str) -> tuple[str | None, str | None]:
         """The variable that holds the token for this URL's host, and its value, if it is set."""
-        parts = urlsplit(url)
-        host = parts.netloc.lower().removesuffix(":443")
+        host = _exact(url)
         named = self.tokens.get(host) or self.tokens.get(f"{host}:443")
         if named is None:
             return None, None
@@ -111,22 +123,8 @@ class Web:
 
         Any answer but 2xx and 416 raises Passing or Denied; `label` begins its message.
         """
-        import requests
-        import urllib3
-
         with self._limit(urlsplit(url).netloc):
-            try:
-                answer = self._follow(self._filled(url, label), headers or {})
-            except requests.exceptions.SSLError as error:
-                raise Denied(f"{label}: {_host(url)}'s certificate isn't trusted; behind a proxy "
-                             "name its own in REQUESTS_CA_BUNDLE") from error  # fmt: skip
-            except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader,
-                    requests.exceptions.InvalidSchema, UnicodeError) as error:  # fmt: skip
-                # Its text may hold the token.
-                raise Denied(f"{label}: {_host(url)} can't be asked: correct the url or its token "
-                             f"({type(error).__name__})") from None  # fmt: skip
-            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                raise Passing(f"{_host(url)}: {gist(error)}") from error
+            answer = self._follow(self._filled(url, label), headers or {}, label)
             try:
                 self._refuse(answer, url, label)
                 yield answer
@@ -151,8 +149,10 @@ class Web:
                 self.patience.pause(attempt, passing, label)
 
     def _filled(self, url: str, label: str) -> str:
+        # What ends a line or an address is none of a token.
+        given = {name: value.strip().replace("#", "%23") for name, value in self.environ.items()}
         try:
-            return expand(url, {name: value for name, value in self.environ.items() if value})
+            return expand(url, {name: value for name, value in given.items() if value})
         except KeyError as error:
             raise Denied(f"{label}: the variable {error.args[0]} isn't set, its url needs it: "
                          "set it, or put it into .env.local") from None  # fmt: skip
@@ -164,27 +164,60 @@ class Web:
         with limit:
             yield
 
-    def _follow(self, url: str, headers: Mapping[str, str]) -> Answer:
-        timeout = (self.patience.connect, self.patience.read)
+    def _follow(self, url: str, headers: Mapping[str, str], label: str) -> Answer:
         told: dict[str, str] = {}
-        asked = urlsplit(url).netloc
+        asked = _exact(url)
         for _ in range(REDIRECTS):
+            response, following = self._send(url, headers, label)
+            if _exact(url) == asked:
+                told |= {name.lower(): value for name, value in response.headers.items()}
+            answer = Answer(response, told, self.patience)
+            if following is None:
+                return answer
+            _drop(answer)
+            if urlsplit(url).scheme == "https" != urlsplit(following).scheme:
+                raise Denied(f"{label}: {_host(url)} sends us from https:// to "
+                             f"{shown(following.split('?')[0])}: correct the url")  # fmt: skip
+            url = following
+        raise Denied(f"{label}: {asked} redirects for ever: correct the url")
+
+    def _send(
+        self, url: str, headers: Mapping[str, str], label: str
+    ) -> tuple[requests.Response, str | None]:
+        """One request; its answer, and where that sends us. Raises Passing, Denied.
+
+        The library's own texts may hold the token: none of them is passed on.
+        """
+        import requests
+        import urllib3
+
+        host = _host(url)
+        timeout = (self.patience.connect, self.patience.read)
+        try:
             response = self._session.get(
                 url, headers=dict(headers), timeout=timeout, stream=True, allow_redirects=False
             )
-            if urlsplit(url).netloc == asked:
-                told |= {name.lower(): value for name, value in response.headers.items()}
-            target = response.headers.get("Location")
-            if not (response.is_redirect and target):
-                return Answer(response, told, self.patience)
-            # Its body is of no use, its connection is.
-            response.close() if int(response.headers.get("Content-Length") or CHUNK) >= CHUNK \
-                else response.content  # fmt: skip
-            following = urljoin(url, target)
-            if urlsplit(url).scheme == "https" and urlsplit(following).scheme != "https":
-                raise Denied(f"{_host(url)} sends us from https:// to {following.split('?')[0]}")
-            url = following
-        raise Denied(f"{_host(url)} redirects for ever")
+            target = requests.sessions.SessionRedirectMixin().get_redirect_target(response)
+            following = urljoin(url, target) if target else None
+            urlsplit(following or "")
+        except _UnusableError as unusable:
+            raise Denied(f"{label}: {unusable.args[0]} holds a space or a character that no token "
+                         "has: copy the token anew") from None  # fmt: skip
+        except ValueError as error:  # InvalidURL, InvalidHeader, InvalidSchema, UnicodeError …
+            raise Denied(f"{label}: {host} can't be asked: correct the url or its token "
+                         f"({type(error).__name__})") from None  # fmt: skip
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            if why := distrust(error):
+                raise Denied(f"{label}: {host}'s certificate isn't trusted ({why}); behind a proxy "
+                             "name its own in REQUESTS_CA_BUNDLE") from None  # fmt: skip
+            if type(error) is OSError and "CA certificate" in str(error):
+                raise Denied(f"{label}: there are no certificates at {self._session.verify}: "
+                             "correct REQUESTS_CA_BUNDLE") from None  # fmt: skip
+            if (refused_by_proxy(error) or "5")[0] == "4":
+                raise Denied(f"{label}: {host}: {gist(error)}: see HTTPS_PROXY and NO_PROXY") \
+                    from None  # fmt: skip
+            raise Passing(f"{host}: {gist(error)}") from None
+        return response, following
 
     def _refuse(self, answer: Answer, url: str, label: str) -> None:
         """Raise what a status means that is neither 2xx nor 416."""
@@ -192,7 +225,7 @@ class Web:
         if 200 <= status < 300 or status == 416:
             return
         host = _host(answer.response.url)
-        what = f"{host} answers {status} {answer.response.reason or ''}".strip()
+        what = f"{host} answers {status} {shown(answer.response.reason or '')}".strip()
         if status in PASSING:
             raise Passing(what, retry_after(answer.header("Retry-After")))
         raise Denied(f"{label}: {what}: {self._advice(status, url)}")
@@ -200,6 +233,8 @@ class Web:
     def _advice(self, status: int, url: str) -> str:
         host = _host(url)
         name, value = self.token(url)
+        if written := re.search(VARIABLE, url):
+            name = value = written[0][2:-1]
         if status in (404, 410):
             wrong = "correct the url"
             if urlsplit(url).scheme != "https":
@@ -213,8 +248,12 @@ class Web:
         if value:
             return f"the token in {name} is not accepted for it, or its terms on the page are not"
         if name:
-            return f"set {name} to a token for {host}"
+            return f"set {name} to a token for {host}, or correct the url"
         return f'name a variable with a token in models.tokens: {{{host}: "${{NAME}}"}}'
+
+
+class _UnusableError(ValueError):
+    """A token that no header can hold; the argument is its variable."""
 
 
 class _Tokens:
@@ -230,13 +269,29 @@ class _Tokens:
         url = request.url or ""
         if urlsplit(url).scheme != "https":
             return request
-        _, token = self._web.token(url)
+        name, token = self._web.token(url)
         if token:
+            if not re.fullmatch(r"[\x21-\x7e]+", token):
+                raise _UnusableError(name)
             request.headers["Authorization"] = f"Bearer {token}"
         elif known := get_netrc_auth(url):
             HTTPBasicAuth(*known)(request)
         return request
 
 
+def _drop(answer: Answer) -> None:
+    """Read a short body, which is of no use, so that its connection can serve again."""
+    if re.fullmatch(r"[0-9]{1,6}", answer.header("Content-Length") or ""):
+        for _ in answer.chunks():
+            pass
+    answer.close()
+
+
 def _host(url: str) -> str:
-    return urlsplit(url).netloc
+    """To be shown: without the credentials that a redirect may hold."""
+    return shown(urlsplit(url).netloc.rpartition("@")[2])
+
+
+def _exact(url: str) -> str:
+    """Its host, without the port that https has anyway."""
+    return urlsplit(url).netloc.lower().removesuffix(":443")

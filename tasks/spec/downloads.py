@@ -12,10 +12,17 @@ DEFAULT_TOKENS = {"huggingface.co": "${HF_TOKEN}", "civitai.com": "${CIVITAI_TOK
 """What is used where machine.yaml names no variable of its own."""
 _ALIASES = {"hf.co": "huggingface.co", "www.huggingface.co": "huggingface.co",
             "www.civitai.com": "civitai.com", "www.github.com": "github.com"}  # fmt: skip
-_HOST = re.compile(r"^(?:[a-z0-9_](?:[a-z0-9._-]*)|\[[0-9a-f:.]+\])(?::\d+)?$")
-_SECRETS = re.compile(r"^(?:token|.*[_-]token|api_?key|key|sig|.*signature|password|secret)$", re.I)
-_CIVITAI_MODEL = re.compile(r"/models/(\d+)(?:/[^/]*)?")
-_CIVITAI_DOWNLOAD = re.compile(r"/api/download/models/\d+")
+_HOST = re.compile(r"(?:[a-z0-9_][a-z0-9._-]*|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_SECRETS = re.compile(
+    r".*token|.*signature|(?:.*[._-])?(?:api[_-]?key|key|sig|pass|passwd|password|pwd|secret|auth|"
+    r"authorization|jwt|credentials?)", re.I)  # fmt: skip
+_HUGGING_FACE = re.compile(
+    r"((?:/(?:datasets|spaces))?/[^/]+(?:/[^/]+)?)/(?:blob|resolve|raw)/"
+    r"(refs/(?:pr|convert)/[^/]+|[^/]+)/(.*[^/])"
+)
+_CIVITAI_MODEL = re.compile(r"/models/([0-9]+)(?:/[^/]*)?")
+_CIVITAI_DOWNLOAD = re.compile(r"/api/download/(?:models|attachments)/[0-9]+")
+_GITHUB_PAGE = re.compile(r"/[^/]+(?:/[^/]+(?:/(?:tree/.*|commit/.*|releases(?:/tag/.*)?))?)?")
 
 
 def parse_download(text: str) -> str:
@@ -37,12 +44,14 @@ def parse_download(text: str) -> str:
     if "@" in parts.netloc:
         raise ValueError("the URL holds credentials: remove them, and name a variable in "
                          "models.tokens")  # fmt: skip
-    host = parts.netloc.lower()
-    if not _HOST.match(host):
+    scheme, host = parts.scheme.lower(), parts.netloc.lower()
+    if not parts.netloc.isascii() or not _HOST.fullmatch(host):
         raise ValueError("the URL's host can't be read")
-    parts = parts._replace(
-        scheme=parts.scheme.lower(), netloc=_ALIASES.get(host, host), fragment=""
-    )
+    host = host.removesuffix(":443" if scheme == "https" else ":80")
+    host = _ALIASES.get(host, host)
+    if host in _ALIASES.values():
+        scheme = "https"
+    parts = parts._replace(scheme=scheme, netloc=host, fragment="")
     _refuse_secrets(parts)
     if not parts.path.strip("/") and not parts.query:
         raise ValueError("the URL names no file")
@@ -56,8 +65,8 @@ def _refuse_secrets(parts: SplitResult) -> None:
         raise ValueError("a variable is written ${NAME}, with nothing else between the braces")
     if "${" in parts.query and parts.scheme != "https":
         raise ValueError("a secret is sent over https:// only")
-    for name, value in parse_qsl(parts.query):
-        if _SECRETS.match(name) and not re.fullmatch(VARIABLE, value):
+    for name, value in parse_qsl(parts.query.replace(";", "&")):
+        if _SECRETS.fullmatch(name) and not re.fullmatch(VARIABLE, value):
             raise ValueError(
                 f"the URL holds a secret ({shown(name)}=): remove it and name a variable in "
                 f"models.tokens, or write {shown(name)}=${{NAME}}"
@@ -70,8 +79,15 @@ def _of_page(parts: SplitResult) -> SplitResult:
     if parts.netloc == "civitai.com":
         return _of_civitai(parts)
     if parts.netloc == "github.com":
-        return parts._replace(path=re.sub(r"^(/[^/]+/[^/]+)/blob/", r"\1/raw/", parts.path))
+        return _of_github(parts)
     return parts
+
+
+def _of_github(parts: SplitResult) -> SplitResult:
+    path = re.sub(r"/+", "/", parts.path)
+    if _GITHUB_PAGE.fullmatch(path.rstrip("/")):
+        raise ValueError("this page of GitHub is no file: open the file on it and copy that link")
+    return parts._replace(path=re.sub(r"^(/[^/]+/[^/]+)/blob/", r"\1/raw/", path))
 
 
 def _of_hugging_face(parts: SplitResult) -> SplitResult:
@@ -79,19 +95,21 @@ def _of_hugging_face(parts: SplitResult) -> SplitResult:
     path = re.sub(r"/+", "/", parts.path)
     if path.startswith("/api/"):
         return parts
-    match = re.fullmatch(r"((?:/[^/]+){1,3})/(?:blob|resolve|raw)/([^/]+)/(.+[^/])", path)
+    match = _HUGGING_FACE.fullmatch(path)
     if match is None:
         raise ValueError(
             "this page of Hugging Face is no file: open the file on it and copy that link"
         )
     # `download=true` only says how a browser is to treat it.
-    return parts._replace(path=f"{match[1]}/resolve/{match[2]}/{match[3]}", query="")
+    revision = match[2].replace("/", "%2F")
+    return parts._replace(path=f"{match[1]}/resolve/{revision}/{match[3]}", query="")
 
 
 def _of_civitai(parts: SplitResult) -> SplitResult:
-    if _CIVITAI_DOWNLOAD.fullmatch(parts.path):
-        return parts
-    if match := _CIVITAI_MODEL.fullmatch(parts.path.rstrip("/")):
+    path = re.sub(r"/+", "/", parts.path).rstrip("/")
+    if _CIVITAI_DOWNLOAD.fullmatch(path):
+        return parts._replace(path=path)
+    if match := _CIVITAI_MODEL.fullmatch(path):
         version = dict(parse_qsl(parts.query)).get("modelVersionId")
         if version is None:
             return parts._replace(path=f"/models/{match[1]}", query="")
@@ -103,9 +121,14 @@ def _of_civitai(parts: SplitResult) -> SplitResult:
 def check_token_host(text: str) -> str:
     """The exact host that a token is for. Raises ValueError."""
     host = text.lower()
-    if not _HOST.match(host):
+    if not text.isascii() or not _HOST.fullmatch(host) or int(_port(host) or 443) > 65535:
         raise ValueError("an exact host such as huggingface.co, without https:// or a path")
+    host = host.removesuffix(":443")
     return _ALIASES.get(host, host)
+
+
+def _port(host: str) -> str:
+    return host.rpartition(":")[2] if ":" in host.rpartition("]")[2] else ""
 
 
 def check_token(text: str) -> str:
