@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import math
 import os
 import random
@@ -389,6 +390,12 @@ def model_server() -> Iterator[ModelServer]:
 def noise(count: int, seed: int = 0) -> bytes:
     """Bytes that are the same each time and look like nothing."""
     return random.Random(seed).randbytes(count)
+
+
+def safetensors(count: int, seed: int = 0) -> bytes:
+    """A file of one tensor, `count` bytes of noise."""
+    header = json.dumps({"t": {"dtype": "U8", "shape": [count], "data_offsets": [0, count]}})
+    return len(header).to_bytes(8, "little") + header.encode() + noise(count, seed)
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0) -> None:

@@ -29,6 +29,7 @@ RESTARTS = 3
 PROGRESS = 1 << 20
 """Bytes after which the tries of a request are counted anew."""
 CHANGES = "the file changes while it is downloaded"
+NO_RANGES = "the server no longer answers with ranges"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -110,8 +111,8 @@ class _Download:
         try:
             if self.plainly:
                 self._restart(Version())
-            # One answer first: it tells size, version, and whether there are ranges.
             gaps = self.part.missing(self._size or FIRST)
+            # One answer first: it tells size, version, and whether there are ranges.
             if not gaps and self.wanted.sha256 is None:
                 self._see_again()
             for start, end in gaps[:1]:
@@ -219,15 +220,12 @@ class _Download:
     def _accept(self, answer: Answer, start: int, end: int) -> tuple[int, int | None]:
         """From where to where this answer goes (None: nobody knows); refuses what can't serve."""
         if answer.header("Content-Encoding") not in (None, "", "identity"):
-            raise Denied(
-                f"{self.wanted.label}: the server sends it encoded, which nobody asked for"
-            )
+            raise Denied(f"{self.wanted.label}: the server encodes it, which nobody asked for")
         if answer.status == 416:
             if (answer.header("Content-Range") or "").strip() == "bytes */0":
                 raise Failure(f"{self.wanted.label}: the file is empty: correct the url")
             raise _Restart("the server has no such range", plainly=start == 0 or self._begun)
         version = offer.of(answer, self.wanted.url).version
-        first = self.part.version is None or self.part.version == Version()
         if answer.status != 206:
             return self._accept_whole(answer, version)
         match = offer.CONTENT_RANGE.fullmatch(answer.header("Content-Range") or "")
@@ -235,7 +233,7 @@ class _Download:
         stop += 1
         if not start == begin < stop <= total:
             raise _Restart("the server answers with another range", plainly=True)
-        if first:
+        if self.part.version in (None, Version()):
             if stop < total and version.validator is None:
                 raise _Restart("the server doesn't say which version it has", plainly=True)
             self._restart(version)
@@ -247,12 +245,11 @@ class _Download:
         return start, min(stop, end)
 
     def _accept_whole(self, answer: Answer, version: Version) -> tuple[int, int | None]:
-        kind = answer.header("Content-Type")
-        content.refuse_page(self.wanted.label, b"", kind)  # before what is there is given up
-        if self._spans and self.part.version and not version.fits(self.part.version):
-            raise _Restart(CHANGES)
+        # A page is refused before what is there is given up for it.
+        content.refuse_page(self.wanted.label, b"", answer.header("Content-Type"))
         if self._spans:
-            raise _Restart("the server no longer answers with ranges", plainly=True)
+            same = version.fits(self.part.version or Version())
+            raise _Restart(NO_RANGES if same else CHANGES, plainly=same)
         chunked = "chunked" in (answer.header("Transfer-Encoding") or "").lower()
         if version.size is None and not chunked and self.wanted.sha256 is None:
             raise Denied(

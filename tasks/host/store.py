@@ -107,8 +107,6 @@ class Store:
     def _there(self, wanted: Wanted, web: Web, meter: Meter) -> Got | None:
         """What the store has of it already; with no sha256 known the server is asked."""
         if wanted.sha256:
-            if stamp(self.place(wanted.sha256)) and not self.holds(wanted.sha256):
-                self.verify(wanted.sha256, meter, wanted.label)
             held = self.holds(wanted.sha256)
             return Got(wanted.sha256, Version(held[0]), held[0], None) if held else None
         known = files.read_receipt(self._url(wanted.url), sha256=str, version=dict)
