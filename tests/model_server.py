@@ -148,6 +148,12 @@ class ModelServer(ThreadingHTTPServer):
         """Most requests at the same time, of all paths."""
         return self._peak
 
+    def forget(self) -> None:
+        """Count anew, once the answers that are under way have ended."""
+        until(lambda: not any(count.now for count in self.counts.values()))
+        with self.lock:
+            self.counts.clear()
+
     def begin(self, asked_path: str, headers: Mapping[str, str]) -> tuple[Asked, Ways]:
         with self.lock:
             count = self.counts[asked_path]
