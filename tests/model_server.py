@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import math
 import os
 import random
@@ -146,6 +147,12 @@ class ModelServer(ThreadingHTTPServer):
     def peak(self) -> int:
         """Most requests at the same time, of all paths."""
         return self._peak
+
+    def forget(self) -> None:
+        """Count anew, once the answers that are under way have ended."""
+        until(lambda: not any(count.now for count in self.counts.values()))
+        with self.lock:
+            self.counts.clear()
 
     def begin(self, asked_path: str, headers: Mapping[str, str]) -> tuple[Asked, Ways]:
         with self.lock:
@@ -389,6 +396,12 @@ def model_server() -> Iterator[ModelServer]:
 def noise(count: int, seed: int = 0) -> bytes:
     """Bytes that are the same each time and look like nothing."""
     return random.Random(seed).randbytes(count)
+
+
+def safetensors(count: int, seed: int = 0) -> bytes:
+    """A file of one tensor, `count` bytes of noise."""
+    header = json.dumps({"t": {"dtype": "U8", "shape": [count], "data_offsets": [0, count]}})
+    return len(header).to_bytes(8, "little") + header.encode() + noise(count, seed)
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 from pathlib import PurePosixPath
 
@@ -12,6 +13,9 @@ SAFETENSORS = frozenset({".safetensors", ".sft"})
 LONGEST_HEADER = 100_000_000
 """Bytes; safetensors' own limit (MAX_HEADER_SIZE in its tensor.rs)."""
 _TEXT = frozenset({".html", ".htm", ".xml", ".svg"})
+_BINARY = SAFETENSORS | {".bin", ".ckpt", ".gguf", ".onnx", ".pkl", ".pt", ".pt2", ".pth"}
+"""What never begins as JSON does."""
+_CONTROL = frozenset(range(32)) - frozenset(b"\t\r\n")
 _PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -21,7 +25,8 @@ def refuse_page(label: str, start: bytes, kind: str | None) -> None:
 
     `kind` is its Content-Type.
     """
-    if PurePosixPath(label).suffix.lower() in _TEXT:
+    ending = PurePosixPath(label).suffix.lower()
+    if ending in _TEXT:
         return
     beginning = start[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if beginning.startswith(_PAGE) or (kind or "").lower().startswith("text/html"):
@@ -29,10 +34,21 @@ def refuse_page(label: str, start: bytes, kind: str | None) -> None:
             f"{label}: the server sent a web page, not the file: open the url in a browser; "
             "it may want a token, or be the page about the file"
         )
+    told = (kind or "").lower().split(";")[0].endswith("json")
+    if ending in _BINARY and (told or _looks_like_json(beginning)):
+        raise Failure(
+            f"{label}: the server sent JSON, not the file: open the url in a browser; "
+            "it may want a token"
+        )
     if beginning.startswith(_POINTER):
         raise Failure(
             f"{label}: this is a pointer of git LFS, not the file: use the link of its download"
         )
+
+
+def _looks_like_json(beginning: bytes) -> bool:
+    """Text alone: the length of a header may be the same two bytes by chance."""
+    return beginning.startswith((b"{", b"[")) and not set(beginning) & _CONTROL
 
 
 def check(label: str, descriptor: int, size: int) -> None:
@@ -45,6 +61,14 @@ def check(label: str, descriptor: int, size: int) -> None:
         raise Failure(f"{label}: this is no safetensors file ({problem}): correct the url")
 
 
+def other(found: str, expected: str, label: str) -> str:
+    """What to say when a sha256 is not the one that was expected."""
+    return (
+        f"its sha256 is {found}, {expected} was expected: correct sha256 in machine.yaml, or "
+        f"doit update {label} where machine.lock has it"
+    )
+
+
 def _safetensors(descriptor: int, size: int) -> str | None:
     """What is wrong: eight bytes of length, a JSON header, and data for exactly its tensors."""
     start = os.pread(descriptor, 8, 0)
@@ -54,7 +78,7 @@ def _safetensors(descriptor: int, size: int) -> str | None:
     try:
         header = json.loads(os.pread(descriptor, length, 8))
         tensors = [value for name, value in header.items() if name != "__metadata__"]
-        end = max([int(tensor["data_offsets"][1]) for tensor in tensors], default=0)
+        end = max([operator.index(tensor["data_offsets"][1]) for tensor in tensors], default=0)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return "its header can't be read"
     if 8 + length + end != size:

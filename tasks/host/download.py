@@ -17,8 +17,8 @@ from tasks.host.failure import Failure
 from tasks.host.part import Part, Version
 from tasks.host.patience import Denied, Passing
 from tasks.host.prefix_hash import PrefixHash
-from tasks.host.ranges import Range
 from tasks.host.room import Room
+from tasks.host.spans import Spans
 from tasks.host.web import HOST_CONNECTIONS, Answer, Web
 
 FIRST = 8 << 20
@@ -28,6 +28,8 @@ LONGEST_SPAN = 64 << 20
 RESTARTS = 3
 PROGRESS = 1 << 20
 """Bytes after which the tries of a request are counted anew."""
+CHANGES = "the file changes while it is downloaded"
+NO_RANGES = "the server no longer answers with ranges"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -100,7 +102,7 @@ class _Download:
         self.spread = part.resumed
         """Whether the content comes from more than one answer."""
         self._begun = False
-        self._claimed: list[Range] = []
+        self._spans = Spans(part)
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
         self._hash = PrefixHash(part)
@@ -109,8 +111,10 @@ class _Download:
         try:
             if self.plainly:
                 self._restart(Version())
-            # One answer first: it tells size, version, and whether there are ranges.
             gaps = self.part.missing(self._size or FIRST)
+            # One answer first: it tells size, version, and whether there are ranges.
+            if not gaps and self.wanted.sha256 is None:
+                self._see_again()
             for start, end in gaps[:1]:
                 self._fetch(start, min(end, start + FIRST))
             if self.part.missing(self._size or 0):
@@ -121,6 +125,13 @@ class _Download:
         self._check(digest)
         return Got(digest, self.part.version or Version(), self._size or 0, self.pinned)
 
+    def _see_again(self) -> None:
+        """All of it was there before: is it still what the server has?"""
+        offered = offer.ask(self.wanted.url, self.wanted.label, self.web)
+        if self.part.version and not offered.version.fits(self.part.version):
+            raise _Restart(CHANGES)
+        self.offered, self.pinned = offered.sha256, offered.pinned
+
     @property
     def _size(self) -> int | None:
         return self.part.version.size if self.part.version else None
@@ -128,6 +139,7 @@ class _Download:
     def _restart(self, version: Version) -> None:
         self.part.restart(version)
         self._hash.restart()
+        self._begun = False
 
     def _fetch_rest(self, total: int) -> None:
         self.spread = True
@@ -148,39 +160,25 @@ class _Download:
     def _work(self, total: int) -> None:
         """Fetch spans until none is left, or somebody failed."""
         try:
-            while span := self._claim(total):
+            longest = max(FIRST, min(LONGEST_SPAN, total // (4 * HOST_CONNECTIONS)))
+            while not self._failure and (span := self._spans.claim(total, longest)):
                 self._fetch(*span)
         except BaseException as error:
             with self._lock:
                 self._failure = self._failure or error
 
-    def _claim(self, total: int) -> Range | None:
-        """The next span that nobody has begun, in order, so that the hash can follow."""
-        longest = max(FIRST, min(LONGEST_SPAN, total // (4 * HOST_CONNECTIONS)))
-        with self._lock:
-            if self._failure:
-                return None
-            for start, end in self.part.missing(total):
-                for begun in sorted(self._claimed):
-                    if begun[0] <= start < begun[1]:
-                        start = begun[1]
-                if start < end:
-                    after = [begun[0] for begun in self._claimed if begun[0] > start]
-                    span = (start, min([end, start + longest, *after]))
-                    self._claimed.append(span)
-                    return span
-        return None
-
     def _fetch(self, start: int, end: int) -> None:
         """Fetch the bytes from `start` to `end`; what fails and may pass is tried again."""
-        position, attempt, mark = start, 0, start
+        position, attempt, mark = start, 0, self.part.have.total
         while position < min(end, self._size or end) and not self._failure:
             try:
                 position = self._answered(position, end)
             except Passing as passing:
                 position = self._reached(start, end)
-                attempt = 1 if position - mark >= PROGRESS else attempt + 1
-                mark = max(mark, position)
+                # Bytes of any connection: a busy server turns some away while it serves others.
+                if (have := self.part.have.total) - mark >= PROGRESS:
+                    attempt, mark = 0, have
+                attempt += 1
                 self.web.patience.pause(attempt, passing, self.wanted.label)
 
     def _reached(self, start: int, end: int) -> int:
@@ -204,12 +202,16 @@ class _Download:
                     return position
                 if position == 0:
                     content.refuse_page(self.wanted.label, chunk, answer.header("Content-Type"))
+                if position == stop:
+                    break  # more than was announced
                 chunk = chunk if stop is None else chunk[: stop - position]
                 self.part.write(chunk, position)
                 position += len(chunk)
                 self.room.use(self.wanted.label, len(chunk))
                 self.meter.advance(self.wanted.label, len(chunk))
         if stop is None:
+            if position == 0:
+                raise Failure(f"{self.wanted.label}: the file is empty: correct the url")
             self.part.version = replace(self.part.version or Version(), size=position)
         elif position < stop:
             raise Passing("the answer ended too early")
@@ -218,33 +220,36 @@ class _Download:
     def _accept(self, answer: Answer, start: int, end: int) -> tuple[int, int | None]:
         """From where to where this answer goes (None: nobody knows); refuses what can't serve."""
         if answer.header("Content-Encoding") not in (None, "", "identity"):
-            raise Denied(
-                f"{self.wanted.label}: the server sends it encoded, which nobody asked for"
-            )
+            raise Denied(f"{self.wanted.label}: the server encodes it, which nobody asked for")
         if answer.status == 416:
             if (answer.header("Content-Range") or "").strip() == "bytes */0":
                 raise Failure(f"{self.wanted.label}: the file is empty: correct the url")
-            raise _Restart("the server has no such range", plainly=start == 0)
+            raise _Restart("the server has no such range", plainly=start == 0 or self._begun)
         version = offer.of(answer, self.wanted.url).version
-        first = self.part.version is None or self.part.version == Version()
         if answer.status != 206:
             return self._accept_whole(answer, version)
         match = offer.CONTENT_RANGE.fullmatch(answer.header("Content-Range") or "")
-        if match is None or int(match[1]) != start:
+        begin, stop, total = map(int, match.groups()) if match else (-1, 0, 0)
+        stop += 1
+        if not start == begin < stop <= total:
             raise _Restart("the server answers with another range", plainly=True)
-        stop, total = int(match[2]) + 1, int(match[3])
-        if first:
+        if self.part.version in (None, Version()):
             if stop < total and version.validator is None:
                 raise _Restart("the server doesn't say which version it has", plainly=True)
             self._restart(version)
         elif self.part.version and not version.fits(self.part.version):
-            raise _Restart("the file changes while it is downloaded")
+            raise _Restart(CHANGES)
+        else:
+            self.spread = True
         self._begin(answer)
         return start, min(stop, end)
 
     def _accept_whole(self, answer: Answer, version: Version) -> tuple[int, int | None]:
-        if self._claimed:
-            raise _Restart("the server no longer answers with ranges", plainly=True)
+        # A page is refused before what is there is given up for it.
+        content.refuse_page(self.wanted.label, b"", answer.header("Content-Type"))
+        if self._spans:
+            same = version.fits(self.part.version or Version())
+            raise _Restart(NO_RANGES if same else CHANGES, plainly=same)
         chunked = "chunked" in (answer.header("Transfer-Encoding") or "").lower()
         if version.size is None and not chunked and self.wanted.sha256 is None:
             raise Denied(
@@ -254,6 +259,8 @@ class _Download:
             raise Failure(f"{self.wanted.label}: the file is empty: correct the url")
         self._restart(version)
         self._begin(answer)
+        # Where nothing tells the end, what breaks off looks whole: its sha256 gets another try.
+        self.spread = version.size is None and not chunked
         return 0, version.size
 
     def _begin(self, answer: Answer) -> None:
@@ -265,7 +272,7 @@ class _Download:
         offered = offer.of(answer, wanted.url)
         self.offered, self.pinned = offered.sha256, offered.pinned
         if wanted.sha256 and self.offered and self.offered != wanted.sha256:
-            raise Denied(f"{label}: {_other(self.offered, wanted.sha256, label)}")
+            raise Denied(f"{label}: {content.other(self.offered, wanted.sha256, label)}")
         if wanted.size and total is not None and total != wanted.size:
             raise Denied(
                 f"{label}: the server has {total} bytes, it was {wanted.size}: "
@@ -281,19 +288,13 @@ class _Download:
     def _check(self, digest: str) -> None:
         expected = self.wanted.sha256 or self.offered
         if expected and digest != expected:
+            why = content.other(digest, expected, self.wanted.label)
             if self.spread:
-                raise _Restart(_other(digest, expected, self.wanted.label), plainly=True)
+                raise _Restart(why, plainly=True)
             self.part.discard()
-            raise Failure(f"{self.wanted.label}: {_other(digest, expected, self.wanted.label)}")
+            raise Failure(f"{self.wanted.label}: {why}")
         try:
             content.check(self.wanted.label, self.part.descriptor, self._size or 0)
         except Failure:
             self.part.discard()
             raise
-
-
-def _other(found: str, expected: str, label: str) -> str:
-    return (
-        f"its sha256 is {found}, {expected} was expected: correct sha256 in machine.yaml, or "
-        f"doit update {label} where machine.lock has it"
-    )

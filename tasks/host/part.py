@@ -14,12 +14,13 @@ import json
 import os
 import platform
 import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.host import files
+from tasks.host import files, private
 from tasks.host.ranges import Range, Ranges
 
 NOTE_EVERY = 4 << 20
@@ -42,12 +43,19 @@ class Version:
         return self.modified
 
     def fits(self, other: Version) -> bool:
-        """Whether both are the same content; False where nothing tells."""
-        if self.size != other.size:
+        """Whether both are the same content; False where nothing tells.
+
+        The length of a chunked answer is known only after it. A weak ETag leaves the bytes open,
+        so the dates have to be the same too, where there are any.
+        """
+        if None not in (self.size, other.size) and self.size != other.size:
             return False
+        dated = self.modified == other.modified
         if self.etag and other.etag:
-            return self.etag.removeprefix("W/") == other.etag.removeprefix("W/")
-        return self.modified is not None and self.modified == other.modified
+            weak = "W/" in (self.etag[:2], other.etag[:2])
+            same = self.etag.removeprefix("W/") == other.etag.removeprefix("W/")
+            return same and (dated or not weak)
+        return dated and self.modified is not None
 
 
 class Part:
@@ -75,7 +83,7 @@ class Part:
             version = Version(**note["version"])
             have = Ranges([(int(start), int(end)) for start, end in note["have"]])
             length = os.fstat(self.descriptor).st_size
-            if version.size and all(end <= min(length, version.size) for _, end in have):
+            if version.size and all(0 <= a <= b <= min(length, version.size) for a, b in have):
                 self.version, self.have, self.resumed = version, have, have.total > 0
 
     def restart(self, version: Version) -> None:
@@ -152,41 +160,90 @@ def opened(path: Path, trusted: bool) -> Iterator[Part]:
     `trusted`: its content will be compared with a known sha256. Where the volume has no locks
     each machine has a part of its own. Raises OSError.
     """
-    descriptor, path = _locked(path)
-    part = Part(path, descriptor, trusted)
-    try:
-        yield part
-    finally:
-        if part.have.total:
-            part.note()
-        elif _same(descriptor, path):
-            path.unlink(missing_ok=True)
-        os.close(descriptor)
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = _locked(path)
+        except _NoLocks:
+            path = stack.enter_context(_alone(path))
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        stack.callback(os.close, descriptor)
+        part = Part(path, descriptor, trusted)
+        try:
+            yield part
+        finally:
+            if part.have.total:
+                part.note()
+            elif _same(descriptor, path):
+                path.unlink(missing_ok=True)
 
 
 def free(path: Path) -> bool:
-    """Whether nobody works on a part."""
+    """Whether nobody works on a part; where the volume has no locks, it is one of ours."""
     try:
-        with path.open("rb") as file:
+        with path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        lock = _own_lock(path)
+        return path.name.endswith(f".{_here()}.part") and not (lock.exists() and not free(lock))
     return True
 
 
-def _locked(path: Path) -> tuple[int, Path]:
+class _NoLocks(Exception):  # noqa: N818  reads as what it is
+    pass
+
+
+def _locked(path: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:
+        except OSError as error:
+            if os.fstat(descriptor).st_size == 0:
+                path.unlink(missing_ok=True)
             os.close(descriptor)
-            own = path.with_name(f"{path.stem}.{platform.node()}.part")
-            return os.open(own, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), own
+            raise _NoLocks from error
         # Whoever had it before us may have renamed it, being done.
         if _same(descriptor, path):
-            return descriptor, path
+            return descriptor
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[Path]:
+    """A part of our own, on a volume without locks.
+
+    Another process that writes into it, or truncates it, would spoil what we gave a name, so
+    the processes of this user here take turns by a lock elsewhere; if that has none either,
+    nobody shares it.
+    """
+    own = path.with_name(f"{path.stem}.{_here()}.part")
+    lock = _own_lock(own)
+    try:
+        private.make(path.parent)
+        descriptor = _locked(lock)
+    except _NoLocks:
+        yield path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part")
+        return
+    try:
+        yield own
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _here() -> str:
+    """Names the processes that see the same private folders: a machine's, or a container's."""
+    try:
+        seen = Path("/proc/self/ns/mnt").stat().st_ino
+    except OSError:
+        seen = 0
+    return f"{platform.node()}-{os.getuid()}-{seen}"
+
+
+def _own_lock(own: Path) -> Path:
+    return private.folder(own.parent) / f"{own.name}.lock"
 
 
 def _same(descriptor: int, path: Path) -> bool:

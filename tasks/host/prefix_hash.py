@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -46,8 +47,10 @@ class PrefixHash:
         return self._sha256.hexdigest()
 
     def _follow(self) -> None:
-        while not self._ended.wait(0 if self._advance() else FOLLOW):
-            pass
+        # What can't be read back is told by finish().
+        with contextlib.suppress(OSError):
+            while not self._ended.wait(0 if self._advance() else FOLLOW):
+                pass
 
     def _advance(self) -> bool:
         """Hash one more block; whether there was one."""

@@ -30,7 +30,7 @@ class Ranges:
         """What lies between them, up to `size`."""
         gaps, position = [], 0
         for start, end in [*self._ranges, (size, size)]:
-            if position < start:
+            if position < min(start, size):
                 gaps.append((position, min(start, size)))
             position = max(position, end)
         return gaps

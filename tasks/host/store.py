@@ -59,7 +59,7 @@ class Store:
         """Download a file, unless somebody else does so meanwhile. Raises Failure, OSError."""
         name = wanted.sha256 or files.digest(wanted.url)
         with part.opened(self.folder / f"{name}.part", wanted.sha256 is not None) as downloading:
-            if there := self._there(wanted, web):
+            if there := self._there(wanted, web, meter):
                 return there
             got = download(wanted, downloading, web, room, meter)
             self._remember(wanted.url, got)
@@ -108,17 +108,25 @@ class Store:
         if now:
             _write(self._receipt(sha256), {"size": now[0], "mtime": now[1]})
 
-    def _there(self, wanted: Wanted, web: Web) -> Got | None:
+    def _there(self, wanted: Wanted, web: Web, meter: Meter) -> Got | None:
         """What the store has of it already; with no sha256 known the server is asked."""
         if wanted.sha256:
             held = self.holds(wanted.sha256)
             return Got(wanted.sha256, Version(held[0]), held[0], None) if held else None
         known = files.read_receipt(self._url(wanted.url), sha256=str, version=dict)
-        if not known or not NAME.fullmatch(known["sha256"]) or not self.holds(known["sha256"]):
+        if not known or not NAME.fullmatch(known["sha256"]):
+            return None
+        try:
+            version = Version(**known["version"])
+        except TypeError:
+            return None
+        if not stamp(self.place(known["sha256"])):
             return None
         now = offer.ask(wanted.url, wanted.label, web)
-        version = Version(**known["version"])
-        if now.sha256 == known["sha256"] or now.version.fits(version):
+        if now.sha256 != known["sha256"] and not now.version.fits(version):
+            return None
+        # Without its receipt it is one that a killed run had just given its name, or a changed one.
+        if self.holds(known["sha256"]) or self.verify(known["sha256"], meter, wanted.label):
             return Got(known["sha256"], now.version, version.size or 0, now.pinned)
         return None
 
