@@ -97,6 +97,9 @@ class Web:
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers.update({"User-Agent": "comfy-machine", "Accept-Encoding": "identity"})
         self._session.auth = _Tokens(self)
+        # It would look through the environment at every request; that is done once, here.
+        self._session.trust_env = False
+        self._proxies: dict[str, dict[str, str]] = {}
         # requests would read the whole body of every redirect, however long it is.
         self._session.get_redirect_target = lambda _: None  # type: ignore[assignment,method-assign]
         named = [os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")]
@@ -149,6 +152,8 @@ class Web:
                 self.patience.pause(attempt, passing, label)
 
     def _filled(self, url: str, label: str) -> str:
+        if "${" not in url:
+            return url
         # What ends a line or an address is none of a token.
         given = {name: value.strip().replace("#", "%23") for name, value in self.environ.items()}
         try:
@@ -194,8 +199,15 @@ class Web:
         host = _host(url)
         timeout = (self.patience.connect, self.patience.read)
         try:
+            if host not in self._proxies:
+                self._proxies[host] = requests.utils.get_environ_proxies(url)
             response = self._session.get(
-                url, headers=dict(headers), timeout=timeout, stream=True, allow_redirects=False
+                url,
+                headers=dict(headers),
+                timeout=timeout,
+                stream=True,
+                allow_redirects=False,
+                proxies=self._proxies[host],
             )
             target = requests.sessions.SessionRedirectMixin().get_redirect_target(response)
             following = urljoin(url, target) if target else None

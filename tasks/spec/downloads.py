@@ -16,6 +16,11 @@ _HOST = re.compile(r"(?:[a-z0-9_][a-z0-9._-]*|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _SECRETS = re.compile(
     r".*token|.*signature|(?:.*[._-])?(?:api[_-]?key|key|sig|pass|passwd|password|pwd|secret|auth|"
     r"authorization|jwt|credentials?)", re.I)  # fmt: skip
+#: What needs no second look, for machines with thousands of models.
+_PLAIN = re.compile(
+    r"https?://(?!(?:www\.)?(?:hf\.co|huggingface\.co|civitai\.com|github\.com)[:/])"
+    r"[a-z0-9][a-z0-9.-]*(?::(?!443/|80/)[1-9][0-9]{1,3})?/[A-Za-z0-9/._~-]*[A-Za-z0-9_~-]"
+)
 _HUGGING_FACE = re.compile(
     r"((?:/(?:datasets|spaces))?/[^/]+(?:/[^/]+)?)/(?:blob|resolve|raw)/"
     r"(refs/(?:pr|convert)/[^/]+|[^/]+)/(.*[^/])"
@@ -32,6 +37,8 @@ def parse_download(text: str) -> str:
     button; a Civitai page that names no version stays, its newest version is asked for.
     """
     text = text.strip()
+    if _PLAIN.fullmatch(text):
+        return text
     if not re.match(r"https?://", text, re.I):
         raise ValueError("a URL such as https://host/file; a file on a disk is given as source:")
     if has_control(text) or re.search(r"[\s\\]", text):
