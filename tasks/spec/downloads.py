@@ -19,7 +19,7 @@ _SECRETS = re.compile(
 #: What needs no second look, for machines with thousands of models.
 _PLAIN = re.compile(
     r"https?://(?!(?:www\.)?(?:hf\.co|huggingface\.co|civitai\.com|github\.com)[:/])"
-    r"[a-z0-9][a-z0-9.-]*(?::(?!443/|80/)[1-9][0-9]{1,3})?/[A-Za-z0-9/._~-]*[A-Za-z0-9_~-]"
+    r"[a-z0-9][a-z0-9.-]*(?::(?!443/|80/)(?:[1-5][0-9]{4}|[1-9][0-9]{0,3}))?/[A-Za-z0-9/._~-]*[A-Za-z0-9_~-]"
 )
 _HUGGING_FACE = re.compile(
     r"((?:/(?:datasets|spaces))?/[^/]+(?:/[^/]+)?)/(?:blob|resolve|raw)/"
