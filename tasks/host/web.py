@@ -225,7 +225,7 @@ class Web:
             if type(error) is OSError and "CA certificate" in str(error):
                 raise Denied(f"{label}: there are no certificates at {self._session.verify}: "
                              "correct REQUESTS_CA_BUNDLE") from None  # fmt: skip
-            if (refused_by_proxy(error) or "5")[0] == "4":
+            if int((refused_by_proxy(error) or "503")[:3]) not in PASSING:
                 raise Denied(f"{label}: {host}: {gist(error)}: see HTTPS_PROXY and NO_PROXY") \
                     from None  # fmt: skip
             raise Passing(f"{host}: {gist(error)}") from None
