@@ -159,12 +159,16 @@ GOOD_IN_THE_END = {
     "has ranges for the first request only": Ways(ranges="once"),
     "answers with other ranges": Ways(ranges="wrong"),
     "answers with shorter ranges": Ways(ranges="short"),
+    "answers with ranges that end before they begin": Ways(ranges="nonsense"),
     "refuses ranges": Ways(ranges="refused"),
     "has weak ETags": Ways(validators="weak"),
     "has weak ETags and resets": Ways(validators="weak", break_after=30_000, breaks=5),
     "has dates alone": Ways(validators="date", break_after=30_000, breaks=5),
     "has no validators": Ways(validators="none"),
     "has no validators and resets": Ways(validators="none", break_after=30_000, breaks=3),
+    "has no validators, is slow and resets": Ways(
+        validators="none", piece=FIRST // 2, pause=0.003, break_after=9 * FIRST, breaks=2
+    ),
     "is busy at every second request": Ways(busy_every=2),
     "is busy and says for how long": Ways(busy_every=3, retry_after="0"),
     "changes its file after the first range": Ways(later=MODEL, later_from=2),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host import part
+from tasks.host import part, volumes
 from tasks.host.part import Version, opened
 from tests.model_server import until
 
@@ -219,6 +219,39 @@ def test_without_any_locks_nobody_shares_a_part(
         assert one.path != two.path
         assert not os.path.samestat(os.fstat(one.descriptor), os.fstat(two.descriptor))
     assert list(path.parent.iterdir()) == []
+
+
+MOUNTS = """\
+21 1 0:1 / / rw - overlay overlay rw
+22 21 {device} / {folder} rw,relatime shared:1 - {mount}
+"""
+
+
+@pytest.mark.parametrize(
+    ("mount", "reach"),
+    [
+        ("ext4 /dev/vda rw,discard", True),
+        ("nfs4 server:/ rw,vers=4.2,local_lock=none", True),
+        ("nfs server:/ rw,vers=3,nolock", False),
+        ("nfs server:/ rw,vers=3,local_lock=flock", False),
+        ("lustre server:/ rw,localflock", False),
+        ("fuse.gcsfuse bucket rw", False),
+        ("9p none rw", False),
+    ],
+)
+def test_locks_that_may_hold_here_alone_are_told_by_the_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mount: str, reach: bool
+) -> None:
+    device = tmp_path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(MOUNTS.format(device=number, folder=tmp_path, mount=mount))
+    monkeypatch.setattr(volumes, "MOUNTS", mounts)
+    assert volumes.locks_reach(tmp_path) is reach
+    with opened(tmp_path / "name.part", True) as one:
+        assert (one.path == tmp_path / "name.part") is reach
+        assert not part.free(one.path)
+    assert list(tmp_path.iterdir()) == [mounts]
 
 
 STRONG, WEAK, DATE = '"a"', 'W/"a"', "Tue, 14 Nov 2023 22:13:20 GMT"
