@@ -166,8 +166,14 @@ GOOD_IN_THE_END = {
     "has dates alone": Ways(validators="date", break_after=30_000, breaks=5),
     "has no validators": Ways(validators="none"),
     "has no validators and resets": Ways(validators="none", break_after=30_000, breaks=3),
-    "has no validators, is slow and resets": Ways(
-        validators="none", piece=FIRST // 2, pause=0.003, break_after=9 * FIRST, breaks=2
+    "has no validators, is slow, resets and changes": Ways(
+        validators="none",
+        piece=FIRST // 2,
+        pause=0.003,
+        break_after=9 * FIRST,
+        breaks=2,
+        later=MODEL,
+        later_from=3,
     ),
     "is busy at every second request": Ways(busy_every=2),
     "is busy and says for how long": Ways(busy_every=3, retry_after="0"),

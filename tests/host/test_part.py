@@ -146,6 +146,8 @@ def test_who_waits_for_a_part_that_is_kept_gets_a_new_one(path: Path) -> None:
     def wait() -> None:
         with opened(path, True) as later:
             second.append((later.have.total, later.resumed))
+            later.restart(VERSION)
+            later.write(b"b" * 100, 0)
 
     with opened(path, True) as one:
         one.restart(VERSION)
