@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -275,16 +276,20 @@ def waits_for_a_lock(path: Path) -> bool:
     return any("->" in line and inode in line for line in lines)
 
 
-@KNOWN
+@pytest.mark.parametrize(
+    ("known", "ways"),
+    [(sha256(MODEL), Ways()), (None, Ways()), (None, Ways(validators="none"))],
+    ids=["sha256", "unknown", "unknown and without validators"],
+)
 def test_two_processes_that_want_one_file_fetch_it_once(
-    store: Store, server: ModelServer, known: str | None
+    store: Store, server: ModelServer, known: str | None, ways: Ways
 ) -> None:
     def before(asked: Asked) -> None:
         if asked.number == 1:
             (one,) = store.folder.glob("*.part")
             until(lambda: waits_for_a_lock(one))
 
-    server.ways[PATH] = Ways(before=before)
+    server.ways[PATH] = dataclasses.replace(ways, before=before)
     processes = [start(store, server, known) for _ in range(2)]
     for process in processes:
         assert process.communicate(timeout=60)[0].strip() == sha256(MODEL)
