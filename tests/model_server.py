@@ -66,9 +66,10 @@ class Ways:
     """What ends a body: Content-Length, the end of the connection, or the last chunk."""
     lie: int = 0
     """Bytes added to the true Content-Length."""
-    ranges: Literal["yes", "no", "once", "wrong", "short", "refused"] = "yes"
+    ranges: Literal["yes", "no", "once", "wrong", "short", "refused", "nonsense"] = "yes"
     """no: 200 with all of it; once: no after the first request; wrong: 206 with other bytes than
-    asked for; short: half of them; refused: 416 for all that don't begin at 0."""
+    asked for; short: half of them; refused: 416 for all that don't begin at 0; nonsense: 206 with
+    a Content-Range that ends before it begins."""
     validators: Literal["strong", "weak", "date", "none"] = "strong"
     later: Content | None = None
     """What takes the content's place, …"""
@@ -250,7 +251,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {"Content-Range": f"bytes */{size}", "Content-Length": "0"}
             return self._head(asked, status, headers)
         if status == 206:
-            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+            last = start - 9 if ways.ranges == "nonsense" and start > 9 else end - 1
+            headers["Content-Range"] = f"bytes {start}-{last}/{size}"
         return self._body(asked, ways, status, headers, content, start, end)
 
     def _span(

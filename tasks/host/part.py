@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.host import files, private
+from tasks.host import files, private, volumes
 from tasks.host.ranges import Range, Ranges
 
 NOTE_EVERY = 4 << 20
@@ -157,16 +157,19 @@ class Part:
 def opened(path: Path, trusted: bool) -> Iterator[Part]:
     """Open and lock a part, waiting for whoever works on it.
 
-    `trusted`: its content will be compared with a known sha256. Where the volume has no locks
-    each machine has a part of its own. Raises OSError.
+    `trusted`: its content will be compared with a known sha256. Where the volume has no locks,
+    or none that surely reaches other machines, each has a part of its own. Raises OSError.
     """
     with contextlib.ExitStack() as stack:
+        shared = volumes.locks_reach(path.parent)
         try:
-            descriptor = _locked(path)
+            descriptor = stack.enter_context(_held(path, keep=shared))
         except _NoLocks:
+            shared = False
+        if not shared:
             path = stack.enter_context(_alone(path))
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        stack.callback(os.close, descriptor)
+            stack.callback(os.close, descriptor)
         part = Part(path, descriptor, trusted)
         try:
             yield part
@@ -178,15 +181,19 @@ def opened(path: Path, trusted: bool) -> Iterator[Part]:
 
 
 def free(path: Path) -> bool:
-    """Whether nobody works on a part; where the volume has no locks, it is one of ours."""
+    """Whether nobody works on a part, as far as locks tell."""
+    if path.name.endswith(f".{_here()}.part"):
+        lock = _own_lock(path)
+        return not lock.exists() or _idle(lock)
+    return _idle(path)
+
+
+def _idle(path: Path) -> bool:
     try:
         with path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
     except OSError:
-        lock = _own_lock(path)
-        return path.name.endswith(f".{_here()}.part") and not (lock.exists() and not free(lock))
+        return False
     return True
 
 
@@ -211,8 +218,20 @@ def _locked(path: Path) -> int:
 
 
 @contextlib.contextmanager
+def _held(path: Path, *, keep: bool) -> Iterator[int]:
+    """Lock a file; one that is a lock and nothing else does not stay."""
+    descriptor = _locked(path)
+    try:
+        yield descriptor
+    finally:
+        if not keep and os.fstat(descriptor).st_size == 0 and _same(descriptor, path):
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def _alone(path: Path) -> Iterator[Path]:
-    """A part of our own, on a volume without locks.
+    """A part of our own, on a volume without locks that reach everybody.
 
     Another process that writes into it, or truncates it, would spoil what we gave a name, so
     the processes of this user here take turns by a lock elsewhere; if that has none either,
@@ -220,17 +239,13 @@ def _alone(path: Path) -> Iterator[Path]:
     """
     own = path.with_name(f"{path.stem}.{_here()}.part")
     lock = _own_lock(own)
-    try:
-        private.make(path.parent)
-        descriptor = _locked(lock)
-    except _NoLocks:
-        yield path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part")
-        return
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            private.make(path.parent)
+            stack.enter_context(_held(lock, keep=False))
+        except _NoLocks:
+            own = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part")
         yield own
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(descriptor)
 
 
 def _here() -> str:

@@ -104,9 +104,9 @@ def line(shot: dict[str, Any]) -> str:
 
 def size(count: float) -> str:
     """Bytes for people, in powers of 1000 as disks and networks are sold."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+    for unit, digits in (("B", 0), ("kB", 0), ("MB", 1), ("GB", 1)):
+        if round(count, digits) < 1000:
+            return f"{count:.{digits}f} {unit}"
         count /= 1000
     return f"{count:.2f} TB"
 

@@ -58,8 +58,10 @@ class Store:
     def fetch(self, wanted: Wanted, web: Web, room: Room, meter: Meter) -> Got:
         """Download a file, unless somebody else does so meanwhile. Raises Failure, OSError."""
         name = wanted.sha256 or files.digest(wanted.url)
+        before = _written(self._url(wanted.url))
         with part.opened(self.folder / f"{name}.part", wanted.sha256 is not None) as downloading:
-            if there := self._there(wanted, web, meter):
+            waited = _written(self._url(wanted.url)) != before
+            if there := self._there(wanted, web, meter, waited):
                 return there
             got = download(wanted, downloading, web, room, meter)
             self._remember(wanted.url, got)
@@ -108,8 +110,11 @@ class Store:
         if now:
             _write(self._receipt(sha256), {"size": now[0], "mtime": now[1]})
 
-    def _there(self, wanted: Wanted, web: Web, meter: Meter) -> Got | None:
-        """What the store has of it already; with no sha256 known the server is asked."""
+    def _there(self, wanted: Wanted, web: Web, meter: Meter, waited: bool) -> Got | None:
+        """What the store has of it already; with no sha256 known the server is asked.
+
+        `waited`: somebody fetched it just now, which serves where the server tells no versions.
+        """
         if wanted.sha256:
             held = self.holds(wanted.sha256)
             return Got(wanted.sha256, Version(held[0]), held[0], None) if held else None
@@ -123,7 +128,8 @@ class Store:
         if not stamp(self.place(known["sha256"])):
             return None
         now = offer.ask(wanted.url, wanted.label, web)
-        if now.sha256 != known["sha256"] and not now.version.fits(version):
+        same = now.version.fits(version) or (waited and now.version == version)
+        if now.sha256 != known["sha256"] and not same:
             return None
         # Without its receipt it is one that a killed run had just given its name, or a changed one.
         if self.holds(known["sha256"]) or self.verify(known["sha256"], meter, wanted.label):
@@ -144,6 +150,15 @@ def stamp(file: Path | str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_size, int(status.st_mtime)
+
+
+def _written(file: Path) -> tuple[int, int] | None:
+    """What is another one after each time that a file was replaced."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def hash_file(file: Path, meter: Meter, name: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host import part
+from tasks.host import part, private, volumes
 from tasks.host.part import Version, opened
 from tests.model_server import until
 
@@ -22,6 +22,15 @@ VERSION = Version(100, '"tag"', "Tue, 14 Nov 2023 22:13:20 GMT")
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "name.part"
+
+
+@pytest.fixture(autouse=True)
+def _private_folders(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of stores without locks go away with the test's."""
+    folder = tmp_path_factory.mktemp("private")
+    monkeypatch.setattr(private, "folder", lambda _: folder / "uid" / "store")
 
 
 def fill(path: Path, *writes: tuple[int, bytes], version: Version = VERSION) -> None:
@@ -146,6 +155,8 @@ def test_who_waits_for_a_part_that_is_kept_gets_a_new_one(path: Path) -> None:
     def wait() -> None:
         with opened(path, True) as later:
             second.append((later.have.total, later.resumed))
+            later.restart(VERSION)
+            later.write(b"b" * 100, 0)
 
     with opened(path, True) as one:
         one.restart(VERSION)
@@ -219,6 +230,39 @@ def test_without_any_locks_nobody_shares_a_part(
         assert one.path != two.path
         assert not os.path.samestat(os.fstat(one.descriptor), os.fstat(two.descriptor))
     assert list(path.parent.iterdir()) == []
+
+
+MOUNTS = """\
+21 1 0:1 / / rw - overlay overlay rw
+22 21 {device} / {folder} rw,relatime shared:1 - {mount}
+"""
+
+
+@pytest.mark.parametrize(
+    ("mount", "reach"),
+    [
+        ("ext4 /dev/vda rw,discard", True),
+        ("nfs4 server:/ rw,vers=4.2,local_lock=none", True),
+        ("nfs server:/ rw,vers=3,nolock", False),
+        ("nfs server:/ rw,vers=3,local_lock=flock", False),
+        ("lustre server:/ rw,localflock", False),
+        ("fuse.gcsfuse bucket rw", False),
+        ("9p none rw", False),
+    ],
+)
+def test_locks_that_may_hold_here_alone_are_told_by_the_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mount: str, reach: bool
+) -> None:
+    device = tmp_path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(MOUNTS.format(device=number, folder=tmp_path, mount=mount))
+    monkeypatch.setattr(volumes, "MOUNTS", mounts)
+    assert volumes.locks_reach(tmp_path) is reach
+    with opened(tmp_path / "name.part", True) as one:
+        assert (one.path == tmp_path / "name.part") is reach
+        assert not part.free(one.path)
+    assert list(tmp_path.iterdir()) == [mounts]
 
 
 STRONG, WEAK, DATE = '"a"', 'W/"a"', "Tue, 14 Nov 2023 22:13:20 GMT"
