@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from tasks.host import process
+from tasks.host.credentials import Credentials, UnusableToken
 from tasks.host.patience import (
     Denied,
     Passing,
@@ -96,7 +97,7 @@ class Web:
         self._session = requests.Session()
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers.update({"User-Agent": "comfy-machine", "Accept-Encoding": "identity"})
-        self._session.auth = _Tokens(self)
+        self._session.auth = Credentials(self.token)
         # It would look through the environment at every request; that is done once, here.
         self._session.trust_env = False
         self._proxies: dict[str, dict[str, str]] = {}
@@ -212,7 +213,7 @@ class Web:
             target = requests.sessions.SessionRedirectMixin().get_redirect_target(response)
             following = urljoin(url, target) if target else None
             urlsplit(following or "")
-        except _UnusableError as unusable:
+        except UnusableToken as unusable:
             raise Denied(f"{label}: {unusable.args[0]} holds a space or a character that no token "
                          "has: copy the token anew") from None  # fmt: skip
         except ValueError as error:  # InvalidURL, InvalidHeader, InvalidSchema, UnicodeError …
@@ -262,33 +263,6 @@ class Web:
         if name:
             return f"set {name} to a token for {host}, or correct the url"
         return f'name a variable with a token in models.tokens: {{{host}: "${{NAME}}"}}'
-
-
-class _UnusableError(ValueError):
-    """A token that no header can hold; the argument is its variable."""
-
-
-class _Tokens:
-    """requests' hook for credentials, called for every single request, redirected or not."""
-
-    def __init__(self, web: Web) -> None:
-        self._web = web
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        from requests.auth import HTTPBasicAuth
-        from requests.utils import get_netrc_auth
-
-        url = request.url or ""
-        if urlsplit(url).scheme != "https":
-            return request
-        name, token = self._web.token(url)
-        if token:
-            if not re.fullmatch(r"[\x21-\x7e]+", token):
-                raise _UnusableError(name)
-            request.headers["Authorization"] = f"Bearer {token}"
-        elif known := get_netrc_auth(url):
-            HTTPBasicAuth(*known)(request)
-        return request
 
 
 def _drop(answer: Answer) -> None:

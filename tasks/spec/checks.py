@@ -257,14 +257,16 @@ def _check_models_places(
         if path is not None and roots.setdefault(path, name) != name:
             yield (*loc, "path"), f"is also {roots[path]}: remove one of them"
     store = place(section(data, "models").get("store", 0))
-    if store is not None and (folder.is_relative_to(store) or store in roots):
+    if store is not None and any(root.is_relative_to(store) for root in roots):
         yield ("models", "store"), "must be a folder of its own, not one of models or around it"
-    inside = f"{store or folder / STORE}/"
+    if store is not None and store.parent in roots and not store.name.startswith("."):
+        yield ("models", "store"), "would be a folder of models there: begin its name with a dot"
+    at = str(store or folder / STORE)
     for loc, file in entries(data, "models", "files"):
         source, target = file.get("source"), file.get("target")
         if not isinstance(target, str):
             continue
-        if f"{folder}/{target}".startswith(inside):
+        if f"{folder}/{target}/".startswith(f"{at}/"):
             yield (*loc, "target"), "lies in the store: give another folder"
         alike = isinstance(source, str) and source.endswith(target.rpartition("/")[2])
         if alike and place(source) == folder / target:

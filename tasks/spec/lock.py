@@ -100,7 +100,7 @@ class ModelPin(_Model):
     """A download: what was asked for, and what it gave when it was first seen."""
 
     url: str
-    download: str | None = None
+    download: Annotated[str, StringConstraints(pattern=r"^https?://[^\s${}]+$")] | None = None
     """The address of just this version, where the host has one."""
     sha256: Sha256 | None = None
     """None: it is to be seen anew."""

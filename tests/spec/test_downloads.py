@@ -402,9 +402,12 @@ INSIDE = "files[0].target: lies in the store: give another folder"
         ("{store: shared/x/../models}", STORE),
         ("{store: /}", STORE),
         ("{store: /mnt/m, extra_roots: [{path: /mnt/m}]}", STORE),
+        ("{store: /mnt, extra_roots: [{path: /mnt/m}]}", STORE),
+        ("{store: shared/models/loras}", "store: would be a folder of models there: begin its "
+         "name with a dot"),
         ("{store: ''}", "store: must not be empty"),
         ("{files: [{target: .store/x, url: https://host/x}]}", INSIDE),
-        ("{store: shared/models/s, files: [{target: s/x, url: https://host/x}]}", INSIDE),
+        ("{store: shared/models/.s, files: [{target: .s/x, url: https://host/x}]}", INSIDE),
         ("{files: [{target: a/x, url: https://host/x}, {target: a/x, url: https://host/y}]}",
          "files[1].target: a/x is also models.files[0]"),
         ("{files: [{target: a, url: https://host/x}, {target: a/x, url: https://host/y}]}",
