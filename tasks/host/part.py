@@ -69,6 +69,7 @@ class Part:
         self.resumed = False
         self._lock = threading.Lock()
         self._unnoted = 0
+        self._noted = self._note.exists()
         self._read_note(trusted)
 
     @property
@@ -76,6 +77,8 @@ class Part:
         return self.path.with_name(f"{self.path.name}.json")
 
     def _read_note(self, trusted: bool) -> None:
+        if not self._noted:
+            return
         note = files.read_receipt(self._note, version=dict, have=list, boot=str)
         if not note or not (trusted or note["boot"] == _boot()):
             return
@@ -90,11 +93,14 @@ class Part:
         """Forget what is in it: the content is another one, or nobody can say."""
         with self._lock:
             self._forget()
-            os.ftruncate(self.descriptor, 0)
+            if os.fstat(self.descriptor).st_size:
+                os.ftruncate(self.descriptor, 0)
             self.version = version
 
     def _forget(self) -> None:
-        self._note.unlink(missing_ok=True)
+        if self._noted:
+            self._note.unlink(missing_ok=True)
+            self._noted = False
         self.version, self.have, self.resumed, self._unnoted = None, Ranges(), False, 0
 
     def write(self, data: bytes, position: int) -> None:
@@ -137,6 +143,7 @@ class Part:
         part = self._note.with_name(f"{self._note.name}.part")
         part.write_text(json.dumps(value))
         part.replace(self._note)
+        self._noted = True
 
     def keep(self, place: Path) -> None:
         """Give the whole content its final name. Raises OSError."""

@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -176,9 +177,13 @@ def _write(path: Path, value: dict[str, object]) -> None:
     """As files.write_receipt, but what is lost with the power is only found out again."""
     import json
 
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{id(value)}")
+    beside = f"{path}.{os.getpid()}.{threading.get_ident()}"
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
-        beside.write_text(json.dumps(value))
-        beside.replace(path)
+        os.write(descriptor, json.dumps(value).encode())
+        os.replace(beside, path)  # noqa: PTH105  for hundreds of small files
+    except OSError:
+        Path(beside).unlink(missing_ok=True)
+        raise
     finally:
-        beside.unlink(missing_ok=True)
+        os.close(descriptor)

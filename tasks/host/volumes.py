@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
@@ -14,10 +15,14 @@ _OPTIONS = frozenset({"nolock", "local_lock=flock", "local_lock=all", "localfloc
 
 def locks_reach(folder: Path) -> bool:
     """Whether a lock on a file in it keeps other machines out too, as far as can be told."""
-    device = folder.stat().st_dev
+    return _reach(MOUNTS, folder.stat().st_dev)
+
+
+@lru_cache(maxsize=64)
+def _reach(mounts: Path, device: int) -> bool:
     number = f"{os.major(device)}:{os.minor(device)}"
     try:
-        lines = MOUNTS.read_text().splitlines()
+        lines = mounts.read_text().splitlines()
     except OSError:
         return True
     for line in lines:

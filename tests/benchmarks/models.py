@@ -76,20 +76,22 @@ class Sendfile(BaseHTTPRequestHandler):
 
 @contextmanager
 def fast_server(folder: Path) -> Iterator[str]:
-    """In a process of its own, as curl's is."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        handler = type("Files", (Sendfile,), {"folder": folder})
-        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            server.daemon_threads = True
-            os.write(writer, f"{server.server_port}\n".encode())
-            server.serve_forever()
-    try:
-        yield f"http://127.0.0.1:{int(os.read(reader, 16))}"
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
+    """Several processes, so that one connection does not wait for another, as nginx has them."""
+    handler = type("Files", (Sendfile,), {"folder": folder})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        children = []
+        for _ in range(4):
+            if (child := os.fork()) == 0:
+                server.socket.setblocking(False)
+                server.serve_forever()
+            children.append(child)
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            for child in children:
+                os.kill(child, 9)
+                os.waitpid(child, 0)
 
 
 def timed(work: Callable[[], object]) -> float:
