@@ -40,8 +40,7 @@ def model_paths(machine: Machine) -> str | None:
 
 def expected(machine: Machine) -> list[Path]:
     """Folders that an instance must look into."""
-    kinds = sorted({kind for file in machine.models.files if (kind := _kind(file.target))})
-    here = [machine.models.folder / kind for kind in kinds]
+    here = [machine.models.folder / kind for kind in sorted(_kinds(machine))]
     roots = machine.models.extra_roots
     return [*here, *(root.path / kind for root in roots for kind in _kinds_in(root))]
 
@@ -53,10 +52,10 @@ def insist_on_roots(machine: Machine) -> None:
             raise Failure(f"models.extra_roots: {root.path} isn't there: mount it or correct path")
 
 
-def _kind(target: str) -> str | None:
-    """The folder type that a target lies in, None where it lies beside them."""
-    kind, _, below = target.partition("/")
-    return kind if below and _mappable(kind) else None
+def _kinds(machine: Machine) -> set[str]:
+    """The folder types that targets lie in; what lies beside them has none."""
+    first = {file.target.partition("/")[0] for file in machine.models.files if "/" in file.target}
+    return {kind for kind in first if _mappable(kind)}
 
 
 def _mappable(kind: str) -> bool:
@@ -64,8 +63,7 @@ def _mappable(kind: str) -> bool:
 
 
 def _new_kinds(machine: Machine) -> list[str]:
-    kinds = {kind for file in machine.models.files if (kind := _kind(file.target))}
-    return sorted(kinds - {*KINDS, *_OLDER})
+    return sorted(_kinds(machine) - {*KINDS, *_OLDER})
 
 
 def _kinds_in(root: ModelRoot) -> list[str]:
