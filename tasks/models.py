@@ -136,7 +136,7 @@ def _provide(machine: Machine, log: Path) -> None:
         run.progress.add(job.name, job.pin.size)
     writer = model_pins.Notes(machine, noted)
     with board.following(run.progress, machine.layout.progress("models")):
-        done = crew.each(partial(_attempt, run, writer), jobs, model_pins.AT_ONCE)
+        done = crew.each(partial(_attempt, run, writer), jobs, model_pins.AT_ONCE, ramp=True)
     writer.write()
     _say(run.progress, sum(len(job.files) for job, result in done if result is None))
     failures = [(job, result) for job, result in done if isinstance(result, BaseException)]

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import netrc
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-if TYPE_CHECKING:
-    import requests
 
 
 class UnusableToken(ValueError):  # noqa: N818  reads as what it is
     """A token that no header can hold; the argument is its variable."""
 
 
-class Credentials:
-    """requests' hook for credentials, called for every single request, redirected or not."""
+def authorization(
+    url: str, token: Callable[[str], tuple[str | None, str | None]]
+) -> dict[str, str]:
+    """The header for a request to `url`, redirected there or not; `token` knows its variable.
 
-    def __init__(self, token: Callable[[str], tuple[str | None, str | None]]) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        from requests.auth import HTTPBasicAuth
-
-        url = request.url or ""
-        if urlsplit(url).scheme != "https":
-            return request
-        name, token = self._token(url)
-        if token:
-            if not re.fullmatch(r"[\x21-\x7e]+", token):
-                raise UnusableToken(name)
-            request.headers["Authorization"] = f"Bearer {token}"
-        elif known := _netrc(urlsplit(url).hostname or ""):
-            HTTPBasicAuth(*known)(request)
-        return request
+    Raises UnusableToken.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "https":
+        return {}
+    name, value = token(url)
+    if value:
+        if not re.fullmatch(r"[\x21-\x7e]+", value):
+            raise UnusableToken(name)
+        return {"Authorization": f"Bearer {value}"}
+    if known := _netrc(parts.hostname or ""):
+        encoded = base64.b64encode(":".join(known).encode()).decode()
+        return {"Authorization": f"Basic {encoded}"}
+    return {}
 
 
 def _netrc(host: str) -> tuple[str, str] | None:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+RAMP = 0.02
+"""Seconds between two looks at whether one more thread is of use."""
+BUSY = 0.7
+"""Part of one core above which it isn't."""
+
 
 def each(
-    work: Callable[[T], R], items: Iterable[T], threads: int
+    work: Callable[[T], R], items: Iterable[T], threads: int, *, ramp: bool = False
 ) -> list[tuple[T, R | BaseException]]:
-    """Do `work` for every item, `threads` at a time; each with its result or what it raised."""
+    """Do `work` for every item, `threads` at a time; each with its result or what it raised.
+
+    With `ramp` they begin one after the other, as long as this process has time left: threads
+    that wait for a network help each other, those that compute are in each other's way.
+    """
     todo = list(enumerate(items))
     waiting: queue.SimpleQueue[tuple[int, T]] = queue.SimpleQueue()
     for numbered in todo:
@@ -32,9 +42,15 @@ def each(
             except BaseException as error:
                 results[number] = error
 
-    crew = [threading.Thread(target=serve, daemon=True) for _ in range(min(threads, len(todo)))]
-    for thread in crew:
-        thread.start()
+    crew: list[threading.Thread] = []
+    while len(crew) < min(threads, len(todo)) and not waiting.empty():
+        before = time.process_time()
+        if crew and ramp:
+            time.sleep(RAMP)
+            if time.process_time() - before > BUSY * RAMP:
+                continue
+        crew.append(threading.Thread(target=serve, daemon=True))
+        crew[-1].start()
     for thread in crew:
         thread.join()
     return [(item, results[number]) for number, item in todo]

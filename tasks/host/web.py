@@ -9,27 +9,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
+from tasks.host import patience as patiently
 from tasks.host import process
-from tasks.host.credentials import Credentials, UnusableToken
-from tasks.host.patience import (
-    Denied,
-    Passing,
-    Patience,
-    distrust,
-    gist,
-    refused_by_proxy,
-    retry_after,
-)
+from tasks.host.credentials import UnusableToken, authorization
+from tasks.host.patience import Denied, Passing, Patience, gist
 from tasks.spec import expand
 from tasks.spec.problems import shown
 from tasks.spec.variables import VARIABLE
 
 if TYPE_CHECKING:
-    import requests
+    import urllib3
 
 T = TypeVar("T")
 
@@ -37,6 +30,8 @@ HOST_CONNECTIONS = 8
 """Requests at once to one host."""
 REDIRECTS = 10
 PASSING = frozenset({408, 425, 429, *range(500, 600)})
+REDIRECTING = frozenset({301, 302, 303, 307, 308})
+HEADERS = {"User-Agent": "comfy-machine", "Accept": "*/*", "Accept-Encoding": "identity"}
 CHUNK = 1 << 20
 
 
@@ -44,14 +39,16 @@ CHUNK = 1 << 20
 class Answer:
     """A response whose body is still to come, and what redirects on the way to it said."""
 
-    response: requests.Response
+    response: urllib3.BaseHTTPResponse
+    url: str
+    """Of the last redirect; may hold secrets."""
     headers: dict[str, str]
     """Of the host that was asked, lower case; it knows more than the store it sends us to."""
     patience: Patience
 
     @property
     def status(self) -> int:
-        return self.response.status_code
+        return self.response.status
 
     def header(self, name: str) -> str | None:
         value: str | None = self.response.headers.get(name)
@@ -67,7 +64,7 @@ class Answer:
         patience = self.patience
         since, came = time.monotonic(), 0
         try:
-            while chunk := self.response.raw.read1(CHUNK, decode_content=False):
+            while chunk := self.response.read1(CHUNK, decode_content=False):
                 yield chunk
                 came += len(chunk)
                 if time.monotonic() - since > patience.read:
@@ -91,22 +88,19 @@ class Web:
     patience: Patience = field(default_factory=Patience)
 
     def __post_init__(self) -> None:
-        import requests
         from requests.adapters import HTTPAdapter
+        from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-        self._session = requests.Session()
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.headers.update({"User-Agent": "comfy-machine", "Accept-Encoding": "identity"})
-        self._session.auth = Credentials(self.token)
-        # It would look through the environment at every request; that is done once, here.
-        self._session.trust_env = False
-        self._proxies: dict[str, dict[str, str]] = {}
-        # requests would read the whole body of every redirect, however long it is.
-        self._session.get_redirect_target = lambda _: None  # type: ignore[assignment,method-assign]
         named = [os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")]
-        self._session.verify = next(filter(None, named), None) or process.certificates() or True
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=8 * HOST_CONNECTIONS))
+        self._bundle = (
+            next(filter(None, named), None) or process.certificates() or DEFAULT_CA_BUNDLE_PATH
+        )
+        kind = "ca_cert_dir" if Path(self._bundle).is_dir() else "ca_certs"
+        self._pools_have: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", kind: self._bundle}
+        # requests knows proxies; its session costs half a millisecond for each small file.
+        self._adapter = HTTPAdapter(pool_maxsize=8 * HOST_CONNECTIONS)
+        self._adapter.init_poolmanager(10, 8 * HOST_CONNECTIONS, **self._pools_have)
+        self._pools: dict[str, urllib3.PoolManager] = {}
         self._limits: dict[str, threading.Semaphore] = {}
         self._limits_lock = threading.Lock()
 
@@ -177,7 +171,7 @@ class Web:
             response, following = self._send(url, headers, label)
             if _exact(url) == asked:
                 told |= {name.lower(): value for name, value in response.headers.items()}
-            answer = Answer(response, told, self.patience)
+            answer = Answer(response, url, told, self.patience)
             if following is None:
                 return answer
             _drop(answer)
@@ -189,58 +183,68 @@ class Web:
 
     def _send(
         self, url: str, headers: Mapping[str, str], label: str
-    ) -> tuple[requests.Response, str | None]:
+    ) -> tuple[urllib3.BaseHTTPResponse, str | None]:
         """One request; its answer, and where that sends us. Raises Passing, Denied.
 
         The library's own texts may hold the token: none of them is passed on.
         """
-        import requests
         import urllib3
 
         host = _host(url)
-        timeout = (self.patience.connect, self.patience.read)
         try:
-            if host not in self._proxies:
-                self._proxies[host] = requests.utils.get_environ_proxies(url)
-            response = self._session.get(
+            response = self._pools_for(url).request(
+                "GET",
                 url,
-                headers=dict(headers),
-                timeout=timeout,
-                stream=True,
-                allow_redirects=False,
-                proxies=self._proxies[host],
+                headers={**HEADERS, **headers, **authorization(url, self.token)},
+                timeout=urllib3.Timeout(connect=self.patience.connect, read=self.patience.read),
+                redirect=False,
+                retries=False,
+                preload_content=False,
             )
-            target = requests.sessions.SessionRedirectMixin().get_redirect_target(response)
-            following = urljoin(url, target) if target else None
+            target = response.headers.get("Location") if response.status in REDIRECTING else None
+            following = urljoin(url, _utf8(target)) if target else None
             urlsplit(following or "")
         except UnusableToken as unusable:
             raise Denied(f"{label}: {unusable.args[0]} holds a space or a character that no token "
                          "has: copy the token anew") from None  # fmt: skip
-        except ValueError as error:  # InvalidURL, InvalidHeader, InvalidSchema, UnicodeError …
+        except ValueError as error:  # LocationParseError, UnicodeError …
             raise Denied(f"{label}: {host} can't be asked: correct the url or its token "
                          f"({type(error).__name__})") from None  # fmt: skip
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            if why := distrust(error):
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            if not Path(self._bundle).exists():
+                raise Denied(f"{label}: there are no certificates at {self._bundle}: "
+                             "correct REQUESTS_CA_BUNDLE") from None  # fmt: skip
+            if why := patiently.distrust(error):
                 raise Denied(f"{label}: {host}'s certificate isn't trusted ({why}); behind a proxy "
                              "name its own in REQUESTS_CA_BUNDLE") from None  # fmt: skip
-            if type(error) is OSError and "CA certificate" in str(error):
-                raise Denied(f"{label}: there are no certificates at {self._session.verify}: "
-                             "correct REQUESTS_CA_BUNDLE") from None  # fmt: skip
-            if int((refused_by_proxy(error) or "503")[:3]) not in PASSING:
+            if int((patiently.refused_by_proxy(error) or "503")[:3]) not in PASSING:
                 raise Denied(f"{label}: {host}: {gist(error)}: see HTTPS_PROXY and NO_PROXY") \
                     from None  # fmt: skip
             raise Passing(f"{host}: {gist(error)}") from None
         return response, following
+
+    def _pools_for(self, url: str) -> urllib3.PoolManager:
+        """Connections to a host, through the proxy that the environment names for it."""
+        host = _exact(url)
+        if host not in self._pools:
+            from requests.utils import get_environ_proxies, select_proxy
+
+            pools = self._adapter.poolmanager
+            if proxy := select_proxy(url, get_environ_proxies(url)):
+                proxy = proxy if "://" in proxy else f"http://{proxy}"
+                pools = self._adapter.proxy_manager_for(proxy, **self._pools_have)
+            self._pools[host] = pools
+        return self._pools[host]
 
     def _refuse(self, answer: Answer, url: str, label: str) -> None:
         """Raise what a status means that is neither 2xx nor 416."""
         status = answer.status
         if 200 <= status < 300 or status == 416:
             return
-        host = _host(answer.response.url)
+        host = _host(answer.url)
         what = f"{host} answers {status} {shown(answer.response.reason or '')}".strip()
         if status in PASSING:
-            raise Passing(what, retry_after(answer.header("Retry-After")))
+            raise Passing(what, patiently.retry_after(answer.header("Retry-After")))
         raise Denied(f"{label}: {what}: {self._advice(status, url)}")
 
     def _advice(self, status: int, url: str) -> str:
@@ -271,6 +275,13 @@ def _drop(answer: Answer) -> None:
         for _ in answer.chunks():
             pass
     answer.close()
+
+
+def _utf8(location: str) -> str:
+    """Servers write UTF-8, the library reads what HTTP says: Latin-1."""
+    with contextlib.suppress(UnicodeError):
+        return location.encode("latin1").decode()
+    return location
 
 
 def _host(url: str) -> str:
