@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -439,3 +440,23 @@ def test_a_token_is_in_no_file_and_no_output(two: Rig, server: ModelServer) -> N
     for path in two.folder.rglob("*"):
         if path.is_file() and path.stat().st_size < 1_000_000:
             assert secret.encode() not in path.read_bytes(), path
+
+
+def test_a_terminal_shows_each_file_and_all_of_them(slow: Rig, server: ModelServer) -> None:
+    terminal, inner = os.openpty()
+    run = subprocess.Popen(
+        slow.command("models"), cwd=PROJECT, env=slow.environ({"COLUMNS": "100"}), stdout=inner
+    )
+    os.close(inner)
+    shown = ""
+    with os.fdopen(terminal, "rb", buffering=0) as screen, contextlib.suppress(OSError):
+        # The end of a terminal whose other side is closed is an error (EIO).
+        while piece := screen.read(65536):
+            shown += piece.decode(errors="replace")
+            if "MB/s" in shown:
+                server.ways["/big"] = Ways()
+    assert run.wait(30) == 0
+    assert "loras/big.pt" in shown
+    assert "models 0/1" in shown
+    assert "/40.0 MB" in shown
+    assert "✓" in shown[shown.rindex("models 0/1") :], "what was done is said below the board"

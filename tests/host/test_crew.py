@@ -91,3 +91,21 @@ def test_durations_are_for_people() -> None:
     assert [duration(s) for s in (5, 89, 90, 3600, 7200)] == [
         "5 s", "89 s", "2 min", "60 min", "2.0 h",
     ]  # fmt: skip
+
+
+def test_with_ramp_threads_join_those_that_wait() -> None:
+    barrier = threading.Barrier(3)
+
+    def wait(number: int) -> int:
+        barrier.wait(timeout=20)
+        return number
+
+    assert crew.each(wait, [1, 2, 3], 3, ramp=True) == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_with_ramp_nobody_joins_who_would_only_be_in_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(crew, "BUSY", -1)
+    names = crew.each(lambda _: threading.current_thread().name, range(20), 4, ramp=True)
+    assert len({name for _, name in names}) == 1
