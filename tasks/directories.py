@@ -49,6 +49,8 @@ def _make(folders: list[Path], models: Path, layout: Layout, log: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
+            if folder.is_symlink():
+                raise Failure(f"{folder} is a link to nothing: mount what it points to") from None
             raise Failure(f"{folder} is a file: move it away, a folder belongs there") from None
         except OSError as error:
             raise Failure(f"{folder} can't be made ({error.strerror}): {_mend(folder)}") from error

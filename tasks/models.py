@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,11 +14,12 @@ from tasks.engine import board
 from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, step
 from tasks.host import civitai, crew, files, offer
-from tasks.host.download import Wanted
 from tasks.host.failure import Failure
+from tasks.host.patience import Patience
 from tasks.host.progress import Progress, duration, size
 from tasks.host.room import Room
 from tasks.host.store import Store, hash_file, stamp
+from tasks.host.wanted import Wanted
 from tasks.host.web import Web
 from tasks.spec import Machine, ModelFile, ModelPin
 
@@ -127,7 +129,7 @@ def _provide(machine: Machine, log: Path) -> None:
     _prune(machine, noted)
     jobs = _jobs(machine, noted)
     store = store_of(machine)
-    store.folder.mkdir(parents=True, exist_ok=True)
+    _make_store(store, noted)
     # Whatever happens from here, what left machine.yaml later is known to be ours.
     noted = {f.target: {"url": f.url} for job in jobs for f in job.files} | noted
     model_pins.note(machine, noted)
@@ -147,6 +149,21 @@ def _provide(machine: Machine, log: Path) -> None:
     if lines:
         raise Failure("\n    ".join([f"{len(lines)} models could not be had:", *lines])
                       if len(lines) > 1 else lines[0])  # fmt: skip
+
+
+def _make_store(store: Store, noted: dict[str, dict[str, Any]]) -> None:
+    """Raises Failure when there can be none."""
+    try:
+        store.folder.mkdir(parents=True, exist_ok=True)
+        empty = not any(store.folder.iterdir())
+    except OSError as error:
+        there = " (a file, or a link to nothing)" if os.path.lexists(store.folder) else ""
+        raise Failure(
+            f"the store {store.folder} can't be made{there}: {error.strerror}; mount it, move what "
+            "is there away, or correct models.store"
+        ) from None
+    if empty and (known := sum("mtime" in seen for seen in noted.values())):
+        warn(f"{store.folder} was empty and had {known} models: if it is a volume, is it mounted?")
 
 
 def _attempt(run: _Run, notes: model_pins.Notes, job: _Job) -> None:
@@ -216,8 +233,10 @@ def _adopt(run: _Run, job: _Job, pin: ModelPin, at: Path) -> None:
     """Take a real file into the store when it is what is wanted. Raises Failure when it isn't."""
     aside = "move it aside, a link belongs there"
     if pin.sha256 is None:
+        own = hash_file(at, run.progress, job.name)
         raise Failure(
-            f"{at} is in the way, and no sha256 says what it is to be: give one, or {aside}"
+            f"{at} is in the way, and nothing says whether it is the right file: if it is, write "
+            f"sha256: {own}; if not, {aside}"
         )
     right = pin.size in (None, at.stat().st_size)
     if not right or hash_file(at, run.progress, job.name) != pin.sha256:
@@ -251,14 +270,15 @@ def _foresee(machine: Machine, log: Path) -> list[str]:
     """What is to be downloaded, from where and how much. Raises Failure."""
     model_pins.insist_on_lock(machine)
     noted, store, web = model_pins.noted(machine), store_of(machine), model_pins.web_of(machine)
+    web.patience = Patience(attempts=2)
     jobs = _jobs(machine, noted)
     fetched = [job for job in jobs if not (job.pin.sha256 and stamp(store.place(job.pin.sha256)))]
     lines = [f"remove the link {target}" for target in _gone(machine, noted)]
     lines += [f"look at {job.name}, and link it" for job in jobs if job not in fetched]
     total, unknown = 0, 0
     for job, result in crew.each(partial(_size, web), fetched, model_pins.AT_ONCE):
-        if isinstance(result, BaseException) and not job.optional:
-            raise result
+        if isinstance(result, BaseException):
+            warn(str(result))
         count = result if isinstance(result, int) else None
         total, unknown = total + (count or 0), unknown + (count is None)
         host = (job.pin.download or job.pin.url).split("/")[2]

@@ -29,7 +29,13 @@ def link_to_store(machine: Machine, target: str, sha256: str) -> str:
 def link(machine: Machine, target: str, text: str) -> None:
     """Make the link, or make it right. Raises Failure, OSError; a real file is never replaced."""
     refuse_climbing(machine, target)
-    files.point(place(machine, target), text)
+    try:
+        files.point(place(machine, target), text)
+    except (FileExistsError, NotADirectoryError):
+        raise Failure(f"{target}: a folder of it is a file: move that away") from None
+    except OSError as error:
+        raise Failure(f"{target} can't be linked ({error.strerror}): see that "
+                      f"{machine.models.folder} is writable") from None  # fmt: skip
 
 
 def refuse_climbing(machine: Machine, target: str) -> None:

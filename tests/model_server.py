@@ -89,7 +89,7 @@ class Ways:
     """Bytes that are sent at once."""
     pause: float = 0.0
     """Seconds after each piece."""
-    before: Callable[[Asked], None] | None = None
+    before: Callable[[Asked], object] | None = None
     """Called in the thread of the request before it is answered."""
 
 

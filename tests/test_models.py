@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,61 @@ def test_the_same_length_with_another_content_is_refused_by_its_sha256(
     assert not os.path.lexists(place(rig, "loras/a.pt"))
 
 
+def test_what_is_known_to_be_another_content_is_not_fetched_again(
+    machine: MachineMaker, server: ModelServer
+) -> None:
+    rig = machine(models={"files": [entry(server, "loras/a.pt", "/a", sha256=sha256(B))]})
+    rig.doit("models", code=1)
+    served = server.bytes
+    run = rig.doit("models", code=1)
+    assert f"its sha256 is {sha256(A)}, {sha256(B)} was expected" in run.output
+    assert server.bytes <= served + 1
+    server.content["/a"] = B
+    rig.doit("models")
+    assert place(rig, "loras/a.pt").read_bytes() == B
+
+
+def test_no_safetensors_file_is_known_by_its_beginning(
+    machine: MachineMaker, server: ModelServer
+) -> None:
+    server.content["/a"] = noise(40_000_000, 5)
+    rig = machine(models={"files": [entry(server, "loras/a.safetensors", "/a")]})
+    assert "this is no safetensors file" in rig.doit("models", code=1).output
+    assert server.bytes < 20_000_000
+
+
+def test_targets_may_be_as_long_as_names_can_be(machine: MachineMaker, server: ModelServer) -> None:
+    target = f"loras/mit leer [x] ü {{y}} {'n' * 220}.bin"
+    rig = machine(models={"files": [entry(server, target, "/a")]})
+    rig.doit("models")
+    assert place(rig, target).read_bytes() == A
+    rig.spec["models"]["files"][0]["target"] = f"loras/{'n' * 256}"
+    assert "more than 255 bytes" in rig.doit("models", code=3).output
+
+
+def test_obstacles_are_named_with_what_to_do(two: Rig, server: ModelServer) -> None:
+    two.doit("directories")
+    store(two).write_text("in the way")
+    assert "move what is there away, or correct models.store" in two.doit("models", code=1).output
+    store(two).unlink()
+    place(two, "loras").write_text("in the way")
+    run = two.doit("models", code=1)
+    assert "loras/b.pt: a folder of it is a file: move that away" in run.output
+    place(two, "loras").unlink()
+    two.doit("models")
+    store(two).rename(two.folder / "away")
+    assert "was empty and had 2 models" in two.doit("models").output
+
+
+def test_a_plan_names_what_can_not_be_had_and_all_the_rest(two: Rig, server: ModelServer) -> None:
+    two.doit("directories")
+    del server.content["/a"]
+    planned = two.doit("plan", "models")
+    assert "checkpoints/a.ckpt: 127.0.0.1" in planned.output
+    assert "answers 404" in planned.output
+    assert "download loras/b.pt" in planned.output
+
+
 def test_with_locked_nothing_is_seen_for_the_first_time(two: Rig, server: ModelServer) -> None:
     run = two.doit("models", "locked=1", code=1)
     assert "machine.lock doesn't have checkpoints/a.ckpt, loras/b.pt" in run.output
@@ -169,7 +225,8 @@ def test_a_file_in_the_way_that_nothing_is_known_of_is_left_alone(
     at.parent.mkdir(parents=True)
     at.write_bytes(b"precious")
     run = two.doit("models", code=1)
-    assert "is in the way, and no sha256 says what it is to be" in run.output
+    assert "nothing says whether it is the right file" in run.output
+    assert f"write sha256: {sha256(b'precious')}" in run.output
     assert at.read_bytes() == b"precious"
 
 
@@ -366,10 +423,18 @@ def start(rig: Rig, *arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture
-def slow(machine: MachineMaker, server: ModelServer) -> Rig:
-    """A machine with one large download that takes some seconds."""
+def gate() -> Iterator[threading.Event]:
+    """Lets the rest of the large download through."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+@pytest.fixture
+def slow(machine: MachineMaker, server: ModelServer, gate: threading.Event) -> Rig:
+    """A machine with one large download, of which some megabytes come until `gate` is set."""
     server.content["/big"] = noise(40_000_000, 4)
-    server.ways["/big"] = Ways(pause=0.02)
+    server.ways["/big"] = Ways(before=lambda asked: asked.number <= 2 or gate.wait(100))
     rig = machine(models={"files": [entry(server, "loras/big.pt", "/big")]})
     rig.doit("directories")
     return rig
@@ -377,7 +442,7 @@ def slow(machine: MachineMaker, server: ModelServer) -> Rig:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_is_ended_midway_is_gone_on_with(
-    slow: Rig, server: ModelServer, number: signal.Signals
+    slow: Rig, server: ModelServer, gate: threading.Event, number: signal.Signals
 ) -> None:
     run = start(slow, "models")
     until(lambda: server.bytes > 10_000_000)
@@ -386,13 +451,13 @@ def test_a_run_that_is_ended_midway_is_gone_on_with(
     assert run.returncode == (-9 if number == signal.SIGKILL else 128 + number), output
     assert not place(slow, "loras/big.pt").exists()
     before = server.bytes
-    server.ways["/big"] = Ways()
+    gate.set()
     slow.doit("models")
     assert place(slow, "loras/big.pt").read_bytes() == server.content["/big"]
     assert server.bytes - before < 40_000_000
 
 
-def test_progress_can_be_read_by_others_while_it_goes_on(slow: Rig, server: ModelServer) -> None:
+def test_progress_can_be_read_by_others_while_it_goes_on(slow: Rig, gate: threading.Event) -> None:
     run = start(slow, "models")
     file = slow.layout.progress("models")
     until(lambda: file.exists() and json.loads(file.read_text())["running"])
@@ -401,7 +466,7 @@ def test_progress_can_be_read_by_others_while_it_goes_on(slow: Rig, server: Mode
     assert shot["running"][0]["name"] == "loras/big.pt"
     assert not shot["ended"]
     assert shot["run"].startswith(f"{run.pid}.")
-    server.ways["/big"] = Ways()
+    gate.set()
     assert run.wait(60) == 0
     shot = json.loads(file.read_text())
     assert shot["ended"]
@@ -442,7 +507,7 @@ def test_a_token_is_in_no_file_and_no_output(two: Rig, server: ModelServer) -> N
             assert secret.encode() not in path.read_bytes(), path
 
 
-def test_a_terminal_shows_each_file_and_all_of_them(slow: Rig, server: ModelServer) -> None:
+def test_a_terminal_shows_each_file_and_all_of_them(slow: Rig, gate: threading.Event) -> None:
     terminal, inner = os.openpty()
     run = subprocess.Popen(
         slow.command("models"), cwd=PROJECT, env=slow.environ({"COLUMNS": "100"}), stdout=inner
@@ -453,8 +518,8 @@ def test_a_terminal_shows_each_file_and_all_of_them(slow: Rig, server: ModelServ
         # The end of a terminal whose other side is closed is an error (EIO).
         while piece := screen.read(65536):
             shown += piece.decode(errors="replace")
-            if "MB/s" in shown:
-                server.ways["/big"] = Ways()
+            if "loras/big.pt" in shown:
+                gate.set()
     assert run.wait(30) == 0
     assert "loras/big.pt" in shown
     assert "models 0/1" in shown

@@ -88,11 +88,12 @@ def _verify(machine: Machine) -> tuple[list[str], list[str]]:
         if why:
             print(f"✗ {file.target}: {file.source} {why}: replace it, or correct sha256")
     shot = progress.snapshot()
-    rate = shot["bytes_done"] / shot["seconds"] if shot["seconds"] else 0
+    seconds, read = shot["seconds"], shot["bytes_done"]
+    rate = f" ({size(read / seconds)}/s)" if seconds >= 1 else ""
+    right = sum(why is None for _, why in [*found, *given])
     print(
-        f"{len(targets) + len(sources) - len([w for _, w in found + given if w])} of "
-        f"{len(targets) + len(sources)} files are right: {size(shot['bytes_done'])} read in "
-        f"{duration(shot['seconds'])} ({size(rate)}/s)"
+        f"{right} of {len(found) + len(given) + len(never)} files are right: {size(read)} read in "
+        f"{duration(seconds)}{rate}"
     )
     return [*rotten, *never], lost
 

@@ -83,9 +83,10 @@ def _terminal() -> Iterator[Any]:
     global console
     from rich import progress as bars
     from rich.console import Console
+    from rich.table import Column
 
     columns = (
-        bars.TextColumn("  {task.description}", table_column=None),
+        bars.TextColumn("  {task.description}", table_column=Column(no_wrap=True)),
         bars.BarColumn(bar_width=20),
         bars.DownloadColumn(),
         bars.TransferSpeedColumn(),
@@ -109,7 +110,7 @@ def _terminal() -> Iterator[Any]:
                     rows[name],
                     total=item["bytes"],
                     completed=item["bytes_done"],
-                    description=_short(name) or title,
+                    description=_short(name, max(12, screen.width - 60)) or title,
                 )
 
         try:
@@ -118,6 +119,6 @@ def _terminal() -> Iterator[Any]:
             console = None
 
 
-def _short(name: str, limit: int = 40) -> str:
+def _short(name: str, limit: int) -> str:
     """The end of a name says more than its beginning."""
     return name if len(name) <= limit else f"…{name[1 - limit :]}"

@@ -99,7 +99,9 @@ class Reporter:
         for name, message in self.failures:
             self.write(f"{self._mark('✗', 31)} {name}: {message}\n")
         if self.held_back:
-            self.write(f"  {len(self.held_back)} steps that need it were not done\n")
+            count = len(self.held_back)
+            steps = "1 step that needs it was" if count == 1 else f"{count} steps that need it were"
+            self.write(f"  {steps} not done\n")
         for message in self.errors:
             self.write(f"{self._mark('✗', 31)} {message}\n")
 

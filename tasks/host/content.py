@@ -51,13 +51,23 @@ def _looks_like_json(beginning: bytes) -> bool:
     return beginning.startswith((b"{", b"[")) and not set(beginning) & _CONTROL
 
 
-def check(label: str, descriptor: int, size: int) -> None:
-    """Raise Failure when a whole file is not what its ending says, as far as that can be seen."""
+def check(label: str, descriptor: int, size: int, prefix: int | None = None) -> None:
+    """Raise Failure when a file is not what its ending says, as far as that can be seen.
+
+    `prefix`: of a file that is on its way only so many bytes are there.
+    """
     if size == 0:
         raise Failure(f"{label}: the file is empty: correct the url")
     refuse_page(label, os.pread(descriptor, 512, 0), None)
-    tensors = PurePosixPath(label).suffix.lower() in SAFETENSORS
-    if tensors and (problem := _safetensors(descriptor, size)):
+    if PurePosixPath(label).suffix.lower() not in SAFETENSORS:
+        return
+    length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
+    if prefix is not None and prefix < min(size, 8 + length):
+        # Of a header that is still on its way only the length is known.
+        problem = None if length <= min(LONGEST_HEADER, size - 8) else "it has no header"
+    else:
+        problem = _safetensors(descriptor, size)
+    if problem:
         raise Failure(f"{label}: this is no safetensors file ({problem}): correct the url")
 
 

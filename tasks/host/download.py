@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 from tasks.host import content, offer
 from tasks.host.failure import Failure
@@ -19,6 +18,7 @@ from tasks.host.patience import Denied, Passing
 from tasks.host.prefix_hash import PrefixHash
 from tasks.host.room import Room
 from tasks.host.spans import Spans
+from tasks.host.wanted import Got, Meter, OtherContent, Wanted
 from tasks.host.web import HOST_CONNECTIONS, Answer, Web
 
 FIRST = 8 << 20
@@ -31,37 +31,6 @@ PROGRESS = 1 << 20
 CHANGES = "the file changes while it is downloaded"
 NO_RANGES = "the server no longer answers with ranges"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class Meter(Protocol):
-    """What is told how far a download is."""
-
-    def begin(self, name: str, total: int | None, done: int = 0) -> None: ...
-    def advance(self, name: str, count: int) -> None: ...
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A file to download."""
-
-    label: str
-    """Its target; what messages call it, and whose ending says what it is to be."""
-    url: str
-    """`${NAME}` in it is filled in when it is asked for."""
-    sha256: str | None = None
-    size: int | None = None
-    """Bytes, where they are known beforehand."""
-
-
-@dataclass(frozen=True)
-class Got:
-    """What the address gave."""
-
-    sha256: str
-    version: Version
-    size: int
-    pinned: str | None
-    """The address of exactly this version, where the host has one."""
 
 
 class _Restart(Exception):  # noqa: N818  reads as what is done
@@ -118,6 +87,7 @@ class _Download:
             for start, end in gaps[:1]:
                 self._fetch(start, min(end, start + FIRST))
             if self.part.missing(self._size or 0):
+                self._check_content()
                 self._fetch_rest(self._size or 0)
             digest = self._hash.finish()
         finally:
@@ -286,15 +256,22 @@ class _Download:
             self._hash.start()
 
     def _check(self, digest: str) -> None:
-        expected = self.wanted.sha256 or self.offered
+        version, expected = self.part.version or Version(), self.wanted.sha256 or self.offered
         if expected and digest != expected:
             why = content.other(digest, expected, self.wanted.label)
             if self.spread:
                 raise _Restart(why, plainly=True)
             self.part.discard()
-            raise Failure(f"{self.wanted.label}: {why}")
+            got = Got(digest, version, version.size or 0, self.pinned)
+            raise OtherContent(f"{self.wanted.label}: {why}", got)
+        self._check_content()
+
+    def _check_content(self) -> None:
+        """What its ending says has to be in it, as far as it is there."""
         try:
-            content.check(self.wanted.label, self.part.descriptor, self._size or 0)
+            content.check(
+                self.wanted.label, self.part.descriptor, self._size or 0, self.part.prefix
+            )
         except Failure:
             self.part.discard()
             raise

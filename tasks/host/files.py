@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ def point(link: Path, target: str | Path) -> None:
     if link.exists() and not link.is_symlink():
         raise Failure(f"{link} is in the way: move it aside, a link to {target} belongs there")
     link.parent.mkdir(parents=True, exist_ok=True)
-    part = link.with_name(f".{link.name}.{os.getpid()}.part")
+    # Not made of its name, which may be as long as a name can be.
+    part = link.with_name(f".{os.getpid()}.{threading.get_ident()}.part")
     part.unlink(missing_ok=True)
     part.symlink_to(target)
     part.replace(link)

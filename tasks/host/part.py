@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -25,6 +26,8 @@ from tasks.host.ranges import Range, Ranges
 
 NOTE_EVERY = 4 << 20
 """Bytes between two notes."""
+NOTE_AFTER = 1.0
+"""Seconds after which fewer are noted too."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Part:
         self.have = Ranges()
         self.resumed = False
         self._lock = threading.Lock()
-        self._unnoted = 0
+        self._unnoted, self._noted_at = 0, time.monotonic()
         self._noted = self._note.exists()
         self._read_note(trusted)
 
@@ -112,7 +115,7 @@ class Part:
         with self._lock:
             self.have.add(position - len(data), position)
             self._unnoted += len(data)
-            if self._unnoted >= NOTE_EVERY:
+            if self._unnoted >= NOTE_EVERY or time.monotonic() - self._noted_at > NOTE_AFTER:
                 self._write_note()
 
     def missing(self, size: int) -> list[Range]:
@@ -131,7 +134,7 @@ class Part:
                 self._write_note()
 
     def _write_note(self) -> None:
-        self._unnoted = 0
+        self._unnoted, self._noted_at = 0, time.monotonic()
         # Without a validator nothing could be resumed.
         if self.version is None or self.version.validator is None or not self.version.size:
             return

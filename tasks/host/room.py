@@ -10,7 +10,7 @@ from tasks.host.failure import Failure
 from tasks.host.progress import size
 
 SPARE = 64 << 20
-"""Bytes that a volume is left with."""
+"""Bytes that a volume is left with, or a hundredth of it where that is less."""
 
 
 class Room:
@@ -25,8 +25,9 @@ class Room:
         """Promise `count` bytes to a file. Raises Failure when they aren't there."""
         with self._lock:
             others = sum(self._promised.values()) - self._promised.get(name, 0)
-            free = shutil.disk_usage(self._folder).free - others
-            if count + SPARE > free:
+            volume = shutil.disk_usage(self._folder)
+            free = volume.free - others - min(SPARE, volume.total // 100)
+            if count > free:
                 raise Failure(
                     f"{name}: {size(count)} are to come, {self._folder} has "
                     f"{size(max(0, free))} left: make room, or set models.store to another volume"

@@ -19,10 +19,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from tasks.host import files, offer, part
-from tasks.host.download import Got, Meter, Wanted, download
+from tasks.host import content, files, offer, part
+from tasks.host.download import download
+from tasks.host.failure import Failure
 from tasks.host.part import Version
 from tasks.host.room import Room
+from tasks.host.wanted import Got, Meter, OtherContent, Wanted
 from tasks.host.web import Web
 
 NAME = re.compile(r"[0-9a-f]{64}")
@@ -48,11 +50,13 @@ class Store:
         before = stamp(self.place(sha256))
         right = before is not None and hash_file(self.place(sha256), meter, name) == sha256
         if right and stamp(self.place(sha256)) == before:
-            self._note(sha256)
+            # A store may be a read-only volume.
+            with contextlib.suppress(OSError):
+                self._note(sha256)
         else:
-            self._receipt(sha256).unlink(missing_ok=True)
             # Whoever shares the store and noted its time is to look again.
             with contextlib.suppress(OSError):
+                self._receipt(sha256).unlink(missing_ok=True)
                 os.utime(self.place(sha256), (0, 0))
         return right
 
@@ -64,7 +68,12 @@ class Store:
             waited = _written(self._url(wanted.url)) != before
             if there := self._there(wanted, web, meter, waited):
                 return there
-            got = download(wanted, downloading, web, room, meter)
+            self._refuse_known(wanted, web)
+            try:
+                got = download(wanted, downloading, web, room, meter)
+            except OtherContent as other:
+                self._remember(wanted.url, other.got)
+                raise
             self._remember(wanted.url, got)
             if self.holds(got.sha256):
                 downloading.discard()
@@ -136,6 +145,19 @@ class Store:
         if self.holds(known["sha256"]) or self.verify(known["sha256"], meter, wanted.label):
             return Got(known["sha256"], now.version, version.size or 0, now.pinned)
         return None
+
+    def _refuse_known(self, wanted: Wanted, web: Web) -> None:
+        """Raise Failure when the address gave another content before, and still has that one.
+
+        Twenty gigabytes would else come again at every run.
+        """
+        known = files.read_receipt(self._url(wanted.url), sha256=str, version=dict)
+        if wanted.sha256 and known and known["sha256"] != wanted.sha256:
+            with contextlib.suppress(TypeError):
+                now = offer.ask(wanted.url, wanted.label, web).version
+                if now.fits(Version(**known["version"])):
+                    why = content.other(known["sha256"], wanted.sha256, wanted.label)
+                    raise Failure(f"{wanted.label}: {why}")
 
     def _url(self, url: str) -> Path:
         return self.folder / f"{files.digest(url)}.url.json"

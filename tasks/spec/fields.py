@@ -120,11 +120,13 @@ _PLAIN_TARGET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0
 
 def check_target(text: str) -> str:
     """A model's place below the models folder, normalised. Raises ValueError."""
-    if _PLAIN_TARGET.fullmatch(text):
+    if len(text) < 200 and _PLAIN_TARGET.fullmatch(text):
         return text
     _no_variable(_printable(text))
     if text.startswith(("/", "~")) or "\\" in text or ".." in text.split("/"):
         raise ValueError("must stay below the models folder: no /… ~ .. or backslash")
+    if any(len(name.encode()) > 255 for name in text.split("/")):
+        raise ValueError("holds a name of more than 255 bytes, which no file system takes")
     if text.endswith("/") or posixpath.normpath(text) == ".":
         raise ValueError("names a folder: end with the file's name")
     return posixpath.normpath(text)

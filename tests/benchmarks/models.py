@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.host import crew
-from tasks.host.download import Wanted
 from tasks.host.patience import Patience
 from tasks.host.progress import Progress
 from tasks.host.room import Room
 from tasks.host.store import Store
+from tasks.host.wanted import Wanted
 from tasks.host.web import HOST_CONNECTIONS, Web
 from tasks.model_pins import AT_ONCE
 from tests.model_server import ModelServer, Ways, model_server, noise

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tasks.host import offer
-from tasks.host.download import Got, Wanted
 from tasks.host.failure import Failure
 from tasks.host.patience import Patience
 from tasks.host.room import Room
 from tasks.host.store import Store
+from tasks.host.wanted import Got, Wanted
 from tasks.host.web import Web
 from tests.proxy import Internet, Reply, internet, moved
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from tasks.host import part, private, volumes
-from tasks.host.download import Got, Wanted
 from tasks.host.failure import Failure
 from tasks.host.patience import Patience
 from tasks.host.progress import Progress
 from tasks.host.room import Room
 from tasks.host.store import Store, stamp
+from tasks.host.wanted import Got, Wanted
 from tasks.host.web import Web
 from tests.model_server import Asked, ModelServer, Ways, model_server, noise, until
 from tests.rig import PROJECT
@@ -256,7 +256,7 @@ CLIENT = """
 import sys
 from pathlib import Path
 from tasks.host import download, part
-from tasks.host.download import Wanted
+from tasks.host.wanted import Wanted
 from tasks.host.patience import Patience
 from tasks.host.progress import Progress
 from tasks.host.room import Room
@@ -451,3 +451,13 @@ def test_however_often_it_is_killed_the_next_run_goes_on(
     # What is lost by a kill: bytes since the last note, and those in the sockets.
     assert server.bytes < len(whole) + kills * 3 * mib
     assert list(store.folder.glob("*.part*")) == []
+
+
+def test_a_store_that_takes_no_notes_can_be_verified(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    content = b"content"
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / digest).write_bytes(content)
+    # Nothing can take the place of a folder, as little as on a read-only volume.
+    (tmp_path / f"{digest}.json").mkdir()
+    assert store.verify(digest, Progress("test"), "name")
