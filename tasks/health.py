@@ -40,8 +40,8 @@ def _unhealthy(machine: Machine, instance: Instance) -> str | None:
         return f"{instance.name} doesn't run"
     if app.fingerprint != configs.fingerprint(machine.layout, instance.gpu, instance.name):
         return f"{instance.name} doesn't run as its config says"
-    if links.swaps(machine):
-        # Only in a plan: a run has changed them by now.
+    if machine.overlay and links.swaps(machine):
+        # A run has changed them by now, a plan has not.
         return f"{instance.name} is restarted"
     if files.read_receipt(_receipt(machine, instance)) != _passed(app):
         return f"{instance.name} was started anew"

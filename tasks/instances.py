@@ -41,8 +41,8 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
 
 
 def _not_started(machine: Machine, instance: Instance) -> str | None:
-    if links.swaps(machine):
-        # Only in a plan: a run has changed them by now.
+    if machine.overlay and links.swaps(machine):
+        # A run has changed them by now, a plan has not.
         return f"{instance.name} is restarted"
     return not_running(machine.layout, instance.gpu, instance.name)
 

@@ -379,6 +379,20 @@ def test_machines_that_share_a_store_fetch_once(
         assert place(rig, "loras/a.pt").resolve() == tmp_path / "store" / sha256(content)
 
 
+def test_a_store_that_takes_no_notes_serves_what_is_right_in_it(
+    machine: MachineMaker, server: ModelServer
+) -> None:
+    rig = machine(models={"files": [entry(server, "loras/a.pt", "/a", sha256=sha256(A))]})
+    store(rig).mkdir(parents=True)
+    (store(rig) / sha256(A)).write_bytes(A)
+    # Nothing can take the place of a folder, as little as on a read-only volume.
+    (store(rig) / f"{sha256(A)}.json").mkdir()
+    rig.doit("models")
+    assert place(rig, "loras/a.pt").read_bytes() == A
+    assert server.requests == 0
+    assert rig.doit("models").executed == set()
+
+
 def test_verify_finds_what_no_size_or_time_shows_and_mends_it_when_asked(
     two: Rig, server: ModelServer
 ) -> None:
