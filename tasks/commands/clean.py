@@ -9,8 +9,8 @@ from doit import cmd_clean
 from doit.exceptions import InvalidCommand
 
 from tasks.engine.configuration import load_machine
-from tasks.engine.lock import RunLock, Taken
 from tasks.host import made
+from tasks.host.run_lock import RunLock, Taken
 
 
 class Clean(cmd_clean.Clean):  # type: ignore[misc]

@@ -6,8 +6,8 @@ import sys
 from typing import Any
 
 from tasks.commands.base import MachineCommand
-from tasks.engine.lock import RunLock, Taken
 from tasks.host import apps, files, pm2, private
+from tasks.host.run_lock import RunLock, Taken
 from tasks.spec import Instance, Machine
 
 

@@ -12,9 +12,9 @@ from doit import get_var
 from doit.exceptions import InvalidDodoFile
 
 from tasks.engine import planning, signals
-from tasks.engine.lock import RunLock
 from tasks.engine.reporter import PlanReporter, Reporter
 from tasks.host import git, gpu
+from tasks.host.run_lock import RunLock
 from tasks.spec import Instance, Machine, SpecError, load
 
 VARIABLES = ("machine", "locked")

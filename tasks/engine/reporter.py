@@ -9,8 +9,8 @@ from typing import Any, TextIO
 from doit.exceptions import BaseFail, InvalidTask, UnmetDependency
 
 from tasks.engine import board, said, signals
-from tasks.engine.lock import RunLock, Taken
 from tasks.host import process
+from tasks.host.run_lock import RunLock, Taken
 
 
 class Reporter:

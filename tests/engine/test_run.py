@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.engine.lock import RunLock, Taken
 from tasks.host import apps, files, private
+from tasks.host.run_lock import RunLock, Taken
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge

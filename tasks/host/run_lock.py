@@ -39,6 +39,18 @@ class RunLock:
             process.end_left_by(left.split(" ")[0])
         self.note(what)
 
+    def holder(self) -> int | None:
+        """The pid of the run that is on, None when there is none; takes nothing."""
+        import psutil
+
+        try:
+            run_id = (private.folder(self._workspace) / "run.lock").read_text(errors="replace")
+            pid = int(run_id.split(".")[0])
+        except (OSError, ValueError):
+            return None
+        # A killed run leaves its note behind; the kernel gave its lock back.
+        return pid if psutil.pid_exists(pid) else None
+
     def release(self) -> None:
         """Say that this run came to its end; the kernel's lock goes with the process."""
         if self._descriptor >= 0:
