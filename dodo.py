@@ -18,6 +18,7 @@ from tasks import (
     models,
     nodes,
     pm2,
+    ports,
     scripts,
     source,
     supervisor,
@@ -83,6 +84,10 @@ def task_dotenv() -> Iterator[Task]:
 
 def task_gpus() -> Iterator[Task]:
     return gpus.tasks(MACHINE, INSTANCES)
+
+
+def task_ports() -> Iterator[Task]:
+    return ports.tasks(MACHINE, INSTANCES)
 
 
 def task_pm2() -> Iterator[Task]:

@@ -6,17 +6,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks import environment, generation, nodes, source
+from tasks import environment, generation, last_good, nodes, source
 from tasks.engine.step import Task, step
-from tasks.host import files, made
+from tasks.host import made
 from tasks.spec import Instance, Machine
-from tasks.spec.layout import Layout
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
     yield step(
         "collection",
-        "Note the good generation, remove what nothing needs",
+        "Note what is good, remove what nothing needs; fails while machine.yaml's was refused",
         check=partial(_to_do, machine, instances),
         action=partial(_collect, machine, instances),
         log=machine.layout.log("collection"),
@@ -25,34 +24,16 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
 
 
 def _to_do(machine: Machine, instances: Sequence[Instance]) -> str | None:
-    layout = machine.layout
-    if instances and _healthy(layout)[-1:] != [layout.current.resolve().name]:
-        return "the current generation was not yet noted as good"
+    if reason := last_good.unnoted(machine, instances):
+        return reason
     names = [path.name for path in _garbage(machine)]
     return f"nothing needs {', '.join(names)}" if names else None
 
 
 def _collect(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
-    if instances:
-        _note_healthy(machine.layout)
+    last_good.note(machine, instances)
     for path in _garbage(machine):
         made.remove(path)
-
-
-def _note(layout: Layout) -> Path:
-    return layout.state / "healthy.json"
-
-
-def _healthy(layout: Layout) -> list[str]:
-    """Generations on which all instances were healthy, newest last."""
-    names: list[str] = files.read_receipt(_note(layout), generations=list).get("generations", [])
-    return names
-
-
-def _note_healthy(layout: Layout) -> None:
-    current = layout.current.resolve().name
-    names = [name for name in _healthy(layout) if name != current]
-    files.write_receipt(_note(layout), {"generations": [*names, current][-10:]})
 
 
 def _garbage(machine: Machine) -> list[Path]:
@@ -60,7 +41,7 @@ def _garbage(machine: Machine) -> list[Path]:
     layout = machine.layout
     there = {path.name: path for path in made.list_folders(layout.generations)}
     in_use = generation.in_use(layout)
-    others = [name for name in _healthy(layout) if name in there and name not in in_use]
+    others = [name for name in last_good.healthy(layout) if name in there and name not in in_use]
     keep = {generation.folder_of(machine).name, *in_use, *others[-1:]}
     environments = environment.of_generations([there[name] for name in keep if name in there])
     return [

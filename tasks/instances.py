@@ -1,4 +1,4 @@
-"""Instances: those that left or changed are stopped, then each is started under PM2."""
+"""Instances: those that left are ended, those that don't run or changed are started in turns."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks import links
-from tasks import pm2 as configs
+from tasks import last_good, links, roll
 from tasks.engine.step import Task, group, step
-from tasks.host import apps, files, pm2, ports
+from tasks.host import apps, files, pm2
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
 from tasks.spec.layout import Layout
@@ -18,122 +17,131 @@ from tasks.spec.layout import Layout
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
     layout = machine.layout
-    yield group("instances", "One ComfyUI instance per GPU, started")
+    yield group("instances", "One ComfyUI instance per GPU, started or replaced")
     yield step(
         "instances:stop",
-        "Stop what left machine.yaml or changed",
+        "End what left machine.yaml, and orphans",
         check=partial(_to_stop, machine, instances),
         action=partial(_stop, machine, instances),
         foresee=partial(_foresee_stop, machine, instances),
         log=layout.log("instances:stop"),
-        after=["pm2"],
+        after=["pm2", "directories"],
     )
-    for instance in instances:
-        yield step(
-            f"instances:gpu{instance.gpu}",
-            f"{instance.name} on port {instance.port}",
-            check=partial(_not_started, machine, instance),
-            action=partial(_start, layout, instance),
-            foresee=partial(_foresee_start, layout, instance),
-            log=layout.log(f"instances:gpu{instance.gpu}"),
-            after=["instances:stop", "directories"],
-        )
+    yield step(
+        "instances:start",
+        "Start what doesn't run, together; replace what changed, one after the other",
+        check=partial(_to_start, machine, instances),
+        action=partial(_start, machine, instances),
+        foresee=partial(_foresee_start, machine, instances),
+        log=layout.log("instances:start"),
+        after=["instances:stop"],
+    )
 
 
-def _not_started(machine: Machine, instance: Instance) -> str | None:
-    if machine.overlay and links.swaps(machine):
-        # A run has changed them by now, a plan has not.
-        return f"{instance.name} is restarted"
-    return not_running(machine.layout, instance.gpu, instance.name)
-
-
-def not_running(layout: Layout, gpu: int, name: str) -> str | None:
-    """None when the app runs under PM2 as its config wants it, else a sentence."""
-    wanted = configs.fingerprint(layout, gpu, name)
-    for app in apps.running(layout.workspace, pm2.daemon(layout)):
-        if app.name == name and app.fingerprint == wanted and app.supervised:
-            return None
-    return f"{name} doesn't run as its config says"
-
-
-def _wanted(machine: Machine, instances: Sequence[Instance]) -> dict[str, str | None]:
-    """Name → fingerprint of everything that is to run."""
+def _leaving(machine: Machine, instances: Sequence[Instance]) -> list[apps.App]:
+    wanted = last_good.wanted(machine, instances)
     layout = machine.layout
-    return {
-        name: configs.fingerprint(layout, instance.gpu, name)
-        for instance in instances
-        for name in (
-            instance.name,
-            *(configs.worker_name(worker, instance) for worker in machine.workers),
-        )
-    }
-
-
-def _stale(machine: Machine, instances: Sequence[Instance]) -> list[apps.App]:
-    wanted = _wanted(machine, instances)
-    layout = machine.layout
-    names = {instance.name for instance in instances} if links.swaps(machine) else set()
     return [
         app
         for app in apps.running(layout.workspace, pm2.daemon(layout))
-        if not app.supervised or wanted.get(app.name) != app.fingerprint or app.name in names
+        if not app.supervised or app.name not in wanted
     ]
 
 
-def _retired_configs(layout: Layout, instances: Sequence[Instance]) -> list[str]:
+def _gpu(app: apps.App) -> int | None:
+    """The GPU of an instance that PM2 holds; orphans are not worth waiting for."""
+    found = re.fullmatch(r"comfyui-gpu(\d+)", app.name)
+    return int(found[1]) if found and app.supervised else None
+
+
+def _retired(layout: Layout, instances: Sequence[Instance]) -> list[str]:
+    """GPUs whose config is not needed any more."""
     gpus = {f"gpu{instance.gpu}" for instance in instances}
     return sorted({path.name.split(".")[0] for path in layout.apps.glob("gpu*.json")} - gpus)
 
 
 def _to_stop(machine: Machine, instances: Sequence[Instance]) -> str | None:
-    names = [app.name for app in _stale(machine, instances)]
-    names += _retired_configs(machine.layout, instances)
-    if swapped := sorted(links.swaps(machine)):
-        return f"{', '.join(swapped)}, which instances have listed, points elsewhere"
-    return f"{', '.join(names)} left or changed" if names else None
+    names = [app.name for app in _leaving(machine, instances)]
+    names += _retired(machine.layout, instances)
+    return f"{', '.join(dict.fromkeys(names))} left, or PM2 lost it" if names else None
 
 
 def _foresee_stop(machine: Machine, instances: Sequence[Instance], log: Path) -> list[str]:
-    wanted = _wanted(machine, instances)
-    return [
-        f"{'restart' if app.name in wanted else 'stop'} {app.name} (pid {app.pid})"
-        for app in _stale(machine, instances)
-    ]
+    return [f"stop {app.name} (pid {app.pid})" for app in _leaving(machine, instances)]
 
 
 def _stop(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     layout = machine.layout
-    stale = _stale(machine, instances)
+    leaving = _leaving(machine, instances)
+    gone = [machine.instance(gpu) for app in leaving if (gpu := _gpu(app)) is not None]
+    roll.drain(machine, gone)
     # Somebody may run apps of their own in this PM2; ours end in -gpuN.
     known = {name for name in pm2.apps(layout) if re.search(r"-gpu\d+$", name)}
-    pm2.delete(layout, {app.name for app in stale if app.supervised} | (
-        known - set(_wanted(machine, instances))
-    ))  # fmt: skip
-    for app in stale:
+    pm2.delete(
+        layout,
+        {app.name for app in leaving if app.supervised}
+        | (known - set(last_good.wanted(machine, instances))),
+    )
+    for app in leaving:
         if not app.supervised:
             apps.end(app)
-    links.swap(machine)
-    for gpu in _retired_configs(layout, instances):
-        for path in layout.apps.glob(f"{gpu}.*json"):
+    for instance in gone:
+        files.remove(layout.draining(instance.gpu))
+    for name in _retired(layout, instances):
+        for path in layout.apps.glob(f"{name}.*json"):
             files.remove(path)
 
 
-def _foresee_start(layout: Layout, instance: Instance, log: Path) -> list[str]:
-    _refuse_held_port(layout, instance)
-    return []
+def _to_start(machine: Machine, instances: Sequence[Instance]) -> str | None:
+    if roll.together(machine):
+        swapped = sorted(links.swaps(machine))
+        return f"{', '.join(swapped)}, which instances have listed, points elsewhere"
+    if names := [instance.name for instance in roll.due(machine, instances)]:
+        return f"{', '.join(names)} changed or doesn't run"
+    if names := [instance.name for instance in roll.left_over(machine, instances)]:
+        return f"{', '.join(names)} is still marked as draining"
+    return None
 
 
-def _refuse_held_port(layout: Layout, instance: Instance) -> None:
-    """Raises Failure, naming the holder, when somebody else has the instance's port."""
-    ours = {app.pid for app in apps.running(layout.workspace, None) if app.name == instance.name}
-    held = ports.holder(instance.port)
-    if held and held.pid not in ours:
+def _foresee_start(machine: Machine, instances: Sequence[Instance], log: Path) -> list[str]:
+    there = {
+        app.name: app.pid
+        for app in apps.running(machine.workspace, pm2.daemon(machine.layout))
+        if app.supervised
+    }
+    due = roll.due(machine, instances)
+    names = [*(instance.name for instance in due), *roll.workers(machine, due)]
+    return [
+        f"restart {name} (pid {there[name]})" if name in there else f"start {name}"
+        for name in names
+    ]
+
+
+def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
+    """Raises Failure when what is new isn't healthy; what was before runs then, where it can."""
+    for instance in roll.left_over(machine, instances):
+        files.remove(machine.layout.draining(instance.gpu))
+    if not instances:
+        links.swap(machine)
+    due = roll.due(machine, instances)
+    try:
+        roll.roll(machine, due, proved=last_good.fallback(machine) is not None)
+    except Failure as failure:
+        back = last_good.retreat(machine, str(failure))
+        if back is None:
+            raise
+        tried_again = machine.model_copy(update={"force": False})
+        _return(tried_again, instances, failure)
         raise Failure(
-            f"{instance.name} can't start: {held}; stop that, or choose another "
-            "instances.port_start"
-        )
+            f"{failure}; the machine is back on generation {back.back_on}", failure.log
+        ) from failure
 
 
-def _start(layout: Layout, instance: Instance, log: Path) -> None:
-    _refuse_held_port(layout, instance)
-    pm2.start(layout, configs.config_of(layout, instance.gpu), instance.name)
+def _return(machine: Machine, instances: Sequence[Instance], failure: Failure) -> None:
+    """Raises Failure when what was good before isn't any more."""
+    for name in {app.name for app in _leaving(machine, instances) if app.supervised}:
+        pm2.delete(machine.layout, {name})
+    try:
+        roll.settle(machine, roll.due(machine, instances))
+    except Failure as second:
+        raise Failure(f"{failure}; going back failed too: {second}", second.log) from second

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import dotenv, folder_types, generation, validation
+from tasks import dotenv, folder_types, generation, last_good, ports, validation
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, files
 from tasks.host.failure import Failure
@@ -45,7 +42,7 @@ class App:
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
     layout = machine.layout
-    after = ["supervisor", "validation", "links", "dotenv", "gpus"]
+    after = ["supervisor", "validation", "links", "dotenv", "gpus", "ports"]
     yield group("pm2", "The PM2 config of each GPU, rendered", after)
     for instance in instances:
         yield step(
@@ -59,28 +56,17 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
         )
 
 
-def config_of(layout: Layout, gpu: int) -> Path:
-    return layout.seen(layout.apps / f"gpu{gpu}.config.json")
-
-
 def worker_name(worker: Worker, instance: Instance) -> str:
     return f"{worker.name}-gpu{instance.gpu}"
-
-
-def fingerprint(layout: Layout, gpu: int, name: str) -> str | None:
-    """The mark of an app as the rendered config wants it to run."""
-    for app in files.read_receipt(config_of(layout, gpu)).get("apps", []):
-        if app["name"] == name:
-            return str(app["env"][apps.FINGERPRINT])
-    return None
 
 
 def _receipt(layout: Layout, gpu: int) -> Path:
     return layout.seen(layout.apps / f"gpu{gpu}.receipt.json")
 
 
-def _secrets_file(layout: Layout, name: str) -> Path:
-    return layout.secrets / f"{name}.json"
+def _secrets_file(layout: Layout, name: str, variables: Mapping[str, str]) -> Path:
+    """Named by what it holds: a config of before still finds what it was made with."""
+    return layout.secrets / f"{name}-{last_good.seal(layout, json.dumps(variables))[:12]}.json"
 
 
 def _apps(machine: Machine, instance: Instance) -> list[App]:
@@ -95,17 +81,18 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
     folder = generation.folder_of(machine)
     home = layout.instance(instance.gpu)
     model_paths = folder_types.model_paths(machine)
+    port = ports.port_of(machine, instance)
     env = {
         # nvidia-smi's order; CUDA's own is fastest first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": "" if instance.cpu_only else str(instance.gpu),
-        "COMFYUI_PORT": str(instance.port),
+        apps.PORT: str(port),
         "PYTHONUNBUFFERED": "1",
     }
     command = [
         *(generation.python_of(folder), folder / "ComfyUI" / "main.py"),
         *("--listen", instance.listen),
-        *("--port", instance.port),
+        *("--port", port),
         *("--output-directory", layout.outputs(instance.gpu)),
         *("--input-directory", layout.inputs),
         *("--temp-directory", home),
@@ -141,12 +128,14 @@ def _selection(machine: Machine, folder: Path) -> list[str]:
 
 def _worker_app(machine: Machine, worker: Worker, instance: Instance) -> App:
     layout = machine.layout
-    url = comfyui.url(instance.listen, instance.port)
+    port = ports.port_of(machine, instance)
+    url = comfyui.url(instance.listen, port)
     env = {
         "WORKER_ID": worker_name(worker, instance),
         "COMFYUI_URL": url,
         "WORKER_COMFYUI_HOST": url.removeprefix("http://").rsplit(":", 1)[0],
-        "WORKER_COMFYUI_PORT": str(instance.port),
+        "WORKER_COMFYUI_PORT": str(port),
+        "WORKER_DRAIN_FILE": str(layout.draining(instance.gpu)),
         "WORKER_OUTPUT_DIRECTORY": str(layout.outputs(instance.gpu)),
     }
     program = shutil.which(worker.command[0], path=_search_path(machine))
@@ -186,7 +175,13 @@ def _app(
                 ) from None
     words = [str(word) for word in command]
     if hidden:
-        words = [sys.executable, "-I", str(WITH_ENV), str(_secrets_file(layout, name)), *words]
+        words = [
+            sys.executable,
+            "-I",
+            str(WITH_ENV),
+            str(_secrets_file(layout, name, hidden)),
+            *words,
+        ]
     marks = {apps.WORKSPACE: str(machine.workspace), apps.NAME: name}
     plain = {key: value for key, value in named.items() if key not in hidden}
     return App(
@@ -209,17 +204,7 @@ def _inputs(machine: Machine, instance: Instance) -> str:
 def _sealed(layout: Layout, app: App) -> dict[str, str]:
     """The app's secrets as HMACs: a rotated one is noticed, none can be read or guessed."""
     every = app.secrets | {f"{node}/.env": text for node, text in app.dotenvs.items()}
-    if not every:
-        return {}
-    key_file = layout.seen(layout.state / "fingerprint.key")
-    if not key_file.exists():
-        key_file = layout.kept(key_file)
-        files.write_text(key_file, secrets.token_hex(32), mode=0o600)
-    key = key_file.read_bytes()
-    return {
-        name: hmac.new(key, value.encode(), hashlib.sha256).hexdigest()
-        for name, value in every.items()
-    }
+    return {name: last_good.seal(layout, value) for name, value in every.items()}
 
 
 def _outdated(machine: Machine, instance: Instance) -> str | None:
@@ -227,11 +212,12 @@ def _outdated(machine: Machine, instance: Instance) -> str | None:
     receipt = files.read_receipt(_receipt(layout, instance.gpu))
     if receipt.get("inputs") != _inputs(machine, instance):
         return f"what {instance.name} is to run changed"
-    if receipt.get("config") != files.file_digest(config_of(layout, instance.gpu)):
-        return f"{config_of(layout, instance.gpu)} was changed by hand"
+    if receipt.get("config") != files.file_digest(layout.seen(layout.rendered(instance.gpu))):
+        return f"{layout.rendered(instance.gpu)} was changed by hand"
     for app in _apps(machine, instance):
-        if app.secrets and not _secrets_file(layout, app.name).is_file():
-            return f"{_secrets_file(layout, app.name)} is missing"
+        file = _secrets_file(layout, app.name, app.secrets)
+        if app.secrets and not file.is_file():
+            return f"{file} is missing"
     return None
 
 
@@ -251,7 +237,7 @@ def _config(machine: Machine, wanted: Sequence[App]) -> dict[str, Any]:
 def _foresee(machine: Machine, instance: Instance, log: Path) -> list[str]:
     layout = machine.layout
     config = _config(machine, _apps(machine, instance))
-    files.write_receipt(layout.kept(config_of(layout, instance.gpu)), config)
+    files.write_receipt(layout.kept(layout.rendered(instance.gpu)), config)
     return []
 
 
@@ -259,12 +245,10 @@ def _render(machine: Machine, instance: Instance, log: Path) -> None:
     layout = machine.layout
     wanted = _apps(machine, instance)
     for app in wanted:
-        file = _secrets_file(layout, app.name)
         if app.secrets:
+            file = _secrets_file(layout, app.name, app.secrets)
             files.write_text(file, json.dumps(app.secrets), mode=0o600)
-        else:
-            files.remove(file)
-    path = config_of(layout, instance.gpu)
+    path = layout.rendered(instance.gpu)
     files.write_receipt(path, _config(machine, wanted))
     files.write_receipt(
         _receipt(layout, instance.gpu),

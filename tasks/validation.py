@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from tasks import environment, generation, nodes
+from tasks import environment, generation, last_good, nodes
 from tasks.engine.said import warn
 from tasks.engine.step import Task, step
 from tasks.host import files, gpu, process
@@ -80,7 +80,8 @@ def unvalidated(machine: Machine) -> str | None:
             return f"{node.name} doesn't import"
         reason = result.reason if result else "it has no code that ComfyUI loads"
         warn(f"custom node {node.name} doesn't import: {reason}")
-    if files.link_target(layout.current) != _current_target(layout, folder):
+    moves = last_good.refusal(machine) is None
+    if moves and files.link_target(layout.current) != _current_target(layout, folder):
         return f"{folder.name} isn't the current generation"
     if files.link_target(machine.comfyui.install_path) != _install_target(machine):
         return f"{machine.comfyui.install_path} doesn't point at ComfyUI"
@@ -98,7 +99,8 @@ def _is_final(folder: Path, node: CustomNode) -> bool:
 
 def _foresee(machine: Machine, log: Path) -> list[str]:
     layout = machine.layout
-    files.point(layout.kept(layout.state / "current"), generation.folder_of(machine))
+    if last_good.refusal(machine) is None:
+        files.point(layout.kept(layout.state / "current"), generation.folder_of(machine))
     return []
 
 
@@ -122,7 +124,8 @@ def validate(machine: Machine, log: Path) -> None:
         {"nodes": {name: asdict(result) for name, result in results.items()}, "unproved": unsure},
     )
     _judge(machine, results, log)
-    files.point(layout.current, _current_target(layout, folder))
+    if last_good.refusal(machine) is None:
+        files.point(layout.current, _current_target(layout, folder))
     files.point(machine.comfyui.install_path, _install_target(machine))
 
 

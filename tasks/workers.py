@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from tasks import gate, last_good, roll
 from tasks import pm2 as configs
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, pm2, process
 from tasks.host.failure import Failure
-from tasks.instances import not_running
 from tasks.spec import Instance, Machine
-from tasks.spec.layout import Layout
 
 SETTLE = 1.0
 """Seconds that a worker must live before it counts as started."""
@@ -25,19 +24,34 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
     for instance in instances:
         for worker in machine.workers:
             name = configs.worker_name(worker, instance)
-            gpu = instance.gpu
             yield step(
                 f"workers:{name}",
                 f"{name}, behind {instance.name}",
-                check=partial(not_running, layout, gpu, name),
-                action=partial(_start, layout, gpu, name),
+                check=partial(_not_running, machine, instance, name),
+                action=partial(_start, machine, instance, name),
                 log=layout.log(f"workers:{name}"),
-                after=[f"health:gpu{gpu}"],
+                after=[f"health:gpu{instance.gpu}"],
             )
 
 
-def _start(layout: Layout, gpu: int, name: str, log: Path) -> None:
-    pm2.start(layout, configs.config_of(layout, gpu), name)
+def _not_running(machine: Machine, instance: Instance, name: str) -> str | None:
+    wanted = last_good.wanted(machine, [instance]).get(name)
+    app = gate.find(machine, name)
+    if app and app.supervised and app.fingerprint == wanted:
+        return None
+    if wanted is None and last_good.refusal(machine):
+        return None
+    if machine.overlay and name in roll.workers(machine, roll.due(machine, [instance])):
+        # A run has replaced it with its instance by now, a plan has not.
+        return None
+    return f"{name} doesn't run as its config says"
+
+
+def _start(machine: Machine, instance: Instance, name: str, log: Path) -> None:
+    layout = machine.layout
+    pm2.start(
+        layout, [app for app in last_good.apps_of(machine, instance.gpu) if app["name"] == name]
+    )
     seen: set[int] = set()
     deadline = time.monotonic() + SETTLE
     while time.monotonic() < deadline:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from tasks.host import apps, pm2, private
@@ -133,6 +134,14 @@ class Rig:
 
     def healthy(self, gpu: int = 0) -> bool:
         return probe("127.0.0.1", self.port(gpu)).healthy
+
+    def kill_daemon(self) -> None:
+        """PM2 dies without a word, and its apps become orphans."""
+        daemon = pm2.daemon(self.layout)
+        assert daemon
+        process = psutil.Process(daemon)
+        process.kill()
+        process.wait(10)
 
     def pm2(self, *arguments: str) -> str:
         """What the workspace's own PM2 prints."""

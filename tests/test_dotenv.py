@@ -13,7 +13,7 @@ from tests.conftest import MachineMaker
 from tests.forge import NODE, Forge, Repository
 from tests.rig import Rig
 
-RESTARTED = {"pm2:gpu0", "instances:stop", "instances:gpu0", "health:gpu0"}
+RESTARTED = {"pm2:gpu0", "instances:start", "health:gpu0", "collection"}
 #: Whichever comes first finds the .env; see `dotenv:.proof`.
 PROVED = {"validation", "dotenv:.proof"}
 READER = (

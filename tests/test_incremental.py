@@ -16,8 +16,8 @@ from tests.forge import Forge, Repository
 from tests.rig import PROJECT, Rig, snapshot
 
 MOVED = {"generation:assemble", "validation"}
-RESTARTED = {"pm2:gpu0", "instances:stop", "instances:gpu0", "health:gpu0"}
-NEW_GENERATION = {*MOVED, *RESTARTED, "collection"}
+RESTARTED = {"pm2:gpu0", "instances:start", "health:gpu0", "collection"}
+NEW_GENERATION = {*MOVED, *RESTARTED}
 
 
 @dataclass
@@ -156,11 +156,14 @@ MORE_TO_RUN: list[Change] = [
     (model_link_added, {"links:files"}),
     (model_link_removed, {"links:prune"}),
     (instance_args, RESTARTED),
-    (port_start, RESTARTED),
-    (worker_added, {"pm2:gpu0", "workers:helper-gpu0"}),
+    (port_start, {"ports", *RESTARTED}),
+    (worker_added, {"pm2:gpu0", "workers:helper-gpu0", "collection"}),
     (
         instance_added,
-        {"directories", "pm2:gpu1", "instances:gpu1", "health:gpu1", "workers:helper-gpu1"},
+        {
+            *("directories", "ports", "pm2:gpu1", "instances:start"),
+            *("health:gpu1", "workers:helper-gpu1", "collection"),
+        },
     ),
 ]
 MOVED_BY_HAND: list[Change] = [
@@ -240,8 +243,9 @@ def test_the_first_run_executes_every_task_that_has_work(
         "generation:assemble",
         "validation",
         "links:own",
+        "ports",
         "pm2:gpu0",
-        "instances:gpu0",
+        "instances:start",
         "health:gpu0",
         "collection",
     }

@@ -89,7 +89,7 @@ def test_further_roots_are_seen_by_the_instance(
     assert {"far.safetensors", "one.safetensors"} <= set(seen)
     rig.spec["models"]["extra_roots"] = []
     run = rig.doit()
-    assert {"links:extra_model_paths", "instances:gpu0"} <= run.executed
+    assert {"links:extra_model_paths", "instances:start"} <= run.executed
     assert "far.safetensors" not in rig.client().get("/models/checkpoints")
 
 
@@ -204,7 +204,7 @@ def test_a_folder_that_instances_have_listed_is_swapped_while_none_runs(
     client, before = rig.client(), rig.running()["comfyui-gpu0"].pid
     assert client.get("/models/loras") == ["first.safetensors"]
     rig.spec["models"]["files"] = [{"target": "loras", "source": str(volume / "second")}]
-    restart = {"instances:stop", "instances:gpu0", "health:gpu0", "collection"}
+    restart = {"instances:start", "health:gpu0", "collection"}
     planned = rig.doit("plan")
     assert f"restart comfyui-gpu0 (pid {before})" in planned.output
     assert "which instances have listed, points elsewhere" in planned.output
@@ -214,7 +214,7 @@ def test_a_folder_that_instances_have_listed_is_swapped_while_none_runs(
     assert rig.client().get("/models/loras") == ["second.safetensors"]
     assert rig.running()["comfyui-gpu0"].pid != before
     rig.spec["models"]["files"] = []
-    assert "instances:stop" in rig.doit().executed
+    assert "instances:start" in rig.doit().executed
     assert not place_of(rig, "loras").exists()
     assert rig.client().get("/models/checkpoints") is not None
     assert rig.doit().executed == set()
@@ -230,7 +230,7 @@ def test_a_new_type_of_folder_restarts_instances_and_another_model_in_it_does_no
     planned = rig.doit("plan")
     assert "restart comfyui-gpu0" in planned.output
     run = rig.doit()
-    assert {"instances:gpu0", "links:extra_model_paths"} <= run.executed
+    assert {"instances:start", "links:extra_model_paths"} <= run.executed
     assert planned.planned - {"collection"} == run.executed - {"collection"}
     assert rig.client().get("/models/ipadapter") == ["one.bin"]
     rig.spec["models"]["files"].append({**entry, "target": "ipadapter/two.bin"})

@@ -17,7 +17,7 @@ def test_a_repository_that_is_not_there_is_named_and_the_other_clones_finish(
     assert run.failed == {"nodes:gone"}
     assert f"{gone} isn't there: correct the url" in run.output
     assert {"nodes:alpha", "source"} <= run.executed
-    assert not run.executed & {"environment", "instances:gpu0"}
+    assert not run.executed & {"environment", "instances:start"}
     assert "Traceback" not in run.output
 
 

@@ -30,7 +30,7 @@ def test_up_and_the_second_run_need_only_the_loopback_interface(
     rig.doit("build")
     runs = isolated(rig, "{doit} up && {doit} up && {doit} smoke")
     assert runs.code == 0, runs.output
-    assert "instances:gpu0" in runs.executed
+    assert "instances:start" in runs.executed
     assert "nothing to do" in runs.output
     assert "✓ comfyui-gpu0: " in runs.output
 

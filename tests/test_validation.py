@@ -17,7 +17,7 @@ def test_a_node_that_does_not_import_fails_the_build_with_its_last_line(
         "custom node bad doesn't import: "
         "ModuleNotFoundError: No module named 'no_such_module_at_all'"
     ) in run.output
-    assert "instances:gpu0" not in run.executed
+    assert "instances:start" not in run.executed
     assert rig.running() == {}
     assert not rig.layout.current.exists()
 

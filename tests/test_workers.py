@@ -33,7 +33,12 @@ def test_each_instance_gets_its_worker_that_finds_it_ready(machine: MachineMaker
         assert env["A"] == "b"
     assert rig.doit().executed == set()
     rig.spec["workers"] = []
-    assert rig.doit().executed == {"pm2:gpu0", "pm2:gpu1", "instances:stop"}
+    assert rig.doit().executed == {
+        "pm2:gpu0",
+        "pm2:gpu1",
+        "instances:stop",
+        "collection",
+    }
     assert set(rig.running()) == {"comfyui-gpu0", "comfyui-gpu1"}
 
 
@@ -87,7 +92,10 @@ def test_a_secret_reaches_its_worker_and_nobody_else(machine: MachineMaker) -> N
         for path in rig.layout.machine.rglob("*")
         if path.is_file() and not path.is_symlink() and b"canary-1" in path.read_bytes()
     ]
-    assert secret_files == [rig.layout.secrets / "fetch-gpu0.json"]
+    assert secret_files == list(rig.layout.secrets.glob("fetch-gpu0-*.json"))
+    assert len(secret_files) == 1
     assert secret_files[0].stat().st_mode & 0o777 == 0o600
     rotated = rig.doit(FETCH_TOKEN="canary-2")
-    assert rotated.executed == {"pm2:gpu0", "instances:stop", "workers:fetch-gpu0"}
+    assert rotated.executed == {"pm2:gpu0", "workers:fetch-gpu0", "collection"}
+    (kept,) = rig.layout.secrets.glob("fetch-gpu0-*.json")
+    assert "canary-2" in kept.read_text(), "what nothing needs any more is not kept"

@@ -10,6 +10,7 @@ from doit.exceptions import InvalidDodoFile
 
 from tasks.engine.configuration import load_machine
 from tasks.host.failure import Failure
+from tasks.host.run_lock import RunLock, Taken
 from tasks.spec import Instance, Machine
 
 
@@ -35,6 +36,37 @@ class MachineCommand(Command):  # type: ignore[misc]
             return 1
 
     def perform(
+        self,
+        machine: Machine,
+        instances: tuple[Instance, ...],
+        options: dict[str, Any],
+        arguments: list[str],
+    ) -> int:
+        raise NotImplementedError
+
+
+class LockingCommand(MachineCommand):
+    """A command that changes what runs: `work` has the run lock, or is refused at once."""
+
+    def perform(
+        self,
+        machine: Machine,
+        instances: tuple[Instance, ...],
+        options: dict[str, Any],
+        arguments: list[str],
+    ) -> int:
+        lock = RunLock(machine.workspace)
+        try:
+            lock.take(self.name)
+        except Taken as taken:
+            print(taken, file=sys.stderr)
+            return 2
+        try:
+            return self.work(machine, instances, options, arguments)
+        finally:
+            lock.release()
+
+    def work(
         self,
         machine: Machine,
         instances: tuple[Instance, ...],

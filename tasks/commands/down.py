@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from tasks.commands.base import MachineCommand
+from tasks.commands.base import LockingCommand
 from tasks.host import apps, files, pm2, private
-from tasks.host.run_lock import RunLock, Taken
 from tasks.spec import Instance, Machine
 
 
-class Down(MachineCommand):
+class Down(LockingCommand):
     doc_purpose = "stop workers, instances and PM2; nothing of the machine is left running"
 
-    def perform(
+    def work(
         self,
         machine: Machine,
         instances: tuple[Instance, ...],
         options: dict[str, Any],
         arguments: list[str],
     ) -> int:
-        try:
-            RunLock(machine.workspace).take("down")
-        except Taken as taken:
-            print(taken, file=sys.stderr)
-            return 2
         layout = machine.layout
         running = apps.running(layout.workspace, pm2.daemon(layout))
         workers = {app.name for app in running if not app.name.startswith("comfyui-gpu")}

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tasks import gate
 from tasks.commands.base import MachineCommand
 from tasks.host import comfyui
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
-from tasks.spec.layout import Layout
 
 TIMEOUT = 120.0
 """Seconds; the first job on real ComfyUI took 0.4 s, behind a queue it takes longer."""
@@ -27,11 +27,10 @@ class Smoke(MachineCommand):
         options: dict[str, Any],
         arguments: list[str],
     ) -> int:
-        layout = machine.layout
         if not instances:
             raise Failure("there are no instances to send a job to")
         with ThreadPoolExecutor(len(instances)) as pool:
-            results = pool.map(lambda instance: _try(layout, instance), instances)
+            results = pool.map(lambda instance: _try(machine, instance), instances)
         failed = 0
         for instance, (files, reason) in zip(instances, results, strict=True):
             failed += bool(reason)
@@ -39,22 +38,25 @@ class Smoke(MachineCommand):
         return 1 if failed else 0
 
 
-def _try(layout: Layout, instance: Instance) -> tuple[str, str]:
+def _try(machine: Machine, instance: Instance) -> tuple[str, str]:
     """The files of one job and an empty string, or nothing and the reason."""
     import requests
 
     try:
-        return ", ".join(map(str, _run(layout, instance))), ""
+        return ", ".join(map(str, _run(machine, instance))), ""
     except Failure as failure:
         return "", str(failure)
     except requests.RequestException as error:
-        return "", f"it doesn't answer on port {instance.port} ({type(error).__name__}): run doit"
+        return "", f"it doesn't answer ({type(error).__name__}): run doit"
 
 
-def _run(layout: Layout, instance: Instance) -> list[Path]:
-    client = comfyui.Client(instance.listen, instance.port)
+def _run(machine: Machine, instance: Instance) -> list[Path]:
+    app = gate.find(machine, instance.name)
+    if app is None:
+        raise Failure("it doesn't run: run doit")
+    client = comfyui.Client(instance.listen, app.port or instance.port)
     entry = client.wait(client.submit(prompt()), TIMEOUT)
-    folder = layout.outputs(instance.gpu)
+    folder = machine.layout.outputs(instance.gpu)
     files = [
         folder / image["subfolder"] / image["filename"]
         for output in entry["outputs"].values()

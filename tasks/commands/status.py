@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tasks import nodes, validation
+from tasks import gate, last_good, nodes, validation
 from tasks.commands.base import MachineCommand
-from tasks.host import apps, comfyui, pm2, process
+from tasks.host import apps, pm2, process
 from tasks.spec import Instance, Machine
 from tasks.spec.layout import Layout
 
@@ -57,11 +57,17 @@ class Status(MachineCommand):
         away = nodes.left_out(machine)
         results = validation.read(machine.layout.current.resolve())
         failing = {name: each.reason for name, each in results.items() if not each.imported}
+        behind = last_good.refusal(machine)
         if options["json"]:
             shown = {str(row.gpu): asdict(row) for row in rows}
-            print(json.dumps({"instances": shown, "left_out": away, "not_imported": failing}))
+            document = {"instances": shown, "left_out": away, "not_imported": failing}
+            if behind:
+                document["behind"] = asdict(behind)
+            print(json.dumps(document))
         else:
             _print_table(rows)
+            if behind:
+                print(f"behind machine.yaml: {behind}")
             for app in strangers:
                 print(f"{app.name} (pid {app.pid}) runs too, and machine.yaml names it no more")
             if not rows:
@@ -70,7 +76,7 @@ class Status(MachineCommand):
                 print(f"custom node {name} (optional) is left out: {reason}")
             for name, reason in failing.items():
                 print(f"custom node {name} doesn't import: {reason}")
-        well = all(row.health == "healthy" for row in rows) and not strangers
+        well = all(row.health == "healthy" for row in rows) and not strangers and not behind
         return 0 if well and (rows or not machine.enabled) else 1
 
 
@@ -86,10 +92,18 @@ def _row(layout: Layout, instance: Instance, running: list[apps.App]) -> Row:
         log = process.tail(layout.logs / f"{instance.name}.log")
         reason = f"last words: {process.last_line(log)}" if log else "not started"
         return Row(instance.name, instance.gpu, instance.port, None, "down", None, reason)
-    health = comfyui.probe(instance.listen, instance.port)
+    health = gate.probe(instance, app)
     state = "healthy" if health.healthy else "unhealthy"
+    if layout.draining(instance.gpu).exists():
+        state = "draining"
     return Row(
-        instance.name, instance.gpu, instance.port, app.pid, state, health.queue, health.reason
+        instance.name,
+        instance.gpu,
+        app.port or instance.port,
+        app.pid,
+        state,
+        health.queue,
+        health.reason,
     )
 
 

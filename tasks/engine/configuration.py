@@ -17,7 +17,7 @@ from tasks.host import git, gpu
 from tasks.host.run_lock import RunLock
 from tasks.spec import Instance, Machine, SpecError, load
 
-VARIABLES = ("machine", "locked")
+VARIABLES = ("machine", "locked", "force")
 """What may stand on doit's command line as NAME=VALUE."""
 PARALLEL = 8
 """Tasks at once; clones and downloads wait for the network, not for a core."""
@@ -45,11 +45,14 @@ def load_machine() -> tuple[Machine, tuple[Instance, ...]]:
 
 def _options() -> dict[str, Any]:
     """What the command line says beside the machine file."""
-    locked = get_var("locked") or "0"
-    if locked not in ("0", "1"):
-        raise InvalidDodoFile(f"locked={locked}: write locked=1, or leave it out")
+    switches = {}
+    for name in ("locked", "force"):
+        said = get_var(name) or "0"
+        if said not in ("0", "1"):
+            raise InvalidDodoFile(f"{name}={said}: write {name}=1, or leave it out")
+        switches[name] = said == "1"
     return {
-        "locked": locked == "1",
+        **switches,
         "updates": planning.updates,
         "overlay": planning.overlay,
     }

@@ -30,6 +30,7 @@ class Reporter:
         self.failures: list[tuple[str, str]] = []
         self.held_back: list[str] = []
         self.errors: list[str] = []
+        said.show = lambda text: self.write(f"  {text}\n")
         self.colours = outstream.isatty() and "NO_COLOR" not in os.environ
 
     def initialize(self, tasks: Any, selected_tasks: Any) -> None:

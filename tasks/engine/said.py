@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+show: Callable[[str], object] = print
+"""Prints a line at once; a run's reporter puts its own here."""
 _warnings: dict[str, None] = {}
 _news: dict[str, None] = {}
 
@@ -14,6 +18,11 @@ def warn(text: str) -> None:
 def tell(text: str) -> None:
     """Something moved, as it was asked to."""
     _news[text] = None
+
+
+def go_on(text: str) -> None:
+    """What takes long, while it does."""
+    show(text)
 
 
 def move(name: str, before: str | None, after: str | None) -> str:

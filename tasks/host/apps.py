@@ -16,6 +16,8 @@ from pathlib import Path
 WORKSPACE = "COMFY_MACHINE_WORKSPACE"
 NAME = "COMFY_MACHINE_APP"
 FINGERPRINT = "COMFY_MACHINE_FINGERPRINT"
+PORT = "COMFYUI_PORT"
+"""Part of an instance's environment, for its nodes as well."""
 GRACE = 10.0
 """Seconds between SIGINT and SIGKILL; ComfyUI needs 1.7 s when idle."""
 
@@ -30,6 +32,8 @@ class App:
     supervised: bool
     started: float
     """Seconds since the epoch."""
+    port: int | None = None
+    """Where an instance listens, or will."""
 
 
 def running(workspace: Path, daemon: int | None) -> list[App]:
@@ -51,8 +55,23 @@ def running(workspace: Path, daemon: int | None) -> list[App]:
             started = process.create_time()
         except psutil.Error:
             continue
-        found.append(App(marks.get(NAME, ""), pid, marks.get(FINGERPRINT, ""), supervised, started))
+        port = marks.get(PORT, "")
+        found.append(
+            App(
+                name=marks.get(NAME, ""),
+                pid=pid,
+                fingerprint=marks.get(FINGERPRINT, ""),
+                supervised=supervised,
+                started=started,
+                port=int(port) if port.isdecimal() else None,
+            )
+        )
     return sorted(found, key=lambda app: (app.name, app.pid))
+
+
+def is_ours(workspace: Path, pid: int) -> bool:
+    """Whether a process belongs to an app of the workspace, or was started by one."""
+    return _marks(pid).get(WORKSPACE) == str(workspace)
 
 
 def end(app: App) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.host import locks, private, process
+from tasks.host import files, locks, private, process
 from tasks.host.failure import Failure
 from tasks.spec.layout import Layout
 
@@ -72,14 +72,16 @@ def _apps(layout: Layout) -> dict[str, dict[str, Any]]:
     return {app["name"]: app for app in json.loads(_call(layout, "jlist"))}
 
 
-def start(layout: Layout, config: Path, name: str) -> None:
-    """Start one app of a config file, instead of one of that name that is there already.
+def start(layout: Layout, wanted: Sequence[dict[str, Any]]) -> None:
+    """Start apps, as a config file describes them, together and instead of those of their names.
 
     Start and restart with a file don't apply a removed variable or a changed cwd; so delete.
     """
+    file = layout.apps / "start.config.json"
     with _locked(layout):
-        _delete(layout, {name})
-        _call(layout, "start", str(config), "--only", name)
+        _delete(layout, {app["name"] for app in wanted})
+        files.write_receipt(file, {"apps": list(wanted)})
+        _call(layout, "start", str(file))
 
 
 def delete(layout: Layout, names: set[str]) -> None:

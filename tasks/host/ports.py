@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -15,26 +11,22 @@ class Holder:
 
     port: int
     pid: int | None
-    command: str
 
     def __str__(self) -> str:
-        who = f"pid {self.pid} ({self.command})" if self.pid else "a process of another user"
-        return f"port {self.port} is held by {who}"
+        if self.pid is None:
+            return f"port {self.port} is held by a process of another user"
+        return f"port {self.port} is held by pid {self.pid} ({_command(self.pid)})"
 
 
-def holder(port: int) -> Holder | None:
-    """Who listens on TCP `port` on any address, None when it is free."""
+def holders() -> dict[int, Holder]:
+    """Who listens on which TCP port, on any address."""
     import psutil
 
-    for connection in psutil.net_connections("tcp"):
-        if connection.status != psutil.CONN_LISTEN or not connection.laddr:
-            continue
-        if connection.laddr.port != port:
-            continue
-        if connection.pid is None:
-            return Holder(port, None, "")
-        return Holder(port, connection.pid, _command(connection.pid))
-    return None
+    return {
+        connection.laddr.port: Holder(connection.laddr.port, connection.pid)
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr
+    }
 
 
 def _command(pid: int) -> str:

@@ -85,6 +85,24 @@ class Layout:
         """PM2 configs, one per GPU."""
         return self.state / "apps"
 
+    def rendered(self, gpu: int) -> Path:
+        """The apps of a GPU as machine.yaml wants them to run."""
+        return self.apps / f"gpu{gpu}.config.json"
+
+    def good(self, generation: str) -> Path:
+        """The apps as they were when all instances were healthy on a generation, one per GPU."""
+        return self.state / "good" / generation
+
+    @property
+    def refused(self) -> Path:
+        """Why the machine stays behind machine.yaml."""
+        return self.state / "refused.json"
+
+    @property
+    def ports(self) -> Path:
+        """The port of each instance, as it was decided."""
+        return self.state / "ports.json"
+
     @property
     def secrets(self) -> Path:
         """Environment files that hold expanded secrets, 0600."""
@@ -109,6 +127,10 @@ class Layout:
     def instance(self, gpu: int) -> Path:
         """The instance's own folder: user, temp and database."""
         return self.state / "instances" / f"gpu{gpu}"
+
+    def draining(self, gpu: int) -> Path:
+        """While this file is there, workers give the instance no new job."""
+        return self.instance(gpu) / "draining"
 
     def dotenv(self, node: str) -> Path:
         """The file that a custom node's `.env` links to."""

@@ -44,6 +44,8 @@ class Machine(Spec):
     """The environment changed what the lock is about, so the lock stays as it is."""
     locked: bool = False
     """Fail rather than change the lock."""
+    force: bool = False
+    """Try again what was refused."""
     updates: frozenset[str] | None = None
     """Names to move to the newest (`doit update`), empty for all; None: nothing moves."""
     overlay: Path | None = None
@@ -80,11 +82,12 @@ class Machine(Spec):
                 gpus = tuple(range(number))
             case listed:
                 gpus = tuple(listed)
-        found = tuple(self._instance(gpu) for gpu in gpus)
+        found = tuple(self.instance(gpu) for gpu in gpus)
         self._refuse_shared_ports(found)
         return found
 
-    def _instance(self, gpu: int) -> Instance:
+    def instance(self, gpu: int) -> Instance:
+        """The instance of a GPU, as machine.yaml wants it."""
         common = self.instances
         own = common.overrides.get(gpu) or Override()
         return Instance(

@@ -199,15 +199,16 @@ class Instances(Model):
         description="How an instance is tied to its GPU: index is nvidia-smi's order.",
     )
     port_start: Port = Field(default=8188, description="Port of GPU 0; GPU n has port_start + n.")
-    port_conflict: Annotated[Literal["fail", "next"], NotBuilt("next")] = Field(
-        default="fail", description="What to do when a port is taken."
+    port_conflict: Literal["fail", "next"] = Field(
+        default="fail",
+        description="When a port is taken: fail, or take the next free one and keep it.",
     )
     listen: Listen = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is all.")
     args: tuple[Arg, ...] = Field(default=(), description="Arguments of ComfyUI's main.py.")
     env: Env = Field(default={}, description="Environment; values may hold ${NAME}.")
     overrides: dict[GpuIndex, Override] = Field(default={}, description="By GPU index.")
-    drain_timeout: Annotated[Seconds, NotBuilt()] = Field(
-        default=600, description="Seconds that a running job may take before a restart."
+    drain_timeout: Seconds = Field(
+        default=600, description="Seconds that an instance's jobs may take before it is replaced."
     )
     job_timeout: Annotated[Seconds, NotBuilt()] = Field(
         default=3600, description="Seconds after which a running job counts as stuck."

@@ -57,9 +57,8 @@ class World:
             "log": str(self.layout.logs / f"{name}.log"),
             "secrets": {},
         }
-        config = self.layout.apps / f"{name}.config.json"
-        files.write_text(config, templates.render("instance.config.json.j2", apps=[app]))
-        pm2.start(self.layout, config, name)
+        rendered = json.loads(templates.render("instance.config.json.j2", apps=[app]))
+        pm2.start(self.layout, rendered["apps"])
         until(seen.exists, 30, "the app to say what it got")
         pid, got, environ = json.loads(seen.read_text())
         return pid, got, environ

@@ -1,0 +1,37 @@
+"""doit restart: instances one after the other, each drained first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks import last_good, roll
+from tasks.commands.base import LockingCommand
+from tasks.host.failure import Failure
+from tasks.spec import Instance, Machine
+
+
+class Restart(LockingCommand):
+    doc_purpose = "restart instances, one after the other; what machine.yaml changed waits for doit"
+    doc_usage = "[INSTANCE ...]"
+    takes_names = True
+
+    def work(
+        self,
+        machine: Machine,
+        instances: tuple[Instance, ...],
+        options: dict[str, Any],
+        arguments: list[str],
+    ) -> int:
+        known = {instance.name: instance for instance in instances}
+        if unknown := [name for name in arguments if name not in known]:
+            raise Failure(
+                f"there is no instance {unknown[0]}; there are: {', '.join(known) or 'none'}"
+            )
+        chosen = [known[name] for name in dict.fromkeys(arguments)] or list(instances)
+        made = last_good.wanted(machine, chosen)
+        if missing := [instance.name for instance in chosen if instance.name not in made]:
+            raise Failure(f"{', '.join(missing)} was never made: run doit")
+        roll.settle(machine, chosen)
+        for instance in chosen:
+            print(f"{instance.name} is healthy")
+        return 0

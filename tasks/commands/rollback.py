@@ -1,0 +1,25 @@
+"""doit rollback: all instances back on the last good generation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks import last_good, roll
+from tasks.commands.base import LockingCommand
+from tasks.spec import Instance, Machine
+
+
+class Rollback(LockingCommand):
+    doc_purpose = "go back to the last good generation; machine.yaml and the lock stay as they are"
+
+    def work(
+        self,
+        machine: Machine,
+        instances: tuple[Instance, ...],
+        options: dict[str, Any],
+        arguments: list[str],
+    ) -> int:
+        refusal = last_good.roll_back(machine)
+        roll.settle(machine, roll.due(machine, instances))
+        print(f"back on generation {refusal.back_on}, until machine.yaml changes or doit force=1")
+        return 0

@@ -1,0 +1,118 @@
+"""The gate: an instance is healthy, or is known not to become so."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from tasks import folder_types, last_good, validation
+from tasks.engine.said import warn
+from tasks.host import apps, comfyui, files, pm2, process, quick_test
+from tasks.host.failure import Failure
+from tasks.spec import Instance, Machine
+
+APPEARS = 2.0
+"""Seconds that a started process may take to show its environment; it has none while it execs."""
+
+
+def find(machine: Machine, name: str) -> apps.App | None:
+    """The app of that name, if it runs."""
+    layout = machine.layout
+    for app in apps.running(layout.workspace, pm2.daemon(layout)):
+        if app.name == name:
+            return app
+    return None
+
+
+def probe(instance: Instance, app: apps.App) -> comfyui.Health:
+    """Ask an instance at the port that it was started with."""
+    return comfyui.probe(instance.listen, app.port or instance.port)
+
+
+def passed(machine: Machine, instance: Instance, app: apps.App) -> bool:
+    """Whether it was this very process that passed the gate."""
+    return files.read_receipt(_receipt(machine, instance)) == asdict(app)
+
+
+def note(machine: Machine, instance: Instance) -> None:
+    """Note which process passed the gate."""
+    if app := find(machine, instance.name):
+        files.write_receipt(_receipt(machine, instance), asdict(app))
+
+
+def _receipt(machine: Machine, instance: Instance) -> Path:
+    return machine.layout.instance(instance.gpu) / "healthy.json"
+
+
+def wait(machine: Machine, instance: Instance, begin: float) -> None:
+    """Wait until an instance is healthy, with all nodes and folders that it should have.
+
+    Raises Failure as soon as it died, or `health.timeout` seconds after `begin` (monotonic).
+    """
+    words = machine.layout.logs / f"{instance.name}.log"
+    app = _wait(machine, instance, begin)
+    client = comfyui.Client(instance.listen, app.port or instance.port)
+    try:
+        _check_nodes(machine, instance, client)
+        _check_folders(machine, instance, client)
+    except OSError as error:
+        raise Failure(f"{instance.name} answered and then didn't: {error}", words) from error
+
+
+def _wait(machine: Machine, instance: Instance, begin: float) -> apps.App:
+    import psutil
+
+    words = machine.layout.logs / f"{instance.name}.log"
+    app: apps.App | None = None
+    wanted = last_good.wanted(machine, [instance]).get(instance.name)
+    while True:
+        app = app or find(machine, instance.name)
+        seconds = time.monotonic() - begin
+        if (app and not psutil.pid_exists(app.pid)) or (not app and seconds > APPEARS):
+            said = process.last_line(process.tail(words))
+            raise Failure(f"{instance.name} died while it started: {said}", words)
+        health = probe(instance, app) if app else comfyui.Health(False)
+        if app and health.healthy and app.fingerprint == wanted:
+            return app
+        if seconds > machine.health.timeout:
+            raise Failure(
+                f"{instance.name} isn't healthy after {machine.health.timeout} s "
+                f"(health.timeout): {health.reason}",
+                words,
+            )
+        time.sleep(comfyui.POLL)
+
+
+def _check_nodes(machine: Machine, instance: Instance, client: comfyui.Client) -> None:
+    """A node can import in the build and not here; the start-up log is the only place to see it."""
+    said = client.get("/internal/logs")
+    required = {node.name for node in machine.custom_nodes if not node.optional}
+    failed = {
+        name: validation.redacted(machine, result).reason
+        for name, result in quick_test.parse(said).items()
+        if not result.imported
+    }
+    for name in sorted(set(failed) - required):
+        warn(f"custom node {name} doesn't import on {instance.name}: {failed[name]}")
+    if missing := sorted(set(failed) & required):
+        raise Failure(
+            f"{instance.name} runs without {', '.join(missing)}: {failed[missing[0]]}",
+            machine.layout.logs / f"{instance.name}.log",
+        )
+
+
+def _check_folders(machine: Machine, instance: Instance, client: comfyui.Client) -> None:
+    """ComfyUI says itself where it looks for models; its configuration only says what it should."""
+    paths = [path for paths in client.get("/internal/folder_paths").values() for path in paths]
+    seen = {os.path.realpath(path) for path in paths}
+    missing = [
+        path for path in folder_types.expected(machine) if os.path.realpath(path) not in seen
+    ]
+    if missing:
+        raise Failure(
+            f"{instance.name} doesn't look for models in {missing[0]}: see that no argument or "
+            "custom node changes its model paths",
+            machine.layout.logs / f"{instance.name}.log",
+        )

@@ -1,0 +1,227 @@
+"""The last good generation: what is healthy is noted, what is not is left, and not tried again.
+
+What instances run with on a good generation is kept in `state/good/<generation>`. While
+`state/refused.json` holds, that is what they are to run with, whatever machine.yaml asks for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks import generation
+from tasks.host import apps, files
+from tasks.host.failure import Failure
+from tasks.spec import Instance, Machine
+from tasks.spec.layout import Layout
+
+KEPT = 10
+"""Names of good generations that are remembered; folders are kept of the newest two."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the machine is not what machine.yaml says."""
+
+    wish: str
+    """What was asked for, as `_wish` has it: asked for anything else, the refusal is over."""
+    generation: str
+    reason: str
+    back_on: str
+    by_hand: bool
+    at: float
+    """Seconds since the epoch."""
+
+    def __str__(self) -> str:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.at))
+        how = "rolled back by hand" if self.by_hand else "refused"
+        return (
+            f"generation {self.generation} was {how} ({when}): {self.reason}; the machine is on "
+            f"{self.back_on}"
+        )
+
+
+def refusal(machine: Machine) -> Refusal | None:
+    """What keeps the machine behind machine.yaml; over as soon as something else is asked for."""
+    if machine.force:
+        return None
+    try:
+        found = Refusal(**files.read_receipt(machine.layout.refused))
+        return found if found.wish == _wish(machine) else None
+    except (TypeError, Failure):
+        return None
+
+
+def config_of(machine: Machine, gpu: int) -> Path:
+    """The PM2 config that a GPU's apps are to run with."""
+    layout = machine.layout
+    if refusal(machine):
+        return layout.good(layout.current.resolve().name) / layout.rendered(gpu).name
+    return layout.seen(layout.rendered(gpu))
+
+
+def apps_of(machine: Machine, gpu: int) -> list[dict[str, Any]]:
+    """The apps of a GPU as PM2 is to have them; none where it was never good."""
+    found: list[dict[str, Any]] = files.read_receipt(config_of(machine, gpu), apps=list).get(
+        "apps", []
+    )
+    return found
+
+
+def wanted(machine: Machine, instances: Sequence[Instance]) -> dict[str, str]:
+    """Name → fingerprint of everything that is to run."""
+    return {
+        app["name"]: app["env"][apps.FINGERPRINT]
+        for instance in instances
+        for app in apps_of(machine, instance.gpu)
+    }
+
+
+def healthy(layout: Layout) -> list[str]:
+    """Generations on which all instances were healthy, newest last."""
+    names: list[str] = files.read_receipt(_list(layout), generations=list).get("generations", [])
+    return names
+
+
+def fallback(machine: Machine) -> str | None:
+    """The generation to go back to if what machine.yaml asks for doesn't become healthy."""
+    layout = machine.layout
+    rendered = {path.name: path.read_bytes() for path in _rendered(layout)}
+    newest = "".join(healthy(layout)[-1:])
+    if refusal(machine) or not _is_whole(layout, newest) or rendered == _noted(layout, newest):
+        return None
+    return newest
+
+
+def retreat(machine: Machine, reason: str) -> Refusal | None:
+    """Refuse what machine.yaml asks for, and point back; None where there is nothing to go to."""
+    name = fallback(machine)
+    return _point_back(machine, name, reason, by_hand=False) if name else None
+
+
+def roll_back(machine: Machine) -> Refusal:
+    """Point back to the newest other good generation. Raises Failure when there is none."""
+    layout = machine.layout
+    before = refusal(machine)
+    if before and before.by_hand:
+        raise Failure(f"{before}; doit force=1 goes forward again")
+    current = layout.current.resolve().name
+    others = [n for n in healthy(layout) if n != current and _is_whole(layout, n)]
+    if not others:
+        raise Failure(f"there is no good generation to go back to, besides {current}")
+    return _point_back(machine, others[-1], f"{current} was left", by_hand=True)
+
+
+def _point_back(machine: Machine, name: str, reason: str, *, by_hand: bool) -> Refusal:
+    layout = machine.layout
+    left = generation.folder_of(machine).name
+    # In a table and in a log one line is one line.
+    said = " ".join(reason.split())
+    made = Refusal(_wish(machine), left, said, name, by_hand, time.time())
+    # First the link: a run that is killed in between tries again.
+    files.point(layout.current, os.path.relpath(layout.generations / name, layout.state))
+    files.write_receipt(layout.refused, asdict(made))
+    _remember(layout, name)
+    return made
+
+
+def _wish(machine: Machine) -> str:
+    """What is asked for, in short: machine.yaml, the lock, the generation, the variables used."""
+    layout = machine.layout
+    volatile = {"lock", "lock_damage", "locked", "updates", "overlay", "enabled", "force"}
+    said = machine.model_dump_json(exclude=volatile)
+    used = {name: machine.env.get(name) for name in re.findall(r"\$\{(\w+)", said)}
+    text = json.dumps([said, used, generation.folder_of(machine).name], sort_keys=True)
+    lock = files.file_digest(machine.lock_file)
+    return seal(layout, f"{lock}{text}")[:16]
+
+
+def seal(layout: Layout, text: str) -> str:
+    """An HMAC, so that what holds secrets can be compared, and neither read nor guessed."""
+    key_file = layout.seen(layout.state / "fingerprint.key")
+    if not key_file.exists():
+        key_file = layout.kept(key_file)
+        files.write_text(key_file, secrets.token_hex(32), mode=0o600)
+    return hmac.new(key_file.read_bytes(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def _list(layout: Layout) -> Path:
+    return layout.state / "healthy.json"
+
+
+def _rendered(layout: Layout) -> list[Path]:
+    return sorted(layout.apps.glob("gpu*.config.json"))
+
+
+def _noted(layout: Layout, name: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in layout.good(name).glob("gpu*.config.json")}
+
+
+def _is_whole(layout: Layout, name: str) -> bool:
+    there = bool(name) and (layout.generations / name / "ComfyUI").is_dir()
+    return there and bool(_noted(layout, name))
+
+
+def unnoted(machine: Machine, instances: Sequence[Instance]) -> str | None:
+    layout = machine.layout
+    if found := refusal(machine):
+        return str(found)
+    if not instances:
+        return None
+    current = layout.current.resolve().name
+    if healthy(layout)[-1:] != [current]:
+        return "the current generation was not yet noted as good"
+    rendered = {
+        layout.rendered(i.gpu).name: layout.seen(layout.rendered(i.gpu)).read_bytes()
+        for i in instances
+    }
+    if rendered != _noted(layout, current):
+        return "what instances run with was not yet noted as good"
+    return "what was refused is past" if layout.refused.exists() else None
+
+
+def note(machine: Machine, instances: Sequence[Instance]) -> None:
+    """Note what instances run with as good. Raises Failure while the machine stays behind."""
+    layout = machine.layout
+    if found := refusal(machine):
+        raise Failure(f"{found}; correct machine.yaml, or try it again: doit force=1")
+    if unnoted(machine, instances) is None:
+        return
+    current = layout.current.resolve().name
+    # State may be a volume that other images' generations were noted in.
+    for folder in layout.state.glob("good/*"):
+        if folder.name != current and not _is_whole(layout, folder.name):
+            files.remove(folder)
+    keep = {layout.rendered(instance.gpu) for instance in instances}
+    for path in layout.good(current).glob("gpu*.config.json"):
+        if path.name not in {each.name for each in keep}:
+            files.remove(path)
+    for path in keep:
+        files.write_text(layout.good(current) / path.name, path.read_text())
+    _remember(layout, current)
+    files.remove(layout.refused)
+    _remove_unused_secrets(layout)
+
+
+def _remember(layout: Layout, name: str) -> None:
+    """Note a generation as the newest good one."""
+    names = [each for each in healthy(layout) if each != name]
+    files.write_receipt(_list(layout), {"generations": [*names, name][-KEPT:]})
+
+
+def _remove_unused_secrets(layout: Layout) -> None:
+    """Files of variables that no config names any more."""
+    configs = [*_rendered(layout), *layout.state.glob("good/*/gpu*.config.json")]
+    text = "".join(path.read_text() for path in configs)
+    for path in layout.secrets.glob("*.json"):
+        if str(path) not in text:
+            files.remove(path)

@@ -1,0 +1,141 @@
+"""A roll: instances that are to run otherwise are replaced in turns, each drained first.
+
+Whatever serves nothing goes first and together, as at a first boot; then those that serve, one
+by one, each healthy before the next. So of two or more one always serves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+
+from tasks import gate, last_good, links
+from tasks.engine.said import go_on
+from tasks.host import apps, comfyui, files, pm2, process
+from tasks.spec import Instance, Machine
+
+
+def together(machine: Machine) -> bool:
+    """Whether all have to be stopped at once: folders that they have listed are to change."""
+    return bool(links.swaps(machine))
+
+
+def due(machine: Machine, instances: Sequence[Instance]) -> list[Instance]:
+    """The instances that don't run as they should."""
+    there = {app.name: app.fingerprint for app in _running(machine)}
+    wanted = last_good.wanted(machine, instances)
+    every = together(machine)
+    return [
+        instance
+        for instance in instances
+        if instance.name in wanted and (every or there.get(instance.name) != wanted[instance.name])
+    ]
+
+
+def workers(machine: Machine, instances: Sequence[Instance]) -> list[str]:
+    """Workers that run, and otherwise than they should; they are replaced with their instance."""
+    wanted = last_good.wanted(machine, instances)
+    there = {app.name: app.fingerprint for app in _running(machine)}
+    names = wanted.keys() & there.keys() - {instance.name for instance in instances}
+    return sorted(name for name in names if wanted[name] != there[name])
+
+
+def left_over(machine: Machine, instances: Sequence[Instance]) -> list[Instance]:
+    """Instances that a run which was killed left marked as draining."""
+    return [i for i in instances if machine.layout.draining(i.gpu).exists()]
+
+
+def roll(machine: Machine, instances: Sequence[Instance], *, proved: bool) -> None:
+    """Replace instances in turns, with their workers where these changed too.
+
+    `proved` waits for the last turn as well. Raises Failure when a turn doesn't become
+    healthy; later turns are then untouched.
+    """
+    left = list(instances)
+    while left:
+        turn = _turn(machine, left)
+        left = [instance for instance in left if instance not in turn]
+        begin = _replace(machine, turn)
+        try:
+            if left or proved:
+                for instance in turn:
+                    gate.wait(machine, instance, begin)
+        finally:
+            for instance in turn:
+                files.remove(machine.layout.draining(instance.gpu))
+
+
+def settle(machine: Machine, instances: Sequence[Instance]) -> None:
+    """Roll, and note that all of them passed the gate. Raises Failure as `roll` does."""
+    roll(machine, instances, proved=True)
+    for instance in instances:
+        gate.note(machine, instance)
+
+
+def _running(machine: Machine) -> list[apps.App]:
+    layout = machine.layout
+    return [a for a in apps.running(layout.workspace, pm2.daemon(layout)) if a.supervised]
+
+
+def _turn(machine: Machine, left: Sequence[Instance]) -> list[Instance]:
+    """Who is next. One waits for a port that another of ours has still to leave."""
+    if together(machine):
+        return list(left)
+    there = {app.name: app for app in _running(machine)}
+    held = {app.port: app.name for app in there.values() if app.port}
+    free = [i for i in left if held.get(_port(machine, i), i.name) == i.name]
+    serving = {i.name for i in free if i.name in there and gate.probe(i, there[i.name]).healthy}
+    if idle := [i for i in free if i.name not in serving]:
+        return idle
+    # Ports that go round in a circle are left together.
+    return free[:1] or list(left)
+
+
+def _port(machine: Machine, instance: Instance) -> int:
+    for app in last_good.apps_of(machine, instance.gpu):
+        if app["name"] == instance.name:
+            return int(app["env"][apps.PORT])
+    return instance.port
+
+
+def _replace(machine: Machine, turn: Sequence[Instance]) -> float:
+    """Drain, stop and start; when they were started (monotonic, seconds)."""
+    layout = machine.layout
+    drain(machine, turn)
+    names = {instance.name for instance in turn} | set(workers(machine, turn))
+    wanted = [
+        app for i in turn for app in last_good.apps_of(machine, i.gpu) if app["name"] in names
+    ]
+    if together(machine):
+        pm2.delete(layout, names)
+        links.swap(machine)
+    begin = time.monotonic()
+    pm2.start(layout, wanted)
+    return begin
+
+
+def drain(machine: Machine, instances: Collection[Instance]) -> None:
+    """Mark instances as draining and wait until they have no job, at most `drain_timeout` s.
+
+    The caller removes the marks.
+    """
+    there = {app.name: app for app in _running(machine)}
+    waiting = [instance for instance in instances if instance.name in there]
+    for instance in instances:
+        mark = {"run": process.RUN_ID}
+        files.write_receipt(machine.layout.draining(instance.gpu), mark)
+    deadline = time.monotonic() + machine.instances.drain_timeout
+    said: dict[str, int] = {}
+    while waiting:
+        for instance in list(waiting):
+            jobs = gate.probe(instance, there[instance.name]).queue
+            if not jobs:
+                # Or it doesn't answer: then there is nothing to wait for.
+                waiting.remove(instance)
+            elif time.monotonic() > deadline:
+                go_on(f"{instance.name} still had {jobs} jobs after instances.drain_timeout")
+                waiting.remove(instance)
+            elif said.get(instance.name) != jobs:
+                said[instance.name] = jobs
+                go_on(f"{instance.name} is restarted once it has done its {jobs} jobs")
+        time.sleep(comfyui.POLL if waiting else 0)

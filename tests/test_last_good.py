@@ -1,0 +1,195 @@
+"""The last good generation: gone back to when the new one isn't healthy, or by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import psutil
+import pytest
+
+from tests.conftest import MachineMaker
+from tests.forge import Forge, Repository
+from tests.rig import Rig
+
+DIES = "import os, sys\nif 'COMFYUI_PORT' in os.environ:\n    sys.exit('no luck today')\n"
+"""A node that a build finds in order, and that ends an instance."""
+
+
+def pids(rig: Rig) -> dict[str, int]:
+    return {name: app.pid for name, app in rig.running().items()}
+
+
+def generations(rig: Rig) -> set[str]:
+    """Those that instances run on."""
+    return {
+        psutil.Process(app.pid).cwd().split("/")[-2]
+        for name, app in rig.running().items()
+        if name.startswith("comfyui-gpu")
+    }
+
+
+def update(rig: Rig, node: Repository, text: str, tag: str) -> None:
+    node.commit({"prestartup_script.py": text}, tag=tag)
+    rig.spec["custom_nodes"][0]["ref"] = tag
+
+
+@pytest.fixture
+def node(forge: Forge) -> Repository:
+    node = forge.node("alpha")
+    node.git("tag", "v1")
+    return node
+
+
+@pytest.fixture
+def rig(machine: MachineMaker, node: Repository) -> Rig:
+    """Two instances on a good generation."""
+    rig = machine(custom_nodes=[{"url": node.url, "ref": "v1"}], instances={"gpus": 2})
+    rig.doit()
+    return rig
+
+
+def test_an_upgrade_that_is_not_healthy_is_left_for_the_generation_before(
+    rig: Rig, node: Repository
+) -> None:
+    good, before = generations(rig), pids(rig)
+    update(rig, node, DIES, "v2")
+    run = rig.doit(code=2)
+    assert run.failed == {"instances:start"}
+    assert "comfyui-gpu0 died while it started: no luck today" in run.output
+    assert f"the machine is back on generation {min(good)}" in run.output
+    assert generations(rig) == good
+    assert pids(rig)["comfyui-gpu1"] == before["comfyui-gpu1"], "it was never touched"
+    assert rig.healthy(0)
+    assert {rig.comfyui.parent.name} == good
+    assert "v2" in rig.file.read_text()
+    assert node.git("rev-parse", "v2") in rig.lock_file.read_text()
+
+
+def test_a_refused_generation_is_not_tried_again_until_something_changes(
+    rig: Rig, node: Repository
+) -> None:
+    good = generations(rig)
+    update(rig, node, DIES, "v2")
+    rig.doit(code=2)
+    back = pids(rig)
+
+    again = rig.doit(code=2)
+    assert again.executed == set()
+    assert again.failed == {"collection"}
+    assert "was refused" in again.output
+    assert "no luck today" in again.output
+    assert "doit force=1" in again.output
+    assert pids(rig) == back
+    assert rig.doit("plan", code=2).planned == set()
+
+    shown = rig.doit("status", code=1).output
+    assert "no luck today" in " ".join(shown.split())
+    document = json.loads(rig.doit("status", "--json", code=1).output)
+    assert document["behind"]["back_on"] == min(good)
+    assert "no luck today" in document["behind"]["reason"]
+
+    forced = rig.doit("force=1", code=2)
+    assert "comfyui-gpu0 died while it started: no luck today" in forced.output
+    assert generations(rig) == good
+
+    update(rig, node, "", "v3")
+    rig.doit()
+    assert generations(rig) != good
+    assert rig.doit().executed == set()
+    assert "behind" not in json.loads(rig.doit("status", "--json").output)
+
+
+def test_while_it_is_behind_the_machine_comes_up_on_the_last_good_generation(
+    rig: Rig, node: Repository
+) -> None:
+    good = generations(rig)
+    update(rig, node, DIES, "v2")
+    rig.doit(code=2)
+    rig.doit("down")
+    run = rig.doit(code=2)
+    assert {"instances:start", "health:gpu0", "health:gpu1"} <= run.executed
+    assert run.failed == {"collection"}
+    assert generations(rig) == good
+
+
+def test_arguments_that_instances_die_of_are_left_too(rig: Rig) -> None:
+    before = pids(rig)
+    rig.spec["instances"]["args"] = ["--no-such-flag"]
+    run = rig.doit(code=2)
+    assert "unrecognized arguments: --no-such-flag" in run.output
+    assert pids(rig)["comfyui-gpu1"] == before["comfyui-gpu1"]
+    assert "--no-such-flag" not in psutil.Process(pids(rig)["comfyui-gpu0"]).cmdline()
+    rig.spec["instances"]["args"] = []
+    rig.doit()
+    assert rig.doit().executed == set()
+
+
+def test_when_a_later_instance_fails_those_before_it_go_back_as_well(
+    rig: Rig, node: Repository
+) -> None:
+    good = generations(rig)
+    only_second = f"import os\nif os.environ.get('COMFYUI_PORT') == '{rig.port(1)}':\n    "
+    update(rig, node, only_second + "raise SystemExit('not on this one')\n", "v2")
+    run = rig.doit(code=2)
+    assert "comfyui-gpu1 died while it started: not on this one" in run.output
+    assert generations(rig) == good
+    assert rig.healthy(0)
+    assert rig.healthy(1)
+
+
+def test_workers_stay_or_go_back_with_their_instance(rig: Rig, node: Repository) -> None:
+    rig.spec["workers"] = [{"name": "fetch", "command": ["sleep", "600"]}]
+    rig.doit()
+    before = pids(rig)
+    update(rig, node, DIES, "v2")
+    rig.spec["workers"][0]["env"] = {"NEW": "yes"}
+    rig.doit(code=2)
+    assert pids(rig)["fetch-gpu1"] == before["fetch-gpu1"]
+    assert "NEW" not in psutil.Process(pids(rig)["fetch-gpu0"]).environ()
+
+
+def test_a_first_boot_that_fails_has_nothing_to_go_back_to(
+    machine: MachineMaker, node: Repository
+) -> None:
+    rig = machine(custom_nodes=[{"url": node.url, "ref": "v1"}])
+    update(rig, node, DIES, "v2")
+    assert rig.doit(code=2).failed == {"health:gpu0"}
+    assert not rig.layout.refused.exists()
+    assert rig.doit(code=2).failed == {"health:gpu0"}, "every run tries again"
+
+
+def test_doit_rollback_goes_back_until_machine_yaml_changes(rig: Rig, node: Repository) -> None:
+    first = generations(rig)
+    update(rig, node, "", "v2")
+    rig.doit()
+    second = generations(rig)
+    files = rig.file.read_text(), rig.lock_file.read_text()
+
+    said = rig.doit("rollback").output
+    assert f"back on generation {min(first)}" in said
+    assert generations(rig) == first
+    assert (rig.file.read_text(), rig.lock_file.read_text()) == files
+    behind = json.loads(rig.doit("status", "--json", code=1).output)["behind"]
+    assert behind["back_on"] == min(first)
+    run = rig.doit(code=2)
+    assert run.executed == set()
+    assert "was rolled back by hand" in run.output
+    assert "rolled back by hand" in rig.doit("rollback", code=1).output
+    assert generations(rig) == first
+
+    forward = rig.doit("force=1")
+    assert generations(rig) == second
+    assert "environment" not in forward.executed, "nothing is installed again"
+    assert rig.doit().executed == set()
+
+
+def test_doit_rollback_with_nothing_to_go_back_to_says_so(rig: Rig) -> None:
+    assert "there is no good generation to go back to" in rig.doit("rollback", code=1).output
+    assert rig.doit().executed == set()
+
+
+def test_the_noted_good_may_be_lost_and_comes_again(rig: Rig) -> None:
+    shutil.rmtree(rig.layout.state / "good")
+    assert rig.doit().executed == {"collection"}
+    assert rig.doit().executed == set()
