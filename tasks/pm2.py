@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import dotenv, folder_types, generation, validation
+from tasks import dotenv, folder_types, generation, gpus, validation
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, files
 from tasks.host.failure import Failure
@@ -98,7 +98,7 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
     env = {
         # nvidia-smi's order; CUDA's own is fastest first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": "" if instance.cpu_only else str(instance.gpu),
+        "CUDA_VISIBLE_DEVICES": gpus.device_of(machine, instance),
         "COMFYUI_PORT": str(instance.port),
         "PYTHONUNBUFFERED": "1",
     }

@@ -55,6 +55,20 @@ def running(workspace: Path, daemon: int | None) -> list[App]:
     return sorted(found, key=lambda app: (app.name, app.pid))
 
 
+def family(workspace: Path) -> set[int]:
+    """The pids of a workspace's apps and of all that they started."""
+    import psutil
+
+    found = set()
+    for app in running(workspace, None):
+        found.add(app.pid)
+        try:
+            found |= {child.pid for child in psutil.Process(app.pid).children(recursive=True)}
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
 def end(app: App) -> None:
     """End an app that PM2 doesn't know: SIGINT, and SIGKILL after GRACE seconds."""
     import signal
