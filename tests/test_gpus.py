@@ -265,6 +265,30 @@ def test_a_new_gpu_is_given_to_a_new_instance(gate: Gate, nvml: Nvml, tmp_path: 
     assert pins(tmp_path) == before | {"gpu2": uuid(3)}
 
 
+def test_the_gpu_of_an_instance_that_left_is_given_to_another_last(
+    gate: Gate, nvml: Nvml, tmp_path: Path
+) -> None:
+    nvml.show(card(1), card(2), card(3))
+    assert gate(gpus=3, pin="uuid") is None
+    before = pins(tmp_path)
+    nvml.show(card(4), card(1), card(2), card(3))
+    assert gate(gpus=[0, 1, 3], pin="uuid") is None
+    assert pins(tmp_path) == before | {"gpu3": uuid(4)}
+
+
+@pytest.mark.parametrize("pin", ["index", "uuid"])
+def test_an_instance_on_a_part_of_a_gpu_has_that_and_none_recorded(
+    gate: Gate, nvml: Nvml, tmp_path: Path, pin: str
+) -> None:
+    nvml.show(card(1, mig=1), card(2))
+    part = {"env": {"CUDA_VISIBLE_DEVICES": "MIG-1"}}
+    assert gate(gpus=2, pin=pin, overrides={0: part}) is None
+    machine = load(tmp_path / "machine.yaml", {"HOME": str(tmp_path)})
+    devices = [gpus.device_of(machine, each) for each in machine.instances_for(0)]
+    assert devices == ["MIG-1", uuid(2) if pin == "uuid" else "1"]
+    assert pins(tmp_path) == ({"gpu1": uuid(2)} if pin == "uuid" else {})
+
+
 def test_a_recorded_gpu_that_is_gone_is_refused_by_name(
     gate: Gate, nvml: Nvml, tmp_path: Path
 ) -> None:
@@ -357,7 +381,8 @@ def test_what_runs_is_not_asked_after_when_another_is_started(
     rig = with_gpus(card(1), card(2), gpus=1)
     rig.doit()
     pid = rig.running()["comfyui-gpu0"].pid
-    nvml.show(card(1, used=79 * GIB, compute=[(pid, 79 * GIB)]), card(2, used=79 * GIB))
+    # As a container sees it: no process is shown, its own no more than others.
+    nvml.show(card(1, used=79 * GIB), card(2, used=79 * GIB))
     rig.spec["instances"]["gpus"] = 2
     run = rig.doit(code=2)
     assert run.failed == {"gpus"}

@@ -145,13 +145,13 @@ def test_why_the_driver_cannot_be_asked_is_said_with_what_to_do(
 def test_a_process_is_named_by_its_command_if_it_is_here() -> None:
     nobody = subprocess.Popen(["true"])
     nobody.wait()
-    code = "import time\nprint('up', flush=True); time.sleep(600)  # https://me:secret@host"
+    code = "'https://me:secret@host'\nimport time; print('up', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as stranger:
         assert stranger.stdout
         stranger.stdout.readline()
         shown = str(Process(stranger.pid, 3 * GIB // 2, True))
         stranger.kill()
-    assert shown.startswith(f"pid {stranger.pid} ({sys.executable} -c import time print")
+    assert shown.startswith(f"pid {stranger.pid} ({sys.executable} -c 'https://***@host' import")
     assert shown.endswith(", 1.5 GiB)")
     assert "secret" not in shown
     assert "\n" not in shown
@@ -168,7 +168,7 @@ real = pytest.mark.skipif(gpu.count() == 0, reason="no GPU here")
 @real
 def test_the_inventory_of_real_gpus_is_sane() -> None:
     found = gpu.inventory()
-    assert len(found) == gpu.count()
+    assert 0 < len(found) <= gpu.count()
     assert [each.index for each in found] == list(range(len(found)))
     assert len({each.uuid for each in found}) == len(found)
     for each in found:
