@@ -1,4 +1,4 @@
-"""The GPUs that the instances need."""
+"""The GPUs that the instances need: there, working, and not filled by somebody else."""
 
 from __future__ import annotations
 
@@ -6,38 +6,183 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from tasks import gpu_pins
+from tasks.engine.said import warn
 from tasks.engine.step import Task, step
-from tasks.host import gpu
+from tasks.host import apps, gpu
 from tasks.host.failure import Failure
+from tasks.host.gpu import Gpu, gib
 from tasks.spec import Instance, Machine
+
+FULL = 0.9
+"""Share of a GPU's memory from which on others have filled it."""
+SHARED = 0.05
+"""Share from which on it is said that others use it."""
+NONE_SHOWN = (
+    "the NVIDIA driver shows no GPU here: a container needs --gpus all; without a GPU set "
+    "instances.cpu_only: true"
+)
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
     yield step(
         "gpus",
         "The GPUs that the instances need",
-        check=partial(_missing, machine, instances),
-        action=partial(_refuse, machine, instances),
+        check=partial(_unready, machine, instances),
+        action=partial(_record, machine, instances),
+        foresee=partial(_foresee, machine, instances),
         log=machine.layout.log("gpus"),
         after=["validation"],
     )
 
 
-def _missing(machine: Machine, instances: Sequence[Instance]) -> str | None:
+def device_of(machine: Machine, instance: Instance) -> str:
+    """What CUDA_VISIBLE_DEVICES is for an instance; empty hides every GPU.
+
+    Raises Failure when its GPU is to be recorded first.
+    """
+    if instance.cpu_only:
+        return ""
+    if instance.device:
+        return instance.device
+    if machine.instances.pin == "index":
+        return str(instance.gpu)
+    if uuid := gpu_pins.read(machine.layout).get(instance.name):
+        return uuid
+    raise Failure(f"the GPU of {instance.name} isn't recorded yet: run doit gpus")
+
+
+def _unready(machine: Machine, instances: Sequence[Instance]) -> str | None:
+    """Asks NVML only when something is to be started: a run with nothing to do is cheap."""
     if machine.instances.cpu_only or not machine.enabled:
         return None
-    there = gpu.count()
-    if there == 0:
-        return (
-            "no GPU here (no /dev/nvidia0): install the NVIDIA driver; in an image build use "
-            "doit build; without a GPU set instances.cpu_only: true"
-        )
-    beyond = [str(instance.gpu) for instance in instances if instance.gpu >= there]
-    if beyond:
-        return f"no GPU {', '.join(beyond)} here, there are {there}: correct instances.gpus"
+    if new := gpu_pins.unrecorded(machine, instances):
+        return f"the GPU of {', '.join(each.name for each in new)} isn't recorded yet"
+    if not instances or _to_start(machine, instances):
+        _look(machine, instances)
     return None
 
 
-def _refuse(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
-    if reason := _missing(machine, instances):
-        raise Failure(reason)
+def _record(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
+    _foresee(machine, instances, log)
+
+
+def _foresee(machine: Machine, instances: Sequence[Instance], log: Path) -> list[str]:
+    """Refuse what stands in the way, record the GPUs of new instances (of a plan, for the plan)."""
+    pins = _look(machine, instances)
+    known = gpu_pins.read(machine.layout) if pins else {}
+    if pins != known:
+        gpu_pins.write(machine.layout, pins)
+    return [f"{name} on {uuid}" for name, uuid in pins.items() if known.get(name) != uuid]
+
+
+def _to_start(machine: Machine, instances: Sequence[Instance]) -> list[Instance]:
+    running = {app.name for app in apps.running(machine.workspace, None)}
+    return [instance for instance in instances if instance.name not in running]
+
+
+def _look(machine: Machine, instances: Sequence[Instance]) -> dict[str, str]:
+    """The GPU of each instance by UUID; empty with `pin: index`.
+
+    Raises Failure when one can't be started on its GPU; says so where others use a part of it.
+    """
+    here = gpu.inventory()
+    if not here:
+        raise Failure(NONE_SHOWN)
+    if not instances:
+        raise Failure(
+            f"gpus: auto counts /dev/nvidia<N>, and there is none; the driver shows {len(here)}: "
+            f"set instances.gpus: {len(here)}"
+        )
+    pins = gpu_pins.add(machine, instances, here) if machine.instances.pin == "uuid" else {}
+    asked = [*_to_start(machine, instances), *gpu_pins.unrecorded(machine, instances)]
+    # One that names a part of a GPU is no matter of the whole ones.
+    whole = [each for each in instances if each in asked and not each.device]
+    pairs = [(each, _card(each, pins, here)) for each in whole]
+    wrong = _missing(machine, [each for each, card in pairs if not card], pins, here)
+    ours = apps.family(machine.workspace)
+    wrong += [why for each, card in pairs if card and (why := _obstacle(each, card, ours))]
+    if wrong:
+        raise Failure("; ".join(wrong))
+    for instance, card in pairs:
+        if card and _share(card, ours) > SHARED:
+            warn(f"{card}: {_taken(card, ours)}; {instance.name} has the rest")
+    return pins
+
+
+def _card(instance: Instance, pins: dict[str, str], here: Sequence[Gpu]) -> Gpu | None:
+    if uuid := pins.get(instance.name):
+        return next((card for card in here if card.uuid == uuid), None)
+    return here[instance.gpu] if instance.gpu < len(here) else None
+
+
+def _missing(
+    machine: Machine, instances: Sequence[Instance], pins: dict[str, str], here: Sequence[Gpu]
+) -> list[str]:
+    """What is wrong with instances whose GPU isn't there."""
+    silent = [f"{card}: {card.trouble}" for card in here if card.trouble and not card.uuid]
+    aside = f" ({', '.join(silent)})" if silent else ""
+    found = [
+        f"{pins[each.name]}, the GPU of {each.name}, isn't here any more{aside}: put it back, or "
+        f"delete its line in {machine.layout.gpus} to give {each.name} another"
+        for each in instances
+        if each.name in pins
+    ]
+    if beyond := [str(each.gpu) for each in instances if each.name not in pins]:
+        there = "there is 1" if len(here) == 1 else f"there are {len(here)}"
+        advice = "correct instances.gpus"
+        if machine.instances.gpus == "auto":
+            advice = f"dmesg may say where they are; or set instances.gpus: {len(here)}"
+        found.append(f"no GPU {', '.join(beyond)} here, {there}: {advice}")
+    return found
+
+
+def _obstacle(instance: Instance, card: Gpu, ours: set[int]) -> str | None:
+    """Why the instance can't be started on its GPU, and what to do."""
+    elsewhere = "or leave it out of instances.gpus"
+    smi = f"nvidia-smi -i {card.index}"
+    if card.trouble:
+        return (
+            f"{card} can't be used, NVML says: {card.trouble}: reset it ({smi} --gpu-reset) or "
+            f"reboot, {elsewhere}"
+        )
+    if card.mig:
+        return (
+            f"{card} is split by MIG: {smi} -mig 0, or name one of its parts (nvidia-smi -L): "
+            f"instances.overrides: {{{instance.gpu}: {{env: {{CUDA_VISIBLE_DEVICES: MIG-…}}}}}}"
+        )
+    if card.mode == "Prohibited":
+        return f"{card} takes no programs (compute mode Prohibited): {smi} -c DEFAULT"
+    computing = [each for each in card.processes if each.computes and each.pid not in ours]
+    if card.mode == "Exclusive_Process" and computing:
+        return (
+            f"{card} is another's alone (compute mode Exclusive_Process), {_who(computing)}: end "
+            f"that, or {smi} -c DEFAULT"
+        )
+    if _share(card, ours) >= FULL:
+        return f"{card} is full, {_taken(card, ours)}: end that, {elsewhere}"
+    return None
+
+
+def _taken(card: Gpu, ours: set[int]) -> str:
+    strangers = [each for each in card.processes if each.pid not in ours]
+    return f"{gib(_others(card, ours))} of {gib(card.total)} are used by {_who(strangers)}"
+
+
+def _who(strangers: Sequence[gpu.Process]) -> str:
+    if not strangers:
+        return "processes that can't be seen from here (another container?)"
+    largest_first = sorted(strangers, key=lambda each: each.memory or 0, reverse=True)
+    return ", ".join(map(str, largest_first))
+
+
+def _share(card: Gpu, ours: set[int]) -> float:
+    return _others(card, ours) / card.total if card.total else 0.0
+
+
+def _others(card: Gpu, ours: set[int]) -> int:
+    """Bytes that others use. All that isn't known to be ours: not every process is shown."""
+    own = [each.memory for each in card.processes if each.pid in ours]
+    if None in own:
+        return sum(each.memory or 0 for each in card.processes if each.pid not in ours)
+    return max(card.used - sum(size or 0 for size in own), 0)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import dotenv, folder_types, generation, last_good, ports, validation
+from tasks import dotenv, folder_types, generation, gpus, last_good, ports, validation
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, files
 from tasks.host.failure import Failure
@@ -85,7 +85,7 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
     env = {
         # nvidia-smi's order; CUDA's own is fastest first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": "" if instance.cpu_only else str(instance.gpu),
+        "CUDA_VISIBLE_DEVICES": gpus.device_of(machine, instance),
         apps.PORT: str(port),
         "PYTHONUNBUFFERED": "1",
     }

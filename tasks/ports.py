@@ -72,11 +72,8 @@ def _undecided(machine: Machine, instances: Sequence[Instance]) -> str | None:
 
 def _strangers(machine: Machine) -> dict[int, ports.Holder]:
     """Ports that others hold. Our own instances leave theirs, or have it already."""
-    return {
-        port: held
-        for port, held in ports.holders().items()
-        if held.pid is None or not apps.is_ours(machine.workspace, held.pid)
-    }
+    ours = apps.family(machine.workspace)
+    return {port: held for port, held in ports.holders().items() if held.pid not in ours}
 
 
 def _choose(machine: Machine, instances: Sequence[Instance]) -> dict[str, dict[str, int]]:

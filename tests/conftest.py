@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.host import files, locks, private
+from tests.cards import Nvml
 from tests.forge import Forge
 from tests.rig import SIMULATOR, Rig, free_ports
 
@@ -55,6 +57,20 @@ def supervisor(shared_folder: Path) -> Iterator[Path]:
         rig.doit("supervisor")
     yield rig.layout.supervisor
     shutil.rmtree(private.folder(rig.workspace), ignore_errors=True)
+
+
+@pytest.fixture
+def nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nvml]:
+    """A driver that is only said to be there: for this process, and by `env` for a rig's doit."""
+    found = Nvml(tmp_path / "nvml.json")
+    for name, value in found.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.syspath_prepend(found.env["PYTHONPATH"])
+    real = sys.modules.pop("pynvml", None)
+    yield found
+    sys.modules.pop("pynvml", None)
+    if real:
+        sys.modules["pynvml"] = real
 
 
 @pytest.fixture

@@ -69,9 +69,18 @@ def running(workspace: Path, daemon: int | None) -> list[App]:
     return sorted(found, key=lambda app: (app.name, app.pid))
 
 
-def is_ours(workspace: Path, pid: int) -> bool:
-    """Whether a process belongs to an app of the workspace, or was started by one."""
-    return _marks(pid).get(WORKSPACE) == str(workspace)
+def family(workspace: Path) -> set[int]:
+    """The pids of a workspace's apps and of all that they started."""
+    import psutil
+
+    found = set()
+    for app in running(workspace, None):
+        found.add(app.pid)
+        try:
+            found |= {child.pid for child in psutil.Process(app.pid).children(recursive=True)}
+        except psutil.NoSuchProcess:
+            continue
+    return found
 
 
 def end(app: App) -> None:

@@ -15,6 +15,7 @@ from .model import Health, Instances
 from .paths import STORE, absolute
 from .problems import Loc, shown
 from .urls import parse_remote, repository_name
+from .variables import DEVICE, check_device
 
 Found = tuple[Loc, str]
 
@@ -24,6 +25,7 @@ def check_all(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) ->
     yield from check_comfyui(data)
     yield from check_nodes(data)
     yield from check_ports(data)
+    yield from check_devices(data)
     yield from check_models(data)
     yield from check_workers(data)
     yield from check_paths(data, folder, environ)
@@ -172,6 +174,16 @@ def check_ports(data: dict[Any, Any]) -> Iterator[Found]:
         name = f"comfyui-gpu{gpu}'s"
         if type(port) is int and owners.setdefault(port, name) != name:
             yield loc, f"port {port} of comfyui-gpu{gpu} is also {owners[port]}"
+
+
+def check_devices(data: dict[Any, Any]) -> Iterator[Found]:
+    """Instances may name a part of a GPU, which only the driver's MIG mode makes."""
+    overrides = section(data, "instances", "overrides")
+    own: list[Loc] = [("instances", "overrides", gpu) for gpu in overrides]
+    for loc in [("instances",), *own]:
+        env = section(data, *loc, "env")
+        if DEVICE in env and (why := check_device(env[DEVICE])):
+            yield (*loc, "env", DEVICE), why
 
 
 def check_models(data: dict[Any, Any]) -> Iterator[Found]:

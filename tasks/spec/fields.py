@@ -28,7 +28,7 @@ from .urls import (
     parse_remote,
     refuse_url_credentials,
 )
-from .variables import check_value, check_variable
+from .variables import check_instance_variable, check_value, check_variable
 
 OUR_ARGS = {
     "--port": "instances.port_start",
@@ -257,6 +257,10 @@ Word = Annotated[str, BeforeValidator(_word), AfterValidator(_command), _Item]
 Arg = Annotated[Text, BeforeValidator(_word), AfterValidator(_arg), _Item]
 Env = dict[
     Annotated[str, AfterValidator(check_variable)], Annotated[str, AfterValidator(check_value)]
+]
+InstanceEnv = dict[
+    Annotated[str, AfterValidator(check_instance_variable)],
+    Annotated[str, AfterValidator(check_value)],
 ]
 WorkerName = Annotated[str, AfterValidator(_worker_name)]
 Listen = Annotated[str, AfterValidator(_listen)]

@@ -81,6 +81,11 @@ class Layout:
         return self.state / "models"
 
     @property
+    def gpus(self) -> Path:
+        """The UUID of each instance's GPU, with `instances.pin: uuid`."""
+        return self.state / "gpus.json"
+
+    @property
     def apps(self) -> Path:
         """PM2 configs, one per GPU."""
         return self.state / "apps"

@@ -10,6 +10,7 @@ from .layout import Layout
 from .lock import Lock
 from .model import Override, Spec
 from .problems import Problem, SpecError
+from .variables import DEVICE
 
 
 class Instance(BaseModel):
@@ -25,6 +26,11 @@ class Instance(BaseModel):
     """Values may hold `${NAME}`: expand them at the place of use only."""
     cpu_only: bool
     listen: str
+
+    @property
+    def device(self) -> str | None:
+        """The part of a GPU (MIG-…) that machine.yaml gives it, None for the whole of `gpu`."""
+        return self.env.get(DEVICE)
 
 
 class Machine(Spec):

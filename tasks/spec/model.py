@@ -17,6 +17,7 @@ from .fields import (
     GpuIndex,
     Gpus,
     IndexUrl,
+    InstanceEnv,
     Listen,
     NodeName,
     NotBuilt,
@@ -167,7 +168,10 @@ class Override(Model):
 
     args: tuple[Arg, ...] = Field(default=(), description="Added to instances.args.")
     port: Port | None = Field(default=None, description="Instead of port_start + GPU.")
-    env: Env = Field(default={}, description="Added to instances.env.")
+    env: InstanceEnv = Field(
+        default={},
+        description="Added to instances.env. CUDA_VISIBLE_DEVICES may name a part of a GPU, MIG-….",
+    )
 
 
 class Limits(Model):
@@ -194,9 +198,10 @@ class Instances(Model):
     cpu_only: Bool = Field(
         default=False, description="Run without a GPU; gpus only counts, auto is 1."
     )
-    pin: Annotated[Literal["index", "uuid"], NotBuilt("uuid")] = Field(
+    pin: Literal["index", "uuid"] = Field(
         default="index",
-        description="How an instance is tied to its GPU: index is nvidia-smi's order.",
+        description="How an instance is tied to its GPU: by its index in nvidia-smi's order, or "
+        "by the uuid of the GPU that it is first started on, for machines whose order changes.",
     )
     port_start: Port = Field(default=8188, description="Port of GPU 0; GPU n has port_start + n.")
     port_conflict: Literal["fail", "next"] = Field(
@@ -205,7 +210,7 @@ class Instances(Model):
     )
     listen: Listen = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is all.")
     args: tuple[Arg, ...] = Field(default=(), description="Arguments of ComfyUI's main.py.")
-    env: Env = Field(default={}, description="Environment; values may hold ${NAME}.")
+    env: InstanceEnv = Field(default={}, description="Environment; values may hold ${NAME}.")
     overrides: dict[GpuIndex, Override] = Field(default={}, description="By GPU index.")
     drain_timeout: Seconds = Field(
         default=600, description="Seconds that an instance's jobs may take before it is replaced."

@@ -9,8 +9,10 @@ VARIABLE = r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"
 """The pattern of one `${NAME}`."""
 _VARIABLE = re.compile(VARIABLE)
 
+DEVICE = "CUDA_VISIBLE_DEVICES"
+"""What says which GPU a process sees; an instance's may name a part of one (MIG-…)."""
 OUR_ENV = {
-    "CUDA_VISIBLE_DEVICES": "use instances.gpus",
+    DEVICE: "use instances.gpus",
     "CUDA_DEVICE_ORDER": "use instances.gpus",
     "COMFYUI_PORT": "use instances.port_start",
     "PYTHONDONTWRITEBYTECODE": "without bytecode every start takes three times as long",
@@ -29,6 +31,18 @@ def check_variable(name: str) -> str:
     if name in OUR_ENV or name.startswith("COMFY_MACHINE_"):
         raise ValueError(f"is set by the machine: {OUR_ENV.get(name, 'remove it')}")
     return name
+
+
+def check_instance_variable(name: str) -> str:
+    """A variable that an instance may have. Raises ValueError."""
+    return name if name == DEVICE else check_variable(name)
+
+
+def check_device(text: object) -> str | None:
+    """What is wrong with an instance's own CUDA_VISIBLE_DEVICES; only parts of a GPU are named."""
+    if isinstance(text, str) and text.startswith(("MIG-", "${")):
+        return None
+    return f"is set by the machine: {OUR_ENV[DEVICE]}, or name a part of a GPU, MIG-…"
 
 
 def check_value(text: str) -> str:

@@ -85,7 +85,6 @@ def test_every_choice_of_torch_is_understood(read: Load, torch: str) -> None:
 @pytest.mark.parametrize(
     ("text", "path", "rest"),
     [
-        ("instances: {pin: uuid}", "instances.pin", "uuid"),
         ("instances: {port_conflict: next}", "instances.port_conflict", "next"),
         ("instances: {drain_timeout: 600}", "instances.drain_timeout", ""),
         ("instances: {job_timeout: 1}", "instances.job_timeout", ""),
@@ -107,7 +106,7 @@ def test_a_field_that_is_not_built_yet_is_refused(
 
 
 def test_the_built_value_of_a_partly_built_field_is_fine(read: Load) -> None:
-    assert read("instances: {pin: index, port_conflict: fail, drain_timeout: }") == read()
+    assert read("instances: {port_conflict: fail, drain_timeout: }") == read()
 
 
 @pytest.mark.parametrize(
@@ -149,7 +148,7 @@ def test_a_number_among_the_arguments_is_text(read: Load) -> None:
         ("{A: [b]}", ".A", "must be text"),
         ("{a-b: c}", ".a-b", "not a variable's name: letters, digits and _, no digit first"),
         ("{CUDA_VISIBLE_DEVICES: '0'}", ".CUDA_VISIBLE_DEVICES",
-         "is set by the machine: use instances.gpus"),
+         "is set by the machine: use instances.gpus, or name a part of a GPU, MIG-…"),
         ("{COMFY_MACHINE_X: '0'}", ".COMFY_MACHINE_X", "is set by the machine: remove it"),
         ("{A: '${'}", ".A", "a variable is written ${NAME}, with nothing else between the braces"),
         ("{A: '${B:-c}'}",
@@ -163,6 +162,31 @@ def test_a_number_among_the_arguments_is_text(read: Load) -> None:
 def test_an_environment_is_names_and_text(lines: Lines, env: str, path: str, message: str) -> None:
     assert lines(f"instances: {{env: {env}}}") == [
         f"machine.yaml:3: instances.env{path}: {message}"
+    ]
+
+
+@pytest.mark.parametrize("value", ["MIG-1b2c", "${PART}"])
+def test_an_instance_may_name_a_part_of_a_gpu(read: Load, value: str) -> None:
+    env = f"{{env: {{CUDA_VISIBLE_DEVICES: '{value}'}}}}"
+    machine = read(f"instances: {{gpus: 2, overrides: {{1: {env}}}}}")
+    assert [instance.device for instance in machine.instances_for(0)] == [None, value]
+    assert read(f"instances: {env}").instances_for(1)[0].device == value
+
+
+@pytest.mark.parametrize("value", ["'1'", "GPU-1", "''", "mig-1"])
+def test_a_whole_gpu_is_named_by_its_index_alone(lines: Lines, value: str) -> None:
+    found = lines(f"instances: {{overrides: {{0: {{env: {{CUDA_VISIBLE_DEVICES: {value}}}}}}}}}")
+    assert found == [
+        "machine.yaml:3: instances.overrides[0].env.CUDA_VISIBLE_DEVICES: is set by the machine: "
+        "use instances.gpus, or name a part of a GPU, MIG-…"
+    ]
+
+
+def test_no_worker_chooses_a_gpu(lines: Lines) -> None:
+    worker = "{name: w, command: [run], env: {CUDA_VISIBLE_DEVICES: MIG-1}}"
+    assert lines(f"workers: [{worker}]") == [
+        "machine.yaml:3: workers[0].env.CUDA_VISIBLE_DEVICES: is set by the machine: "
+        "use instances.gpus"
     ]
 
 

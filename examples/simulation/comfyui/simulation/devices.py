@@ -74,7 +74,7 @@ def find() -> Device:
     # CUDA ends its list at the first entry that names no device.
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     first = "0" if wanted is None else wanted.split(",")[0].strip()
-    known = first.startswith("GPU-") or (first.isdecimal() and int(first) < installed)
+    known = first.startswith(("GPU-", "MIG-")) or (first.isdecimal() and int(first) < installed)
     if not known:
         raise RuntimeError("No CUDA GPUs are available")
     return Device("cuda:0 Simulated GPU : cudaMallocAsync", "cuda", 0, VRAM, VRAM, 0, 0)
