@@ -18,6 +18,7 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
         "Note what is good, remove what nothing needs; fails while machine.yaml's was refused",
         check=partial(_to_do, machine, instances),
         action=partial(_collect, machine, instances),
+        foresee=partial(_foresee, machine),
         log=machine.layout.log("collection"),
         after=["validation", "links", "gpus", "instances", "health", "workers"],
     )
@@ -28,6 +29,11 @@ def _to_do(machine: Machine, instances: Sequence[Instance]) -> str | None:
         return reason
     names = [path.name for path in _garbage(machine)]
     return f"nothing needs {', '.join(names)}" if names else None
+
+
+def _foresee(machine: Machine, log: Path) -> list[str]:
+    last_good.insist(machine)
+    return []
 
 
 def _collect(machine: Machine, instances: Sequence[Instance], log: Path) -> None:

@@ -139,9 +139,14 @@ def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
 
 def _return(machine: Machine, instances: Sequence[Instance], failure: Failure) -> None:
     """Raises Failure when what was good before isn't any more."""
-    for name in {app.name for app in _leaving(machine, instances) if app.supervised}:
-        pm2.delete(machine.layout, {name})
     try:
-        roll.settle(machine, roll.due(machine, instances))
+        settle(machine, instances)
     except Failure as second:
         raise Failure(f"{failure}; going back failed too: {second}", second.log) from second
+
+
+def settle(machine: Machine, instances: Sequence[Instance]) -> None:
+    """Have exactly that run which was good. Raises Failure as `roll.settle` does."""
+    away = {app.name for app in _leaving(machine, instances) if app.supervised}
+    pm2.delete(machine.layout, away)
+    roll.settle(machine, roll.due(machine, instances))

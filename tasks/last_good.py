@@ -189,11 +189,16 @@ def unnoted(machine: Machine, instances: Sequence[Instance]) -> str | None:
     return "what was refused is past" if layout.refused.exists() else None
 
 
+def insist(machine: Machine) -> None:
+    """Raises Failure while the machine stays behind machine.yaml."""
+    if found := refusal(machine):
+        raise Failure(f"{found}; correct machine.yaml, or try it again: doit force=1")
+
+
 def note(machine: Machine, instances: Sequence[Instance]) -> None:
     """Note what instances run with as good. Raises Failure while the machine stays behind."""
     layout = machine.layout
-    if found := refusal(machine):
-        raise Failure(f"{found}; correct machine.yaml, or try it again: doit force=1")
+    insist(machine)
     if unnoted(machine, instances) is None:
         return
     current = layout.current.resolve().name

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks import last_good, roll
+from tasks import instances as stage
+from tasks import last_good
 from tasks.commands.base import LockingCommand
 from tasks.spec import Instance, Machine
 
@@ -20,6 +21,6 @@ class Rollback(LockingCommand):
         arguments: list[str],
     ) -> int:
         refusal = last_good.roll_back(machine)
-        roll.settle(machine, roll.due(machine, instances))
+        stage.settle(machine, instances)
         print(f"back on generation {refusal.back_on}, until machine.yaml changes or doit force=1")
         return 0
