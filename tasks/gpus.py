@@ -69,6 +69,8 @@ def _record(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
 
 def _foresee(machine: Machine, instances: Sequence[Instance], log: Path) -> list[str]:
     """Refuse what stands in the way, record the GPUs of new instances (of a plan, for the plan)."""
+    if machine.instances.cpu_only or not machine.enabled:
+        return []
     pins = _look(machine, instances)
     known = gpu_pins.read(machine.layout) if pins else {}
     if pins != known:

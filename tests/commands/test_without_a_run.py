@@ -73,7 +73,7 @@ def test_looking_makes_no_file(rig: Rig) -> None:
 def test_smoke_says_why_for_every_instance(rig: Rig) -> None:
     said = rig.doit("smoke", code=1).output
     for gpu in (0, 1):
-        assert f"✗ comfyui-gpu{gpu}: it doesn't answer on port {rig.port(gpu)}" in said
+        assert f"✗ comfyui-gpu{gpu}: it doesn't run: run doit" in said
     assert "Traceback" not in said
 
 

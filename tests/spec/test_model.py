@@ -85,8 +85,6 @@ def test_every_choice_of_torch_is_understood(read: Load, torch: str) -> None:
 @pytest.mark.parametrize(
     ("text", "path", "rest"),
     [
-        ("instances: {port_conflict: next}", "instances.port_conflict", "next"),
-        ("instances: {drain_timeout: 600}", "instances.drain_timeout", ""),
         ("instances: {job_timeout: 1}", "instances.job_timeout", ""),
         ("instances: {restart_unhealthy: true}", "instances.restart_unhealthy", ""),
         ("instances: {limits: {nice: 1}}", "instances.limits", ""),
