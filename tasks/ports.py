@@ -54,7 +54,8 @@ def _record(machine: Machine, instances: Sequence[Instance]) -> dict[str, dict[s
 
 
 def _undecided(machine: Machine, instances: Sequence[Instance]) -> str | None:
-    if _decided(machine) != _record(machine, instances):
+    decided = _decided(machine)
+    if any(decided.get(name) != each for name, each in _record(machine, instances).items()):
         return "machine.yaml wants other ports"
     there = {
         app.name: app.port for app in apps.running(machine.workspace, pm2.daemon(machine.layout))
@@ -77,10 +78,13 @@ def _strangers(machine: Machine) -> dict[int, ports.Holder]:
 
 
 def _choose(machine: Machine, instances: Sequence[Instance]) -> dict[str, dict[str, int]]:
-    """Raises Failure when a port is held, or none is free above it."""
+    """Raises Failure when a port is held, or none is free above it.
+
+    What instances had that are not to run now is remembered: they may come again.
+    """
     strangers = _strangers(machine)
     taken = {instance.port: instance.name for instance in instances}
-    record = {}
+    record = _decided(machine)
     for instance in instances:
         port = port_of(machine, instance)
         held = strangers.get(port)

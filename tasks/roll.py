@@ -133,9 +133,16 @@ def drain(machine: Machine, instances: Collection[Instance]) -> None:
                 # Or it doesn't answer: then there is nothing to wait for.
                 waiting.remove(instance)
             elif time.monotonic() > deadline:
-                go_on(f"{instance.name} still had {jobs} jobs after instances.drain_timeout")
+                go_on(
+                    f"{instance.name} still had {_count(jobs)} after "
+                    f"{machine.instances.drain_timeout} s (instances.drain_timeout)"
+                )
                 waiting.remove(instance)
             elif said.get(instance.name) != jobs:
                 said[instance.name] = jobs
-                go_on(f"{instance.name} is restarted once it has done its {jobs} jobs")
+                go_on(f"{instance.name} is restarted once it has done {_count(jobs)}")
         time.sleep(comfyui.POLL if waiting else 0)
+
+
+def _count(jobs: int) -> str:
+    return f"{jobs} job" if jobs == 1 else f"{jobs} jobs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -134,6 +135,11 @@ class Rig:
 
     def healthy(self, gpu: int = 0) -> bool:
         return probe("127.0.0.1", self.port(gpu)).healthy
+
+    def config(self, gpu: int = 0) -> list[dict[str, Any]]:
+        """The apps of a GPU as they were rendered."""
+        apps: list[dict[str, Any]] = json.loads(self.layout.rendered(gpu).read_text())["apps"]
+        return apps
 
     def kill_daemon(self) -> None:
         """PM2 dies without a word, and its apps become orphans."""

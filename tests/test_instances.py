@@ -68,7 +68,7 @@ def test_fewer_gpus_end_the_instances_beyond_and_leave_the_others(machine: Machi
     rig.doit()
     first = rig.running()["comfyui-gpu0"].pid
     rig.spec["instances"]["gpus"] = 1
-    assert rig.doit().executed == {"ports", "instances:stop", "collection"}
+    assert rig.doit().executed == {"instances:stop", "collection"}
     assert {name: app.pid for name, app in rig.running().items()} == {"comfyui-gpu0": first}
     assert set(pm2.apps(rig.layout)) == {"comfyui-gpu0"}
 

@@ -81,7 +81,8 @@ def test_next_takes_a_free_port_that_everyone_follows_and_keeps_it(machine: Mach
         assert f"{rig.layout.outputs(0)}" in rig.doit("smoke").output
         assert rig.doit().executed == set()
     assert rig.doit().executed == set(), "it keeps its port when the stranger has left"
-    rig.doit("down")
+    rig.doit(ENABLE_COMFYUI="false")
+    assert rig.running() == {}
     rig.doit()
     assert ports(rig) == {"comfyui-gpu0": third, "comfyui-gpu1": second}
     rig.spec["instances"]["port_conflict"] = "fail"

@@ -127,7 +127,7 @@ def test_an_instance_is_drained_before_it_is_replaced(
         done.touch()
         said, _ = roll.communicate(timeout=60)
     assert roll.returncode == 0, said
-    assert "comfyui-gpu0 is restarted once it has done its 2 jobs" in said
+    assert "comfyui-gpu0 is restarted once it has done 2 jobs" in said
     assert not mark.exists()
     assert pids(rig)["comfyui-gpu0"] != before["comfyui-gpu0"]
     assert pids(rig)["fetch-gpu0"] == before["fetch-gpu0"], "an unchanged worker goes on"
@@ -143,7 +143,7 @@ def test_a_job_that_lasts_longer_than_drain_timeout_is_given_up(
     submit(rig, tmp_path / "never")
     rig.spec["instances"]["args"] = NEW
     run = rig.doit()
-    assert "comfyui-gpu0 still had 1 jobs after instances.drain_timeout" in run.output
+    assert "comfyui-gpu0 still had 1 job after 1 s (instances.drain_timeout)" in run.output
     assert rig.healthy()
 
 
@@ -214,4 +214,6 @@ def test_doit_restart_restarts_those_it_names_and_nothing_else(machine: MachineM
 
 def test_doit_restart_on_a_machine_that_was_never_made_says_so(machine: MachineMaker) -> None:
     rig = machine()
-    assert "comfyui-gpu0 was never made: run doit" in rig.doit("restart", code=1).output
+    assert "there is nothing to restart yet: run doit" in rig.doit("restart", code=1).output
+    one = rig.doit("restart", "comfyui-gpu0", code=1).output
+    assert "comfyui-gpu0 was not made yet: run doit" in one

@@ -27,10 +27,13 @@ class Restart(LockingCommand):
             raise Failure(
                 f"there is no instance {unknown[0]}; there are: {', '.join(known) or 'none'}"
             )
-        chosen = [known[name] for name in dict.fromkeys(arguments)] or list(instances)
-        made = last_good.wanted(machine, chosen)
-        if missing := [instance.name for instance in chosen if instance.name not in made]:
-            raise Failure(f"{', '.join(missing)} was never made: run doit")
+        made = last_good.wanted(machine, instances)
+        chosen = [known[name] for name in dict.fromkeys(arguments)]
+        chosen = chosen or [instance for instance in instances if instance.name in made]
+        if not chosen:
+            raise Failure("there is nothing to restart yet: run doit")
+        if missing := [each.name for each in chosen if each.name not in made]:
+            raise Failure(f"{', '.join(missing)} was not made yet: run doit")
         roll.settle(machine, chosen)
         for instance in chosen:
             print(f"{instance.name} is healthy")

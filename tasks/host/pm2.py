@@ -20,7 +20,9 @@ from tasks.spec.layout import Layout
 
 VERSION = "7.0.4"
 TIMEOUT = 60.0
-"""Seconds for one PM2 command; stopping an app takes up to its kill_timeout of 10 s."""
+"""Seconds for one PM2 command."""
+KILL_TIMEOUT = 10.0
+"""Seconds that stopping an app takes at most."""
 
 
 def folder(layout: Layout) -> Path:
@@ -92,7 +94,7 @@ def delete(layout: Layout, names: set[str]) -> None:
 
 def _delete(layout: Layout, names: set[str]) -> None:
     if there := sorted(names & set(_apps(layout))):
-        _call(layout, "delete", *there)
+        _call(layout, "delete", *there, timeout=TIMEOUT + KILL_TIMEOUT * len(there))
 
 
 def kill(layout: Layout) -> None:
@@ -120,7 +122,7 @@ def _end_daemons(layout: Layout) -> None:
         running.wait(TIMEOUT)
 
 
-def _call(layout: Layout, *arguments: str) -> str:
+def _call(layout: Layout, *arguments: str, timeout: float = TIMEOUT) -> str:
     env = process.allowed_environment(os.environ) | {
         "PM2_HOME": str(private.make(layout.workspace)),
         "PM2_DISABLE_VERSION_CHECK": "true",
@@ -130,7 +132,7 @@ def _call(layout: Layout, *arguments: str) -> str:
     try:
         printed = process.run(
             [node(), script(layout), "-s", *arguments], env=env, cwd=layout.workspace,
-            timeout=TIMEOUT, stays=True,
+            timeout=timeout, stays=True,
         )  # fmt: skip
     except process.CommandFailed as failed:
         raise Failure(
