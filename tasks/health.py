@@ -12,7 +12,7 @@ from tasks import folder_types, links, validation
 from tasks import pm2 as configs
 from tasks.engine.said import warn
 from tasks.engine.step import Task, group, step
-from tasks.host import apps, comfyui, files, pm2, process, quick_test
+from tasks.host import apps, blame, comfyui, files, pm2, quick_test
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
 
@@ -77,7 +77,7 @@ def _wait(machine: Machine, instance: Instance, log: Path) -> None:
         app = app or _app(machine, instance)
         seconds = time.monotonic() - begin
         if (app and not psutil.pid_exists(app.pid)) or (not app and seconds > APPEARS):
-            said = process.last_line(process.tail(words))
+            said = blame.gist(words)
             raise Failure(f"{instance.name} died while it started: {said}", words)
         health = comfyui.probe(instance.listen, instance.port)
         if app and health.healthy:

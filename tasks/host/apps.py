@@ -8,8 +8,9 @@ of ours is theirs.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,26 @@ def running(workspace: Path, daemon: int | None) -> list[App]:
             continue
         found.append(App(marks.get(NAME, ""), pid, marks.get(FINGERPRINT, ""), supervised, started))
     return sorted(found, key=lambda app: (app.name, app.pid))
+
+
+def resident(found: Sequence[App]) -> dict[int, int]:
+    """Bytes of memory that each app has resident with all that it started, by its pid."""
+    import psutil
+
+    parents, there = {}, {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            parents[process.pid] = process.ppid()
+            there[process.pid] = process
+    totals = {app.pid: 0 for app in found}
+    for pid, process in there.items():
+        above = pid
+        while above not in totals and above in parents:
+            above = parents[above]
+        if above in totals:
+            with contextlib.suppress(psutil.Error):
+                totals[above] += process.memory_info().rss
+    return totals
 
 
 def end(app: App) -> None:

@@ -110,6 +110,14 @@ class Layout:
         """The instance's own folder: user, temp and database."""
         return self.state / "instances" / f"gpu{gpu}"
 
+    def draining(self, gpu: int) -> Path:
+        """The mark that the instance is to take no new jobs: the file is there."""
+        return self.instance(gpu) / "draining"
+
+    def watch(self, gpu: int) -> Path:
+        """What the watcher found wrong with the instance, or why it restarted it; JSON."""
+        return self.instance(gpu) / "watch.json"
+
     def dotenv(self, node: str) -> Path:
         """The file that a custom node's `.env` links to."""
         return self.dotenvs / f"{node}.env"
