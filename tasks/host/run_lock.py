@@ -76,6 +76,12 @@ class RunLock:
         if self._descriptor >= 0:
             os.ftruncate(self._descriptor, 0)
 
+    def give_back(self) -> None:
+        """Let another run begin while this process goes on."""
+        self.release()
+        os.close(self._descriptor)
+        self._descriptor = -1
+
     def note(self, what: str) -> None:
         """Say what this run is doing, for whoever finds the lock taken."""
         os.ftruncate(self._descriptor, 0)
