@@ -34,6 +34,13 @@ GROUP = """  + Exception Group Traceback (most recent call last):
     | ValueError: invalid literal
     +------------------------------------
 """
+NEVER_RAISED = """  + Exception Group Traceback (most recent call last):
+  |   File "a.py", line 1, in <module>
+  | ExceptionGroup: all (1 sub-exception)
+  +-+---------------- 1 ----------------
+    | ValueError: made, not raised
+    +------------------------------------
+"""
 CHAINED = (
     f"{FRAMES}KeyError: 'first'\n\nDuring handling of the above exception, another exception "
     f"occurred:\n\n{FRAMES}RuntimeError: second\n"
@@ -63,6 +70,7 @@ JOB = f"!!! Exception during processing !!! no\n{FRAMES}ValueError: a job's\n\n"
         (STARTING + CAUGHT + "bye\n", 14, "bye"),
         (STARTING + CAUGHT + "no token, can't go on", 14, "no token, can't go on"),
         (GROUP, 9, "ValueError: invalid literal"),
+        (NEVER_RAISED, 3, "ExceptionGroup: all (1 sub-exception)"),
         (CHAINED, 11, "RuntimeError: second"),
         (MEMORY, 4, MEMORY.splitlines()[3]),
         (DRIVER, 4, DRIVER.splitlines()[3]),

@@ -84,7 +84,7 @@ def saying(home: Path, answer: bytes, *, holds: bool = False) -> Iterator[None]:
     [
         b"",
         b"\x12",
-        message(b"j:{}", version=2),
+        message(b'j:{"args":[[]]}', b"s:1", version=2),
         message(),
         message(b"j:{}", b"s:1"),
         message(b"j:nonsense", b"s:1"),
