@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -244,3 +246,11 @@ def test_a_variable_that_nobody_reads_is_refused(rig: Rig) -> None:
 @pytest.mark.parametrize("command", ["status", "smoke", "down"])
 def test_a_command_without_names_refuses_one(rig: Rig, command: str) -> None:
     assert f"{command} takes no names: nope" in rig.doit(command, "nope", code=3).output
+
+
+def test_status_loads_nothing_that_takes_long(rig: Rig) -> None:
+    rig.program = (sys.executable, "-X", "importtime", str(DOIT))
+    timings = rig.doit("status", code=1).output
+    loaded = set(re.findall(r"^import time:[ \d|]+ (\S+)$", timings, re.M))
+    assert {"tasks.host.survey", "psutil"} <= loaded
+    assert not {"requests", "rich", "git", "jinja2", "pynvml", "fastapi", "asyncio"} & loaded
