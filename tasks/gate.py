@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from tasks import folder_types, last_good, validation
 from tasks.engine.said import warn
-from tasks.host import apps, comfyui, files, pm2, process, quick_test
+from tasks.host import apps, blame, comfyui, files, pm2, quick_test
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
 
@@ -33,13 +32,17 @@ def probe(instance: Instance, app: apps.App) -> comfyui.Health:
 
 def passed(machine: Machine, instance: Instance, app: apps.App) -> bool:
     """Whether it was this very process that passed the gate."""
-    return files.read_receipt(_receipt(machine, instance)) == asdict(app)
+    return files.read_receipt(_receipt(machine, instance)) == _passed(app)
 
 
 def note(machine: Machine, instance: Instance) -> None:
     """Note which process passed the gate."""
     if app := find(machine, instance.name):
-        files.write_receipt(_receipt(machine, instance), asdict(app))
+        files.write_receipt(_receipt(machine, instance), _passed(app))
+
+
+def _passed(app: apps.App) -> dict[str, object]:
+    return {"pid": app.pid, "fingerprint": app.fingerprint}
 
 
 def _receipt(machine: Machine, instance: Instance) -> Path:
@@ -71,7 +74,7 @@ def _wait(machine: Machine, instance: Instance, begin: float) -> apps.App:
         app = app or find(machine, instance.name)
         seconds = time.monotonic() - begin
         if (app and not psutil.pid_exists(app.pid)) or (not app and seconds > APPEARS):
-            said = process.last_line(process.tail(words))
+            said = blame.gist(words)
             raise Failure(f"{instance.name} died while it started: {said}", words)
         health = probe(instance, app) if app else comfyui.Health(False)
         if app and health.healthy and app.fingerprint == wanted:

@@ -52,6 +52,19 @@ def device_of(machine: Machine, instance: Instance) -> str:
     raise Failure(f"the GPU of {instance.name} isn't recorded yet: run doit gpus")
 
 
+def cards(machine: Machine, instances: Sequence[Instance]) -> dict[int, Gpu]:
+    """The GPU of each instance, by its number, as far as the driver tells."""
+    if machine.instances.cpu_only or not instances:
+        return {}
+    try:
+        here = gpu.inventory()
+    except Failure:
+        return {}
+    pins = gpu_pins.read(machine.layout) if machine.instances.pin == "uuid" else {}
+    found = {each.gpu: _card(each, pins, here) for each in instances if not each.device}
+    return {number: card for number, card in found.items() if card}
+
+
 def _unready(machine: Machine, instances: Sequence[Instance]) -> str | None:
     """Asks NVML only when something is to be started: a run with nothing to do is cheap."""
     if machine.instances.cpu_only or not machine.enabled:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks import gate, last_good, roll
 from tasks import pm2 as configs
 from tasks.engine.step import Task, group, step
-from tasks.host import apps, comfyui, pm2, process
+from tasks.host import apps, blame, comfyui, pm2
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
 
@@ -65,4 +65,4 @@ def _start(machine: Machine, instance: Instance, name: str, log: Path) -> None:
         if seen:
             return
     said = layout.logs / f"{name}.log"
-    raise Failure(f"{name} died at once: {process.last_line(process.tail(said))}", said)
+    raise Failure(f"{name} died at once: {blame.gist(said)}", said)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from tasks import pm2 as configs
 from tasks.commands.base import MachineCommand
 from tasks.host import process
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
+from tasks.spec.layout import Layout
+
+WIDE = 1024
+"""Bytes of a log line, at most on average, by which the asked-for lines are looked for."""
 
 
 class Logs(MachineCommand):
@@ -23,6 +32,14 @@ class Logs(MachineCommand):
             "default": 50,
             "help": "how many lines of each log [default: %(default)s]",
         },
+        {
+            "name": "follow",
+            "short": "f",
+            "long": "follow",
+            "type": bool,
+            "default": False,
+            "help": "go on with what comes, until interrupted",
+        },
     )
 
     def perform(
@@ -32,17 +49,50 @@ class Logs(MachineCommand):
         options: dict[str, Any],
         arguments: list[str],
     ) -> int:
+        if options["lines"] < 0:
+            raise Failure("-n takes a number of lines, 0 or more")
         layout = machine.layout
-        for name in arguments or [instance.name for instance in instances]:
-            log = layout.log(name)
-            if not log.is_file():
-                known = sorted(
-                    path.stem for path in layout.logs.glob("*.log") if path.stat().st_size
-                )
-                near = [each for each in known if name in each]
-                raise Failure(
-                    f"there is no log {name!r}; there are: {', '.join(near or known) or 'none'}"
-                )
+        if arguments:
+            logs = [_named(layout, name) for name in arguments]
+        else:
+            logs = _all(machine, instances)
+            if not options["follow"]:
+                logs = [log for log in logs if log.is_file()]
+        if not logs:
+            raise Failure(f"there are no logs of instances or workers yet in {layout.logs}")
+        if options["follow"]:
+            _follow(logs, options["lines"])
+        for log in logs:
             print(f"==> {log}")
-            print("\n".join(process.tail(log).splitlines()[-options["lines"] :]))
+            lines = process.tail(log, 65536 + options["lines"] * WIDE).splitlines()
+            print("\n".join(lines[max(0, len(lines) - options["lines"]) :]))
         return 0
+
+
+def _all(machine: Machine, instances: tuple[Instance, ...]) -> list[Path]:
+    """The logs of the instances, each with its workers' behind it."""
+    layout = machine.layout
+    return [
+        layout.log(name)
+        for instance in instances
+        for name in (
+            instance.name,
+            *(configs.worker_name(worker, instance) for worker in machine.workers),
+        )
+    ]
+
+
+def _named(layout: Layout, name: str) -> Path:
+    """Raises Failure, which names those that are there."""
+    log = layout.log(name)
+    if not log.is_file():
+        known = sorted(path.stem for path in layout.logs.glob("*.log") if path.stat().st_size)
+        near = [each for each in known if name in each]
+        raise Failure(f"there is no log {name!r}; there are: {', '.join(near or known) or 'none'}")
+    return log
+
+
+def _follow(logs: Sequence[Path], lines: int) -> None:
+    """Become tail, which waits for files that aren't there and goes on with one made anew."""
+    sys.stdout.flush()
+    os.execvp("tail", ["tail", "-n", str(lines), "-F", "--", *map(str, logs)])

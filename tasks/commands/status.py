@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
-from tasks import gate, last_good, nodes, validation
+from tasks import gpus, last_good, nodes, validation
+from tasks import pm2 as configs
 from tasks.commands.base import MachineCommand
-from tasks.host import apps, pm2, process
+from tasks.host import survey
+from tasks.host.gpu import Gpu, gib
 from tasks.spec import Instance, Machine
-from tasks.spec.layout import Layout
 
-
-@dataclass(frozen=True)
-class Row:
-    """One instance as it is now."""
-
-    instance: str
-    gpu: int
-    port: int
-    pid: int | None
-    health: str
-    queue: int | None
-    reason: str
+GREEN, YELLOW, RED = 32, 33, 31
+COLOURS = {"healthy": GREEN, "running": GREEN, "draining": YELLOW, "starting": YELLOW}
+"""Of each state on a terminal; red for the rest."""
 
 
 class Status(MachineCommand):
-    doc_purpose = "a table of the instances: GPU, port, pid, health; works while a run is on"
+    doc_purpose = "a table of instances and workers: pid, memory, uptime, health, and why not"
     cmd_options = (
         {
             "name": "json",
             "long": "json",
             "type": bool,
             "default": False,
-            "help": "print JSON for programs",
+            "help": "print JSON for programs: bytes, seconds, instances by GPU",
         },
     )
 
@@ -45,39 +41,102 @@ class Status(MachineCommand):
         options: dict[str, Any],
         arguments: list[str],
     ) -> int:
-        layout = machine.layout
-        running = apps.running(layout.workspace, pm2.daemon(layout))
-        rows = [_row(layout, instance, running) for instance in instances]
-        names = {instance.name for instance in instances} | {
-            f"{worker.name}-gpu{instance.gpu}"
+        workers = {
+            configs.worker_name(worker, instance): instance.gpu
             for worker in machine.workers
             for instance in instances
         }
-        strangers = [app for app in running if app.name not in names]
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(gpus.cards, machine, instances)
+            found = survey.take(machine.layout, instances, workers, machine.health.timeout)
+            cards = asked.result()
+        behind = last_good.refusal(machine)
         away = nodes.left_out(machine)
         results = validation.read(machine.layout.current.resolve())
         failing = {name: each.reason for name, each in results.items() if not each.imported}
-        behind = last_good.refusal(machine)
         if options["json"]:
-            shown = {str(row.gpu): asdict(row) for row in rows}
-            document = {"instances": shown, "left_out": away, "not_imported": failing}
-            if behind:
-                document["behind"] = asdict(behind)
-            print(json.dumps(document))
+            document = _document(found, cards) | {"left_out": away, "not_imported": failing}
+            print(json.dumps(document | ({"behind": asdict(behind)} if behind else {})))
         else:
-            _print_table(rows)
+            _show(found, cards, machine)
             if behind:
                 print(f"behind machine.yaml: {behind}")
-            for app in strangers:
-                print(f"{app.name} (pid {app.pid}) runs too, and machine.yaml names it no more")
-            if not rows:
-                print(_why_none(machine))
             for name, reason in away.items():
                 print(f"custom node {name} (optional) is left out: {reason}")
             for name, reason in failing.items():
                 print(f"custom node {name} doesn't import: {reason}")
-        well = all(row.health == "healthy" for row in rows) and not strangers and not behind
-        return 0 if well and (rows or not machine.enabled) else 1
+        well = all(row.health == "healthy" for row in found.instances)
+        well = well and not found.strangers and not behind
+        return 0 if well and (found.instances or not machine.enabled) else 1
+
+
+def _document(found: survey.Survey, cards: Mapping[int, Gpu]) -> dict[str, Any]:
+    """For programs: only the rows of the instances have a key `pid`. Memory is in bytes."""
+    return {
+        "instances": {
+            str(row.gpu): asdict(row) | _card(cards.get(row.gpu)) for row in found.instances
+        },
+        "workers": {row.worker: asdict(row) for row in found.workers},
+        "strangers": [{"name": app.name, "process": app.pid} for app in found.strangers],
+        "run": {"process": found.run.pid, "task": found.run.task} if found.run else None,
+    }
+
+
+def _card(card: Gpu | None) -> dict[str, Any]:
+    if card is None:
+        return {}
+    return {
+        "gpu_name": card.name,
+        "gpu_uuid": card.uuid,
+        "gpu_memory_used": card.used,
+        "gpu_memory_total": card.total,
+    }
+
+
+def _show(found: survey.Survey, cards: Mapping[int, Gpu], machine: Machine) -> None:
+    if found.instances:
+        _print_table(
+            "instance GPU memory port pid uptime restarts queue health".split(),
+            [
+                [
+                    row.instance,
+                    _gpu(row, cards.get(row.gpu)),
+                    _size(row.memory),
+                    str(row.port),
+                    _text(row.pid),
+                    _duration(row.uptime),
+                    _text(row.restarts),
+                    _text(row.queue),
+                    row.health,
+                    "; ".join(filter(None, [row.reason, row.note])),
+                ]
+                for row in found.instances
+            ],
+        )
+    else:
+        print(_why_none(machine))
+    if found.workers:
+        print()
+        _print_table(
+            "worker GPU memory pid uptime restarts state".split(),
+            [
+                [
+                    row.worker,
+                    str(row.gpu),
+                    _size(row.memory),
+                    _text(row.process),
+                    _duration(row.uptime),
+                    _text(row.restarts),
+                    "running" if row.running else "down",
+                    row.reason,
+                ]
+                for row in found.workers
+            ],
+        )
+    for app in found.strangers:
+        print(f"{app.name} (pid {app.pid}) runs too, and machine.yaml names it no more")
+    if found.run:
+        print(f"a run is on: pid {found.run.pid}, {found.run.task or 'starting'}")
 
 
 def _why_none(machine: Machine) -> str:
@@ -86,46 +145,56 @@ def _why_none(machine: Machine) -> str:
     return "no instances: instances.gpus is auto, and there is no GPU here"
 
 
-def _row(layout: Layout, instance: Instance, running: list[apps.App]) -> Row:
-    app = {app.name: app for app in running}.get(instance.name)
-    if app is None:
-        log = process.tail(layout.logs / f"{instance.name}.log")
-        reason = f"last words: {process.last_line(log)}" if log else "not started"
-        return Row(instance.name, instance.gpu, instance.port, None, "down", None, reason)
-    health = gate.probe(instance, app)
-    state = "healthy" if health.healthy else "unhealthy"
-    if layout.draining(instance.gpu).exists():
-        state = "draining"
-    return Row(
-        instance.name,
-        instance.gpu,
-        app.port or instance.port,
-        app.pid,
-        state,
-        health.queue,
-        health.reason,
-    )
+def _gpu(row: survey.Row, card: Gpu | None) -> str:
+    """The GPU as the table shows it."""
+    if card is None:
+        return str(row.gpu)
+    return f"{row.gpu} {card.name} ({gib(card.used)} of {gib(card.total)})"
 
 
-def _print_table(rows: list[Row]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+def _text(value: object) -> str:
+    return "–" if value is None else str(value)
 
-    table = Table(box=box.SIMPLE)
-    for heading in ("instance", "GPU", "port", "pid", "health", "queue", "why not"):
-        table.add_column(heading, no_wrap=heading != "why not")
-    for row in rows:
-        colour = "green" if row.health == "healthy" else "red"
-        table.add_row(
-            row.instance,
-            str(row.gpu),
-            str(row.port),
-            str(row.pid or "–"),
-            f"[{colour}]{row.health}[/]",
-            "–" if row.queue is None else str(row.queue),
-            escape(row.reason),
-        )
-    if rows:
-        Console().print(table)
+
+def _size(number: int | None) -> str:
+    """Bytes for people: 545 MB, 12.3 GB."""
+    if number is None:
+        return "–"
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
+
+
+def _duration(seconds: float | None) -> str:
+    """Seconds for people, in its two largest units: 42s, 3m 5s, 2h 10m, 5d 3h."""
+    if seconds is None:
+        return "–"
+    left = int(seconds)
+    found: list[str] = []
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if left >= length or found or length == 1:
+            found.append(f"{left // length}{unit}")
+            left %= length
+    return " ".join(found[:2])
+
+
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The last heading is of the last column but one, a state in colour; then comes why not.
+
+    Nothing is ever cut off: programs and people copy pids from here. (And no rich, whose import
+    takes a sixth of the whole command.)
+    """
+    why = ["why not"] if any(row[-1] for row in rows) else [""]
+    table = [[*headings, *why], *([_printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    for number, row in enumerate(table):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        if coloured and number:
+            cells[-2] = f"\x1b[{COLOURS.get(row[-2], RED)}m{cells[-2]}\x1b[0m"
+        print("  ".join([*cells[:-1], row[-1]]).rstrip())
+        if not number:
+            print("─" * (sum(widths[:-1]) + 2 * len(headings) + len(row[-1])))
+
+
+def _printable(text: str) -> str:
+    """A log's or a node's words may hold what would move the terminal's cursor."""
+    return "".join(character if character.isprintable() else " " for character in text)

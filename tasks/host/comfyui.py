@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tasks.host.failure import Failure
@@ -24,6 +24,8 @@ class Health:
     healthy: bool
     reason: str = ""
     queue: int | None = None
+    refused: bool = field(default=False, compare=False)
+    """Nothing listens on the port: it is starting or gone."""
 
 
 class Client:
@@ -79,21 +81,37 @@ def probe(host: str, port: int) -> Health:
     """Ask an instance whether it can work; never raises.
 
     `GET /prompt` is the cheapest answer there is (1.4 ms); the port opens only when ComfyUI has
-    loaded everything, so a refused connection means that it is starting or gone.
+    loaded everything, so a refused connection means that it is starting or gone. Not through
+    requests, whose import takes longer than all the rest of `doit status`.
     """
-    import requests
+    from http.client import HTTPException
 
-    client = Client(host, port, PROBE_TIMEOUT)
+    base = url(host, port)
     try:
-        queue = int(client.get("/prompt")["exec_info"]["queue_remaining"])
-    except requests.ConnectionError:
-        return Health(False, f"nothing answers on {client.url}")
-    except requests.Timeout:
-        return Health(False, f"no answer from {client.url} within {PROBE_TIMEOUT:g} s")
-    except (requests.RequestException, LookupError, TypeError, ValueError, ArithmeticError,
+        queue = int(_prompt(base)["exec_info"]["queue_remaining"])
+    except TimeoutError:
+        return Health(False, f"no answer from {base} within {PROBE_TIMEOUT:g} s")
+    except OSError:
+        return Health(False, f"nothing answers on {base}", refused=True)
+    except (HTTPException, LookupError, TypeError, ValueError, ArithmeticError,
             RecursionError) as error:  # fmt: skip
-        return Health(False, f"{client.url} doesn't answer like ComfyUI: {error}")
+        return Health(False, f"{base} doesn't answer like ComfyUI: {error}")
     return Health(True, queue=queue)
+
+
+def _prompt(base: str) -> Any:
+    import http.client
+    import json
+
+    connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=PROBE_TIMEOUT)
+    try:
+        connection.request("GET", "/prompt")
+        answer = connection.getresponse()
+        if answer.status != http.client.OK:
+            raise ValueError(f"{answer.status} {answer.reason}")
+        return json.loads(answer.read())
+    finally:
+        connection.close()
 
 
 def _refusal(answer: requests.Response) -> str:

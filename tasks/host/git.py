@@ -133,7 +133,9 @@ def command(folder: Path | None = None) -> Git:
         except ImportError as error:
             raise Failure("git isn't installed, or not on the PATH: install git") from error
 
-    git = Git(str(folder) if folder else None)
+    git = Git()
+    # Given to Git(), `$HOME` and `~` in a path would be expanded, and git run in another folder.
+    git._working_dir = str(folder) if folder else None
     git.update_environment(**ENVIRONMENT)
     if "GIT_SSH_COMMAND" not in os.environ:
         git.update_environment(GIT_SSH_COMMAND="ssh -o BatchMode=yes")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.host import files, locks, private, process
+from tasks.host import files, locks, pm2_socket, private, process
 from tasks.host.failure import Failure
 from tasks.spec.layout import Layout
 
@@ -69,6 +69,9 @@ def apps(layout: Layout) -> dict[str, dict[str, Any]]:
 
 
 def _apps(layout: Layout) -> dict[str, dict[str, Any]]:
+    answer = pm2_socket.ask(private.folder(layout.workspace))
+    if answer and answer.apps is not None:
+        return {app["name"]: app for app in answer.apps}
     if daemon(layout) is None:
         return {}
     return {app["name"]: app for app in json.loads(_call(layout, "jlist"))}

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.host import private, process
+
+CLOCK = 10.0
+"""Seconds by which a process may seem to have begun after its own note: clocks are set."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is on; `task` is what it does now, empty when it only begins."""
+
+    pid: int
+    task: str
 
 
 class Taken(Exception):  # noqa: N818  reads as what happened
@@ -41,20 +53,34 @@ class RunLock:
 
     def holder(self) -> int | None:
         """The pid of the run that is on, None when there is none; takes nothing."""
+        run = self.run()
+        return run.pid if run else None
+
+    def run(self) -> Run | None:
+        """The run that is on, as it noted itself; takes nothing, so no run is ever in its way."""
         import psutil
 
         try:
-            run_id = (private.folder(self._workspace) / "run.lock").read_text(errors="replace")
-            pid = int(run_id.split(".")[0])
-        except (OSError, ValueError):
+            note = (private.folder(self._workspace) / "run.lock").read_text(errors="replace")
+            run_id, _, task = note.partition(" ")
+            pid, noted = (int(number) for number in run_id.split("."))
+            # A killed run leaves its note behind, and its pid may be another's by now.
+            if psutil.Process(pid).create_time() > noted / 1e9 + CLOCK:
+                return None
+        except (OSError, ValueError, psutil.Error):
             return None
-        # A killed run leaves its note behind; the kernel gave its lock back.
-        return pid if psutil.pid_exists(pid) else None
+        return Run(pid, task)
 
     def release(self) -> None:
         """Say that this run came to its end; the kernel's lock goes with the process."""
         if self._descriptor >= 0:
             os.ftruncate(self._descriptor, 0)
+
+    def give_back(self) -> None:
+        """Let another run begin while this process goes on."""
+        self.release()
+        os.close(self._descriptor)
+        self._descriptor = -1
 
     def note(self, what: str) -> None:
         """Say what this run is doing, for whoever finds the lock taken."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ def _to_yaml(text: str) -> str:
     return str(yaml.safe_dump(text, default_style='"', width=1 << 20)).strip()
 
 
-def render(name: str, **values: Any) -> str:
+def render(
+    name: str, *, filters: Mapping[str, Callable[[str], str]] | None = None, **values: Any
+) -> str:
+    """The text of a template; `filters` are those that this one needs besides Jinja2's."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -26,5 +30,5 @@ def render(name: str, **values: Any) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.filters["toyaml"] = _to_yaml
+    environment.filters |= {"toyaml": _to_yaml, **(filters or {})}
     return environment.get_template(name).render(**values)

@@ -137,6 +137,10 @@ class Layout:
         """While this file is there, workers give the instance no new job."""
         return self.instance(gpu) / "draining"
 
+    def watch(self, gpu: int) -> Path:
+        """What the watcher found wrong with the instance, or why it restarted it; JSON."""
+        return self.instance(gpu) / "watch.json"
+
     def dotenv(self, node: str) -> Path:
         """The file that a custom node's `.env` links to."""
         return self.dotenvs / f"{node}.env"

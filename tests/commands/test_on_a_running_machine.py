@@ -35,11 +35,15 @@ def test_status_smoke_and_logs_tell_what_is_true_then_and_when_one_is_down(
         row = shown[str(gpu)]
         assert row["health"] == "healthy"
         assert row["pid"] == running[f"comfyui-gpu{gpu}"].pid
-        assert row["queue"] == 0
-    table = rig.doit("status", COLUMNS="200").output
+        assert (row["queue"], row["restarts"], row["reason"]) == (0, 0, "")
+    table = rig.doit("status").output
     assert re.search(
-        rf"comfyui-gpu1 +1 +{rig.port(1)} +{running['comfyui-gpu1'].pid} +healthy", table
+        rf"^comfyui-gpu1  1 +\d+ MB +{rig.port(1)} +{running['comfyui-gpu1'].pid} +\d+s"
+        r" +0 +0 +healthy$",
+        table,
+        re.M,
     )
+    assert "why not" not in table
 
     said = rig.doit("smoke").output
     named = [

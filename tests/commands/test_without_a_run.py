@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import psutil
 import pytest
 import yaml
 
 from tasks.host import files, private
+from tasks.host.run_lock import RunLock
 from tests.rig import DOIT, PROJECT, SIMULATOR, Rig, free_ports
 
 COMMANDS = sorted(each.name for each in entry_points(group="doit.COMMAND"))
@@ -39,8 +45,10 @@ def test_status_says_that_nothing_runs(rig: Rig) -> None:
     shown = rig.doit("status", code=1, COLUMNS="200").output
     for gpu in (0, 1):
         row = next(line for line in shown.splitlines() if f"comfyui-gpu{gpu}" in line)
-        assert row.split()[:5] == [f"comfyui-gpu{gpu}", str(gpu), str(rig.port(gpu)), "–", "down"]
-        assert "not started" in row
+        assert row.split() == [
+            f"comfyui-gpu{gpu}", str(gpu), "–", str(rig.port(gpu)), "–", "–", "–", "–", "down",
+            "not", "started",
+        ]  # fmt: skip
 
 
 def test_status_for_programs_has_the_instances_by_gpu(rig: Rig) -> None:
@@ -52,10 +60,36 @@ def test_status_for_programs_has_the_instances_by_gpu(rig: Rig) -> None:
     assert row["health"] == "down"
 
 
-def test_status_has_the_last_words_of_an_instance_that_died(rig: Rig) -> None:
+def test_status_has_the_line_to_blame_of_an_instance_that_died(rig: Rig) -> None:
     files.write_text(rig.layout.log("comfyui-gpu0"), "loading\nRuntimeError: no luck\n\n")
+    files.write_text(rig.layout.log("comfyui-gpu1"), "loading\n\nStopped server\n")
+    shown = json.loads(rig.doit("status", "--json", code=1).output)["instances"]
+    assert shown["0"]["reason"] == "comfyui-gpu0.log:2: RuntimeError: no luck"
+    assert shown["1"]["reason"] == "stopped"
+
+
+def test_status_can_be_asked_with_a_damaged_lock_file_and_receipts(rig: Rig) -> None:
+    rig.lock_file.write_text("<<<<<<< HEAD\n")
+    files.write_text(rig.layout.watch(0), "[5]")
+    files.write_text(rig.layout.watch(1), '{"restarted": "stuck", "at": "never", "pid": null}')
+    (private.make(rig.workspace) / "run.lock").write_text("nonsense")
+    files.write_text(private.folder(rig.workspace) / "rpc.sock", "")
     shown = json.loads(rig.doit("status", "--json", code=1).output)
-    assert shown["instances"]["0"]["reason"] == "last words: RuntimeError: no luck"
+    assert shown["run"] is None
+    rows = shown["instances"]
+    assert [rows[gpu]["health"] for gpu in "01"] == ["down", "down"]
+    assert [rows[gpu]["note"] for gpu in "01"] == ["", "restarted: stuck"]
+
+
+def test_status_tells_of_the_run_that_is_on(rig: Rig) -> None:
+    lock = RunLock(rig.workspace)
+    lock.take("models nodes:alpha")
+    said = rig.doit("status", code=1).output
+    assert f"a run is on: pid {os.getpid()}, models nodes:alpha" in said
+    shown = json.loads(rig.doit("status", "--json", code=1).output)
+    assert shown["run"] == {"process": os.getpid(), "task": "models nodes:alpha"}
+    lock.give_back()
+    assert "a run is on" not in rig.doit("status", code=1).output
 
 
 def test_a_machine_without_instances_is_not_down(rig: Rig) -> None:
@@ -104,6 +138,58 @@ def test_logs_of_what_has_none_names_those_that_are_there(rig: Rig) -> None:
     said = rig.doit("logs", "../../secret", code=1).output
     assert "there are: source" in said
     assert "Traceback" not in said
+
+
+def test_logs_of_everything_are_those_of_instances_and_workers_that_are_there(rig: Rig) -> None:
+    rig.spec["workers"] = [{"name": "fetch", "command": ["sleep", "1"]}]
+    for name in ("comfyui-gpu0", "fetch-gpu0", "comfyui-gpu1", "source"):
+        files.write_text(rig.layout.log(name), f"{name}'s\n")
+    said = rig.doit("logs").output.splitlines()
+    assert said[1::2] == ["comfyui-gpu0's", "fetch-gpu0's", "comfyui-gpu1's"]
+
+
+def test_logs_shows_as_many_lines_as_it_is_told(rig: Rig) -> None:
+    text = "".join(f"{n} {'x' * 500}\n" for n in range(3000))
+    files.write_text(rig.layout.log("comfyui-gpu0"), text)
+    for number in (0, 1, 2500):
+        said = rig.doit("logs", f"--lines={number}", "comfyui-gpu0").output
+        assert len([line for line in said.splitlines() if "xxx" in line]) == number
+    assert "-n takes a number of lines" in rig.doit("logs", "-n", "-3", code=1).output
+
+
+def test_logs_follow_what_comes_also_in_a_file_made_anew(rig: Rig) -> None:
+    log, late = rig.layout.log("comfyui-gpu0"), rig.layout.log("comfyui-gpu1")
+    files.write_text(log, "old\nlast\n")
+    with subprocess.Popen(
+        rig.command("logs", "-f", "-n", "1"), stdout=subprocess.PIPE, text=True, cwd=PROJECT
+    ) as follow:
+        try:
+            assert follow.stdout is not None
+            seen: list[str] = []
+
+            def read_to(text: str) -> None:
+                assert follow.stdout is not None
+                for line in follow.stdout:
+                    seen.append(line)
+                    if text in line:
+                        return
+
+            read_to("last")
+            assert psutil.Process(follow.pid).name() == "tail", "the same process"
+            with log.open("a") as file:
+                file.write("more\n")
+            read_to("more")
+            log.rename(log.with_suffix(".1"))
+            files.write_text(log, "anew\n")
+            read_to("anew")
+            files.write_text(late, "begins\n")
+            read_to("begins")
+            assert "old\n" not in seen
+            follow.send_signal(signal.SIGINT)
+            assert follow.wait(10) in (-signal.SIGINT, 128 + signal.SIGINT)
+        finally:
+            follow.kill()
+    assert "there is no log 'nope'" in rig.doit("logs", "-f", "nope", code=1).output
 
 
 def test_schema_is_valid_and_accepts_our_machine_files(rig: Rig) -> None:
@@ -160,3 +246,11 @@ def test_a_variable_that_nobody_reads_is_refused(rig: Rig) -> None:
 @pytest.mark.parametrize("command", ["status", "smoke", "down"])
 def test_a_command_without_names_refuses_one(rig: Rig, command: str) -> None:
     assert f"{command} takes no names: nope" in rig.doit(command, "nope", code=3).output
+
+
+def test_status_loads_nothing_that_takes_long(rig: Rig) -> None:
+    rig.program = (sys.executable, "-X", "importtime", str(DOIT))
+    timings = rig.doit("status", code=1).output
+    loaded = set(re.findall(r"^import time:[ \d|]+ (\S+)$", timings, re.M))
+    assert {"tasks.host.survey", "psutil"} <= loaded
+    assert not {"requests", "rich", "git", "jinja2", "pynvml", "fastapi", "asyncio"} & loaded

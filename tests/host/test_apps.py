@@ -131,3 +131,16 @@ def test_folders_in_which_a_process_works_are_in_use(tmp_path: Path) -> None:
         assert apps.folders_in_use(tmp_path) == {"used"}
         cat.communicate()
     assert apps.folders_in_use(tmp_path) == set()
+
+
+def test_the_memory_of_an_app_is_its_childrens_too(start: Starter, tmp_path: Path) -> None:
+    parent, alone = start("a", PARENT), start("b")
+    (child,) = psutil.Process(parent.pid).children()
+    found = apps.running(tmp_path, None)
+    until(lambda: child.memory_info().rss > 5e6, 10, "the child")
+    resident = apps.resident(found)
+    own = {pid: psutil.Process(pid).memory_info().rss for pid in (parent.pid, child.pid, alone.pid)}
+    assert set(resident) == {parent.pid, alone.pid}
+    assert abs(resident[parent.pid] - own[parent.pid] - own[child.pid]) < 2e6
+    assert abs(resident[alone.pid] - own[alone.pid]) < 2e6
+    assert apps.resident([]) == {}

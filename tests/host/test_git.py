@@ -445,3 +445,17 @@ def test_the_cache_is_the_users_and_shared_by_workspaces(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert remotes.cache_folder() == tmp_path / "home" / ".cache" / "comfy-machine" / "git"
     assert os.environ["HOME"] == str(tmp_path / "home")
+
+
+@pytest.mark.parametrize("name", ["$HOME", "~", "a ${PATH}"])
+def test_a_folder_whose_name_a_shell_would_expand_is_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # where git would run otherwise
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "file").write_text("content\n")
+    commit = git.snapshot(folder)
+    assert git.head(folder) == commit
+    assert git.tracked(folder) == ["file"]

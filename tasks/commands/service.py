@@ -1,0 +1,105 @@
+"""doit service: a systemd unit that brings the machine back after a reboot."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from pathlib import Path
+from typing import Any
+
+from tasks.commands.base import MachineCommand
+from tasks.host import systemd
+from tasks.host.failure import Failure
+from tasks.host.run_lock import RunLock, Taken
+from tasks.spec import Instance, Machine
+
+PROJECT = Path(__file__).parents[2]
+BOOT = PROJECT / "tasks" / "services" / "boot.py"
+
+
+class Service(MachineCommand):
+    doc_purpose = "install a systemd unit: `doit` at boot, `doit down` at stop"
+    cmd_options = (
+        {
+            "name": "remove",
+            "long": "remove",
+            "type": bool,
+            "default": False,
+            "help": "take the unit away; what runs goes on running",
+        },
+        {
+            "name": "print",
+            "long": "print",
+            "type": bool,
+            "default": False,
+            "help": "show the unit and change nothing",
+        },
+    )
+
+    def perform(
+        self,
+        machine: Machine,
+        instances: tuple[Instance, ...],
+        options: dict[str, Any],
+        arguments: list[str],
+    ) -> int:
+        at = systemd.manager()
+        name = systemd.unit_name(machine.file)
+        if options["remove"]:
+            return _remove(machine, at, name)
+        text = unit(machine, user_unit=at.user)
+        if options["print"]:
+            print(f"# {at.folder / name}\n{text}", end="")
+            return 0
+        return _install(machine, at, name, text)
+
+
+def unit(machine: Machine, *, user_unit: bool) -> str:
+    """The unit file of a machine, with the doit of this very installation."""
+    return systemd.render(
+        machine.file,
+        machine.workspace,
+        PROJECT,
+        [sys.executable, "-I", BOOT],
+        Path(sys.executable).parent / "doit",
+        user_unit=user_unit,
+    )
+
+
+def _install(machine: Machine, at: systemd.Manager, name: str, text: str) -> int:
+    lock = _locked(machine)
+    if lock is None:
+        return 2
+    # The unit's own doit, which starts at once, takes the lock.
+    lock.give_back()
+    if not systemd.install(at, name, text):
+        print(f"{name} is installed and enabled already")
+        return 0
+    print(f"{at.folder / name} is installed, enabled and started")
+    print(f"look at it: journalctl {'--user ' if at.user else ''}-u {name}")
+    if at.user:
+        user = getpass.getuser()
+        try:
+            systemd.linger(user)
+        except Failure as failure:
+            print(f"! it starts when {user} logs in, not at boot, until root runs")
+            print(f"  loginctl enable-linger {user}  ({failure})")
+    return 0
+
+
+def _remove(machine: Machine, at: systemd.Manager, name: str) -> int:
+    if _locked(machine) is None:
+        return 2
+    gone = systemd.remove(at, name)
+    print(f"{at.folder / name} {'is removed' if gone else 'was not installed'}")
+    return 0
+
+
+def _locked(machine: Machine) -> RunLock | None:
+    lock = RunLock(machine.workspace)
+    try:
+        lock.take("service")
+    except Taken as taken:
+        print(taken, file=sys.stderr)
+        return None
+    return lock

@@ -1,0 +1,219 @@
+"""What the instances and workers of a machine do at this moment; reads only, and waits for nobody.
+
+PM2 is asked over its socket, and all instances at once, at the ports that they were started with.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.host import apps, blame, comfyui, files, pm2, pm2_socket, private
+from tasks.host.run_lock import Run, RunLock
+from tasks.spec import Instance
+from tasks.spec.layout import Layout
+
+LOOPS = 2
+"""Restarts of a process that never lived 30 s (PM2's `min_uptime`), from which on it loops."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One instance as it is now: memory in bytes, its children's included; uptime in seconds.
+
+    `health` is healthy, draining, starting, unhealthy, crash loop or down; `restarts` is None
+    when PM2 doesn't say. `reason` is why it isn't healthy, `note` what else is to be known.
+    """
+
+    instance: str
+    gpu: int
+    port: int
+    pid: int | None
+    memory: int | None
+    uptime: float | None
+    restarts: int | None
+    queue: int | None
+    health: str
+    reason: str
+    note: str
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """One worker of one instance; `process` is its pid, memory and uptime as in Row."""
+
+    worker: str
+    gpu: int
+    process: int | None
+    memory: int | None
+    uptime: float | None
+    restarts: int | None
+    running: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All of it; `strangers` run for this workspace, and nothing names them any more."""
+
+    instances: list[Row]
+    workers: list[WorkerRow]
+    strangers: list[apps.App]
+    run: Run | None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was found out of one app, whatever it is."""
+
+    app: apps.App | None
+    memory: int | None
+    pm2: dict[str, Any] | None
+    """PM2's `pm2_env` of it."""
+    log: Path
+
+    @property
+    def uptime(self) -> float | None:
+        return round(max(0.0, time.time() - self.app.started), 1) if self.app else None
+
+    @property
+    def restarts(self) -> int | None:
+        return _number(self.pm2, "restart_time")
+
+    @property
+    def loops(self) -> bool:
+        """Whether PM2 gave it up, or starts it again and again."""
+        if self.pm2 is None:
+            return False
+        return self.pm2.get("status") == "errored" or (
+            (_number(self.pm2, "unstable_restarts") or 0) >= LOOPS
+            # The count stays when it lives at last.
+            and (self.uptime or 0.0) * 1000 < (_number(self.pm2, "min_uptime") or 0)
+        )
+
+
+def take(
+    layout: Layout, instances: Sequence[Instance], workers: Mapping[str, int], patience: float
+) -> Survey:
+    """Look at everything. `workers` are names and GPUs; an instance that has not answered yet
+    counts as starting for `patience` seconds. Never raises for what it finds."""
+    with ThreadPoolExecutor(len(instances) + 1) as pool:
+        answer = pm2_socket.ask(private.folder(layout.workspace))
+        daemon = answer.daemon if answer else pm2.daemon(layout)
+        running = apps.running(layout.workspace, daemon)
+        by_name = {app.name: app for app in running}
+        ports = {each.name: _port(each, by_name.get(each.name)) for each in instances}
+        probes = [pool.submit(comfyui.probe, each.listen, ports[each.name]) for each in instances]
+        memory = apps.resident(running)
+        health = [probe.result() for probe in probes]
+    known = {app["name"]: app.get("pm2_env") for app in answer.apps or []} if answer else {}
+
+    def seen(name: str) -> _Seen:
+        app, entry = by_name.get(name), known.get(name)
+        resident = memory.get(app.pid) if app else None
+        return _Seen(app, resident, entry if isinstance(entry, dict) else None, layout.log(name))
+
+    rows = [
+        _row(layout, each, seen(each.name), probed, patience)
+        for each, probed in zip(instances, health, strict=True)
+    ]
+    named = {each.name for each in instances} | set(workers)
+    return Survey(
+        rows,
+        [_worker_row(name, gpu, seen(name)) for name, gpu in workers.items()],
+        [app for app in running if app.name not in named],
+        RunLock(layout.workspace).run(),
+    )
+
+
+def _port(instance: Instance, app: apps.App | None) -> int:
+    """The port that it was started with; the one of machine.yaml where it doesn't run."""
+    return app.port if app and app.port else instance.port
+
+
+def _row(
+    layout: Layout, instance: Instance, seen: _Seen, probed: comfyui.Health, patience: float
+) -> Row:
+    found, restarted = _watched(layout.watch(instance.gpu), seen)
+    health, reason = _judge(seen, probed, patience, found)
+    if health == "healthy" and layout.draining(instance.gpu).exists():
+        health, reason = "draining", "it takes no new jobs"
+    return Row(
+        instance.name,
+        instance.gpu,
+        _port(instance, seen.app),
+        seen.app.pid if seen.app else None,
+        seen.memory,
+        seen.uptime,
+        seen.restarts,
+        # Without a process of ours it is somebody else who answers there.
+        probed.queue if seen.app else None,
+        health,
+        reason,
+        "; ".join(filter(None, [restarted, _orphan(seen)])),
+    )
+
+
+def _judge(seen: _Seen, probed: comfyui.Health, patience: float, found: str) -> tuple[str, str]:
+    """The health of an instance, and why it isn't better."""
+    if seen.app and probed.healthy:
+        return ("unhealthy", found) if found else ("healthy", "")
+    if seen.loops:
+        return "crash loop", _why(seen)
+    if seen.app is None:
+        return "down", _why(seen)
+    if probed.refused and (seen.uptime or 0.0) < patience:
+        return "starting", probed.reason
+    return "unhealthy", found or probed.reason
+
+
+def _why(seen: _Seen) -> str:
+    """Why something doesn't run, as its log has it."""
+    found = blame.of(seen.log)
+    if found is None:
+        return "not started" if seen.pm2 is None else "it ended without a word"
+    if seen.pm2 is None and blame.stopped(seen.log):
+        return "stopped"
+    return str(found)
+
+
+def _watched(file: Path, seen: _Seen) -> tuple[str, str]:
+    """What the watcher finds wrong with this very process, and what it last did."""
+    told = files.read_receipt(file)
+    reason, restarted, at = told.get("reason"), told.get("restarted"), told.get("at")
+    concerns = seen.app is not None and told.get("pid") == seen.app.pid
+    when = f" at {time.strftime('%F %T', time.localtime(at))}" if _is_time(at) else ""
+    return (
+        str(reason) if concerns and reason else "",
+        f"restarted{when}: {restarted}" if restarted else "",
+    )
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value < 1 << 34
+
+
+def _orphan(seen: _Seen) -> str:
+    return "PM2 doesn't hold it: run doit" if seen.app and not seen.app.supervised else ""
+
+
+def _worker_row(name: str, gpu: int, seen: _Seen) -> WorkerRow:
+    return WorkerRow(
+        name,
+        gpu,
+        seen.app.pid if seen.app else None,
+        seen.memory,
+        seen.uptime,
+        seen.restarts,
+        seen.app is not None,
+        _orphan(seen) if seen.app else _why(seen),
+    )
+
+
+def _number(entry: dict[str, Any] | None, key: str) -> int | None:
+    value = (entry or {}).get(key)
+    return int(value) if isinstance(value, (int, float)) else None

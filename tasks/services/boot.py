@@ -1,0 +1,47 @@
+"""Bring the machine up when it boots: `python boot.py COMMAND [ARG …]`, until COMMAND succeeds.
+
+systemd could try again by itself, but it runs no stop command of a unit that waits for its next
+try: what the failed run did start would then be left behind. So this is one start that lasts.
+With `--stop` COMMAND runs once, unless systemd ends the unit because of a failure: that is no
+reason to end instances that work.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import FrameType
+
+FIRST, LONGEST = 5.0, 300.0
+"""Seconds before the second try, and at most; each wait is twice as long as the one before."""
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["--stop"]:
+        ended_by = os.environ.get("SERVICE_RESULT", "success")
+        return subprocess.call(arguments[1:]) if ended_by == "success" else 0
+    signal.signal(signal.SIGTERM, _leave)
+    wait = FIRST
+    while code := subprocess.call(arguments):
+        print(f"doit ended with code {code}; it is tried again in {wait:g} s", flush=True)
+        time.sleep(wait)
+        wait = min(2 * wait, LONGEST)
+    return 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Stopped while it starts: COMMAND, which heeds the signal, comes to its end first."""
+    import psutil
+
+    children = psutil.Process().children()
+    for child in children:
+        child.terminate()
+    psutil.wait_procs(children)
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,182 @@
+"""doit status: what it says of a machine in every state, and that it says so at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from typing import Any
+
+import psutil
+import pytest
+
+from tasks.commands import status
+from tasks.host import files, pm2
+from tests.conftest import MachineMaker
+from tests.contract.client import until
+from tests.forge import Forge
+from tests.rig import Rig
+
+HUNGRY = "import os, time\nos.fork()\nblock = bytearray(b'x') * 90_000_000\ntime.sleep(1000)\n"
+"""A worker that takes 90 MB, and its child that takes as much."""
+
+
+def document(rig: Rig) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(rig.doit("status", "--json", code=None).output)
+    return shown
+
+
+def row(rig: Rig, gpu: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = document(rig)["instances"][str(gpu)]
+    return found
+
+
+def keys(value: object) -> list[str]:
+    """Every key of a JSON document, however deep."""
+    if isinstance(value, dict):
+        return [*value, *(key for each in value.values() for key in keys(each))]
+    return [key for each in value for key in keys(each)] if isinstance(value, list) else []
+
+
+def test_a_healthy_machine_with_its_memory_uptime_restarts_and_workers(
+    machine: MachineMaker,
+) -> None:
+    rig = machine(workers=[{"name": "hungry", "command": [sys.executable, "-c", HUNGRY]}])
+    rig.doit()
+    app = rig.running()["comfyui-gpu0"]
+    until(lambda: document(rig)["workers"]["hungry-gpu0"]["memory"] > 150e6, 20, "its child's too")
+    shown = document(rig)
+    found = shown["instances"]["0"]
+    resident = psutil.Process(app.pid).memory_info().rss
+    assert 0.5 * resident < found["memory"] < 2 * resident
+    assert abs(found["uptime"] - (time.time() - app.started)) < 20
+    assert (found["restarts"], found["health"], found["note"]) == (0, "healthy", "")
+
+    worker = shown["workers"]["hungry-gpu0"]
+    assert worker["process"] == rig.running()["hungry-gpu0"].pid
+    assert (worker["gpu"], worker["running"], worker["restarts"]) == (0, True, 0)
+    assert keys(shown).count("pid") == 1, "programs look for it"
+    assert keys(shown).count("instances") == 1
+    assert re.search(r"^hungry-gpu0 .*running$", rig.doit("status").output, re.M)
+
+    os.kill(app.pid, signal.SIGKILL)
+    until(lambda: row(rig)["restarts"] == 1 and rig.healthy(), 30, "PM2 to start it again")
+    assert row(rig)["uptime"] < found["uptime"] + 20
+
+    files.write_text(rig.layout.draining(0), "")
+    assert row(rig)["health"] == "draining"
+    rig.layout.draining(0).unlink()
+
+    pid = rig.running()["comfyui-gpu0"].pid
+    watch = {"pid": pid, "reason": "a job runs for 3700 s", "since": 1.0}
+    files.write_receipt(rig.layout.watch(0), watch)
+    assert (row(rig)["health"], row(rig)["reason"]) == ("unhealthy", watch["reason"])
+    files.write_receipt(rig.layout.watch(0), watch | {"pid": pid + 1})
+    assert row(rig)["health"] == "healthy", "it was said of another process"
+    files.write_receipt(rig.layout.watch(0), {"restarted": "its worker died", "at": 1.0})
+    assert row(rig)["health"] == "healthy"
+    assert re.fullmatch(r"restarted at 19\S+ \S+: its worker died", row(rig)["note"])
+    assert "its worker died" in rig.doit("status").output
+
+
+def test_without_pm2_the_instances_are_still_seen(machine: MachineMaker) -> None:
+    rig = machine()
+    rig.doit()
+    daemon = pm2.daemon(rig.layout)
+    assert daemon is not None
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        found = row(rig)
+        assert (found["health"], found["restarts"], found["note"]) == ("healthy", None, "")
+        assert re.search(r"^comfyui-gpu0 .* –  ", rig.doit("status").output, re.M)
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+    until(lambda: pm2.daemon(rig.layout) is None, 10, "the daemon's end")
+    found = row(rig)
+    assert (found["health"], found["restarts"]) == ("healthy", None)
+    assert found["note"] == "PM2 doesn't hold it: run doit"
+
+
+def test_one_that_loads_is_starting_and_one_that_hangs_is_not_healthy(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    text = (
+        "import os, time\nwhile os.path.exists(os.environ.get('HANG', '')):\n    time.sleep(0.1)\n"
+    )
+    node = forge.node("slow", {"prestartup_script.py": text})
+    hang = forge.folder / "hang"
+    rig = machine(custom_nodes=[{"url": node.url}], health={"timeout": 60})
+    rig.doit("build")
+    hang.touch()
+    rig.spec["instances"]["env"] = {"HANG": "${HANG}"}
+    rig.doit("validation", HANG="")
+    rig.doit("instances", HANG=str(hang))
+    found = row(rig)
+    assert (found["health"], found["queue"]) == ("starting", None)
+    assert found["reason"] == f"nothing answers on http://127.0.0.1:{rig.port()}"
+    rig.spec["health"]["timeout"] = 1
+    until(lambda: row(rig)["health"] == "unhealthy", 20, "the end of patience")
+    hang.unlink()
+    until(lambda: row(rig)["health"] == "healthy", 30, "the end of its start")
+    os.kill(found["pid"], signal.SIGSTOP)
+    try:
+        found = row(rig)
+        assert found["health"] == "unhealthy"
+        assert "no answer from" in found["reason"]
+    finally:
+        os.kill(found["pid"], signal.SIGCONT)
+
+
+def test_one_that_dies_again_and_again_is_a_crash_loop_with_the_line_to_blame(
+    machine: MachineMaker,
+) -> None:
+    worker = "import time; time.sleep(2); import no_such_module"
+    rig = machine(
+        instances={"gpus": 2, "overrides": {1: {"args": ["--no-such-flag"]}}},
+        workers=[{"name": "w", "command": [sys.executable, "-c", worker]}],
+    )
+    rig.doit(code=2)
+    until(lambda: pm2.apps(rig.layout)["comfyui-gpu1"]["pm2_env"]["status"] == "errored", 30, "PM2")
+    shown = document(rig)
+    found = shown["instances"]["1"]
+    assert (found["health"], found["pid"], found["uptime"]) == ("crash loop", None, None)
+    assert found["restarts"] >= 2
+    file, line, said = found["reason"].split(":", 2)
+    words = rig.layout.log("comfyui-gpu1").read_text().splitlines()
+    assert file == "comfyui-gpu1.log"
+    assert words[int(line) - 1] == said.strip()
+    assert "error: unrecognized arguments: --no-such-flag" in said
+    assert found["reason"] in rig.doit("status", code=1).output
+
+    until(lambda: not document(rig)["workers"]["w-gpu0"]["running"], 60, "PM2 to give up")
+    reason = document(rig)["workers"]["w-gpu0"]["reason"]
+    assert re.fullmatch(
+        r"w-gpu0\.log:\d+: ModuleNotFoundError: No module named 'no_such_module'", reason
+    )
+    assert "w-gpu0" in rig.doit("status", code=1).output
+
+
+def test_a_stranger_on_the_port_is_not_the_instances_queue(machine: MachineMaker) -> None:
+    rig = machine()
+    rig.doit()
+    other = machine("other", instances={"port_start": rig.port()})
+    found = row(other)
+    assert (found["health"], found["pid"], found["queue"]) == ("down", None, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, "–"), (0.4, "0s"), (59.9, "59s"), (65, "1m 5s"), (3600, "1h 0m"), (93_784, "1d 2h")],
+)
+def test_an_uptime_is_told_in_two_units(seconds: float | None, shown: str) -> None:
+    assert status._duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [(None, "–"), (545_400_000, "545 MB"), (12_345_678_901, "12.3 GB")]
+)
+def test_memory_is_told_in_round_numbers(number: int | None, shown: str) -> None:
+    assert status._size(number) == shown
