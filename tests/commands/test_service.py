@@ -14,6 +14,7 @@ import pytest
 
 from tasks.commands.service import BOOT
 from tasks.host import pm2, private, systemd
+from tasks.host.run_lock import RunLock
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.host.test_systemd import command, value
@@ -231,6 +232,7 @@ def test_a_real_systemd_starts_holds_and_stops_the_machine(
     psutil.Process(boot).kill()
     until(lambda: main_process() not in (0, boot), 60, "systemd to start it again")
     assert rig.running()["comfyui-gpu0"].pid == kept, "a failed start ends no healthy instance"
+    until(lambda: RunLock(rig.workspace).run() is None, 60, "the end of the run it left")
     own_systemd.run("systemctl", "--user", "stop", name)
     assert (rig.running(), pm2.daemon(rig.layout)) == ({}, None)
 
