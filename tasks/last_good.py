@@ -43,10 +43,9 @@ class Refusal:
 
     def __str__(self) -> str:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.at))
-        how = "rolled back by hand" if self.by_hand else "refused"
+        how = "left by hand" if self.by_hand else f"refused: {self.reason}"
         return (
-            f"generation {self.generation} was {how} ({when}): {self.reason}; the machine is on "
-            f"{self.back_on}"
+            f"generation {self.generation} was {how}; since {when} the machine is on {self.back_on}"
         )
 
 
@@ -118,7 +117,7 @@ def roll_back(machine: Machine) -> Refusal:
     others = [n for n in healthy(layout) if n != current and _is_whole(layout, n)]
     if not others:
         raise Failure(f"there is no good generation to go back to, besides {current}")
-    return _point_back(machine, others[-1], f"{current} was left", by_hand=True)
+    return _point_back(machine, others[-1], "doit rollback", by_hand=True)
 
 
 def _point_back(machine: Machine, name: str, reason: str, *, by_hand: bool) -> Refusal:

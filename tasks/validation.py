@@ -69,6 +69,18 @@ def _receipt(folder: Path) -> Path:
 def unvalidated(machine: Machine) -> str | None:
     layout = machine.layout
     folder = generation.folder_of(machine)
+    if reason := _unproved(machine, folder):
+        return reason
+    moves = last_good.refusal(machine) is None
+    if moves and files.link_target(layout.current) != _current_target(layout, folder):
+        return f"{folder.name} isn't the current generation"
+    if files.link_target(machine.comfyui.install_path) != _install_target(machine):
+        return f"{machine.comfyui.install_path} doesn't point at ComfyUI"
+    return None
+
+
+def _unproved(machine: Machine, folder: Path) -> str | None:
+    """Why the nodes are to be imported, and not only the links to be set."""
     results = read(folder)
     if not _receipt(folder).exists():
         return f"{folder.name} was not validated"
@@ -80,11 +92,6 @@ def unvalidated(machine: Machine) -> str | None:
             return f"{node.name} doesn't import"
         reason = result.reason if result else "it has no code that ComfyUI loads"
         warn(f"custom node {node.name} doesn't import: {reason}")
-    moves = last_good.refusal(machine) is None
-    if moves and files.link_target(layout.current) != _current_target(layout, folder):
-        return f"{folder.name} isn't the current generation"
-    if files.link_target(machine.comfyui.install_path) != _install_target(machine):
-        return f"{machine.comfyui.install_path} doesn't point at ComfyUI"
     return None
 
 
@@ -107,6 +114,15 @@ def _foresee(machine: Machine, log: Path) -> list[str]:
 def validate(machine: Machine, log: Path) -> None:
     layout = machine.layout
     folder = generation.folder_of(machine)
+    if _unproved(machine, folder):
+        _prove(machine, folder, log)
+    if last_good.refusal(machine) is None:
+        files.point(layout.current, _current_target(layout, folder))
+    files.point(machine.comfyui.install_path, _install_target(machine))
+
+
+def _prove(machine: Machine, folder: Path, log: Path) -> None:
+    """Import every node, and note what became of it. Raises Failure for a required one."""
     results = _quick_test(machine, folder, ["--cpu"], log).run()
     needs_gpu = any(NO_GPU.search(result.reason) for result in results.values())
     if needs_gpu and gpu.driver_present() and not machine.instances.cpu_only:
@@ -124,9 +140,6 @@ def validate(machine: Machine, log: Path) -> None:
         {"nodes": {name: asdict(result) for name, result in results.items()}, "unproved": unsure},
     )
     _judge(machine, results, log)
-    if last_good.refusal(machine) is None:
-        files.point(layout.current, _current_target(layout, folder))
-    files.point(machine.comfyui.install_path, _install_target(machine))
 
 
 def _quick_test(machine: Machine, folder: Path, args: list[str], log: Path) -> QuickTest:
