@@ -13,6 +13,7 @@ from tasks import (
     gpus,
     health,
     instances,
+    limits,
     links,
     lock,
     models,
@@ -22,6 +23,7 @@ from tasks import (
     source,
     supervisor,
     validation,
+    watcher,
     workers,
 )
 from tasks.engine.configuration import doit_config, load_machine
@@ -85,6 +87,10 @@ def task_gpus() -> Iterator[Task]:
     return gpus.tasks(MACHINE, INSTANCES)
 
 
+def task_limits() -> Iterator[Task]:
+    return limits.tasks(MACHINE, INSTANCES)
+
+
 def task_pm2() -> Iterator[Task]:
     return pm2.tasks(MACHINE, INSTANCES)
 
@@ -95,6 +101,10 @@ def task_instances() -> Iterator[Task]:
 
 def task_health() -> Iterator[Task]:
     return health.tasks(MACHINE, INSTANCES)
+
+
+def task_watcher() -> Iterator[Task]:
+    return watcher.tasks(MACHINE, INSTANCES)
 
 
 def task_workers() -> Iterator[Task]:

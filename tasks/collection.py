@@ -20,7 +20,7 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
         check=partial(_to_do, machine, instances),
         action=partial(_collect, machine, instances),
         log=machine.layout.log("collection"),
-        after=["validation", "links", "gpus", "instances", "health", "workers"],
+        after=["validation", "links", "gpus", "instances", "health", "watcher", "workers"],
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks import links
+from tasks import links, watcher
 from tasks import pm2 as configs
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, files, pm2, ports
@@ -59,7 +59,7 @@ def not_running(layout: Layout, gpu: int, name: str) -> str | None:
 def _wanted(machine: Machine, instances: Sequence[Instance]) -> dict[str, str | None]:
     """Name → fingerprint of everything that is to run."""
     layout = machine.layout
-    return {
+    ours = {
         name: configs.fingerprint(layout, instance.gpu, name)
         for instance in instances
         for name in (
@@ -67,6 +67,7 @@ def _wanted(machine: Machine, instances: Sequence[Instance]) -> dict[str, str | 
             *(configs.worker_name(worker, instance) for worker in machine.workers),
         )
     }
+    return ours | ({watcher.NAME: watcher.fingerprint(layout)} if instances else {})
 
 
 def _stale(machine: Machine, instances: Sequence[Instance]) -> list[apps.App]:

@@ -156,11 +156,14 @@ MORE_TO_RUN: list[Change] = [
     (model_link_added, {"links:files"}),
     (model_link_removed, {"links:prune"}),
     (instance_args, RESTARTED),
-    (port_start, RESTARTED),
+    (port_start, {*RESTARTED, "watcher"}),
     (worker_added, {"pm2:gpu0", "workers:helper-gpu0"}),
     (
         instance_added,
-        {"directories", "pm2:gpu1", "instances:gpu1", "health:gpu1", "workers:helper-gpu1"},
+        {
+            *("directories", "pm2:gpu1", "instances:gpu1", "health:gpu1"),
+            *("watcher", "workers:helper-gpu1"),
+        },
     ),
 ]
 MOVED_BY_HAND: list[Change] = [
@@ -243,5 +246,6 @@ def test_the_first_run_executes_every_task_that_has_work(
         "pm2:gpu0",
         "instances:gpu0",
         "health:gpu0",
+        "watcher",
         "collection",
     }

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tasks import nodes, validation
+from tasks import nodes, validation, watcher
 from tasks.commands.base import MachineCommand
 from tasks.host import apps, comfyui, pm2, process
 from tasks.spec import Instance, Machine
@@ -48,11 +48,15 @@ class Status(MachineCommand):
         layout = machine.layout
         running = apps.running(layout.workspace, pm2.daemon(layout))
         rows = [_row(layout, instance, running) for instance in instances]
-        names = {instance.name for instance in instances} | {
-            f"{worker.name}-gpu{instance.gpu}"
-            for worker in machine.workers
-            for instance in instances
-        }
+        names = (
+            {instance.name for instance in instances}
+            | {watcher.NAME}
+            | {
+                f"{worker.name}-gpu{instance.gpu}"
+                for worker in machine.workers
+                for instance in instances
+            }
+        )
         strangers = [app for app in running if app.name not in names]
         away = nodes.left_out(machine)
         results = validation.read(machine.layout.current.resolve())
@@ -88,9 +92,8 @@ def _row(layout: Layout, instance: Instance, running: list[apps.App]) -> Row:
         return Row(instance.name, instance.gpu, instance.port, None, "down", None, reason)
     health = comfyui.probe(instance.listen, instance.port)
     state = "healthy" if health.healthy else "unhealthy"
-    return Row(
-        instance.name, instance.gpu, instance.port, app.pid, state, health.queue, health.reason
-    )
+    reason = watcher.said(layout, instance.gpu, app.pid) or health.reason
+    return Row(instance.name, instance.gpu, instance.port, app.pid, state, health.queue, reason)
 
 
 def _print_table(rows: list[Row]) -> None:

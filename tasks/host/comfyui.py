@@ -24,6 +24,16 @@ class Health:
     healthy: bool
     reason: str = ""
     queue: int | None = None
+    answered: bool = True
+    """False: nothing came, right or wrong."""
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The ids of the jobs that run (one, or none), and how many wait."""
+
+    running: tuple[str, ...] = ()
+    waiting: int = 0
 
 
 class Client:
@@ -66,6 +76,32 @@ class Client:
             time.sleep(POLL)
         raise Failure(f"{self.url}: job {prompt_id} wasn't done after {timeout:g} s")
 
+    def jobs(self) -> Jobs:
+        """Raises LookupError, TypeError or ValueError when the answer isn't ComfyUI's."""
+        queue = self.get("/queue")
+        running = tuple(str(job[1]) for job in queue["queue_running"])
+        return Jobs(running, len(queue["queue_pending"]))
+
+    def probe(self) -> Health:
+        """Whether it can work; never raises.
+
+        `GET /prompt` is the cheapest answer there is (1.4 ms); the port opens only when ComfyUI has
+        loaded everything, so a refused connection means that it is starting or gone.
+        """
+        import requests
+
+        try:
+            queue = int(self.get("/prompt")["exec_info"]["queue_remaining"])
+        except requests.ConnectionError:
+            return Health(False, f"nothing answers on {self.url}", answered=False)
+        except requests.Timeout:
+            reason = f"no answer from {self.url} within {self._timeout:g} s"
+            return Health(False, reason, answered=False)
+        except (requests.RequestException, LookupError, TypeError, ValueError, ArithmeticError,
+                RecursionError) as error:  # fmt: skip
+            return Health(False, f"{self.url} doesn't answer like ComfyUI: {error}")
+        return Health(True, queue=queue)
+
 
 def url(host: str, port: int) -> str:
     """The base URL at which this machine reaches an instance that listens on `host`."""
@@ -76,24 +112,8 @@ def url(host: str, port: int) -> str:
 
 
 def probe(host: str, port: int) -> Health:
-    """Ask an instance whether it can work; never raises.
-
-    `GET /prompt` is the cheapest answer there is (1.4 ms); the port opens only when ComfyUI has
-    loaded everything, so a refused connection means that it is starting or gone.
-    """
-    import requests
-
-    client = Client(host, port, PROBE_TIMEOUT)
-    try:
-        queue = int(client.get("/prompt")["exec_info"]["queue_remaining"])
-    except requests.ConnectionError:
-        return Health(False, f"nothing answers on {client.url}")
-    except requests.Timeout:
-        return Health(False, f"no answer from {client.url} within {PROBE_TIMEOUT:g} s")
-    except (requests.RequestException, LookupError, TypeError, ValueError, ArithmeticError,
-            RecursionError) as error:  # fmt: skip
-        return Health(False, f"{client.url} doesn't answer like ComfyUI: {error}")
-    return Health(True, queue=queue)
+    """Ask an instance whether it can work; never raises."""
+    return Client(host, port, PROBE_TIMEOUT).probe()
 
 
 def _refusal(answer: requests.Response) -> str:

@@ -110,6 +110,14 @@ class Layout:
         """The instance's own folder: user, temp and database."""
         return self.state / "instances" / f"gpu{gpu}"
 
+    def draining(self, gpu: int) -> Path:
+        """The mark of an instance that a run lets finish its job before it restarts it."""
+        return self.instance(gpu) / "draining"
+
+    def watched(self, gpu: int) -> Path:
+        """What the watcher has to say of an instance, as JSON; not there when all is well."""
+        return self.instance(gpu) / "watch.json"
+
     def dotenv(self, node: str) -> Path:
         """The file that a custom node's `.env` links to."""
         return self.dotenvs / f"{node}.env"

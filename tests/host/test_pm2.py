@@ -18,7 +18,7 @@ from tasks.host import apps, files, pm2, private, templates
 from tasks.spec.layout import Layout
 from tests.contract.client import until
 
-WITH_ENV = Path(pm2.__file__).parents[1] / "services" / "with_env.py"
+SHIM = Path(pm2.__file__).parents[1] / "services" / "shim.py"
 CANARY = "canary-7f3a"
 
 # writes down what it got, then lives until it is interrupted
@@ -130,7 +130,7 @@ def test_a_secret_reaches_the_app_alone_and_its_pid_is_the_one_pm2_knows(world: 
     file = world.layout.secrets / "app.json"
     files.write_text(file, json.dumps({"TOKEN": CANARY, "ODD": "a b'\"ü"}), mode=0o600)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    prefix = [sys.executable, "-I", str(WITH_ENV), str(file)]
+    prefix = [sys.executable, "-I", str(SHIM), "--env", str(file), "--"]
     pid, arguments, environ = world.start("hidden", ["a b"], {"PLAIN": "x"}, prefix)
 
     assert environ["TOKEN"] == CANARY
@@ -139,7 +139,7 @@ def test_a_secret_reaches_the_app_alone_and_its_pid_is_the_one_pm2_knows(world: 
     assert arguments == ["a b"]
     assert pm2.apps(world.layout)["hidden"]["pid"] == pid
     assert CANARY not in " ".join(psutil.Process(pid).cmdline())
-    assert str(WITH_ENV) not in psutil.Process(pid).cmdline(), "the shim is gone"
+    assert str(SHIM) not in psutil.Process(pid).cmdline(), "the shim is gone"
     assert CANARY not in world.pm2_knows()
 
 
@@ -167,7 +167,7 @@ def test_the_shim_becomes_the_command_with_the_files_variables(tmp_path: Path) -
     file.write_text(json.dumps({"TOKEN": "t ü", "HOME": "/from-file"}), encoding="utf-8")
     show = "import json, os; print(json.dumps([os.getpid(), dict(os.environ)]))"
     child = psutil.Popen(
-        [sys.executable, "-I", str(WITH_ENV), str(file), sys.executable, "-c", show],
+        [sys.executable, "-I", str(SHIM), "--env", str(file), "--", sys.executable, "-c", show],
         env={"HOME": "/before", "KEPT": "yes", "PATH": os.environ["PATH"]},
         stdout=-1,
     )
