@@ -43,15 +43,10 @@ def _unhealthy(machine: Machine, instance: Instance) -> str | None:
     if machine.overlay and links.swaps(machine):
         # A run has changed them by now, a plan has not.
         return f"{instance.name} is restarted"
-    if files.read_receipt(_receipt(machine, instance)) != _passed(app):
+    if files.read_receipt(machine.layout.healthy(instance.gpu)) != _passed(app):
         return f"{instance.name} was started anew"
     health = comfyui.probe(instance.listen, instance.port)
     return None if health.healthy else health.reason
-
-
-def _receipt(machine: Machine, instance: Instance) -> Path:
-    """Says which process passed the gate."""
-    return machine.layout.instance(instance.gpu) / "healthy.json"
 
 
 def _passed(app: apps.App) -> dict[str, object]:
@@ -91,7 +86,7 @@ def _wait(machine: Machine, instance: Instance, log: Path) -> None:
         time.sleep(comfyui.POLL)
     _check_nodes(machine, instance)
     _check_folders(machine, instance)
-    files.write_receipt(_receipt(machine, instance), _passed(app))
+    files.write_receipt(machine.layout.healthy(instance.gpu), _passed(app))
 
 
 def _check_nodes(machine: Machine, instance: Instance) -> None:

@@ -76,13 +76,14 @@ def refusal(limits: Limits, has: Allowed) -> str | None:
 
 def allowed() -> Allowed:
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if _capable(SYS_RESOURCE):
+    if capable(SYS_RESOURCE):
         files = int(Path("/proc/sys/fs/nr_open").read_text())
     lowest = 20 - resource.getrlimit(resource.RLIMIT_NICE)[0]
-    return Allowed(usage.machine_memory(), -20 if _capable(SYS_NICE) else min(lowest, 0), files)
+    return Allowed(usage.machine_memory(), -20 if capable(SYS_NICE) else min(lowest, 0), files)
 
 
-def _capable(number: int) -> bool:
+def capable(number: int) -> bool:
+    """Whether this process has a capability."""
     lines = Path("/proc/self/status").read_text().splitlines()
     held = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
     return bool(int(held, 16) >> number & 1)

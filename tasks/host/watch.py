@@ -49,9 +49,9 @@ class Look:
 class Story:
     """What is known of a process from the looks so far."""
 
-    last: Look | None = None
     well: bool = False
     """It has answered once: it is no longer starting."""
+    last: Look | None = None
     silent: float | None = None
     """Since when it has not answered."""
     idle: float = 0.0

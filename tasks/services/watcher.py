@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ class Watch:
         if process != self._process:
             self._process = process
             self._client = Client(self._instance.listen, self._instance.port, PROBE_TIMEOUT)
-            self._story, self._looks, self._try = watch.Story(), 0, 0.0
+            self._story, self._looks, self._try = watch.Story(self._passed()), 0, 0.0
         if process is None:
             self._note(0, None)
         elif not self._draining():
@@ -125,6 +126,11 @@ class Watch:
             self._note(process.pid, reason)
             if reason and self._settings.restart and time.monotonic() >= self._try:
                 self._restart(process.pid, reason)
+
+    def _passed(self) -> bool:
+        """It has been healthy already: that process went through the gate of a run."""
+        passed = files.read_receipt(self._settings.layout.healthy(self._instance.gpu))
+        return self._process is not None and passed.get("pid") == self._process.pid
 
     def _draining(self) -> bool:
         """A run lets its job end, and restarts it itself."""
@@ -170,10 +176,13 @@ class Watch:
     def _write(self, content: dict[str, Any]) -> None:
         if content == self._written:
             return
-        if not content:
-            files.remove(self._file)
-        elif self._file.parent.is_dir():
+        if not self._file.parent.is_dir():
+            # Whoever removed a whole workspace doesn't want a part of it back.
+            return
+        if content:
             files.write_receipt(self._file, content)
+        else:
+            files.remove(self._file)
         self._written = content
 
     def _restart(self, pid: int, reason: str) -> None:
@@ -187,7 +196,9 @@ class Watch:
 
 
 def say(text: str) -> None:
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
+    # Nobody listens any more when PM2's daemon was killed.
+    with suppress(OSError):
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
 
 
 def _for_ever(what: str, step: Callable[[], None], every: float) -> None:

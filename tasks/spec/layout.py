@@ -114,6 +114,10 @@ class Layout:
         """The mark of an instance that a run lets finish its job before it restarts it."""
         return self.instance(gpu) / "draining"
 
+    def healthy(self, gpu: int) -> Path:
+        """Says which process passed the gate, as JSON."""
+        return self.instance(gpu) / "healthy.json"
+
     def watched(self, gpu: int) -> Path:
         """What the watcher has to say of an instance, as JSON; not there when all is well."""
         return self.instance(gpu) / "watch.json"

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -160,20 +159,3 @@ def test_a_pid_file_that_names_a_stranger_is_no_daemon(tmp_path: Path) -> None:
     (private.make(tmp_path) / "pm2.pid").write_text(str(os.getpid()))
     assert pm2.daemon(layout) is None
     files.remove(private.folder(tmp_path))
-
-
-def test_the_shim_becomes_the_command_with_the_files_variables(tmp_path: Path) -> None:
-    file = tmp_path / "env.json"
-    file.write_text(json.dumps({"TOKEN": "t ü", "HOME": "/from-file"}), encoding="utf-8")
-    show = "import json, os; print(json.dumps([os.getpid(), dict(os.environ)]))"
-    child = psutil.Popen(
-        [sys.executable, "-I", str(SHIM), "--env", str(file), "--", sys.executable, "-c", show],
-        env={"HOME": "/before", "KEPT": "yes", "PATH": os.environ["PATH"]},
-        stdout=-1,
-    )
-    printed: Any = child.communicate(timeout=30)[0]
-    pid, environ = json.loads(printed)
-    assert pid == child.pid
-    assert environ["TOKEN"] == "t ü"
-    assert environ["HOME"] == "/from-file"
-    assert environ["KEPT"] == "yes"
