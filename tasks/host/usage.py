@@ -44,11 +44,20 @@ def _effort(pid: int) -> Effort | None:
 
 
 def _family(pid: int) -> list[int]:
-    import psutil
+    """A process and its children; psutil, which reads all of /proc, takes fifty times as long."""
+    members = [pid]
+    for member in members:
+        for thread in _threads(member):
+            # It ended meanwhile, or this kernel doesn't tell of children.
+            with suppress(OSError):
+                members += map(int, (thread / "children").read_text().split())
+    return members
 
+
+def _threads(pid: int) -> list[Path]:
     try:
-        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-    except psutil.Error:
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
         return []
 
 
