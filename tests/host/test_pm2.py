@@ -142,6 +142,18 @@ def test_a_secret_reaches_the_app_alone_and_its_pid_is_the_one_pm2_knows(world: 
     assert CANARY not in world.pm2_knows()
 
 
+def test_an_app_is_restarted_only_while_it_is_the_process_that_was_meant(world: World) -> None:
+    pid, _, _ = world.start("app", ["one"], {"PLAIN": "x"})
+    assert not pm2.restart(world.layout, "app", pid + 1)
+    assert not pm2.restart(world.layout, "other", pid)
+    assert pm2.apps(world.layout)["app"]["pid"] == pid
+    assert pm2.restart(world.layout, "app", pid)
+    app = pm2.apps(world.layout)["app"]
+    assert app["pid"] != pid
+    assert app["pm2_env"]["restart_time"] == 1
+    until(lambda: psutil.Process(app["pid"]).environ().get("PLAIN") == "x", 30, "the app")
+
+
 def test_without_a_daemon_there_are_no_apps_and_nothing_to_stop(
     tmp_path: Path,
 ) -> None:
@@ -149,6 +161,8 @@ def test_without_a_daemon_there_are_no_apps_and_nothing_to_stop(
     assert pm2.daemon(layout) is None
     assert pm2.apps(layout) == {}
     pm2.delete(layout, {"comfyui-gpu0"})
+    assert not pm2.restart(layout, "comfyui-gpu0", 1)
+    pm2.reopen_logs(layout)
     pm2.kill(layout)
     assert pm2.daemon(layout) is None
     files.remove(private.folder(tmp_path))
