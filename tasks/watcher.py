@@ -50,14 +50,16 @@ def fingerprint(layout: Layout) -> str | None:
     return None
 
 
-def said(layout: Layout, gpu: int, pid: int) -> str:
-    """What it says of an instance: what is wrong, else why it last restarted it."""
+def said(layout: Layout, gpu: int, app: apps.App) -> str:
+    """What it says of a running instance: what is wrong, else why it restarted this process."""
     found = files.read_receipt(layout.watched(gpu))
-    if found.get("pid") == pid:
+    if found.get("pid") == app.pid:
         return str(found.get("reason"))
-    if "restarted" in found:
-        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(found["at"]))
-        return f"restarted {at}: {found['restarted']}"
+    at = found.get("at", 0.0)
+    # The kernel counts a start from the boot, which is known to the second.
+    if "restarted" in found and app.started <= at + 1:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+        return f"restarted {when}: {found['restarted']}"
     return ""
 
 

@@ -122,6 +122,9 @@ def test_a_stopped_instance_is_restarted_and_the_other_is_not(machine: MachineMa
     assert pid(rig, 1) == other
     assert re.search(r"restarted \d{4}-.*: no answer for 30 s", status(rig))
     assert f"comfyui-gpu0 (pid {first}) was restarted: no answer for 30 s" in log(rig)
+    rig.spec["instances"]["args"] = ["--preview-method", "none"]
+    rig.doit()
+    assert "no answer" not in status(rig), "of a process that is gone"
 
 
 def status(rig: Rig) -> str:

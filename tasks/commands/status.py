@@ -92,7 +92,7 @@ def _row(layout: Layout, instance: Instance, running: list[apps.App]) -> Row:
         return Row(instance.name, instance.gpu, instance.port, None, "down", None, reason)
     health = comfyui.probe(instance.listen, instance.port)
     state = "healthy" if health.healthy else "unhealthy"
-    reason = watcher.said(layout, instance.gpu, app.pid) or health.reason
+    reason = watcher.said(layout, instance.gpu, app) or health.reason
     return Row(instance.name, instance.gpu, instance.port, app.pid, state, health.queue, reason)
 
 
