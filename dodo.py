@@ -13,6 +13,7 @@ from tasks import (
     gpus,
     health,
     instances,
+    limits,
     links,
     lock,
     models,
@@ -23,6 +24,7 @@ from tasks import (
     source,
     supervisor,
     validation,
+    watcher,
     workers,
 )
 from tasks.engine.configuration import doit_config, load_machine
@@ -90,6 +92,10 @@ def task_ports() -> Iterator[Task]:
     return ports.tasks(MACHINE, INSTANCES)
 
 
+def task_limits() -> Iterator[Task]:
+    return limits.tasks(MACHINE, INSTANCES)
+
+
 def task_pm2() -> Iterator[Task]:
     return pm2.tasks(MACHINE, INSTANCES)
 
@@ -100,6 +106,10 @@ def task_instances() -> Iterator[Task]:
 
 def task_health() -> Iterator[Task]:
     return health.tasks(MACHINE, INSTANCES)
+
+
+def task_watcher() -> Iterator[Task]:
+    return watcher.tasks(MACHINE, INSTANCES)
 
 
 def task_workers() -> Iterator[Task]:

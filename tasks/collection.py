@@ -20,7 +20,7 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
         action=partial(_collect, machine, instances),
         foresee=partial(_foresee, machine),
         log=machine.layout.log("collection"),
-        after=["validation", "links", "gpus", "instances", "health", "workers"],
+        after=["validation", "links", "gpus", "instances", "health", "watcher", "workers"],
     )
 
 

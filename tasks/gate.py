@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
 from tasks import folder_types, last_good, validation
 from tasks.engine.said import warn
@@ -32,21 +31,17 @@ def probe(instance: Instance, app: apps.App) -> comfyui.Health:
 
 def passed(machine: Machine, instance: Instance, app: apps.App) -> bool:
     """Whether it was this very process that passed the gate."""
-    return files.read_receipt(_receipt(machine, instance)) == _passed(app)
+    return files.read_receipt(machine.layout.healthy(instance.gpu)) == _passed(app)
 
 
 def note(machine: Machine, instance: Instance) -> None:
     """Note which process passed the gate."""
     if app := find(machine, instance.name):
-        files.write_receipt(_receipt(machine, instance), _passed(app))
+        files.write_receipt(machine.layout.healthy(instance.gpu), _passed(app))
 
 
 def _passed(app: apps.App) -> dict[str, object]:
     return {"pid": app.pid, "fingerprint": app.fingerprint}
-
-
-def _receipt(machine: Machine, instance: Instance) -> Path:
-    return machine.layout.instance(instance.gpu) / "healthy.json"
 
 
 def wait(machine: Machine, instance: Instance, begin: float) -> None:

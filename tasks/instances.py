@@ -39,7 +39,8 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
 
 
 def _leaving(machine: Machine, instances: Sequence[Instance]) -> list[apps.App]:
-    wanted = last_good.wanted(machine, instances)
+    wanted = set(last_good.wanted(machine, instances))
+    wanted |= {apps.WATCHER} if instances else set()
     layout = machine.layout
     return [
         app

@@ -16,11 +16,11 @@ from tasks import dotenv, folder_types, generation, gpus, last_good, ports, vali
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, files
 from tasks.host.failure import Failure
-from tasks.spec import Instance, Machine, Worker, expand
+from tasks.spec import Instance, Limits, Machine, Worker, expand
 from tasks.spec.layout import Layout
 
 TEMPLATE = "instance.config.json.j2"
-WITH_ENV = Path(__file__).parent / "services" / "with_env.py"
+SHIM = Path(__file__).parent / "services" / "shim.py"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class App:
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
     layout = machine.layout
-    after = ["supervisor", "validation", "links", "dotenv", "gpus", "ports"]
+    after = ["supervisor", "validation", "links", "dotenv", "gpus", "ports", "limits"]
     yield group("pm2", "The PM2 config of each GPU, rendered", after)
     for instance in instances:
         yield step(
@@ -103,8 +103,17 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
         *_selection(machine, folder),
         *instance.args,
     ]
-    app = _app(machine, instance.name, folder / "ComfyUI", command, env, instance.env)
+    limits = _limits(machine.instances.limits)
+    app = _app(machine, instance.name, folder / "ComfyUI", command, env, instance.env, limits)
     return replace(app, dotenvs=dotenv.contents(machine), model_paths=model_paths)
+
+
+def _limits(limits: Limits) -> list[str]:
+    """What the shim sets; memory is the watcher's business."""
+    return [
+        *(["--nice", str(limits.nice)] if limits.nice else []),
+        *(["--open-files", str(limits.open_files)] if limits.open_files else []),
+    ]
 
 
 def _selection(machine: Machine, folder: Path) -> list[str]:
@@ -157,8 +166,11 @@ def _app(
     command: Sequence[object],
     env: Mapping[str, str],
     named: Mapping[str, str],
+    limits: Sequence[str] = (),
 ) -> App:
     """`named` are the variables from machine.yaml; those with `${NAME}` become secrets.
+
+    `limits` are options of the shim.
 
     Raises Failure for a variable that isn't set.
     """
@@ -175,13 +187,9 @@ def _app(
                 ) from None
     words = [str(word) for word in command]
     if hidden:
-        words = [
-            sys.executable,
-            "-I",
-            str(WITH_ENV),
-            str(_secrets_file(layout, name, hidden)),
-            *words,
-        ]
+        limits = ["--env", str(_secrets_file(layout, name, hidden)), *limits]
+    if limits:
+        words = [sys.executable, "-I", str(SHIM), *limits, "--", *words]
     marks = {apps.WORKSPACE: str(machine.workspace), apps.NAME: name}
     plain = {key: value for key, value in named.items() if key not in hidden}
     return App(

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import yaml
 
+from tasks import watcher
 from tasks.host import apps, pm2, private
 from tasks.host.comfyui import Client, probe
 from tasks.spec.layout import Layout
@@ -125,6 +126,13 @@ class Rig:
         return run
 
     def running(self) -> dict[str, apps.App]:
+        """Instances and workers."""
+        return {name: app for name, app in self._marked().items() if name != watcher.NAME}
+
+    def watcher(self) -> apps.App | None:
+        return self._marked().get(watcher.NAME)
+
+    def _marked(self) -> dict[str, apps.App]:
         return {app.name: app for app in apps.running(self.workspace, None)}
 
     def port(self, gpu: int = 0) -> int:

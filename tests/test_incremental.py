@@ -162,7 +162,7 @@ MORE_TO_RUN: list[Change] = [
         instance_added,
         {
             *("directories", "ports", "pm2:gpu1", "instances:start"),
-            *("health:gpu1", "workers:helper-gpu1", "collection"),
+            *("health:gpu1", "watcher", "workers:helper-gpu1", "collection"),
         },
     ),
 ]
@@ -247,5 +247,6 @@ def test_the_first_run_executes_every_task_that_has_work(
         "pm2:gpu0",
         "instances:start",
         "health:gpu0",
+        "watcher",
         "collection",
     }

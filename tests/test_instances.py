@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from tasks import watcher
 from tasks.host import pm2, private
 from tests.conftest import MachineMaker
 from tests.rig import Rig
@@ -68,9 +69,9 @@ def test_fewer_gpus_end_the_instances_beyond_and_leave_the_others(machine: Machi
     rig.doit()
     first = rig.running()["comfyui-gpu0"].pid
     rig.spec["instances"]["gpus"] = 1
-    assert rig.doit().executed == {"instances:stop", "collection"}
+    assert rig.doit().executed == {"instances:stop", "watcher", "collection"}
     assert {name: app.pid for name, app in rig.running().items()} == {"comfyui-gpu0": first}
-    assert set(pm2.apps(rig.layout)) == {"comfyui-gpu0"}
+    assert set(pm2.apps(rig.layout)) == {"comfyui-gpu0", watcher.NAME}
 
 
 def test_ports_that_move_into_each_other_end_well(machine: MachineMaker) -> None:
@@ -95,7 +96,8 @@ def test_a_killed_daemon_is_mended_without_duplicates(machine: MachineMaker) -> 
 def marked(rig: Rig) -> list[int]:
     from tasks.host import apps
 
-    return [app.pid for app in apps.running(rig.workspace, pm2.daemon(rig.layout))]
+    running = apps.running(rig.workspace, pm2.daemon(rig.layout))
+    return [app.pid for app in running if app.name != watcher.NAME]
 
 
 def test_switched_off_by_the_environment_everything_is_ended(machine: MachineMaker) -> None:

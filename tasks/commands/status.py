@@ -78,6 +78,7 @@ def _document(found: survey.Survey, cards: Mapping[int, Gpu]) -> dict[str, Any]:
         },
         "workers": {row.worker: asdict(row) for row in found.workers},
         "strangers": [{"name": app.name, "process": app.pid} for app in found.strangers],
+        "watcher": {"process": found.watcher},
         "run": {"process": found.run.pid, "task": found.run.task} if found.run else None,
     }
 
@@ -135,6 +136,8 @@ def _show(found: survey.Survey, cards: Mapping[int, Gpu], machine: Machine) -> N
         )
     for app in found.strangers:
         print(f"{app.name} (pid {app.pid}) runs too, and machine.yaml names it no more")
+    if found.instances and not found.watcher:
+        print("the watcher doesn't run, nobody restarts what hangs: run doit")
     if found.run:
         print(f"a run is on: pid {found.run.pid}, {found.run.task or 'starting'}")
 

@@ -17,6 +17,8 @@ from pathlib import Path
 WORKSPACE = "COMFY_MACHINE_WORKSPACE"
 NAME = "COMFY_MACHINE_APP"
 FINGERPRINT = "COMFY_MACHINE_FINGERPRINT"
+WATCHER = "watcher"
+"""The name of the app that watches the instances."""
 PORT = "COMFYUI_PORT"
 """Part of an instance's environment, for its nodes as well."""
 GRACE = 10.0

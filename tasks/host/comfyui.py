@@ -26,6 +26,16 @@ class Health:
     queue: int | None = None
     refused: bool = field(default=False, compare=False)
     """Nothing listens on the port: it is starting or gone."""
+    answered: bool = field(default=True, compare=False)
+    """False: nothing came, right or wrong."""
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The ids of the jobs that run (one, or none), and how many wait."""
+
+    running: tuple[str, ...] = ()
+    waiting: int = 0
 
 
 class Client:
@@ -88,24 +98,37 @@ def probe(host: str, port: int) -> Health:
 
     base = url(host, port)
     try:
-        queue = int(_prompt(base)["exec_info"]["queue_remaining"])
+        queue = int(_ask(base, "/prompt")["exec_info"]["queue_remaining"])
     except TimeoutError:
-        return Health(False, f"no answer from {base} within {PROBE_TIMEOUT:g} s")
+        reason = f"no answer from {base} within {PROBE_TIMEOUT:g} s"
+        return Health(False, reason, answered=False)
     except OSError:
-        return Health(False, f"nothing answers on {base}", refused=True)
+        return Health(False, f"nothing answers on {base}", refused=True, answered=False)
     except (HTTPException, LookupError, TypeError, ValueError, ArithmeticError,
             RecursionError) as error:  # fmt: skip
         return Health(False, f"{base} doesn't answer like ComfyUI: {error}")
     return Health(True, queue=queue)
 
 
-def _prompt(base: str) -> Any:
+def jobs(host: str, port: int) -> Jobs | None:
+    """What an instance works on; None when it doesn't say."""
+    from http.client import HTTPException
+
+    try:
+        queue = _ask(url(host, port), "/queue")
+        running = tuple(str(job[1]) for job in queue["queue_running"])
+        return Jobs(running, len(queue["queue_pending"]))
+    except (OSError, HTTPException, LookupError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def _ask(base: str, path: str) -> Any:
     import http.client
     import json
 
     connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=PROBE_TIMEOUT)
     try:
-        connection.request("GET", "/prompt")
+        connection.request("GET", path)
         answer = connection.getresponse()
         if answer.status != http.client.OK:
             raise ValueError(f"{answer.status} {answer.reason}")

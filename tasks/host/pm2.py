@@ -89,6 +89,22 @@ def start(layout: Layout, wanted: Sequence[dict[str, Any]]) -> None:
         _call(layout, "start", str(file))
 
 
+def restart(layout: Layout, name: str, pid: int) -> bool:
+    """Restart an app as it was started, if it still is this process; whether it was."""
+    with _locked(layout):
+        if _apps(layout).get(name, {}).get("pid") != pid:
+            return False
+        _call(layout, "restart", name)
+        return True
+
+
+def reopen_logs(layout: Layout) -> None:
+    """Have the daemon write to the logs that now have the names, not to those that had them."""
+    with _locked(layout):
+        if daemon(layout) is not None:
+            _call(layout, "reloadLogs")
+
+
 def delete(layout: Layout, names: set[str]) -> None:
     """Stop apps (SIGINT, after 10 s SIGKILL) and forget them; one that isn't there is fine."""
     with _locked(layout):

@@ -63,6 +63,8 @@ class Survey:
     instances: list[Row]
     workers: list[WorkerRow]
     strangers: list[apps.App]
+    watcher: int | None
+    """The pid of the watcher."""
     run: Run | None
 
 
@@ -121,11 +123,12 @@ def take(
         _row(layout, each, seen(each.name), probed, patience)
         for each, probed in zip(instances, health, strict=True)
     ]
-    named = {each.name for each in instances} | set(workers)
+    named = {each.name for each in instances} | set(workers) | {apps.WATCHER}
     return Survey(
         rows,
         [_worker_row(name, gpu, seen(name)) for name, gpu in workers.items()],
         [app for app in running if app.name not in named],
+        by_name[apps.WATCHER].pid if apps.WATCHER in by_name else None,
         RunLock(layout.workspace).run(),
     )
 
@@ -138,7 +141,7 @@ def _port(instance: Instance, app: apps.App | None) -> int:
 def _row(
     layout: Layout, instance: Instance, seen: _Seen, probed: comfyui.Health, patience: float
 ) -> Row:
-    found, restarted = _watched(layout.watch(instance.gpu), seen)
+    found, restarted = _watched(layout.watched(instance.gpu), seen)
     health, reason = _judge(seen, probed, patience, found)
     if health == "healthy" and layout.draining(instance.gpu).exists():
         health, reason = "draining", "it takes no new jobs"
@@ -184,17 +187,14 @@ def _why(seen: _Seen) -> str:
 def _watched(file: Path, seen: _Seen) -> tuple[str, str]:
     """What the watcher finds wrong with this very process, and what it last did."""
     told = files.read_receipt(file)
-    reason, restarted, at = told.get("reason"), told.get("restarted"), told.get("at")
+    reason, restarted = told.get("reason"), told.get("restarted")
+    at = _number(told, "at") or 0
     concerns = seen.app is not None and told.get("pid") == seen.app.pid
-    when = f" at {time.strftime('%F %T', time.localtime(at))}" if _is_time(at) else ""
-    return (
-        str(reason) if concerns and reason else "",
-        f"restarted{when}: {restarted}" if restarted else "",
-    )
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, (int, float)) and 0 <= value < 1 << 34
+    wrong = str(reason) if concerns and reason else ""
+    # Said of the process that was started then; the boot is known to the second.
+    if not restarted or seen.app is None or not 0 < seen.app.started - 1 <= at < 1 << 34:
+        return wrong, ""
+    return wrong, f"restarted {time.strftime('%F %T', time.localtime(at))}: {restarted}"
 
 
 def _orphan(seen: _Seen) -> str:

@@ -13,6 +13,7 @@ from .model import (
     CustomNode,
     Health,
     Instances,
+    Limits,
     ModelFile,
     ModelRoot,
     Models,
@@ -21,6 +22,7 @@ from .model import (
     Worker,
 )
 from .problems import Problem, SpecError
+from .sizes import in_bytes
 from .variables import expand
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "Health",
     "Instance",
     "Instances",
+    "Limits",
     "Lock",
     "Machine",
     "ModelFile",
@@ -45,5 +48,6 @@ __all__ = [
     "SpecError",
     "Worker",
     "expand",
+    "in_bytes",
     "load",
 ]

@@ -20,6 +20,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from .downloads import check_token, check_token_host, parse_download
 from .problems import has_control, shown
+from .sizes import SIZE, check_size
 from .twins import check_prefer
 from .urls import (
     check_index,
@@ -218,6 +219,10 @@ def _listen(text: str) -> str:
     return text
 
 
+def _size(value: Any) -> Any:
+    return check_size(str(value))
+
+
 def _requirement(text: str) -> str:
     if text.startswith("-"):
         raise ValueError("a requirement such as numpy<2, not an option")
@@ -234,6 +239,7 @@ Text = Annotated[str, AfterValidator(_printable), AfterValidator(_no_variable)]
 Bool = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=0)]
 Seconds = Annotated[int, Field(strict=True, ge=1)]
+Size = Annotated[str, BeforeValidator(_size), Field(json_schema_extra={"pattern": SIZE})]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 GpuIndex = Annotated[int, Field(strict=True, ge=0, le=255)]
 Gpus = Annotated[

@@ -137,8 +137,12 @@ class Layout:
         """While this file is there, workers give the instance no new job."""
         return self.instance(gpu) / "draining"
 
-    def watch(self, gpu: int) -> Path:
-        """What the watcher found wrong with the instance, or why it restarted it; JSON."""
+    def healthy(self, gpu: int) -> Path:
+        """Says which process passed the gate, as JSON."""
+        return self.instance(gpu) / "healthy.json"
+
+    def watched(self, gpu: int) -> Path:
+        """What the watcher has to say of an instance, as JSON; not there when all is well."""
         return self.instance(gpu) / "watch.json"
 
     def dotenv(self, node: str) -> Path:

@@ -29,6 +29,7 @@ from .fields import (
     Requirement,
     Seconds,
     Sha256,
+    Size,
     SourcePath,
     Target,
     Text,
@@ -175,20 +176,27 @@ class Override(Model):
 
 
 class Limits(Model):
-    """What an instance may use."""
+    """What each instance may use."""
 
-    memory: Text | None = Field(default=None, description="Such as 24G.")
-    nice: Annotated[int, Field(ge=-20, le=19)] = Field(
-        default=0, description="Scheduling priority."
+    memory: Size | None = Field(
+        default=None,
+        description="Its own memory, such as 24G, without the model files that it maps; above it "
+        "the instance is restarted. Default: no limit.",
     )
-    open_files: Count | None = Field(default=None, description="Number of open files.")
+    nice: Annotated[int, Field(strict=True, ge=-20, le=19)] = Field(
+        default=0, description="Scheduling priority; 19 gives way most, below 0 needs root."
+    )
+    open_files: Annotated[int, Field(strict=True, ge=256)] | None = Field(
+        default=None, description="How many files it may have open. Default: what the shell has."
+    )
 
 
 class Logs(Model):
-    """How logs are rotated."""
+    """When the logs of instances, workers and the watcher are rotated."""
 
-    max_size: Text = Field(default="50M", description="Size at which a log is rotated.")
-    keep: Count = Field(default=5, description="Rotated logs that are kept.")
+    max_size: Size = Field(default="50M", description="Size above which a log is rotated.")
+    max_age: Count = Field(default=7, description="Days after which it is; 0: never by age.")
+    keep: Count = Field(default=5, description="Rotated logs that are kept, as NAME.log.1 ….")
 
 
 class Instances(Model):
@@ -215,18 +223,15 @@ class Instances(Model):
     drain_timeout: Seconds = Field(
         default=600, description="Seconds that an instance's jobs may take before it is replaced."
     )
-    job_timeout: Annotated[Seconds, NotBuilt()] = Field(
+    job_timeout: Seconds = Field(
         default=3600, description="Seconds after which a running job counts as stuck."
     )
-    restart_unhealthy: Annotated[Bool, NotBuilt()] = Field(
-        default=True, description="Restart an instance that stops answering."
+    restart_unhealthy: Bool = Field(
+        default=True,
+        description="Restart an instance that hangs, has a stuck job, or is over its memory.",
     )
-    limits: Annotated[Limits, NotBuilt()] = Field(
-        default_factory=Limits, description="What one may use."
-    )
-    logs: Annotated[Logs, NotBuilt()] = Field(
-        default_factory=Logs, description="Rotation of the logs."
-    )
+    limits: Limits = Field(default_factory=Limits, description="What each may use.")
+    logs: Logs = Field(default_factory=Logs, description="Rotation of the logs.")
 
 
 class Health(Model):

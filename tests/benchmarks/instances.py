@@ -113,7 +113,7 @@ def alone(rig: Rig) -> float:
     commands = []
     for gpu in range(EIGHT):
         (app,) = [app for app in rig.config(gpu) if app["name"] == f"comfyui-gpu{gpu}"]
-        commands.append((app["args"], app["cwd"], {**os.environ, **app["env"]}))
+        commands.append(([app["script"], *app["args"]], app["cwd"], {**os.environ, **app["env"]}))
     rig.doit("down")
     begin = time.perf_counter()
     started = [

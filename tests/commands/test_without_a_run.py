@@ -70,15 +70,15 @@ def test_status_has_the_line_to_blame_of_an_instance_that_died(rig: Rig) -> None
 
 def test_status_can_be_asked_with_a_damaged_lock_file_and_receipts(rig: Rig) -> None:
     rig.lock_file.write_text("<<<<<<< HEAD\n")
-    files.write_text(rig.layout.watch(0), "[5]")
-    files.write_text(rig.layout.watch(1), '{"restarted": "stuck", "at": "never", "pid": null}')
+    files.write_text(rig.layout.watched(0), "[5]")
+    files.write_text(rig.layout.watched(1), '{"restarted": "stuck", "at": "never", "pid": null}')
     (private.make(rig.workspace) / "run.lock").write_text("nonsense")
     files.write_text(private.folder(rig.workspace) / "rpc.sock", "")
     shown = json.loads(rig.doit("status", "--json", code=1).output)
     assert shown["run"] is None
     rows = shown["instances"]
     assert [rows[gpu]["health"] for gpu in "01"] == ["down", "down"]
-    assert [rows[gpu]["note"] for gpu in "01"] == ["", "restarted: stuck"]
+    assert [rows[gpu]["note"] for gpu in "01"] == ["", ""]
 
 
 def test_status_tells_of_the_run_that_is_on(rig: Rig) -> None:

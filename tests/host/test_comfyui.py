@@ -103,7 +103,7 @@ def test_a_job_that_is_not_done_in_time_is_a_failure(port: int) -> None:
 def test_nothing_answers_where_nothing_listens() -> None:
     port = free_ports(1)
     assert comfyui.probe("127.0.0.1", port) == comfyui.Health(
-        False, f"nothing answers on http://127.0.0.1:{port}"
+        False, f"nothing answers on http://127.0.0.1:{port}", answered=False
     )
 
 

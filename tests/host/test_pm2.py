@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -18,7 +17,7 @@ from tasks.host import apps, files, pm2, private, templates
 from tasks.spec.layout import Layout
 from tests.contract.client import until
 
-WITH_ENV = Path(pm2.__file__).parents[1] / "services" / "with_env.py"
+SHIM = Path(pm2.__file__).parents[1] / "services" / "shim.py"
 CANARY = "canary-7f3a"
 
 # writes down what it got, then lives until it is interrupted
@@ -129,7 +128,7 @@ def test_a_secret_reaches_the_app_alone_and_its_pid_is_the_one_pm2_knows(world: 
     file = world.layout.secrets / "app.json"
     files.write_text(file, json.dumps({"TOKEN": CANARY, "ODD": "a b'\"ü"}), mode=0o600)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    prefix = [sys.executable, "-I", str(WITH_ENV), str(file)]
+    prefix = [sys.executable, "-I", str(SHIM), "--env", str(file), "--"]
     pid, arguments, environ = world.start("hidden", ["a b"], {"PLAIN": "x"}, prefix)
 
     assert environ["TOKEN"] == CANARY
@@ -138,8 +137,20 @@ def test_a_secret_reaches_the_app_alone_and_its_pid_is_the_one_pm2_knows(world: 
     assert arguments == ["a b"]
     assert pm2.apps(world.layout)["hidden"]["pid"] == pid
     assert CANARY not in " ".join(psutil.Process(pid).cmdline())
-    assert str(WITH_ENV) not in psutil.Process(pid).cmdline(), "the shim is gone"
+    assert str(SHIM) not in psutil.Process(pid).cmdline(), "the shim is gone"
     assert CANARY not in world.pm2_knows()
+
+
+def test_an_app_is_restarted_only_while_it_is_the_process_that_was_meant(world: World) -> None:
+    pid, _, _ = world.start("app", ["one"], {"PLAIN": "x"})
+    assert not pm2.restart(world.layout, "app", pid + 1)
+    assert not pm2.restart(world.layout, "other", pid)
+    assert pm2.apps(world.layout)["app"]["pid"] == pid
+    assert pm2.restart(world.layout, "app", pid)
+    app = pm2.apps(world.layout)["app"]
+    assert app["pid"] != pid
+    assert app["pm2_env"]["restart_time"] == 1
+    until(lambda: psutil.Process(app["pid"]).environ().get("PLAIN") == "x", 30, "the app")
 
 
 def test_without_a_daemon_there_are_no_apps_and_nothing_to_stop(
@@ -149,6 +160,8 @@ def test_without_a_daemon_there_are_no_apps_and_nothing_to_stop(
     assert pm2.daemon(layout) is None
     assert pm2.apps(layout) == {}
     pm2.delete(layout, {"comfyui-gpu0"})
+    assert not pm2.restart(layout, "comfyui-gpu0", 1)
+    pm2.reopen_logs(layout)
     pm2.kill(layout)
     assert pm2.daemon(layout) is None
     files.remove(private.folder(tmp_path))
@@ -159,20 +172,3 @@ def test_a_pid_file_that_names_a_stranger_is_no_daemon(tmp_path: Path) -> None:
     (private.make(tmp_path) / "pm2.pid").write_text(str(os.getpid()))
     assert pm2.daemon(layout) is None
     files.remove(private.folder(tmp_path))
-
-
-def test_the_shim_becomes_the_command_with_the_files_variables(tmp_path: Path) -> None:
-    file = tmp_path / "env.json"
-    file.write_text(json.dumps({"TOKEN": "t ü", "HOME": "/from-file"}), encoding="utf-8")
-    show = "import json, os; print(json.dumps([os.getpid(), dict(os.environ)]))"
-    child = psutil.Popen(
-        [sys.executable, "-I", str(WITH_ENV), str(file), sys.executable, "-c", show],
-        env={"HOME": "/before", "KEPT": "yes", "PATH": os.environ["PATH"]},
-        stdout=-1,
-    )
-    printed: Any = child.communicate(timeout=30)[0]
-    pid, environ = json.loads(printed)
-    assert pid == child.pid
-    assert environ["TOKEN"] == "t ü"
-    assert environ["HOME"] == "/from-file"
-    assert environ["KEPT"] == "yes"

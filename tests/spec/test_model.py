@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from tasks.spec import in_bytes
+
 from .conftest import Lines, Load
 
 
@@ -85,10 +87,6 @@ def test_every_choice_of_torch_is_understood(read: Load, torch: str) -> None:
 @pytest.mark.parametrize(
     ("text", "path", "rest"),
     [
-        ("instances: {job_timeout: 1}", "instances.job_timeout", ""),
-        ("instances: {restart_unhealthy: true}", "instances.restart_unhealthy", ""),
-        ("instances: {limits: {nice: 1}}", "instances.limits", ""),
-        ("instances: {logs: {}}", "instances.logs", ""),
         ("health: {port: 9090}", "health.port", ""),
         ("health: {listen: x}", "health.listen", ""),
         ("health: {token: x}", "health.token", ""),
@@ -101,6 +99,35 @@ def test_a_field_that_is_not_built_yet_is_refused(
 ) -> None:
     built = f"{rest or 'this'} is not built yet; remove it"
     assert lines(text) == [f"machine.yaml:3: {path}: {built}"]
+
+
+@pytest.mark.parametrize("size", ["24", "24GB", "1.5G", "0G", "-1G", "G", "24 G", "24g", "true"])
+def test_a_size_is_a_whole_number_with_a_unit(lines: Lines, size: str) -> None:
+    why = "a size: a whole number with K, M, G or T, such as 24G or 512M"
+    at = "machine.yaml:3: instances.limits.memory"
+    assert lines(f"instances: {{limits: {{memory: {size}}}}}") == [f"{at}: {why}"]
+
+
+def test_sizes_are_powers_of_1024(read: Load) -> None:
+    memory = read("instances: {limits: {memory: 3M}, logs: {max_age: 0}}").instances.limits.memory
+    assert memory is not None
+    assert in_bytes(memory) == 3 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("limits", "path", "why"),
+    [
+        ("nice: 20", "limits.nice", "must be at most 19"),
+        ("nice: -21", "limits.nice", "must be at least -20"),
+        ("open_files: 10", "limits.open_files", "must be at least 256"),
+    ],
+)
+def test_a_limit_that_no_machine_could_have_is_refused(
+    lines: Lines, limits: str, path: str, why: str
+) -> None:
+    assert lines(f"instances: {{limits: {{{limits}}}}}") == [
+        f"machine.yaml:3: instances.{path}: {why}"
+    ]
 
 
 def test_the_built_value_of_a_partly_built_field_is_fine(read: Load) -> None:

@@ -42,7 +42,7 @@ instances:
   job_timeout: 3600
   restart_unhealthy: true
   limits: {memory: null, nice: 0, open_files: null}
-  logs: {max_size: 50M, keep: 5}
+  logs: {max_size: 50M, max_age: 7, keep: 5}
 health: {port: 9090, listen: 127.0.0.1, token: "${T}", timeout: 300, warmup: null, canary: null}
 workers: [{name: worker, command: [run], env: {A: b}}]
 """

@@ -1,0 +1,99 @@
+"""What instances may use, against what this machine has and allows."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tasks.engine.said import warn
+from tasks.engine.step import Task, step
+from tasks.host import usage
+from tasks.host.failure import Failure
+from tasks.spec import Instance, Limits, Machine, in_bytes
+from tasks.spec.sizes import shown
+
+SYS_NICE, SYS_RESOURCE = 23, 24
+"""Numbers of capabilities; root in a container often lacks them."""
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What this machine has, and what this process may ask of it."""
+
+    memory: int
+    """Bytes."""
+    nice: int
+    """The lowest."""
+    open_files: int
+    """The highest number."""
+
+
+def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
+    yield step(
+        "limits",
+        "What instances may use, this machine has",
+        check=partial(_beyond, machine, instances),
+        action=partial(_refuse, machine, instances),
+        log=machine.layout.log("limits"),
+        after=["validation"],
+    )
+
+
+def _beyond(machine: Machine, instances: Sequence[Instance]) -> str | None:
+    limits = machine.instances.limits
+    if not instances or limits == Limits():
+        return None
+    return refusal(limits, allowed())
+
+
+def _refuse(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
+    if reason := _beyond(machine, instances):
+        raise Failure(reason)
+
+
+def refusal(limits: Limits, has: Allowed) -> str | None:
+    """None, or the first limit that can't be, with what can."""
+    if limits.memory and in_bytes(limits.memory) > has.memory:
+        return (
+            f"instances.limits.memory: {limits.memory} is more than this machine has "
+            f"({shown(has.memory >> 20 << 20)}): give less"
+        )
+    if limits.nice < has.nice:
+        return (
+            f"instances.limits.nice: {limits.nice} needs root (CAP_SYS_NICE): "
+            f"give {has.nice} or more"
+        )
+    if limits.open_files and limits.open_files > has.open_files:
+        return (
+            f"instances.limits.open_files: {limits.open_files} is more than may be opened here: "
+            f"give {has.open_files} or less, or raise the hard limit (ulimit -Hn)"
+        )
+    return None
+
+
+def allowed() -> Allowed:
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if capable(SYS_RESOURCE):
+        files = int(Path("/proc/sys/fs/nr_open").read_text())
+    lowest = 20 - resource.getrlimit(resource.RLIMIT_NICE)[0]
+    return Allowed(usage.machine_memory(), -20 if capable(SYS_NICE) else min(lowest, 0), files)
+
+
+def capable(number: int) -> bool:
+    """Whether this process has a capability."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    held = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
+    return bool(int(held, 16) >> number & 1)
+
+
+def warn_of_all_together(machine: Machine, instances: Sequence[Instance]) -> None:
+    """Caps that each fit, and together don't: the kernel may end an instance before one does."""
+    memory = machine.instances.limits.memory
+    if memory and in_bytes(memory) * len(instances) > usage.machine_memory():
+        warn(
+            f"instances.limits.memory: {memory} for each of {len(instances)} instances is more "
+            f"than this machine has ({shown(usage.machine_memory() >> 20 << 20)})"
+        )

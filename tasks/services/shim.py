@@ -1,0 +1,36 @@
+"""Become a command, in the same process: `python shim.py [OPTION …] -- COMMAND [ARG …]`.
+
+--env FILE          variables from a JSON file (0600). PM2 shows every app's environment and
+                    keeps it in its dump, so a secret is in that file only
+--nice N            scheduling priority
+--open-files N      how many files it may have open
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--env", type=Path)
+    parser.add_argument("--nice", type=int)
+    parser.add_argument("--open-files", type=int)
+    parser.add_argument("command", nargs="+")
+    wanted = parser.parse_args()
+    if wanted.nice is not None:
+        os.setpriority(os.PRIO_PROCESS, 0, wanted.nice)
+    if wanted.open_files is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limits = (wanted.open_files, max(hard, wanted.open_files))
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    variables = json.loads(wanted.env.read_text(encoding="utf-8")) if wanted.env else {}
+    os.execvpe(wanted.command[0], wanted.command, {**os.environ, **variables})
+
+
+if __name__ == "__main__":
+    main()

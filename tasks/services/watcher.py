@@ -1,0 +1,246 @@
+"""Watches the instances, restarts those that are not well, and rotates logs.
+
+`python -m tasks.services.watcher FILE`: FILE holds the settings, and is all it knows. Each
+instance has a thread of its own, so that none waits for another; what is wrong with one is in
+its watch.json while it is, and the last restart after it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tasks.host import apps, comfyui, files, pm2, rotation, usage, watch
+from tasks.host.comfyui import Health, Jobs
+from tasks.host.failure import Failure
+from tasks.host.run_lock import RunLock
+from tasks.spec.layout import Layout
+
+SPARE = 5
+"""Only at every so many looks is it asked for its jobs, with all their prompts, and measured."""
+AGAIN = 30.0
+"""Seconds until a restart that PM2 did not do is tried again."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An instance."""
+
+    gpu: int
+    name: str
+    listen: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the settings file says; times in seconds."""
+
+    workspace: Path
+    instances: tuple[Watched, ...]
+    rules: watch.Rules
+    logs: rotation.Rules
+    restart: bool
+    every: float
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.workspace)
+
+
+def read(file: Path) -> Settings:
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return Settings(
+        workspace=Path(found["workspace"]),
+        instances=tuple(Watched(**each) for each in found["instances"]),
+        rules=watch.Rules(**found["rules"]),
+        logs=rotation.Rules(**found["logs"]),
+        restart=found["restart"],
+        every=found["every"],
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """The process of an instance, and the port that it was started with."""
+
+    process: psutil.Process
+    port: int
+
+
+class Census:
+    """The processes of the workspace; all of /proc is read only when one is missing."""
+
+    def __init__(self, workspace: Path, every: float) -> None:
+        self._workspace = workspace
+        self._every = every
+        self._found: dict[str, Found] = {}
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def find(self, name: str) -> Found | None:
+        with self._lock:
+            known = self._found.get(name)
+            if (known is None or not known.process.is_running()) and time.monotonic() >= self._next:
+                self._found = {}
+                for app in apps.running(self._workspace, None):
+                    process = psutil.Process(app.pid)
+                    if process.create_time() == app.started:
+                        self._found[app.name] = Found(process, app.port or 0)
+                self._next = time.monotonic() + self._every
+                known = self._found.get(name)
+            return known if known is not None and known.process.is_running() else None
+
+
+class Watch:
+    """One instance: looks at it, says what is wrong, restarts it."""
+
+    def __init__(self, settings: Settings, instance: Watched, census: Census) -> None:
+        self._settings = settings
+        self._instance = instance
+        self._census = census
+        self._file = settings.layout.watched(instance.gpu)
+        self._written = files.read_receipt(self._file)
+        self._process: psutil.Process | None = None
+        self._port = 0
+        self._story = watch.Story()
+        self._looks = 0
+        self._finding: dict[str, Any] = {}
+        self._try = 0.0
+
+    def step(self) -> None:
+        found = self._census.find(self._instance.name)
+        process = found.process if found else None
+        if process != self._process:
+            self._process, self._port = process, found.port if found else 0
+            self._story, self._looks, self._try = watch.Story(self._passed()), 0, 0.0
+        if process is None:
+            self._note(0, None)
+        elif not self._draining():
+            look = self._look(process)
+            self._story, reason = watch.judge(self._story, look, self._settings.rules)
+            self._note(process.pid, reason)
+            if reason and self._settings.restart and time.monotonic() >= self._try:
+                self._restart(process.pid, reason)
+
+    def _passed(self) -> bool:
+        """It has been healthy already: that process went through the gate of a run."""
+        passed = files.read_receipt(self._settings.layout.healthy(self._instance.gpu))
+        return self._process is not None and passed.get("pid") == self._process.pid
+
+    def _draining(self) -> bool:
+        """A run lets its job end, and restarts it itself."""
+        marked = self._settings.layout.draining(self._instance.gpu).exists()
+        return marked and RunLock(self._settings.workspace).holder() is not None
+
+    def _look(self, process: psutil.Process) -> watch.Look:
+        turn = self._looks % SPARE == 0
+        self._looks += 1
+        health = comfyui.probe(self._instance.listen, self._port)
+        jobs = self._jobs(health, turn)
+        none_runs = (jobs and jobs.waiting and not jobs.running) or self._story.untaken is not None
+        return watch.Look(
+            at=time.monotonic(),
+            age=time.time() - process.create_time(),
+            answered=health.answered,
+            effort=usage.effort(process.pid) if none_runs or not health.answered else None,
+            jobs=jobs,
+            memory=usage.own_memory(process.pid) if turn and self._settings.rules.memory else None,
+        )
+
+    def _jobs(self, health: Health, turn: bool) -> Jobs | None:
+        if health.queue == 0:
+            return Jobs()
+        if health.queue is None or not (turn or self._settings.rules.job_timeout < 60):
+            return None
+        return comfyui.jobs(self._instance.listen, self._port)
+
+    def _note(self, pid: int, reason: str | None) -> None:
+        """Write down what is wrong, once; what was restarted before stays."""
+        known = self._finding.get("pid") == pid and self._finding.get("reason") == reason
+        if reason and not known:
+            self._finding = {"pid": pid, "reason": reason, "since": time.time()}
+            say(f"{self._instance.name} (pid {pid}): {reason}")
+        elif not reason:
+            self._finding = {}
+        past = {key: self._written[key] for key in ("restarted", "at") if key in self._written}
+        self._write(past | self._finding)
+
+    def _write(self, content: dict[str, Any]) -> None:
+        if content == self._written:
+            return
+        if not self._file.parent.is_dir():
+            # Whoever removed a whole workspace doesn't want a part of it back.
+            return
+        if content:
+            files.write_receipt(self._file, content)
+        else:
+            files.remove(self._file)
+        self._written = content
+
+    def _restart(self, pid: int, reason: str) -> None:
+        self._try = time.monotonic() + AGAIN
+        if pm2.restart(self._settings.layout, self._instance.name, pid):
+            say(f"{self._instance.name} (pid {pid}) was restarted: {reason}")
+            self._finding = {}
+            self._write({"restarted": reason, "at": time.time()})
+        else:
+            say(f"{self._instance.name} (pid {pid}) is not PM2's: nobody can restart it")
+
+
+def say(text: str) -> None:
+    # Nobody listens any more when PM2's daemon was killed.
+    with suppress(OSError):
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
+
+
+def _for_ever(what: str, step: Callable[[], None], every: float) -> None:
+    """Whatever goes wrong is said, once, and tried again."""
+    said = ""
+    while True:
+        try:
+            step()
+            said = ""
+        except Exception as error:
+            text = str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
+            if text != said:
+                say(f"{what}: {text}")
+            said = text
+        time.sleep(every)
+
+
+def _rotate(settings: Settings) -> None:
+    rotation.mend(settings.layout)
+    for name in rotation.rotate(settings.layout, settings.logs):
+        say(f"{name} was rotated")
+
+
+def main(file: Path) -> None:
+    settings = read(file)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    census = Census(settings.workspace, settings.every)
+    work: list[tuple[str, Callable[[], None]]] = [("logs", lambda: _rotate(settings))]
+    for instance in settings.instances:
+        work.append((instance.name, Watch(settings, instance, census).step))
+    for what, step in work:
+        # Daemons: a restart that takes its time doesn't keep this process from ending.
+        arguments = (what, step, settings.every)
+        threading.Thread(target=_for_ever, args=arguments, daemon=True).start()
+    files.write_receipt(file.with_suffix(".ready.json"), {"pid": os.getpid()})
+    stop.wait()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,128 @@
+"""The watcher: restarts instances that are not well, and rotates logs, until the next run."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tasks import limits
+from tasks import pm2 as configs
+from tasks.engine.step import Task, step
+from tasks.host import apps, comfyui, files, pm2, process
+from tasks.host.failure import Failure
+from tasks.spec import Instance, Machine, in_bytes
+from tasks.spec.layout import Layout
+
+NAME = apps.WATCHER
+HUNG = 30
+"""Seconds without an answer; one that loads a checkpoint answers within a second."""
+EVERY = 2
+"""Seconds between two looks."""
+STARTS = 10.0
+"""Seconds that it may take to say that it is there."""
+DAY = 86400
+CODE = ("services/watcher.py", "host/watch.py", "host/rotation.py", "host/usage.py")
+"""What it is made of: a newer one takes the place of one that runs."""
+
+
+def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
+    layout = machine.layout
+    yield step(
+        "watcher",
+        "Restarts instances that hang, rotates logs",
+        check=partial(_outdated, machine, instances),
+        action=partial(_start, machine, instances),
+        log=layout.log("watcher:start"),
+        after=["instances"],
+    )
+
+
+def _settings_file(layout: Layout) -> Path:
+    return layout.apps / "watcher.json"
+
+
+def _config_file(layout: Layout) -> Path:
+    return layout.apps / "watcher.config.json"
+
+
+def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]:
+    """All that it knows; the service reads it."""
+    wanted = machine.instances
+    memory = wanted.limits.memory
+    return {
+        "workspace": str(machine.workspace),
+        "instances": [
+            {"gpu": each.gpu, "name": each.name, "listen": each.listen} for each in instances
+        ],
+        "rules": {
+            "hung": HUNG,
+            "job_timeout": wanted.job_timeout,
+            "start_timeout": machine.health.timeout,
+            "memory": in_bytes(memory) if memory else None,
+        },
+        "logs": {
+            "max_size": in_bytes(wanted.logs.max_size),
+            "max_age": wanted.logs.max_age * DAY,
+            "keep": wanted.logs.keep,
+        },
+        "restart": wanted.restart_unhealthy,
+        "every": EVERY,
+    }
+
+
+def _config(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]:
+    from tasks.host import templates
+
+    layout = machine.layout
+    module = "tasks.services.watcher"
+    command = [sys.executable, "-I", "-m", module, str(_settings_file(layout))]
+    marks = {apps.WORKSPACE: str(machine.workspace), apps.NAME: NAME}
+    log = str(layout.logs / f"{NAME}.log")
+    app = configs.App(NAME, str(layout.workspace), command, marks, log, {})
+    config: dict[str, Any] = json.loads(templates.render(configs.TEMPLATE, apps=[asdict(app)]))
+    code = [files.file_digest(Path(__file__).parent / name) for name in CODE]
+    rendered = config["apps"][0]
+    rendered["env"][apps.FINGERPRINT] = files.digest(
+        [rendered, _settings(machine, instances), code]
+    )
+    return config
+
+
+def _outdated(machine: Machine, instances: Sequence[Instance]) -> str | None:
+    layout = machine.layout
+    if not instances:
+        return None
+    if files.read_receipt(_settings_file(layout)) != _settings(machine, instances):
+        return "what is watched changed"
+    config = _config(machine, instances)
+    if files.read_receipt(_config_file(layout)) != config:
+        return "how it is to run changed"
+    wanted = config["apps"][0]["env"][apps.FINGERPRINT]
+    for app in apps.running(layout.workspace, pm2.daemon(layout)):
+        if app.name == NAME and app.supervised and app.fingerprint == wanted:
+            return None
+    return f"{NAME} doesn't run"
+
+
+def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
+    """Raises Failure when it doesn't say within STARTS seconds that it is there."""
+    layout = machine.layout
+    limits.warn_of_all_together(machine, instances)
+    ready = _settings_file(layout).with_suffix(".ready.json")
+    files.remove(ready)
+    files.write_receipt(_settings_file(layout), _settings(machine, instances))
+    files.write_receipt(_config_file(layout), _config(machine, instances))
+    pm2.start(layout, _config(machine, instances)["apps"])
+    deadline = time.monotonic() + STARTS
+    while not ready.exists():
+        if time.monotonic() > deadline:
+            words = layout.logs / f"{NAME}.log"
+            last = process.last_line(process.tail(words))
+            raise Failure(f"{NAME} doesn't start: {last}", words)
+        time.sleep(comfyui.POLL)
