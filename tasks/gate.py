@@ -18,7 +18,7 @@ APPEARS = 2.0
 def find(machine: Machine, name: str) -> apps.App | None:
     """The app of that name, if it runs."""
     layout = machine.layout
-    for app in apps.running(layout.workspace, pm2.daemon(layout)):
+    for app in pm2.running(layout):
         if app.name == name:
             return app
     return None

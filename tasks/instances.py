@@ -42,11 +42,7 @@ def _leaving(machine: Machine, instances: Sequence[Instance]) -> list[apps.App]:
     wanted = set(last_good.wanted(machine, instances))
     wanted |= {apps.WATCHER} if instances else set()
     layout = machine.layout
-    return [
-        app
-        for app in apps.running(layout.workspace, pm2.daemon(layout))
-        if not app.supervised or app.name not in wanted
-    ]
+    return [app for app in pm2.running(layout) if not app.supervised or app.name not in wanted]
 
 
 def _gpu(app: apps.App) -> int | None:
@@ -85,7 +81,7 @@ def _stop(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     )
     for app in leaving:
         if not app.supervised:
-            apps.end(app)
+            pm2.end_orphan(app)
     for instance in gone:
         files.remove(layout.draining(instance.gpu))
     for name in _retired(layout, instances):
@@ -105,11 +101,7 @@ def _to_start(machine: Machine, instances: Sequence[Instance]) -> str | None:
 
 
 def _foresee_start(machine: Machine, instances: Sequence[Instance], log: Path) -> list[str]:
-    there = {
-        app.name: app.pid
-        for app in apps.running(machine.workspace, pm2.daemon(machine.layout))
-        if app.supervised
-    }
+    there = {app.name: app.pid for app in pm2.running(machine.layout) if app.supervised}
     due = roll.due(machine, instances)
     names = [*(instance.name for instance in due), *roll.workers(machine, due)]
     return [

@@ -57,9 +57,7 @@ def _undecided(machine: Machine, instances: Sequence[Instance]) -> str | None:
     decided = _decided(machine)
     if any(decided.get(name) != each for name, each in _record(machine, instances).items()):
         return "machine.yaml wants other ports"
-    there = {
-        app.name: app.port for app in apps.running(machine.workspace, pm2.daemon(machine.layout))
-    }
+    there = {app.name: app.port for app in pm2.running(machine.layout)}
     # Whoever runs on its port has it, and need not be asked for.
     starting = [i for i in instances if there.get(i.name) != port_of(machine, i)]
     if not starting:

@@ -74,7 +74,7 @@ def settle(machine: Machine, instances: Sequence[Instance]) -> None:
 
 def _running(machine: Machine) -> list[apps.App]:
     layout = machine.layout
-    return [a for a in apps.running(layout.workspace, pm2.daemon(layout)) if a.supervised]
+    return [a for a in pm2.running(layout) if a.supervised]
 
 
 def _turn(machine: Machine, left: Sequence[Instance]) -> list[Instance]:

@@ -104,7 +104,7 @@ def _outdated(machine: Machine, instances: Sequence[Instance]) -> str | None:
     if files.read_receipt(_config_file(layout)) != config:
         return "how it is to run changed"
     wanted = config["apps"][0]["env"][apps.FINGERPRINT]
-    for app in apps.running(layout.workspace, pm2.daemon(layout)):
+    for app in pm2.running(layout):
         if app.name == NAME and app.supervised and app.fingerprint == wanted:
             return None
     return f"{NAME} doesn't run"

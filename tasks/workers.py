@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks import gate, last_good, roll
 from tasks import pm2 as configs
 from tasks.engine.step import Task, group, step
-from tasks.host import apps, blame, comfyui, pm2
+from tasks.host import blame, comfyui, pm2
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
 
@@ -55,7 +55,7 @@ def _start(machine: Machine, instance: Instance, name: str, log: Path) -> None:
     seen: set[int] = set()
     deadline = time.monotonic() + SETTLE
     while time.monotonic() < deadline:
-        running = apps.running(layout.workspace, pm2.daemon(layout))
+        running = pm2.running(layout)
         now = {app.pid for app in running if app.name == name}
         if seen and now != seen:
             break

@@ -21,7 +21,7 @@ class Down(LockingCommand):
         arguments: list[str],
     ) -> int:
         layout = machine.layout
-        running = apps.running(layout.workspace, pm2.daemon(layout))
+        running = pm2.running(layout)
         others = {app.name for app in running if not app.name.startswith("comfyui-gpu")}
         if others and pm2.script(layout).is_file():
             # The watcher first: what is ended here is not to be restarted.

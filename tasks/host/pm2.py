@@ -9,12 +9,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.host import files, locks, pm2_socket, private, process
+from tasks.host.apps import App, end
+from tasks.host.apps import running as running_apps
 from tasks.host.failure import Failure
 from tasks.spec.layout import Layout
 
@@ -23,6 +27,21 @@ TIMEOUT = 60.0
 """Seconds for one PM2 command."""
 KILL_TIMEOUT = 10.0
 """Seconds that stopping an app takes at most."""
+
+LOOK = 0.2
+"""Seconds for which one look at /proc serves."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What ran at one moment of the monotonic clock."""
+
+    at: float
+    found: list[App]
+
+
+_looks: dict[Path, Look] = {}
+_changes = [0]
 
 
 def folder(layout: Layout) -> Path:
@@ -60,6 +79,34 @@ def _daemons(layout: Layout) -> Iterator[int]:
                 yield int(running.pid)
         except psutil.Error:
             continue
+
+
+def running(layout: Layout) -> list[App]:
+    """The apps of a workspace that run, with PM2 or as orphans, as of LOOK seconds ago at most.
+
+    A run with nothing to do asks a dozen times, and /proc may hold hundreds of processes.
+    """
+    known = _looks.get(layout.workspace)
+    if known is None or time.monotonic() - known.at > LOOK:
+        before = _changes[0]
+        known = Look(time.monotonic(), running_apps(layout.workspace, daemon(layout)))
+        if before == _changes[0]:
+            _looks[layout.workspace] = known
+    return known.found
+
+
+def end_orphan(app: App) -> None:
+    """End an app that PM2 doesn't know, as `apps.end` does."""
+    try:
+        end(app)
+    finally:
+        _forget()
+
+
+def _forget() -> None:
+    """What we started or ended ourselves is seen at once."""
+    _changes[0] += 1
+    _looks.clear()
 
 
 def apps(layout: Layout) -> dict[str, dict[str, Any]]:
@@ -129,7 +176,10 @@ def _locked(layout: Layout) -> Iterator[None]:
     with locks.exclusive(home / "pm2.lock"):
         if not (home / "rpc.sock").exists():
             _end_daemons(layout)
-        yield
+        try:
+            yield
+        finally:
+            _forget()
 
 
 def _end_daemons(layout: Layout) -> None:
