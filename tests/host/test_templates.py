@@ -44,7 +44,8 @@ def test_a_pm2_config_is_json_that_says_what_was_meant(value: str) -> None:
     text = templates.render("instance.config.json.j2", apps=[app("first"), app(value)])
     second = json.loads(text)["apps"][1]
     assert second["name"] == second["cwd"] == value
-    assert [second["script"], *second["args"]] == ["/usr/bin/env", value, value, "--flag=" + value]
+    shell = ["/bin/sh", "-c", 'exec "$@" 2>&1', "sh"]
+    assert [second["script"], *second["args"]] == [*shell, value, value, "--flag=" + value]
     assert second["env"] == {"KEY": value, value or "EMPTY": "x"}
     assert second["out_file"] == second["error_file"] == value
     assert "secret-canary" not in text
