@@ -14,6 +14,9 @@ from tasks.engine.said import go_on
 from tasks.host import apps, comfyui, files, pm2, process
 from tasks.spec import Instance, Machine
 
+SILENCE = 30.0
+"""Seconds without an answer after which an instance has no jobs worth waiting for."""
+
 
 def together(machine: Machine) -> bool:
     """Whether all have to be stopped at once: folders that they have listed are to change."""
@@ -84,11 +87,13 @@ def _turn(machine: Machine, left: Sequence[Instance]) -> list[Instance]:
     there = {app.name: app for app in _running(machine)}
     held = {app.port: app.name for app in there.values() if app.port}
     free = [i for i in left if held.get(_port(machine, i), i.name) == i.name]
-    serving = {i.name for i in free if i.name in there and gate.probe(i, there[i.name]).healthy}
-    if idle := [i for i in free if i.name not in serving]:
+    health = {i.name: gate.probe(i, there[i.name]) for i in free if i.name in there}
+    if idle := [i for i in free if i.name not in health or health[i.name].refused]:
         return idle
+    # One that listens may be silent because it loads a checkpoint.
+    silent = [i for i in free if not health[i.name].healthy]
     # Ports that go round in a circle are left together.
-    return free[:1] or list(left)
+    return silent[:1] or free[:1] or list(left)
 
 
 def _port(machine: Machine, instance: Instance) -> int:
@@ -124,15 +129,21 @@ def drain(machine: Machine, instances: Collection[Instance]) -> None:
     for instance in instances:
         mark = {"run": process.RUN_ID}
         files.write_receipt(machine.layout.draining(instance.gpu), mark)
-    deadline = time.monotonic() + machine.instances.drain_timeout
+    begin = time.monotonic()
+    heard = {instance.name: begin for instance in waiting}
     said: dict[str, int] = {}
     while waiting:
         for instance in list(waiting):
-            jobs = gate.probe(instance, there[instance.name]).queue
-            if not jobs:
-                # Or it doesn't answer: then there is nothing to wait for.
+            health, now = gate.probe(instance, there[instance.name]), time.monotonic()
+            jobs, late = health.queue, now - begin > machine.instances.drain_timeout
+            if jobs is None:
+                if health.refused or late or now - heard[instance.name] > SILENCE:
+                    waiting.remove(instance)
+                continue
+            heard[instance.name] = now
+            if jobs == 0:
                 waiting.remove(instance)
-            elif time.monotonic() > deadline:
+            elif late:
                 go_on(
                     f"{instance.name} still had {_count(jobs)} after "
                     f"{machine.instances.drain_timeout} s (instances.drain_timeout)"

@@ -147,6 +147,22 @@ def test_a_job_that_lasts_longer_than_drain_timeout_is_given_up(
     assert rig.healthy()
 
 
+def test_one_that_is_silent_for_a_while_keeps_its_jobs_and_goes_alone(
+    machine: MachineMaker,
+) -> None:
+    rig = machine(instances={"gpus": 2})
+    rig.doit()
+    silent = psutil.Process(pids(rig)["comfyui-gpu1"])
+    silent.suspend()
+    rig.spec["instances"]["args"] = NEW
+    with running(rig) as roll:
+        until(rig.layout.draining(1).exists, 60, "its turn")
+        assert not rig.layout.draining(0).exists()
+        silent.resume()
+        assert roll.wait(60) == 0
+    assert "Stopped server" in rig.layout.log("comfyui-gpu1").read_text(), "asked, not killed"
+
+
 def test_one_that_serves_nothing_is_replaced_first(machine: MachineMaker) -> None:
     rig = machine(instances={"gpus": 2})
     rig.doit()
