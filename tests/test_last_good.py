@@ -91,6 +91,7 @@ def test_a_refused_generation_is_not_tried_again_until_something_changes(
     assert "no luck today" in document["behind"]["reason"]
 
     forced = rig.doit("force=1", code=2)
+    assert forced.failed == {"instances:start"}, "it was tried again"
     assert "comfyui-gpu0 died while it started: no luck today" in forced.output
     assert generations(rig) == good
 
