@@ -183,6 +183,7 @@ def test_doit_rollback_goes_back_until_machine_yaml_changes(rig: Rig, node: Repo
     forward = rig.doit("force=1")
     assert generations(rig) == second
     assert forward.executed == {"validation", "instances:start", *HEALTH, "collection"}
+    assert rig.layout.log("validation").read_text() == "", "no node is tried again"
     assert rig.doit().executed == set()
 
 
