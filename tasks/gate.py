@@ -14,6 +14,9 @@ from tasks.spec import Instance, Machine
 APPEARS = 2.0
 """Seconds that a started process may take to show its environment; it has none while it execs."""
 
+FLUSH = 0.3
+"""Seconds in which PM2 writes down the last words of an app that died."""
+
 
 def find(machine: Machine, name: str) -> apps.App | None:
     """The app of that name, if it runs."""
@@ -69,6 +72,7 @@ def _wait(machine: Machine, instance: Instance, begin: float) -> apps.App:
         app = app or find(machine, instance.name)
         seconds = time.monotonic() - begin
         if (app and not psutil.pid_exists(app.pid)) or (not app and seconds > APPEARS):
+            time.sleep(FLUSH)
             said = blame.gist(words)
             raise Failure(f"{instance.name} died while it started: {said}", words)
         health = probe(instance, app) if app else comfyui.Health(False)

@@ -118,7 +118,7 @@ def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
         links.swap(machine)
     due = roll.due(machine, instances)
     try:
-        roll.roll(machine, due, proved=last_good.fallback(machine) is not None)
+        roll.roll(machine, instances, due, proved=last_good.fallback(machine) is not None)
     except Failure as failure:
         back = last_good.retreat(machine, str(failure))
         if back is None:
@@ -142,4 +142,4 @@ def settle(machine: Machine, instances: Sequence[Instance]) -> None:
     """Have exactly that run which was good. Raises Failure as `roll.settle` does."""
     away = {app.name for app in _leaving(machine, instances) if app.supervised}
     pm2.delete(machine.layout, away)
-    roll.settle(machine, roll.due(machine, instances))
+    roll.settle(machine, instances, roll.due(machine, instances))

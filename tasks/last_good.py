@@ -44,9 +44,9 @@ class Refusal:
     def __str__(self) -> str:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.at))
         how = "left by hand" if self.by_hand else f"refused: {self.reason}"
-        return (
-            f"generation {self.generation} was {how}; since {when} the machine is on {self.back_on}"
-        )
+        if self.generation == self.back_on:
+            return f"what machine.yaml asks for was {how}; since {when} what ran before is held to"
+        return f"generation {self.generation} was {how}; since {when} {self.back_on} is held to"
 
 
 def refusal(machine: Machine) -> Refusal | None:
@@ -55,16 +55,24 @@ def refusal(machine: Machine) -> Refusal | None:
         return None
     try:
         found = Refusal(**files.read_receipt(machine.layout.refused))
-        return found if found.wish == _wish(machine) else None
+        holds = found.wish == _wish(machine) and _is_whole(machine.layout, found.back_on)
+        return found if holds else None
     except (TypeError, Failure):
         return None
+
+
+def folder_of(machine: Machine) -> Path:
+    """The generation that instances are to start on. Raises Failure if there is none."""
+    if found := refusal(machine):
+        return machine.layout.generations / found.back_on
+    return generation.folder_of(machine)
 
 
 def config_of(machine: Machine, gpu: int) -> Path:
     """The PM2 config that a GPU's apps are to run with."""
     layout = machine.layout
-    if refusal(machine):
-        return layout.good(layout.current.resolve().name) / layout.rendered(gpu).name
+    if found := refusal(machine):
+        return layout.good(found.back_on) / layout.rendered(gpu).name
     return layout.seen(layout.rendered(gpu))
 
 

@@ -6,6 +6,7 @@ by one, each healthy before the next. So of two or more one always serves.
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Collection, Sequence
 
@@ -48,15 +49,19 @@ def left_over(machine: Machine, instances: Sequence[Instance]) -> list[Instance]
     return [i for i in instances if machine.layout.draining(i.gpu).exists()]
 
 
-def roll(machine: Machine, instances: Sequence[Instance], *, proved: bool) -> None:
-    """Replace instances in turns, with their workers where these changed too.
+def roll(
+    machine: Machine, instances: Sequence[Instance], due: Sequence[Instance], *, proved: bool
+) -> None:
+    """Replace those of the instances that are due, in turns, with workers that changed too.
 
     `proved` waits for the last turn as well. Raises Failure when a turn doesn't become
     healthy; later turns are then untouched.
     """
-    left = list(instances)
+    left = list(due)
     while left:
         turn = _turn(machine, left)
+        if {each.name for each in turn} & {app.name for app in _running(machine)}:
+            _admit(machine, [instance for instance in instances if instance not in left])
         left = [instance for instance in left if instance not in turn]
         begin = _replace(machine, turn)
         try:
@@ -68,11 +73,23 @@ def roll(machine: Machine, instances: Sequence[Instance], *, proved: bool) -> No
                 files.remove(machine.layout.draining(instance.gpu))
 
 
-def settle(machine: Machine, instances: Sequence[Instance]) -> None:
-    """Roll, and note that all of them passed the gate. Raises Failure as `roll` does."""
-    roll(machine, instances, proved=True)
-    for instance in instances:
+def settle(machine: Machine, instances: Sequence[Instance], due: Sequence[Instance]) -> None:
+    """Roll, and note that they passed the gate. Raises Failure as `roll` does."""
+    roll(machine, instances, due, proved=True)
+    for instance in due:
         gate.note(machine, instance)
+
+
+def _admit(machine: Machine, instances: Sequence[Instance]) -> None:
+    """Before one that serves is taken down, the others pass the gate.
+
+    A run that was killed may have left some as they should be that nobody has seen healthy.
+    """
+    there = {app.name: app for app in _running(machine)}
+    for instance in instances:
+        app = there.get(instance.name)
+        if app and not gate.passed(machine, instance, app):
+            gate.wait(machine, instance, time.monotonic())
 
 
 def _running(machine: Machine) -> list[apps.App]:
@@ -127,8 +144,10 @@ def drain(machine: Machine, instances: Collection[Instance]) -> None:
     there = {app.name: app for app in _running(machine)}
     waiting = [instance for instance in instances if instance.name in there]
     for instance in instances:
-        mark = {"run": process.RUN_ID}
-        files.write_receipt(machine.layout.draining(instance.gpu), mark)
+        mark = machine.layout.draining(instance.gpu)
+        # Also when a signal ends this run, which ends no thread in order.
+        atexit.register(files.remove, mark)
+        files.write_receipt(mark, {"run": process.RUN_ID})
     begin = time.monotonic()
     heard = {instance.name: begin for instance in waiting}
     said: dict[str, int] = {}

@@ -71,9 +71,9 @@ def unvalidated(machine: Machine) -> str | None:
     folder = generation.folder_of(machine)
     if reason := _unproved(machine, folder):
         return reason
-    moves = last_good.refusal(machine) is None
-    if moves and files.link_target(layout.current) != _current_target(layout, folder):
-        return f"{folder.name} isn't the current generation"
+    chosen = last_good.folder_of(machine)
+    if files.link_target(layout.current) != _current_target(layout, chosen):
+        return f"{chosen.name} isn't the current generation"
     if files.link_target(machine.comfyui.install_path) != _install_target(machine):
         return f"{machine.comfyui.install_path} doesn't point at ComfyUI"
     return None
@@ -106,8 +106,7 @@ def _is_final(folder: Path, node: CustomNode) -> bool:
 
 def _foresee(machine: Machine, log: Path) -> list[str]:
     layout = machine.layout
-    if last_good.refusal(machine) is None:
-        files.point(layout.kept(layout.state / "current"), generation.folder_of(machine))
+    files.point(layout.kept(layout.state / "current"), last_good.folder_of(machine))
     return []
 
 
@@ -116,8 +115,7 @@ def validate(machine: Machine, log: Path) -> None:
     folder = generation.folder_of(machine)
     if _unproved(machine, folder):
         _prove(machine, folder, log)
-    if last_good.refusal(machine) is None:
-        files.point(layout.current, _current_target(layout, folder))
+    files.point(layout.current, _current_target(layout, last_good.folder_of(machine)))
     files.point(machine.comfyui.install_path, _install_target(machine))
 
 

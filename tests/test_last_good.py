@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 
 import psutil
 import pytest
 
 from tests.conftest import MachineMaker
+from tests.contract.client import until
 from tests.forge import Forge, Repository
 from tests.rig import Rig
 
@@ -100,6 +102,22 @@ def test_a_refused_generation_is_not_tried_again_until_something_changes(
     assert generations(rig) != good
     assert rig.doit().executed == set()
     assert "behind" not in json.loads(rig.doit("status", "--json").output)
+
+
+def test_a_second_try_that_is_killed_leaves_the_machine_where_it_was(
+    rig: Rig, node: Repository
+) -> None:
+    good = generations(rig)
+    update(rig, node, DIES, "v2")
+    rig.doit(code=2)
+    with subprocess.Popen(rig.command("force=1"), env=rig.environ()) as forced:
+        until(lambda: {rig.comfyui.parent.name} != good, 60, "the link to move")
+        forced.kill()
+    run = rig.doit(code=2)
+    assert run.failed == {"collection"}
+    assert generations(rig) == {rig.comfyui.parent.name} == good
+    assert rig.healthy(0)
+    assert rig.healthy(1)
 
 
 def test_while_it_is_behind_the_machine_comes_up_on_the_last_good_generation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.conftest import MachineMaker
 from tests.contract.client import until
@@ -188,9 +190,52 @@ def test_a_run_that_was_killed_while_draining_leaves_no_mark_for_long(
         roll.kill()
     (tmp_path / "done").touch()
     rig.spec["instances"]["args"] = []
-    assert "instances:start" in rig.doit().executed
+    rig.doit()
     assert not rig.layout.draining(0).exists()
     assert rig.doit().executed == set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_however_a_run_ends_while_it_drains_workers_are_not_kept_away(
+    machine: MachineMaker, forge: Forge, tmp_path: Path, number: int
+) -> None:
+    node = forge.repository("wait", {"__init__.py": WAIT})
+    rig = machine(custom_nodes=[{"url": node.url}])
+    rig.doit()
+    submit(rig, tmp_path / "done")
+    rig.spec["instances"]["args"] = NEW
+    with running(rig) as roll:
+        until(rig.layout.draining(0).exists, 60, "the mark")
+        roll.send_signal(number)
+        roll.wait(60)
+    until(lambda: not rig.layout.draining(0).exists(), 30, "the mark to go")
+    assert rig.healthy()
+    (tmp_path / "done").touch()
+
+
+def test_before_one_that_serves_is_taken_down_the_others_are_seen_healthy(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    node = forge.node("alpha")
+    node.git("tag", "v1")
+    rig = machine(
+        custom_nodes=[{"url": node.url, "ref": "v1"}], instances={"gpus": 2}, health={"timeout": 6}
+    )
+    rig.doit()
+    serving = pids(rig)["comfyui-gpu1"]
+    hangs = "import os, time\nif 'COMFYUI_PORT' in os.environ:\n    time.sleep(1000)\n"
+    node.commit({"prestartup_script.py": hangs}, tag="v2")
+    rig.spec["custom_nodes"][0]["ref"] = "v2"
+    first = pids(rig)["comfyui-gpu0"]
+    with running(rig) as roll:
+        until(lambda: pids(rig).get("comfyui-gpu0", first) != first, 60, "the first to be replaced")
+        roll.kill()
+    with watched(rig, 2) as seen:
+        run = rig.doit(code=2)
+    assert "comfyui-gpu0 isn't healthy" in run.output
+    assert min(seen) == 1
+    assert pids(rig)["comfyui-gpu1"] == serving
+    assert rig.healthy(0)
 
 
 def test_an_instance_that_leaves_ends_its_job_first(

@@ -34,7 +34,7 @@ class Restart(LockingCommand):
             raise Failure("there is nothing to restart yet: run doit")
         if missing := [each.name for each in chosen if each.name not in made]:
             raise Failure(f"{', '.join(missing)} was not made yet: run doit")
-        roll.settle(machine, chosen)
+        roll.settle(machine, instances, chosen)
         for instance in chosen:
             print(f"{instance.name} is healthy")
         return 0

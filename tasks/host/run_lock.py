@@ -84,5 +84,7 @@ class RunLock:
 
     def note(self, what: str) -> None:
         """Say what this run is doing, for whoever finds the lock taken."""
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{process.RUN_ID} {what}".encode()[:4096], 0)
+        content = f"{process.RUN_ID} {what}".encode()[:4096]
+        # Never empty in between: whoever looks would think that no run is on.
+        os.pwrite(self._descriptor, content, 0)
+        os.ftruncate(self._descriptor, len(content))

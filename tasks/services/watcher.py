@@ -140,8 +140,13 @@ class Watch:
 
     def _draining(self) -> bool:
         """A run lets its job end, and restarts it itself."""
-        marked = self._settings.layout.draining(self._instance.gpu).exists()
-        return marked and RunLock(self._settings.workspace).holder() is not None
+        mark = self._settings.layout.draining(self._instance.gpu)
+        if not mark.exists() or RunLock(self._settings.workspace).holder() is not None:
+            return mark.exists()
+        # Of a run that was killed: it is not to keep workers away for ever.
+        files.remove(mark)
+        say(f"{self._instance.name} was still marked as draining, and no run is on")
+        return False
 
     def _look(self, process: psutil.Process) -> watch.Look:
         turn = self._looks % SPARE == 0

@@ -15,6 +15,7 @@ import pytest
 
 from tasks.commands import status
 from tasks.host import files, pm2
+from tasks.host.run_lock import RunLock
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
@@ -66,9 +67,12 @@ def test_a_healthy_machine_with_its_memory_uptime_restarts_and_workers(
     until(lambda: row(rig)["restarts"] == 1 and rig.healthy(), 30, "PM2 to start it again")
     assert row(rig)["uptime"] < found["uptime"] + 20
 
+    lock = RunLock(rig.workspace)
+    lock.take("a roll")
     files.write_text(rig.layout.draining(0), "")
     assert row(rig)["health"] == "draining"
     rig.layout.draining(0).unlink()
+    lock.give_back()
 
     pid = rig.running()["comfyui-gpu0"].pid
     watch = {"pid": pid, "reason": "a job runs for 3700 s", "since": 1.0}
