@@ -60,7 +60,7 @@ def roll(
     left = list(due)
     while left:
         turn = _turn(machine, left)
-        if {each.name for each in turn} & {app.name for app in _running(machine)}:
+        if _serves(machine, turn):
             _admit(machine, [instance for instance in instances if instance not in left])
         left = [instance for instance in left if instance not in turn]
         begin = _replace(machine, turn)
@@ -90,6 +90,11 @@ def _admit(machine: Machine, instances: Sequence[Instance]) -> None:
         app = there.get(instance.name)
         if app and not gate.passed(machine, instance, app):
             gate.wait(machine, instance, time.monotonic())
+
+
+def _serves(machine: Machine, turn: Sequence[Instance]) -> bool:
+    there = {app.name: app for app in _running(machine)}
+    return any(i.name in there and gate.probe(i, there[i.name]).healthy for i in turn)
 
 
 def _running(machine: Machine) -> list[apps.App]:

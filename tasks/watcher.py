@@ -47,10 +47,6 @@ def _settings_file(layout: Layout) -> Path:
     return layout.apps / "watcher.json"
 
 
-def _config_file(layout: Layout) -> Path:
-    return layout.apps / "watcher.config.json"
-
-
 def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]:
     """All that it knows; the service reads it."""
     wanted = machine.instances
@@ -76,7 +72,8 @@ def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]
     }
 
 
-def _config(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]:
+def _app(machine: Machine, instances: Sequence[Instance]) -> configs.App:
+    """The app, marked by all that it is made of; nothing is rendered to know that."""
     from tasks.host import templates
 
     layout = machine.layout
@@ -85,13 +82,10 @@ def _config(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]:
     marks = {apps.WORKSPACE: str(machine.workspace), apps.NAME: NAME}
     log = str(layout.logs / f"{NAME}.log")
     app = configs.App(NAME, str(layout.workspace), command, marks, log, {})
-    config: dict[str, Any] = json.loads(templates.render(configs.TEMPLATE, apps=[asdict(app)]))
-    code = [files.file_digest(Path(__file__).parent / name) for name in CODE]
-    rendered = config["apps"][0]
-    rendered["env"][apps.FINGERPRINT] = files.digest(
-        [rendered, _settings(machine, instances), code]
-    )
-    return config
+    code = [Path(__file__).parent / name for name in CODE]
+    made_of = [files.file_digest(path) for path in (*code, templates.FOLDER / configs.TEMPLATE)]
+    marks[apps.FINGERPRINT] = files.digest([asdict(app), _settings(machine, instances), made_of])
+    return app
 
 
 def _outdated(machine: Machine, instances: Sequence[Instance]) -> str | None:
@@ -100,25 +94,24 @@ def _outdated(machine: Machine, instances: Sequence[Instance]) -> str | None:
         return None
     if files.read_receipt(_settings_file(layout)) != _settings(machine, instances):
         return "what is watched changed"
-    config = _config(machine, instances)
-    if files.read_receipt(_config_file(layout)) != config:
-        return "how it is to run changed"
-    wanted = config["apps"][0]["env"][apps.FINGERPRINT]
+    wanted = _app(machine, instances).env[apps.FINGERPRINT]
     for app in pm2.running(layout):
         if app.name == NAME and app.supervised and app.fingerprint == wanted:
             return None
-    return f"{NAME} doesn't run"
+    return f"{NAME} doesn't run as it should"
 
 
 def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     """Raises Failure when it doesn't say within STARTS seconds that it is there."""
+    from tasks.host import templates
+
     layout = machine.layout
     limits.warn_of_all_together(machine, instances)
     ready = _settings_file(layout).with_suffix(".ready.json")
     files.remove(ready)
     files.write_receipt(_settings_file(layout), _settings(machine, instances))
-    files.write_receipt(_config_file(layout), _config(machine, instances))
-    pm2.start(layout, _config(machine, instances)["apps"])
+    app = asdict(_app(machine, instances))
+    pm2.start(layout, json.loads(templates.render(configs.TEMPLATE, apps=[app]))["apps"])
     deadline = time.monotonic() + STARTS
     while not ready.exists():
         if time.monotonic() > deadline:
