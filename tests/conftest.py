@@ -91,6 +91,8 @@ def machine(tmp_path: Path, supervisor: Path) -> Iterator[MachineMaker]:
                 "python": {"torch": "none"},
                 **spec,
                 "instances": instances | spec.get("instances", {}),
+                # Its tests start it, on a port of their own.
+                "health": {"server": False} | spec.get("health", {}),
             },
             env={"XDG_CACHE_HOME": str(tmp_path / "cache"), "UV_CACHE_DIR": uv_cache()},
         )

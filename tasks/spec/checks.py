@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .fields import NotBuilt, check_name, check_path, check_target
+from .fields import check_name, check_path, check_target
 from .model import Health, Instances
 from .paths import STORE, absolute
 from .problems import Loc, shown
@@ -157,10 +157,10 @@ def check_ports(data: dict[Any, Any]) -> Iterator[Found]:
     known = sorted(gpu for gpu in overrides if type(gpu) is int and 0 <= gpu < 256)
     gpus = _integers(instances.get("gpus")) or list(range(max(known, default=0) + 1))
     owners: dict[int, str] = {}
-    health = Health.model_fields["port"]
-    if not any(isinstance(mark, NotBuilt) for mark in health.metadata):
-        served = section(data, "health").get("port")
-        owners[served if type(served) is int else health.default] = "health.port"
+    health = section(data, "health")
+    if health.get("server") is not False:
+        served, default = health.get("port"), Health.model_fields["port"].default
+        owners[served if type(served) is int else default] = "health.port"
     counted = [gpu for gpu in gpus if section(overrides, gpu).get("port") is None]
     ports: list[tuple[Loc, int, Any]] = []
     if type(start) is int and 1 <= start <= 65535:

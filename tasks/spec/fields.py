@@ -12,11 +12,8 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
     WithJsonSchema,
 )
-from pydantic_core import CoreSchema, core_schema
 
 from .downloads import check_token, check_token_host, parse_download
 from .problems import has_control, shown
@@ -47,32 +44,6 @@ OUR_ARGS = {
     "--whitelist-custom-nodes": "the variable COMFYUI_CUSTOM_NODES",
     "--disable-all-custom-nodes": "the variable COMFYUI_CUSTOM_NODES",
 }
-
-
-class NotBuilt:
-    """Marks a field, or the given values of it, that no stage obeys yet.
-
-    Delete the mark when a stage does: nothing else knows which fields are built.
-    """
-
-    def __init__(self, *values: str) -> None:
-        self.values = values
-
-    def refuse(self, value: Any) -> Any:
-        if self.values and value not in self.values:
-            return value
-        what = shown(str(value)) if self.values else "this"
-        raise ValueError(f"{what} is not built yet; remove it")
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self.refuse, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {**handler(schema), "not_built": list(self.values)}
 
 
 def _printable(text: str) -> str:
@@ -246,12 +217,12 @@ Gpus = Annotated[
     Literal["auto"] | Annotated[int, Field(ge=1)] | tuple[GpuIndex, ...], BeforeValidator(_gpus)
 ]
 PathText = Annotated[Path, BeforeValidator(check_path)]
+Workflow = PathText
 SourcePath = Annotated[Path, BeforeValidator(_source)]
 DownloadUrl = Annotated[str, AfterValidator(_printable), AfterValidator(parse_download)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
-Tokens = dict[
-    Annotated[str, AfterValidator(check_token_host)], Annotated[str, AfterValidator(check_token)]
-]
+Token = Annotated[str, AfterValidator(check_token)]
+Tokens = dict[Annotated[str, AfterValidator(check_token_host)], Token]
 GitUrl = Annotated[str, AfterValidator(_url)]
 Ref = Annotated[str, AfterValidator(check_ref)]
 NodeName = Annotated[str, AfterValidator(check_name)]

@@ -20,7 +20,6 @@ from .fields import (
     InstanceEnv,
     Listen,
     NodeName,
-    NotBuilt,
     PathText,
     PlaceOfWheels,
     Port,
@@ -33,13 +32,17 @@ from .fields import (
     SourcePath,
     Target,
     Text,
+    Token,
     Tokens,
     Torch,
     Word,
     WorkerName,
+    Workflow,
 )
 
 COMFYUI_REPO = "https://github.com/comfyanonymous/ComfyUI.git"
+SMOKE = Path("smoke")
+"""In place of a workflow's file: the job of `doit smoke`."""
 
 
 class Model(BaseModel):
@@ -235,22 +238,29 @@ class Instances(Model):
 
 
 class Health(Model):
-    """The health gate, and later its server."""
+    """The health gate and the health server."""
 
-    port: Annotated[Port, NotBuilt()] = Field(
-        default=9090, description="Port of the health server."
+    server: Bool = Field(default=True, description="Run the health server.")
+    port: Port = Field(default=9090, description="Port of the health server.")
+    listen: Listen = Field(
+        default="127.0.0.1",
+        description="Its address; without a token only /livez and /readyz answer beyond loopback.",
     )
-    listen: Annotated[Listen, NotBuilt()] = Field(default="127.0.0.1", description="Its address.")
-    token: Annotated[Text | None, NotBuilt()] = Field(
-        default=None, description="Its token, as ${NAME}."
+    token: Token | None = Field(
+        default=None, description="Variable with the token that it asks for, as ${NAME}."
     )
     timeout: Seconds = Field(default=300, description="Seconds until an instance must be healthy.")
-    warmup: Annotated[Text | None, NotBuilt()] = Field(
-        default=None, description="A workflow that is run before an instance counts as healthy."
+    warmup: Workflow | None = Field(
+        default=None,
+        description="A workflow (a file in API format, or smoke) that a started instance must "
+        "have run before it counts as healthy.",
     )
-    canary: Annotated[Text | None, NotBuilt()] = Field(
-        default=None, description="A workflow that is run now and then."
+    canary: Workflow | None = Field(
+        default=None,
+        description="A workflow (a file in API format, or smoke) that an idle instance must run "
+        "every canary_every seconds; its seed, noise_seed or color varies.",
     )
+    canary_every: Seconds = Field(default=300, description="Seconds between two canary jobs.")
 
 
 class Worker(Model):

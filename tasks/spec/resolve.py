@@ -10,7 +10,7 @@ from typing import Any
 
 from .downloads import DEFAULT_TOKENS
 from .machine import Machine
-from .model import COMFYUI_REPO, ComfyUI, CustomNode, Models, Python, Spec
+from .model import COMFYUI_REPO, SMOKE, ComfyUI, CustomNode, Health, Models, Python, Spec
 from .paths import STORE, absolute
 from .urls import parse_remote, repository_name
 
@@ -34,7 +34,7 @@ def resolve(
         custom_nodes=tuple(_node(node, folder, env) for node in spec.custom_nodes),
         models=_models(spec.models, workspace, env),
         instances=spec.instances,
-        health=spec.health,
+        health=_health(spec.health, folder, env),
         workers=spec.workers,
         enabled=enabled,
         selected_nodes=selected_nodes,
@@ -69,6 +69,16 @@ def _python(python: Python, workspace: Path, env: Mapping[str, str]) -> Python:
         return link if is_url else str(absolute(workspace, link, env))
 
     return python.model_copy(update={"find_links": tuple(map(place, python.find_links))})
+
+
+def _health(health: Health, folder: Path, env: Mapping[str, str]) -> Health:
+    def place(workflow: Path | None) -> Path | None:
+        named = workflow is not None and workflow != SMOKE
+        return absolute(folder, workflow, env) if workflow and named else workflow
+
+    return health.model_copy(
+        update={"warmup": place(health.warmup), "canary": place(health.canary)}
+    )
 
 
 def _models(models: Models, workspace: Path, env: Mapping[str, str]) -> Models:

@@ -17,8 +17,6 @@ def schema() -> dict[str, Any]:
             del part["title"]
         if part.get("default", ...) in (None, ""):
             del part["default"]
-        if "not_built" in part:
-            _say_not_built(part, part.pop("not_built"))
         if part.get("type") == "string" and part.get("format") == "path":
             del part["format"]
     return {
@@ -26,11 +24,6 @@ def schema() -> dict[str, Any]:
         "title": "machine.yaml",
         **found,
     }
-
-
-def _say_not_built(part: dict[str, Any], values: list[str]) -> None:
-    what = f"Not built yet: {', '.join(values)}." if values else "Not built yet."
-    part["description"] = f"{part.get('description', '')} {what}".strip()
 
 
 def _mappings(node: Any) -> Iterator[dict[str, Any]]:

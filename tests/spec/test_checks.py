@@ -3,8 +3,6 @@ from __future__ import annotations
 import pytest
 
 from tasks.spec import SpecError
-from tasks.spec.fields import NotBuilt
-from tasks.spec.model import Health
 
 from .conftest import Lines, Load
 
@@ -97,17 +95,12 @@ def test_a_clash_that_needs_more_gpus_than_the_file_names_is_found_with_the_gpus
         read("instances: {port_start: 65535}").instances_for(2)
 
 
-def test_the_port_of_the_health_server_counts_once_that_is_built(
-    lines: Lines, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_instance_has_the_port_of_the_health_server(lines: Lines) -> None:
     text = "instances: {gpus: 1, port_start: 9090}"
-    assert lines(text) == []
-    port = Health.model_fields["port"]
-    built = [mark for mark in port.metadata if not isinstance(mark, NotBuilt)]
-    monkeypatch.setattr(port, "metadata", built)
     assert lines(text) == [
         "machine.yaml:3: instances.port_start: port 9090 of comfyui-gpu0 is also health.port"
     ]
+    assert lines(f"health: {{server: false}}\n{text}") == []
 
 
 @pytest.mark.parametrize(

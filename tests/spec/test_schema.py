@@ -85,9 +85,3 @@ def test_every_field_is_described_and_no_other_is_allowed() -> None:
         assert [
             name for name, field in part["properties"].items() if "description" not in field
         ] == []
-
-
-def test_a_field_that_is_not_built_yet_says_so() -> None:
-    health = schema()["$defs"]["Health"]["properties"]
-    assert health["port"]["description"].endswith("Not built yet.")
-    assert "Not built" not in health["timeout"]["description"]

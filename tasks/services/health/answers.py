@@ -1,0 +1,245 @@
+"""What the health server answers, for OpenAPI and for those who write it.
+
+Times are seconds since the epoch, durations seconds, sizes bytes. `status` is one of STATUSES.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+Status = Literal[
+    "healthy", "degraded", "disabled", "starting", "installing", "draining", "unhealthy",
+    "crash loop", "down", "failed", "interrupted", "unknown", "error",
+]  # fmt: skip
+HEALTHY = ("healthy", "degraded", "disabled")
+"""With these the answer's code is 200, with all others 503."""
+
+
+class Verdict(BaseModel):
+    """What every answer says."""
+
+    status: Status
+    since: float
+    """When it began to be so."""
+    reason: str = ""
+    """Why it isn't better; empty when healthy."""
+    advice: str = ""
+    """What to do; empty when there is nothing."""
+
+
+class Layer(BaseModel):
+    """One of the four, true or false by itself."""
+
+    ok: bool
+    reason: str = ""
+
+
+class Running(Layer):
+    """The process, as the system and PM2 have it."""
+
+    pid: int | None = None
+    uptime: float | None = None
+    restarts: int | None = None
+    memory: int | None = None
+
+
+class Job(BaseModel):
+    """The job that an instance works on."""
+
+    id: str
+    seconds: float
+    percent: float | None = None
+    """Of its present step, as its progress bar in the log has it."""
+    step: str = ""
+
+
+class Trial(BaseModel):
+    """The last warm-up or canary job."""
+
+    ok: bool
+    at: float
+    seconds: float | None = None
+    reason: str = ""
+
+
+class Functional(Layer):
+    """What it answers over HTTP."""
+
+    queue: int | None = None
+    """Jobs, the running one included."""
+    job: Job | None = None
+    missing_nodes: dict[str, list[str]] = {}
+    """Node classes that the build had and the instance hasn't, by custom node."""
+    failed_nodes: dict[str, str] = {}
+    """Custom nodes that it could not import, and why."""
+    warmup: Trial | None = None
+    canary: Trial | None = None
+
+
+class Listed(Layer):
+    """The models as this instance sees them."""
+
+    wrong: dict[str, str] = {}
+    """Target → why."""
+
+
+class Layers(BaseModel):
+    installed: Layer
+    running: Running
+    functional: Functional
+    models: Listed
+
+
+class Card(BaseModel):
+    """The GPU, as NVML has it."""
+
+    name: str
+    uuid: str
+    memory_used: int
+    memory_total: int
+
+
+class Point(BaseModel):
+    """One moment of the history."""
+
+    at: float
+    memory: int | None
+    queue: int | None
+
+
+class Service(BaseModel):
+    """A worker, and what it waits for."""
+
+    name: str
+    running: bool
+    pid: int | None = None
+    waits_for: list[str] = []
+    """Names of services; empty when it waits for nothing."""
+    reason: str = ""
+
+
+class InstanceHealth(Verdict):
+    """One instance."""
+
+    age: float
+    """Of the sample."""
+    name: str
+    gpu: int
+    port: int
+    layers: Layers
+    card: Card | None = None
+    workers: list[Service] = []
+    history: list[Point] = []
+    log: list[str] = []
+    """The last lines, when it is sick."""
+
+
+class InstancesHealth(Verdict):
+    """All of them, by GPU."""
+
+    age: float
+    instances: dict[str, InstanceHealth]
+
+
+class Part(Layer):
+    """ComfyUI or a custom node: a commit that should be there and one that is."""
+
+    name: str
+    wanted: str | None = None
+    commit: str | None = None
+    imported: bool | None = None
+    """In the build's validation; None: not tried."""
+    optional: bool = False
+
+
+class Packages(Layer):
+    """The Python environment against the lock."""
+
+    wanted: int = 0
+    installed: int = 0
+    wrong: dict[str, str] = {}
+    """Package → what is wrong with it."""
+
+
+class Task(BaseModel):
+    """One task of a run."""
+
+    name: str
+    state: Literal["waiting", "running", "done", "up to date", "failed", "held back"]
+    doc: str = ""
+    began: float | None = None
+    seconds: float | None = None
+    percent: float | None = None
+    detail: str = ""
+    """What it does just now: `receiving objects`, `3 of 67 packages`, `1.2 of 4.3 GB`."""
+    reason: str = ""
+    """Why it failed."""
+    log: str | None = None
+
+
+class Run(BaseModel):
+    """A run of doit, the one that is on or the last."""
+
+    pid: int
+    command: str
+    """What was asked for, such as `up`."""
+    state: Literal["running", "succeeded", "failed", "interrupted"]
+    began: float
+    seconds: float
+    seconds_left: float | None = None
+    """An estimate, from what the tasks took when they last ran; None: unknown."""
+    percent: float | None = None
+    done: int
+    total: int
+    tasks: list[Task]
+
+
+class Installation(Verdict):
+    """What is installed, and the run that installs."""
+
+    installed: Layer
+    generation: str | None = None
+    comfyui: Part | None = None
+    nodes: list[Part] = []
+    packages: Packages
+    run: Run | None = None
+
+
+class Model(Layer):
+    """One declared model."""
+
+    target: str
+    optional: bool = False
+    present: bool
+    """There is a file, not only a name."""
+    verified: bool
+    """It is what the lock says, hashed when it came and not changed since."""
+    size: int | None = None
+    listed: dict[str, bool | None] = {}
+    """By GPU: whether that instance lists it; None: it doesn't say."""
+
+
+class ModelsHealth(Verdict):
+    """All declared models."""
+
+    age: float
+    models: list[Model]
+
+
+class Overview(Verdict):
+    """The whole machine."""
+
+    age: float
+    layers: dict[Literal["installed", "running", "functional", "models"], bool]
+    instances: dict[str, Verdict]
+    """By GPU."""
+    services: list[Service]
+    """Instances and workers, and what each waits for."""
+    run: Run | None = None
+    """The run that is on, without its tasks."""
+
+
+class Refusal(Verdict):
+    """A question that can't be answered: 401, 403, 404, 405, 422, 429."""
