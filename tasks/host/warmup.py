@@ -73,7 +73,7 @@ def _run(listen: str, app: App, file: Path, timeout: float) -> Trial:
     except Failure as failure:
         why = str(failure)
     except OSError as error:
-        why = f"it stopped answering ({type(error).__name__})"
+        why = workflow.answered(error)
     return Trial(not why, time.time(), round(time.monotonic() - begin, 2), why)
 
 

@@ -88,6 +88,14 @@ def reason(client: comfyui.Client, failure: Failure) -> str:
     return str(failure).removeprefix(client.url).removeprefix(":").strip()
 
 
+def answered(error: OSError) -> str:
+    """What was wrong when an instance gave no answer, or none that is of use."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return f"it stopped answering ({type(error).__name__})"
+    return f"it answered {response.status_code} {response.reason}"
+
+
 def smoke(output: str) -> Prompt:
     """A job of ComfyUI's own nodes that ends in `output`: SaveImage, or PreviewImage, which
     leaves nothing among the outputs."""
