@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from tasks import folder_types, last_good, validation
 from tasks.engine.said import warn
-from tasks.host import apps, blame, comfyui, files, pm2, quick_test
+from tasks.host import apps, blame, comfyui, files, pm2, quick_test, warmup
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
 
@@ -34,7 +36,13 @@ def probe(instance: Instance, app: apps.App) -> comfyui.Health:
 
 def passed(machine: Machine, instance: Instance, app: apps.App) -> bool:
     """Whether it was this very process that passed the gate."""
-    return files.read_receipt(machine.layout.healthy(instance.gpu)) == _passed(app)
+    noted = files.read_receipt(machine.layout.healthy(instance.gpu))
+    return noted == _passed(app) and is_warm(machine, instance, app)
+
+
+def is_warm(machine: Machine, instance: Instance, app: apps.App) -> bool:
+    """Whether its warm-up job has come through, where there is one."""
+    return machine.health.warmup is None or warmup.is_warm(machine.layout, instance.gpu, app)
 
 
 def note(machine: Machine, instance: Instance) -> None:
@@ -47,11 +55,18 @@ def _passed(app: apps.App) -> dict[str, object]:
     return {"pid": app.pid, "fingerprint": app.fingerprint}
 
 
-def wait(machine: Machine, instance: Instance, begin: float) -> None:
-    """Wait until an instance is healthy, with all nodes and folders that it should have.
+def wait(machine: Machine, instances: Sequence[Instance], begin: float) -> None:
+    """Wait until instances are healthy and warm, with all nodes and folders that they should have.
 
-    Raises Failure as soon as it died, or `health.timeout` seconds after `begin` (monotonic).
+    Raises Failure as soon as one died, or `health.timeout` seconds after `begin` (monotonic).
     """
+    answering = [(instance, _answering(machine, instance, begin)) for instance in instances]
+    if machine.health.warmup is not None and answering:
+        with ThreadPoolExecutor(len(answering)) as pool:
+            list(pool.map(lambda each: _warm(machine, each[0], each[1], begin), answering))
+
+
+def _answering(machine: Machine, instance: Instance, begin: float) -> apps.App:
     words = machine.layout.logs / f"{instance.name}.log"
     app = _wait(machine, instance, begin)
     client = comfyui.Client(instance.listen, app.port or instance.port)
@@ -60,6 +75,27 @@ def wait(machine: Machine, instance: Instance, begin: float) -> None:
         _check_folders(machine, instance, client)
     except OSError as error:
         raise Failure(f"{instance.name} answered and then didn't: {error}", words) from error
+    return app
+
+
+def _warm(machine: Machine, instance: Instance, app: apps.App, begin: float) -> None:
+    import psutil
+
+    file = machine.health.warmup
+    assert file is not None
+    left = begin + machine.health.timeout - time.monotonic()
+    trial = warmup.warm(
+        machine.layout, instance.gpu, app, instance.listen, file, max(left, comfyui.POLL)
+    )
+    if not trial.ok:
+        words = machine.layout.logs / f"{instance.name}.log"
+        why = trial.reason
+        if not psutil.pid_exists(app.pid):
+            time.sleep(FLUSH)
+            why = f"it died: {blame.gist(words)}"
+        raise Failure(
+            f"{instance.name} failed its warm-up job {file} (health.warmup): {why}", words
+        )
 
 
 def _wait(machine: Machine, instance: Instance, begin: float) -> apps.App:

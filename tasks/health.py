@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tasks import gate, last_good, roll
 from tasks.engine.step import Task, group, step
+from tasks.host import warmup
 from tasks.spec import Instance, Machine
 
 
@@ -38,6 +39,8 @@ def _unhealthy(machine: Machine, instance: Instance) -> str | None:
     if machine.overlay and roll.together(machine):
         # A run has restarted them by now, a plan has not.
         return f"{instance.name} is restarted"
+    if not gate.is_warm(machine, instance, app):
+        return warmup.NOT_YET
     if not gate.passed(machine, instance, app):
         return f"{instance.name} was started anew"
     health = gate.probe(instance, app)
@@ -46,5 +49,5 @@ def _unhealthy(machine: Machine, instance: Instance) -> str | None:
 
 def _pass(machine: Machine, instance: Instance, log: Path) -> None:
     """Raises Failure, as `gate.wait` does."""
-    gate.wait(machine, instance, time.monotonic())
+    gate.wait(machine, [instance], time.monotonic())
     gate.note(machine, instance)

@@ -66,8 +66,7 @@ def roll(
         begin = _replace(machine, turn)
         try:
             if left or proved:
-                for instance in turn:
-                    gate.wait(machine, instance, begin)
+                gate.wait(machine, turn, begin)
         finally:
             for instance in turn:
                 files.remove(machine.layout.draining(instance.gpu))
@@ -89,7 +88,7 @@ def _admit(machine: Machine, instances: Sequence[Instance]) -> None:
     for instance in instances:
         app = there.get(instance.name)
         if app and not gate.passed(machine, instance, app):
-            gate.wait(machine, instance, time.monotonic())
+            gate.wait(machine, [instance], time.monotonic())
 
 
 def _serves(machine: Machine, turn: Sequence[Instance]) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tasks import gate
 from tasks.commands.base import MachineCommand
-from tasks.host import comfyui
+from tasks.host import comfyui, workflow
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
 
@@ -55,7 +54,7 @@ def _run(machine: Machine, instance: Instance) -> list[Path]:
     if app is None:
         raise Failure("it doesn't run: run doit")
     client = comfyui.Client(instance.listen, app.port or instance.port)
-    entry = client.wait(client.submit(prompt()), TIMEOUT)
+    entry = client.wait(client.submit(workflow.smoke("SaveImage")), TIMEOUT)
     folder = machine.layout.outputs(instance.gpu)
     files = [
         folder / image["subfolder"] / image["filename"]
@@ -66,33 +65,3 @@ def _run(machine: Machine, instance: Instance) -> list[Path]:
     if missing or not files:
         raise Failure(f"the job succeeded but wrote nothing: {', '.join(missing) or folder}")
     return files
-
-
-def prompt() -> dict[str, Any]:
-    """A job of ComfyUI's own nodes. The colour varies, or the answer would come from the cache."""
-    return {
-        "1": {
-            "class_type": "EmptyImage",
-            "inputs": {
-                "width": 512,
-                "height": 512,
-                "batch_size": 1,
-                "color": random.randrange(0xFFFFFF),
-            },
-        },
-        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
-        "3": {
-            "class_type": "ImageScale",
-            "inputs": {
-                "image": ["2", 0],
-                "upscale_method": "lanczos",
-                "width": 768,
-                "height": 768,
-                "crop": "disabled",
-            },
-        },
-        "4": {
-            "class_type": "SaveImage",
-            "inputs": {"images": ["3", 0], "filename_prefix": "smoke/smoke"},
-        },
-    }

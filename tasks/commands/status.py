@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tasks import gpus, last_good, nodes, validation
-from tasks import pm2 as configs
+from tasks.commands import verdict
 from tasks.commands.base import MachineCommand
 from tasks.host import survey
 from tasks.host.gpu import Gpu, gib
@@ -41,14 +41,9 @@ class Status(MachineCommand):
         options: dict[str, Any],
         arguments: list[str],
     ) -> int:
-        workers = {
-            configs.worker_name(worker, instance): instance.gpu
-            for worker in machine.workers
-            for instance in instances
-        }
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(gpus.cards, machine, instances)
-            found = survey.take(machine.layout, instances, workers, machine.health.timeout)
+            found = verdict.take(machine, instances)
             cards = asked.result()
         behind = last_good.refusal(machine)
         away = nodes.left_out(machine)
@@ -65,9 +60,7 @@ class Status(MachineCommand):
                 print(f"custom node {name} (optional) is left out: {reason}")
             for name, reason in failing.items():
                 print(f"custom node {name} doesn't import: {reason}")
-        well = all(row.health == "healthy" for row in found.instances)
-        well = well and not found.strangers and not behind
-        return 0 if well and (found.instances or not machine.enabled) else 1
+        return 1 if verdict.faults(machine, found) else 0
 
 
 def _document(found: survey.Survey, cards: Mapping[int, Gpu]) -> dict[str, Any]:
@@ -115,7 +108,7 @@ def _show(found: survey.Survey, cards: Mapping[int, Gpu], machine: Machine) -> N
             ],
         )
     else:
-        print(_why_none(machine))
+        print(verdict.why_none(machine))
     if found.workers:
         print()
         _print_table(
@@ -140,12 +133,6 @@ def _show(found: survey.Survey, cards: Mapping[int, Gpu], machine: Machine) -> N
         print("the watcher doesn't run, nobody restarts what hangs: run doit")
     if found.run:
         print(f"a run is on: pid {found.run.pid}, {found.run.task or 'starting'}")
-
-
-def _why_none(machine: Machine) -> str:
-    if not machine.enabled:
-        return "no instances: ENABLE_COMFYUI is false"
-    return "no instances: instances.gpus is auto, and there is no GPU here"
 
 
 def _gpu(row: survey.Row, card: Gpu | None) -> str:

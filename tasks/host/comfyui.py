@@ -55,26 +55,40 @@ class Client:
         answer.raise_for_status()
         return answer.json()
 
-    def submit(self, prompt: dict[str, Any]) -> str:
-        """Queue a prompt and return its id. Raises Failure with ComfyUI's reason if refused."""
-        answer = self._session.post(
-            f"{self.url}/prompt", json={"prompt": prompt}, timeout=self._timeout
-        )
+    def submit(self, prompt: dict[str, Any], *, client: str = "", front: bool = False) -> str:
+        """Queue a prompt and return its id; with `front` it waits for no other but the running.
+
+        `client` says in the queue whose it is. Raises Failure with ComfyUI's reason if refused.
+        """
+        job = {"prompt": prompt, "front": front} | ({"client_id": client} if client else {})
+        answer = self._session.post(f"{self.url}/prompt", json=job, timeout=self._timeout)
         if answer.status_code == 400:
             raise Failure(f"{self.url} refused the job: {_refusal(answer)}")
         answer.raise_for_status()
         return str(answer.json()["prompt_id"])
+
+    def delete(self, prompt_id: str) -> None:
+        """Take a prompt that waits out of the queue; one that runs goes on."""
+        answer = self._session.post(
+            f"{self.url}/queue", json={"delete": [prompt_id]}, timeout=self._timeout
+        )
+        answer.raise_for_status()
+
+    def done(self, prompt_id: str) -> dict[str, Any] | None:
+        """The history entry of a prompt, None when it isn't finished. Raises Failure when it
+        ended in an error."""
+        entry: dict[str, Any] = self.get(f"/history/{prompt_id}").get(prompt_id, {})
+        if entry and entry.get("status", {}).get("status_str") != "success":
+            raise Failure(f"{self.url}: job {prompt_id} ended in an error: {_error(entry)}")
+        return entry or None
 
     def wait(self, prompt_id: str, timeout: float) -> dict[str, Any]:
         """The history entry of a finished prompt. Raises Failure after `timeout` seconds or
         when the job ended in an error."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            entry: dict[str, Any] = self.get(f"/history/{prompt_id}").get(prompt_id, {})
-            if entry:
-                if entry.get("status", {}).get("status_str") == "success":
-                    return entry
-                raise Failure(f"{self.url}: job {prompt_id} ended in an error: {_error(entry)}")
+            if entry := self.done(prompt_id):
+                return entry
             time.sleep(POLL)
         raise Failure(f"{self.url}: job {prompt_id} wasn't done after {timeout:g} s")
 
@@ -139,9 +153,13 @@ def _ask(base: str, path: str) -> Any:
 
 def _refusal(answer: requests.Response) -> str:
     try:
-        error = answer.json()["error"]
-        return f"{error['message']} {error['details']}".strip()
-    except (ValueError, KeyError, TypeError):
+        told = answer.json()
+        # What is wrong with the nodes says more: which model isn't there.
+        for node in (told.get("node_errors") or {}).values():
+            for error in node["errors"]:
+                return f"{node['class_type']}: {error['message']}: {error['details']}".strip(": ")
+        return f"{told['error']['message']} {told['error']['details']}".strip()
+    except (ValueError, LookupError, TypeError, AttributeError):
         return answer.text[:200]
 
 

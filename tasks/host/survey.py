@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.host import apps, blame, comfyui, files, pm2, pm2_socket, private
+from tasks.host import apps, blame, comfyui, files, pm2, pm2_socket, private, warmup
 from tasks.host.run_lock import Run, RunLock
+from tasks.host.workflow import Trial
 from tasks.spec import Instance
 from tasks.spec.layout import Layout
 
@@ -99,10 +100,16 @@ class _Seen:
 
 
 def take(
-    layout: Layout, instances: Sequence[Instance], workers: Mapping[str, int], patience: float
+    layout: Layout,
+    instances: Sequence[Instance],
+    workers: Mapping[str, int],
+    patience: float,
+    *,
+    warms: bool = False,
 ) -> Survey:
-    """Look at everything. `workers` are names and GPUs; an instance that has not answered yet
-    counts as starting for `patience` seconds. Never raises for what it finds."""
+    """Look at everything. `workers` are names and GPUs; an instance that has not answered yet,
+    or with `warms` is not warm yet, counts as starting for `patience` seconds. Never raises for
+    what it finds."""
     with ThreadPoolExecutor(len(instances) + 1) as pool:
         answer = pm2_socket.ask(private.folder(layout.workspace))
         daemon = answer.daemon if answer else pm2.daemon(layout)
@@ -120,7 +127,7 @@ def take(
         return _Seen(app, resident, entry if isinstance(entry, dict) else None, layout.log(name))
 
     rows = [
-        _row(layout, each, seen(each.name), probed, patience)
+        _row(layout, each, seen(each.name), probed, patience, warms)
         for each, probed in zip(instances, health, strict=True)
     ]
     named = {each.name for each in instances} | set(workers) | {apps.WATCHER}
@@ -139,10 +146,18 @@ def _port(instance: Instance, app: apps.App | None) -> int:
 
 
 def _row(
-    layout: Layout, instance: Instance, seen: _Seen, probed: comfyui.Health, patience: float
+    layout: Layout,
+    instance: Instance,
+    seen: _Seen,
+    probed: comfyui.Health,
+    patience: float,
+    warms: bool,
 ) -> Row:
     found, restarted = _watched(layout.watched(instance.gpu), seen)
     health, reason = _judge(seen, probed, patience, found)
+    if health == "healthy" and warms and seen.app:
+        known = warmup.read(layout, instance.gpu, seen.app)
+        health, reason = cold(known, seen.uptime or 0.0, patience) or (health, reason)
     if health == "healthy" and layout.draining(instance.gpu).exists():
         health, reason = "draining", "it takes no new jobs"
     return Row(
@@ -172,6 +187,13 @@ def _judge(seen: _Seen, probed: comfyui.Health, patience: float, found: str) -> 
     if probed.refused and (seen.uptime or 0.0) < patience:
         return "starting", probed.reason
     return "unhealthy", found or probed.reason
+
+
+def cold(known: Trial | None, uptime: float, patience: float) -> tuple[str, str] | None:
+    """The health of an instance that answers, by its warm-up job, and why; None: it is warm."""
+    if known is None:
+        return ("starting" if uptime < patience else "unhealthy"), warmup.NOT_YET
+    return None if known.ok else ("unhealthy", f"its warm-up job failed: {known.reason}")
 
 
 def _why(seen: _Seen) -> str:

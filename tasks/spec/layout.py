@@ -141,6 +141,10 @@ class Layout:
         """Says which process passed the gate, as JSON."""
         return self.instance(gpu) / "healthy.json"
 
+    def warm(self, gpu: int) -> Path:
+        """What came of the warm-up job, and of which process, as JSON."""
+        return self.instance(gpu) / "warm.json"
+
     def watched(self, gpu: int) -> Path:
         """What the watcher has to say of an instance, as JSON; not there when all is well."""
         return self.instance(gpu) / "watch.json"

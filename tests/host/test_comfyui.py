@@ -13,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 
-from tasks.commands.smoke import prompt
 from tasks.host import comfyui
 from tasks.host.failure import Failure
+from tasks.host.workflow import smoke
 from tests.contract.installation import Installation
 from tests.rig import SIMULATOR, free_ports
 
@@ -77,7 +77,7 @@ def test_a_running_instance_is_healthy_and_idle(port: int) -> None:
 
 def test_a_job_runs_to_its_end(port: int) -> None:
     client = comfyui.Client("127.0.0.1", port)
-    entry = client.wait(client.submit(prompt()), 30)
+    entry = client.wait(client.submit(smoke("SaveImage")), 30)
     assert [image["subfolder"] for image in entry["outputs"]["4"]["images"]] == ["smoke"]
 
 

@@ -43,7 +43,8 @@ instances:
   restart_unhealthy: true
   limits: {memory: null, nice: 0, open_files: null}
   logs: {max_size: 50M, max_age: 7, keep: 5}
-health: {port: 9090, listen: 127.0.0.1, token: "${T}", timeout: 300, warmup: null, canary: null}
+health: {server: true, port: 9090, listen: 127.0.0.1, token: "${T}", timeout: 300,
+         warmup: smoke, canary: canary.json, canary_every: 300}
 workers: [{name: worker, command: [run], env: {A: b}}]
 """
 

@@ -1,0 +1,169 @@
+"""doit probe: exit 0 when the machine is healthy, for Docker's HEALTHCHECK and Kubernetes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.commands.base import MachineCommand
+from tasks.host import health_client
+from tasks.host.failure import Failure
+from tasks.spec import Instance, Machine, expand
+from tasks.spec.problems import shown
+
+PAUSE = 0.5
+"""Seconds between two looks of `--wait`."""
+PATHS = {"live": "/livez", "ready": "/readyz", "healthy": "/health/comfyui"}
+"""What is asked for, and where the health server answers it."""
+ASKS_DOIT = "run doit status"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer, and the line that says why."""
+
+    ok: bool
+    line: str
+
+
+class Probe(MachineCommand):
+    doc_purpose = "exit 0 when the machine is healthy, else 1 and one line that says why"
+    doc_usage = "[INSTANCE ...]"
+    doc_description = (
+        "For Docker's HEALTHCHECK and exec probes of Kubernetes. With names it is about these "
+        "instances alone. It asks the health server, and looks by itself where none answers."
+    )
+    takes_names = True
+    cmd_options = (
+        {
+            "name": "live",
+            "long": "live",
+            "type": bool,
+            "default": False,
+            "help": "only whether the machine is kept alive: PM2 runs, or a run of doit is on",
+        },
+        {
+            "name": "ready",
+            "long": "ready",
+            "type": bool,
+            "default": False,
+            "help": "only whether at least one instance is healthy",
+        },
+        {
+            "name": "wait",
+            "long": "wait",
+            "type": int,
+            "default": 0,
+            "help": "seconds to wait for it",
+        },
+    )
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        # A machine file that can't be read is no reason for a code that Docker has reserved.
+        return 1 if super().execute(opt_values, pos_args) else 0
+
+    def perform(
+        self,
+        machine: Machine,
+        instances: tuple[Instance, ...],
+        options: dict[str, Any],
+        arguments: list[str],
+    ) -> int:
+        what = "live" if options["live"] else "ready" if options["ready"] else "healthy"
+        if options["live"] and (options["ready"] or arguments):
+            raise Failure("--live is about the whole machine: leave --ready and names out")
+        chosen = _chosen(instances, arguments)
+        deadline = time.monotonic() + options["wait"]
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            verdict = _ask(machine, what, chosen, left) or _look(machine, what, instances, chosen)
+            left = deadline - time.monotonic()
+            if verdict.ok or left <= 0:
+                print(shown(verdict.line, 1000))
+                return 0 if verdict.ok else 1
+            time.sleep(min(PAUSE, left))
+
+
+def _chosen(instances: Sequence[Instance], names: Sequence[str]) -> list[Instance]:
+    """The instances that were named, none when all are meant."""
+    known = {instance.name: instance for instance in instances}
+    if unknown := [name for name in names if name not in known]:
+        raise Failure(f"there is no instance {unknown[0]}; there are: {', '.join(known) or 'none'}")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _ask(machine: Machine, what: str, chosen: Sequence[Instance], wait: float) -> Verdict | None:
+    """What the health server says; None when it says nothing."""
+    if not machine.health.server:
+        return None
+    paths = [f"{PATHS['healthy']}/instances/{each.gpu}" for each in chosen] or [PATHS[what]]
+    deadline = time.monotonic() + wait
+    verdict = None
+    for path in paths:
+        left = max(0, round(deadline - time.monotonic()))
+        answer = health_client.ask(
+            machine.health.listen,
+            machine.health.port,
+            _token(machine),
+            f"{path}?wait={left}" if left else path,
+            health_client.PATIENCE + left,
+        )
+        # Any other code says something of the question: a token that it doesn't take.
+        if answer is None or answer[0] not in (200, 503):
+            return None
+        verdict = _told(answer[0], answer[1])
+        if not verdict.ok:
+            break
+    return verdict
+
+
+def _told(code: int, body: dict[str, Any]) -> Verdict:
+    said = [str(body[key]) for key in ("status", "reason", "advice") if body.get(key)]
+    return Verdict(code == 200, ": ".join([*said[:1], "; ".join(said[1:])]).removesuffix(": "))
+
+
+def _token(machine: Machine) -> str | None:
+    try:
+        return expand(machine.health.token, machine.env) if machine.health.token else None
+    except KeyError:
+        return None
+
+
+def _look(
+    machine: Machine, what: str, instances: Sequence[Instance], chosen: Sequence[Instance]
+) -> Verdict:
+    """The same by ourselves."""
+    if what == "live":
+        return _is_live(machine)
+    from tasks.commands import verdict
+
+    found = verdict.take(machine, instances)
+    names = {each.name for each in chosen}
+    rows = [row for row in found.instances if not names or row.instance in names]
+    wrong = [verdict.said_of(row) for row in rows if row.health != "healthy"]
+    if not rows:
+        ok, said = not machine.enabled, [verdict.why_none(machine)]
+    elif what == "ready" and not chosen:
+        ok, said = len(wrong) < len(rows), wrong
+    elif chosen:
+        ok, said = not wrong, wrong
+    else:
+        said = verdict.faults(machine, found)
+        ok = not said
+    if ok:
+        return Verdict(True, what)
+    advice = f"a run is on (pid {found.run.pid}), wait for it" if found.run else ASKS_DOIT
+    return Verdict(False, f"{'; '.join(said)}; {advice}")
+
+
+def _is_live(machine: Machine) -> Verdict:
+    from tasks.host import pm2
+    from tasks.host.run_lock import RunLock
+
+    if pm2.daemon(machine.layout) is not None:
+        return Verdict(True, "live: PM2 runs")
+    if run := RunLock(machine.workspace).run():
+        return Verdict(True, f"live: a run is on (pid {run.pid})")
+    return Verdict(False, "PM2 doesn't run, and no run is on; run doit")

@@ -1,0 +1,84 @@
+"""The warm-up job: a started instance counts as healthy once it has come through.
+
+What came of it is noted beside the instance with the process that ran it, so a process that PM2
+started anew is cold again, whoever asks.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tasks.host import comfyui, files, locks, private, workflow
+from tasks.host.apps import App
+from tasks.host.failure import Failure
+from tasks.host.workflow import Trial
+from tasks.spec.layout import Layout
+
+NOT_YET = "its warm-up job has not come through yet"
+SAME = 2.0
+"""Seconds by which one process may seem to have started earlier or later: clocks are set."""
+AGAIN = 60.0
+"""Seconds until one that failed is worth another try, while no run is on."""
+
+
+def read(layout: Layout, gpu: int, app: App) -> Trial | None:
+    """What came of the warm-up job of this very process; None: nothing yet."""
+    told = files.read_receipt(
+        layout.warm(gpu), pid=int, started=float, ok=bool, at=float, seconds=float, reason=str
+    )
+    if not told or told["pid"] != app.pid or abs(told["started"] - app.started) > SAME:
+        return None
+    return Trial(told["ok"], told["at"], told["seconds"], told["reason"])
+
+
+def is_warm(layout: Layout, gpu: int, app: App) -> bool:
+    known = read(layout, gpu, app)
+    return known is not None and known.ok
+
+
+def is_due(known: Trial | None, now: float) -> bool:
+    """Whether to warm an instance of which that much is known; `now` as of time.time()."""
+    return known is None or (not known.ok and now - known.at >= AGAIN)
+
+
+def warm(layout: Layout, gpu: int, app: App, listen: str, file: Path, timeout: float) -> Trial:
+    """Run the warm-up job of an instance that answers, unless it is warm, and note the outcome.
+
+    When another process of ours does so just now, wait for that. At most `timeout` seconds.
+    """
+    lock = private.make(layout.workspace) / f"warm-gpu{gpu}.lock"
+    deadline = time.monotonic() + timeout
+    while True:
+        with locks.attempt(lock) as ours:
+            known = read(layout, gpu, app)
+            if known and known.ok:
+                return known
+            left = deadline - time.monotonic()
+            if ours:
+                trial = _run(listen, app, file, left)
+                _note(layout, gpu, app, trial)
+                return trial
+        if left <= 0:
+            return Trial(False, time.time(), timeout, "somebody else's run of it isn't done")
+        time.sleep(comfyui.POLL)
+
+
+def _run(listen: str, app: App, file: Path, timeout: float) -> Trial:
+    begin = time.monotonic()
+    try:
+        prompt = workflow.read(file)
+        workflow.run(comfyui.Client(listen, app.port or 0), prompt, timeout)
+        why = ""
+    except Failure as failure:
+        why = str(failure)
+    except OSError as error:
+        why = workflow.answered(error)
+    return Trial(not why, time.time(), round(time.monotonic() - begin, 2), why)
+
+
+def _note(layout: Layout, gpu: int, app: App, trial: Trial) -> None:
+    # Whoever removed a whole workspace doesn't want a part of it back.
+    if layout.instance(gpu).is_dir():
+        of = {"pid": app.pid, "started": app.started}
+        files.write_receipt(layout.warm(gpu), of | vars(trial))

@@ -1,0 +1,87 @@
+"""A workflow's file: a prompt as ComfyUI's API takes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from .fields import check_path
+from .model import SMOKE
+from .paths import absolute
+
+Prompt = dict[str, dict[str, Any]]
+"""By node id: `class_type`, and `inputs` whose lists are links to other nodes."""
+
+VARIED = ("seed", "noise_seed", "color")
+"""Inputs that may have any value: with another one ComfyUI can't answer from its cache."""
+EXPORT = "in ComfyUI, export it with Workflow > Export (API)"
+MAX_BYTES = 20_000_000
+
+
+def check(
+    health: Mapping[Any, Any], folder: Path, environ: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """What is wrong with the workflows of machine.yaml's `health`, by field."""
+    for name in ("warmup", "canary"):
+        text = health.get(name)
+        if not isinstance(text, str) or text == str(SMOKE):
+            continue
+        try:
+            path = absolute(folder, check_path(text), environ)
+            if not varies(read(path)) and name == "canary":
+                raise ValueError(
+                    f"{path} has no number as {', '.join(VARIED[:-1])} or {VARIED[-1]}: "
+                    "nothing in it can vary, and ComfyUI would answer from its cache"
+                )
+        except ValueError as error:
+            yield name, str(error)
+
+
+def read(path: Path) -> Prompt:
+    """The prompt in a file. Raises ValueError with one line: which file, what, what to do."""
+    try:
+        if not path.is_file():
+            what = "is no file" if path.exists() else "is not there"
+            raise ValueError(f"{path} {what}: put the workflow there, in an image as well")
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{path} is larger than 20 MB, it is no workflow: {EXPORT}")
+        text = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror}") from None
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None
+
+
+def parse(text: bytes) -> Prompt:
+    """The prompt in a text. Raises ValueError with what it is instead, and what to do."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"is no JSON: {EXPORT}") from None
+    if isinstance(found, dict) and isinstance(found.get("nodes"), list):
+        raise ValueError(f"is a workflow as the page saves it, not in API format: {EXPORT}")
+    if not isinstance(found, dict) or not found or not all(map(_is_node, found.values())):
+        raise ValueError(f"is no workflow in API format: {EXPORT}")
+    return found
+
+
+def _is_node(node: Any) -> bool:
+    return (
+        isinstance(node, dict)
+        and isinstance(node.get("class_type"), str)
+        and isinstance(node.get("inputs"), dict)
+    )
+
+
+def can_vary(name: str, value: Any) -> TypeGuard[int]:
+    """Whether an input is one of VARIED; a link to another node is a list."""
+    return name in VARIED and isinstance(value, int) and not isinstance(value, bool)
+
+
+def varies(prompt: Prompt) -> bool:
+    """Whether a prompt has an input that can vary."""
+    return any(can_vary(*each) for node in prompt.values() for each in node["inputs"].items())

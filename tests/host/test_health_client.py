@@ -1,0 +1,42 @@
+"""The client of the health server, where there is one and where there isn't."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tasks.host import health_client
+from tests.host.test_comfyui import Answer, answering
+from tests.rig import free_ports
+
+
+def ask(port: int, timeout: float = 5.0) -> object:
+    return health_client.ask("0.0.0.0", port, "token", "/livez", timeout)
+
+
+@pytest.mark.parametrize("code", [200, 401, 503])
+def test_an_answer_is_its_code_and_its_body(code: int) -> None:
+    with answering((code, "application/json", b'{"status": "down", "reason": "x"}')) as port:
+        assert ask(port) == (code, {"status": "down", "reason": "x"})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, "text/html", b"<html>"),
+        (200, "application/json", b"[]"),
+        (200, "application/json", b'{"status": 1}'),
+        (404, "application/json", b"{}"),
+        (200, "application/json", b"\xff"),
+    ],
+)
+def test_what_is_no_health_server_gives_no_answer(answer: Answer) -> None:
+    with answering(answer) as port:
+        assert ask(port) is None
+
+
+def test_nobody_and_one_that_is_silent_give_none_either() -> None:
+    assert ask(free_ports(1)) is None
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert ask(silent.getsockname()[1], 0.2) is None
