@@ -12,9 +12,10 @@ from typing import Any
 
 from tasks import nodes, packages, preinstalled, resolution
 from tasks.conflicts import gist, refused
+from tasks.engine import journal
 from tasks.engine.said import move
 from tasks.engine.step import Task, step
-from tasks.host import files, made, process, uv
+from tasks.host import files, made, process, uv, uv_log
 from tasks.host.failure import Failure
 from tasks.spec import Machine, Package
 from tasks.spec.layout import Layout
@@ -250,9 +251,13 @@ def _grow(machine: Machine, folder: Path) -> bool:
 
 
 def _install(machine: Machine, folder: Path, log: Path) -> None:
-    listed = _requirements(machine, packages.of(machine).packages)
+    wanted, there = packages.of(machine).packages, installed(folder)
+    listed = _requirements(machine, wanted)
+    new = sum(not _is(package, there.get(name)) for name, package in wanted.items())
+    told = partial(journal.tell, "environment")
     try:
-        uv.sync(folder, listed, *_where(machine), log)
+        with uv_log.following(log, f"{new} package{'' if new == 1 else 's'}", told):
+            uv.sync(folder, listed, *_where(machine), log)
     except process.CommandFailed as failed:
         if refusal := refused(failed.output):
             raise Failure(f"the locked packages can't be installed: {refusal}", log) from failed

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import model_pins, placement
-from tasks.engine import board
+from tasks.engine import board, journal
 from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, step
 from tasks.host import civitai, crew, files, offer
@@ -137,7 +137,7 @@ def _provide(machine: Machine, log: Path) -> None:
     for job in jobs:
         run.progress.add(job.name, job.pin.size)
     writer = model_pins.Notes(machine, noted)
-    with board.following(run.progress, machine.layout.progress("models")):
+    with board.following(run.progress, partial(journal.tell, "models")):
         done = crew.each(partial(_attempt, run, writer), jobs, model_pins.AT_ONCE, ramp=True)
     writer.write()
     _say(run.progress, sum(len(job.files) for job, result in done if result is None))

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from tasks import source
+from tasks.engine import journal
 from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, group, step
 from tasks.host import files
@@ -106,7 +107,8 @@ def _missing(machine: Machine, node: CustomNode) -> str | None:
 
 
 def _obtain(machine: Machine, node: CustomNode, log: Path) -> None:
-    for line in _fetch(machine, node, partial(source.fetch, log=log)):
+    told = partial(journal.tell, f"nodes:{node.name}")
+    for line in _fetch(machine, node, partial(source.fetch, log=log, told=told)):
         tell(line)
 
 

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from tasks.engine import journal
 from tasks.engine.said import move, tell
 from tasks.engine.step import Task, step
 from tasks.host import files
 from tasks.host.failure import Failure
+from tasks.host.progress import Told, unheard
 from tasks.host.sources import Source
 from tasks.spec import Machine
 
@@ -48,10 +50,10 @@ def tasks(machine: Machine) -> Iterator[Task]:
     )
 
 
-def fetch(source: Source, log: Path) -> list[str]:
+def fetch(source: Source, log: Path, told: Told = unheard) -> list[str]:
     """Obtain a source; how its commit moved, if it was there before."""
     before = source.read().get("commit")
-    source.obtain(log)
+    source.obtain(log, told)
     after = source.read()["commit"]
     return [move(source.name, before[:12], after[:12])] if before and before != after else []
 
@@ -64,7 +66,7 @@ def foresee(source: Source, log: Path) -> list[str]:
 
 
 def _obtain(source: Source, log: Path) -> None:
-    for line in fetch(source, log):
+    for line in fetch(source, log, partial(journal.tell, "source")):
         tell(line)
     _insist_on_comfyui(source)
 

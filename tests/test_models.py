@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tasks.host import files
+from tasks.host import files, journal
 from tests.conftest import MachineMaker
 from tests.model_server import ModelServer, Ways, model_server, noise, until
 from tests.rig import PROJECT, Rig
@@ -471,20 +472,27 @@ def test_a_run_that_is_ended_midway_is_gone_on_with(
     assert server.bytes - before < 40_000_000
 
 
-def test_progress_can_be_read_by_others_while_it_goes_on(slow: Rig, gate: threading.Event) -> None:
+def test_how_far_it_is_can_be_read_by_others_while_it_goes_on(
+    slow: Rig, gate: threading.Event
+) -> None:
     run = start(slow, "models")
-    file = slow.layout.progress("models")
-    until(lambda: file.exists() and json.loads(file.read_text())["running"])
-    shot = json.loads(file.read_text())
-    assert shot["bytes"] == 40_000_000
-    assert shot["running"][0]["name"] == "loras/big.pt"
-    assert not shot["ended"]
-    assert shot["run"].startswith(f"{run.pid}.")
+    until(lambda: (models(slow).percent or 0) > 1)
+    task = models(slow)
+    assert task.state == "running"
+    assert (task.percent or 100) < 100
+    assert re.fullmatch(r"0 of 1 files, [\d.]+ MB of 40\.0 MB, .*B/s", task.detail)
+    left = getattr(journal.read(slow.layout), "seconds_left", None)
+    assert left, "nothing waits for it, and it knows how far it is"
     gate.set()
     assert run.wait(60) == 0
-    shot = json.loads(file.read_text())
-    assert shot["ended"]
-    assert (shot["files_done"], shot["bytes_done"]) == (1, 40_000_000)
+    assert (models(slow).state, models(slow).detail) == ("done", "")
+
+
+def models(rig: Rig) -> journal.Task:
+    """The task as the journal has it."""
+    run = journal.read(rig.layout)
+    found = [task for task in run.tasks if task.name == "models"] if run else []
+    return found[0] if found else journal.Task("models", "")
 
 
 def test_a_download_that_was_given_up_can_be_cleaned(slow: Rig, server: ModelServer) -> None:

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from typing import Any
 
 from tasks import gpus, last_good, nodes, validation
-from tasks.commands import verdict
+from tasks.commands import run_report, verdict
 from tasks.commands.base import MachineCommand
-from tasks.host import survey
+from tasks.host import journal, survey
 from tasks.host.gpu import Gpu, gib
 from tasks.spec import Instance, Machine
 
@@ -45,15 +45,22 @@ class Status(MachineCommand):
             asked = pool.submit(gpus.cards, machine, instances)
             found = verdict.take(machine, instances)
             cards = asked.result()
+        run = run_report.of(found.run, journal.read(machine.layout))
         behind = last_good.refusal(machine)
         away = nodes.left_out(machine)
         results = validation.read(machine.layout.current.resolve())
         failing = {name: each.reason for name, each in results.items() if not each.imported}
         if options["json"]:
-            document = _document(found, cards) | {"left_out": away, "not_imported": failing}
+            document = _document(found, cards) | {
+                "run": run and run.document,
+                "left_out": away,
+                "not_imported": failing,
+            }
             print(json.dumps(document | ({"behind": asdict(behind)} if behind else {})))
         else:
             _show(found, cards, machine)
+            if run:
+                print(_printable(str(run)))
             if behind:
                 print(f"behind machine.yaml: {behind}")
             for name, reason in away.items():
@@ -72,7 +79,6 @@ def _document(found: survey.Survey, cards: Mapping[int, Gpu]) -> dict[str, Any]:
         "workers": {row.worker: asdict(row) for row in found.workers},
         "strangers": [{"name": app.name, "process": app.pid} for app in found.strangers],
         "watcher": {"process": found.watcher},
-        "run": {"process": found.run.pid, "task": found.run.task} if found.run else None,
     }
 
 
@@ -131,8 +137,6 @@ def _show(found: survey.Survey, cards: Mapping[int, Gpu], machine: Machine) -> N
         print(f"{app.name} (pid {app.pid}) runs too, and machine.yaml names it no more")
     if found.instances and not found.watcher:
         print("the watcher doesn't run, nobody restarts what hangs: run doit")
-    if found.run:
-        print(f"a run is on: pid {found.run.pid}, {found.run.task or 'starting'}")
 
 
 def _gpu(row: survey.Row, card: Gpu | None) -> str:

@@ -74,7 +74,7 @@ def _verify(machine: Machine) -> tuple[list[str], list[str]]:
     for name in [*targets, *sources]:
         at = store.place(name) if name in targets else Path(name)
         progress.add(name, at.stat().st_size if at.exists() else 0)
-    with board.following(progress, None):
+    with board.following(progress):
         found = crew.each(partial(_sound, store, progress), targets, READERS)
         given = crew.each(partial(links.sound, machine, progress), sources.values(), READERS)
     rotten = [target for sha256, why in found if why for target in targets[sha256]]

@@ -1,26 +1,21 @@
-"""Progress for whoever looks: a live board on a terminal, plain lines elsewhere, and a file."""
+"""Progress for whoever looks: a live board on a terminal, plain lines elsewhere, the journal."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.host import process
-from tasks.host.progress import Progress, line
+from tasks.host.progress import Progress, Told, line, share, unheard
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 LINE_EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
-FILE_EVERY = 1.0
 LOOK_EVERY = 0.2
 ROWS = 8
 
@@ -29,11 +24,11 @@ console: Console | None = None
 
 
 @contextlib.contextmanager
-def following(progress: Progress, file: Path | None) -> Iterator[None]:
-    """Show `progress` until the body ends; `file` gets it as JSON for others to read."""
+def following(progress: Progress, told: Told = unheard) -> Iterator[None]:
+    """Show `progress` until the body ends; `told` hears the same."""
     ended = threading.Event()
     show = _terminal if sys.stdout.isatty() else _lines
-    watcher = threading.Thread(target=_watch, args=(progress, file, ended, show), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(progress, told, ended, show), daemon=True)
     watcher.start()
     try:
         yield
@@ -42,27 +37,12 @@ def following(progress: Progress, file: Path | None) -> Iterator[None]:
         watcher.join()
 
 
-def _watch(progress: Progress, file: Path | None, ended: threading.Event, show: Any) -> None:
+def _watch(progress: Progress, told: Told, ended: threading.Event, show: Any) -> None:
     with show() as draw:
-        noted = 0.0
         while not ended.wait(LOOK_EVERY):
             shot = progress.snapshot()
             draw(shot)
-            if time.monotonic() - noted >= FILE_EVERY:
-                noted = time.monotonic()
-                _write(file, shot, ended=False)
-    _write(file, progress.snapshot(), ended=True)
-
-
-def _write(file: Path | None, shot: dict[str, Any], *, ended: bool) -> None:
-    """A run that was killed leaves one that hasn't ended, with its id."""
-    if file is None:
-        return
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{os.getpid()}.part")
-        part.write_text(json.dumps({**shot, "run": process.RUN_ID, "ended": ended}))
-        part.replace(file)
+            told(*share(shot))
 
 
 @contextlib.contextmanager

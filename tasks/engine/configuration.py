@@ -12,6 +12,7 @@ from doit import get_var
 from doit.exceptions import InvalidDodoFile
 
 from tasks.engine import planning, signals
+from tasks.engine.journal import Writer
 from tasks.engine.reporter import PlanReporter, Reporter
 from tasks.host import git, gpu
 from tasks.host.run_lock import RunLock
@@ -78,6 +79,7 @@ def doit_config(machine: Machine) -> dict[str, Any]:
     class MachineReporter(PlanReporter if planned else Reporter):  # type: ignore[misc]
         lock = RunLock(machine.workspace)
         refusal = machine.lock_damage
+        journal = Writer(machine.layout)
 
     return {
         "default_tasks": ["up"],

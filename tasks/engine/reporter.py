@@ -9,7 +9,9 @@ from typing import Any, TextIO
 from doit.exceptions import BaseFail, InvalidTask, UnmetDependency
 
 from tasks.engine import board, said, signals
+from tasks.engine.journal import Writer
 from tasks.host import process
+from tasks.host.journal import RunState
 from tasks.host.run_lock import RunLock, Taken
 
 
@@ -18,6 +20,7 @@ class Reporter:
 
     desc = "one line per executed task"
     lock: RunLock
+    journal: Writer
     refusal: str | None = None
     """Why no run can be begun."""
 
@@ -39,6 +42,7 @@ class Reporter:
             self.lock.take(" ".join(selected_tasks))
         except Taken as taken:
             raise InvalidTask(str(taken)) from None
+        self.journal.begin(tasks, selected_tasks)
 
     def get_status(self, task: Any) -> None:
         pass
@@ -47,6 +51,7 @@ class Reporter:
         if task.actions:
             self.started[task.name] = time.monotonic()
             self.lock.note(" ".join(self.started))
+            self.journal.start(task.name, task.meta["log"])
             if self.colours:
                 self.write(f"\x1b[2m… {task.name}\x1b[0m\n")
 
@@ -55,19 +60,24 @@ class Reporter:
             self.executed += 1
             for line in task.meta["foreseen"]:
                 said.tell(line)
-            self.write(f"{self._mark('✓', 32)} {task.name:<32}{self._seconds(task):>8.1f} s\n")
+            seconds = self._seconds(task)
+            self.journal.done(task.name, seconds)
+            self.write(f"{self._mark('✓', 32)} {task.name:<32}{seconds:>8.1f} s\n")
 
     def add_failure(self, task: Any, fail: BaseFail) -> None:
         if isinstance(fail, UnmetDependency):
             self.held_back.append(task.name)
+            self.journal.change(task.name, state="held back")
             return
-        seconds = self._seconds(task)
+        seconds, message = self._seconds(task), fail.get_msg().strip()
+        self.journal.fail(task.name, seconds, message)
         self.write(f"{self._mark('✗', 31)} {task.name:<32}{seconds:>8.1f} s\n")
-        self.failures.append((task.name, fail.get_msg().strip()))
+        self.failures.append((task.name, message))
 
     def skip_uptodate(self, task: Any) -> None:
         if task.actions:
             self.up_to_date += 1
+            self.journal.change(task.name, state="up to date")
 
     def skip_ignore(self, task: Any) -> None:
         self.write(f"- {task.name} is ignored\n")
@@ -92,6 +102,8 @@ class Reporter:
     def _end(self) -> None:
         """End what still runs, give the lock back, print everything but the last line."""
         process.end_children()
+        # Before another run can begin.
+        self.journal.end(self._outcome())
         self.lock.release()
         for text in said.news():
             self.write(f"  {text}\n")
@@ -105,6 +117,11 @@ class Reporter:
             self.write(f"  {steps} not done\n")
         for message in self.errors:
             self.write(f"{self._mark('✗', 31)} {message}\n")
+
+    def _outcome(self) -> RunState:
+        if signals.leaving():
+            return "interrupted"
+        return "failed" if self.failures or self.errors else "succeeded"
 
     def write(self, text: str) -> None:
         if screen := board.console:

@@ -82,7 +82,7 @@ def step(
         "actions": [(_perform, [action, log])],
         "uptodate": [holds],
         "task_dep": list(after),
-        "meta": {"garbage": garbage, "holds": holds, "foreseen": foreseen},
+        "meta": {"garbage": garbage, "holds": holds, "foreseen": foreseen, "log": log},
         "verbosity": 2,
         "io": {"capture": False},
     }

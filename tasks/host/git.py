@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import threading
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tasks.host import process
 from tasks.host.failure import Failure
+from tasks.host.progress import Told
 from tasks.host.redact import redact
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ LOCAL_VARIABLES = (
     "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_SHALLOW_FILE",
     "GIT_COMMON_DIR", "GIT_NAMESPACE",
 )  # fmt: skip
+PROGRESS = re.compile(r"(?:remote: )?([A-Z][a-z]+ \w+): +(?:(\d+)% \(\d+/\d+\)|\d+)(.*)")
+SHARES = {"Receiving objects": (0.0, 0.9), "Resolving deltas": (90.0, 0.1)}
+"""What of a fetch is behind it when a step begins, and what of it one percent of the step is."""
 
 
 def forget_the_callers_repository() -> None:
@@ -140,6 +145,23 @@ def command(folder: Path | None = None) -> Git:
     if "GIT_SSH_COMMAND" not in os.environ:
         git.update_environment(GIT_SSH_COMMAND="ssh -o BatchMode=yes")
     return git
+
+
+def fetch(repository: Git, *arguments: str, told: Told) -> None:
+    """`git fetch`, heard while it works. Raises GitCommandError with what else it said."""
+    work = repository.fetch("--progress", *arguments, as_process=True, with_stdout=False)
+    said = []
+    # Each state of a step ends in \r.
+    for line in io.TextIOWrapper(work.stderr, errors="replace"):
+        if found := PROGRESS.match(line):
+            step, percent, more = found.groups()
+            before, each = SHARES.get(step, (0.0, 0.0))
+            size = more.strip(" ,\n").removesuffix("done.").strip(" ,")
+            words = ", ".join(filter(None, [step.lower(), size]))
+            told(before + each * float(percent) if each and percent else None, words)
+        else:
+            said.append(line)
+    work.wait(stderr="".join(said))
 
 
 def error_type() -> type[GitCommandError]:

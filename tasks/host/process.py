@@ -29,6 +29,8 @@ ALLOWED_PREFIXES = ("NVIDIA_",)
 #: a pid alone may come again.
 RUN = "COMFY_MACHINE_RUN"
 RUN_ID = f"{os.getpid()}.{time.time_ns()}"
+CLOCK = 10.0
+"""Seconds by which a process may seem to have begun after its own note: clocks are set."""
 #: Where Debian, Ubuntu and Red Hat keep their certificates.
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 #: Given besides to what installs: git, uv, npm and the scripts of custom nodes.
@@ -201,3 +203,16 @@ def end_left_by(run_id: str) -> None:
         with contextlib.suppress(psutil.Error):
             if process.environ().get(RUN) == run_id:
                 process.kill()
+
+
+def is_run(run_id: str) -> bool:
+    """Whether the run of this RUN_ID goes on; its pid may be another's by now."""
+    import psutil
+
+    try:
+        pid, noted = (int(number) for number in run_id.split("."))
+        process = psutil.Process(pid)
+        late = process.create_time() > noted / 1e9 + CLOCK
+        return not late and process.status() != psutil.STATUS_ZOMBIE
+    except (ValueError, OverflowError, psutil.Error):
+        return False

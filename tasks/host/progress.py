@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+Told = Callable[[float | None, str], object]
+"""Hears how far something is, in percent or None, and what it does just now; from any thread."""
 WINDOW = 10.0
 """Seconds over which a rate is taken."""
+
+
+def unheard(percent: float | None, detail: str) -> None:
+    """For those whom nobody asks."""
 
 
 @dataclass
@@ -93,13 +100,20 @@ class Progress:
 
 def line(shot: dict[str, Any]) -> str:
     """A snapshot as one line for logs."""
-    all_of = f" of {size(shot['bytes'])}" if shot["bytes"] is not None else ""
     left = f", {duration(shot['seconds_left'])} left" if shot["seconds_left"] is not None else ""
     failed = f", {shot['files_failed']} failed" if shot["files_failed"] else ""
-    return (
-        f"{shot['what']}: {shot['files_done']} of {shot['files']} files, "
-        f"{size(shot['bytes_done'])}{all_of}, {size(shot['rate'])}/s{left}{failed}"
+    return f"{shot['what']}: {share(shot)[1]}{left}{failed}"
+
+
+def share(shot: dict[str, Any]) -> tuple[float | None, str]:
+    """A snapshot in percent, None while unknown, and in words."""
+    whole = shot["bytes"]
+    all_of = f" of {size(whole)}" if whole is not None else ""
+    words = (
+        f"{shot['files_done']} of {shot['files']} files, "
+        f"{size(shot['bytes_done'])}{all_of}, {size(shot['rate'])}/s"
     )
+    return 100 * shot["bytes_done"] / whole if whole else None, words
 
 
 def size(count: float) -> str:

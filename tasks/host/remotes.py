@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tasks.host import files, git, locks
 from tasks.host.failure import Failure
+from tasks.host.progress import Told, unheard
 
 if TYPE_CHECKING:
     from git import Git
@@ -47,14 +48,16 @@ def cache_folder() -> Path:
     return root / "comfy-machine" / "git"
 
 
-def resolve(url: str, ref: str | None) -> str:
+def resolve(url: str, ref: str | None, told: Told = unheard) -> str:
     """The commit that `ref` (a branch, tag or commit; None: the default branch) names now.
 
-    Raises Failure when the repository or the ref isn't there.
+    `told` hears how far a fetch is. Raises Failure when the repository or the ref isn't there.
     """
     if ref and COMMIT.fullmatch(ref.lower()):
         # It may be the name of a tag object.
-        return str(git.command(_fetch(url, ref.lower())).rev_parse(f"{ref.lower()}^{{commit}}"))
+        return str(
+            git.command(_fetch(url, ref.lower(), told)).rev_parse(f"{ref.lower()}^{{commit}}")
+        )
     wanted = ref or "HEAD"
     listing = _attempt(
         url, lambda: str(git.command().ls_remote("--", url, wanted, f"{wanted}^{{}}"))
@@ -64,22 +67,24 @@ def resolve(url: str, ref: str | None) -> str:
         if name in found:
             return found[name]
     if ABBREVIATED.fullmatch(wanted):
-        return _resolve_abbreviated(url, wanted)
+        return _resolve_abbreviated(url, wanted, told)
     raise Failure(f"{url} has no branch, tag or commit {wanted!r}: correct ref")
 
 
-def checkout(url: str, commit: str, target: Path, *, recursive: bool = False) -> None:
+def checkout(
+    url: str, commit: str, target: Path, *, recursive: bool = False, told: Told = unheard
+) -> None:
     """Make `target` a detached checkout of `commit` with its own shallow `.git`.
 
-    Raises Failure; `target` is then gone again.
+    `told` hears how far a fetch is. Raises Failure; `target` is then gone again.
     """
-    cache = _fetch(url, commit)
+    cache = _fetch(url, commit, told)
     staging = target.with_name(f".{target.name}.part")
     files.remove(staging)
     try:
         _populate(staging, url, cache, commit)
         if recursive:
-            _checkout_submodules(staging, url)
+            _checkout_submodules(staging, url, told)
     except BaseException as error:
         files.remove(staging)
         if isinstance(error, git.error_type()):
@@ -99,7 +104,7 @@ def _populate(folder: Path, url: str, cache: Path, commit: str) -> None:
     repository.checkout("--quiet", "--detach", "FETCH_HEAD")
 
 
-def _checkout_submodules(checkout: Path, url: str) -> None:
+def _checkout_submodules(checkout: Path, url: str, told: Told) -> None:
     """Do what `git submodule update --init --recursive` does, through the cache.
 
     git itself resolves relative URLs, against `origin`, and says which submodules are wanted.
@@ -112,14 +117,14 @@ def _checkout_submodules(checkout: Path, url: str) -> None:
             continue
         try:
             # The URL is the repository's choice, not the user's: git fetches no file:// then.
-            cache = _fetch(inner, commit, GIT_PROTOCOL_FROM_USER="0")
+            cache = _fetch(inner, commit, told, GIT_PROTOCOL_FROM_USER="0")
         except Failure as failure:
             raise Failure(
                 f"submodule {path} of {url}: {failure}; without submodules: recursive: false"
             ) from failure
         _populate(checkout / path, inner, cache, commit)
         repository.submodule("absorbgitdirs", "--", path)
-        _checkout_submodules(checkout / path, inner)
+        _checkout_submodules(checkout / path, inner, told)
 
 
 def _submodules(repository: Git) -> list[tuple[str, str, str]]:
@@ -173,7 +178,7 @@ def _cache(url: str) -> Path:
     return cache_folder() / f"{name}-{files.digest(url)}.git"
 
 
-def _fetch(url: str, commit: str, **environment: str) -> Path:
+def _fetch(url: str, commit: str, told: Told, **environment: str) -> Path:
     """Bring `commit` into the cache, unless it is there; return the cache's repository.
 
     `environment` holds further variables for git. Raises Failure.
@@ -187,10 +192,12 @@ def _fetch(url: str, commit: str, **environment: str) -> Path:
         try:
             _attempt(
                 url,
-                lambda: repository.fetch("--quiet", "--depth=1", "--no-tags", "--", url, commit),
+                lambda: git.fetch(
+                    repository, "--depth=1", "--no-tags", "--", url, commit, told=told
+                ),
             )
         except Failure:
-            _fetch_all(repository, url)
+            _fetch_all(repository, url, told)
         if not _has(repository, commit):
             raise NoSuchCommit(f"{url} has no commit {commit}: correct ref")
         repository.update_ref(f"refs/comfy-machine/{commit}", commit)
@@ -215,23 +222,23 @@ def _open_cache(cache: Path) -> Git:
     return repository
 
 
-def _fetch_all(repository: Git, url: str) -> None:
+def _fetch_all(repository: Git, url: str, told: Told) -> None:
     """Every branch and tag with history: for servers that serve no single commit."""
     deepen = ["--unshallow"] if repository.rev_parse("--is-shallow-repository") == "true" else []
     heads_and_tags = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
     _attempt(
         url,
-        lambda: repository.fetch(
-            "--quiet", "--force", "--prune", *deepen, "--", url, *heads_and_tags
+        lambda: git.fetch(
+            repository, "--force", "--prune", *deepen, "--", url, *heads_and_tags, told=told
         ),
     )
 
 
-def _resolve_abbreviated(url: str, ref: str) -> str:
+def _resolve_abbreviated(url: str, ref: str, told: Told) -> str:
     cache = _cache(url)
     with locks.exclusive(cache.with_suffix(".lock")):
         repository = _open_cache(cache)
-        _fetch_all(repository, url)
+        _fetch_all(repository, url, told)
         try:
             return str(repository.rev_parse("--verify", "--quiet", f"{ref}^{{commit}}"))
         except git.error_type():

@@ -9,9 +9,6 @@ from pathlib import Path
 
 from tasks.host import private, process
 
-CLOCK = 10.0
-"""Seconds by which a process may seem to have begun after its own note: clocks are set."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -58,18 +55,13 @@ class RunLock:
 
     def run(self) -> Run | None:
         """The run that is on, as it noted itself; takes nothing, so no run is ever in its way."""
-        import psutil
-
         try:
             note = (private.folder(self._workspace) / "run.lock").read_text(errors="replace")
-            run_id, _, task = note.partition(" ")
-            pid, noted = (int(number) for number in run_id.split("."))
-            # A killed run leaves its note behind, and its pid may be another's by now.
-            if psutil.Process(pid).create_time() > noted / 1e9 + CLOCK:
-                return None
-        except (OSError, ValueError, psutil.Error):
+        except OSError:
             return None
-        return Run(pid, task)
+        # A killed run leaves its note behind.
+        run_id, _, task = note.partition(" ")
+        return Run(int(run_id.split(".")[0]), task) if process.is_run(run_id) else None
 
     def release(self) -> None:
         """Say that this run came to its end; the kernel's lock goes with the process."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from tasks.host import files, git, remotes
 from tasks.host.failure import Failure
+from tasks.host.progress import Told, unheard
 from tasks.spec import Pin
 from tasks.spec.layout import Layout
 
@@ -107,8 +108,8 @@ class Source:
             f"{self.ref or 'its own branch'}: run doit lock without locked=1, and commit the lock"
         )
 
-    def obtain(self, log: Path) -> None:
-        """Fetch it and write the receipt. Raises Failure."""
+    def obtain(self, log: Path, told: Told = unheard) -> None:
+        """Fetch it and write the receipt; `told` hears how far that is. Raises Failure."""
         if self.path:
             self._copy(self.path)
             return
@@ -116,16 +117,16 @@ class Source:
         if self._not_locked:
             raise Failure(self._not_locked)
         commit = None if self.update else self.commit
-        commit = commit or remotes.resolve(self.url, self.ref)
+        commit = commit or remotes.resolve(self.url, self.ref, told)
         target = self.checkout(commit)
         if git.head(target) != commit:
             refuse_edited(target, self.name)
-            self._check_out(self.url, commit, self.layout.kept(target))
+            self._check_out(self.url, commit, self.layout.kept(target), told)
         self._note(asked=self.asked, commit=commit)
 
-    def _check_out(self, url: str, commit: str, target: Path) -> None:
+    def _check_out(self, url: str, commit: str, target: Path, told: Told) -> None:
         try:
-            remotes.checkout(url, commit, target, recursive=self.recursive)
+            remotes.checkout(url, commit, target, recursive=self.recursive, told=told)
         except remotes.NoSuchCommit as gone:
             if self.pin is None:
                 raise

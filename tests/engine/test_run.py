@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host import apps, files, private
+from tasks.host import apps, files, journal, private
 from tasks.host.run_lock import RunLock, Taken
 from tests.conftest import MachineMaker
 from tests.contract.client import until
@@ -103,14 +103,70 @@ def test_a_second_run_is_refused_at_once_and_a_killed_one_gives_the_lock_back(sl
         refused = slow.rig.doit("clean", code=3)
         assert f"pid {going.process.pid}" in refused.output
         assert list(slow.rig.layout.sources.glob("alpha@*"))
-        status = slow.rig.doit("status", "--json", code=1)
-        assert json.loads(status.output)["instances"]["0"]["pid"] is None
+        status = json.loads(slow.rig.doit("status", "--json", code=1).output)
+        assert status["instances"]["0"]["pid"] is None
+        assert (status["run"]["state"], status["run"]["task"]) == ("running", "generation:scripts")
         assert "generation:assemble" not in slow.rig.doit("list").output
+        _sees_it_on(slow.rig, going.process.pid)
         going.process.kill()
+        # Whoever started it may not look after it for a while.
+        until(lambda: gone(going.process.pid), 10, "its end")
+        _sees_it_interrupted(slow.rig)
         going.process.communicate()
     slow.go.touch()
     assert "generation:scripts" in slow.rig.doit("build").executed
+    _sees_it_done(slow.rig)
+    written = slow.rig.layout.progress("times").read_text()
     assert slow.rig.doit("build").executed == set()
+    assert seen(slow.rig).of("up to date") == list(seen(slow.rig).tasks)
+    assert slow.rig.layout.progress("times").read_text() == written, "what took how long stays"
+
+
+def seen(rig: Rig) -> journal.Journal:
+    found = journal.read(rig.layout)
+    assert found
+    return found
+
+
+def task(rig: Rig, name: str) -> journal.Task:
+    return next(task for task in seen(rig).tasks if task.name == name)
+
+
+def _sees_it_on(rig: Rig, pid: int) -> None:
+    until(lambda: task(rig, "generation:scripts").state == "running", 10, "the journal")
+    run = seen(rig)
+    assert (run.pid, run.command, run.state) == (pid, "build", "running")
+    names = [each.name for each in run.tasks]
+    assert names[:4] == ["directories", "supervisor", "source", "nodes:alpha"]
+    assert not {"nodes", "build", "links", "up"} & set(names), (
+        "it was not asked for, or does nothing"
+    )
+    assert {each.state for each in run.tasks} == {"done", "up to date", "running", "waiting"}
+    assert {task(rig, name).state for name in ("validation",)} == {"waiting"}
+    scripts = task(rig, "generation:scripts")
+    assert scripts.after == ("generation:assemble",)
+    assert scripts.log == str(rig.layout.log("generation:scripts"))
+    assert scripts.doc == "Run the nodes' install scripts, once per commit and environment"
+    assert 0 < (scripts.seconds or 0) < run.seconds
+    assert 0 < (run.percent or 0) < 100
+    assert run.seconds_left is None, "no run has shown how long anything takes"
+
+
+def _sees_it_interrupted(rig: Rig) -> None:
+    run = seen(rig)
+    assert (run.state, run.seconds_left) == ("interrupted", None)
+    assert [each.name for each in run.of("running")] == ["generation:scripts"]
+    said = "the last run (build) was interrupted at generation:scripts: run doit again to go on"
+    assert said in rig.doit("status", code=1).output
+
+
+def _sees_it_done(rig: Rig) -> None:
+    run = seen(rig)
+    assert (run.state, run.percent, run.done) == ("succeeded", 100, len(run.tasks))
+    done = {each.name for each in run.of("done")}
+    assert {"generation:scripts", "validation"} <= done
+    assert "environment" not in done, "the run before had made it"
+    assert set(journal.read_times(rig.layout)) == done
 
 
 def test_an_interrupted_run_leaves_nothing_running_and_the_next_one_goes_on(slow: Slow) -> None:
@@ -122,6 +178,7 @@ def test_an_interrupted_run_leaves_nothing_running_and_the_next_one_goes_on(slow
             assert code == 128 + number, printed
             assert "Traceback" not in printed
             assert f"stopped by {number.name}" in printed
+            assert seen(slow.rig).state == "interrupted"
             until(lambda: all(gone(child.pid) for child in family), 10, "the children's end")  # noqa: B023
     slow.go.touch()
     assert "generation:scripts" in slow.rig.doit("build").executed

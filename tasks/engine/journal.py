@@ -1,0 +1,148 @@
+"""The journal of a run, written while it goes on, for whoever looks from outside.
+
+Between the first and the last word it is written at most every EVERY seconds, and not at all
+while nothing is executed. Where it can't be written, the run goes on without it. A plan and
+`doit update`, which change nothing of the machine, have none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tasks.host import files, process
+from tasks.host.journal import Notes, RunState, Task, read_times
+from tasks.host.redact import redact
+from tasks.spec.layout import Layout
+
+EVERY = 0.25
+_current: Writer | None = None
+
+
+def tell(task: str, percent: float | None, detail: str) -> None:
+    """How far a task is, from any thread; None: unknown. Outside a run nobody hears it."""
+    if _current:
+        _current.change(task, percent=percent, detail=redact(detail))
+
+
+class Writer:
+    """Writes the journal of one run. Every method but `begin` may be called from any thread."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._file = layout.progress("run")
+        self._lock = threading.RLock()
+        self._changed = threading.Event()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._tasks: dict[str, Task] = {}
+
+    def begin(self, tasks: Mapping[str, Any], selected: Sequence[str]) -> None:
+        """A run begins: of these of doit's tasks, and of all that they need."""
+        global _current
+        if self._layout.overlay:
+            return
+        self._known = frozenset(tasks)
+        self._tasks = {
+            name: Task(name, tasks[name].doc or "", tuple(dict.fromkeys(_needs(tasks, name))))
+            for name in _closure(tasks, selected)
+        }
+        self._notes = Notes(
+            os.getpid(), process.RUN_ID, " ".join(selected), time.time(), 0.0, "running", ()
+        )
+        _current = self
+        self._write()
+
+    def change(self, name: str, **changes: Any) -> None:
+        """A task is now as `changes` say; groups, which do nothing, aren't in the journal."""
+        with self._lock:
+            if task := self._tasks.get(name):
+                self._tasks[name] = replace(task, **changes)
+                self._changed.set()
+
+    def start(self, name: str, log: Path) -> None:
+        self.change(name, state="running", began=time.time(), log=str(log))
+        with self._lock:
+            if self._thread is None and self._tasks:
+                self._thread = threading.Thread(target=self._keep, daemon=True)
+                self._thread.start()
+
+    def done(self, name: str, seconds: float) -> None:
+        self.change(name, state="done", seconds=seconds, percent=None, detail="")
+
+    def fail(self, name: str, seconds: float, message: str) -> None:
+        """`message` is what is printed; its last line may name a log."""
+        reason, _, log = message.partition("\n  log: ")
+        found = {"log": log} if log else {}
+        self.change(name, state="failed", seconds=seconds, detail="", reason=reason, **found)
+        if _current is self:
+            self._write()
+
+    def end(self, state: RunState) -> None:
+        """The last word; keeps how long each task took, for the estimates of later runs."""
+        global _current
+        if _current is not self:
+            return
+        _current = None
+        with self._lock:
+            if state == "succeeded" and any(task.open for task in self._tasks.values()):
+                state = "failed"
+            self._notes = replace(self._notes, state=state)
+            self._write()
+            self._ended.set()
+            self._changed.set()
+        self._keep_times()
+
+    def _keep_times(self) -> None:
+        took = {task.name: task.seconds for task in self._tasks.values() if task.state == "done"}
+        if took:
+            times = {**read_times(self._layout), **took}
+            # Of what left machine.yaml nothing is kept.
+            times = {name: seconds for name, seconds in times.items() if name in self._known}
+            with contextlib.suppress(OSError):
+                files.write_receipt(self._layout.progress("times"), times)
+
+    def _keep(self) -> None:
+        while not self._ended.wait(EVERY):
+            self._changed.wait()
+            self._write()
+
+    def _write(self) -> None:
+        part = self._file.with_name(f".{self._file.name}.part")
+        with self._lock, contextlib.suppress(OSError):
+            if self._ended.is_set():
+                return
+            self._changed.clear()
+            notes = replace(self._notes, noted=time.time())
+            tasks = [vars(task) for task in self._tasks.values()]
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps({**vars(notes), "tasks": tasks}))
+            part.replace(self._file)
+
+
+def _closure(tasks: Mapping[str, Any], selected: Sequence[str]) -> list[str]:
+    """The tasks that do something, in the order of `doit list`, of the selected and their needs."""
+    found: set[str] = set()
+    left = list(selected)
+    while left:
+        name = left.pop()
+        if name in tasks and name not in found:
+            found.add(name)
+            left += tasks[name].task_dep
+    return [name for name, task in tasks.items() if name in found and task.actions]
+
+
+def _needs(tasks: Mapping[str, Any], name: str) -> Iterator[str]:
+    """What a task waits for; of a group, its members."""
+    for other in tasks[name].task_dep:
+        if tasks[other].actions:
+            yield other
+        else:
+            yield from _needs(tasks, other)
