@@ -149,7 +149,9 @@ def command(folder: Path | None = None) -> Git:
 
 def fetch(repository: Git, *arguments: str, told: Told) -> None:
     """`git fetch`, heard while it works. Raises GitCommandError with what else it said."""
-    work = repository.fetch("--progress", *arguments, as_process=True, with_stdout=False)
+    # Of less than 100 objects, which may be large ones, git else says nothing.
+    prepared = repository(c="fetch.unpackLimit=1")
+    work = prepared.fetch("--progress", *arguments, as_process=True, with_stdout=False)
     said = []
     # Each state of a step ends in \r.
     for line in io.TextIOWrapper(work.stderr, errors="replace"):

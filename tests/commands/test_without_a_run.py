@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from tasks.host import files, private
+from tasks.host import files, private, process
 from tasks.host.run_lock import RunLock
 from tests.rig import DOIT, PROJECT, SIMULATOR, Rig, free_ports
 
@@ -88,8 +89,28 @@ def test_status_tells_of_the_run_that_is_on(rig: Rig) -> None:
     assert f"a run is on: pid {os.getpid()}, models nodes:alpha" in said
     shown = json.loads(rig.doit("status", "--json", code=1).output)
     assert shown["run"] == {"process": os.getpid(), "task": "models nodes:alpha"}
+    tasks: dict[str, dict[str, Any]] = {
+        "environment": {"seconds": 1, "percent": 40.2, "state": "running"},
+        "build": {"after": ["environment"]},
+    }
+    journal = {
+        "pid": os.getpid(), "run": process.RUN_ID, "command": "up", "state": "running",
+        "began": time.time() - 60, "noted": 0,
+        "tasks": [{"name": name, "doc": "", **more} for name, more in tasks.items()],
+    }  # fmt: skip
+    files.write_receipt(rig.layout.progress("run"), journal)
+    files.write_receipt(rig.layout.progress("times"), {"build": 118.0})
+    said = rig.doit("status", code=1).output
+    assert f"a run is on: pid {os.getpid()}, environment (40 %), about 2 min left\n" in said
+    shown = json.loads(rig.doit("status", "--json", code=1).output)["run"]
+    assert (shown["process"], shown["task"]) == (os.getpid(), "environment")
+    assert (shown["state"], shown["done"], shown["total"]) == ("running", 0, 2)
+    assert round(shown["seconds_left"]) == 119
     lock.give_back()
-    assert "a run is on" not in rig.doit("status", code=1).output
+    files.write_receipt(rig.layout.progress("run"), journal | {"state": "succeeded"})
+    said = rig.doit("status", code=1).output
+    assert "a run is on" not in said
+    assert "the last run" not in said
 
 
 def test_a_machine_without_instances_is_not_down(rig: Rig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -35,6 +36,28 @@ def repository(forge: Forge) -> Repository:
     found.git("checkout", "--quiet", "main")
     found.commit({"file": "two"})
     return found
+
+
+def test_a_fetch_tells_how_far_it_is(forge: Forge, tmp_path: Path) -> None:
+    few: dict[str, str | None] = {str(number): os.urandom(2000).hex() for number in range(20)}
+    repository = forge.repository("pack", few)
+    heard: list[tuple[float | None, str]] = []
+    commit = remotes.resolve(repository.url, None, lambda *far: heard.append(far))
+    assert heard == [], "nothing is fetched to know the commit"
+    remotes.checkout(repository.url, commit, tmp_path / "out", told=lambda *far: heard.append(far))
+    assert (None, "counting objects") in heard
+    shares = [percent or 0 for percent, words in heard if words.startswith("receiving objects")]
+    assert shares == sorted(shares)
+    assert 0 < shares[1] < 20
+    assert shares[-1] == 90, "what is left is for the deltas"
+    assert re.fullmatch(r"receiving objects, [\d.]+ KiB \| [\d.]+ MiB/s", heard[-1][1])
+
+
+def test_what_git_says_of_its_progress_is_no_part_of_why_it_failed(repository: Repository) -> None:
+    bare = git.command(repository.folder)
+    with pytest.raises(git.error_type()) as caught:
+        git.fetch(bare, "--", repository.url, "main", "no-such-branch", told=lambda *_: None)
+    assert git.gist(caught.value) == "fatal: couldn't find remote ref no-such-branch"
 
 
 def only_as_an_ancestor(repository: Repository) -> str:
