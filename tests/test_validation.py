@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.host import node_classes
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 
@@ -63,7 +64,12 @@ def test_an_instance_starts_without_an_optional_node_that_would_end_it(
         custom_nodes=[{"url": bad.url, "optional": True}, {"url": forge.node("good").url}]
     )
     assert "! custom node bad doesn't import" in rig.doit().output
-    assert rig.client().get("/object_info/Good")
+    info = rig.client().get("/object_info")
+    assert info["Good"]
+    classes = node_classes.expected(rig.layout.current.resolve())
+    assert classes["good"] == ("Good",)
+    assert "bad" not in classes
+    assert node_classes.missing(classes, info) == {}
 
 
 def test_a_node_that_needs_a_variable_of_run_time_is_proved_by_up(

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
-from tasks import gpus, last_good, nodes, validation
+from tasks import gpus, last_good, nodes
 from tasks import pm2 as configs
 from tasks.commands.base import MachineCommand
-from tasks.host import survey
+from tasks.host import quick_test, survey
 from tasks.host.gpu import Gpu, gib
 from tasks.spec import Instance, Machine
 
@@ -52,7 +52,7 @@ class Status(MachineCommand):
             cards = asked.result()
         behind = last_good.refusal(machine)
         away = nodes.left_out(machine)
-        results = validation.read(machine.layout.current.resolve())
+        results = quick_test.read(machine.layout.current.resolve())
         failing = {name: each.reason for name, each in results.items() if not each.imported}
         if options["json"]:
             document = _document(found, cards) | {"left_out": away, "not_imported": failing}
