@@ -13,7 +13,7 @@ from pathlib import Path
 from tasks import environment, generation, last_good, nodes
 from tasks.engine.said import warn
 from tasks.engine.step import Task, step
-from tasks.host import files, gpu, process
+from tasks.host import files, generations, gpu, process, quick_test
 from tasks.host.failure import Failure
 from tasks.host.quick_test import QuickTest, Result, read, receipt_of
 from tasks.spec import CustomNode, Machine, expand
@@ -90,7 +90,7 @@ def _is_final(folder: Path, node: CustomNode) -> bool:
 
     What only run time has may have come since, and the code of a local folder may be mended.
     """
-    unsure = files.read_receipt(receipt_of(folder)).get("unproved", [])
+    unsure = quick_test.unproved(folder)
     return node.optional and not node.path and node.name not in unsure
 
 
@@ -121,7 +121,7 @@ def _prove(machine: Machine, folder: Path, log: Path) -> None:
     for line in environment.hold(machine, home, "a custom node, while it was imported,", log):
         warn(line)
     environment.record(home)
-    generation.stamp(folder)
+    generations.stamp(folder)
     unsure = sorted(name for name, result in results.items() if unproved(machine, result))
     files.write_receipt(
         receipt_of(folder),

@@ -118,6 +118,12 @@ def read(generation: Path) -> dict[str, Result]:
     return {name: result for name, result in results.items() if result}
 
 
+def unproved(generation: Path) -> frozenset[str]:
+    """The nodes whose failure may be due to what only run time has, in that receipt."""
+    found = files.read_receipt(receipt_of(generation), unproved=list).get("unproved", [])
+    return frozenset(name for name in found if isinstance(name, str))
+
+
 def _result(entry: Any) -> Result | None:
     """A receipt's entry; None for one that this version can't read."""
     try:
