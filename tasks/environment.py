@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,8 @@ from tasks.conflicts import gist, refused
 from tasks.engine import journal
 from tasks.engine.said import move
 from tasks.engine.step import Task, step
-from tasks.host import files, made, process, uv, uv_log
+from tasks.host import environments, files, made, process, uv, uv_log
+from tasks.host.environments import damage, fits
 from tasks.host.failure import Failure
 from tasks.spec import Machine, Package
 from tasks.spec.layout import Layout
@@ -64,26 +64,17 @@ def record(folder: Path, **changes: Any) -> None:
     made.finish(folder, receipt)
 
 
-def installed(folder: Path) -> dict[str, str]:
-    """Name → version of every package in the environment now."""
-    found = {}
-    for path in uv.site_packages(folder).glob("*.dist-info"):
-        name, _, version = path.name.removesuffix(".dist-info").rpartition("-")
-        found[re.sub(r"[-_.]+", "-", name).lower()] = version
-    return found
-
-
 def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
     """Put back what `who` changed of the locked packages; what to say of that.
 
     Raises Failure when it was torch, or another one hides what is preinstalled: a node that
     wants another one would want it again.
     """
-    there = installed(folder)
+    there = environments.installed(folder)
     moved = {
         name: package
         for name, package in packages.of(machine).packages.items()
-        if not _is(package, there.get(name))
+        if not fits(package, there.get(name))
     }
     hiding = sorted(set(preinstalled.versions(machine)) & set(there))
     if moved:
@@ -100,34 +91,6 @@ def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
     if hiding or set(moved) & set(resolution.TORCH_FAMILY):
         raise Failure("; ".join(said) + ": the node needs another torch, or a fork", log)
     return said
-
-
-def _is(package: Package, version: str | None) -> bool:
-    return version is not None and (package.version is None or _same(package.version, version))
-
-
-def _same(one: str, other: str) -> bool:
-    from packaging.version import Version
-
-    return one == other or Version(one) == Version(other)
-
-
-def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
-    """What differs from the record by hand; what nobody recorded beside packages is no damage."""
-    for name in ("bin/python", "pyvenv.cfg"):
-        if not (folder / name).exists():
-            return f"{name} is missing from {folder.name}"
-    try:
-        there = {path.name for path in uv.site_packages(folder).iterdir()}
-    except OSError:
-        return f"{folder.name} has no site-packages"
-    installed, top = set(receipt.get("installed", ())), set(receipt.get("top", ()))
-    if gone := sorted((installed | top) - there):
-        return f"{gone[0]} is missing from {folder.name}"
-    added = sorted(name for name in there - installed if name.endswith(".dist-info"))
-    if added and not receipt.get("pending"):
-        return f"{added[0]} was added to {folder.name} by hand"
-    return None
 
 
 def of_generations(generations: Iterable[Path]) -> frozenset[str]:
@@ -213,7 +176,7 @@ def _difference(machine: Machine) -> list[str]:
 
     wanted = packages.of(machine).packages
     try:
-        there = installed((machine.layout.current / "environment").resolve())
+        there = environments.installed((machine.layout.current / "environment").resolve())
     except OSError:
         there = {}
     lines = []
@@ -221,7 +184,7 @@ def _difference(machine: Machine) -> list[str]:
         package = wanted.get(name)
         if package is None:
             lines.append(move(name, there[name], None))
-        elif not _is(package, there.get(name)):
+        elif not fits(package, there.get(name)):
             size = f" ({decimal(package.size)})" if package.size else ""
             lines.append(move(name, there.get(name), package.shown) + size)
     return lines
@@ -251,9 +214,9 @@ def _grow(machine: Machine, folder: Path) -> bool:
 
 
 def _install(machine: Machine, folder: Path, log: Path) -> None:
-    wanted, there = packages.of(machine).packages, installed(folder)
+    wanted, there = packages.of(machine).packages, environments.installed(folder)
     listed = _requirements(machine, wanted)
-    new = sum(not _is(package, there.get(name)) for name, package in wanted.items())
+    new = sum(not fits(package, there.get(name)) for name, package in wanted.items())
     told = partial(journal.tell, "environment")
     try:
         with uv_log.following(log, f"{new} package{'' if new == 1 else 's'}", told):

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from tasks.host.failure import Failure
+from tasks.host.model_files import OLDER
 from tasks.spec import Machine, ModelRoot
 
 #: ComfyUI's folder types, `clip` and `unet` under their newer names (folder_paths.py of 0.3.64).
@@ -15,8 +16,6 @@ KINDS = tuple(
     vae_approx controlnet gligen upscale_models hypernetworks photomaker model_patches
     audio_encoders configs diffusers classifiers""".split()
 )
-#: Folders of its own models/ that it looks into for another type.
-_OLDER = ("clip", "unet", "t2i_adapter")
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
 #: In extra_model_paths.yaml this is a place of code.
 _NEVER = frozenset({"custom_nodes", "is_default", "base_path"})
@@ -63,7 +62,7 @@ def _mappable(kind: str) -> bool:
 
 
 def _new_kinds(machine: Machine) -> list[str]:
-    return sorted(_kinds(machine) - {*KINDS, *_OLDER})
+    return sorted(_kinds(machine) - {*KINDS, *OLDER})
 
 
 def _kinds_in(root: ModelRoot) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from tasks import environment, nodes, source
 from tasks.engine.said import warn
 from tasks.engine.step import Task, group, step
-from tasks.host import apps, carried, files, git, made
+from tasks.host import apps, carried, files, generations, git, made
 from tasks.host.failure import Failure
 from tasks.spec import CustomNode, Machine
 from tasks.spec.layout import Layout
@@ -52,63 +52,6 @@ def in_use(layout: Layout) -> frozenset[str]:
     return frozenset({layout.current.resolve().name, *apps.folders_in_use(layout.generations)})
 
 
-def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
-    """What was moved or removed by hand; files that nobody tracks are no damage."""
-    for place, commit in receipt["heads"].items():
-        if git.head(folder / place) != commit:
-            return f"{place} is at {git.head(folder / place) or 'no commit'}"
-    for place, target in receipt["links"].items():
-        if files.link_target(folder / place) != target:
-            return f"{place} doesn't point at {target}"
-    if not (folder / "environment").exists():
-        return "its environment is gone"
-    for place, stamps in files.read_receipt(_stamps(folder)).items():
-        for name in stamps:
-            if not os.path.lexists(folder / place / name):
-                return f"{place}/{name} is missing"
-    return None
-
-
-def edited(folder: Path) -> dict[Path, list[str]]:
-    """Tracked files of a generation that were edited by hand, by the checkout they are in.
-
-    Sizes and times come first, since this runs on every run; git is asked only where they differ.
-    """
-    found = {}
-    for place, stamps in files.read_receipt(_stamps(folder)).items():
-        top = folder / place
-        if any(_stamp(top / name) != stamp for name, stamp in stamps.items()):
-            found[top] = git.edited(top)
-    return {top: names for top, names in found.items() if names}
-
-
-def stamp(folder: Path) -> None:
-    """Take down sizes and times of tracked files, for `edited`."""
-    receipt = made.read(folder)
-    elsewhere = ("models/", *(f"custom_nodes/{name}/" for name in receipt["nodes"]))
-    stamps = {
-        place: {
-            name: _stamp(folder / place / name)
-            for name in git.tracked(folder / place)
-            if not (place == "ComfyUI" and name.startswith(elsewhere))
-        }
-        for place in receipt["heads"]
-    }
-    files.write_receipt(_stamps(folder), stamps)
-
-
-def _stamps(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.files.json")
-
-
-def _stamp(path: Path) -> list[int] | None:
-    try:
-        status = path.lstat()
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
-
-
 def _pointer(layout: Layout) -> Path:
     return layout.receipts / "generation.json"
 
@@ -142,8 +85,8 @@ def _missing(machine: Machine) -> str | None:
     if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(machine):
         return "its parts changed"
     beside = made.read(folder)
-    reason = damage(folder, beside) if beside else f"{folder.name} isn't whole"
-    for top, names in edited(folder).items() if reason is None else ():
+    reason = generations.damage(folder, beside) if beside else f"{folder.name} isn't whole"
+    for top, names in generations.edited(folder).items() if reason is None else ():
         warn(
             f"{', '.join(names)} in {top} was edited by hand; the next change that builds a new "
             "generation will stop for it"
@@ -156,8 +99,8 @@ def _choose(machine: Machine) -> tuple[str, Path, bool]:
     layout = machine.layout
     digest = _digest(machine)
     previous = layout.current.resolve()
-    folder, whole = made.choose(layout.generations, digest, damage, in_use(layout))
-    if previous != folder and (found := edited(previous)):
+    folder, whole = made.choose(layout.generations, digest, generations.damage, in_use(layout))
+    if previous != folder and (found := generations.edited(previous)):
         drop = " && ".join(
             f"git -C {top} checkout -- {' '.join(names)}" for top, names in found.items()
         )

@@ -9,12 +9,11 @@ from typing import Any
 
 from tasks import lock_file
 from tasks.engine.said import move, tell
-from tasks.host import civitai, crew, files, offer
+from tasks.host import civitai, crew, files, model_files, offer
 from tasks.host.failure import Failure
 from tasks.host.web import Web
 from tasks.spec import Machine, ModelFile, ModelPin
 
-FIELDS = tuple(ModelPin.model_fields)
 AT_ONCE = 8
 """Files that are worked on at the same time."""
 
@@ -30,28 +29,17 @@ def web_of(machine: Machine) -> Web:
 
 def noted(machine: Machine) -> dict[str, dict[str, Any]]:
     """What this machine fetched, by target: a pin's fields, and `mtime` when it was verified."""
-    receipt = files.read_receipt(machine.layout.receipts / "models.json", models=dict)
-    found: dict[str, dict[str, Any]] = receipt.get("models", {})
-    return found
+    return model_files.noted(machine.layout)
 
 
 def note(machine: Machine, models: dict[str, dict[str, Any]]) -> None:
-    files.write_receipt(machine.layout.receipts / "models.json", {"models": models})
+    files.write_receipt(model_files.receipt_of(machine.layout), {"models": models})
 
 
 def pin(machine: Machine, file: ModelFile, noted: dict[str, dict[str, Any]]) -> ModelPin:
-    """What machine.yaml says, completed by machine.lock, or by what this machine has seen.
-
-    `sha256` is None when nobody knows it.
-    """
-    url = file.url or ""
-    seen = noted.get(file.target)
-    known = machine.lock.models.get(file.target) or (
-        ModelPin.model_construct(**{name: seen.get(name) for name in FIELDS}) if seen else None
-    )
-    if known and known.url == url and file.sha256 in (None, known.sha256):
-        return known
-    return ModelPin(url=url, sha256=file.sha256)
+    """What machine.yaml says, completed by machine.lock, or by what this machine has seen."""
+    locked, seen = machine.lock.models.get(file.target), noted.get(file.target)
+    return model_files.pin(file.url or "", file.sha256, locked, seen)
 
 
 def moved(machine: Machine) -> dict[str, ModelPin]:

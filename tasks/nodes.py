@@ -11,6 +11,7 @@ from tasks.engine import journal
 from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, group, step
 from tasks.host import files
+from tasks.host import left_out as away
 from tasks.host.failure import Failure
 from tasks.host.sources import Source
 from tasks.spec import CustomNode, Machine
@@ -23,7 +24,7 @@ def source_of(machine: Machine, node: CustomNode) -> Source:
         path=None,
         ref=node.ref,
         recursive=node.recursive,
-        receipt=receipts(machine) / f"{node.name}.json",
+        receipt=_receipt(machine, node),
         layout=machine.layout,
         locked=machine.lock.custom_nodes.get(node.name),
         must_be_locked=machine.locked,
@@ -45,27 +46,25 @@ def receipts(machine: Machine) -> Path:
 
 def fetched(machine: Machine) -> list[CustomNode]:
     """The declared nodes, without the optional ones that could not be fetched."""
-    return [node for node in machine.custom_nodes if not _not_fetched(machine, node)]
+    return [
+        node for node in machine.custom_nodes if not away.not_fetched(machine.layout, node.name)
+    ]
 
 
 def present(machine: Machine) -> list[CustomNode]:
     """The declared nodes, without the optional ones that are left out."""
-    away = left_out(machine)
-    return [node for node in machine.custom_nodes if node.name not in away]
+    missing = left_out(machine)
+    return [node for node in machine.custom_nodes if node.name not in missing]
 
 
 def left_out(machine: Machine) -> dict[str, str]:
     """The optional nodes that are not part of the machine now, each with the reason."""
-    found = files.read_receipt(machine.layout.seen(_unmet(machine)))
-    for node in machine.custom_nodes:
-        if reason := _not_fetched(machine, node):
-            found[node.name] = reason
-    return {node.name: found[node.name] for node in machine.custom_nodes if node.name in found}
+    return away.left_out(machine.layout, [node.name for node in machine.custom_nodes])
 
 
 def leave_out(machine: Machine, unmet: dict[str, str]) -> None:
     """Write down the optional nodes whose requirements can't be met."""
-    files.write_receipt(machine.layout.kept(_unmet(machine)), unmet)
+    files.write_receipt(machine.layout.kept(away.unmet(machine.layout)), unmet)
 
 
 def tasks(machine: Machine) -> Iterator[Task]:
@@ -84,22 +83,12 @@ def tasks(machine: Machine) -> Iterator[Task]:
         )
 
 
-def _unmet(machine: Machine) -> Path:
-    return machine.layout.receipts / "left_out.json"
-
-
 def _receipt(machine: Machine, node: CustomNode) -> Path:
-    return receipts(machine) / f"{node.name}.json"
-
-
-def _not_fetched(machine: Machine, node: CustomNode) -> str | None:
-    receipt = files.read_receipt(machine.layout.seen(_receipt(machine, node)))
-    reason = receipt.get("left_out")
-    return str(reason) if reason else None
+    return away.node_receipt(machine.layout, node.name)
 
 
 def _missing(machine: Machine, node: CustomNode) -> str | None:
-    if reason := _not_fetched(machine, node):
+    if reason := away.not_fetched(machine.layout, node.name):
         return f"it was left out: {reason}"
     if node.path:
         return None if node.path.is_dir() else f"{node.path} isn't there"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tasks import nodes, preinstalled, requirements, resolution
 from tasks.engine.said import move
-from tasks.host import files, gpu
+from tasks.host import environments, files, gpu
 from tasks.host.failure import Failure
 from tasks.requirements import Asked
 from tasks.resolution import Solution
@@ -40,11 +40,7 @@ def of(machine: Machine) -> PythonSet:
 
 def known(machine: Machine) -> PythonSet | None:
     """The set that was settled last, None before the first time."""
-    receipt = files.read_receipt(machine.layout.seen(_file(machine)))
-    try:
-        return PythonSet.model_validate(receipt)
-    except ValueError:
-        return None
+    return environments.noted(machine.layout.seen(_file(machine)))
 
 
 def note(machine: Machine, python: PythonSet) -> None:

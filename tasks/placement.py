@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tasks.host import files
+from tasks.host import files, model_files
 from tasks.host.failure import Failure
 from tasks.spec import Machine
 
@@ -15,15 +15,9 @@ def place(machine: Machine, target: str) -> Path:
 
 
 def link_to_store(machine: Machine, target: str, sha256: str) -> str:
-    """What the link of a download says: relative where the store lies in the models folder.
-
-    The folder may then be mounted at another place.
-    """
+    """What the link of a download says."""
     models = machine.models
-    folder, store = str(models.folder), str(models.store)
-    if store.startswith(f"{folder}/"):
-        return f"{'../' * target.count('/')}{store[len(folder) + 1 :]}/{sha256}"
-    return f"{store}/{sha256}"
+    return model_files.link_text(str(models.folder), str(models.store), target, sha256)
 
 
 def link(machine: Machine, target: str, text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks import environment, generation
 from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, step
-from tasks.host import apps, git, made, process
+from tasks.host import apps, environments, git, made, process
 from tasks.host.failure import Failure
 from tasks.spec import CustomNode, Machine
 
@@ -92,7 +92,7 @@ def _run_and_hold(machine: Machine, folder: Path, node: CustomNode, log: Path) -
     """Run a node's script, put back what it changed of the locked packages. Raises Failure."""
     home = environment.folder_of(machine)
     who = f"the script of custom node {node.name}"
-    before = environment.installed(home)
+    before = environments.installed(home)
     failed = ""
     try:
         _run_script(folder, node, log)
@@ -102,7 +102,7 @@ def _run_and_hold(machine: Machine, folder: Path, node: CustomNode, log: Path) -
         warn(line)
     if failed:
         raise Failure(failed, log)
-    added = sorted(set(environment.installed(home).items()) - set(before.items()))
+    added = sorted(set(environments.installed(home).items()) - set(before.items()))
     if added:
         listed = ", ".join(f"{name} {version}" for name, version in added)
         tell(f"{who} installed {listed}, which machine.lock doesn't hold")

@@ -13,9 +13,9 @@ from pathlib import Path
 from tasks import environment, generation, last_good, nodes
 from tasks.engine.said import warn
 from tasks.engine.step import Task, step
-from tasks.host import files, gpu, process
+from tasks.host import files, generations, gpu, process, quick_test
 from tasks.host.failure import Failure
-from tasks.host.quick_test import QuickTest, Result
+from tasks.host.quick_test import QuickTest, Result, read, receipt_of
 from tasks.spec import CustomNode, Machine, expand
 from tasks.spec.layout import Layout
 
@@ -39,12 +39,6 @@ def tasks(machine: Machine) -> Iterator[Task]:
     )
 
 
-def read(folder: Path) -> dict[str, Result]:
-    """What became of each custom node of a generation when it was last tried."""
-    found = files.read_receipt(_receipt(folder), nodes=dict).get("nodes", {})
-    return {name: Result(**result) for name, result in found.items()}
-
-
 def unproved(machine: Machine, result: Result) -> bool:
     """Whether a failure may be due to what only run time has: a GPU, a variable, a .env."""
     if result.imported:
@@ -60,10 +54,6 @@ def unproved(machine: Machine, result: Result) -> bool:
 def fatal(folder: Path) -> list[str]:
     """The nodes that ComfyUI can't be started with."""
     return sorted(name for name, result in read(folder).items() if result.fatal)
-
-
-def _receipt(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.validation.json")
 
 
 def unvalidated(machine: Machine) -> str | None:
@@ -82,7 +72,7 @@ def unvalidated(machine: Machine) -> str | None:
 def _unproved(machine: Machine, folder: Path) -> str | None:
     """Why the nodes are to be imported, and not only the links to be set."""
     results = read(folder)
-    if not _receipt(folder).exists():
+    if not receipt_of(folder).exists():
         return f"{folder.name} was not validated"
     for node in nodes.present(machine):
         result = results.get(node.name)
@@ -100,7 +90,7 @@ def _is_final(folder: Path, node: CustomNode) -> bool:
 
     What only run time has may have come since, and the code of a local folder may be mended.
     """
-    unsure = files.read_receipt(_receipt(folder)).get("unproved", [])
+    unsure = quick_test.unproved(folder)
     return node.optional and not node.path and node.name not in unsure
 
 
@@ -131,10 +121,10 @@ def _prove(machine: Machine, folder: Path, log: Path) -> None:
     for line in environment.hold(machine, home, "a custom node, while it was imported,", log):
         warn(line)
     environment.record(home)
-    generation.stamp(folder)
+    generations.stamp(folder)
     unsure = sorted(name for name, result in results.items() if unproved(machine, result))
     files.write_receipt(
-        _receipt(folder),
+        receipt_of(folder),
         {"nodes": {name: asdict(result) for name, result in results.items()}, "unproved": unsure},
     )
     _judge(machine, results, log)

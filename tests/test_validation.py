@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from tasks import declared
+from tasks.host import installed, node_classes
+from tasks.spec import load
 from tests.conftest import MachineMaker
 from tests.forge import Forge
+from tests.rig import Rig
+
+
+def look(rig: Rig) -> installed.Installed:
+    rig.write()
+    machine = load(rig.file, {})
+    return installed.look(
+        machine.layout, machine.lock, declared.comfyui(machine), declared.nodes(machine)
+    )
 
 
 def test_a_node_that_does_not_import_fails_the_build_with_its_last_line(
@@ -38,11 +50,21 @@ def test_an_optional_node_that_does_not_import_is_a_warning_of_every_run(
     machine: MachineMaker, forge: Forge
 ) -> None:
     bad = forge.repository("bad", {"__init__.py": "1/0\n"})
-    rig = machine(custom_nodes=[{"url": bad.url, "optional": True}])
+    local = forge.node("local").folder
+    rig = machine(custom_nodes=[{"url": bad.url, "optional": True}, {"path": str(local)}])
     for executed in (True, False):
         run = rig.doit("build")
         assert ("validation" in run.executed) == executed
         assert "! custom node bad doesn't import: ZeroDivisionError" in run.output
+    found = look(rig)
+    assert (found.ok, found.reason) == (True, "")
+    assert found.packages.installed == found.packages.wanted > 1
+    assert (found.comfyui.commit, found.comfyui.imported) == (found.comfyui.wanted, True)
+    assert found.degraded == (
+        "custom node bad: it doesn't import: ZeroDivisionError: division by zero",
+    )
+    assert found.nodes[0].commit == found.nodes[0].wanted == bad.git("rev-parse", "HEAD")
+    assert [part.ok for part in found.nodes] == [False, True]
     bad.commit({"__init__.py": "NODE_CLASS_MAPPINGS = {}\n"}, tag="mended")
     rig.spec["custom_nodes"][0]["ref"] = "mended"
     assert "!" not in rig.doit("build").output
@@ -63,7 +85,12 @@ def test_an_instance_starts_without_an_optional_node_that_would_end_it(
         custom_nodes=[{"url": bad.url, "optional": True}, {"url": forge.node("good").url}]
     )
     assert "! custom node bad doesn't import" in rig.doit().output
-    assert rig.client().get("/object_info/Good")
+    info = rig.client().get("/object_info")
+    assert info["Good"]
+    classes = node_classes.expected(rig.layout.current.resolve())
+    assert classes["good"] == ("Good",)
+    assert "bad" not in classes
+    assert node_classes.missing(classes, info) == {}
 
 
 def test_a_node_that_needs_a_variable_of_run_time_is_proved_by_up(

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
-from tasks import gpus, last_good, nodes, validation
+from tasks import gpus, last_good, nodes
 from tasks.commands import run_report, verdict
 from tasks.commands.base import MachineCommand
-from tasks.host import journal, survey
+from tasks.host import journal, quick_test, survey
 from tasks.host.gpu import Gpu, gib
 from tasks.spec import Instance, Machine
 
@@ -48,7 +48,7 @@ class Status(MachineCommand):
         run = run_report.of(found.run, journal.read(machine.layout))
         behind = last_good.refusal(machine)
         away = nodes.left_out(machine)
-        results = validation.read(machine.layout.current.resolve())
+        results = quick_test.read(machine.layout.current.resolve())
         failing = {name: each.reason for name, each in results.items() if not each.imported}
         if options["json"]:
             document = _document(found, cards) | {

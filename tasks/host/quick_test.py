@@ -1,6 +1,7 @@
 """ComfyUI's own `--quick-test-for-ci`: loads everything, ends before it serves, always with 0.
 
-What became of each custom node is told only by the log (measured on 0.3.64); so it is read.
+What became of each custom node is told only by the log (measured on 0.3.64); so it is read. Which
+node classes each gave is told by nothing, so `class_names` looks when all is loaded.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from tasks.host import process
+from tasks.host import files, process
 from tasks.host.failure import Failure
 
 TIMEOUT = 600.0
 """Seconds; a cold start with many nodes on a slow disk takes a minute."""
 
+CLASS_NAMES = Path(__file__).parent / "class_names.py"
 _TIMES = re.compile(
     r"^\s*(?P<seconds>\d+\.\d+) seconds(?P<failed> \((?:IMPORT|PRESTARTUP) FAILED\))?"
     r": (?P<path>/.+)$"
@@ -40,6 +43,8 @@ class Result:
     """The last line of its traceback."""
     fatal: bool = False
     """It ended the whole process: ComfyUI can't start with it."""
+    classes: tuple[str, ...] | None = None
+    """The node classes that it gave; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,11 @@ class QuickTest:
         fatal: dict[str, Result] = {}
         while True:
             others = sorted(names - set(fatal))
-            code, said = self._start(["--disable-all-custom-nodes", "--whitelist-custom-nodes",
-                                      *others] if fatal else [])  # fmt: skip
+            code, said, classes = self._start(
+                ["--disable-all-custom-nodes", "--whitelist-custom-nodes", *others] if fatal else []
+            )
             if code == 0:
-                return parse(said) | fatal
+                return _with_classes(parse(said), classes) | fatal
             tried = _TRYING.findall(said)
             name = Path(tried[-1]).name if tried and "Import times" not in said else ""
             last = process.last_line(said)
@@ -75,26 +81,68 @@ class QuickTest:
             words = "" if _TRYING.match(last) else f": {last}"
             fatal[name] = Result(False, 0.0, f"it ends ComfyUI with code {code}{words}", fatal=True)
 
-    def _start(self, selection: list[str]) -> tuple[int, str]:
-        """Run once; (exit code, output). Its folders are scratch, since the test wipes temp."""
+    def _start(self, selection: list[str]) -> tuple[int, str, dict[str, Any]]:
+        """Run once; (exit code, output, classes by node, empty if nothing tells).
+
+        Its folders are scratch, since the test wipes temp.
+        """
         self.scratch.mkdir(parents=True, exist_ok=True)
         home = Path(tempfile.mkdtemp(dir=self.scratch))
         folders = []
         for name in ("user", "input", "output", "temp"):
             (home / name).mkdir()
             folders += [f"--{name}-directory", str(home / name)]
-        argv = [str(self.python), "main.py", "--quick-test-for-ci", "--verbose", "DEBUG",
-                *self.args, *folders, "--database-url", f"sqlite:///{home / 'comfyui.db'}",
-                *selection]  # fmt: skip
+        told = home / "classes.json"
+        argv = [self.python, CLASS_NAMES, told, "main.py", "--quick-test-for-ci",
+                "--verbose", "DEBUG", *self.args, *folders,
+                "--database-url", f"sqlite:///{home / 'comfyui.db'}", *selection]  # fmt: skip
         try:
             said = process.run(argv, env=self.env, cwd=self.comfyui, log=self.log, timeout=TIMEOUT)
+            return 0, said, files.read_receipt(told)
         except process.CommandFailed as failed:
             if failed.code is None:
                 raise
-            return failed.code, failed.output
+            return failed.code, failed.output, {}
         finally:
             shutil.rmtree(home, ignore_errors=True)
-        return 0, said
+
+
+def receipt_of(generation: Path) -> Path:
+    return generation.with_name(f"{generation.name}.validation.json")
+
+
+def read(generation: Path) -> dict[str, Result]:
+    """What became of each custom node of a generation when it was last tried."""
+    found = files.read_receipt(receipt_of(generation), nodes=dict).get("nodes", {})
+    results = {name: _result(entry) for name, entry in found.items()}
+    return {name: result for name, result in results.items() if result}
+
+
+def unproved(generation: Path) -> frozenset[str]:
+    """The nodes whose failure may be due to what only run time has, in that receipt."""
+    found = files.read_receipt(receipt_of(generation), unproved=list).get("unproved", [])
+    return frozenset(name for name in found if isinstance(name, str))
+
+
+def _result(entry: Any) -> Result | None:
+    """A receipt's entry; None for one that this version can't read."""
+    try:
+        classes = entry.get("classes")
+        return Result(**{**entry, "classes": None if classes is None else tuple(classes)})
+    except (AttributeError, TypeError):
+        return None
+
+
+def _with_classes(results: dict[str, Result], classes: dict[str, Any]) -> dict[str, Result]:
+    """What was told goes with each node that was imported; a file is named without its ending."""
+    if not classes:
+        return results
+    return {
+        name: replace(result, classes=tuple(sorted(classes.get(name.removesuffix(".py"), ()))))
+        if result.imported
+        else result
+        for name, result in results.items()
+    }
 
 
 def parse(log: str) -> dict[str, Result]:

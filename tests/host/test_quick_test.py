@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tasks.host import process
+from tasks.host import files, process
 from tasks.host.failure import Failure
-from tasks.host.quick_test import QuickTest, Result, parse
+from tasks.host.quick_test import QuickTest, Result, parse, read, receipt_of
 from tests.rig import SIMULATOR
 
 Maker = Callable[..., QuickTest]
@@ -123,10 +126,14 @@ def test_each_node_is_really_imported_and_its_failure_told(quick_test: Maker) ->
             "early": GOOD,
             "silent": "x = 1",
             "entry": "def comfy_entrypoint():\n    return None\n",
-            "modern": "from comfy_api.latest import ComfyExtension\n"
+            "modern": "from comfy_api.latest import ComfyExtension, io\n"
+            "class Modern(io.ComfyNode):\n"
+            "    @classmethod\n    def define_schema(cls):\n"
+            "        return io.Schema(node_id='ModernNode', inputs=[], outputs=[])\n"
             "class E(ComfyExtension):\n"
-            "    async def get_node_list(self):\n        return []\n"
+            "    async def get_node_list(self):\n        return [Modern]\n"
             "async def comfy_entrypoint():\n    return E()\n",
+            "classic": "class B: pass\nNODE_CLASS_MAPPINGS = {'Z z': B, 'B': B}\n",
         },
         {"early": "raise RuntimeError('no luck')", "good": "x = 1"},
     )
@@ -136,12 +143,60 @@ def test_each_node_is_really_imported_and_its_failure_told(quick_test: Maker) ->
     }  # fmt: skip
     assert found["good"].imported
     assert found["modern"].imported, "comfy_entrypoint needs no mappings"
+    assert found["modern"].classes == ("ModernNode",)
+    assert found["classic"].classes == ("B", "Z z")
+    assert found["websocket_image_save.py"].classes == ("SaveImageWebsocket",)
+    assert (found["good"].classes, found["bad"].classes) == ((), None)
     assert found["bad"].reason == "ModuleNotFoundError: No module named 'no_such_module'"
     assert found["bad"].seconds >= 0.2
     assert "no luck" in found["early"].reason
     assert "NODE_CLASS_MAPPINGS" in found["silent"].reason
     assert "did not return a ComfyExtension" in found["entry"].reason
     assert not any(result.fatal for result in found.values())
+
+
+def test_comfyui_and_nodes_find_everything_as_with_python_main_py(quick_test: Maker) -> None:
+    look = (
+        "import __main__, inspect, json, os, sys\n"
+        "names = [vars(__main__).get(n) for n in ('__name__', '__doc__', '__file__', '__spec__')]\n"
+        "with open(os.environ['SEEN'], 'a') as seen:\n"
+        "    print(json.dumps([names, sys.argv[:2], sys.path, os.getcwd(), "
+        "len(inspect.getsource(__main__))]), file=seen)\n"
+    )
+    test = quick_test({"look": look + GOOD})
+    seen = test.scratch.parent / "seen"
+    test = replace(test, env={**test.env, "SEEN": str(seen)})
+    test.run()
+    subprocess.run(
+        [sys.executable, "main.py", "--quick-test-for-ci", "--cpu"],
+        cwd=test.comfyui, env=test.env, check=True, capture_output=True,
+    )  # fmt: skip
+    ours, plain = map(json.loads, seen.read_text().splitlines())
+    assert ours == plain
+
+
+def test_classes_are_unknown_when_nothing_can_tell_them(quick_test: Maker) -> None:
+    hides = "import sys; sys.modules['nodes'] = None\n"
+    found = quick_test({"good": GOOD, "hides": hides + GOOD}).run()
+    assert found["good"] == Result(True, found["good"].seconds)
+
+
+def test_receipts_of_other_versions_and_damaged_ones_are_read_as_far_as_they_go(
+    tmp_path: Path,
+) -> None:
+    nodes = {
+        "old": {"imported": True, "seconds": 0.1, "reason": "", "fatal": False},
+        "new": {"imported": True, "seconds": 0.1, "classes": ["A"]},
+        "later": {"imported": True, "seconds": 0.1, "colour": "red"},
+        "wrong": 5,
+    }
+    files.write_receipt(receipt_of(tmp_path / "g"), {"nodes": nodes})
+    assert read(tmp_path / "g") == {
+        "old": Result(True, 0.1),
+        "new": Result(True, 0.1, classes=("A",)),
+    }
+    receipt_of(tmp_path / "g").write_text("{")
+    assert read(tmp_path / "g") == {}
 
 
 def test_its_folders_are_scratch_and_gone_after(quick_test: Maker) -> None:

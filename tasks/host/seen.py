@@ -1,0 +1,50 @@
+"""What was read from disk and didn't change since, for those who look every few seconds."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+FRESH = 2.0
+"""Seconds after a change within which another one may leave the time as it is: a file system's
+clock has coarse ticks."""
+KEPT = 64
+"""Answers that one function keeps."""
+
+
+def while_unchanged(read: Callable[[Path], T]) -> Callable[..., T]:
+    """`read`, done anew only when its file or folder changed, or one of those named besides.
+
+    A folder changes when something in it is added, removed or renamed.
+    """
+    kept: dict[Path, tuple[object, T]] = {}
+
+    @functools.wraps(read)
+    def look(path: Path, *besides: Path | str) -> T:
+        now = [_stamp(each) for each in (path, *besides)]
+        known = kept.get(path)
+        if known and known[0] == now:
+            return known[1]
+        value = read(path)
+        if len(kept) >= KEPT:
+            kept.clear()
+        if time.time_ns() - max(each[2] for each in now) > FRESH * 1e9:
+            kept[path] = (now, value)
+        return value
+
+    return look
+
+
+def _stamp(path: Path | str) -> tuple[int, int, int]:
+    """Inode, size and time of change (ns), zeros when there is nothing."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  for thousands of folders
+    except OSError:
+        return 0, 0, 0
+    return status.st_ino, status.st_size, status.st_mtime_ns

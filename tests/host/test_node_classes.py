@@ -1,0 +1,32 @@
+"""Node classes: what the build had and an instance hasn't."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.host import files
+from tasks.host.node_classes import expected, missing
+from tasks.host.quick_test import receipt_of
+
+INFO = {
+    "KSampler": {"python_module": "nodes"},
+    "Load": {"python_module": "custom_nodes.other"},
+    "Save": {"python_module": "custom_nodes.pack"},
+}
+
+
+def test_what_lacks_is_named_by_node() -> None:
+    wanted = {"pack": ("Save", "Show", "Tell"), "gone": ("Go",), "whole": ("Save",)}
+    assert missing(wanted, INFO) == {"pack": ["Show", "Tell"], "gone": ["Go"]}
+
+
+def test_a_class_that_another_node_brings_is_there() -> None:
+    assert missing({"pack": ("Load",)}, INFO) == {}
+
+
+def test_nothing_is_expected_where_nothing_is_known(tmp_path: Path) -> None:
+    assert expected(tmp_path / "never") == {}
+    ran = {"imported": True, "seconds": 0.1}
+    nodes = {"known": {**ran, "classes": ["A", "B"]}, "none": {**ran, "classes": []}, "old": ran}
+    files.write_receipt(receipt_of(tmp_path / "g"), {"nodes": nodes})
+    assert expected(tmp_path / "g") == {"known": ("A", "B")}
