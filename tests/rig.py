@@ -17,9 +17,10 @@ from typing import Any
 import psutil
 import yaml
 
-from tasks import watcher
-from tasks.host import apps, pm2, private
+from tasks import declared, watcher
+from tasks.host import apps, model_files, pm2, private
 from tasks.host.comfyui import Client, probe
+from tasks.spec import load
 from tasks.spec.layout import Layout
 
 PROJECT = Path(__file__).parents[1]
@@ -93,6 +94,14 @@ class Rig:
         text = yaml.safe_dump(self.spec, sort_keys=False)
         if not self.file.exists() or self.file.read_text() != text:
             self.file.write_text(text)
+
+    def models(self) -> dict[str, model_files.ModelState]:
+        """The declared models as they are now."""
+        self.write()
+        machine = load(self.file, {})
+        folder, store = machine.models.folder, Path(str(machine.models.store))
+        place = model_files.Place(self.layout, folder, store, machine.lock.models)
+        return model_files.look(place, declared.models(machine))
 
     def packages(self) -> dict[str, str]:
         """Name → version of what is installed in the current environment."""

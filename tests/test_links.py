@@ -171,7 +171,9 @@ def test_a_source_is_held_to_its_sha256_and_read_again_only_when_it_changed(
     entry["sha256"] = sha256(b"one")
     rig.doit("links:files")
     assert rig.doit("links:files").executed == set()
+    assert rig.models()["checkpoints/one.safetensors"].verified
     os.utime(source, (1, 1))
+    assert rig.models()["checkpoints/one.safetensors"].reason == "it was not verified as it is now"
     assert rig.doit("links:files").executed == {"links:files"}
     source.write_bytes(b"ONE")
     run = rig.doit("links:files", code=1)

@@ -261,8 +261,10 @@ def test_drift_is_found_by_the_next_run_and_only_then_read_again(
     two.doit("models")
     asked = server.requests
     happens(store(two) / sha256(A))
+    assert [state.ok for state in two.models().values()] == [False, True]
     run = two.doit("models")
     assert run.executed == {"models"}
+    assert all(state.ok and state.verified for state in two.models().values())
     assert place(two, "checkpoints/a.ckpt").read_bytes() == A
     assert server.requests == asked + (0 if happens is touched else 1)
     assert server.counts["/b"].requests == 1

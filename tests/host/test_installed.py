@@ -170,6 +170,11 @@ def missing_code(world: World) -> str:
     return "ComfyUI: py/code.py is missing from it"
 
 
+def missing_code_of_a_node(world: World) -> str:
+    (world.at("alpha") / "py" / "code.py").unlink()
+    return "custom node alpha: py/code.py is missing from it"
+
+
 def moved_models(world: World) -> str:
     (world.at("ComfyUI") / "models").unlink()
     return "ComfyUI: its models doesn't point at ../../../state/models"
@@ -224,8 +229,8 @@ def no_environment(world: World) -> str:
 @pytest.mark.parametrize(
     "damage",
     [edited_head, no_commit, no_folder, a_newer_lock, an_entry_that_changed, a_new_entry,
-     missing_code, moved_models, lost_local_folder, re_pointed_local, failed_import,
-     nothing_to_load, not_validated, missing_package, other_version, missing_module,
+     missing_code, missing_code_of_a_node, moved_models, lost_local_folder, re_pointed_local,
+     failed_import, nothing_to_load, not_validated, missing_package, other_version, missing_module,
      no_environment],
 )  # fmt: skip
 def test_each_damage_shows_as_exactly_that(world: World, damage: Any) -> None:
