@@ -154,15 +154,15 @@ def machine(
     installed = installed or a.Layer(ok=True)
     nodes = NODES if nodes is None else nodes
     models = MODELS if models is None else models
-    of_all = [
-        instances != [] and all(getattr(one.layers, layer).ok for one in instances)
+    layers: Any = {
+        layer: instances != [] and all(getattr(one.layers, layer).ok for one in instances)
         for layer in LAYERS
-    ]
+    }
     return {
         "overview": a.Overview(
             **verdict,
             age=0.4,
-            layers=dict(zip(LAYERS, of_all, strict=True)) | {"installed": installed.ok},
+            layers=layers | {"installed": installed.ok},
             instances={str(one.gpu): a.Verdict(**_verdict(one)) for one in instances},
             services=services or [],
             run=run and run.model_copy(update={"tasks": []}),

@@ -26,6 +26,8 @@ class Stand:
         self.page = page.read()
         self.topics: dict[str, answers.Verdict] = {}
         self.has_events = True
+        self.holds_up = False
+        """Events are asked for and none arrives, as behind a proxy that collects them."""
         self.ahead = 0.0
         """Seconds that its clock is ahead of the browser's."""
         self.asked: list[str] = []
@@ -48,13 +50,13 @@ class Stand:
         handler = type("Answers", (_Answers,), {"stand": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
         self.port = self.server.server_port
-        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """A stream of events ends with the server that it came from."""
         with self.told:
-            server, self.server = self._server, None
+            server, self.server = self.server, None
             self.told.notify_all()
         if server:
             server.shutdown()
@@ -97,7 +99,7 @@ class _Answers(BaseHTTPRequestHandler):
                     stand.told.wait()
                 topics = stand.topics
             for topic, body in topics.items():
-                if sent.get(topic) != body:
+                if sent.get(topic) != body and not stand.holds_up:
                     try:
                         data = f"event: {topic}\ndata: {body.model_dump_json()}\n\n"
                         self.wfile.write(data.encode())

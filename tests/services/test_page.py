@@ -362,6 +362,16 @@ def test_where_there_are_no_events_it_asks(page: Page, server: Stand) -> None:
     assert page.locator(".lost").count() == 0
 
 
+def test_where_events_are_held_up_on_their_way_it_asks(page: Page, server: Stand) -> None:
+    server.holds_up = True
+    page.clock.install()
+    show(page, server, samples.healthy(2))
+    server.say(**samples.unhealthy())
+    page.clock.fast_forward(10_000)
+    expect(page.locator("h1")).to_contain_text("unhealthy")
+    assert server.asked.count("/health/comfyui/events") == 1
+
+
 def test_an_answer_that_is_none_is_said_and_the_rest_is_shown(page: Page, server: Stand) -> None:
     refusal = answers.Refusal(
         status="error", since=0, reason="too many questions", advice="Wait a minute."
