@@ -21,6 +21,7 @@ from tasks import (
     pm2,
     ports,
     scripts,
+    server,
     source,
     supervisor,
     validation,
@@ -40,6 +41,10 @@ def task_directories() -> Iterator[Task]:
 
 def task_supervisor() -> Iterator[Task]:
     return supervisor.tasks(MACHINE)
+
+
+def task_server() -> Iterator[Task]:
+    return server.tasks(MACHINE, INSTANCES)
 
 
 def task_source() -> Iterator[Task]:
@@ -122,4 +127,4 @@ def task_collection() -> Iterator[Task]:
 
 def task_up() -> Task:
     """The machine is what machine.yaml says and every instance is healthy (the default)"""
-    return {"actions": None, "task_dep": ["build", "collection"]}
+    return {"actions": None, "task_dep": ["server", "build", "collection"]}

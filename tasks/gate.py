@@ -9,12 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tasks import folder_types, last_good, validation
 from tasks.engine.said import warn
-from tasks.host import apps, blame, comfyui, files, pm2, quick_test, warmup
+from tasks.host import apps, blame, census, comfyui, files, pm2, quick_test, warmup
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
-
-APPEARS = 2.0
-"""Seconds that a started process may take to show its environment; it has none while it execs."""
 
 FLUSH = 0.3
 """Seconds in which PM2 writes down the last words of an app that died."""
@@ -107,7 +104,7 @@ def _wait(machine: Machine, instance: Instance, begin: float) -> apps.App:
     while True:
         app = app or find(machine, instance.name)
         seconds = time.monotonic() - begin
-        if (app and not psutil.pid_exists(app.pid)) or (not app and seconds > APPEARS):
+        if (app and not psutil.pid_exists(app.pid)) or (not app and seconds > census.APPEARS):
             time.sleep(FLUSH)
             said = blame.gist(words)
             raise Failure(f"{instance.name} died while it started: {said}", words)

@@ -61,7 +61,11 @@ def cards(machine: Machine, instances: Sequence[Instance]) -> dict[int, Gpu]:
     except Failure:
         return {}
     pins = gpu_pins.read(machine.layout) if machine.instances.pin == "uuid" else {}
-    found = {each.gpu: _card(each, pins, here) for each in instances if not each.device}
+    found = {
+        each.gpu: gpu.of(here, each.gpu, pins.get(each.name))
+        for each in instances
+        if not each.device
+    }
     return {number: card for number, card in found.items() if card}
 
 
@@ -113,7 +117,7 @@ def _look(machine: Machine, instances: Sequence[Instance]) -> dict[str, str]:
     asked = [*_to_start(machine, instances), *gpu_pins.unrecorded(machine, instances)]
     # One that names a part of a GPU is no matter of the whole ones.
     whole = [each for each in instances if each in asked and not each.device]
-    pairs = [(each, _card(each, pins, here)) for each in whole]
+    pairs = [(each, gpu.of(here, each.gpu, pins.get(each.name))) for each in whole]
     wrong = _missing(machine, [each for each, card in pairs if not card], pins, here)
     ours = apps.family(machine.workspace)
     wrong += [why for each, card in pairs if card and (why := _obstacle(each, card, ours))]
@@ -123,12 +127,6 @@ def _look(machine: Machine, instances: Sequence[Instance]) -> dict[str, str]:
         if card and _share(card, ours) > SHARED:
             warn(f"{card}: {_taken(card, ours)}; {instance.name} has the rest")
     return pins
-
-
-def _card(instance: Instance, pins: dict[str, str], here: Sequence[Gpu]) -> Gpu | None:
-    if uuid := pins.get(instance.name):
-        return next((card for card in here if card.uuid == uuid), None)
-    return here[instance.gpu] if instance.gpu < len(here) else None
 
 
 def _missing(

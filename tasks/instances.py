@@ -40,7 +40,7 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
 
 def _leaving(machine: Machine, instances: Sequence[Instance]) -> list[apps.App]:
     wanted = set(last_good.wanted(machine, instances))
-    wanted |= {apps.WATCHER} if instances else set()
+    wanted |= {apps.SERVER, *({apps.WATCHER} if instances else ())}
     layout = machine.layout
     return [app for app in pm2.running(layout) if not app.supervised or app.name not in wanted]
 

@@ -104,8 +104,8 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
         *instance.args,
     ]
     limits = _limits(machine.instances.limits)
-    app = _app(machine, instance.name, folder / "ComfyUI", command, env, instance.env, limits)
-    return replace(app, dotenvs=dotenv.contents(machine), model_paths=model_paths)
+    made = app(machine, instance.name, folder / "ComfyUI", command, env, instance.env, limits)
+    return replace(made, dotenvs=dotenv.contents(machine), model_paths=model_paths)
 
 
 def _limits(limits: Limits) -> list[str]:
@@ -151,7 +151,7 @@ def _worker_app(machine: Machine, worker: Worker, instance: Instance) -> App:
     if program is None:
         raise Failure(f"worker {worker.name}: {worker.command[0]} isn't there: correct command")
     command = [program, *worker.command[1:]]
-    return _app(machine, worker_name(worker, instance), layout.workspace, command, env, worker.env)
+    return app(machine, worker_name(worker, instance), layout.workspace, command, env, worker.env)
 
 
 def _search_path(machine: Machine) -> str:
@@ -159,7 +159,7 @@ def _search_path(machine: Machine) -> str:
     return os.pathsep.join([str(machine.workspace), os.environ.get("PATH", os.defpath)])
 
 
-def _app(
+def app(
     machine: Machine,
     name: str,
     cwd: Path,
@@ -195,6 +195,13 @@ def _app(
     return App(
         name, str(cwd), words, {**env, **plain, **marks}, str(layout.logs / f"{name}.log"), hidden
     )
+
+
+def write_secrets(layout: Layout, app: App) -> None:
+    """Write the file from which an app gets what nobody else is to see."""
+    if app.secrets:
+        file = _secrets_file(layout, app.name, app.secrets)
+        files.write_text(file, json.dumps(app.secrets), mode=0o600)
 
 
 def _inputs(machine: Machine, instance: Instance) -> str:
@@ -252,10 +259,8 @@ def _foresee(machine: Machine, instance: Instance, log: Path) -> list[str]:
 def _render(machine: Machine, instance: Instance, log: Path) -> None:
     layout = machine.layout
     wanted = _apps(machine, instance)
-    for app in wanted:
-        if app.secrets:
-            file = _secrets_file(layout, app.name, app.secrets)
-            files.write_text(file, json.dumps(app.secrets), mode=0o600)
+    for each in wanted:
+        write_secrets(layout, each)
     path = layout.rendered(instance.gpu)
     files.write_receipt(path, _config(machine, wanted))
     files.write_receipt(

@@ -27,7 +27,13 @@ EVERY = 2
 STARTS = 10.0
 """Seconds that it may take to say that it is there."""
 DAY = 86400
-CODE = ("services/watcher.py", "host/watch.py", "host/rotation.py", "host/usage.py")
+CODE = (
+    "services/watcher.py",
+    "host/census.py",
+    "host/watch.py",
+    "host/rotation.py",
+    "host/usage.py",
+)
 """What it is made of: a newer one takes the place of one that runs."""
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import yaml
 
-from tasks import declared, watcher
+from tasks import declared
 from tasks.host import apps, model_files, pm2, private
 from tasks.host.comfyui import Client, probe
 from tasks.spec import load
@@ -136,10 +136,13 @@ class Rig:
 
     def running(self) -> dict[str, apps.App]:
         """Instances and workers."""
-        return {name: app for name, app in self._marked().items() if name != watcher.NAME}
+        return {name: app for name, app in self._marked().items() if name not in apps.OURS}
 
     def watcher(self) -> apps.App | None:
-        return self._marked().get(watcher.NAME)
+        return self._marked().get(apps.WATCHER)
+
+    def server(self) -> apps.App | None:
+        return self._marked().get(apps.SERVER)
 
     def _marked(self) -> dict[str, apps.App]:
         return {app.name: app for app in apps.running(self.workspace, None)}

@@ -145,7 +145,7 @@ def test_doit_list_makes_no_file(fresh: Path) -> None:
 def test_doit_list_reads_like_the_start_up_sequence(fresh: Path) -> None:
     listed = [line.split() for line in doit(fresh, "list")[0].splitlines() if line.strip()]
     names = [line[0] for line in listed]
-    sequence = """directories supervisor source nodes environment generation validation links
+    sequence = """directories supervisor server source nodes environment generation validation links
     dotenv gpus ports limits pm2 instances health watcher workers collection""".split()
     assert [name for name in names if name in sequence] == sequence
     assert [line[0] for line in listed if len(line) < 3] == [], "each has a doc line"

@@ -19,6 +19,9 @@ NAME = "COMFY_MACHINE_APP"
 FINGERPRINT = "COMFY_MACHINE_FINGERPRINT"
 WATCHER = "watcher"
 """The name of the app that watches the instances."""
+SERVER = "health-server"
+OURS = (WATCHER, SERVER)
+"""Those that are no instance and no worker."""
 PORT = "COMFYUI_PORT"
 """Part of an instance's environment, for its nodes as well."""
 GRACE = 10.0

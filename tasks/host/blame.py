@@ -72,6 +72,12 @@ def stopped(log: Path) -> bool:
     return bool(said) and said[-1] == STOPPED
 
 
+def last_lines(log: Path, number: int) -> list[str]:
+    """The last lines that say something, without colours and credentials."""
+    said = [line for line in _end(log)[0] if line.strip() and not _PM2.match(line)]
+    return [redact(line)[:LONGEST] for line in said[-number:]]
+
+
 def find(lines: Sequence[str]) -> tuple[int, str] | None:
     """The line to blame and its index: the last traceback's exception or the last fatal message,
     whichever is later, when it is near the end; else the last line that says something."""

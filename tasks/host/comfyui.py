@@ -101,8 +101,8 @@ def url(host: str, port: int) -> str:
     return f"http://{reachable}:{port}"
 
 
-def probe(host: str, port: int) -> Health:
-    """Ask an instance whether it can work; never raises.
+def probe(host: str, port: int, timeout: float = PROBE_TIMEOUT) -> Health:
+    """Ask an instance whether it can work; never raises. `timeout` is in seconds.
 
     `GET /prompt` is the cheapest answer there is (1.4 ms); the port opens only when ComfyUI has
     loaded everything, so a refused connection means that it is starting or gone. Not through
@@ -112,9 +112,9 @@ def probe(host: str, port: int) -> Health:
 
     base = url(host, port)
     try:
-        queue = int(_ask(base, "/prompt")["exec_info"]["queue_remaining"])
+        queue = int(_ask(base, "/prompt", timeout)["exec_info"]["queue_remaining"])
     except TimeoutError:
-        reason = f"no answer from {base} within {PROBE_TIMEOUT:g} s"
+        reason = f"no answer from {base} within {timeout:g} s"
         return Health(False, reason, answered=False)
     except OSError:
         return Health(False, f"nothing answers on {base}", refused=True, answered=False)
@@ -126,21 +126,29 @@ def probe(host: str, port: int) -> Health:
 
 def jobs(host: str, port: int) -> Jobs | None:
     """What an instance works on; None when it doesn't say."""
-    from http.client import HTTPException
-
     try:
-        queue = _ask(url(host, port), "/queue")
+        queue = ask(host, port, "/queue")
         running = tuple(str(job[1]) for job in queue["queue_running"])
         return Jobs(running, len(queue["queue_pending"]))
-    except (OSError, HTTPException, LookupError, TypeError, ValueError, RecursionError):
+    except (LookupError, TypeError):
         return None
 
 
-def _ask(base: str, path: str) -> Any:
+def ask(host: str, port: int, path: str) -> Any:
+    """What an instance answers to a GET, as JSON; None when it doesn't."""
+    from http.client import HTTPException
+
+    try:
+        return _ask(url(host, port), path, PROBE_TIMEOUT)
+    except (OSError, HTTPException, ValueError, RecursionError):
+        return None
+
+
+def _ask(base: str, path: str, timeout: float) -> Any:
     import http.client
     import json
 
-    connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=PROBE_TIMEOUT)
+    connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=timeout)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,13 @@ def inventory(devices: Path = DEVICES) -> list[Gpu]:
             return [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError as error:
         raise Failure(_advice(error, devices)) from None
+
+
+def of(here: Sequence[Gpu], index: int, uuid: str | None) -> Gpu | None:
+    """The GPU of an instance: the one that was recorded for it, else that of its number."""
+    if uuid:
+        return next((card for card in here if card.uuid == uuid), None)
+    return here[index] if index < len(here) else None
 
 
 @contextlib.contextmanager

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tasks.host import quick_test
 
@@ -20,14 +19,13 @@ def expected(generation: Path) -> dict[str, tuple[str, ...]]:
 
 
 def missing(
-    expected: Mapping[str, Sequence[str]], object_info: Mapping[str, Any]
+    expected: Mapping[str, Sequence[str]], classes: Collection[str]
 ) -> dict[str, list[str]]:
-    """Custom node → those of its classes that `GET /object_info` doesn't have.
+    """Custom node → those of its classes that `GET /object_info` (its keys) doesn't have.
 
     One that another node brings counts: which of two comes last is a matter of the disk's order.
     """
     found = {
-        node: [name for name in names if name not in object_info]
-        for node, names in expected.items()
+        node: [name for name in names if name not in classes] for node, names in expected.items()
     }
     return {node: names for node, names in found.items() if names}

@@ -70,7 +70,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """What was found out of one app, whatever it is."""
 
     app: apps.App | None
@@ -121,16 +121,16 @@ def take(
         health = [probe.result() for probe in probes]
     known = {app["name"]: app.get("pm2_env") for app in answer.apps or []} if answer else {}
 
-    def seen(name: str) -> _Seen:
+    def seen(name: str) -> Seen:
         app, entry = by_name.get(name), known.get(name)
         resident = memory.get(app.pid) if app else None
-        return _Seen(app, resident, entry if isinstance(entry, dict) else None, layout.log(name))
+        return Seen(app, resident, entry if isinstance(entry, dict) else None, layout.log(name))
 
     rows = [
         _row(layout, each, seen(each.name), probed, patience, warms)
         for each, probed in zip(instances, health, strict=True)
     ]
-    named = {each.name for each in instances} | set(workers) | {apps.WATCHER}
+    named = {each.name for each in instances} | set(workers) | set(apps.OURS)
     return Survey(
         rows,
         [_worker_row(name, gpu, seen(name)) for name, gpu in workers.items()],
@@ -148,13 +148,13 @@ def _port(instance: Instance, app: apps.App | None) -> int:
 def _row(
     layout: Layout,
     instance: Instance,
-    seen: _Seen,
+    seen: Seen,
     probed: comfyui.Health,
     patience: float,
     warms: bool,
 ) -> Row:
-    found, restarted = _watched(layout.watched(instance.gpu), seen)
-    health, reason = _judge(seen, probed, patience, found)
+    found, restarted = watched(layout.watched(instance.gpu), seen)
+    health, reason = judge(seen, probed, patience, found)
     if health == "healthy" and warms and seen.app:
         known = warmup.read(layout, instance.gpu, seen.app)
         health, reason = cold(known, seen.uptime or 0.0, patience) or (health, reason)
@@ -172,18 +172,18 @@ def _row(
         probed.queue if seen.app else None,
         health,
         reason,
-        "; ".join(filter(None, [restarted, _orphan(seen)])),
+        "; ".join(filter(None, [restarted, orphan(seen)])),
     )
 
 
-def _judge(seen: _Seen, probed: comfyui.Health, patience: float, found: str) -> tuple[str, str]:
+def judge(seen: Seen, probed: comfyui.Health, patience: float, found: str) -> tuple[str, str]:
     """The health of an instance, and why it isn't better."""
     if seen.app and probed.healthy:
         return ("unhealthy", found) if found else ("healthy", "")
     if seen.loops:
-        return "crash loop", _why(seen)
+        return "crash loop", why(seen)
     if seen.app is None:
-        return "down", _why(seen)
+        return "down", why(seen)
     if probed.refused and (seen.uptime or 0.0) < patience:
         return "starting", probed.reason
     return "unhealthy", found or probed.reason
@@ -196,7 +196,7 @@ def cold(known: Trial | None, uptime: float, patience: float) -> tuple[str, str]
     return None if known.ok else ("unhealthy", f"its warm-up job failed: {known.reason}")
 
 
-def _why(seen: _Seen) -> str:
+def why(seen: Seen) -> str:
     """Why something doesn't run, as its log has it."""
     found = blame.of(seen.log)
     if found is None:
@@ -206,7 +206,7 @@ def _why(seen: _Seen) -> str:
     return str(found)
 
 
-def _watched(file: Path, seen: _Seen) -> tuple[str, str]:
+def watched(file: Path, seen: Seen) -> tuple[str, str]:
     """What the watcher finds wrong with this very process, and what it last did."""
     told = files.read_receipt(file)
     reason, restarted = told.get("reason"), told.get("restarted")
@@ -219,11 +219,11 @@ def _watched(file: Path, seen: _Seen) -> tuple[str, str]:
     return wrong, f"restarted {time.strftime('%F %T', time.localtime(at))}: {restarted}"
 
 
-def _orphan(seen: _Seen) -> str:
+def orphan(seen: Seen) -> str:
     return "PM2 doesn't hold it: run doit" if seen.app and not seen.app.supervised else ""
 
 
-def _worker_row(name: str, gpu: int, seen: _Seen) -> WorkerRow:
+def _worker_row(name: str, gpu: int, seen: Seen) -> WorkerRow:
     return WorkerRow(
         name,
         gpu,
@@ -232,7 +232,7 @@ def _worker_row(name: str, gpu: int, seen: _Seen) -> WorkerRow:
         seen.uptime,
         seen.restarts,
         seen.app is not None,
-        _orphan(seen) if seen.app else _why(seen),
+        orphan(seen) if seen.app else why(seen),
     )
 
 

@@ -26,13 +26,14 @@ class Effort:
 
 def effort(pid: int) -> Effort | None:
     """What a process and its children have done; None when it is gone."""
-    found = [each for member in _family(pid) if (each := _effort(member))]
+    found = [each for member in _family(pid) if (each := own_effort(member))]
     if not found:
         return None
     return Effort(sum(each.cpu for each in found), sum(each.faults for each in found))
 
 
-def _effort(pid: int) -> Effort | None:
+def own_effort(pid: int) -> Effort | None:
+    """What a process has done, with the children that it waited for; None when it is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
@@ -59,6 +60,25 @@ def _threads(pid: int) -> list[Path]:
         return list(Path(f"/proc/{pid}/task").iterdir())
     except OSError:
         return []
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process and its children have resident."""
+    import psutil
+
+    total = 0
+    for member in _family(pid):
+        with suppress(psutil.Error):
+            total += psutil.Process(member).memory_info().rss
+    return total
+
+
+def threads(pid: int) -> frozenset[int]:
+    """The ids of a process's threads, as the kernel has them."""
+    try:
+        return frozenset(map(int, os.listdir(f"/proc/{pid}/task")))  # noqa: PTH208  every second
+    except OSError:
+        return frozenset()
 
 
 def own_memory(pid: int) -> int | None:

@@ -21,7 +21,8 @@ from typing import Any
 
 import psutil
 
-from tasks.host import apps, comfyui, files, pm2, rotation, usage, watch
+from tasks.host import comfyui, files, pm2, rotation, usage, watch
+from tasks.host.census import Census
 from tasks.host.comfyui import Health, Jobs
 from tasks.host.failure import Failure
 from tasks.host.run_lock import RunLock
@@ -70,38 +71,6 @@ def read(file: Path) -> Settings:
     )
 
 
-@dataclass(frozen=True)
-class Found:
-    """The process of an instance, and the port that it was started with."""
-
-    process: psutil.Process
-    port: int
-
-
-class Census:
-    """The processes of the workspace; all of /proc is read only when one is missing."""
-
-    def __init__(self, workspace: Path, every: float) -> None:
-        self._workspace = workspace
-        self._every = every
-        self._found: dict[str, Found] = {}
-        self._next = 0.0
-        self._lock = threading.Lock()
-
-    def find(self, name: str) -> Found | None:
-        with self._lock:
-            known = self._found.get(name)
-            if (known is None or not known.process.is_running()) and time.monotonic() >= self._next:
-                self._found = {}
-                for app in apps.running(self._workspace, None):
-                    process = psutil.Process(app.pid)
-                    if process.create_time() == app.started:
-                        self._found[app.name] = Found(process, app.port or 0)
-                self._next = time.monotonic() + self._every
-                known = self._found.get(name)
-            return known if known is not None and known.process.is_running() else None
-
-
 class Watch:
     """One instance: looks at it, says what is wrong, restarts it."""
 
@@ -122,7 +91,7 @@ class Watch:
         found = self._census.find(self._instance.name)
         process = found.process if found else None
         if process != self._process:
-            self._process, self._port = process, found.port if found else 0
+            self._process, self._port = process, (found.app.port or 0) if found else 0
             self._story, self._looks, self._try = watch.Story(self._passed()), 0, 0.0
         if process is None:
             self._note(0, None)

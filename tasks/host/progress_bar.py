@@ -1,0 +1,35 @@
+"""The progress bar that ComfyUI's samplers draw in its log (tqdm's)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+TAIL = 4096
+"""Bytes at the end of a log in which it is looked for."""
+_BAR = re.compile(r"(\d{1,3})%\|[^|\r\n]*\| *([\d.]+[kMG]?/[\d.]+[kMG]?)")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """How far it is: percent, and the step as `7/20`."""
+
+    percent: float
+    step: str
+
+
+def last(log: Path) -> Bar | None:
+    """The bar that a log ends with; None when it ends with something else, or with a full one."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return None
+    # A bar draws itself anew behind a \r, and a line of text ends it.
+    line = text.rstrip().rpartition("\n")[2].rpartition("\r")[2]
+    found = _BAR.search(line)
+    if found is None or int(found[1]) >= 100:
+        return None
+    return Bar(float(found[1]), found[2])

@@ -1,0 +1,171 @@
+"""The health server: up before anything is installed, and through every later run."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tasks import declared, last_good
+from tasks import pm2 as configs
+from tasks.engine.step import Task, step
+from tasks.host import apps, comfyui, files, pm2, ports, process
+from tasks.host.failure import Failure
+from tasks.spec import Instance, Machine
+from tasks.spec.layout import Layout
+
+NAME = apps.SERVER
+STARTS = 15.0
+"""Seconds that it may take to answer; on a busy core its imports take two."""
+CODE = ("host", "services/health", "spec")
+"""What it is made of: a newer one takes the place of one that runs."""
+
+
+def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
+    yield step(
+        "server",
+        "The health server, which answers while all else is installed",
+        check=partial(_outdated, machine, instances),
+        action=partial(_start, machine, instances),
+        log=machine.layout.log("server"),
+        after=["supervisor"],
+    )
+
+
+def _settings_file(layout: Layout) -> Path:
+    return layout.apps / f"{NAME}.json"
+
+
+def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]:
+    """All that it is told; it reads the file again when a run has changed it."""
+    health, chosen = machine.health, machine.selected_nodes
+    return {
+        "workspace": str(machine.workspace),
+        "machine_file": str(machine.file),
+        "lock_file": str(machine.lock_file),
+        "listen": health.listen,
+        "port": health.port,
+        "enabled": machine.enabled,
+        "pinned": machine.instances.pin == "uuid",
+        "instances": [
+            {
+                "gpu": each.gpu,
+                "name": each.name,
+                "listen": each.listen,
+                "port": each.port,
+                "whole": not (each.cpu_only or each.device),
+            }
+            for each in instances
+        ],
+        "workers": [
+            {"name": configs.worker_name(worker, instance), "gpu": instance.gpu}
+            for instance in instances
+            for worker in machine.workers
+        ],
+        "comfyui": asdict(declared.comfyui(machine)),
+        "nodes": [asdict(node) for node in declared.nodes(machine)],
+        "selected": None if chosen is None else list(chosen),
+        "models": [asdict(model) for model in declared.models(machine)],
+        "models_folder": str(machine.models.folder),
+        "store": str(machine.models.store),
+        "start_timeout": health.timeout,
+        "job_timeout": machine.instances.job_timeout,
+        "warmup": str(health.warmup) if health.warmup else None,
+        "canary": str(health.canary) if health.canary else None,
+        "canary_every": health.canary_every,
+    }
+
+
+def _app(machine: Machine) -> configs.App:
+    """The app, marked by all that it is made of. Raises Failure when its token isn't set."""
+    layout, health = machine.layout, machine.health
+    command = [sys.executable, "-I", "-m", "tasks.services.health", _settings_file(layout)]
+    token = {"HEALTH_TOKEN": health.token} if health.token else {}
+    return configs.app(machine, NAME, layout.workspace, command, {}, token)
+
+
+def _fingerprint(machine: Machine, app: configs.App) -> str:
+    from tasks.host import templates
+
+    folder = Path(__file__).parent
+    code = sorted(path for part in CODE for path in (folder / part).glob("*.py"))
+    made_of = [*code, templates.FOLDER / configs.TEMPLATE, templates.FOLDER / "page.html"]
+    listens = [machine.health.listen, machine.health.port]
+    sealed = {key: last_good.seal(machine.layout, value) for key, value in app.secrets.items()}
+    about = asdict(app) | {"secrets": sealed}
+    return files.digest([about, listens, [files.file_digest(path) for path in made_of]])
+
+
+def _running(layout: Layout) -> apps.App | None:
+    return next((app for app in pm2.running(layout) if app.name == NAME), None)
+
+
+def _outdated(machine: Machine, instances: Sequence[Instance]) -> str | None:
+    layout = machine.layout
+    running = _running(layout)
+    if not machine.health.server:
+        return f"{NAME} runs, and health.server is false" if running else None
+    if files.read_receipt(_settings_file(layout)) != _settings(machine, instances):
+        return "what it watches changed"
+    return _why_restart(machine, running)
+
+
+def _why_restart(machine: Machine, running: apps.App | None) -> str | None:
+    if running is None or not running.supervised:
+        return f"{NAME} doesn't run"
+    if running.fingerprint != _fingerprint(machine, _app(machine)):
+        return f"{NAME} doesn't run as it should"
+    return None
+
+
+def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
+    """Raises Failure when its port is taken, or it doesn't answer within STARTS seconds."""
+    from tasks.host import templates
+
+    layout = machine.layout
+    running = _running(layout)
+    if not machine.health.server:
+        _end(layout, running)
+        return
+    files.write_receipt(_settings_file(layout), _settings(machine, instances))
+    if _why_restart(machine, running) is None:
+        return
+    app = _app(machine)
+    configs.write_secrets(layout, app)
+    _end(layout, running)
+    _refuse_taken_port(machine)
+    ready = _settings_file(layout).with_suffix(".ready.json")
+    files.remove(ready)
+    config: dict[str, Any] = json.loads(templates.render(configs.TEMPLATE, apps=[asdict(app)]))
+    config["apps"][0]["env"][apps.FINGERPRINT] = _fingerprint(machine, app)
+    pm2.start(layout, config["apps"])
+    _wait(layout, ready)
+
+
+def _end(layout: Layout, running: apps.App | None) -> None:
+    if running is None:
+        return
+    if running.supervised:
+        pm2.delete(layout, {NAME})
+    else:
+        pm2.end_orphan(running)
+
+
+def _refuse_taken_port(machine: Machine) -> None:
+    held: Mapping[int, ports.Holder] = ports.holders()
+    if holder := held.get(machine.health.port):
+        raise Failure(f"{NAME} can't start: {holder}; stop that, or choose another health.port")
+
+
+def _wait(layout: Layout, ready: Path) -> None:
+    deadline = time.monotonic() + STARTS
+    while not ready.exists():
+        if time.monotonic() > deadline:
+            words = layout.log(NAME)
+            raise Failure(f"{NAME} doesn't start: {process.last_line(process.tail(words))}", words)
+        time.sleep(comfyui.POLL)

@@ -1,0 +1,61 @@
+"""`python -m tasks.services.health FILE`: serves until it is told to end; FILE has the settings."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+
+from tasks.host import files
+
+from . import app
+from .protocol import Protocol
+from .sampler import Sampler
+
+OPEN_FILES = 8192
+CONNECTIONS = 2048
+"""At once; more are told to come again (503)."""
+END = 1
+"""Seconds that those who follow the events are given at the end."""
+
+
+def main(file: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
+    sampler = Sampler(file)
+    sockets = [_listen(host, sampler.settings.port) for host in sampler.settings.listen.split(",")]
+    ready = file.with_suffix(".ready.json")
+    application = app.make(
+        sampler,
+        os.environ.get("HEALTH_TOKEN", ""),
+        lambda: files.write_receipt(ready, {"pid": os.getpid()}),
+    )
+    config = uvicorn.Config(
+        application,
+        http=Protocol,
+        loop="uvloop",
+        ws="none",
+        access_log=False,
+        log_level="error",
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=END,
+    )
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=sockets)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Raises OSError when the port is taken or the address isn't this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host.strip("[]"), port), family=family, backlog=1024)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

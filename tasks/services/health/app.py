@@ -1,0 +1,207 @@
+"""The endpoints. All but the page are documented at /openapi.json."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.exceptions import HTTPException
+
+from . import page
+from .answers import (
+    Installation,
+    InstanceHealth,
+    InstancesHealth,
+    ModelsHealth,
+    Overview,
+    Refusal,
+    Verdict,
+)
+from .board import Answer, Answers
+from .guard import Guard, refusal
+from .metrics import Metrics
+from .sampler import Sampler
+
+LONGEST_WAIT = 600
+"""Seconds that an answer may be held."""
+FOLLOWERS = 64
+"""Those who may follow the events at once."""
+EVENTS_EVERY = 1.0
+"""Seconds between two events of one kind."""
+METRICS = "text/plain; version=1.0.0; charset=utf-8"
+
+Wait = Annotated[
+    float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait until it is healthy.")
+]
+Pick = Callable[[Answers], Answer | None]
+
+
+def make(sampler: Sampler, token: str, ready: Callable[[], None]) -> Any:
+    """The application; `ready` is called when it begins to answer."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        sampler.board.attach(asyncio.get_running_loop())
+        sampler.start()
+        ready()
+        yield
+        sampler.stop()
+
+    app = FastAPI(
+        title="comfy-machine",
+        description="Health of a ComfyUI machine: 200 when healthy, 503 when not. Read-only.",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    _add_health(app, sampler)
+    _add_probes(app, sampler)
+    _add_events(app, sampler)
+    _add_page(app)
+    _add_refusals(app)
+    return Guard(app, token)
+
+
+def _told(model: type[Verdict], *more: int) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of an endpoint's answers."""
+    codes = {200: model, 503: model} | dict.fromkeys((401, 403, 422, *more), Refusal)
+    return {code: {"model": told} for code, told in codes.items()}
+
+
+def _add_health(app: FastAPI, sampler: Sampler) -> None:
+    board = sampler.board
+
+    async def give(pick: Pick, wait: float) -> Response:
+        if wait:
+            await board.wait(lambda answers: _is_well(pick(answers)), wait)
+        answer = pick(board.answers)
+        if answer is None:
+            known = ", ".join(map(str, board.answers.by_gpu)) or "none"
+            return refusal(404, "this GPU isn't configured", f"configured are: {known}")
+        return Response(answer.body, answer.code, media_type="application/json")
+
+    def add(path: str, model: type[Verdict], summary: str, pick: Pick) -> None:
+        async def endpoint(wait: Wait = 0) -> Response:
+            return await give(pick, wait)
+
+        app.add_api_route(
+            path, endpoint, methods=["GET", "HEAD"], summary=summary, responses=_told(model),
+            response_class=Response, operation_id=model.__name__,
+        )  # fmt: skip
+
+    add("/health/comfyui", Overview, "The whole machine", lambda a: a.overview)
+    add("/health/comfyui/installation", Installation, "What is installed, and the run that does so",
+        lambda a: a.installation)  # fmt: skip
+    add("/health/comfyui/instances", InstancesHealth, "All instances", lambda a: a.instances)
+    add("/health/comfyui/models", ModelsHealth, "All declared models", lambda a: a.models)
+
+    @app.api_route("/health/comfyui/instances/{gpu}", methods=["GET", "HEAD"],
+                   responses=_told(InstanceHealth, 404), summary="The instance of one GPU",
+                   response_class=Response, operation_id="InstanceHealth")  # fmt: skip
+    async def instance(
+        gpu: Annotated[int, Path(ge=0, description="Its number.")], wait: Wait = 0
+    ) -> Response:
+        if gpu not in board.answers.by_gpu:
+            wait = 0
+        return await give(lambda answers: answers.by_gpu.get(gpu), wait)
+
+
+def _is_well(answer: Answer | None) -> bool:
+    return answer is None or answer.healthy
+
+
+def _add_probes(app: FastAPI, sampler: Sampler) -> None:
+    board, metrics = sampler.board, Metrics(lambda: sampler.board.answers)
+
+    @app.api_route("/livez", methods=["GET", "HEAD"], response_class=Response,
+                   summary="This server is well", operation_id="livez")  # fmt: skip
+    async def livez() -> Response:
+        return _yes_or_no(sampler.alive)
+
+    @app.api_route("/readyz", methods=["GET", "HEAD"], response_class=Response,
+                   summary="Some instance takes jobs", operation_id="readyz")  # fmt: skip
+    async def readyz(wait: Wait = 0) -> Response:
+        if wait:
+            await board.wait(lambda answers: answers.ready, wait)
+        return _yes_or_no(board.answers.ready)
+
+    @app.api_route("/metrics", methods=["GET", "HEAD"], response_class=Response,
+                   summary="For Prometheus", operation_id="metrics")  # fmt: skip
+    async def scrape() -> Response:
+        return Response(metrics.text(), media_type=METRICS)
+
+
+def _yes_or_no(yes: bool) -> Response:
+    """No more than that: whoever asks need not have the token."""
+    body = b'{"status":"healthy"}' if yes else b'{"status":"unhealthy"}'
+    return Response(body, 200 if yes else 503, media_type="application/json")
+
+
+def _add_events(app: FastAPI, sampler: Sampler) -> None:
+    board, followers = sampler.board, set[object]()
+
+    async def room() -> None:
+        if len(followers) >= FOLLOWERS:
+            raise HTTPException(503, f"{FOLLOWERS} follow already: ask again later")
+
+    @app.get("/health/comfyui/events", response_class=EventSourceResponse,
+             dependencies=[Depends(room)], responses={503: {"model": Refusal}},
+             summary="All answers, as they change", operation_id="events")  # fmt: skip
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        me, sent = object(), dict[str, bytes]()
+        followers.add(me)
+        try:
+            while True:
+                for name, answer in _streams(board.answers).items():
+                    if sent.get(name) != answer.rest:
+                        sent[name] = answer.rest
+                        yield ServerSentEvent(event=name, raw_data=answer.body.decode())
+                await asyncio.sleep(EVENTS_EVERY)
+        finally:
+            followers.discard(me)
+
+
+def _streams(answers: Answers) -> dict[str, Answer]:
+    return {
+        "overview": answers.overview,
+        "installation": answers.installation,
+        "instances": answers.instances,
+        "models": answers.models,
+    }
+
+
+def _add_page(app: FastAPI) -> None:
+    shown = page.read()
+    headers = {
+        "Content-Security-Policy": shown.policy,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def show() -> Response:
+        return Response(shown.body, media_type="text/html", headers=headers)
+
+
+def _add_refusals(app: FastAPI) -> None:
+    @app.exception_handler(HTTPException)
+    async def refuse(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return refusal(404, "there is nothing here", "see /openapi.json")
+        if error.status_code == 405:
+            return refusal(405, "this server only tells", "use GET", Allow="GET, HEAD")
+        return refusal(error.status_code, str(error.detail), "")
+
+    @app.exception_handler(RequestValidationError)
+    async def correct(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"][1:]))
+        return refusal(422, f"{where}: {first['msg']}", "correct it; see /openapi.json")

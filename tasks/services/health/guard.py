@@ -1,0 +1,94 @@
+"""Who may ask what: pure ASGI, in front of everything else."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import ipaddress
+import time
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .answers import Refusal
+
+PROBES = ("/livez", "/readyz")
+"""Say no more than yes or no, and answer whoever asks."""
+
+
+def refusal(code: int, reason: str, advice: str, **headers: str) -> Response:
+    """What can't be answered, in the shape of an answer."""
+    body = Refusal(status="error", since=round(time.time(), 1), reason=reason, advice=advice)
+    return Response(
+        body.model_dump_json(), code, headers=headers or None, media_type="application/json"
+    )
+
+
+class Guard:
+    """Asks for the token; without one it lets in only those on this machine."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = self._refuse(scope) if scope["type"] == "http" else None
+        await (refused or self._app)(scope, receive, send)
+
+    def _refuse(self, scope: Scope) -> Response | None:
+        if scope["path"] in PROBES:
+            return None
+        headers = Headers(scope=scope)
+        if self._token:
+            if _is(self._token, headers.get("authorization", "")):
+                return None
+            return refusal(
+                401, "the token is missing or wrong", "send it: Authorization: Bearer …",
+                **{"WWW-Authenticate": 'Basic realm="comfy-machine", charset="UTF-8"'},
+            )  # fmt: skip
+        if not _is_local(scope):
+            return refusal(
+                403, "without a token only /livez and /readyz answer beyond this machine",
+                "set health.token in machine.yaml",
+            )  # fmt: skip
+        # A page of the web may give this machine a name of its own (DNS rebinding).
+        if not _is_localhost(headers.get("host", "localhost")):
+            return refusal(403, "the host isn't localhost", "ask 127.0.0.1, or set health.token")
+        return None
+
+
+def _is(token: bytes, authorization: str) -> bool:
+    """As a bearer's, or as the password that a browser asks for."""
+    kind, _, sent = authorization.partition(" ")
+    if kind.lower() == "basic":
+        try:
+            _, _, sent = base64.b64decode(sent, validate=True).decode().partition(":")
+        except (binascii.Error, ValueError):
+            return False
+    elif kind.lower() != "bearer":
+        return False
+    return hmac.compare_digest(sent.strip().encode(), token)
+
+
+def _is_local(scope: Scope) -> bool:
+    """Whether the connection came over the loopback interface, at both its ends."""
+    ends = (scope.get("client"), scope.get("server"))
+    return all(end is not None and _is_loopback(str(end[0])) for end in ends)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _is_localhost(host: str) -> bool:
+    """Whether a Host header, with or without port, names the loopback interface."""
+    name = urlsplit(f"//{host}").hostname or ""
+    return name == "localhost" or _is_loopback(name)

@@ -1,0 +1,115 @@
+"""Samples everything in the background and keeps the board; whoever asks waits for none of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from tasks.host.census import Census
+
+from . import settings
+from .board import Answers, Board, Since
+from .composition import compose
+from .instance import InstanceSampler
+from .machine import MachineSampler
+from .masking import Masks
+from .supervisor import Supervisor
+
+EVERY = 1.0
+"""Seconds between two compositions, where no news come in between."""
+SOON = 0.1
+"""Seconds in which news are gathered."""
+CENSUS_EVERY = 10.0
+STUCK = 30.0
+"""Seconds without a composition after which this server itself is not well."""
+
+
+class Sampler:
+    """All the threads, and the board that they keep."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._stamp = _stamp(file)
+        self.settings = settings.read(file)
+        self._census = Census(self.settings.workspace, CENSUS_EVERY)
+        self._supervisor = Supervisor(self.settings.workspace)
+        self._machine = MachineSampler(lambda: self.settings, self._census, self._supervisor)
+        self._masks = Masks(self.settings.layout)
+        self._since = Since()
+        self._news = threading.Event()
+        self._stop = threading.Event()
+        self._instances: dict[int, InstanceSampler] = {}
+        self._follow_settings()
+        self.board = Board(self._compose())
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, daemon=True).start()
+        for sampler in self._instances.values():
+            threading.Thread(target=sampler.run, daemon=True).start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for sampler in self._instances.values():
+            sampler.stop()
+
+    @property
+    def alive(self) -> bool:
+        """Whether answers are still made."""
+        return time.monotonic() - self.board.answers.at < STUCK
+
+    def _run(self) -> None:
+        said = ""
+        while not self._stop.wait(SOON):
+            self._news.wait(EVERY)
+            self._news.clear()
+            try:
+                self._read_settings()
+                self.board.publish(self._compose())
+                said = ""
+            except Exception:
+                # What is wrong is said once; the answers' age tells the rest.
+                if (text := traceback.format_exc()) != said:
+                    print(text, flush=True)
+                said = text
+
+    def _compose(self) -> Answers:
+        facts = self._machine.look(self.settings)
+        self._masks.refresh()
+        for sampler in self._instances.values():
+            sampler.list_models(facts.models or {})
+        samples = {gpu: sampler.sample for gpu, sampler in self._instances.items()}
+        return compose(facts, samples, self._since, self._masks.json)
+
+    def _read_settings(self) -> None:
+        """A run may have written them anew."""
+        stamp = _stamp(self._file)
+        if stamp is not None and stamp != self._stamp:
+            self.settings, self._stamp = settings.read(self._file), stamp
+            for sampler in self._follow_settings():
+                threading.Thread(target=sampler.run, daemon=True).start()
+
+    def _follow_settings(self) -> list[InstanceSampler]:
+        """One sampler for each instance that there should be; those that are new."""
+        wanted = {each.gpu: each for each in self.settings.instances}
+        for gpu, sampler in list(self._instances.items()):
+            if wanted.get(gpu) != sampler.instance:
+                self._instances.pop(gpu).stop()
+        new = {
+            gpu: InstanceSampler(
+                each, lambda: self.settings, self._census, self._supervisor, self._news.set
+            )
+            for gpu, each in wanted.items()
+            if gpu not in self._instances
+        }
+        self._instances |= new
+        return list(new.values())
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns

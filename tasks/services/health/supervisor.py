@@ -1,0 +1,44 @@
+"""What PM2 says of its apps; it is asked again only when a pid isn't the one that it told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tasks.host import pm2_socket, private, survey
+from tasks.host.census import Found
+
+AGAIN = 1.0
+"""Seconds between two questions at least."""
+
+
+class Supervisor:
+    """PM2 as far as it was asked; may be used from any thread."""
+
+    def __init__(self, workspace: Path) -> None:
+        self._home = private.folder(workspace)
+        self._apps: dict[str, dict[str, Any]] = {}
+        self._asked = float("-inf")
+        self._lock = threading.Lock()
+
+    def seen(self, name: str, found: Found | None, memory: int | None, log: Path) -> survey.Seen:
+        """An app as it runs, with what PM2 says of it."""
+        pid = found.app.pid if found else None
+        known = self._about(name, pid)
+        held = pid is not None and known.get("pid") == pid
+        app = replace(found.app, supervised=held) if found else None
+        entry = known.get("pm2_env")
+        return survey.Seen(app, memory, entry if isinstance(entry, dict) else None, log)
+
+    def _about(self, name: str, pid: int | None) -> dict[str, Any]:
+        with self._lock:
+            known = self._apps.get(name, {})
+            if (known.get("pid") or None) != pid and time.monotonic() - self._asked >= AGAIN:
+                self._asked = time.monotonic()
+                answer = pm2_socket.ask(self._home)
+                self._apps = {app["name"]: app for app in (answer.apps or ())} if answer else {}
+                known = self._apps.get(name, {})
+            return known
