@@ -60,10 +60,6 @@ class Probe(MachineCommand):
         },
     )
 
-    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
-        # A machine file that can't be read is no reason for a code that Docker has reserved.
-        return 1 if super().execute(opt_values, pos_args) else 0
-
     def perform(
         self,
         machine: Machine,

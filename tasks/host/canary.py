@@ -77,14 +77,24 @@ def seen(story: Story, theirs: int, now: float) -> Story:
     return Story(now, story.failed) if theirs and not story.failed else story
 
 
-def verdict(job: str, queue: Queue, alone: float, idle: float, rules: Rules) -> str | None:
-    """Why a canary that isn't done has failed; None: it hasn't yet.
+@dataclass(frozen=True)
+class Wait:
+    """Since when nobody else's job runs, and none at all."""
 
-    For so many seconds nobody else's job ran (`alone`), and none at all (`idle`).
-    """
+    alone: float
+    idle: float
+
+
+def waited(before: Wait, queue: Queue, now: float) -> Wait:
+    """The wait with one more look at the queue."""
+    return Wait(now if queue.busy else before.alone, now if queue.running else before.idle)
+
+
+def verdict(job: str, queue: Queue, wait: Wait, now: float, rules: Rules) -> str | None:
+    """Why a canary that isn't done has failed; None: it hasn't yet."""
     if not queue.running:
-        return NOT_TAKEN if idle >= rules.untaken else None
-    if queue.busy or alone < rules.timeout:
+        return NOT_TAKEN if now - wait.idle >= rules.untaken else None
+    if now - wait.alone < rules.timeout:
         return None
     what = "runs" if job in queue.running else "waits behind an earlier one of ours"
     return f"its canary job still {what} after {rules.timeout:g} s"
@@ -171,22 +181,21 @@ def _wait(client: comfyui.Client, job: str, rules: Rules) -> str | None:
     """Why it failed, empty when it didn't; None: it is gone. Raises Failure when it ended badly."""
     import requests
 
-    alone = idle = time.monotonic()
-    pause, missed = PAUSES[0], False
+    begin = time.monotonic()
+    wait, pause, missed = Wait(begin, begin), PAUSES[0], False
     while True:
         # One that loads a large model may be silent for a while.
         with suppress(requests.Timeout):
             if client.done(job):
                 return ""
             queue, now = look(client), time.monotonic()
-            alone = now if queue.busy else alone
-            idle = now if queue.running else idle
+            wait = waited(wait, queue, now)
             if job not in (*queue.running, *queue.waiting):
                 # Between two answers it may have come to its end.
                 if missed:
                     return None
                 missed = True
-            elif why := verdict(job, queue, now - alone, now - idle, rules):
+            elif why := verdict(job, queue, wait, now, rules):
                 client.delete(job)
                 return why
         time.sleep(pause)

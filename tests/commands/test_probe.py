@@ -140,5 +140,5 @@ def test_what_can_not_be_asked_is_no_health_either(rig: Rig, server: Server) -> 
     )
     assert "--live is about the whole machine" in rig.doit("probe", "--live", "x", code=1).output
     rig.spec["health"]["canary"] = "gone.json"
-    assert "health.canary" in rig.doit("probe", code=1).output
+    assert "health.canary" in rig.doit("probe", code=3).output
     assert server.asked == []

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from tasks.host import canary, comfyui, workflow
-from tasks.host.canary import Canary, Queue, Rules, Story, due, seen, verdict
+from tasks.host.canary import Canary, Queue, Rules, Story, Wait, due, seen, verdict, waited
 from tasks.host.workflow import Trial
 from tasks.spec.model import SMOKE
 from tasks.spec.workflow import Prompt
@@ -24,6 +24,7 @@ from tests.rig import SIMULATOR
 
 RULES = Rules(every=300.0, timeout=60.0, untaken=20.0)
 OURS = Queue(("o",), (), frozenset("o"))
+NOBODYS = Queue((), ("o",), frozenset("o"))
 
 # As after an error of CUDA: the thread ends between two jobs.
 DIES_AFTER = """
@@ -76,16 +77,22 @@ def test_ours_are_told_from_those_of_others() -> None:
         (OURS, 60.0, 0.0, "its canary job still runs after 60 s"),
         (Queue(("p",), ("o",), frozenset("op")), 60.0, 0.0,
          "its canary job still waits behind an earlier one of ours after 60 s"),
-        (Queue(("x",), ("o",), frozenset("o")), 60.0, 0.0, None),
-        (Queue((), ("o",), frozenset("o")), 19.0, 19.0, None),
-        (Queue((), ("o",), frozenset("o")), 20.0, 20.0, canary.NOT_TAKEN),
-        (Queue((), ("o",), frozenset("o")), 60.0, 19.0, None),
+        (NOBODYS, 19.0, 19.0, None),
+        (NOBODYS, 20.0, 20.0, canary.NOT_TAKEN),
+        (NOBODYS, 60.0, 19.0, None),
     ],
 )  # fmt: skip
-def test_it_fails_while_it_runs_or_nothing_does_and_never_behind_another(
+def test_it_fails_when_it_runs_or_nothing_does_for_too_long(
     queue: Queue, alone: float, idle: float, expected: str | None
 ) -> None:
-    assert verdict("o", queue, alone, idle, RULES) == expected
+    assert verdict("o", queue, Wait(1000 - alone, 1000 - idle), 1000.0, RULES) == expected
+
+
+def test_the_time_behind_a_job_of_somebody_else_does_not_count() -> None:
+    wait = waited(Wait(0.0, 0.0), Queue(("x",), ("o",), frozenset("o")), 500.0)
+    assert wait == Wait(500.0, 500.0)
+    assert waited(wait, OURS, 510.0) == Wait(500.0, 510.0)
+    assert waited(wait, NOBODYS, 510.0) == wait
 
 
 @pytest.fixture
@@ -196,7 +203,9 @@ def test_one_that_takes_the_worker_with_it_is_no_job_of_a_customer(
     trial = step(Canary(file, rules), server)
     assert trial
     assert trial.reason == "its canary job still runs after 0.3 s"
-    again = step(Canary(SMOKE, rules), server, jobs=1)
+    client = comfyui.Client("127.0.0.1", port_of(server))
+    client.submit(workflow.read(SMOKE), client=workflow.CLIENT)
+    again = step(Canary(SMOKE, rules), server, jobs=2)
     assert again
     assert again.reason == "its canary job still waits behind an earlier one of ours after 0.3 s"
     assert (len(server.running()), server.pending()) == (1, [])
