@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.commands import verdict
 from tasks.commands.base import MachineCommand
 from tasks.host import health_client
 from tasks.host.failure import Failure
-from tasks.spec import Instance, Machine, expand
+from tasks.spec import Instance, Machine
 from tasks.spec.problems import shown
 
 PAUSE = 0.5
@@ -74,11 +75,11 @@ class Probe(MachineCommand):
         deadline = time.monotonic() + options["wait"]
         while True:
             left = max(0.0, deadline - time.monotonic())
-            verdict = _ask(machine, what, chosen, left) or _look(machine, what, instances, chosen)
+            told = _ask(machine, what, chosen, left) or _look(machine, what, instances, chosen)
             left = deadline - time.monotonic()
-            if verdict.ok or left <= 0:
-                print(shown(verdict.line, 1000))
-                return 0 if verdict.ok else 1
+            if told.ok or left <= 0:
+                print(shown(told.line, 1000))
+                return 0 if told.ok else 1
             time.sleep(min(PAUSE, left))
 
 
@@ -96,35 +97,26 @@ def _ask(machine: Machine, what: str, chosen: Sequence[Instance], wait: float) -
         return None
     paths = [f"{PATHS['healthy']}/instances/{each.gpu}" for each in chosen] or [PATHS[what]]
     deadline = time.monotonic() + wait
-    verdict = None
+    told = None
     for path in paths:
         left = max(0, round(deadline - time.monotonic()))
         answer = health_client.ask(
-            machine.health.listen,
-            machine.health.port,
-            _token(machine),
+            verdict.server(machine),
             f"{path}?wait={left}" if left else path,
             health_client.PATIENCE + left,
         )
         # Any other code says something of the question: a token that it doesn't take.
         if answer is None or answer[0] not in (200, 503):
             return None
-        verdict = _told(answer[0], answer[1])
-        if not verdict.ok:
+        told = _told(answer[0], answer[1])
+        if not told.ok:
             break
-    return verdict
+    return told
 
 
 def _told(code: int, body: dict[str, Any]) -> Verdict:
     said = [str(body[key]) for key in ("status", "reason", "advice") if body.get(key)]
     return Verdict(code == 200, ": ".join([*said[:1], "; ".join(said[1:])]).removesuffix(": "))
-
-
-def _token(machine: Machine) -> str | None:
-    try:
-        return expand(machine.health.token, machine.env) if machine.health.token else None
-    except KeyError:
-        return None
 
 
 def _look(
@@ -133,8 +125,6 @@ def _look(
     """The same by ourselves."""
     if what == "live":
         return _is_live(machine)
-    from tasks.commands import verdict
-
     found = verdict.take(machine, instances)
     names = {each.name for each in chosen}
     rows = [row for row in found.instances if not names or row.instance in names]

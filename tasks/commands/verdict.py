@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from tasks import last_good
 from tasks import pm2 as configs
-from tasks.host import survey
+from tasks.host import health_client, survey
 from tasks.host.survey import Row, Survey
-from tasks.spec import Instance, Machine
+from tasks.spec import Instance, Machine, expand
+
+INSTANCES = "/health/comfyui/instances"
 
 
 def take(machine: Machine, instances: Sequence[Instance]) -> Survey:
@@ -18,13 +22,40 @@ def take(machine: Machine, instances: Sequence[Instance]) -> Survey:
         for worker in machine.workers
         for instance in instances
     }
-    return survey.take(
+    found = survey.take(
         machine.layout,
         instances,
         workers,
         machine.health.timeout,
         warms=machine.health.warmup is not None,
     )
+    answer = health_client.ask(server(machine), INSTANCES) if machine.health.server else None
+    told = answer[1].get("instances", {}) if answer else {}
+    return replace(found, instances=[_completed(row, told) for row in found.instances])
+
+
+def _completed(row: Row, told: dict[str, Any]) -> Row:
+    """What the health server knows beyond one look: nodes, models, jobs of its own."""
+    known = told.get(str(row.gpu), {})
+    running = known.get("layers", {}).get("running", {})
+    if row.health != "healthy" or running.get("pid") != row.pid:
+        return row
+    match known["status"]:
+        case "healthy":
+            return row
+        case "degraded":
+            return replace(row, note="; ".join(filter(None, [row.note, known["reason"]])))
+    return replace(row, health=known["status"], reason=known["reason"])
+
+
+def server(machine: Machine) -> health_client.Server:
+    """The machine's health server."""
+    health = machine.health
+    try:
+        token = expand(health.token, machine.env) if health.token else None
+    except KeyError:
+        token = None
+    return health_client.Server(machine.workspace, health.listen, health.port, token)
 
 
 def faults(machine: Machine, found: Survey) -> list[str]:

@@ -101,8 +101,9 @@ def url(host: str, port: int) -> str:
     return f"http://{reachable}:{port}"
 
 
-def probe(host: str, port: int, timeout: float = PROBE_TIMEOUT) -> Health:
-    """Ask an instance whether it can work; never raises. `timeout` is in seconds.
+def probe(host: str, port: int, timeout: float | None = None) -> Health:
+    """Ask an instance whether it can work; never raises. `timeout` is in seconds, PROBE_TIMEOUT by
+    default.
 
     `GET /prompt` is the cheapest answer there is (1.4 ms); the port opens only when ComfyUI has
     loaded everything, so a refused connection means that it is starting or gone. Not through
@@ -110,7 +111,7 @@ def probe(host: str, port: int, timeout: float = PROBE_TIMEOUT) -> Health:
     """
     from http.client import HTTPException
 
-    base = url(host, port)
+    base, timeout = url(host, port), timeout or PROBE_TIMEOUT
     try:
         queue = int(_ask(base, "/prompt", timeout)["exec_info"]["queue_remaining"])
     except TimeoutError:

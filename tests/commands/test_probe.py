@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tasks.host import files, private
+from tasks.host import files, health_client, private
 from tests.rig import SIMULATOR, Rig, free_ports
 
 SECRET = "hidden-from-all"
@@ -26,13 +26,17 @@ class Server:
     answers: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
     first: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     """What it answers before, whatever the path."""
+    name: str = ""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     """Paths, and what came as Authorization."""
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(tmp_path: Path) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
+        def version_string(self) -> str:
+            return found.name
+
         def do_GET(self) -> None:
             found.asked.append((self.path, self.headers["Authorization"]))
             answer = found.answers.get(self.path.split("?")[0], (404, {}))
@@ -47,7 +51,7 @@ def server() -> Iterator[Server]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        found = Server(listening.server_port)
+        found = Server(listening.server_port, name=health_client.name(tmp_path / "ws"))
         thread = threading.Thread(target=listening.serve_forever, args=(0.02,))
         thread.start()
         try:
@@ -71,6 +75,12 @@ def rig(tmp_path: Path, server: Server) -> Iterator[Rig]:
         env={"HEALTH_TOKEN": SECRET},
     )
     files.remove(private.folder(tmp_path / "ws"))
+
+
+def test_the_server_of_another_machine_is_not_believed(rig: Rig, server: Server) -> None:
+    server.answers["/health/comfyui"] = (200, {"status": "healthy"})
+    server.name = health_client.name(rig.folder)
+    assert "comfyui-gpu0 is down" in rig.doit("probe", code=1).output
 
 
 DOWN = "comfyui-gpu0 is down: not started"
@@ -120,7 +130,7 @@ def test_it_looks_by_itself_where_the_server_says_nothing_of_use(
     server.answers["/health/comfyui"] = answer
     said = rig.doit("probe", code=1, HEALTH_TOKEN="").output
     assert said == f"{DOWN}; comfyui-gpu1 is down: not started; run doit status\n"
-    assert server.asked == [("/health/comfyui", None)]
+    assert server.asked[0] == ("/health/comfyui", None)
 
 
 def test_without_a_server_nobody_is_asked(rig: Rig, server: Server) -> None:

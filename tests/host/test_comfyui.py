@@ -43,10 +43,13 @@ Answer = tuple[int, str, bytes]
 
 
 @contextmanager
-def answering(answer: Answer) -> Iterator[int]:
+def answering(answer: Answer, name: str = "") -> Iterator[int]:
     """A server that gives one answer to everything."""
 
     class Handler(BaseHTTPRequestHandler):
+        def version_string(self) -> str:
+            return name
+
         def do_GET(self) -> None:
             status, kind, body = answer
             self.send_response(status)

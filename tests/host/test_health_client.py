@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -10,14 +11,18 @@ from tasks.host import health_client
 from tests.host.test_comfyui import Answer, answering
 from tests.rig import free_ports
 
+OURS = Path("/workspace")
+NAME = health_client.name(OURS)
+
 
 def ask(port: int, timeout: float = 5.0) -> object:
-    return health_client.ask("0.0.0.0", port, "token", "/livez", timeout)
+    server = health_client.Server(OURS, "0.0.0.0", port, "token")
+    return health_client.ask(server, "/livez", timeout)
 
 
 @pytest.mark.parametrize("code", [200, 401, 503])
 def test_an_answer_is_its_code_and_its_body(code: int) -> None:
-    with answering((code, "application/json", b'{"status": "down", "reason": "x"}')) as port:
+    with answering((code, "application/json", b'{"status": "down", "reason": "x"}'), NAME) as port:
         assert ask(port) == (code, {"status": "down", "reason": "x"})
 
 
@@ -32,7 +37,13 @@ def test_an_answer_is_its_code_and_its_body(code: int) -> None:
     ],
 )
 def test_what_is_no_health_server_gives_no_answer(answer: Answer) -> None:
-    with answering(answer) as port:
+    with answering(answer, NAME) as port:
+        assert ask(port) is None
+
+
+def test_the_server_of_another_workspace_gives_none() -> None:
+    well = (200, "application/json", b'{"status": "healthy"}')
+    with answering(well, health_client.name(Path("/other"))) as port:
         assert ask(port) is None
 
 

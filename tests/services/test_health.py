@@ -40,7 +40,7 @@ def test_each_state_of_an_instance_shows_as_exactly_that(scene: SceneMaker) -> N
 
     process.send_signal(signal.SIGSTOP)
     hung = one.until(lambda told: told["status"] == "unhealthy")
-    assert hung["reason"].startswith("it hangs: no answer for")
+    assert hung["reason"].startswith("it hangs: no answer since")
     assert hung["advice"] == "doit restart comfyui-gpu0"
     assert not hung["layers"]["functional"]["ok"]
     assert hung["since"] >= well["since"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
-from tasks.host import files
+from tasks.host import files, health_client
 
 from . import app
 from .protocol import Protocol
@@ -43,6 +43,7 @@ def main(file: Path) -> None:
         access_log=False,
         log_level="error",
         server_header=False,
+        headers=[("Server", health_client.name(sampler.settings.workspace))],
         proxy_headers=False,
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=END,

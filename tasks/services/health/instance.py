@@ -205,9 +205,10 @@ class InstanceSampler:
         return verdict or self._dead_thread(pid, now)
 
     def _silence(self, seconds: float) -> str:
+        since = time.strftime("%H:%M:%S", time.localtime(time.time() - seconds))
         if self._works:
-            return f"no answer for {seconds:.0f} s, though it works" if seconds >= BUSY else ""
-        return f"it hangs: no answer for {seconds:.0f} s, and it does nothing"
+            return f"no answer since {since}, though it works" if seconds >= BUSY else ""
+        return f"it hangs: no answer since {since}, and it does nothing"
 
     def _dead_thread(self, pid: int, now: float) -> str:
         """A job that a thread died of is shown as running for ever (seen with sys.exit())."""

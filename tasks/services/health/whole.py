@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tasks.host import model_files
 
 from .answers import HEALTHY, InstanceHealth, Status
-from .facts import ADVICE, RUN, SILENT, Facts, Judged, known, lacking
+from .facts import ADVICE, RUN, SILENT, Facts, Judged, known
 
 WORST: Sequence[Status] = (
     "crash loop", "down", "unhealthy", "installing", "starting", "draining", "degraded",
@@ -18,19 +18,22 @@ WORST: Sequence[Status] = (
 def overall(
     facts: Facts, every: Sequence[InstanceHealth], installation: Judged, models: Judged
 ) -> Judged:
-    """The machine: as well as the worst of what it needs."""
+    """The machine: as well as the worst of its instances. While they serve it is no worse than
+    degraded, whatever became of the run that was to change it."""
     if not facts.settings.enabled:
         return Judged("disabled", "ENABLE_COMFYUI is false", ADVICE["disabled"])
-    if installation.status not in ("healthy", "degraded"):
+    installed = installation.status in HEALTHY
+    if not installed and facts.installed.generation is None:
         return installation
     if not every:
         why = "no instances: instances.gpus is auto, and there is no GPU here"
         return Judged("unhealthy", why, "see that the machine has its GPUs, then run doit")
     worst = together(every, Judged("healthy"))
     if worst.status not in HEALTHY:
-        return worst
-    if models.status not in ("healthy", "degraded"):
-        return lacking(facts, models.reason)
+        comes = worst.status in ("down", "starting") and not installed
+        return installation if comes else worst
+    if not installed:
+        return Judged("degraded", installation.reason, installation.advice)
     workers = [worker for each in every for worker in each.workers if not worker.running]
     if workers:
         return Judged("degraded", f"{workers[0].name} doesn't run: {workers[0].reason}", RUN)
