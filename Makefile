@@ -25,6 +25,7 @@ demo: $(VENV)
 	$(DOIT) smoke
 	$(DOIT) status
 	@echo
+	@echo "the page:      http://127.0.0.1:9090"
 	@echo "look further:  $(DOIT) list | info TASK | logs comfyui-gpu0 | status --json"
 	@echo "stop:          make down"
 

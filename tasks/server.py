@@ -13,6 +13,7 @@ from typing import Any
 
 from tasks import declared, last_good
 from tasks import pm2 as configs
+from tasks.engine.said import go_on
 from tasks.engine.step import Task, step
 from tasks.host import apps, comfyui, files, pm2, ports, process
 from tasks.host.failure import Failure
@@ -145,6 +146,7 @@ def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     config["apps"][0]["env"][apps.FINGERPRINT] = _fingerprint(machine, app)
     pm2.start(layout, config["apps"])
     _wait(layout, ready)
+    go_on(f"progress and health: {comfyui.url(machine.health.listen, machine.health.port)}")
 
 
 def _end(layout: Layout, running: apps.App | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,7 @@ from playwright.sync_api import (
 
 from tasks.services.health import answers
 from tests.services import samples
+from tests.services.conftest import SceneMaker
 from tests.services.stand import PATHS, Stand, stand
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -426,3 +428,31 @@ def test_what_was_opened_selected_and_scrolled_stays_so(page: Page, server: Stan
     assert "CUDA error" in page.evaluate("getSelection().toString()")
     assert page.evaluate("document.activeElement.closest('article').id") == "gpu1"
     assert page.locator("#gpu3 details").get_attribute("open") is None
+
+
+def test_it_shows_what_the_health_server_sees_to_one_who_has_the_token(
+    browser: Browser, scene: SceneMaker
+) -> None:
+    real = scene(token="not-for-everybody")
+    real.serve()
+    process = real.start().process
+    stranger = browser.new_context()
+    answer = stranger.new_page().request.get(real.url)
+    assert (answer.status, answer.json()["reason"]) == (401, "the token is missing or wrong")
+    stranger.close()
+
+    known = browser.new_context(
+        http_credentials={"username": "me", "password": "not-for-everybody"}
+    )
+    opened, wrong = known.new_page(), list[str]()
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.goto(real.url)
+    card = opened.locator("article", has_text="comfyui-gpu0")
+    expect(card).to_contain_text(f"pid {process.pid}")
+    process.send_signal(signal.SIGSTOP)
+    expect(card).to_contain_text("it hangs: no answer since")
+    expect(card).to_contain_text("doit restart comfyui-gpu0")
+    process.send_signal(signal.SIGCONT)
+    expect(card).not_to_contain_text("it hangs")
+    assert wrong == []
+    known.close()
