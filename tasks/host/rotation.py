@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.host import files, pm2
+from tasks.host import apps, files, pm2
 from tasks.spec.layout import Layout
 
-APP_LOG = re.compile(r"([a-z0-9-]+-gpu\d+|watcher)\.log")
-"""Logs of instances, workers and the watcher; those of tasks are emptied by each run."""
+APP_LOG = re.compile(rf"([a-z0-9-]+-gpu\d+|{'|'.join(apps.OURS)})\.log")
+"""Logs of what PM2 runs; those of tasks are emptied by each run."""
 QUIET = 0.05
 """Seconds in which a log must not have grown."""
 PATIENCE = 2.0

@@ -50,13 +50,14 @@ def test_a_log_above_its_size_moves_on_and_those_before_it_too(layout: Layout) -
     assert rotate(layout, rules) == []
 
 
-def test_fewer_that_are_kept_and_none(layout: Layout) -> None:
+@pytest.mark.parametrize("name", ["watcher", "health-server"])
+def test_fewer_that_are_kept_and_none(layout: Layout, name: str) -> None:
     for number in range(1, 6):
-        write(layout, f"watcher.log.{number}", str(number))
-    write(layout, "watcher.log", "text")
+        write(layout, f"{name}.log.{number}", str(number))
+    write(layout, f"{name}.log", "text")
     rotate(layout, Rules(1, 0, 2))
-    assert there(layout) == {"watcher.log.1": "text", "watcher.log.2": "1"}
-    write(layout, "watcher.log", "text")
+    assert there(layout) == {f"{name}.log.1": "text", f"{name}.log.2": "1"}
+    write(layout, f"{name}.log", "text")
     rotate(layout, Rules(1, 0, 0))
     assert there(layout) == {}
 
