@@ -56,13 +56,13 @@ class Census:
         return known if known is not None and _runs(known.process) else None
 
     def _due(self) -> bool:
-        now, change = time.monotonic(), self._change()
+        now, change = time.monotonic(), self.change()
         if change != self._changed:
             self._changed, self._until = change, now + APPEARS
         return now < self._until or now >= self._next
 
-    def _change(self) -> int:
-        """What differs after PM2 started or lost an app."""
+    def change(self) -> int:
+        """A number that is another one after PM2 started or lost an app."""
         try:
             return self._pids.stat().st_mtime_ns
         except OSError:

@@ -36,6 +36,8 @@ from .trials import Trials
 
 EVERY = 0.75
 """Seconds between two looks."""
+SOON = 0.2
+"""Seconds while it starts: it is seen to be there as soon as `doit` sees it."""
 PATIENCE = (0.75, 2.0, 5.0, 15.0)
 """Seconds that it is given for an answer, the last for all that follow. One that hangs is asked
 less and less often, and the question that is still open is answered as soon as it goes on."""
@@ -72,6 +74,8 @@ class InstanceSampler:
         self._news = news
         self._models: Mapping[str, ModelState] = {}
         self._stop = threading.Event()
+        self.looked = threading.Event()
+        """Set once it has looked."""
         self._history: deque[Point] = deque(maxlen=KEPT)
         self._begin(None)
         self._trials = Trials(instance, settings, lambda: self.sample)
@@ -83,8 +87,11 @@ class InstanceSampler:
 
     def run(self) -> None:
         threading.Thread(target=self._trials.run, daemon=True).start()
-        while not self._stop.wait(EVERY):
+        while not self._stop.is_set():
             self.step()
+            self.looked.set()
+            starts = self.sample.seen.app is not None and self.sample.health.refused
+            self._stop.wait(SOON if starts else EVERY)
 
     def step(self) -> None:
         """Look once, and tell the news."""

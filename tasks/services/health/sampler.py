@@ -22,6 +22,8 @@ EVERY = 1.0
 SOON = 0.1
 """Seconds in which news are gathered."""
 CENSUS_EVERY = 10.0
+FIRST = 1.0
+"""Seconds that is waited for the first look at each instance."""
 STUCK = 30.0
 """Seconds without a composition after which this server itself is not well."""
 
@@ -34,7 +36,7 @@ class Sampler:
         self._stamp = _stamp(file)
         self.settings = settings.read(file)
         self._census = Census(self.settings.workspace, CENSUS_EVERY)
-        self._supervisor = Supervisor(self.settings.workspace)
+        self._supervisor = Supervisor(self.settings.workspace, self._census)
         self._machine = MachineSampler(lambda: self.settings, self._census, self._supervisor)
         self._masks = Masks(self.settings.layout)
         self._since = Since()
@@ -45,9 +47,14 @@ class Sampler:
         self.board = Board(self._compose())
 
     def start(self) -> None:
-        threading.Thread(target=self._run, daemon=True).start()
+        """Begin; what answers at once has been seen when this returns."""
+        deadline = time.monotonic() + FIRST
         for sampler in self._instances.values():
             threading.Thread(target=sampler.run, daemon=True).start()
+        for sampler in self._instances.values():
+            sampler.looked.wait(max(0.0, deadline - time.monotonic()))
+        self.board.publish(self._compose())
+        threading.Thread(target=self._run, daemon=True).start()
 
     def stop(self) -> None:
         self._stop.set()

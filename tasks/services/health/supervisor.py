@@ -1,4 +1,4 @@
-"""What PM2 says of its apps; it is asked again only when a pid isn't the one that it told."""
+"""What PM2 says of its apps; it is asked again only when one came, went, or has another pid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.host import pm2_socket, private, survey
-from tasks.host.census import Found
+from tasks.host.census import Census, Found
 
 AGAIN = 1.0
 """Seconds between two questions at least."""
@@ -18,8 +18,10 @@ AGAIN = 1.0
 class Supervisor:
     """PM2 as far as it was asked; may be used from any thread."""
 
-    def __init__(self, workspace: Path) -> None:
+    def __init__(self, workspace: Path, census: Census) -> None:
         self._home = private.folder(workspace)
+        self._census = census
+        self._change = -1
         self._apps: dict[str, dict[str, Any]] = {}
         self._asked = float("-inf")
         self._lock = threading.Lock()
@@ -35,9 +37,10 @@ class Supervisor:
 
     def _about(self, name: str, pid: int | None) -> dict[str, Any]:
         with self._lock:
-            known = self._apps.get(name, {})
-            if (known.get("pid") or None) != pid and time.monotonic() - self._asked >= AGAIN:
-                self._asked = time.monotonic()
+            known, change = self._apps.get(name, {}), self._census.change()
+            other = (known.get("pid") or None) != pid or change != self._change
+            if other and time.monotonic() - self._asked >= AGAIN:
+                self._asked, self._change = time.monotonic(), change
                 answer = pm2_socket.ask(self._home)
                 self._apps = {app["name"]: app for app in (answer.apps or ())} if answer else {}
                 known = self._apps.get(name, {})
