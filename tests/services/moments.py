@@ -29,31 +29,29 @@ NODES = (WantedNode("needed", url="u"), WantedNode("extra", url="u", optional=Tr
 
 def settings(**changes: Any) -> Settings:
     """One instance with a worker, and two custom nodes of which one is optional."""
-    return Settings(
-        **{
-            "workspace": NOWHERE,
-            "machine_file": NOWHERE,
-            "lock_file": NOWHERE,
-            "listen": "127.0.0.1",
-            "port": 9090,
-            "enabled": True,
-            "pinned": False,
-            "instances": (GPU0,),
-            "workers": (Worker("fetch-gpu0", 0),),
-            "comfyui": WantedNode("ComfyUI"),
-            "nodes": NODES,
-            "selected": None,
-            "models": (),
-            "models_folder": NOWHERE,
-            "store": NOWHERE,
-            "start_timeout": 60.0,
-            "job_timeout": 3600.0,
-            "warmup": None,
-            "canary": None,
-            "canary_every": 300.0,
-        }
-        | changes
-    )
+    usual: dict[str, Any] = {
+        "workspace": NOWHERE,
+        "machine_file": NOWHERE,
+        "lock_file": NOWHERE,
+        "listen": "127.0.0.1",
+        "port": 9090,
+        "enabled": True,
+        "pinned": False,
+        "instances": (GPU0,),
+        "workers": (Worker("fetch-gpu0", 0),),
+        "comfyui": WantedNode("ComfyUI"),
+        "nodes": NODES,
+        "selected": None,
+        "models": (),
+        "models_folder": NOWHERE,
+        "store": NOWHERE,
+        "start_timeout": 60.0,
+        "job_timeout": 3600.0,
+        "warmup": None,
+        "canary": None,
+        "canary_every": 300.0,
+    }
+    return Settings(**usual | changes)
 
 
 def app(name: str = GPU0.name, *, supervised: bool = True, age: float = 5.0) -> apps.App:
@@ -68,14 +66,19 @@ def seen(
 
 def sample(**changes: Any) -> Sample:
     """One that is well, but for the changes."""
-    well = {"at": time.monotonic(), "seen": seen(app()), "health": ANSWERS}
+    well: dict[str, Any] = {"at": time.monotonic(), "seen": seen(app()), "health": ANSWERS}
     return Sample(**well | {"classes": frozenset({"Here"})} | changes)
 
 
 def facts(**changes: Any) -> Facts:
     """A machine on which all is well, but for the changes."""
     running = {"fetch-gpu0": seen(app("fetch-gpu0"))}
-    well = {"settings": settings(), "installed": installed(), "models": {}, "workers": running}
+    well: dict[str, Any] = {
+        "settings": settings(),
+        "installed": installed(),
+        "models": {},
+        "workers": running,
+    }
     return Facts(**well | changes)
 
 
@@ -93,11 +96,11 @@ def models(*states: ModelState) -> dict[str, ModelState]:
     return {state.target: state for state in states}
 
 
-def run(state: str, *tasks: Task) -> Run:
+def run(state: Any, *tasks: Task) -> Run:
     return Run(
         pid=77, command="up", state=state, began=time.time(), seconds=1, done=0,
         total=len(tasks), tasks=list(tasks),
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 FAILED = run("failed", Task(name="nodes:x", state="failed", reason="no such commit"))
