@@ -104,10 +104,11 @@ def _end(log: Path) -> tuple[list[str], int]:
     except OSError:
         return [], 0
     # Not splitlines: numbers are to be an editor's, and a progress bar's \r begins no line.
-    return [_plain(line) for line in text.split("\n")], start
+    return [plain(line) for line in text.split("\n")], start
 
 
-def _plain(line: str) -> str:
+def plain(line: str) -> str:
+    """A line of a log as it is shown."""
     shown = _ANSI.sub("", line.removesuffix("\r").rpartition("\r")[2])
     return "".join(character for character in shown if character.isprintable() or character == "\t")
 

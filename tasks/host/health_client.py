@@ -52,5 +52,7 @@ def ask(server: Server, path: str, timeout: float = PATIENCE) -> tuple[int, dict
     return answer.status, body
 
 
-def _headers(token: str | None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"} if token else {}
+def _headers(token: str | None) -> dict[str, bytes]:
+    """Bytes: of text http.client sends no more than Latin-1."""
+    said = (token or "").strip().encode(errors="surrogateescape")
+    return {"Authorization": b"Bearer " + said} if said else {}

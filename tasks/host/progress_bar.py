@@ -8,7 +8,7 @@ from pathlib import Path
 
 TAIL = 4096
 """Bytes at the end of a log in which it is looked for."""
-_BAR = re.compile(r"(\d{1,3})%\|[^|\r\n]*\| *([\d.]+[kMG]?/[\d.]+[kMG]?)")
+_BAR = re.compile(r"(\d{1,3})%\|[^|\r\n]*\| *([\d.]+[kMG]?)/([\d.]+[kMG]?)")
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ def last(log: Path) -> Bar | None:
             text = file.read().decode(errors="replace")
     except OSError:
         return None
-    # A bar draws itself anew behind a \r, and a line of text ends it.
-    line = text.rstrip().rpartition("\n")[2].rpartition("\r")[2]
-    found = _BAR.search(line)
-    if found is None or int(found[1]) >= 100:
+    # A bar draws itself anew behind a \r; a \n ends it, and with `leave=False` spaces wipe it out.
+    drawn = text.rpartition("\n")[2].removesuffix("\r").rpartition("\r")[2]
+    every = _BAR.findall(drawn)
+    if not every:
         return None
-    return Bar(float(found[1]), found[2])
+    percent, done, total = every[-1]
+    return None if done == total else Bar(float(percent), f"{done}/{total}")

@@ -57,6 +57,17 @@ class Facts:
     cards: Mapping[int, Card] = field(default_factory=dict)
     workers: Mapping[str, survey.Seen] = field(default_factory=dict)
 
+    def awaits(self, name: str) -> bool:
+        """Whether the run that is on has this task still to do; `doit build` starts nothing."""
+        return (
+            self.run is not None
+            and self.run.state == "running"
+            and any(
+                task.name == name and task.state in ("waiting", "running")
+                for task in self.run.tasks
+            )
+        )
+
 
 @dataclass(frozen=True)
 class Judged:

@@ -6,8 +6,8 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import re
 import time
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .answers import Refusal
 
+_HOST = re.compile(r"(?:\[([^\[\]]+)\]|([^:@/\[\]]+))(?::\d*)?")
+"""An address of IPv6, or another name; then a port."""
 PROBES = ("/livez", "/readyz")
 """Say no more than yes or no, and answer whoever asks."""
 
@@ -32,7 +34,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
-        self._token = token.encode()
+        # A file from which it was read ends with a newline; no header can.
+        self._token = token.strip().encode(errors="surrogateescape")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = self._refuse(scope) if scope["type"] == "http" else None
@@ -62,15 +65,17 @@ class Guard:
 
 def _is(token: bytes, authorization: str) -> bool:
     """As a bearer's, or as the password that a browser asks for."""
-    kind, _, sent = authorization.partition(" ")
+    kind, _, text = authorization.partition(" ")
+    # As Starlette reads a header; clients send UTF-8.
+    sent = text.encode("latin-1")
     if kind.lower() == "basic":
         try:
-            _, _, sent = base64.b64decode(sent, validate=True).decode().partition(":")
-        except (binascii.Error, ValueError):
+            _, _, sent = base64.b64decode(sent, validate=True).partition(b":")
+        except binascii.Error:
             return False
     elif kind.lower() != "bearer":
         return False
-    return hmac.compare_digest(sent.strip().encode(), token)
+    return hmac.compare_digest(sent.strip(), token)
 
 
 def _is_local(scope: Scope) -> bool:
@@ -90,5 +95,6 @@ def _is_loopback(host: str) -> bool:
 
 def _is_localhost(host: str) -> bool:
     """Whether a Host header, with or without port, names the loopback interface."""
-    name = urlsplit(f"//{host}").hostname or ""
+    found = _HOST.fullmatch(host)
+    name = (found[1] or found[2]).lower() if found else ""
     return name == "localhost" or _is_loopback(name)

@@ -47,8 +47,7 @@ def _status(instance: Instance, sample: Sample, layers: Layers, facts: Facts) ->
     )
     name = instance.name
     if seen.app is None:
-        running = facts.run is not None and facts.run.state == "running"
-        if running and status != "crash loop":
+        if facts.awaits("instances:start") and status != "crash loop":
             return Judged("starting", "the run that is on starts it", ADVICE["starting"])
         return Judged(known(status), reason, ADVICE[status])
     if status == "crash loop":
@@ -164,6 +163,6 @@ def service(name: str, facts: Facts, of: Judged, instance: str) -> Service:
     if of.status not in ("healthy", "degraded"):
         why = f"{instance} is {of.status}" + (f": {of.reason}" if of.reason else "")
         return Service(name=name, running=False, waits_for=[instance], reason=why)
-    if facts.run and facts.run.state == "running":
+    if facts.awaits(f"workers:{name}"):
         return Service(name=name, running=False, waits_for=["doit"], reason="the run starts it")
     return Service(name=name, running=False, reason=survey.why(seen) if seen else "not started")

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-from tasks.host import files
+from pydantic import BaseModel
+
+from tasks.host import blame, files
 from tasks.host.redact import MASK
+from tasks.host.seen import while_unchanged
 from tasks.spec.layout import Layout
+
+from . import answers
 
 SHORTEST = 6
 """Characters; what is shorter is no secret, and would be found in every other word."""
@@ -21,31 +28,41 @@ class Masks:
     def __init__(self, layout: Layout) -> None:
         self._folders = (layout.secrets, layout.dotenvs)
         self._own = os.environ.get("HEALTH_TOKEN", "")
-        self._stamps: list[int] = []
-        self._secrets: set[str] = set()
-        self._written: tuple[bytes, ...] = ()
+        self._values: set[str] = set()
+        self._secrets: tuple[str, ...] = ()
+        self._beginnings: set[bytes] = set()
         self.refresh()
 
     def refresh(self) -> None:
         """Read them anew where a file came or went."""
-        stamps = [_changed(folder) for folder in self._folders]
-        if stamps != self._stamps:
-            self._stamps = stamps
-            values = {value for folder in self._folders for value in _values(folder)}
-            self._secrets = {value for value in values | {self._own} if len(value) >= SHORTEST}
-            self._written = tuple(json.dumps(value)[1:-1].encode() for value in self._secrets)
+        values = {self._own}.union(*map(_values, self._folders))
+        if values != self._values:
+            told = {part for value in values for part in _parts(value) if len(part) >= SHORTEST}
+            # The longest first: it may hold another one.
+            self._secrets = tuple(sorted(told, key=lambda secret: (-len(secret), secret)))
+            self._beginnings = {_written(secret[:SHORTEST]) for secret in self._secrets}
+            self._values = values
 
     def json(self, body: bytes) -> bytes:
-        """A JSON document with `***` for every secret in its texts."""
-        # pydantic writes what is not ASCII as it is, json.dumps doesn't.
-        plain = (value.encode() for value in self._secrets)
-        if not any(secret in body for secret in (*self._written, *plain)):
+        """A JSON document, as pydantic writes it, with `***` for every secret in its texts."""
+        if not any(beginning in body for beginning in self._beginnings):
             return body
         return json.dumps(self._masked(json.loads(body)), ensure_ascii=False).encode()
 
     def text(self, text: str) -> str:
-        for secret in sorted(self._secrets, key=len, reverse=True):
+        if text in OURS:
+            return text
+        is_cut = len(text) >= blame.LONGEST
+        for secret in self._secrets:
             text = text.replace(secret, MASK)
+        return self._without_end(text) if is_cut else text
+
+    def _without_end(self, text: str) -> str:
+        """A line that was cut may end within a secret."""
+        for secret in self._secrets:
+            for length in range(len(secret) - 1, SHORTEST - 1, -1):
+                if text.endswith(secret[:length]):
+                    return text[:-length] + MASK
         return text
 
     def _masked(self, value: Any) -> Any:
@@ -58,19 +75,52 @@ class Masks:
         return value
 
 
-def _changed(folder: Path) -> int:
-    try:
-        return folder.stat().st_mtime_ns
-    except OSError:
-        return 0
+def _ours() -> Iterator[str]:
+    models = [found for found in vars(answers).values() if isinstance(found, type)]
+    for model in models:
+        if issubclass(model, BaseModel):
+            for name, field in model.model_fields.items():
+                yield name
+                if get_origin(field.annotation) is Literal:
+                    yield from get_args(field.annotation)
 
 
+OURS = frozenset(_ours())
+"""Names of fields and values that they may have: no secrets, even where somebody's is the same."""
+
+
+def _written(secret: str) -> bytes:
+    """As it stands in a JSON document; half a character, which none can have, as something else."""
+    return json.dumps(secret, ensure_ascii=False)[1:-1].encode(errors="surrogatepass")
+
+
+def _parts(value: str) -> Iterator[str]:
+    """A secret, its lines, and these as a log's are shown."""
+    for line in (value, *value.splitlines()):
+        yield from (line, line.strip(), blame.plain(line).strip())
+
+
+@while_unchanged
 def _values(folder: Path) -> list[str]:
-    """The values of the environment files, and the whole lines of the `.env` files."""
+    """The values of the environment files, and of the `.env` files."""
     found: list[str] = []
     for path in folder.glob("*.json"):
         found += [value for value in files.read_receipt(path).values() if isinstance(value, str)]
     for path in folder.glob("*.env"):
-        lines = path.read_text(errors="replace").splitlines()
-        found += [line.partition("=")[2].strip().strip("'\"") for line in lines if "=" in line]
+        try:
+            lines = path.read_bytes().decode(errors="replace").split("\n")
+        except OSError:
+            continue
+        found += [_unquoted(line.partition("=")[2]) for line in lines if "=" in line]
     return found
+
+
+def _unquoted(text: str) -> str:
+    """The value that the stage `dotenv` quoted so."""
+    if len(text) > 1 and text[0] == text[-1] == "'":
+        text = text[1:-1]
+    elif len(text) > 1 and text[0] == text[-1] == '"':
+        letters = {"n": "\n", "r": "\r"}
+        text = re.sub(r"\\(.)", lambda found: letters.get(found[1], found[1]), text[1:-1])
+        text = text.removesuffix("${:-}")
+    return text.replace("${:-$}{", "${")

@@ -36,8 +36,10 @@ class Collector:
             layers.add_metric([name], well)
         yield layers
         workers = _gauge("worker_running", "A worker runs.", "worker")
+        instances = cast(InstancesHealth, answers.instances.verdict).instances.values()
+        names = {instance.name for instance in instances}
         for service in overview.services:
-            if not service.name.startswith("comfyui-gpu"):
+            if service.name not in names:
                 workers.add_metric([service.name], service.running)
         yield workers
         yield from _instances(answers)

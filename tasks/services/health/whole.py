@@ -56,7 +56,11 @@ def installation(facts: Facts) -> Judged:
     layer, run = facts.installed.layer, facts.run
     if run and run.state == "failed":
         failed = next((task for task in run.tasks if task.state == "failed"), None)
-        why = f"the last run failed: {failed.name}: {failed.reason}" if failed else "the run failed"
+        why = (
+            f"the last run failed: {failed.name}: {failed.reason}"
+            if failed
+            else "the last run failed"
+        )
     elif run and run.state == "interrupted":
         at = ", ".join(task.name for task in run.tasks if task.state == "running")
         why = f"the last run was ended before it was done{f', at {at}' if at else ''}"

@@ -1,0 +1,114 @@
+"""What might be seen of a machine at one moment, as the health server holds it in memory."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tasks.host import apps, survey
+from tasks.host.comfyui import Health
+from tasks.host.installed import WantedNode
+from tasks.host.model_files import ModelState
+from tasks.services.health.answers import Layer, Run, Task
+from tasks.services.health.facts import Facts, Installed
+from tasks.services.health.sample import Sample
+from tasks.services.health.settings import Instance, Settings, Worker
+
+NOWHERE = Path("/nonexistent")
+GPU0 = Instance(0, "comfyui-gpu0", "127.0.0.1", 8188, whole=False)
+ANSWERS = Health(True, queue=0)
+REFUSES = Health(False, "nothing answers on port 8188", refused=True, answered=False)
+SILENT = Health(False, "no answer from port 8188 within 2 s", answered=False)
+WRONG = Health(False, "it answers with code 500")
+MODEL = ModelState("checkpoints/a.safetensors", True, present=True, verified=True)
+NO_MODEL = ModelState("checkpoints/a.safetensors", False, "it isn't there")
+NO_OPTION = ModelState("loras/b.safetensors", False, "it isn't there", optional=True)
+NODES = (WantedNode("needed", url="u"), WantedNode("extra", url="u", optional=True))
+
+
+def settings(**changes: Any) -> Settings:
+    """One instance with a worker, and two custom nodes of which one is optional."""
+    usual: dict[str, Any] = {
+        "workspace": NOWHERE,
+        "machine_file": NOWHERE,
+        "lock_file": NOWHERE,
+        "listen": "127.0.0.1",
+        "port": 9090,
+        "enabled": True,
+        "pinned": False,
+        "instances": (GPU0,),
+        "workers": (Worker("fetch-gpu0", 0),),
+        "comfyui": WantedNode("ComfyUI"),
+        "nodes": NODES,
+        "selected": None,
+        "models": (),
+        "models_folder": NOWHERE,
+        "store": NOWHERE,
+        "start_timeout": 60.0,
+        "job_timeout": 3600.0,
+        "warmup": None,
+        "canary": None,
+        "canary_every": 300.0,
+    }
+    return Settings(**usual | changes)
+
+
+def app(name: str = GPU0.name, *, supervised: bool = True, age: float = 5.0) -> apps.App:
+    return apps.App(name, 4100, "f", supervised, time.time() - age, 8188)
+
+
+def seen(
+    found: apps.App | None, pm2: dict[str, Any] | None = None, log: Path = NOWHERE
+) -> survey.Seen:
+    return survey.Seen(found, None, pm2, log)
+
+
+def sample(**changes: Any) -> Sample:
+    """One that is well, but for the changes."""
+    well: dict[str, Any] = {"at": time.monotonic(), "seen": seen(app()), "health": ANSWERS}
+    return Sample(**well | {"classes": frozenset({"Here"})} | changes)
+
+
+def facts(**changes: Any) -> Facts:
+    """A machine on which all is well, but for the changes."""
+    running = {"fetch-gpu0": seen(app("fetch-gpu0"))}
+    well: dict[str, Any] = {
+        "settings": settings(),
+        "installed": installed(),
+        "models": {},
+        "workers": running,
+    }
+    return Facts(**well | changes)
+
+
+def installed(reason: str = "", *, degraded: tuple[str, ...] = ()) -> Installed:
+    """What is on disk; with a reason it isn't what should be."""
+    return Installed(
+        Layer(ok=not reason, reason=reason),
+        generation="abc",
+        degraded=degraded,
+        classes={"needed": ["Here"], "extra": ["Here"]},
+    )
+
+
+def models(*states: ModelState) -> dict[str, ModelState]:
+    return {state.target: state for state in states}
+
+
+def run(state: Any, *tasks: Task) -> Run:
+    return Run(
+        pid=77, command="up", state=state, began=time.time(), seconds=1, done=0,
+        total=len(tasks), tasks=list(tasks),
+    )  # fmt: skip
+
+
+FAILED = run("failed", Task(name="nodes:x", state="failed", reason="no such commit"))
+INTERRUPTED = run("interrupted", Task(name="models:a", state="running"))
+INSTALLS = run(
+    "running",
+    Task(name="environment", state="running"),
+    Task(name="instances:start", state="waiting"),
+    Task(name="workers:fetch-gpu0", state="waiting"),
+)
+SUCCEEDED = run("succeeded", Task(name="up", state="done"))
