@@ -35,5 +35,5 @@ def ask(
     return answer.status, body
 
 
-def _headers(token: str | None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"} if token else {}
+def _headers(token: str | None) -> dict[str, bytes]:
+    return {"Authorization": f"Bearer {token}".encode()} if token else {}

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .answers import Refusal
+from .steady import Steady
 
 PROBES = ("/livez", "/readyz")
 """Say no more than yes or no, and answer whoever asks."""
@@ -27,16 +28,33 @@ def refusal(code: int, reason: str, advice: str, **headers: str) -> Response:
     )
 
 
+def _malformed() -> bytes:
+    body = refusal(400, "this is no HTTP request", "see /openapi.json").body
+    head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + bytes(body)
+
+
+REFUSED = _malformed()
+"""What whoever speaks no HTTP is told."""
+
+
 class Guard:
     """Asks for the token; without one it lets in only those on this machine."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
         self._token = token.encode()
+        self._steady = Steady()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = self._refuse(scope) if scope["type"] == "http" else None
-        await (refused or self._app)(scope, receive, send)
+        try:
+            await (refused or self._app)(scope, receive, send)
+        except Exception:
+            # Whoever asks was told (500); what is wrong is said once, not at every request.
+            if scope["type"] != "http":
+                raise
+            self._steady.say()
 
     def _refuse(self, scope: Scope) -> Response | None:
         if scope["path"] in PROBES:
@@ -70,7 +88,10 @@ def _is(token: bytes, authorization: str) -> bool:
             return False
     elif kind.lower() != "bearer":
         return False
-    return hmac.compare_digest(sent.strip().encode(), token)
+    else:
+        # Headers are bytes, and were read as Latin-1.
+        sent = sent.strip().encode("latin-1").decode(errors="replace")
+    return hmac.compare_digest(sent.encode(), token)
 
 
 def _is_local(scope: Scope) -> bool:
@@ -90,5 +111,8 @@ def _is_loopback(host: str) -> bool:
 
 def _is_localhost(host: str) -> bool:
     """Whether a Host header, with or without port, names the loopback interface."""
-    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
     return name == "localhost" or _is_loopback(name)

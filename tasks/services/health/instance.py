@@ -31,6 +31,7 @@ from tasks.host.redact import redact
 from .answers import Job, Point, Trial
 from .sample import Sample
 from .settings import Instance, Settings
+from .steady import Steady
 from .supervisor import Supervisor
 from .trials import Trials
 
@@ -52,6 +53,10 @@ CATALOGUE_EVERY = 60.0
 """Seconds between two looks at all its node classes: half a megabyte, 70 ms of its time."""
 LISTING_EVERY = 30.0
 """Seconds between two looks at the models that it lists."""
+LOG = 1 << 18
+"""Characters of its start-up log that are read; it keeps 300 entries."""
+FAILED = 100
+"""Nodes that failed, as many as are told of."""
 
 
 class InstanceSampler:
@@ -83,8 +88,9 @@ class InstanceSampler:
 
     def run(self) -> None:
         threading.Thread(target=self._trials.run, daemon=True).start()
+        steady = Steady()
         while not self._stop.wait(EVERY):
-            self.step()
+            steady.attempt(self.step)
 
     def step(self) -> None:
         """Look once, and tell the news."""
@@ -247,12 +253,9 @@ class InstanceSampler:
         now = time.monotonic()
         if self._failed is None:
             said = self._get(port, "/internal/logs")
-            results = quick_test.parse(said) if isinstance(said, str) else {}
-            self._failed = {
-                name: redact(result.reason)
-                for name, result in results.items()
-                if not result.imported
-            }
+            results = quick_test.parse(said[-LOG:]) if isinstance(said, str) else {}
+            failed = [item for item in results.items() if not item[1].imported]
+            self._failed = {name: redact(result.reason) for name, result in failed[:FAILED]}
         if now - self._catalogued >= CATALOGUE_EVERY:
             self._catalogued = now
             told = self._get(port, "/object_info")
@@ -261,7 +264,11 @@ class InstanceSampler:
             self._listed = now
             kinds = model_files.kinds(self._models)
             told = {kind: self._get(port, f"/models/{quote(kind)}") for kind in kinds}
-            self._listings = {kind: names for kind, names in told.items() if names is not None}
+            self._listings = {
+                kind: [name for name in names if isinstance(name, str)]
+                for kind, names in told.items()
+                if isinstance(names, list)
+            }
 
     def _get(self, port: int, path: str) -> Any:
         return comfyui.ask(self.instance.listen, port, path)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tasks.host import files
 from tasks.host.redact import MASK
+from tasks.host.seen import FRESH
 from tasks.spec.layout import Layout
 
 SHORTEST = 6
 """Characters; what is shorter is no secret, and would be found in every other word."""
+ESCAPES = {"n": "\n", "r": "\r"}
 
 
 class Masks:
@@ -22,30 +27,36 @@ class Masks:
         self._folders = (layout.secrets, layout.dotenvs)
         self._own = os.environ.get("HEALTH_TOKEN", "")
         self._stamps: list[int] = []
-        self._secrets: set[str] = set()
-        self._written: tuple[bytes, ...] = ()
+        self._secrets: tuple[str, ...] = ()
+        self._ends: tuple[bytes, ...] = ()
         self.refresh()
 
     def refresh(self) -> None:
-        """Read them anew where a file came or went."""
+        """Read them anew where a file came or went, perhaps a moment ago: clocks are coarse."""
         stamps = [_changed(folder) for folder in self._folders]
-        if stamps != self._stamps:
-            self._stamps = stamps
-            values = {value for folder in self._folders for value in _values(folder)}
-            self._secrets = {value for value in values | {self._own} if len(value) >= SHORTEST}
-            self._written = tuple(json.dumps(value)[1:-1].encode() for value in self._secrets)
+        if stamps == self._stamps and time.time_ns() - max(stamps) > FRESH * 1e9:
+            return
+        found = set(_parts([self._own, *(v for folder in self._folders for v in _values(folder))]))
+        ends = {end for secret in found for end in (secret[:SHORTEST], secret[-SHORTEST:])}
+        self._secrets = tuple(sorted(found, key=len, reverse=True))
+        self._ends = tuple({form for end in ends for form in _written(end)})
+        self._stamps = stamps
 
     def json(self, body: bytes) -> bytes:
         """A JSON document with `***` for every secret in its texts."""
-        # pydantic writes what is not ASCII as it is, json.dumps doesn't.
-        plain = (value.encode() for value in self._secrets)
-        if not any(secret in body for secret in (*self._written, *plain)):
+        if not any(end in body for end in self._ends):
             return body
         return json.dumps(self._masked(json.loads(body)), ensure_ascii=False).encode()
 
     def text(self, text: str) -> str:
-        for secret in sorted(self._secrets, key=len, reverse=True):
+        for secret in self._secrets:
             text = text.replace(secret, MASK)
+            # Long lines are cut, and the cut may go through a secret.
+            for length in range(min(len(secret), len(text)), SHORTEST - 1, -1):
+                if text.endswith(secret[:length]):
+                    text = text[:-length] + MASK
+                if text.startswith(secret[-length:]):
+                    text = MASK + text[length:]
         return text
 
     def _masked(self, value: Any) -> Any:
@@ -56,6 +67,19 @@ class Masks:
         if isinstance(value, dict):
             return {self.text(key): self._masked(each) for key, each in value.items()}
         return value
+
+
+def _parts(values: Iterable[str]) -> Iterator[str]:
+    """A key has many lines, and a log shows them one by one."""
+    for value in values:
+        yield from (line.strip() for line in value.splitlines() if len(line.strip()) >= SHORTEST)
+
+
+def _written(text: str) -> tuple[bytes, bytes]:
+    """As JSON has it, with what is not ASCII escaped or not."""
+    return json.dumps(text)[1:-1].encode(), json.dumps(text, ensure_ascii=False)[1:-1].encode(
+        errors="replace"
+    )
 
 
 def _changed(folder: Path) -> int:
@@ -71,6 +95,18 @@ def _values(folder: Path) -> list[str]:
     for path in folder.glob("*.json"):
         found += [value for value in files.read_receipt(path).values() if isinstance(value, str)]
     for path in folder.glob("*.env"):
-        lines = path.read_text(errors="replace").splitlines()
-        found += [line.partition("=")[2].strip().strip("'\"") for line in lines if "=" in line]
+        try:
+            lines = files.read_bytes(path).decode(errors="replace").splitlines()
+        except OSError:
+            # It went meanwhile.
+            continue
+        found += [_unquoted(line.partition("=")[2].strip()) for line in lines if "=" in line]
     return found
+
+
+def _unquoted(text: str) -> str:
+    """A value of a `.env` file, as the stage that writes those quotes it."""
+    if text.startswith('"'):
+        inner = text.strip('"').removesuffix("${:-}")
+        text = re.sub(r"\\(.)", lambda found: ESCAPES.get(found[1], found[1]), inner)
+    return text.strip("'").replace("${:-$}{", "${")
