@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.host import files
 from tasks.host.redact import redact
 
 TAIL = 65536
@@ -97,7 +98,7 @@ def find(lines: Sequence[str]) -> tuple[int, str] | None:
 def _end(log: Path) -> tuple[list[str], int]:
     """The last lines of a log, without colours, and at which byte they begin."""
     try:
-        with log.open("rb") as file:
+        with files.open_regular(log) as file:
             start = max(0, file.seek(0, 2) - TAIL)
             file.seek(start)
             text = file.read().decode(errors="replace")
@@ -144,7 +145,7 @@ def _bare(line: str) -> str:
 def _newlines(log: Path, end: int) -> int:
     """How many lines end in the first `end` bytes of a log."""
     total = 0
-    with contextlib.suppress(OSError), log.open("rb") as file:
+    with contextlib.suppress(OSError), files.open_regular(log) as file:
         while block := file.read(min(1 << 20, end - file.tell())):
             total += block.count(b"\n")
     return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
 
 PROBE_TIMEOUT = 2.0
 """Seconds; an idle instance answers in 1.4 ms, one that loads a checkpoint in up to a second."""
+SHOWN = 200
+"""Characters that are kept of what an instance says in words of its own."""
+RUNNING = 16
+"""Jobs that may run at once; ComfyUI runs one."""
+LONGEST = 32 << 20
+"""Bytes of an answer; with 2,000 nodes and as many models `/object_info` has some ten million."""
 POLL = 0.1
 """Seconds between two looks at something that is on its way."""
 
@@ -114,6 +121,8 @@ def probe(host: str, port: int, timeout: float | None = None) -> Health:
     base, timeout = url(host, port), timeout or PROBE_TIMEOUT
     try:
         queue = int(_ask(base, "/prompt", timeout)["exec_info"]["queue_remaining"])
+        if not 0 <= queue < 1 << 31:
+            raise ValueError("its queue has no length")
     except TimeoutError:
         reason = f"no answer from {base} within {timeout:g} s"
         return Health(False, reason, answered=False)
@@ -121,7 +130,7 @@ def probe(host: str, port: int, timeout: float | None = None) -> Health:
         return Health(False, f"nothing answers on {base}", refused=True, answered=False)
     except (HTTPException, LookupError, TypeError, ValueError, ArithmeticError,
             RecursionError) as error:  # fmt: skip
-        return Health(False, f"{base} doesn't answer like ComfyUI: {error}")
+        return Health(False, f"{base} doesn't answer like ComfyUI: {str(error)[:SHOWN]}")
     return Health(True, queue=queue)
 
 
@@ -129,9 +138,9 @@ def jobs(host: str, port: int) -> Jobs | None:
     """What an instance works on; None when it doesn't say."""
     try:
         queue = ask(host, port, "/queue")
-        running = tuple(str(job[1]) for job in queue["queue_running"])
+        running = tuple(str(job[1])[:SHOWN] for job in queue["queue_running"][:RUNNING])
         return Jobs(running, len(queue["queue_pending"]))
-    except (LookupError, TypeError):
+    except (LookupError, TypeError, RecursionError):
         return None
 
 
@@ -146,18 +155,45 @@ def ask(host: str, port: int, path: str) -> Any:
 
 
 def _ask(base: str, path: str, timeout: float) -> Any:
+    """JSON of at most LONGEST bytes, within `timeout` seconds for all of it."""
     import http.client
     import json
 
-    connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=timeout)
+    connection = http.client.HTTPConnection(base.removeprefix("http://"))
     try:
+        connection.sock = _hurried(connection.host, connection.port, timeout)
         connection.request("GET", path)
         answer = connection.getresponse()
         if answer.status != http.client.OK:
             raise ValueError(f"{answer.status} {answer.reason}")
-        return json.loads(answer.read())
+        content = answer.read(LONGEST + 1)
+        if len(content) > LONGEST:
+            raise ValueError(f"its answer is longer than {LONGEST} bytes")
+        return json.loads(content)
     finally:
         connection.close()
+
+
+class _Hurried(socket.socket):
+    """Reads until a deadline: a socket's own timeout begins anew with every byte."""
+
+    deadline = float("inf")
+
+    def recv_into(self, *arguments: Any, **options: Any) -> int:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.settimeout(left)
+        return super().recv_into(*arguments, **options)
+
+
+def _hurried(host: str, port: int, timeout: float) -> _Hurried:
+    deadline = time.monotonic() + timeout
+    connected = socket.create_connection((host, port), timeout)
+    hurried = _Hurried(fileno=connected.detach())
+    hurried.deadline = deadline
+    hurried.settimeout(timeout)
+    return hurried
 
 
 def _refusal(answer: requests.Response) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tasks.host.failure import Failure
 
 BYTECODE = "__pycache__"
+LONGEST = 64 << 20
+"""Bytes of a file that is read whole; no receipt has as many."""
 
 
 def digest(value: object) -> str:
@@ -33,6 +37,25 @@ def file_digest(path: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     return total.hexdigest()
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file for reading. Raises OSError when it can't be, or is no regular file: to open a
+    pipe waits for whoever writes into it, and a device may never come to its end."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return file
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content. Raises OSError when it can't be read or is longer than LONGEST."""
+    with open_regular(path) as file:
+        content = file.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return content
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
@@ -60,7 +83,7 @@ def read_receipt(path: Path, **types: type) -> dict[str, Any]:
     A missing or damaged one reads as empty: do the work again.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return {}
     whole = isinstance(value, dict) and all(

@@ -164,7 +164,7 @@ def _until(task: Task, now: float) -> Task:
 
 def _read(layout: Layout) -> Notes | None:
     try:
-        return _notes().validate_json(layout.progress("run").read_bytes())
+        return _notes().validate_json(files.read_bytes(layout.progress("run")))
     except (OSError, ValueError):
         return None
 

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.host import files
+
 TAIL = 4096
 """Bytes at the end of a log in which it is looked for."""
 _BAR = re.compile(r"(\d{1,3})%\|[^|\r\n]*\| *([\d.]+[kMG]?)/([\d.]+[kMG]?)")
@@ -22,7 +24,7 @@ class Bar:
 def last(log: Path) -> Bar | None:
     """The bar that a log ends with; None when it ends with something else, or with a full one."""
     try:
-        with log.open("rb") as file:
+        with files.open_regular(log) as file:
             file.seek(max(0, file.seek(0, 2) - TAIL))
             text = file.read().decode(errors="replace")
     except OSError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -110,12 +109,9 @@ def test_nothing_answers_where_nothing_listens() -> None:
     )
 
 
-def test_silence_ends_in_a_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comfyui, "PROBE_TIMEOUT", 0.3)
+def test_silence_ends_in_a_time_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        begin = time.monotonic()
-        health = comfyui.probe("127.0.0.1", silent.getsockname()[1])
-        assert time.monotonic() - begin < 2
+        health = comfyui.probe("127.0.0.1", silent.getsockname()[1], 0.3)
     assert not health.healthy
     assert health.reason.endswith("within 0.3 s")
 

@@ -106,7 +106,7 @@ def sick(gpu: int, **fields: Any) -> a.InstanceHealth:
             ],
             "log": [
                 *(f"[INFO] step {n} of 40" for n in range(30)),
-                "\x1b[31m!!! Exception during processing !!!\x1b[0m",
+                "!!! Exception during processing !!!",
                 "RuntimeError: CUDA error: device-side assert triggered",
             ],
             **fields,

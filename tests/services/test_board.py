@@ -75,13 +75,13 @@ def test_an_answer_says_since_when_it_is_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_machine_is_ready_when_some_instance_takes_jobs() -> None:
     well = composed()
-    assert well.ready
-    assert composed(m.facts(run=m.FAILED)).ready
-    assert not composed(draining=True).ready
-    assert not composed(cold=("starting", "not warm")).ready
-    assert not composed(m.facts(settings=m.settings(enabled=False, instances=()))).ready
+    assert well.ready.healthy
+    assert composed(m.facts(run=m.FAILED)).ready.healthy
+    assert not composed(draining=True).ready.healthy
+    assert not composed(cold=("starting", "not warm")).ready.healthy
+    assert not composed(m.facts(settings=m.settings(enabled=False, instances=()))).ready.healthy
     two = replace(well, by_gpu={0: composed(draining=True).by_gpu[0], 1: well.by_gpu[0]})
-    assert two.ready
+    assert two.ready.healthy
 
 
 def test_services_say_what_they_wait_for() -> None:
@@ -100,6 +100,10 @@ def test_services_say_what_they_wait_for() -> None:
     assert told["run"]["tasks"] == [], "the installation's answer has them"
 
 
+async def _stays() -> bool:
+    return False
+
+
 def waiting(
     first: Answers, publish: Callable[[Board], None], seconds: float, wanted: str = "healthy"
 ) -> tuple[str, float]:
@@ -111,7 +115,9 @@ def waiting(
         thread = threading.Thread(target=publish, args=(posted,))
         began = time.monotonic()
         thread.start()
-        await posted.wait(lambda answers: answers.overview.verdict.status == wanted, seconds)
+        await posted.wait(
+            lambda answers: answers.overview.verdict.status == wanted, seconds, _stays
+        )
         took = time.monotonic() - began
         thread.join()
         return posted.answers.overview.verdict.status, took
@@ -141,7 +147,7 @@ def test_many_who_wait_are_woken_together() -> None:
         posted = Board(composed(seen=m.seen(None)))
         posted.attach(asyncio.get_running_loop())
         every = [
-            asyncio.ensure_future(posted.wait(lambda answers: answers.ready, LONG))
+            asyncio.ensure_future(posted.wait(lambda answers: answers.ready.healthy, LONG, _stays))
             for _ in range(100)
         ]
         await asyncio.sleep(0)

@@ -228,9 +228,7 @@ def test_a_machine_without_instances_has_words_for_it(page: Page, server: Stand)
     expect(main).to_contain_text("queue waits for redis: no answer")
 
 
-EVIL = (
-    "<img src=x onerror=alert(1)></script><script>alert(2)</script>&amp;\u202e{{7*7}}`${alert(3)}"
-)
+EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>&amp;{{7*7}}`${alert(3)}"
 OURS = {"status", "state"}
 """The fields that have one of a few words."""
 OPEN = {"instances", "missing_nodes", "failed_nodes", "wrong", "listed"}
@@ -276,7 +274,7 @@ def test_whatever_comes_from_outside_stays_text(page: Page, server: Stand) -> No
     assert Counter(page.locator("html *").evaluate_all(tags)) == before
     shown = page.locator("#page").text_content() or ""
     told_texts = [pair for body in told.values() for pair in outside(body)]
-    hidden = {field for field, text in told_texts if "\x1b" not in text and text not in shown}
+    hidden = {field for field, text in told_texts if text not in shown}
     assert hidden == {"uuid", "id"}, "the one isn't shown, the other in part"
 
 

@@ -19,12 +19,14 @@ from .sampler import Sampler
 
 OPEN_FILES = 8192
 CONNECTIONS = 2048
-"""At once; more are told to come again (503)."""
+"""At once; another one takes the place of the one that has kept us waiting longest."""
 END = 1
 """Seconds that those who follow the events are given at the end."""
 
 
 def main(file: Path) -> None:
+    # An instance's words may be in what is said of it, and the encoding of our log is not known.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
     sampler = Sampler(file)
@@ -45,7 +47,7 @@ def main(file: Path) -> None:
         server_header=False,
         headers=[("Server", health_client.name(sampler.settings.workspace))],
         proxy_headers=False,
-        limit_concurrency=CONNECTIONS,
+        limit_concurrency=min(CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
         timeout_graceful_shutdown=END,
     )
     with suppress(KeyboardInterrupt):

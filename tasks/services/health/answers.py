@@ -5,9 +5,22 @@ Times are seconds since the epoch, durations seconds, sizes bytes. `status` is o
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
+
+LONGEST = 4096
+"""Characters of a text; much of it comes from instances and logs, which may hold anything."""
+
+
+def tame(text: Any) -> Any:
+    """Without what moves a terminal's cursor, breaks a line or can't be written as UTF-8."""
+    if not isinstance(text, str) or (len(text) <= LONGEST and text.isprintable()):
+        return text
+    return "".join(each if each.isprintable() else " " for each in text[:LONGEST])
+
+
+Text = Annotated[str, BeforeValidator(tame)]
 
 Status = Literal[
     "healthy", "degraded", "disabled", "starting", "installing", "draining", "unhealthy",
@@ -23,9 +36,9 @@ class Verdict(BaseModel):
     status: Status
     since: float
     """When it began to be so."""
-    reason: str = ""
+    reason: Text = ""
     """Why it isn't better; empty when healthy."""
-    advice: str = ""
+    advice: Text = ""
     """What to do; empty when there is nothing."""
 
 
@@ -33,7 +46,7 @@ class Layer(BaseModel):
     """One of the four, true or false by itself."""
 
     ok: bool
-    reason: str = ""
+    reason: Text = ""
 
 
 class Running(Layer):
@@ -48,11 +61,11 @@ class Running(Layer):
 class Job(BaseModel):
     """The job that an instance works on."""
 
-    id: str
+    id: Text
     seconds: float
     percent: float | None = None
     """Of its present step, as its progress bar in the log has it."""
-    step: str = ""
+    step: Text = ""
 
 
 class Trial(BaseModel):
@@ -61,7 +74,7 @@ class Trial(BaseModel):
     ok: bool
     at: float
     seconds: float | None = None
-    reason: str = ""
+    reason: Text = ""
 
 
 class Functional(Layer):
@@ -70,9 +83,9 @@ class Functional(Layer):
     queue: int | None = None
     """Jobs, the running one included."""
     job: Job | None = None
-    missing_nodes: dict[str, list[str]] = {}
+    missing_nodes: dict[Text, list[Text]] = {}
     """Node classes that the build had and the instance hasn't, by custom node."""
-    failed_nodes: dict[str, str] = {}
+    failed_nodes: dict[Text, Text] = {}
     """Custom nodes that it could not import, and why."""
     warmup: Trial | None = None
     canary: Trial | None = None
@@ -81,7 +94,7 @@ class Functional(Layer):
 class Listed(Layer):
     """The models as this instance sees them."""
 
-    wrong: dict[str, str] = {}
+    wrong: dict[Text, Text] = {}
     """Target → why."""
 
 
@@ -95,8 +108,8 @@ class Layers(BaseModel):
 class Card(BaseModel):
     """The GPU, as NVML has it."""
 
-    name: str
-    uuid: str
+    name: Text
+    uuid: Text
     memory_used: int
     memory_total: int
 
@@ -112,12 +125,12 @@ class Point(BaseModel):
 class Service(BaseModel):
     """A worker, and what it waits for."""
 
-    name: str
+    name: Text
     running: bool
     pid: int | None = None
-    waits_for: list[str] = []
+    waits_for: list[Text] = []
     """Names of services; empty when it waits for nothing."""
-    reason: str = ""
+    reason: Text = ""
 
 
 class InstanceHealth(Verdict):
@@ -125,14 +138,14 @@ class InstanceHealth(Verdict):
 
     age: float
     """Of the sample."""
-    name: str
+    name: Text
     gpu: int
     port: int
     layers: Layers
     card: Card | None = None
     workers: list[Service] = []
     history: list[Point] = []
-    log: list[str] = []
+    log: list[Text] = []
     """The last lines, when it is sick."""
 
 
@@ -140,15 +153,15 @@ class InstancesHealth(Verdict):
     """All of them, by GPU."""
 
     age: float
-    instances: dict[str, InstanceHealth]
+    instances: dict[Text, InstanceHealth]
 
 
 class Part(Layer):
     """ComfyUI or a custom node: a commit that should be there and one that is."""
 
-    name: str
-    wanted: str | None = None
-    commit: str | None = None
+    name: Text
+    wanted: Text | None = None
+    commit: Text | None = None
     imported: bool | None = None
     """In the build's validation; None: not tried."""
     optional: bool = False
@@ -159,31 +172,31 @@ class Packages(Layer):
 
     wanted: int = 0
     installed: int = 0
-    wrong: dict[str, str] = {}
+    wrong: dict[Text, Text] = {}
     """Package → what is wrong with it."""
 
 
 class Task(BaseModel):
     """One task of a run."""
 
-    name: str
+    name: Text
     state: Literal["waiting", "running", "done", "up to date", "failed", "held back"]
-    doc: str = ""
+    doc: Text = ""
     began: float | None = None
     seconds: float | None = None
     percent: float | None = None
-    detail: str = ""
+    detail: Text = ""
     """What it does just now: `receiving objects`, `3 of 67 packages`, `1.2 of 4.3 GB`."""
-    reason: str = ""
+    reason: Text = ""
     """Why it failed."""
-    log: str | None = None
+    log: Text | None = None
 
 
 class Run(BaseModel):
     """A run of doit, the one that is on or the last."""
 
     pid: int
-    command: str
+    command: Text
     """What was asked for, such as `up`."""
     state: Literal["running", "succeeded", "failed", "interrupted"]
     began: float
@@ -200,7 +213,7 @@ class Installation(Verdict):
     """What is installed, and the run that installs."""
 
     installed: Layer
-    generation: str | None = None
+    generation: Text | None = None
     comfyui: Part | None = None
     nodes: list[Part] = []
     packages: Packages
@@ -210,14 +223,14 @@ class Installation(Verdict):
 class Model(Layer):
     """One declared model."""
 
-    target: str
+    target: Text
     optional: bool = False
     present: bool
     """There is a file, not only a name."""
     verified: bool
     """It is what the lock says, hashed when it came and not changed since."""
     size: int | None = None
-    listed: dict[str, bool | None] = {}
+    listed: dict[Text, bool | None] = {}
     """By GPU: whether that instance lists it; None: it doesn't say."""
 
 
@@ -233,7 +246,7 @@ class Overview(Verdict):
 
     age: float
     layers: dict[Literal["installed", "running", "functional", "models"], bool]
-    instances: dict[str, Verdict]
+    instances: dict[Text, Verdict]
     """By GPU."""
     services: list[Service]
     """Instances and workers, and what each waits for."""
@@ -242,4 +255,4 @@ class Overview(Verdict):
 
 
 class Refusal(Verdict):
-    """A question that can't be answered: 401, 403, 404, 405, 422, 429."""
+    """A question that can't be answered: 400, 401, 403, 404, 405, 422, 500, 503."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
@@ -36,6 +38,9 @@ EVENTS_EVERY = 1.0
 """Seconds between two events of one kind."""
 METRICS = "text/plain; version=1.0.0; charset=utf-8"
 
+ASKED = (401, 403, 422)
+"""Refusals of a question, whatever it asks for."""
+
 Wait = Annotated[
     float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait until it is healthy.")
 ]
@@ -60,6 +65,7 @@ def make(sampler: Sampler, token: str, ready: Callable[[], None]) -> Any:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     _add_health(app, sampler)
     _add_probes(app, sampler)
@@ -69,31 +75,36 @@ def make(sampler: Sampler, token: str, ready: Callable[[], None]) -> Any:
     return Guard(app, token)
 
 
-def _told(model: type[Verdict], *more: int) -> dict[int | str, dict[str, Any]]:
+def _told(
+    model: type[Verdict], *refusals: int, codes: tuple[int, ...] = (200, 503)
+) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of an endpoint's answers."""
-    codes = {200: model, 503: model} | dict.fromkeys((401, 403, 422, *more), Refusal)
-    return {code: {"model": told} for code, told in codes.items()}
+    answers = dict.fromkeys(codes, model) | dict.fromkeys(refusals, Refusal)
+    return {code: {"model": told} for code, told in answers.items()}
 
 
 def _add_health(app: FastAPI, sampler: Sampler) -> None:
     board = sampler.board
 
-    async def give(pick: Pick, wait: float) -> Response:
+    async def give(request: Request, pick: Pick, wait: float) -> Response:
         if wait:
-            await board.wait(lambda answers: _is_well(pick(answers)), wait)
+            gone = request.is_disconnected
+            await board.wait(lambda answers: _is_well(pick(answers)), wait, gone)
         answer = pick(board.answers)
         if answer is None:
             known = ", ".join(map(str, board.answers.by_gpu)) or "none"
             return refusal(404, "this GPU isn't configured", f"configured are: {known}")
         return Response(answer.body, answer.code, media_type="application/json")
 
-    def add(path: str, model: type[Verdict], summary: str, pick: Pick) -> None:
-        async def endpoint(wait: Wait = 0) -> Response:
-            return await give(pick, wait)
+    def add(
+        path: str, model: type[Verdict], summary: str, pick: Pick, refusals: Sequence[int] = ASKED
+    ) -> None:
+        async def endpoint(request: Request, wait: Wait = 0) -> Response:
+            return await give(request, pick, wait)
 
         app.add_api_route(
-            path, endpoint, methods=["GET", "HEAD"], summary=summary, responses=_told(model),
-            response_class=Response, operation_id=model.__name__,
+            path, endpoint, methods=["GET", "HEAD"], summary=summary,
+            responses=_told(model, *refusals), response_class=JSONResponse,
         )  # fmt: skip
 
     add("/health/comfyui", Overview, "The whole machine", lambda a: a.overview)
@@ -101,16 +112,15 @@ def _add_health(app: FastAPI, sampler: Sampler) -> None:
         lambda a: a.installation)  # fmt: skip
     add("/health/comfyui/instances", InstancesHealth, "All instances", lambda a: a.instances)
     add("/health/comfyui/models", ModelsHealth, "All declared models", lambda a: a.models)
+    add("/readyz", Verdict, "Some instance takes jobs", lambda a: a.ready, [422])
 
     @app.api_route("/health/comfyui/instances/{gpu}", methods=["GET", "HEAD"],
-                   responses=_told(InstanceHealth, 404), summary="The instance of one GPU",
-                   response_class=Response, operation_id="InstanceHealth")  # fmt: skip
+                   responses=_told(InstanceHealth, 404, *ASKED), summary="The instance of one GPU",
+                   response_class=JSONResponse)  # fmt: skip
     async def instance(
-        gpu: Annotated[int, Path(ge=0, description="Its number.")], wait: Wait = 0
+        request: Request, gpu: Annotated[int, Path(ge=0, description="Its number.")], wait: Wait = 0
     ) -> Response:
-        if gpu not in board.answers.by_gpu:
-            wait = 0
-        return await give(lambda answers: answers.by_gpu.get(gpu), wait)
+        return await give(request, lambda answers: answers.by_gpu.get(gpu), wait)
 
 
 def _is_well(answer: Answer | None) -> bool:
@@ -118,54 +128,53 @@ def _is_well(answer: Answer | None) -> bool:
 
 
 def _add_probes(app: FastAPI, sampler: Sampler) -> None:
-    board, metrics = sampler.board, Metrics(lambda: sampler.board.answers)
+    metrics, began = Metrics(lambda: sampler.board.answers), round(time.time(), 1)
 
-    @app.api_route("/livez", methods=["GET", "HEAD"], response_class=Response,
-                   summary="This server is well", operation_id="livez")  # fmt: skip
+    @app.api_route("/livez", methods=["GET", "HEAD"], response_class=JSONResponse,
+                   responses=_told(Verdict), summary="This server is well")  # fmt: skip
     async def livez() -> Response:
-        return _yes_or_no(sampler.alive)
+        if sampler.alive:
+            told = Verdict(status="healthy", since=began)
+        else:
+            since = round(time.time() - (time.monotonic() - sampler.board.answers.at), 1)
+            told = Verdict(status="unhealthy", since=since, reason="its answers are old",
+                           advice=f"kill {os.getpid()}: PM2 starts it anew")  # fmt: skip
+        code = 200 if sampler.alive else 503
+        return Response(told.model_dump_json(), code, media_type="application/json")
 
-    @app.api_route("/readyz", methods=["GET", "HEAD"], response_class=Response,
-                   summary="Some instance takes jobs", operation_id="readyz")  # fmt: skip
-    async def readyz(wait: Wait = 0) -> Response:
-        if wait:
-            await board.wait(lambda answers: answers.ready, wait)
-        return _yes_or_no(board.answers.ready)
-
-    @app.api_route("/metrics", methods=["GET", "HEAD"], response_class=Response,
-                   summary="For Prometheus", operation_id="metrics")  # fmt: skip
+    @app.api_route("/metrics", methods=["GET", "HEAD"], response_class=PlainTextResponse,
+                   responses=_told(Refusal, 401, 403, codes=()),
+                   summary="For Prometheus")  # fmt: skip
     async def scrape() -> Response:
         return Response(metrics.text(), media_type=METRICS)
-
-
-def _yes_or_no(yes: bool) -> Response:
-    """No more than that: whoever asks need not have the token."""
-    body = b'{"status":"healthy"}' if yes else b'{"status":"unhealthy"}'
-    return Response(body, 200 if yes else 503, media_type="application/json")
 
 
 def _add_events(app: FastAPI, sampler: Sampler) -> None:
     board, followers = sampler.board, set[object]()
 
-    async def room() -> None:
+    async def place() -> AsyncIterator[None]:
+        """Taken at once, so that no more get in while these begin."""
         if len(followers) >= FOLLOWERS:
-            raise HTTPException(503, f"{FOLLOWERS} follow already: ask again later")
-
-    @app.get("/health/comfyui/events", response_class=EventSourceResponse,
-             dependencies=[Depends(room)], responses={503: {"model": Refusal}},
-             summary="All answers, as they change", operation_id="events")  # fmt: skip
-    async def events() -> AsyncIterator[ServerSentEvent]:
-        me, sent = object(), dict[str, bytes]()
+            raise HTTPException(503, f"{FOLLOWERS} follow already")
+        me = object()
         followers.add(me)
         try:
-            while True:
-                for name, answer in _streams(board.answers).items():
-                    if sent.get(name) != answer.rest:
-                        sent[name] = answer.rest
-                        yield ServerSentEvent(event=name, raw_data=answer.body.decode())
-                await asyncio.sleep(EVENTS_EVERY)
+            yield
         finally:
             followers.discard(me)
+
+    @app.get("/health/comfyui/events", response_class=EventSourceResponse,
+             dependencies=[Depends(place)],
+             responses=_told(Refusal, 401, 403, 503, codes=()),
+             summary="All answers, as they change")  # fmt: skip
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        sent = dict[str, bytes]()
+        while True:
+            for name, answer in _streams(board.answers).items():
+                if sent.get(name) != answer.rest:
+                    sent[name] = answer.rest
+                    yield ServerSentEvent(event=name, raw_data=answer.body.decode())
+            await asyncio.sleep(EVENTS_EVERY)
 
 
 def _streams(answers: Answers) -> dict[str, Answer]:
@@ -197,11 +206,15 @@ def _add_refusals(app: FastAPI) -> None:
         if error.status_code == 404:
             return refusal(404, "there is nothing here", "see /openapi.json")
         if error.status_code == 405:
-            return refusal(405, "this server only tells", "use GET", Allow="GET, HEAD")
-        return refusal(error.status_code, str(error.detail), "")
+            return refusal(405, "this server only tells", "use GET", **(error.headers or {}))
+        return refusal(error.status_code, str(error.detail), "ask again later")
 
     @app.exception_handler(RequestValidationError)
     async def correct(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"][1:]))
         return refusal(422, f"{where}: {first['msg']}", "correct it; see /openapi.json")
+
+    @app.exception_handler(Exception)
+    async def own_up(request: Request, error: Exception) -> Response:
+        return refusal(500, "this server has a fault", "see its log")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from .answers import HEALTHY, Verdict
+
+WAITING = 1000
+"""Those who may wait for an answer at once."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,10 @@ class Answers:
     instances: Answer
     models: Answer
     by_gpu: Mapping[int, Answer]
+    ready: Answer
+    """Whether some instance takes jobs; no more than that, for those who have no token."""
     at: float
     """Of the monotonic clock."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether some instance takes jobs."""
-        return any(answer.healthy for answer in self.by_gpu.values())
 
 
 class Board:
@@ -72,6 +72,7 @@ class Board:
         self.answers = first
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next = asyncio.Event()
+        self._waiting = 0
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Those who wait do so on this loop."""
@@ -90,11 +91,27 @@ class Board:
         except asyncio.TimeoutError:
             return
 
-    async def wait(self, wanted: Callable[[Answers], bool], seconds: float) -> None:
-        """Wait until the answers are as wanted, or time is up."""
+    async def wait(
+        self,
+        wanted: Callable[[Answers], bool],
+        seconds: float,
+        gone: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """Wait until the answers are as wanted, time is up, or who asked is gone.
+
+        Not at all when too many wait already: they get their answer sooner.
+        """
         deadline = time.monotonic() + seconds
-        while not wanted(self.answers) and (left := deadline - time.monotonic()) > 0:
-            await self.change(left)
+        if self._waiting >= WAITING:
+            return
+        self._waiting += 1
+        try:
+            while not wanted(self.answers) and (left := deadline - time.monotonic()) > 0:
+                await self.change(left)
+                if await gone():
+                    return
+        finally:
+            self._waiting -= 1
 
     def _turn(self) -> None:
         before, self._next = self._next, asyncio.Event()

@@ -59,8 +59,15 @@ def compose(
         ),
         models=Answer(_models(facts, models, samples, since), mask, now),
         by_gpu=answered,
+        ready=Answer(Verdict(**_verdict("ready", _ready(judged), since)), mask),  # type: ignore[arg-type]
         at=now,
     )  # fmt: skip
+
+
+def _ready(judged: Mapping[int, InstanceHealth]) -> Judged:
+    if any(each.status in HEALTHY for each in judged.values()):
+        return Judged("healthy")
+    return Judged("unhealthy", "no instance takes jobs", "see /health/comfyui")
 
 
 def _verdict(what: str, judged: Judged, since: Since) -> dict[str, object]:

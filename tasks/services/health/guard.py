@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .answers import Refusal
+from .steady import Steady
 
 _HOST = re.compile(r"(?:\[([^\[\]]+)\]|([^:@/\[\]]+))(?::\d*)?")
 """An address of IPv6, or another name; then a port."""
@@ -29,6 +30,16 @@ def refusal(code: int, reason: str, advice: str, **headers: str) -> Response:
     )
 
 
+def _malformed() -> bytes:
+    body = refusal(400, "this is no HTTP request", "see /openapi.json").body
+    head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + bytes(body)
+
+
+REFUSED = _malformed()
+"""What whoever speaks no HTTP is told."""
+
+
 class Guard:
     """Asks for the token; without one it lets in only those on this machine."""
 
@@ -36,10 +47,17 @@ class Guard:
         self._app = app
         # A file from which it was read ends with a newline; no header can.
         self._token = token.strip().encode(errors="surrogateescape")
+        self._steady = Steady()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = self._refuse(scope) if scope["type"] == "http" else None
-        await (refused or self._app)(scope, receive, send)
+        try:
+            await (refused or self._app)(scope, receive, send)
+        except Exception:
+            # Whoever asks was told (500); what is wrong is said once, not at every request.
+            if scope["type"] != "http":
+                raise
+            self._steady.say()
 
     def _refuse(self, scope: Scope) -> Response | None:
         if scope["path"] in PROBES:

@@ -29,8 +29,9 @@ from tasks.host.model_files import ModelState
 from tasks.host.redact import redact
 
 from .answers import Job, Point, Trial
-from .sample import Sample
+from .sample import Sample, differs
 from .settings import Instance, Settings
+from .steady import Steady
 from .supervisor import Supervisor
 from .trials import Trials
 
@@ -54,6 +55,10 @@ CATALOGUE_EVERY = 60.0
 """Seconds between two looks at all its node classes: half a megabyte, 70 ms of its time."""
 LISTING_EVERY = 30.0
 """Seconds between two looks at the models that it lists."""
+LOG = 1 << 18
+"""Characters of its start-up log that are read; it keeps 300 entries."""
+FAILED = 100
+"""Nodes that failed, as many as are told of."""
 
 
 class InstanceSampler:
@@ -87,8 +92,9 @@ class InstanceSampler:
 
     def run(self) -> None:
         threading.Thread(target=self._trials.run, daemon=True).start()
+        steady = Steady()
         while not self._stop.is_set():
-            self.step()
+            steady.attempt(self.step)
             self.looked.set()
             starts = self.sample.seen.app is not None and self.sample.health.refused
             self._stop.wait(SOON if starts else EVERY)
@@ -100,7 +106,7 @@ class InstanceSampler:
         if found is None or self._process != found.process:
             self._begin(found)
         self.sample = self._look(found) if found else self._missing()
-        if _differs(before, self.sample):
+        if differs(before, self.sample):
             self._news()
 
     def list_models(self, models: Mapping[str, ModelState]) -> None:
@@ -255,12 +261,9 @@ class InstanceSampler:
         now = time.monotonic()
         if self._failed is None:
             said = self._get(port, "/internal/logs")
-            results = quick_test.parse(said) if isinstance(said, str) else {}
-            self._failed = {
-                name: redact(result.reason)
-                for name, result in results.items()
-                if not result.imported
-            }
+            results = quick_test.parse(said[-LOG:]) if isinstance(said, str) else {}
+            failed = [item for item in results.items() if not item[1].imported]
+            self._failed = {name: redact(result.reason) for name, result in failed[:FAILED]}
         if now - self._catalogued >= CATALOGUE_EVERY:
             self._catalogued = now
             told = self._get(port, "/object_info")
@@ -269,7 +272,11 @@ class InstanceSampler:
             self._listed = now
             kinds = model_files.kinds(self._models)
             told = {kind: self._get(port, f"/models/{quote(kind)}") for kind in kinds}
-            self._listings = {kind: names for kind, names in told.items() if names is not None}
+            self._listings = {
+                kind: [name for name in names if isinstance(name, str)]
+                for kind, names in told.items()
+                if isinstance(names, list)
+            }
 
     def _get(self, port: int, path: str) -> Any:
         return comfyui.ask(self.instance.listen, port, path)
@@ -284,16 +291,3 @@ class InstanceSampler:
         if now - self._measured >= MEASURE_EVERY:
             self._measured = now
             self._history.append(Point(at=round(time.time(), 1), memory=memory, queue=queue))
-
-
-def _differs(before: Sample, after: Sample) -> bool:
-    """Whether more changed than time and memory."""
-    return any(
-        getattr(before, name) != getattr(after, name)
-        for name in ("health", "draining", "cold", "watched", "failed_nodes", "classes",
-                     "listed", "warmup", "canary")
-    ) or bool(before.trouble) != bool(after.trouble) or _pid(before) != _pid(after)  # fmt: skip
-
-
-def _pid(sample: Sample) -> int | None:
-    return sample.seen.app.pid if sample.seen.app else None

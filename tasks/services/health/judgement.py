@@ -9,6 +9,9 @@ from .facts import ADVICE, RUN, SILENT, Facts, Judged, known, lacking
 from .sample import Sample
 from .settings import Instance
 
+STALE = 120.0
+"""Seconds; one that answers nothing in time to any question is looked at once in a minute."""
+
 
 def judge(instance: Instance, sample: Sample, facts: Facts, now: float) -> InstanceHealth:
     """One instance; `since` is left for whoever saw it before. `now` is of the monotonic clock."""
@@ -18,7 +21,7 @@ def judge(instance: Instance, sample: Sample, facts: Facts, now: float) -> Insta
         functional=_functional(instance, sample, facts),
         models=_models(sample, facts),
     )
-    judged = _status(instance, sample, layers, facts)
+    judged = _status(instance, sample, layers, facts, now)
     app = sample.seen.app
     return InstanceHealth(
         status=judged.status,
@@ -40,8 +43,11 @@ def judge(instance: Instance, sample: Sample, facts: Facts, now: float) -> Insta
     )
 
 
-def _status(instance: Instance, sample: Sample, layers: Layers, facts: Facts) -> Judged:
+def _status(instance: Instance, sample: Sample, layers: Layers, facts: Facts, now: float) -> Judged:
     seen = sample.seen
+    if (age := now - sample.at) > STALE:
+        why = f"it was last looked at {age:.0f} s ago"
+        return Judged("unknown", why, "see the log of health-server")
     status, reason = survey.judge(
         seen, sample.health, facts.settings.start_timeout, sample.watched or sample.trouble
     )

@@ -97,7 +97,8 @@ def _written(secret: str) -> bytes:
 def _parts(value: str) -> Iterator[str]:
     """A secret, its lines, and these as a log's are shown."""
     for line in (value, *value.splitlines()):
-        yield from (line, line.strip(), blame.plain(line).strip())
+        for shown in (line, blame.plain(line), answers.tame(line)):
+            yield from (shown, shown.strip())
 
 
 @while_unchanged
@@ -108,7 +109,7 @@ def _values(folder: Path) -> list[str]:
         found += [value for value in files.read_receipt(path).values() if isinstance(value, str)]
     for path in folder.glob("*.env"):
         try:
-            lines = path.read_bytes().decode(errors="replace").split("\n")
+            lines = files.read_bytes(path).decode(errors="replace").split("\n")
         except OSError:
             continue
         found += [_unquoted(line.partition("=")[2]) for line in lines if "=" in line]

@@ -37,3 +37,16 @@ class Sample:
     warmup: Trial | None = None
     canary: Trial | None = None
     history: tuple[Point, ...] = ()
+
+
+def differs(before: Sample, after: Sample) -> bool:
+    """Whether more changed than time and memory."""
+    return any(
+        getattr(before, name) != getattr(after, name)
+        for name in ("health", "draining", "cold", "watched", "failed_nodes", "classes",
+                     "listed", "warmup", "canary")
+    ) or bool(before.trouble) != bool(after.trouble) or _pid(before) != _pid(after)  # fmt: skip
+
+
+def _pid(sample: Sample) -> int | None:
+    return sample.seen.app.pid if sample.seen.app else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from pathlib import Path
 
 from tasks.host.census import Census
@@ -15,6 +14,7 @@ from .composition import compose
 from .instance import InstanceSampler
 from .machine import MachineSampler
 from .masking import Masks
+from .steady import Steady
 from .supervisor import Supervisor
 
 EVERY = 1.0
@@ -58,7 +58,7 @@ class Sampler:
 
     def stop(self) -> None:
         self._stop.set()
-        for sampler in self._instances.values():
+        for sampler in list(self._instances.values()):
             sampler.stop()
 
     @property
@@ -67,19 +67,13 @@ class Sampler:
         return time.monotonic() - self.board.answers.at < STUCK
 
     def _run(self) -> None:
-        said = ""
+        steady = Steady()
         while not self._stop.wait(SOON):
             self._news.wait(EVERY)
             self._news.clear()
-            try:
-                self._read_settings()
-                self.board.publish(self._compose())
-                said = ""
-            except Exception:
-                # What is wrong is said once; the answers' age tells the rest.
-                if (text := traceback.format_exc()) != said:
-                    print(text, flush=True)
-                said = text
+            # Each by itself: a settings file that is damaged is no reason to tell nothing.
+            steady.attempt(self._read_settings)
+            steady.attempt(lambda: self.board.publish(self._compose()))
 
     def _compose(self) -> Answers:
         facts = self._machine.look(self.settings)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tasks.host import model_files
 
 from .answers import HEALTHY, InstanceHealth, Status
-from .facts import ADVICE, RUN, SILENT, Facts, Judged, known
+from .facts import ADVICE, RUN, SILENT, Facts, Judged, known, lacking
 
 WORST: Sequence[Status] = (
     "crash loop", "down", "unhealthy", "installing", "starting", "draining", "degraded",
@@ -32,6 +32,8 @@ def overall(
     if worst.status not in HEALTHY:
         comes = worst.status in ("down", "starting") and not installed
         return installation if comes else worst
+    if models.status not in HEALTHY:
+        return lacking(facts, models.reason)
     if not installed:
         return Judged("degraded", installation.reason, installation.advice)
     workers = [worker for each in every for worker in each.workers if not worker.running]
