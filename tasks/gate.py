@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tasks import folder_types, last_good, validation
 from tasks.engine.said import warn
-from tasks.host import apps, blame, census, comfyui, files, pm2, quick_test, warmup
+from tasks.host import apps, blame, census, comfyui, files, node_classes, pm2, quick_test, warmup
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
 
@@ -121,7 +121,10 @@ def _wait(machine: Machine, instance: Instance, begin: float) -> apps.App:
 
 
 def _check_nodes(machine: Machine, instance: Instance, client: comfyui.Client) -> None:
-    """A node can import in the build and not here; the start-up log is the only place to see it."""
+    """A node can import in the build and not here; the start-up log is the only place to see it.
+
+    One that imports may still lack node classes that it had in the build.
+    """
     said = client.get("/internal/logs")
     required = {node.name for node in machine.custom_nodes if not node.optional}
     failed = {
@@ -131,11 +134,25 @@ def _check_nodes(machine: Machine, instance: Instance, client: comfyui.Client) -
     }
     for name in sorted(set(failed) - required):
         warn(f"custom node {name} doesn't import on {instance.name}: {failed[name]}")
+    there = client.get("/object_info")
+    for name, classes in node_classes.missing(_expected(machine, failed), there).items():
+        failed[name] = f"it lacks {', '.join(classes[:3])}, which it had in the build"
+        if name not in required:
+            warn(f"custom node {name} on {instance.name}: {failed[name]}")
     if missing := sorted(set(failed) & required):
         raise Failure(
             f"{instance.name} runs without {', '.join(missing)}: {failed[missing[0]]}",
             machine.layout.logs / f"{instance.name}.log",
         )
+
+
+def _expected(machine: Machine, failed: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The node classes of each custom node that is to be loaded, and was."""
+    chosen = {node.name for node in machine.custom_nodes}
+    if machine.selected_nodes is not None:
+        chosen &= set(machine.selected_nodes)
+    known = node_classes.expected(last_good.folder_of(machine))
+    return {name: known[name] for name in chosen - set(failed) if name in known}
 
 
 def _check_folders(machine: Machine, instance: Instance, client: comfyui.Client) -> None:

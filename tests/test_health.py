@@ -45,6 +45,26 @@ def test_a_node_that_fails_only_on_the_instance_is_named(
     assert "comfyui-gpu0 runs without picky: RuntimeError: not here" in run.output
 
 
+def test_a_node_that_lacks_a_class_only_on_the_instance_is_named(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    text = (
+        "import os\n"
+        "class Here:\n    INPUT_TYPES = classmethod(lambda cls: {'required': {}})\n"
+        "    RETURN_TYPES = ()\n    FUNCTION = 'run'\n"
+        "NODE_CLASS_MAPPINGS = {'Here': Here}\n"
+        "if 'COMFYUI_PORT' not in os.environ:\n    NODE_CLASS_MAPPINGS['Gone'] = Here\n"
+    )
+    node = forge.repository("poor", {"__init__.py": text})
+    rig = machine(custom_nodes=[{"url": node.url}])
+    run = rig.doit(code=2)
+    assert run.failed == {"health:gpu0"}
+    wrong = "comfyui-gpu0 runs without poor: it lacks Gone, which it had in the build"
+    assert wrong in run.output
+    rig.spec["custom_nodes"][0]["optional"] = True
+    assert "! custom node poor on comfyui-gpu0: it lacks Gone" in rig.doit().output
+
+
 def test_a_hung_instance_is_not_healthy(machine: MachineMaker) -> None:
     rig = machine(health={"timeout": 1})
     rig.doit()

@@ -1,0 +1,276 @@
+"""What the project owes its users, measured: installs, starts, health answers, workers, and a soak.
+
+Each of the workspaces is new: an empty folder with a machine file, installed by `doit` without a
+hand. The first one has empty caches (repositories, packages); the others share its. A worker of
+each instance connects as soon as it is started, and writes down whether that went well at the
+first try; each machine is taken down and up again a few times to have more of these.
+
+    python tests/benchmarks/mission.py --machine FILE [--workspaces 20] [--restarts 3] [--soak 30]
+
+Without --machine it is the simulator, with five custom nodes. A floor that is asked for is beaten
+by half when the mark is ✓. 24 hours are not waited for: what a soak of so many minutes grew by is
+told for 24 hours at the same slope, and that is what it is. Ends with 1 when a figure is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+import yaml
+
+from tasks.host import apps, files, pm2, private
+from tasks.host.comfyui import Client
+from tasks.host.workflow import smoke
+from tasks.spec.layout import Layout
+from tests.forge import Forge
+from tests.rig import DOIT, PROJECT, SIMULATOR, free_ports
+
+INSTANCES = 2
+ANSWERS = 200
+"""Health answers that are timed in each workspace."""
+DAY = 24 * 60
+WORKER = """
+import json, os, sys, time, urllib.request
+try:
+    with urllib.request.urlopen(os.environ["COMFYUI_URL"] + "/object_info", timeout=10) as told:
+        well = bool(json.load(told))
+except OSError:
+    well = False
+with open(os.environ["CONNECTED"], "a") as file:
+    file.write("1" if well else "0")
+time.sleep(1 << 30)
+"""
+missed: list[str] = []
+
+
+def say(what: str, value: float, worst: float, unit: str, *, least: bool = False) -> None:
+    """Print a figure with the one that it is not to be beyond."""
+    well = value >= worst if least else value <= worst
+    if not well:
+        missed.append(what)
+    word = "at least" if least else "at most"
+    print(f"{'✓' if well else '✗'} {what}: {value:.3g} {unit} ({word} {worst:g})", flush=True)
+
+
+@dataclass
+class Workspace:
+    """One fresh machine."""
+
+    folder: Path
+    env: dict[str, str]
+    took: float = 0.0
+    """Seconds of the whole install."""
+    said: str = ""
+    starts: list[float] = field(default_factory=list)
+    answers: list[float] = field(default_factory=list)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.folder / "ws")
+
+    def doit(self, *words: str) -> bool:
+        ended = subprocess.run(
+            [str(DOIT), *words, f"machine={self.folder / 'machine.yaml'}"],
+            cwd=PROJECT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        self.said = ended.stdout
+        return ended.returncode == 0
+
+    def write(self, spec: dict[str, Any]) -> None:
+        """The machine file, with ports and workers of its own."""
+        first = free_ports(INSTANCES + 1)
+        cpu_only = not Path("/dev/nvidiactl").exists()
+        instances = {"gpus": INSTANCES, "cpu_only": cpu_only, "port_start": first}
+        worker = {
+            "name": "worker",
+            "command": [sys.executable, "-c", WORKER],
+            "env": {"CONNECTED": str(self.folder / "connected")},
+        }
+        own = {
+            "workspace": "ws",
+            "instances": {**spec.get("instances", {}), **instances},
+            "health": {**spec.get("health", {}), "port": first + INSTANCES},
+            "workers": [worker],
+        }
+        (self.folder / "machine.yaml").write_text(yaml.safe_dump(spec | own, sort_keys=False))
+        self.url = f"http://127.0.0.1:{first + INSTANCES}"
+        self.ports = range(first, first + INSTANCES)
+
+    def install(self) -> bool:
+        begin = time.perf_counter()
+        well = self.doit()
+        self.took = time.perf_counter() - begin
+        if well:
+            self.note_starts()
+        return well
+
+    def note_starts(self) -> None:
+        """Seconds from each process's start until it had passed the gate."""
+        for app in apps.running(self.layout.workspace, None):
+            if app.port:
+                gpu = int(app.name.rpartition("gpu")[2])
+                passed = self.layout.healthy(gpu).stat().st_mtime
+                self.starts.append(passed - app.started)
+
+    def ask(self) -> None:
+        session = requests.Session()
+        for _ in range(ANSWERS):
+            begin = time.perf_counter()
+            session.get(f"{self.url}/health/comfyui", timeout=10)
+            self.answers.append(time.perf_counter() - begin)
+
+    @property
+    def connected(self) -> str:
+        """A 1 for each worker that connected at the first try, a 0 for each that did not."""
+        file = self.folder / "connected"
+        return file.read_text() if file.exists() else ""
+
+    def end(self) -> None:
+        self.doit("down")
+        shutil.rmtree(private.folder(self.layout.workspace), ignore_errors=True)
+
+
+def simulated(folder: Path) -> dict[str, Any]:
+    """A machine file of the simulator, with five nodes."""
+    source = (
+        "class N:\n    INPUT_TYPES = classmethod(lambda cls: {'required': {}})\n"
+        "    RETURN_TYPES = ()\n    FUNCTION = 'run'\n"
+    )
+    forge = Forge(folder / "forge")
+    nodes = [
+        forge.repository(f"node{number}", {
+            "__init__.py": f"{source}NODE_CLASS_MAPPINGS = {{'N{number}': N}}\n",
+        })
+        for number in range(5)
+    ]  # fmt: skip
+    return {
+        "comfyui": {"path": str(SIMULATOR)},
+        "python": {"torch": "none"},
+        "custom_nodes": [{"url": node.url} for node in nodes],
+    }
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Growth for each minute, by least squares over (minutes, value)."""
+    if len(points) < 2:
+        return 0.0
+    return statistics.linear_regression(*zip(*points, strict=True)).slope
+
+
+def soak(workspace: Workspace, minutes: float) -> None:
+    """Jobs through every instance, and health asked, for so long; the first fifth isn't counted."""
+    layout, begin = workspace.layout, time.monotonic()
+    memory: dict[str, list[tuple[float, float]]] = {}
+    opened: dict[str, list[tuple[float, float]]] = {}
+    disk: list[tuple[float, float]] = []
+    failed = jobs = 0
+    while (now := (time.monotonic() - begin) / 60) < minutes:
+        for port in workspace.ports:
+            client = Client("127.0.0.1", port)
+            jobs += 1
+            try:
+                client.wait(client.submit(smoke("PreviewImage")), 60)
+            except Exception:
+                failed += 1
+        code = requests.get(f"{workspace.url}/health/comfyui", timeout=10).status_code
+        failed += code != 200
+        if now >= minutes / 5:
+            found = {app.name: app.pid for app in apps.running(layout.workspace, None)}
+            for name, pid in found.items() | {("pm2", pm2.daemon(layout) or 0)}:
+                process = psutil.Process(pid)
+                memory.setdefault(name, []).append((now, process.memory_info().rss / 1e6))
+                opened.setdefault(name, []).append((now, process.num_fds()))
+            disk.append((now, sum(path.lstat().st_size for path in layout.logs.iterdir()) / 1e6))
+        time.sleep(1)
+    print(f"  soak of {minutes:g} minutes, {jobs} jobs; at the same slope 24 hours would grow by:")
+    for name in sorted(memory):
+        print(
+            f"    {name}: {DAY * slope(memory[name]):.3g} MB of memory, "
+            f"{DAY * slope(opened[name]):.3g} open files"
+        )
+    print(f"    logs: {DAY * slope(disk):.3g} MB (they are rotated)")
+    say("jobs and health answers of the soak that failed", failed, 0, "")
+    alive = apps.running(layout.workspace, None)
+    expected = 2 * INSTANCES + len(apps.OURS)
+    say("apps that run at its end", len(alive), expected, f"of {expected}", least=True)
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def report(done: Sequence[Workspace], installed: Sequence[Workspace]) -> None:
+    succeeded = 100 * len(installed) / len(done)
+    say("installs that succeeded without a hand", succeeded, 97.5, "%", least=True)
+    if not installed:
+        return
+    say("the whole install, with empty caches", done[0].took, 150, "s")
+    if warm := [each.took for each in installed if each is not done[0]]:
+        say("the whole install, with caches, the slowest", max(warm), 150, "s")
+        print(f"  median {statistics.median(warm):.3g} s")
+    starts = [start for each in installed for start in each.starts]
+    say("from an instance's start until it is healthy, the slowest", max(starts), 15, "s")
+    answers = [1000 * answer for each in installed for answer in each.answers]
+    say(f"a health answer, the slowest of {len(answers)}", max(answers), 500, "ms")
+    print(f"  median {statistics.median(answers):.3g} ms, p99 {percentile(answers, 99):.3g} ms")
+    tries = "".join(each.connected for each in installed)
+    share = 100 * tries.count("1") / max(1, len(tries))
+    say(f"workers connected at the first try, of {len(tries)}", share, 99.5, "%", least=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--machine", type=Path)
+    parser.add_argument("--workspaces", type=int, default=20)
+    parser.add_argument("--restarts", type=int, default=3)
+    parser.add_argument("--soak", type=float, default=0, help="minutes")
+    wanted = parser.parse_args()
+    done: list[Workspace] = []
+    with tempfile.TemporaryDirectory(prefix="mission-") as text:
+        folder = Path(text)
+        caches = {name: str(folder / name) for name in ("UV_CACHE_DIR", "XDG_CACHE_HOME")}
+        caches["npm_config_cache"] = str(folder / "npm")
+        given = wanted.machine and yaml.safe_load(wanted.machine.read_text())
+        spec = given or simulated(folder)
+        for number in range(wanted.workspaces):
+            place = folder / f"workspace{number}"
+            place.mkdir()
+            workspace = Workspace(place, {**os.environ, **caches})
+            workspace.write(spec)
+            done.append(workspace)
+            try:
+                well = workspace.install()
+                print(f"  {number + 1}: {'installed' if well else 'failed'} in "
+                      f"{workspace.took:.1f} s", flush=True)  # fmt: skip
+                if not well:
+                    print(workspace.said)
+                    continue
+                workspace.ask()
+                for _ in range(wanted.restarts):
+                    if workspace.doit("down") and workspace.doit():
+                        workspace.note_starts()
+                if number == wanted.workspaces - 1 and wanted.soak:
+                    soak(workspace, wanted.soak)
+            finally:
+                workspace.end()
+                files.remove(workspace.layout.workspace)
+        report(done, [each for each in done if each.starts])
+    print(f"not reached: {', '.join(missed)}" if missed else "all reached")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
