@@ -64,7 +64,7 @@ def _receipt(layout: Layout, gpu: int) -> Path:
     return layout.seen(layout.apps / f"gpu{gpu}.receipt.json")
 
 
-def _secrets_file(layout: Layout, name: str, variables: Mapping[str, str]) -> Path:
+def secrets_file(layout: Layout, name: str, variables: Mapping[str, str]) -> Path:
     """Named by what it holds: a config of before still finds what it was made with."""
     return layout.secrets / f"{name}-{last_good.seal(layout, json.dumps(variables))[:12]}.json"
 
@@ -187,7 +187,7 @@ def app(
                 ) from None
     words = [str(word) for word in command]
     if hidden:
-        limits = ["--env", str(_secrets_file(layout, name, hidden)), *limits]
+        limits = ["--env", str(secrets_file(layout, name, hidden)), *limits]
     if limits:
         words = [sys.executable, "-I", str(SHIM), *limits, "--", *words]
     marks = {apps.WORKSPACE: str(machine.workspace), apps.NAME: name}
@@ -200,7 +200,7 @@ def app(
 def write_secrets(layout: Layout, app: App) -> None:
     """Write the file from which an app gets what nobody else is to see."""
     if app.secrets:
-        file = _secrets_file(layout, app.name, app.secrets)
+        file = secrets_file(layout, app.name, app.secrets)
         files.write_text(file, json.dumps(app.secrets), mode=0o600)
 
 
@@ -230,7 +230,7 @@ def _outdated(machine: Machine, instance: Instance) -> str | None:
     if receipt.get("config") != files.file_digest(layout.seen(layout.rendered(instance.gpu))):
         return f"{layout.rendered(instance.gpu)} was changed by hand"
     for app in _apps(machine, instance):
-        file = _secrets_file(layout, app.name, app.secrets)
+        file = secrets_file(layout, app.name, app.secrets)
         if app.secrets and not file.is_file():
             return f"{file} is missing"
     return None

@@ -111,9 +111,13 @@ def _outdated(machine: Machine, instances: Sequence[Instance]) -> str | None:
     running = _running(layout)
     if not machine.health.server:
         return f"{NAME} runs, and health.server is false" if running else None
+    if reason := _why_restart(machine, running):
+        return reason
     if files.read_receipt(_settings_file(layout)) != _settings(machine, instances):
         return "what it watches changed"
-    return _why_restart(machine, running)
+    app = _app(machine)
+    file = configs.secrets_file(layout, NAME, app.secrets)
+    return f"{file} is missing" if app.secrets and not file.is_file() else None
 
 
 def _why_restart(machine: Machine, running: apps.App | None) -> str | None:
@@ -132,14 +136,16 @@ def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     running = _running(layout)
     if not machine.health.server:
         _end(layout, running)
+        _remove_secrets(layout, None)
         return
     files.write_receipt(_settings_file(layout), _settings(machine, instances))
-    if _why_restart(machine, running) is None:
-        return
     app = _app(machine)
     configs.write_secrets(layout, app)
+    if _why_restart(machine, running) is None:
+        return
+    _refuse_taken_port(machine, running)
     _end(layout, running)
-    _refuse_taken_port(machine)
+    _remove_secrets(layout, configs.secrets_file(layout, NAME, app.secrets))
     ready = _settings_file(layout).with_suffix(".ready.json")
     files.remove(ready)
     config: dict[str, Any] = json.loads(templates.render(configs.TEMPLATE, apps=[asdict(app)]))
@@ -158,9 +164,17 @@ def _end(layout: Layout, running: apps.App | None) -> None:
         pm2.end_orphan(running)
 
 
-def _refuse_taken_port(machine: Machine) -> None:
+def _remove_secrets(layout: Layout, kept: Path | None) -> None:
+    """Those of before; a worker's have its GPU in their names."""
+    for path in layout.secrets.glob(f"{NAME}-{'[0-9a-f]' * 12}.json"):
+        if path != kept:
+            files.remove(path)
+
+
+def _refuse_taken_port(machine: Machine, running: apps.App | None) -> None:
     held: Mapping[int, ports.Holder] = ports.holders()
-    if holder := held.get(machine.health.port):
+    holder = held.get(machine.health.port)
+    if holder and not (running and running.pid == holder.pid):
         raise Failure(f"{NAME} can't start: {holder}; stop that, or choose another health.port")
 
 

@@ -103,7 +103,7 @@ class InstanceSampler:
         """Look once, and tell the news."""
         before = self.sample
         found = self._census.find(self.instance.name)
-        if found is None or self._process != found.process:
+        if self._process != (found.process if found else None):
             self._begin(found)
         self.sample = self._look(found) if found else self._missing()
         if differs(before, self.sample):
