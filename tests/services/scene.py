@@ -120,24 +120,30 @@ class Scene:
 
     def start(self, gpu: int = 0, **env: str) -> Server:
         """Start an instance, marked as PM2 would have it, and wait until it answers."""
-        name = self.settings["instances"][gpu]["name"]
         base = self.servers[gpu].base if gpu in self.servers else self.base(gpu)
-        marks = {
-            apps.WORKSPACE: str(self.layout.workspace),
-            apps.NAME: name,
-            apps.PORT: str(self.settings["instances"][gpu]["port"]),
-        }
         port = self.settings["instances"][gpu]["port"]
-        server = self.installation.launch(base, port=port, env=marks | env)
+        server = self.installation.launch(base, port=port, env=self.marks(gpu) | env)
         self.servers[gpu] = server
-        # As PM2 does, which is how it is seen that one came.
-        pids = private.make(self.layout.workspace) / "pids"
-        pids.mkdir(exist_ok=True)
-        (pids / f"{name}-{server.process.pid}.pid").write_text(str(server.process.pid))
-        log = self.layout.log(name)
+        self.note(gpu, server.process.pid)
+        log = self.layout.log(self.settings["instances"][gpu]["name"])
         log.unlink(missing_ok=True)
         log.symlink_to(server._log)
         return self.installation.wait(server)
+
+    def marks(self, gpu: int) -> dict[str, str]:
+        """The environment by which an instance is known."""
+        instance = self.settings["instances"][gpu]
+        return {
+            apps.WORKSPACE: str(self.layout.workspace),
+            apps.NAME: instance["name"],
+            apps.PORT: str(instance["port"]),
+        }
+
+    def note(self, gpu: int, pid: int) -> None:
+        """As PM2 does, which is how it is seen that one came."""
+        pids = private.make(self.layout.workspace) / "pids"
+        pids.mkdir(exist_ok=True)
+        (pids / f"{self.settings['instances'][gpu]['name']}-{pid}.pid").write_text(str(pid))
 
     def base(self, gpu: int = 0) -> Base:
         """The folder in which an instance has its nodes and models."""

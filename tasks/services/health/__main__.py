@@ -6,8 +6,10 @@ import os
 import resource
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -51,7 +53,19 @@ def main(file: Path) -> None:
         timeout_graceful_shutdown=END,
     )
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=sockets)
+        Server(config, sampler.board.end).run(sockets=sockets)
+
+
+class Server(uvicorn.Server):
+    """Tells those who wait when it ends; uvicorn only waits for them."""
+
+    def __init__(self, config: uvicorn.Config, end: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end = end
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._end()
 
 
 def _listen(host: str, port: int) -> socket.socket:

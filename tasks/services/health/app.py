@@ -25,7 +25,7 @@ from .answers import (
     Refusal,
     Verdict,
 )
-from .board import Answer, Answers
+from .board import Answer, Answers, settle
 from .guard import Guard, refusal
 from .metrics import Metrics
 from .sampler import Sampler
@@ -75,12 +75,33 @@ def make(sampler: Sampler, token: str, ready: Callable[[], None]) -> Any:
     return Guard(app, token)
 
 
-def _told(
-    model: type[Verdict], *refusals: int, codes: tuple[int, ...] = (200, 503)
-) -> dict[int | str, dict[str, Any]]:
+def _told(model: type[Verdict], *refusals: int) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of an endpoint's answers."""
-    answers = dict.fromkeys(codes, model) | dict.fromkeys(refusals, Refusal)
+    answers = {200: model, 503: model} | dict.fromkeys(refusals, Refusal)
     return {code: {"model": told} for code, told in answers.items()}
+
+
+def _refused(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """What it says of refusals where other answers aren't JSON."""
+    schema = {"$ref": f"#/components/schemas/{Refusal.__name__}"}
+    content = {"application/json": {"schema": schema}}
+    return {code: {"content": content, "description": "Refusal"} for code in codes}
+
+
+def _route(
+    app: FastAPI,
+    path: str,
+    endpoint: Callable[..., Any],
+    kind: type[Response],
+    told: dict[int | str, dict[str, Any]],
+    summary: str,
+) -> None:
+    """An endpoint that answers GET and HEAD; documented is only GET, or its id would be there
+    twice."""
+    app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
+    app.add_api_route(
+        path, endpoint, methods=["GET"], response_class=kind, responses=told, summary=summary
+    )
 
 
 def _add_health(app: FastAPI, sampler: Sampler) -> None:
@@ -102,10 +123,7 @@ def _add_health(app: FastAPI, sampler: Sampler) -> None:
         async def endpoint(request: Request, wait: Wait = 0) -> Response:
             return await give(request, pick, wait)
 
-        app.add_api_route(
-            path, endpoint, methods=["GET", "HEAD"], summary=summary,
-            responses=_told(model, *refusals), response_class=JSONResponse,
-        )  # fmt: skip
+        _route(app, path, endpoint, JSONResponse, _told(model, *refusals), summary)
 
     add("/health/comfyui", Overview, "The whole machine", lambda a: a.overview)
     add("/health/comfyui/installation", Installation, "What is installed, and the run that does so",
@@ -114,13 +132,14 @@ def _add_health(app: FastAPI, sampler: Sampler) -> None:
     add("/health/comfyui/models", ModelsHealth, "All declared models", lambda a: a.models)
     add("/readyz", Verdict, "Some instance takes jobs", lambda a: a.ready, [422])
 
-    @app.api_route("/health/comfyui/instances/{gpu}", methods=["GET", "HEAD"],
-                   responses=_told(InstanceHealth, 404, *ASKED), summary="The instance of one GPU",
-                   response_class=JSONResponse)  # fmt: skip
     async def instance(
         request: Request, gpu: Annotated[int, Path(ge=0, description="Its number.")], wait: Wait = 0
     ) -> Response:
         return await give(request, lambda answers: answers.by_gpu.get(gpu), wait)
+
+    told = _told(InstanceHealth, 404, *ASKED)
+    path = "/health/comfyui/instances/{gpu}"
+    _route(app, path, instance, JSONResponse, told, "The instance of one GPU")
 
 
 def _is_well(answer: Answer | None) -> bool:
@@ -130,8 +149,6 @@ def _is_well(answer: Answer | None) -> bool:
 def _add_probes(app: FastAPI, sampler: Sampler) -> None:
     metrics, began = Metrics(lambda: sampler.board.answers), round(time.time(), 1)
 
-    @app.api_route("/livez", methods=["GET", "HEAD"], response_class=JSONResponse,
-                   responses=_told(Verdict), summary="This server is well")  # fmt: skip
     async def livez() -> Response:
         if sampler.alive:
             told = Verdict(status="healthy", since=began)
@@ -142,11 +159,12 @@ def _add_probes(app: FastAPI, sampler: Sampler) -> None:
         code = 200 if sampler.alive else 503
         return Response(told.model_dump_json(), code, media_type="application/json")
 
-    @app.api_route("/metrics", methods=["GET", "HEAD"], response_class=PlainTextResponse,
-                   responses=_told(Refusal, 401, 403, codes=()),
-                   summary="For Prometheus")  # fmt: skip
     async def scrape() -> Response:
         return Response(metrics.text(), media_type=METRICS)
+
+    _route(app, "/livez", livez, JSONResponse, _told(Verdict), "This server is well")
+    told = _refused(401, 403)
+    _route(app, "/metrics", scrape, PlainTextResponse, told, "For Prometheus")
 
 
 def _add_events(app: FastAPI, sampler: Sampler) -> None:
@@ -165,16 +183,16 @@ def _add_events(app: FastAPI, sampler: Sampler) -> None:
 
     @app.get("/health/comfyui/events", response_class=EventSourceResponse,
              dependencies=[Depends(place)],
-             responses=_told(Refusal, 401, 403, 503, codes=()),
+             responses=_refused(401, 403, 503),
              summary="All answers, as they change")  # fmt: skip
     async def events() -> AsyncIterator[ServerSentEvent]:
         sent = dict[str, bytes]()
-        while True:
+        while not board.ended.is_set():
             for name, answer in _streams(board.answers).items():
                 if sent.get(name) != answer.rest:
                     sent[name] = answer.rest
                     yield ServerSentEvent(event=name, raw_data=answer.body.decode())
-            await asyncio.sleep(EVENTS_EVERY)
+            await settle(board.ended, EVENTS_EVERY)
 
 
 def _streams(answers: Answers) -> dict[str, Answer]:

@@ -73,6 +73,8 @@ class Board:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next = asyncio.Event()
         self._waiting = 0
+        self.ended = asyncio.Event()
+        """This server ends: nobody is to be kept waiting."""
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Those who wait do so on this loop."""
@@ -84,12 +86,11 @@ class Board:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._turn)
 
-    async def change(self, seconds: float) -> None:
-        """Wait for the next answers, for so many seconds at most."""
-        try:
-            await asyncio.wait_for(self._next.wait(), seconds)
-        except asyncio.TimeoutError:
-            return
+    def end(self) -> None:
+        """Let go of those who wait and follow; may be called in a signal handler."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.ended.set)
+            self._loop.call_soon_threadsafe(self._turn)
 
     async def wait(
         self,
@@ -107,8 +108,8 @@ class Board:
         self._waiting += 1
         try:
             while not wanted(self.answers) and (left := deadline - time.monotonic()) > 0:
-                await self.change(left)
-                if await gone():
+                await settle(self._next, left)
+                if self.ended.is_set() or await gone():
                     return
         finally:
             self._waiting -= 1
@@ -116,6 +117,14 @@ class Board:
     def _turn(self) -> None:
         before, self._next = self._next, asyncio.Event()
         before.set()
+
+
+async def settle(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, for so many seconds at most."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except asyncio.TimeoutError:
+        return
 
 
 class Since:

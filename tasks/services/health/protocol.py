@@ -71,7 +71,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._wait_for(REQUEST)
+        if not self.flow.write_paused:
+            self._wait_for(REQUEST)
 
     def pause_writing(self) -> None:
         super().pause_writing()
