@@ -185,7 +185,8 @@ def test_a_started_instance_is_warmed_and_has_its_canary(scene: SceneMaker, tmp_
     one.tell(warmup=str(workflow))
     one.serve()
     first = one.start()
-    cold = one.until(lambda told: told["status"] == "starting")
+    cold = one.until(lambda told: "warm-up" in told["reason"])
+    assert cold["status"] == "starting"
     assert cold["reason"] == "its warm-up job has not come through yet"
     gate.touch()
     warm = one.until(is_well)
