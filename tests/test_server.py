@@ -83,7 +83,7 @@ def going(rig: Rig, *arguments: str, **env: str) -> Iterator[subprocess.Popen[st
 
 
 def _state(told: Told, task: str) -> str:
-    return next(each["state"] for each in told["run"]["tasks"] if each["name"] == task)
+    return str(next(each["state"] for each in told["run"]["tasks"] if each["name"] == task))
 
 
 def pid_of(rig: Rig) -> int:
@@ -168,6 +168,7 @@ def test_it_answers_while_all_is_installed_and_through_every_later_run(
     node["script"] = f"true; {node['script']}"
     with going(rig) as run:
         until(lambda: run.poll() is not None or script.exists(), PATIENCE, "the script")
+        assert run.poll() is None, run.communicate()[0]
         ask.until("/installation", lambda told: _state(told, "generation:scripts") == "running")
         run.kill()
         code, told = ask.until("/installation", lambda told: told["run"]["state"] != "running")

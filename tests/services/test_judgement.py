@@ -18,6 +18,7 @@ from tests.services import moments as m
 
 LOOPS = {"status": "errored", "restart_time": 4}
 WARMED = Trial(ok=True, at=1.0)
+KILLED = m.INSTALLS.model_copy(update={"state": "interrupted"})
 BUILDS = m.run("running", Task(name="environment", state="running"))
 
 
@@ -39,6 +40,7 @@ def test_one_that_is_well_says_no_more() -> None:
         ({"seen": m.seen(None)}, {"run": m.INSTALLS}, "starting", "the run that is on starts it"),
         ({"seen": m.seen(None)}, {"run": BUILDS}, "down", "not started"),
         ({"seen": m.seen(None)}, {"run": m.FAILED}, "down", "not started"),
+        ({"seen": m.seen(None)}, {"run": KILLED}, "down", "not started"),
         ({"seen": m.seen(None, LOOPS)}, {}, "crash loop", "it ended without a word"),
         ({"seen": m.seen(None, LOOPS)}, {"run": m.INSTALLS}, "crash loop", "it ended without"),
         ({"seen": m.seen(m.app(), LOOPS), "health": m.REFUSES}, {}, "crash loop", "it ended"),
@@ -150,6 +152,8 @@ def test_whatever_is_seen_less_than_healthy_has_a_reason_and_an_advice(tmp_path:
             assert layers.models.ok
         for layer in (layers.installed, layers.running, layers.functional, layers.models):
             assert bool(layer.reason) is not layer.ok, (sample, facts)
+        if sample.cold or sample.trouble or sample.watched or not sample.health.healthy:
+            assert not layers.functional.ok
         if told.status == "draining":
             assert layers.functional.ok, "the worse is said first"
         for worker in told.workers:

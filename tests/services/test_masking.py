@@ -27,6 +27,7 @@ SECRETS = {
     "edges": "  spaces around  ",
     "newlines": PEM,
     "returns": "first line\r\nsecond line",
+    "end": "first line\nand C:\\",
     "hash": "#not a comment",
     "equals": "a=b=c=d",
 }

@@ -1,0 +1,26 @@
+"""The sampler of one instance, step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.host import files, private
+from tasks.host.census import Census
+from tasks.services.health.instance import InstanceSampler
+from tasks.services.health.supervisor import Supervisor
+from tests.services import moments as m
+
+
+def test_the_history_of_one_that_does_not_run_grows_no_faster(tmp_path: Path) -> None:
+    settings = m.settings(workspace=tmp_path)
+    news: list[None] = []
+    sampler = InstanceSampler(
+        m.GPU0, lambda: settings, Census(tmp_path, 10), Supervisor(tmp_path),
+        lambda: news.append(None),
+    )  # fmt: skip
+    for _ in range(20):
+        sampler.step()
+    assert len(sampler.sample.history) == 1, "a point every five seconds"
+    assert sampler.sample.health.reason == "comfyui-gpu0 doesn't run"
+    assert len(news) <= 1, "nothing changed"
+    files.remove(private.folder(tmp_path))
