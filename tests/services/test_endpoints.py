@@ -157,7 +157,7 @@ def test_a_wrong_question_is_told_why(one: Scene, method: str, path: str, code: 
     prepared.url = one.url + path
     answer = requests.Session().send(prepared, timeout=PATIENCE, allow_redirects=False)
     assert answer.status_code == code
-    assert answer.headers.get("allow", "").startswith("GET") == (code == 405)
+    assert ("GET" in answer.headers.get("allow", "")) == (code == 405)
     if method == "HEAD":
         return
     told = answer.json()
