@@ -21,10 +21,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tasks import dotenv
-from tasks.host import comfyui, files
+from tasks.host import comfyui, files, survey
 from tasks.host.census import Census
-from tasks.services.health import protocol, settings
+from tasks.services.health import judgement, protocol, settings
+from tasks.services.health.answers import Layer
+from tasks.services.health.facts import Facts, Installed
 from tasks.services.health.instance import InstanceSampler
+from tasks.services.health.sample import Sample
 from tasks.services.health.supervisor import Supervisor
 from tests.contract.client import until
 from tests.rig import free_ports
@@ -572,6 +575,19 @@ def test_a_disk_that_is_not_as_it_should_be_spoils_only_what_it_concerns(scene: 
     one.wait(lambda: one.get(f"{HEALTH}/instances/0").status_code == 503)
     assert one.get("/livez").ok
     (one.folder / "moved").rename(one.layout.workspace)
+
+
+def test_what_was_not_looked_at_for_long_is_not_known(scene: SceneMaker) -> None:
+    one = scene()
+    one.tell()
+    told = settings.read(one.file)
+    seen = survey.Seen(None, None, None, one.layout.log("comfyui-gpu0"))
+    facts = Facts(told, Installed(Layer(ok=True)), models={})
+    sample = Sample(1000.0, seen, comfyui.Health(True))
+    fresh = judgement.judge(told.instances[0], sample, facts, 1010.0)
+    stale = judgement.judge(told.instances[0], sample, facts, 1200.0)
+    assert (fresh.status, stale.status) == ("down", "unknown")
+    assert stale.reason == "it was last looked at 200 s ago"
 
 
 SECRETS = ("hunter-number-two", 'zweitgrößtes "Geheimnis"', "first line of it\nsecond line of it")
