@@ -18,8 +18,12 @@ SHOWN = 200
 """Characters that are kept of what an instance says in words of its own."""
 RUNNING = 16
 """Jobs that may run at once; ComfyUI runs one."""
-LONGEST = 32 << 20
+LONGEST = 16 << 20
 """Bytes of an answer; with 2,000 nodes and as many models `/object_info` has some ten million."""
+MOST = 1_000_000
+"""Values in it, roughly: each takes 60 bytes of memory, and may be written in three."""
+BRIEF = 1 << 16
+"""The same of how many jobs it has."""
 POLL = 0.1
 """Seconds between two looks at something that is on its way."""
 
@@ -120,7 +124,7 @@ def probe(host: str, port: int, timeout: float | None = None) -> Health:
 
     base, timeout = url(host, port), timeout or PROBE_TIMEOUT
     try:
-        queue = int(_ask(base, "/prompt", timeout)["exec_info"]["queue_remaining"])
+        queue = int(_ask(base, "/prompt", timeout, BRIEF)["exec_info"]["queue_remaining"])
         if not 0 <= queue < 1 << 31:
             raise ValueError("its queue has no length")
     except TimeoutError:
@@ -149,13 +153,13 @@ def ask(host: str, port: int, path: str) -> Any:
     from http.client import HTTPException
 
     try:
-        return _ask(url(host, port), path, PROBE_TIMEOUT)
+        return _ask(url(host, port), path, PROBE_TIMEOUT, LONGEST)
     except (OSError, HTTPException, ValueError, RecursionError):
         return None
 
 
-def _ask(base: str, path: str, timeout: float) -> Any:
-    """JSON of at most LONGEST bytes, within `timeout` seconds for all of it."""
+def _ask(base: str, path: str, timeout: float, longest: int) -> Any:
+    """JSON of at most `longest` bytes, within `timeout` seconds for all of it."""
     import http.client
     import json
 
@@ -166,9 +170,11 @@ def _ask(base: str, path: str, timeout: float) -> Any:
         answer = connection.getresponse()
         if answer.status != http.client.OK:
             raise ValueError(f"{answer.status} {answer.reason}")
-        content = answer.read(LONGEST + 1)
-        if len(content) > LONGEST:
-            raise ValueError(f"its answer is longer than {LONGEST} bytes")
+        content = answer.read(longest + 1)
+        if len(content) > longest:
+            raise ValueError(f"its answer is longer than {longest} bytes")
+        if sum(map(content.count, (b",", b"[", b"{"))) > MOST:
+            raise ValueError(f"its answer has more than {MOST} values")
         return json.loads(content)
     finally:
         connection.close()

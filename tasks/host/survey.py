@@ -14,6 +14,7 @@ from typing import Any
 
 from tasks.host import apps, blame, comfyui, files, pm2, pm2_socket, private, warmup
 from tasks.host.run_lock import Run, RunLock
+from tasks.host.seen import while_unchanged
 from tasks.host.workflow import Trial
 from tasks.spec import Instance
 from tasks.spec.layout import Layout
@@ -196,9 +197,13 @@ def cold(known: Trial | None, uptime: float, patience: float) -> tuple[str, str]
     return None if known.ok else ("unhealthy", f"its warm-up job failed: {known.reason}")
 
 
+_blame = while_unchanged(blame.of)
+"""It counts all the lines of a log, and who asks every second asks of one that has ended."""
+
+
 def why(seen: Seen) -> str:
     """Why something doesn't run, as its log has it."""
-    found = blame.of(seen.log)
+    found = _blame(seen.log)
     if found is None:
         return "not started" if seen.pm2 is None else "it ended without a word"
     if seen.pm2 is None and blame.stopped(seen.log):

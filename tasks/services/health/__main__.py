@@ -31,7 +31,10 @@ def main(file: Path) -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
+    connections = min(CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
     sampler = Sampler(file)
+    # Room for those who are answered at once is left, however many wait.
+    sampler.board.room = min(sampler.board.room, connections // 4)
     sockets = [_listen(host, sampler.settings.port) for host in sampler.settings.listen.split(",")]
     ready = file.with_suffix(".ready.json")
     application = app.make(
@@ -49,7 +52,7 @@ def main(file: Path) -> None:
         server_header=False,
         headers=[("Server", health_client.name(sampler.settings.workspace))],
         proxy_headers=False,
-        limit_concurrency=min(CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
+        limit_concurrency=connections,
         timeout_graceful_shutdown=END,
     )
     with suppress(KeyboardInterrupt):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from .answers import HEALTHY, Verdict
 
-WAITING = 1000
+WAITING = 512
 """Those who may wait for an answer at once."""
 
 
@@ -73,6 +73,7 @@ class Board:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next = asyncio.Event()
         self._waiting = 0
+        self.room = WAITING
         self.ended = asyncio.Event()
         """This server ends: nobody is to be kept waiting."""
 
@@ -103,7 +104,7 @@ class Board:
         Not at all when too many wait already: they get their answer sooner.
         """
         deadline = time.monotonic() + seconds
-        if self._waiting >= WAITING:
+        if self._waiting >= self.room:
             return
         self._waiting += 1
         try:

@@ -9,6 +9,7 @@ import ipaddress
 import re
 import time
 
+import anyio
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -53,11 +54,12 @@ class Guard:
         refused = self._refuse(scope) if scope["type"] == "http" else None
         try:
             await (refused or self._app)(scope, receive, send)
-        except Exception:
+        except Exception as error:
             # Whoever asks was told (500); what is wrong is said once, not at every request.
             if scope["type"] != "http":
                 raise
-            self._steady.say()
+            if not _hung_up(error):
+                self._steady.say()
 
     def _refuse(self, scope: Scope) -> Response | None:
         if scope["path"] in PROBES:
@@ -79,6 +81,12 @@ class Guard:
         if not _is_localhost(headers.get("host", "localhost")):
             return refusal(403, "the host isn't localhost", "ask 127.0.0.1, or set health.token")
         return None
+
+
+def _hung_up(error: BaseException) -> bool:
+    """Whether it is only that a follower left while it was sent something (FastAPI 0.165)."""
+    inner = getattr(error, "exceptions", None)
+    return all(map(_hung_up, inner)) if inner else isinstance(error, anyio.BrokenResourceError)
 
 
 def _is(token: bytes, authorization: str) -> bool:
