@@ -33,7 +33,7 @@ down: $(VENV)
 	$(DOIT) down
 
 test: $(VENV)
-	$(VENV)/bin/python -m pytest -n $(WORKERS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --maxschedchunk 1
 
 lint: $(VENV)
 	$(VENV)/bin/ruff check .

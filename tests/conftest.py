@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tasks.host import files, locks, private
+from tasks.host import files, locks, made, private
+from tasks.spec.layout import Layout
 from tests.cards import Nvml
 from tests.forge import Forge
 from tests.rig import SIMULATOR, Rig, free_ports
@@ -34,6 +35,11 @@ def _no_settings_from_outside() -> Iterator[None]:
         yield
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Machines first, which take longest: short tests then fill the end of a parallel run."""
+    items.sort(key=lambda item: "machine" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture
 def forge(tmp_path: Path) -> Forge:
     return Forge(tmp_path / "forge")
@@ -47,16 +53,35 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def supervisor(shared_folder: Path) -> Iterator[Path]:
-    """A supervisor folder with PM2 in it, installed once by the stage itself."""
+def built(shared_folder: Path) -> Iterator[Layout]:
+    """A simulator's PM2 and Python environment, made and tried once by the stages themselves."""
     rig = Rig(
-        shared_folder / "supervisor", {"workspace": "ws", "comfyui": {"path": str(SIMULATOR)}}
+        shared_folder / "built",
+        {
+            "workspace": "ws",
+            "comfyui": {"path": str(SIMULATOR)},
+            "python": {"torch": "none"},
+            "instances": {"cpu_only": True},
+        },
+        env={"XDG_CACHE_HOME": str(shared_folder / "cache"), "UV_CACHE_DIR": uv_cache()},
     )
-    with locks.exclusive(shared_folder / "supervisor.lock"):
+    with locks.exclusive(shared_folder / "built.lock"):
         rig.folder.mkdir(exist_ok=True)
-        rig.doit("supervisor")
-    yield rig.layout.supervisor
+        rig.doit("build")
+    yield rig.layout
     shutil.rmtree(private.folder(rig.workspace), ignore_errors=True)
+
+
+@pytest.fixture
+def supervisor(built: Layout) -> Path:
+    """A supervisor folder with PM2 in it."""
+    return built.supervisor
+
+
+@pytest.fixture
+def environments(request: pytest.FixtureRequest, built: Layout) -> Path | None:
+    """Those that a test's machine finds already made, unless it is marked as `afresh`."""
+    return None if request.node.get_closest_marker("afresh") else built.environments
 
 
 @pytest.fixture
@@ -74,14 +99,17 @@ def nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nvml]:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, supervisor: Path) -> Iterator[MachineMaker]:
+def machine(tmp_path: Path, supervisor: Path, environments: Path | None) -> Iterator[MachineMaker]:
     """Makes a machine of the simulator, one CPU instance unless told otherwise; ends it after."""
     rigs: list[Rig] = []
 
     def make(name: str = "machine", **spec: Any) -> Rig:
         folder = tmp_path / name
         folder.mkdir()
-        files.copy_tree(supervisor, folder / "ws" / ".machine" / "supervisor", hard_links=True)
+        layout = Layout(folder / "ws")
+        files.copy_tree(supervisor, layout.supervisor, hard_links=True)
+        if environments:
+            copy_environments(environments, layout.environments)
         instances = {"gpus": 1, "cpu_only": True, "port_start": free_ports(4)}
         rig = Rig(
             folder,
@@ -102,6 +130,13 @@ def machine(tmp_path: Path, supervisor: Path) -> Iterator[MachineMaker]:
     yield make
     for rig in rigs:
         rig.close()
+
+
+def copy_environments(there: Path, here: Path) -> None:
+    """Hard links, as an environment that grows from another has; receipts are copied."""
+    for folder in made.list_folders(there):
+        files.copy_tree(folder, here / folder.name, hard_links=True)
+        made.finish(here / folder.name, made.read(folder))
 
 
 def uv_cache() -> str:

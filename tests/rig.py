@@ -20,6 +20,7 @@ import yaml
 from tasks import declared
 from tasks.host import apps, model_files, pm2, private
 from tasks.host.comfyui import Client, probe
+from tasks.host.run_lock import RunLock
 from tasks.spec import load
 from tasks.spec.layout import Layout
 
@@ -167,7 +168,7 @@ class Rig:
         assert daemon
         process = psutil.Process(daemon)
         process.kill()
-        process.wait(10)
+        assert apps.ends(process, 10)
 
     def pm2(self, *arguments: str) -> str:
         """What the workspace's own PM2 prints."""
@@ -181,14 +182,16 @@ class Rig:
         ).stdout
 
     def close(self) -> None:
-        """End whatever runs, and insist that nothing is left."""
+        """End whatever runs, as `doit down` does, and insist that nothing is left."""
         if private.folder(self.workspace).exists():
-            self.spec = {"workspace": "ws", "comfyui": {"path": str(SIMULATOR)}}
-            self.doit("down")
+            lock = RunLock(self.workspace)
+            lock.take("the end of a test")
+            pm2.kill(self.layout)
+            for orphan in apps.running(self.workspace, None):
+                apps.end(orphan)
+            lock.give_back()
             left = apps.running(self.workspace, None)
-            for app in left:
-                apps.end(app)
-            shutil.rmtree(private.folder(self.workspace), ignore_errors=True)
+            shutil.rmtree(private.folder(self.workspace))
             assert not left
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import Rig
+
+pytestmark = pytest.mark.afresh
 
 
 def generations(rig: Rig) -> set[str]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import SIMULATOR, snapshot
+
+pytestmark = pytest.mark.afresh
 
 
 def test_no_file_changes_under_what_runs_while_everything_is_upgraded(

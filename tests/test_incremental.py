@@ -15,6 +15,8 @@ from tests.conftest import MachineMaker
 from tests.forge import Forge, Repository
 from tests.rig import PROJECT, Rig, snapshot
 
+pytestmark = pytest.mark.afresh
+
 MOVED = {"generation:assemble", "validation"}
 RESTARTED = {"pm2:gpu0", "instances:start", "health:gpu0", "collection"}
 NEW_GENERATION = {*MOVED, *RESTARTED}

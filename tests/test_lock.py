@@ -13,6 +13,8 @@ from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import SIMULATOR, Rig, snapshot
 
+pytestmark = pytest.mark.afresh
+
 
 def lock_of(rig: Rig) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(rig.lock_file.read_text())

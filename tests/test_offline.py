@@ -13,6 +13,8 @@ from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import PROJECT, SIMULATOR, Rig, Run
 
+pytestmark = pytest.mark.afresh
+
 ISOLATED = ["unshare", "--net", "--map-root-user", "sh", "-c", 'ip link set lo up && "$@"', "sh"]
 
 

@@ -14,6 +14,8 @@ from tests.rig import SIMULATOR, Rig, snapshot
 from tests.test_lock import lock_of
 from tests.wheels import wheel
 
+pytestmark = pytest.mark.afresh
+
 
 @pytest.fixture
 def base(tmp_path: Path) -> Base:

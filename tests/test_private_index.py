@@ -7,10 +7,14 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import Run
 from tests.servers import index_server
+
+pytestmark = pytest.mark.afresh
 
 TOKEN = "t0ken-of-the-index"
 

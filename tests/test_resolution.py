@@ -14,6 +14,8 @@ from tests.rig import SIMULATOR, Rig
 from tests.test_lock import lock_of, pin, pinned
 from tests.wheels import wheel
 
+pytestmark = pytest.mark.afresh
+
 
 def node(forge: Forge, name: str, requirements: str, **more: Any) -> dict[str, Any]:
     return {"url": forge.node(name, {"requirements.txt": requirements}).url, **more}

@@ -17,6 +17,8 @@ from tests.rig import SIMULATOR, Rig
 from tests.test_lock import lock_of
 from tests.wheels import wheel
 
+pytestmark = pytest.mark.afresh
+
 NOWHERE = "http://127.0.0.1:9/simple"
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tasks import declared
 from tasks.host import installed, node_classes
 from tasks.spec import load
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import Rig
+
+pytestmark = pytest.mark.afresh
 
 
 def look(rig: Rig) -> installed.Installed:

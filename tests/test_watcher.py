@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from tasks.host import apps, files, pm2
+from tasks.host.watch import GAP
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
@@ -110,18 +111,22 @@ def restarts(rig: Rig) -> int:
 def test_a_stopped_instance_is_restarted_and_the_other_is_not(machine: MachineMaker) -> None:
     rig = machine(instances={"gpus": 2})
     rig.doit()
+    settings = json.loads((rig.layout.apps / "watcher.json").read_text())
+    assert settings["rules"]["hung"] == 30
+    assert settings["every"] < GAP / 2, "looks that follow each other"
+    hasten(rig, hung=3)
     first, other = pid(rig), pid(rig, 1)
     assert first
     begin = time.monotonic()
     os.kill(first, signal.SIGSTOP)
     until_restarted(rig, first)
-    assert time.monotonic() - begin > 30, "it waited as long as it says"
+    assert time.monotonic() - begin > 3, "it waited as long as it says"
     until(lambda: "restarted" in told(rig), PATIENCE, "the note")
-    assert told(rig)["restarted"] == "no answer for 30 s"
+    assert told(rig)["restarted"] == "no answer for 3 s"
     assert restarts(rig) == 1
     assert pid(rig, 1) == other
-    assert re.search(r"restarted \d{4}-.*: no answer for 30 s", status(rig))
-    assert f"comfyui-gpu0 (pid {first}) was restarted: no answer for 30 s" in log(rig)
+    assert re.search(r"restarted \d{4}-.*: no answer for 3 s", status(rig))
+    assert f"comfyui-gpu0 (pid {first}) was restarted: no answer for 3 s" in log(rig)
     rig.spec["instances"]["args"] = ["--preview-method", "none"]
     rig.doit()
     assert "no answer" not in status(rig), "of a process that is gone"

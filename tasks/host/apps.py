@@ -10,9 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
 
 WORKSPACE = "COMFY_MACHINE_WORKSPACE"
 NAME = "COMFY_MACHINE_APP"
@@ -26,6 +31,8 @@ PORT = "COMFYUI_PORT"
 """Part of an instance's environment, for its nodes as well."""
 GRACE = 10.0
 """Seconds between SIGINT and SIGKILL; ComfyUI needs 1.7 s when idle."""
+LOOK_EVERY = 0.02
+"""Seconds between two looks at a process that is to end."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +132,35 @@ def end(app: App) -> None:
         if process.create_time() != app.started:
             return
         process.send_signal(signal.SIGINT)
-        process.wait(GRACE)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(GRACE)
+        if not ends(process, GRACE):
+            process.kill()
+            ends(process, GRACE)
     except psutil.NoSuchProcess:
         pass
+
+
+def ends(process: psutil.Process, timeout: float) -> bool:
+    """Whether it ends within so many seconds.
+
+    psutil's own wait goes on until somebody has taken note of it, and the init of a container
+    may take seconds for that, or never do it.
+    """
+    deadline = time.monotonic() + timeout
+    while runs(process):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(LOOK_EVERY)
+    return True
+
+
+def runs(process: psutil.Process) -> bool:
+    """Not so one that has ended and that nobody has taken note of."""
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def folders_in_use(parent: Path) -> set[str]:

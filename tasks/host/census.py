@@ -53,7 +53,7 @@ class Census:
 
     def _alive(self, name: str) -> Found | None:
         known = self._found.get(name)
-        return known if known is not None and _runs(known.process) else None
+        return known if known is not None and apps.runs(known.process) else None
 
     def _due(self) -> bool:
         now, change = time.monotonic(), self.change()
@@ -80,13 +80,3 @@ class Census:
                 continue
             if process.create_time() == app.started:
                 self._found[app.name] = Found(process, app)
-
-
-def _runs(process: psutil.Process) -> bool:
-    """Not so one that has ended and that nobody has taken note of."""
-    import psutil
-
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.host import files, locks, pm2_socket, private, process
-from tasks.host.apps import App, end
+from tasks.host.apps import App, end, ends
 from tasks.host.apps import running as running_apps
 from tasks.host.failure import Failure
 from tasks.spec.layout import Layout
@@ -188,7 +188,8 @@ def _end_daemons(layout: Layout) -> None:
     for pid in list(_daemons(layout)):
         running = psutil.Process(pid)
         running.terminate()
-        running.wait(TIMEOUT)
+        if not ends(running, TIMEOUT):
+            raise Failure(f"PM2's daemon (pid {pid}) doesn't end: look at it, or kill it")
 
 
 def _call(layout: Layout, *arguments: str, timeout: float = TIMEOUT) -> str:

@@ -20,14 +20,19 @@ _colours = itertools.count(random.randrange(0xFF0000))
 
 
 def until(condition: Callable[[], T], timeout: float, what: str) -> T:
-    """Wait until the condition is true and return its value; AssertionError after timeout."""
+    """Wait until the condition is true and return its value; AssertionError after timeout.
+
+    Whoever waits takes a quarter of a core at most: what is waited for needs them.
+    """
     deadline = time.monotonic() + timeout
     while True:
+        begin = time.thread_time()
         value = condition()
+        cost = time.thread_time() - begin
         if value:
             return value
         assert time.monotonic() < deadline, f"waited {timeout} s for {what}"
-        time.sleep(0.01)
+        time.sleep(max(0.01, 3 * cost))
 
 
 def picture(width: int = 16, height: int = 16, batch_size: int = 1) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
 
+pytestmark = pytest.mark.afresh
+
 SECRET = "s3cret-of-git"
 
 

@@ -21,6 +21,8 @@ from tests.contract.client import until
 from tests.forge import Forge
 from tests.rig import PROJECT, Rig
 
+pytestmark = pytest.mark.afresh
+
 
 def gone(pid: int) -> bool:
     try:

@@ -111,6 +111,20 @@ def test_one_that_is_deaf_to_sigint_is_killed(
     assert ended(process)
 
 
+def test_one_that_nobody_takes_note_of_has_ended(tmp_path: Path) -> None:
+    script = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True); "
+    code = f"{script}sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        apps.end(apps.App("a", child.pid, "", False, child.create_time()))
+        assert child.status() == psutil.STATUS_ZOMBIE
+        assert apps.ends(child, 0)
+        parent.communicate()
+
+
 def test_another_process_with_the_pid_of_one_that_is_gone_is_spared(
     start: Starter, tmp_path: Path
 ) -> None:
