@@ -5,6 +5,7 @@ Times are seconds since the epoch, durations seconds, sizes bytes. `status` is o
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator
@@ -12,12 +13,13 @@ from pydantic import BaseModel, BeforeValidator
 LONGEST = 4096
 """Characters of a text; much of it comes from instances and logs, which may hold anything."""
 
+_ANSI = re.compile("\x1b\\[[0-9;?]*[A-Za-z]")
+_WILD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
 
 def tame(text: Any) -> Any:
     """Without what moves a terminal's cursor, breaks a line or can't be written as UTF-8."""
-    if not isinstance(text, str) or (len(text) <= LONGEST and text.isprintable()):
-        return text
-    return "".join(each if each.isprintable() else " " for each in text[:LONGEST])
+    return _WILD.sub(" ", _ANSI.sub("", text[:LONGEST])) if isinstance(text, str) else text
 
 
 Text = Annotated[str, BeforeValidator(tame)]
