@@ -14,10 +14,10 @@ from tests.services import moments as m
 def test_the_history_of_one_that_does_not_run_grows_no_faster(tmp_path: Path) -> None:
     settings = m.settings(workspace=tmp_path)
     news: list[None] = []
+    census = Census(tmp_path, 10)
     sampler = InstanceSampler(
-        m.GPU0, lambda: settings, Census(tmp_path, 10), Supervisor(tmp_path),
-        lambda: news.append(None),
-    )  # fmt: skip
+        m.GPU0, lambda: settings, census, Supervisor(tmp_path, census), lambda: news.append(None)
+    )
     for _ in range(20):
         sampler.step()
     assert len(sampler.sample.history) == 1, "a point every five seconds"

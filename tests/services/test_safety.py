@@ -641,7 +641,8 @@ def test_instances_come_and_go_and_leave_no_thread_behind(scene: SceneMaker) -> 
     one = scene()
     one.tell()
     told = settings.read(one.file)
-    census, supervisor = Census(told.workspace, 10.0), Supervisor(told.workspace)
+    census = Census(told.workspace, 10.0)
+    supervisor = Supervisor(told.workspace, census)
     before = threading.active_count()
     for _ in range(200):
         sampler = InstanceSampler(told.instances[0], lambda: told, census, supervisor, lambda: None)
