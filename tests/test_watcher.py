@@ -42,7 +42,7 @@ class Doer:
 
 NODE_CLASS_MAPPINGS = {"Doer": Doer}
 """
-HOLDS_THE_GIL = "import re; re.match('(a+)+b', 'a' * 27)"
+HOLDS_THE_GIL = "import re; re.match('(a+)+b', 'a' * 28)"
 PATIENCE = 60.0
 """Seconds for what the watcher does; PM2 alone takes 10 to end one that is stopped."""
 
