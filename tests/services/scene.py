@@ -137,6 +137,7 @@ class Scene:
             apps.WORKSPACE: str(self.layout.workspace),
             apps.NAME: instance["name"],
             apps.PORT: str(instance["port"]),
+            "PYTHONUNBUFFERED": "1",
         }
 
     def note(self, gpu: int, pid: int) -> None:
