@@ -7,10 +7,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks import gate, last_good, roll
+from tasks import gate, last_good, roll, server
 from tasks.engine.step import Task, group, step
 from tasks.host import warmup
+from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
+
+SEEN = 5
+"""Seconds in which the health server must find one healthy that has passed the gate."""
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
@@ -44,10 +48,13 @@ def _unhealthy(machine: Machine, instance: Instance) -> str | None:
     if not gate.passed(machine, instance, app):
         return f"{instance.name} was started anew"
     health = gate.probe(instance, app)
-    return None if health.healthy else health.reason
+    return server.complaint(machine, instance, app.pid) if health.healthy else health.reason
 
 
 def _pass(machine: Machine, instance: Instance, log: Path) -> None:
-    """Raises Failure, as `gate.wait` does."""
+    """Raises Failure, as `gate.wait` does, and when the health server doesn't find it healthy."""
     gate.wait(machine, [instance], time.monotonic())
     gate.note(machine, instance)
+    app = gate.find(machine, instance.name)
+    if app and (wrong := server.complaint(machine, instance, app.pid, SEEN)):
+        raise Failure(f"{instance.name}: {wrong}", machine.layout.log(instance.name))

@@ -123,7 +123,9 @@ def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
         back = last_good.retreat(machine, str(failure))
         if back is None:
             raise
-        tried_again = machine.model_copy(update={"force": False})
+        # What was good before is not held to a warm-up job that nobody has tried.
+        health = machine.health.model_copy(update={"warmup": None})
+        tried_again = machine.model_copy(update={"force": False, "health": health})
         _return(tried_again, instances, failure)
         raise Failure(
             f"{failure}; the machine is back on generation {back.back_on}", failure.log

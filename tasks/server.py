@@ -13,11 +13,11 @@ from typing import Any
 
 from tasks import declared, last_good
 from tasks import pm2 as configs
-from tasks.engine.said import go_on
+from tasks.engine.said import go_on, warn
 from tasks.engine.step import Task, step
-from tasks.host import apps, comfyui, files, pm2, ports, process
+from tasks.host import apps, comfyui, files, health_client, pm2, ports, process
 from tasks.host.failure import Failure
-from tasks.spec import Instance, Machine
+from tasks.spec import Instance, Machine, expand
 from tasks.spec.layout import Layout
 
 NAME = apps.SERVER
@@ -36,6 +36,32 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
         log=machine.layout.log("server"),
         after=["supervisor"],
     )
+
+
+def client(machine: Machine) -> health_client.Server:
+    """Where the machine's health server is asked."""
+    health = machine.health
+    try:
+        token = expand(health.token, machine.env) if health.token else None
+    except KeyError:
+        token = None
+    return health_client.Server(machine.workspace, health.listen, health.port, token)
+
+
+def complaint(machine: Machine, instance: Instance, pid: int, wait: int = 0) -> str | None:
+    """Why the health server, if one answers, finds this process unhealthy; None: it doesn't.
+
+    `wait` is how many seconds it may take to find it healthy.
+    """
+    if not machine.health.server:
+        return None
+    path = f"/health/comfyui/instances/{instance.gpu}?wait={wait}"
+    answer = health_client.ask(client(machine), path, health_client.PATIENCE + wait)
+    told = answer[1] if answer else {}
+    running = told.get("layers", {}).get("running", {})
+    if told.get("status") != "unhealthy" or running.get("pid") != pid:
+        return None
+    return str(told["reason"])
 
 
 def _settings_file(layout: Layout) -> Path:
@@ -74,6 +100,7 @@ def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]
         "models": [asdict(model) for model in declared.models(machine)],
         "models_folder": str(machine.models.folder),
         "store": str(machine.models.store),
+        "restarts": machine.instances.restart_unhealthy,
         "start_timeout": health.timeout,
         "job_timeout": machine.instances.job_timeout,
         "warmup": str(health.warmup) if health.warmup else None,
@@ -87,6 +114,12 @@ def _app(machine: Machine) -> configs.App:
     layout, health = machine.layout, machine.health
     command = [sys.executable, "-I", "-m", "tasks.services.health", _settings_file(layout)]
     token = {"HEALTH_TOKEN": health.token} if health.token else {}
+    if health.token and client(machine).token is None:
+        name = health.token.strip("${}")
+        raise Failure(
+            f"health.token: the variable {name} isn't set: set it, or put it into "
+            f"{machine.file.parent / '.env.local'}"
+        )
     return configs.app(machine, NAME, layout.workspace, command, {}, token)
 
 
@@ -152,6 +185,9 @@ def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     config["apps"][0]["env"][apps.FINGERPRINT] = _fingerprint(machine, app)
     pm2.start(layout, config["apps"])
     _wait(layout, ready)
+    if not machine.health.token and machine.health.listen not in ("127.0.0.1", "::1", "localhost"):
+        warn(f"{NAME} listens on {machine.health.listen}: without health.token others are answered "
+             "on /livez and /readyz alone")  # fmt: skip
     go_on(f"progress and health: {comfyui.url(machine.health.listen, machine.health.port)}")
 
 

@@ -30,6 +30,7 @@ DAY = 86400
 CODE = (
     "services/watcher.py",
     "host/census.py",
+    "host/health_client.py",
     "host/watch.py",
     "host/rotation.py",
     "host/usage.py",
@@ -73,6 +74,9 @@ def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]
             "max_age": wanted.logs.max_age * DAY,
             "keep": wanted.logs.keep,
         },
+        "server": {"listen": machine.health.listen, "port": machine.health.port}
+        if machine.health.server
+        else None,
         "restart": wanted.restart_unhealthy,
         "every": EVERY,
     }

@@ -257,7 +257,8 @@ def test_its_token_its_port_and_its_end(machine: MachineMaker, tmp_path: Path) -
     third = pid_of(rig)
     rig.spec["health"]["port"] = port + 1
     with socket.create_server(("127.0.0.1", port + 1)):
-        assert rig.doit(code=2).failed == {"server"}
+        run = rig.doit(code=2)
+        assert run.failed == {"server"}, run.output
         assert pid_of(rig) == third
     assert rig.doit().executed == {"server"}
     assert ask.code("/health/comfyui") in (200, 503)
@@ -275,7 +276,7 @@ def test_its_token_its_port_and_its_end(machine: MachineMaker, tmp_path: Path) -
     ask.until("", lambda told: told["status"] == "healthy")
 
     rig.spec["health"]["server"] = False
-    assert rig.doit().executed == {"server"}
+    assert rig.doit().executed == {"server", "watcher"}
     assert (rig.server(), ask.code("/livez")) == (None, 0)
     assert not list(rig.layout.secrets.glob("*"))
     assert rig.healthy()

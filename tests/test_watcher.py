@@ -22,7 +22,7 @@ from tasks.host.watch import GAP
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
-from tests.rig import Rig
+from tests.rig import Rig, free_ports
 
 NODE = """
 class Doer:
@@ -109,7 +109,7 @@ def restarts(rig: Rig) -> int:
 
 
 def test_a_stopped_instance_is_restarted_and_the_other_is_not(machine: MachineMaker) -> None:
-    rig = machine(instances={"gpus": 2})
+    rig = machine(instances={"gpus": 2}, health={"server": True, "port": free_ports(1)})
     rig.doit()
     settings = json.loads((rig.layout.apps / "watcher.json").read_text())
     assert settings["rules"]["hung"] == 30
@@ -117,8 +117,11 @@ def test_a_stopped_instance_is_restarted_and_the_other_is_not(machine: MachineMa
     hasten(rig, hung=3)
     first, other = pid(rig), pid(rig, 1)
     assert first
+    server = rig.server()
+    assert server
     begin = time.monotonic()
     os.kill(first, signal.SIGSTOP)
+    os.kill(server.pid, signal.SIGSTOP)
     until_restarted(rig, first)
     assert time.monotonic() - begin > 3, "it waited as long as it says"
     until(lambda: "restarted" in told(rig), PATIENCE, "the note")
@@ -127,6 +130,8 @@ def test_a_stopped_instance_is_restarted_and_the_other_is_not(machine: MachineMa
     assert pid(rig, 1) == other
     assert re.search(r"restarted \d{4}-.*: no answer for 3 s", status(rig))
     assert f"comfyui-gpu0 (pid {first}) was restarted: no answer for 3 s" in log(rig)
+    until(lambda: (now := rig.server()) and now.pid != server.pid, PATIENCE, "the health server")
+    assert f"health-server (pid {server.pid}) was restarted: it gave no good answer" in log(rig)
     rig.spec["instances"]["args"] = ["--preview-method", "none"]
     rig.doit()
     assert "no answer" not in status(rig), "of a process that is gone"

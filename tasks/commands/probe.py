@@ -11,6 +11,7 @@ from tasks.commands import verdict
 from tasks.commands.base import MachineCommand
 from tasks.host import health_client
 from tasks.host.failure import Failure
+from tasks.server import client
 from tasks.spec import Instance, Machine
 from tasks.spec.problems import shown
 
@@ -101,7 +102,7 @@ def _ask(machine: Machine, what: str, chosen: Sequence[Instance], wait: float) -
     for path in paths:
         left = max(0, round(deadline - time.monotonic()))
         answer = health_client.ask(
-            verdict.server(machine),
+            client(machine),
             f"{path}?wait={left}" if left else path,
             health_client.PATIENCE + left,
         )

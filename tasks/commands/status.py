@@ -135,7 +135,7 @@ def _show(found: survey.Survey, cards: Mapping[int, Gpu], machine: Machine) -> N
         )
     for app in found.strangers:
         print(f"{app.name} (pid {app.pid}) runs too, and machine.yaml names it no more")
-    if found.instances and not found.watcher:
+    if found.instances and not found.watcher and not found.run:
         print("the watcher doesn't run, nobody restarts what hangs: run doit")
 
 

@@ -10,7 +10,8 @@ from tasks import last_good
 from tasks import pm2 as configs
 from tasks.host import health_client, survey
 from tasks.host.survey import Row, Survey
-from tasks.spec import Instance, Machine, expand
+from tasks.server import client
+from tasks.spec import Instance, Machine
 
 INSTANCES = "/health/comfyui/instances"
 
@@ -29,7 +30,7 @@ def take(machine: Machine, instances: Sequence[Instance]) -> Survey:
         machine.health.timeout,
         warms=machine.health.warmup is not None,
     )
-    answer = health_client.ask(server(machine), INSTANCES) if machine.health.server else None
+    answer = health_client.ask(client(machine), INSTANCES) if machine.health.server else None
     told = answer[1].get("instances", {}) if answer else {}
     return replace(found, instances=[_completed(row, told) for row in found.instances])
 
@@ -46,16 +47,6 @@ def _completed(row: Row, told: dict[str, Any]) -> Row:
         case "degraded":
             return replace(row, note="; ".join(filter(None, [row.note, known["reason"]])))
     return replace(row, health=known["status"], reason=known["reason"])
-
-
-def server(machine: Machine) -> health_client.Server:
-    """The machine's health server."""
-    health = machine.health
-    try:
-        token = expand(health.token, machine.env) if health.token else None
-    except KeyError:
-        token = None
-    return health_client.Server(machine.workspace, health.listen, health.port, token)
 
 
 def faults(machine: Machine, found: Survey) -> list[str]:

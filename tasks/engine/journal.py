@@ -1,7 +1,7 @@
 """The journal of a run, written while it goes on, for whoever looks from outside.
 
 Between the first and the last word it is written at most every EVERY seconds, and not at all
-while nothing is executed. Where it can't be written, the run goes on without it. A plan and
+where nothing is executed. Where it can't be written, the run goes on without it. A plan and
 `doit update`, which change nothing of the machine, have none.
 """
 
@@ -23,6 +23,8 @@ from tasks.host.redact import redact
 from tasks.spec.layout import Layout
 
 EVERY = 0.25
+BEAT = 2.0
+"""Seconds after which it is written again, even if nothing changed."""
 _current: Writer | None = None
 
 
@@ -111,7 +113,8 @@ class Writer:
 
     def _keep(self) -> None:
         while not self._ended.wait(EVERY):
-            self._changed.wait()
+            # Of one that is killed it is known to within BEAT when that was.
+            self._changed.wait(BEAT)
             self._write()
 
     def _write(self) -> None:

@@ -106,9 +106,13 @@ def read(layout: Layout) -> Journal | None:
         began=notes.began,
         seconds=took,
         seconds_left=left,
-        percent=_share(tasks) if left is None else 100 * took / (took + left or 1.0),
+        percent=_rounded(_share(tasks) if left is None else 100 * took / (took + left or 1.0)),
         tasks=tasks,
     )
+
+
+def _rounded(percent: float | None) -> float | None:
+    return None if percent is None else round(percent, 1)
 
 
 def read_times(layout: Layout) -> dict[str, float]:
@@ -152,7 +156,9 @@ def _left(task: Task, times: Mapping[str, float]) -> float | None:
 
 def _share(tasks: Sequence[Task]) -> float | None:
     """How many of the tasks are behind us, in percent; of one that runs, its part."""
-    done = sum(100 if not task.open else task.percent or 0.0 for task in tasks)
+    done = sum(
+        100 if task.state in ("done", "up to date") else task.percent or 0.0 for task in tasks
+    )
     return done / len(tasks) if tasks else None
 
 

@@ -156,9 +156,10 @@ def _row(
 ) -> Row:
     found, restarted = watched(layout.watched(instance.gpu), seen)
     health, reason = judge(seen, probed, patience, found)
-    if health == "healthy" and warms and seen.app:
+    cold = warms and seen.app and warmup.is_cold(layout, instance.gpu, seen.app)
+    if health == "healthy" and cold and seen.app:
         known = warmup.read(layout, instance.gpu, seen.app)
-        health, reason = cold(known, seen.uptime or 0.0, patience) or (health, reason)
+        health, reason = warming(known, seen.uptime or 0.0, patience) or (health, reason)
     if health == "healthy" and layout.draining(instance.gpu).exists():
         health, reason = "draining", "it takes no new jobs"
     return Row(
@@ -190,7 +191,7 @@ def judge(seen: Seen, probed: comfyui.Health, patience: float, found: str) -> tu
     return "unhealthy", found or probed.reason
 
 
-def cold(known: Trial | None, uptime: float, patience: float) -> tuple[str, str] | None:
+def warming(known: Trial | None, uptime: float, patience: float) -> tuple[str, str] | None:
     """The health of an instance that answers, by its warm-up job, and why; None: it is warm."""
     if known is None:
         return ("starting" if uptime < patience else "unhealthy"), warmup.NOT_YET

@@ -37,6 +37,15 @@ def is_warm(layout: Layout, gpu: int, app: App) -> bool:
     return known is not None and known.ok
 
 
+def is_cold(layout: Layout, gpu: int, app: App) -> bool:
+    """Whether it must run its warm-up job before it is healthy for the first time.
+
+    Not so one that has passed the gate: a new job in machine.yaml takes nobody out of service.
+    """
+    passed = files.read_receipt(layout.healthy(gpu)).get("pid") == app.pid
+    return not passed and not is_warm(layout, gpu, app)
+
+
 def is_due(known: Trial | None, now: float) -> bool:
     """Whether to warm an instance of which that much is known; `now` as of time.time()."""
     return known is None or (not known.ok and now - known.at >= AGAIN)

@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from tasks.host import comfyui, files, pm2, rotation, usage, watch
+from tasks.host import apps, comfyui, files, health_client, pm2, rotation, usage, watch
 from tasks.host.census import Census
 from tasks.host.comfyui import Health, Jobs
 from tasks.host.failure import Failure
@@ -49,6 +49,8 @@ class Settings:
 
     workspace: Path
     instances: tuple[Watched, ...]
+    server: dict[str, Any] | None
+    """Where the health server listens, if there is to be one."""
     rules: watch.Rules
     logs: rotation.Rules
     restart: bool
@@ -64,6 +66,7 @@ def read(file: Path) -> Settings:
     return Settings(
         workspace=Path(found["workspace"]),
         instances=tuple(Watched(**each) for each in found["instances"]),
+        server=found["server"],
         rules=watch.Rules(**found["rules"]),
         logs=rotation.Rules(**found["logs"]),
         restart=found["restart"],
@@ -172,6 +175,33 @@ class Watch:
             say(f"{self._instance.name} (pid {pid}) is not PM2's: nobody can restart it")
 
 
+class ServerWatch:
+    """The health server: restarts it when it says for too long that it isn't well, or nothing."""
+
+    def __init__(self, settings: Settings, census: Census) -> None:
+        self._settings = settings
+        self._census = census
+        self._pid = 0
+        self._since = 0.0
+
+    def step(self) -> None:
+        found, server, now = self._census.find(apps.SERVER), self._settings.server, time.monotonic()
+        pid = found.app.pid if found else 0
+        if server is None or pid != self._pid:
+            self._pid, self._since = pid, now
+        if server is None or not pid:
+            return
+        asked = health_client.Server(self._settings.workspace, token=None, **server)
+        answer = health_client.ask(asked, "/livez", comfyui.PROBE_TIMEOUT)
+        if answer and answer[0] == 200:
+            self._since = now
+        elif now - self._since >= self._settings.rules.hung:
+            self._since = now
+            if pm2.restart(self._settings.layout, apps.SERVER, pid):
+                say(f"{apps.SERVER} (pid {pid}) was restarted: it gave no good answer for "
+                    f"{self._settings.rules.hung:g} s")  # fmt: skip
+
+
 def say(text: str) -> None:
     # Nobody listens any more when PM2's daemon was killed.
     with suppress(OSError):
@@ -208,6 +238,7 @@ def main(file: Path) -> None:
     work: list[tuple[str, Callable[[], None]]] = [("logs", lambda: _rotate(settings))]
     for instance in settings.instances:
         work.append((instance.name, Watch(settings, instance, census).step))
+    work.append((apps.SERVER, ServerWatch(settings, census).step))
     for what, step in work:
         # Daemons: a restart that takes its time doesn't keep this process from ending.
         arguments = (what, step, settings.every)

@@ -156,4 +156,4 @@ def test_a_lock_that_somebody_holds_is_not_waited_for(tmp_path: Path) -> None:
 def test_until_it_is_warm_an_instance_is_not_healthy(
     known: Trial | None, uptime: float, expected: tuple[str, str] | None
 ) -> None:
-    assert survey.cold(known, uptime, 300.0) == expected
+    assert survey.warming(known, uptime, 300.0) == expected

@@ -45,6 +45,7 @@ def settings(**changes: Any) -> Settings:
         "models": (),
         "models_folder": NOWHERE,
         "store": NOWHERE,
+        "restarts": False,
         "start_timeout": 60.0,
         "job_timeout": 3600.0,
         "warmup": None,

@@ -74,6 +74,7 @@ class Scene:
             "models": [],
             "models_folder": str(self.folder / "models"),
             "store": str(self.folder / "models" / ".store"),
+            "restarts": False,
             "start_timeout": 60,
             "job_timeout": 3600,
             "warmup": None,

@@ -102,7 +102,12 @@ def test_the_instances_are_as_the_worst_of_them() -> None:
         ({}, ["healthy", "down"], "down", "comfyui-gpu1 is down: this"),
         ({}, [], "unhealthy", "no instances: instances.gpus is auto, and there is no GPU here"),
         ({"run": m.FAILED}, ["healthy"], "degraded", "the last run failed"),
-        ({"run": m.FAILED}, ["down"], "down", "comfyui-gpu0 is down"),
+        (
+            {"run": m.FAILED},
+            ["down"],
+            "down",
+            "the last run failed: nodes:x: no such commit; comfy",
+        ),
         ({"installed": NOTHING, "run": m.INSTALLS}, ["starting"], "installing", "environment"),
         ({"installed": NOTHING, "run": m.INSTALLS}, [], "installing", "environment"),
         ({"installed": NOTHING, "run": m.FAILED}, ["down"], "failed", "the last run failed"),

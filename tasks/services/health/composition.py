@@ -80,7 +80,7 @@ def _verdict(what: str, judged: Judged, since: Since) -> dict[str, object]:
 
 
 def _instance(verdict: InstanceHealth, facts: Facts, since: Since) -> InstanceHealth:
-    verdict.since = since.of(verdict.name, verdict.status)
+    verdict.since = since.of(verdict.name, f"{verdict.status} {verdict.layers.running.pid}")
     if verdict.status not in HEALTHY:
         verdict.log = tail(facts.settings.layout, verdict.name)
     return verdict

@@ -162,7 +162,7 @@ class InstanceSampler:
             trouble=trouble,
             watched=wrong,
             draining=layout.draining(gpu).exists(),
-            cold=self._cold(seen, warm),
+            cold=self._cold(seen, found, warm),
             warmup=Trial(**asdict(warm)) if warm else None,
             canary=self._trials.canary,
             job=self._job(),
@@ -172,11 +172,14 @@ class InstanceSampler:
             history=tuple(self._history),
         )
 
-    def _cold(self, seen: survey.Seen, warm: workflow.Trial | None) -> tuple[str, str] | None:
+    def _cold(
+        self, seen: survey.Seen, found: Found, warm: workflow.Trial | None
+    ) -> tuple[str, str] | None:
         settings = self._settings()
-        if settings.warmup is None:
+        cold = warmup.is_cold(settings.layout, self.instance.gpu, found.app)
+        if settings.warmup is None or not cold:
             return None
-        return survey.cold(warm, seen.uptime or 0.0, settings.start_timeout)
+        return survey.warming(warm, seen.uptime or 0.0, settings.start_timeout)
 
     def _probe(self, pid: int, port: int) -> Health:
         """Ask, longer each time that no answer came; a busy one has done something meanwhile."""

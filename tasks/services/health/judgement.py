@@ -9,6 +9,7 @@ from .facts import ADVICE, RUN, SILENT, Facts, Judged, known, lacking
 from .sample import Sample
 from .settings import Instance
 
+WARMUP = "correct health.warmup, or what it needs, then run doit"
 STALE = 120.0
 """Seconds; one that answers nothing in time to any question is looked at once in a minute."""
 
@@ -59,21 +60,22 @@ def _status(instance: Instance, sample: Sample, layers: Layers, facts: Facts, no
     if status == "crash loop":
         return Judged("crash loop", reason, f"doit logs {name}; mend the cause, then run doit")
     if sample.trouble:
-        return Judged("unhealthy", sample.trouble, f"doit restart {name}")
+        advice = f"doit restart {name}"
+        if facts.settings.restarts:
+            advice = f"the watcher restarts it when that lasts; at once: {advice}"
+        return Judged("unhealthy", sample.trouble, advice)
     if status == "unhealthy":
         return Judged("unhealthy", reason, f"doit restart {name}; doit logs {name}")
     if status != "healthy":
         return Judged(known(status), reason, ADVICE[status])
     if sample.cold:
         status, why = sample.cold
-        advice = ADVICE["starting"] if status == "starting" else f"doit logs {name}"
+        advice = ADVICE["starting"] if status == "starting" else WARMUP
         return Judged(known(status), why, advice)
     if sample.classes is None and not facts.installed.layer.ok:
         return Judged("starting", "it has not said which nodes it has", ADVICE["starting"])
     if not layers.functional.ok:
-        return Judged(
-            "unhealthy", layers.functional.reason, f"doit logs {name}; doit restart {name}"
-        )
+        return Judged("unhealthy", layers.functional.reason, _advice(name, layers))
     if not layers.models.ok:
         return lacking(facts, layers.models.reason)
     if sample.draining:
@@ -81,8 +83,22 @@ def _status(instance: Instance, sample: Sample, layers: Layers, facts: Facts, no
     if not layers.running.ok:
         return Judged("degraded", layers.running.reason, RUN)
     if optional := _optional(layers):
-        return Judged("degraded", optional, RUN)
+        return Judged("degraded", optional, f"doit logs {name}; mend it, or leave it out")
     return Judged("healthy")
+
+
+def _advice(name: str, layers: Layers) -> str:
+    """What to do about what isn't functional."""
+    functional = layers.functional
+    if (
+        functional.canary
+        and not functional.canary.ok
+        and functional.reason == (functional.canary.reason)
+    ):
+        return f"doit logs {name}; mend its nodes, its models or the workflow (health.canary)"
+    if functional.failed_nodes or functional.missing_nodes:
+        return f"doit logs {name}; another ref, python.overrides, or optional: true, then doit"
+    return f"doit logs {name}; doit restart {name}"
 
 
 def _optional(layers: Layers) -> str:

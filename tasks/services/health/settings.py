@@ -53,6 +53,8 @@ class Settings:
     models: tuple[WantedModel, ...]
     models_folder: Path
     store: Path
+    restarts: bool
+    """The watcher restarts an instance that is unhealthy."""
     start_timeout: float
     job_timeout: float
     warmup: Path | None

@@ -11,8 +11,10 @@ from typing import Any
 from tasks.host import pm2_socket, private, survey
 from tasks.host.census import Census, Found
 
-AGAIN = 1.0
+AGAIN = 0.5
 """Seconds between two questions at least."""
+YOUNG = 3.0
+"""Seconds that one has lived which PM2 may have started since it was asked."""
 
 
 class Supervisor:
@@ -30,7 +32,8 @@ class Supervisor:
         """An app as it runs, with what PM2 says of it."""
         pid = found.app.pid if found else None
         known = self._about(name, pid)
-        held = pid is not None and known.get("pid") == pid
+        young = found is not None and time.time() - found.app.started < YOUNG
+        held = pid is not None and (known.get("pid") == pid or young)
         app = replace(found.app, supervised=held) if found else None
         entry = known.get("pm2_env")
         return survey.Seen(app, memory, entry if isinstance(entry, dict) else None, log)

@@ -31,7 +31,7 @@ def overall(
     worst = together(every, Judged("healthy"))
     if worst.status not in HEALTHY:
         comes = worst.status in ("down", "starting") and not installed
-        return installation if comes else worst
+        return installation if comes else _explained(worst, facts)
     if models.status not in HEALTHY:
         return lacking(facts, models.reason)
     if not installed:
@@ -40,6 +40,26 @@ def overall(
     if workers:
         return Judged("degraded", f"{workers[0].name} doesn't run: {workers[0].reason}", RUN)
     return next((x for x in (installation, models, worst) if x.status == "degraded"), worst)
+
+
+def _explained(worst: Judged, facts: Facts) -> Judged:
+    """What doesn't run since the last run didn't come so far."""
+    why = _left(facts) if worst.status == "down" else ""
+    if not why or facts.run is None:
+        return worst
+    return Judged(worst.status, f"{why}; {worst.reason}", ADVICE[facts.run.state])
+
+
+def _left(facts: Facts) -> str:
+    """What the last run left undone, and why; empty when it succeeded, or is on."""
+    run = facts.run
+    if run and run.state == "failed":
+        failed = next((task for task in run.tasks if task.state == "failed"), None)
+        return "the last run failed" + (f": {failed.name}: {failed.reason}" if failed else "")
+    if run and run.state == "interrupted":
+        at = ", ".join(task.name for task in run.tasks if task.state == "running")
+        return f"the last run was ended before it was done{f', at {at}' if at else ''}"
+    return ""
 
 
 def together(instances: Sequence[InstanceHealth], none: Judged) -> Judged:
@@ -55,19 +75,7 @@ def together(instances: Sequence[InstanceHealth], none: Judged) -> Judged:
 
 def installation(facts: Facts) -> Judged:
     """What is installed, and what became of the run that installs."""
-    layer, run = facts.installed.layer, facts.run
-    if run and run.state == "failed":
-        failed = next((task for task in run.tasks if task.state == "failed"), None)
-        why = (
-            f"the last run failed: {failed.name}: {failed.reason}"
-            if failed
-            else "the last run failed"
-        )
-    elif run and run.state == "interrupted":
-        at = ", ".join(task.name for task in run.tasks if task.state == "running")
-        why = f"the last run was ended before it was done{f', at {at}' if at else ''}"
-    else:
-        why = ""
+    layer, run, why = facts.installed.layer, facts.run, _left(facts)
     if facts.behind and facts.installed.generation:
         why = f"behind machine.yaml: {facts.behind}"
         return Judged("degraded", why, "correct machine.yaml and run doit, or doit force=1")
