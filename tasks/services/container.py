@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.host import apps, log_stream, pm2, shutdown
+from tasks.host import apps, image, log_stream, pm2, shutdown
 from tasks.host.failure import Failure
 from tasks.spec import SpecError, load
 from tasks.spec.layout import Layout
@@ -53,7 +53,6 @@ class FirstProcess:
         """The exit code: 0 when it was told to end, and all did so in time."""
         # Waited for below: a handler would be run in between anything.
         signal.pthread_sigmask(signal.SIG_BLOCK, {*ENDING, signal.SIGCHLD})
-        _make_folders(self._layout)
         stream = log_stream.LogStream(self._layout.logs)
         stream.start()
         self._up()
@@ -146,13 +145,6 @@ def _ended_children() -> Iterator[tuple[int, int]]:
         yield pid, code if code >= 0 else 128 - code
 
 
-def _make_folders(layout: Layout) -> None:
-    """Make what links of the image point to on a volume that is empty still."""
-    for link in layout.machine.iterdir() if layout.machine.is_dir() else ():
-        if link.is_symlink() and not link.exists():
-            link.resolve().mkdir(parents=True, exist_ok=True)
-
-
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="the first process of a container")
     parser.add_argument("--once", action="store_true", help="end when `doit up` fails")
@@ -169,6 +161,11 @@ def main(arguments: list[str]) -> int:
     except SpecError as error:
         say(str(error))
         return NOT_UNDERSTOOD
+    try:
+        image.settle(machine.layout)
+    except OSError as error:
+        say(f"{error.filename}: {error.strerror}; mount {machine.layout.state} for uid {os.getuid()}")
+        return 1
     return FirstProcess(machine.layout, once=wanted.once, grace=grace).run()
 
 
