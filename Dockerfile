@@ -36,7 +36,8 @@ RUN set -e; \
 ARG UID
 ARG GID
 RUN getent group ${GID} >/dev/null || groupadd --gid ${GID} comfy; \
-    useradd --non-unique --no-log-init --uid ${UID} --gid ${GID} --create-home --home-dir /home/comfy --shell /bin/sh comfy
+    useradd --non-unique --no-log-init --uid ${UID} --gid ${GID} --create-home --home-dir /home/comfy --shell /bin/sh comfy; \
+    install --directory --owner ${UID} --group ${GID} /home/comfy/.cache
 
 FROM base AS project
 ARG PYTHON
@@ -61,7 +62,7 @@ COPY tasks tasks
 # What runs writes below state and shared alone, so that all else may be read-only.
 RUN --mount=type=cache,target=/root/.cache \
     --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 set -e; \
-    chmod 0777 /home/comfy/.cache; \
+    install --directory --owner ${UID} --group ${GID} /home/comfy/.cache/${UID}; \
     .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --config-setting editable_mode=compat \
         --build-constraint requirements.lock --editable .; \
     .venv/bin/python -m compileall -q dodo.py tasks; \
@@ -75,9 +76,10 @@ RUN --mount=type=cache,target=/root/.cache \
     chown -R ${UID}:${GID} /machine /layers /workspace
 USER ${UID}:${GID}
 ENV HOME=/home/comfy \
+    XDG_CACHE_HOME=/home/comfy/.cache/${UID} \
     MACHINE=/machine/machine.yaml \
     WORKSPACE_PATH=/workspace \
-    npm_config_cache=/home/comfy/.cache/npm
+    npm_config_cache=/home/comfy/.cache/${UID}/npm
 # PM2, the same whatever machine.yaml says.
 RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
     echo "{workspace: /workspace, comfyui: {}}" > $MACHINE && doit supervisor
@@ -135,6 +137,7 @@ RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
 # to whom you trust. The health server answers only /livez and /readyz to others without a token.
 ENV COMFYUI_LISTEN=0.0.0.0 \
     HEALTH_LISTEN=0.0.0.0 \
+    XDG_CACHE_HOME=/home/comfy/.cache \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 EXPOSE 8188-8195 9090

@@ -9,7 +9,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= true
 endif
 
-.PHONY: demo down test lint lock
+.PHONY: demo down image test test-image lint lock
 
 # uv, itself pinned in the lock file, installs the rest several times faster than pip.
 $(VENV): $(VENV)/.installed
@@ -33,6 +33,10 @@ down: $(VENV)
 
 test: $(VENV)
 	$(VENV)/bin/python -m pytest -n $(WORKERS)
+
+# Needs no Docker engine: root, and Debian's buildah, runc and debootstrap.
+test-image: $(VENV)
+	$(VENV)/bin/python -m pytest -m image tests/image
 
 lint: $(VENV)
 	$(VENV)/bin/ruff check .

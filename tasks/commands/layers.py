@@ -105,7 +105,9 @@ def _write(machine: Machine, folder: Path, part: Data, lock: Lock) -> None:
         if entry.get("path"):
             here = Path(machine.file.parent / entry["path"]).resolve()
             if not here.is_relative_to(machine.file.parent.resolve()):
-                raise Failure(f"{entry['path']} lies outside of the machine's folder: move it there")
+                raise Failure(
+                    f"{entry['path']} lies outside of the machine's folder: move it there"
+                )
             target = folder / here.relative_to(machine.file.parent.resolve())
             files.remove(target)
             target.parent.mkdir(parents=True, exist_ok=True)

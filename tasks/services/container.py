@@ -164,7 +164,8 @@ def main(arguments: list[str]) -> int:
     try:
         image.settle(machine.layout)
     except OSError as error:
-        say(f"{error.filename}: {error.strerror}; mount {machine.layout.state} for uid {os.getuid()}")
+        mend = f"mount {machine.layout.state} for uid {os.getuid()}"
+        say(f"{error.filename}: {error.strerror}; {mend}")
         return 1
     return FirstProcess(machine.layout, once=wanted.once, grace=grace).run()
 

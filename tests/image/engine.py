@@ -22,7 +22,6 @@ PROGRAMS = {"buildah": "buildah", "runc": "runc", "debootstrap": "debootstrap"}
 BASE = "localhost/base"
 PACKAGES = "python3,python3-venv,git,ca-certificates"
 CERTIFICATES = Path("/etc/ssl/certs")
-OPTIONS = ("ro", "rbind")
 
 
 def missing() -> str | None:
@@ -107,6 +106,12 @@ class Engine:
         self.buildah("rm", container)
         return folders[::-1]
 
+    def close(self) -> None:
+        """Unmount and remove all of it."""
+        self.buildah("rm", "--all", code=None)
+        subprocess.run(["umount", self.folder / "storage" / "overlay"], capture_output=True)
+        shutil.rmtree(self.folder / "storage", ignore_errors=True)
+
     def container(self, tag: str, volumes: Mapping[str, Path], **env: str) -> Container:
         return Container(self, tag, dict(volumes), env)
 
@@ -147,9 +152,7 @@ class Container:
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
 
-    def _spec(
-        self, spec: dict[str, Any], root: str, arguments: Sequence[str]
-    ) -> dict[str, Any]:
+    def _spec(self, spec: dict[str, Any], root: str, arguments: Sequence[str]) -> dict[str, Any]:
         image = self.engine.config(self.tag)
         user, _, group = image["User"].partition(":")
         env = [*image["Env"], *(f"{key}={value}" for key, value in self.env.items())]
@@ -169,7 +172,12 @@ class Container:
         spec["mounts"] += [
             {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": tmp},
             *(
-                {"destination": at, "type": "bind", "source": str(source), "options": ["rbind", "rw"]}
+                {
+                    "destination": at,
+                    "type": "bind",
+                    "source": str(source),
+                    "options": ["rbind", "rw"],
+                }
                 for at, source in self.volumes.items()
             ),
         ]
