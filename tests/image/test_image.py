@@ -12,7 +12,7 @@ import pytest
 from tests.forge import NODE
 from tests.image.conftest import PASSWORD, TAG, TOKEN, UID, WORKER, Site
 from tests.image.engine import Container
-from tests.model_server import safetensors
+from tests.model_server import safetensors, until
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1200)]
 
@@ -61,9 +61,9 @@ def test_the_machine_comes_back_when_pm2_dies(site: Site, tmp_path: Path) -> Non
     container.start()
     wait(container)
     assert container.run("/opt/comfy-machine/.venv/bin/python", "-c", KILL_PM2) == (0, "")
-    wait(container, "", 1)
+    until(lambda: "PM2 has ended" in container.output, 60)
+    until(lambda: container.output.count(" tasks done") == 2, 60)
     wait(container)
-    assert "PM2 has ended" in container.output
     assert container.stop(10) == 0
 
 
@@ -72,7 +72,9 @@ def test_a_machine_that_fails_stays_up_and_says_why_unless_told_otherwise(
 ) -> None:
     container = site.container(tmp_path, token=None)
     container.start()
-    wait(container, "WORKER_TOKEN isn't set", 1)
+    wait(container, "comfyui-gpu0 is down", 1)
+    assert "WORKER_TOKEN isn't set" in container.run("doit", "status")[1]
+    until(lambda: container.output.count("it is tried again in") == 2, 60)
     assert container.stop(10) == 0
     container.start("--once")
     assert container.wait(60) == 2
