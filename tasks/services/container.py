@@ -75,7 +75,9 @@ class FirstProcess:
                         return code
                     self._judge(code)
                 elif pid == self._daemon and self._doit is None:
-                    self._start_anew()
+                    # Without PM2 nobody restarts what ends, nor watches what hangs.
+                    say("PM2 has ended; doit starts all anew")
+                    self._up()
             if self._again is not None and time.monotonic() >= self._again:
                 self._up()
 
@@ -84,21 +86,17 @@ class FirstProcess:
         doit = str(Path(sys.executable).parent / "doit")
         self._doit = os.posix_spawn(doit, [doit, "up"], os.environ, setsigmask=())
 
-    def _start_anew(self) -> None:
-        """Without PM2 nobody restarts what ends, nor watches what hangs."""
-        say("PM2 has ended; doit starts all anew")
-        self._up()
-
     def _judge(self, code: int) -> None:
         """After a run: done, or to be tried again."""
-        if code == 0:
+        self._daemon = pm2.daemon(self._layout)
+        running = apps.running(self._layout.workspace, self._daemon)
+        orphans = [app.name for app in running if not app.supervised]
+        if code == 0 and not orphans:
             self._wait = FIRST
-            self._daemon = pm2.daemon(self._layout)
-            if self._daemon is None and apps.running(self._layout.workspace, None):
-                # It ended while that run went on.
-                self._start_anew()
             return
-        say(f"doit ended with code {code}; it is tried again in {self._wait:g} s")
+        # PM2 may have ended, and come again, while that run went on.
+        why = f"PM2 has lost {', '.join(orphans)}" if code == 0 else f"doit ended with code {code}"
+        say(f"{why}; it is tried again in {self._wait:g} s")
         self._again = time.monotonic() + self._wait
         self._wait = min(2 * self._wait, LONGEST)
 

@@ -12,7 +12,7 @@ import pytest
 from tests.forge import NODE
 from tests.image.conftest import PASSWORD, TAG, TOKEN, UID, WORKER, Site
 from tests.image.engine import Container
-from tests.model_server import safetensors, until
+from tests.model_server import safetensors
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1200)]
 
@@ -34,6 +34,14 @@ def wait(container: Container, said: str = "healthy", code: int = 0, seconds: fl
         if answer[0] == code and said in answer[1]:
             return
         assert time.monotonic() < deadline, f"{answer}\n{container.output}"
+        time.sleep(0.2)
+
+
+def says(container: Container, what: str, times: int = 1, seconds: float = 60) -> None:
+    """Until it was printed so many times."""
+    deadline = time.monotonic() + seconds
+    while container.output.count(what) < times:
+        assert time.monotonic() < deadline, container.output
         time.sleep(0.2)
 
 
@@ -60,9 +68,10 @@ def test_the_machine_comes_back_when_pm2_dies(site: Site, tmp_path: Path) -> Non
     container = site.container(tmp_path)
     container.start()
     wait(container)
+    says(container, " tasks done")
     assert container.run("/opt/comfy-machine/.venv/bin/python", "-c", KILL_PM2) == (0, "")
-    until(lambda: "PM2 has ended" in container.output, 60)
-    until(lambda: container.output.count(" tasks done") == 2, 60)
+    says(container, "PM2 has ended")
+    says(container, " tasks done", 2)
     wait(container)
     assert container.stop(10) == 0
 
@@ -73,8 +82,9 @@ def test_a_machine_that_fails_stays_up_and_says_why_unless_told_otherwise(
     container = site.container(tmp_path, token=None)
     container.start()
     wait(container, "comfyui-gpu0 is down", 1)
+    says(container, "it is tried again in")
     assert "WORKER_TOKEN isn't set" in container.run("doit", "status")[1]
-    until(lambda: container.output.count("it is tried again in") == 2, 60)
+    says(container, "it is tried again in", 2)
     assert container.stop(10) == 0
     container.start("--once")
     assert container.wait(60) == 2
