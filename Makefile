@@ -3,6 +3,7 @@ VENV := .venv
 SIMULATION := machine=examples/simulation/machine.yaml
 DOIT := $(VENV)/bin/doit $(SIMULATION)
 WORKERS ?= 4
+ENGINE ?= docker
 
 # Trust what this system trusts: behind a company's proxy uv's own certificates are not enough.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
@@ -33,6 +34,11 @@ down: $(VENV)
 
 test: $(VENV)
 	$(VENV)/bin/python -m pytest -n $(WORKERS)
+
+# The image of machine.yaml and machine.lock; ENGINE may be podman or buildah, BUILD its options.
+image: $(VENV)
+	$(ENGINE) build --tag comfy-machine --build-arg UID=$$(id -u) --build-arg GID=$$(id -g) \
+		$$($(VENV)/bin/doit layers --labels) $(BUILD) .
 
 # Needs no Docker engine: root, and Debian's buildah, runc and debootstrap.
 test-image: $(VENV)

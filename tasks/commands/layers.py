@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tasks import environment
 from tasks.commands.base import MachineCommand
@@ -20,12 +21,23 @@ from tasks.spec.loader import read
 from tasks.spec.model import COMFYUI_REPO
 
 Data = dict[Any, Any]
+PREFIX = "comfy-machine"
+"""Of the names of labels."""
 
 
 class Layers(MachineCommand):
     doc_purpose = "write what each layer of an image is made of, for the Dockerfile"
     doc_usage = "FOLDER"
     takes_names = True
+    cmd_options = (
+        {
+            "name": "labels",
+            "long": "labels",
+            "type": bool,
+            "default": False,
+            "help": "instead print the options that label an image with its commits",
+        },
+    )
 
     def perform(
         self,
@@ -34,6 +46,11 @@ class Layers(MachineCommand):
         options: dict[str, Any],
         arguments: list[str],
     ) -> int:
+        if options["labels"]:
+            print(
+                " ".join(f"--label {PREFIX}.{name}={commit}" for name, commit in _commits(machine))
+            )
+            return 0
         if len(arguments) != 1:
             raise Failure("name the folder to write them to")
         folder, data = Path(arguments[0]), read(machine.file, machine.file.name).data
@@ -44,6 +61,13 @@ class Layers(MachineCommand):
         }.items():
             _write(machine, folder / name, part, lock)
         return 0
+
+
+def _commits(machine: Machine) -> list[tuple[str, str]]:
+    """What machine.lock names, as far as the names can stand in labels."""
+    pins = {f"custom-node.{name}": pin for name, pin in machine.lock.custom_nodes.items()}
+    pinned = {"comfyui": machine.lock.comfyui, **pins}
+    return [(quote(name), pin.commit) for name, pin in pinned.items() if pin]
 
 
 def _environment(machine: Machine, data: Data) -> tuple[Data, Lock]:
