@@ -35,7 +35,7 @@ RUN set -e; \
     fi
 ARG UID
 ARG GID
-RUN getent group ${GID} >/dev/null || groupadd --gid ${GID} comfy; \
+RUN set -e; getent group ${GID} >/dev/null || groupadd --gid ${GID} comfy; \
     useradd --non-unique --no-log-init --uid ${UID} --gid ${GID} --create-home --home-dir /home/comfy --shell /bin/sh comfy; \
     install --directory --owner ${UID} --group ${GID} /home/comfy/.cache
 
@@ -77,7 +77,7 @@ COPY --from=tools /opt/comfy-machine/tasks tasks
 COPY --from=tools /opt/comfy-machine/templates templates
 COPY --from=tools /opt/comfy-machine/dodo.py /opt/comfy-machine/pyproject.toml ./
 # What runs writes below state and shared alone, so that all else may be read-only.
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache set -e; \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 set -e; \
     install --directory --owner ${UID} --group ${GID} /home/comfy/.cache/${UID}; \
     ln -s /opt/comfy-machine/.venv/bin/doit /usr/local/bin/doit; \
     mkdir -p /machine /layers /workspace/shared /workspace/.machine/image; \
@@ -101,7 +101,7 @@ ARG UID
 ARG GID
 ARG MACHINE_FILES
 COPY --chown=${UID}:${GID} ${MACHINE_FILES} /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
     doit source nodes locked=1 && doit layers /layers && rm -rf /tmp/*
@@ -110,7 +110,7 @@ FROM project AS models
 ARG UID
 ARG GID
 COPY --from=sources --chown=${UID}:${GID} /layers/models/ /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
     doit models locked=1 && rm -rf /tmp/*
@@ -119,7 +119,7 @@ FROM project AS environment
 ARG UID
 ARG GID
 COPY --from=sources --chown=${UID}:${GID} /layers/environment/ /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
     doit environment locked=1 && rm -rf /tmp/*
@@ -128,7 +128,7 @@ FROM environment AS code
 ARG UID
 ARG GID
 COPY --from=sources --chown=${UID}:${GID} /layers/code/ /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
     doit validation locked=1 && rm -rf /tmp/*
@@ -139,7 +139,7 @@ ARG GID
 COPY --from=models --chown=${UID}:${GID} /workspace/shared/models/ /workspace/shared/models/
 ARG MACHINE_FILES
 COPY --chown=${UID}:${GID} ${MACHINE_FILES} /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
     doit build locked=1 && cp -R /workspace/.machine/receipts/. /workspace/.machine/image/ && rm -rf /tmp/*
