@@ -3,13 +3,14 @@ VENV := .venv
 SIMULATION := machine=examples/simulation/machine.yaml
 DOIT := $(VENV)/bin/doit $(SIMULATION)
 WORKERS ?= 4
+ENGINE ?= docker
 
 # Trust what this system trusts: behind a company's proxy uv's own certificates are not enough.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= true
 endif
 
-.PHONY: demo down test lint lock
+.PHONY: demo down image test test-image lint lock
 
 # uv, itself pinned in the lock file, installs the rest several times faster than pip.
 $(VENV): $(VENV)/.installed
@@ -34,6 +35,15 @@ down: $(VENV)
 
 test: $(VENV)
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --maxschedchunk 1
+
+# The image of machine.yaml and machine.lock; ENGINE may be podman or buildah, BUILD its options.
+image: $(VENV)
+	$(ENGINE) build --tag comfy-machine --build-arg UID=$$(id -u) --build-arg GID=$$(id -g) \
+		$$($(VENV)/bin/doit layers --labels) $(BUILD) .
+
+# Needs no Docker engine: root, and Debian's buildah, runc and debootstrap.
+test-image: $(VENV)
+	$(VENV)/bin/python -m pytest -m image tests/image
 
 lint: $(VENV)
 	$(VENV)/bin/ruff check .

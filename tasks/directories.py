@@ -35,7 +35,7 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
 
 def _missing(folders: list[Path], models: Path, layout: Layout) -> str | None:
     for folder in folders:
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        if not folder.is_dir() or not _serves(folder, layout):
             return f"{folder} isn't there and writable"
     if not models.is_dir():
         return f"{models} isn't there"
@@ -55,9 +55,17 @@ def _make(folders: list[Path], models: Path, layout: Layout, log: Path) -> None:
         except OSError as error:
             raise Failure(f"{folder} can't be made ({error.strerror}): {_mend(folder)}") from error
         # A models folder may be a read-only volume.
-        if folder != models and not os.access(folder, os.W_OK | os.X_OK):
+        if folder != models and not _serves(folder, layout):
             raise Failure(f"{folder} isn't writable: {_mend(folder)}")
     files.point(layout.models, _models_target(models, layout))
+
+
+def _serves(folder: Path, layout: Layout) -> bool:
+    """Whether a folder can be written; an image's own may be read-only, what lies in them not."""
+    if os.access(folder, os.W_OK | os.X_OK):
+        return True
+    own = folder in (layout.workspace, layout.machine)
+    return own and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def _models_target(models: Path, layout: Layout) -> str:

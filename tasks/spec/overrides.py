@@ -119,6 +119,8 @@ _FIELDS: dict[str, tuple[Loc, Callable[[str], Any]]] = {
     "NUM_GPUS": (("instances", "gpus"), _integer),
     "COMFYUI_CPU_ONLY": (("instances", "cpu_only"), _boolean),
     "COMFYUI_PORT_START": (("instances", "port_start"), _integer),
+    "COMFYUI_LISTEN": (("instances", "listen"), str),
+    "HEALTH_LISTEN": (("health", "listen"), str),
 }
 
 

@@ -29,6 +29,8 @@ NODES = """custom_nodes:
         ("COMFYUI_CPU_ONLY", "1", "instances.cpu_only", True),
         ("COMFYUI_CPU_ONLY", "no", "instances.cpu_only", False),
         ("COMFYUI_PORT_START", "9000", "instances.port_start", 9000),
+        ("COMFYUI_LISTEN", "0.0.0.0", "instances.listen", "0.0.0.0"),
+        ("HEALTH_LISTEN", "0.0.0.0", "health.listen", "0.0.0.0"),
         ("COMFYUI_INSTALL_PATH", "/opt/comfy", "comfyui.install_path", Path("/opt/comfy")),
         ("COMFYUI_MODELS_PATH", "/mnt/m", "models.folder", Path("/mnt/m")),
         ("COMFYUI_MODELS_PATH", "~/m", "models.folder", Path("/home/me/m")),

@@ -1,0 +1,138 @@
+"""doit layers: machine.yaml in parts, each of which changes only when its layer of an image must.
+
+Docker keeps a layer while the files that went into it are the same. So each layer gets a
+machine.yaml and a machine.lock of its own, with what it is made of and nothing else: packages
+are installed again when a package changes, and not when a custom node does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tasks import environment
+from tasks.commands.base import MachineCommand
+from tasks.host import files
+from tasks.host.failure import Failure
+from tasks.spec import Instance, Lock, Machine
+from tasks.spec.loader import read
+from tasks.spec.model import COMFYUI_REPO
+
+Data = dict[Any, Any]
+PREFIX = "comfy-machine"
+"""Of the names of labels."""
+
+
+class Layers(MachineCommand):
+    doc_purpose = "write what each layer of an image is made of, for the Dockerfile"
+    doc_usage = "FOLDER"
+    takes_names = True
+    cmd_options = (
+        {
+            "name": "labels",
+            "long": "labels",
+            "type": bool,
+            "default": False,
+            "help": "instead print the options that label an image with its commits",
+        },
+    )
+
+    def perform(
+        self,
+        machine: Machine,
+        instances: tuple[Instance, ...],
+        options: dict[str, Any],
+        arguments: list[str],
+    ) -> int:
+        if options["labels"]:
+            print(
+                " ".join(f"--label {PREFIX}.{name}={commit}" for name, commit in _commits(machine))
+            )
+            return 0
+        if len(arguments) != 1:
+            raise Failure("name the folder to write them to")
+        folder, data = Path(arguments[0]), read(machine.file, machine.file.name).data
+        for name, (part, lock) in {
+            "environment": _environment(machine, data),
+            "code": _code(machine, data),
+            "models": _models(machine, data),
+        }.items():
+            _write(machine, folder / name, part, lock)
+        return 0
+
+
+def _commits(machine: Machine) -> list[tuple[str, str]]:
+    """What machine.lock names, as far as the names can stand in labels."""
+    pins = {f"custom-node.{name}": pin for name, pin in machine.lock.custom_nodes.items()}
+    pinned = {"comfyui": machine.lock.comfyui, **pins}
+    return [(quote(name), pin.commit) for name, pin in pinned.items() if pin]
+
+
+def _environment(machine: Machine, data: Data) -> tuple[Data, Lock]:
+    """ComfyUI, and the nodes whose scripts will run in it."""
+    names = set(environment.scripts(machine))
+    nodes = [
+        {key: value for key, value in node.items() if key != "env"}
+        for node, known in zip(data.get("custom_nodes") or (), machine.custom_nodes, strict=False)
+        if known.name in names
+    ]
+    part = _some(data, "workspace", "comfyui", "python") | {
+        "custom_nodes": nodes,
+        "instances": _some(data.get("instances") or {}, "cpu_only"),
+    }
+    return part, _for_nodes(machine.lock, names)
+
+
+def _for_nodes(lock: Lock, names: set[str]) -> Lock:
+    """All packages, said to be asked for by these nodes."""
+    pins = {name: pin for name, pin in lock.custom_nodes.items() if name in names}
+    if (python := lock.python) is not None:
+        asked = python.asked.requirements
+        lines = {name: lines for name, lines in asked.custom_nodes.items() if name in names}
+        fewer = asked.model_copy(update={"custom_nodes": lines})
+        recorded = python.asked.model_copy(update={"requirements": fewer})
+        left_out = {name: why for name, why in python.left_out.items() if name in names}
+        python = python.model_copy(update={"asked": recorded, "left_out": left_out})
+    return Lock(comfyui=lock.comfyui, custom_nodes=pins, python=python)
+
+
+def _code(machine: Machine, data: Data) -> tuple[Data, Lock]:
+    """ComfyUI and every node, and what they see while they are imported."""
+    part = _some(data, "workspace", "comfyui", "python", "custom_nodes") | {
+        "models": _some(data.get("models") or {}, "folder"),
+        "instances": _some(data.get("instances") or {}, "cpu_only", "env"),
+    }
+    return part, machine.lock.model_copy(update={"models": {}})
+
+
+def _models(machine: Machine, data: Data) -> tuple[Data, Lock]:
+    """The downloads. A machine has a ComfyUI; which one doesn't matter here."""
+    models = _some(data.get("models") or {}, "folder", "store", "tokens", "files")
+    part = _some(data, "workspace") | {"comfyui": {"repo": COMFYUI_REPO}, "models": models}
+    return part, Lock(models=machine.lock.models)
+
+
+def _some(data: Mapping[Any, Any], *keys: str) -> Data:
+    return {key: data[key] for key in keys if key in data}
+
+
+def _write(machine: Machine, folder: Path, part: Data, lock: Lock) -> None:
+    """The two files, and the local folders that the first one names."""
+    import yaml
+
+    files.write_text(folder / "machine.yaml", yaml.safe_dump(part, sort_keys=False))
+    if machine.lock_file.exists():
+        files.write_text(folder / "machine.lock", lock.text())
+    for entry in (part["comfyui"], *(part.get("custom_nodes") or ())):
+        if entry.get("path"):
+            here = Path(machine.file.parent / entry["path"]).resolve()
+            if not here.is_relative_to(machine.file.parent.resolve()):
+                raise Failure(
+                    f"{entry['path']} lies outside of the machine's folder: move it there"
+                )
+            target = folder / here.relative_to(machine.file.parent.resolve())
+            files.remove(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            files.copy_tree(here, target)

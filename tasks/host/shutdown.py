@@ -1,0 +1,24 @@
+"""The end of all that runs for a workspace, in the order in which nothing misses the other."""
+
+from __future__ import annotations
+
+from tasks.host import apps, files, pm2, private
+from tasks.spec.layout import Layout
+
+
+def end_all(layout: Layout) -> list[apps.App]:
+    """End the watcher, workers and the health server, instances, then PM2; what did run.
+
+    Raises Failure.
+    """
+    running = pm2.running(layout)
+    others = {app.name for app in running if not app.name.startswith("comfyui-gpu")}
+    if others and pm2.script(layout).is_file():
+        # The watcher first: what is ended here is not to be restarted.
+        pm2.delete(layout, others & {apps.WATCHER})
+        pm2.delete(layout, others)
+    pm2.kill(layout)
+    for orphan in apps.running(layout.workspace, None):
+        apps.end(orphan)
+    files.remove(private.folder(layout.workspace))
+    return running

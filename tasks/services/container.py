@@ -1,0 +1,179 @@
+"""The first process of a container: `python container.py [--once] [COMMAND [ARG …]]`.
+
+It runs `doit up` until that succeeds, shows what it and the apps say, takes in processes whose
+parents ended, runs `doit up` again when PM2 dies, and on SIGTERM ends workers, then the rest,
+before the container's time to stop is over. PM2 has the health server up before anything else
+of `doit up`, and keeps it when that fails. With a COMMAND it becomes that command.
+
+STOP_GRACE_PERIOD says how many seconds that time is, by default 10 as Docker has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.host import apps, image, log_stream, pm2, shutdown
+from tasks.host.failure import Failure
+from tasks.spec import SpecError, load
+from tasks.spec.layout import Layout
+
+FIRST, LONGEST = 5.0, 300.0
+"""Seconds before the second try, and at most; each wait is twice as long as the one before."""
+GRACE = 10.0
+"""Seconds that Docker gives a container to stop."""
+MARGIN = 1.0
+"""Seconds before its end at which nobody is waited for any longer."""
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+NOT_UNDERSTOOD = 3
+"""doit's exit code when trying again is no use: what it was told makes no sense."""
+
+
+class FirstProcess:
+    """Runs doit and lives until it is told to end."""
+
+    def __init__(self, layout: Layout, *, once: bool, grace: float) -> None:
+        self._layout = layout
+        self._once = once
+        self._grace = grace
+        self._doit: int | None = None
+        self._daemon: int | None = None
+        self._wait = FIRST
+        self._again: float | None = None
+        """When doit is to be run again, by the monotonic clock."""
+
+    def run(self) -> int:
+        """The exit code: 0 when it was told to end, and all did so in time."""
+        # Waited for below: a handler would be run in between anything.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*ENDING, signal.SIGCHLD})
+        stream = log_stream.LogStream(self._layout.logs)
+        stream.start()
+        self._up()
+        try:
+            code = self._live()
+            return self._end() or code
+        finally:
+            stream.stop()
+
+    def _live(self) -> int:
+        while True:
+            pause = 60.0 if self._again is None else max(0.0, self._again - time.monotonic())
+            received = signal.sigtimedwait({*ENDING, signal.SIGCHLD}, pause)
+            if received and received.si_signo in ENDING:
+                return 0
+            for pid, code in _ended_children():
+                if pid == self._doit:
+                    self._doit = None
+                    if code and (self._once or code == NOT_UNDERSTOOD):
+                        return code
+                    self._judge(code)
+                elif pid == self._daemon and self._doit is None:
+                    # Without PM2 nobody restarts what ends, nor watches what hangs.
+                    say("PM2 has ended; doit starts all anew")
+                    self._up()
+            if self._again is not None and time.monotonic() >= self._again:
+                self._up()
+
+    def _up(self) -> None:
+        self._again, self._daemon = None, None
+        doit = str(Path(sys.executable).parent / "doit")
+        self._doit = os.posix_spawn(doit, [doit, "up"], os.environ, setsigmask=())
+
+    def _judge(self, code: int) -> None:
+        """After a run: done, or to be tried again."""
+        self._daemon = pm2.daemon(self._layout)
+        running = apps.running(self._layout.workspace, self._daemon)
+        orphans = [app.name for app in running if not app.supervised]
+        if code == 0 and not orphans:
+            self._wait = FIRST
+            return
+        # PM2 may have ended, and come again, while that run went on.
+        why = f"PM2 has lost {', '.join(orphans)}" if code == 0 else f"doit ended with code {code}"
+        say(f"{why}; it is tried again in {self._wait:g} s")
+        self._again = time.monotonic() + self._wait
+        self._wait = min(2 * self._wait, LONGEST)
+
+    def _end(self) -> int:
+        """End everything; 1 when something had to be left to the kernel."""
+        for seconds, what in (
+            (self._grace / 2, self._insist),
+            (max(self._grace - MARGIN, self._grace / 2), self._give_up),
+        ):
+            timer = threading.Timer(seconds, what)
+            timer.daemon = True
+            timer.start()
+        if self._doit is not None:
+            os.kill(self._doit, signal.SIGTERM)
+            os.waitpid(self._doit, 0)
+        try:
+            shutdown.end_all(self._layout)
+        except Failure as failure:
+            say(str(failure))
+            return 1
+        return 0
+
+    def _insist(self) -> None:
+        """Workers that use half of the time are ended, that instances have the other half."""
+        for app in apps.running(self._layout.workspace, None):
+            if not app.name.startswith("comfyui-gpu"):
+                say(f"{app.name} (pid {app.pid}) doesn't end, it is killed")
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(app.pid, signal.SIGKILL)
+
+    def _give_up(self) -> None:
+        left = ", ".join(app.name for app in apps.running(self._layout.workspace, None))
+        say(f"the {self._grace:g} s to stop are over; killed: {left or 'PM2'}")
+        os._exit(1)
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _ended_children() -> Iterator[tuple[int, int]]:
+    """Children, adopted ones too, that have ended: pid, and exit code (128+n by a signal)."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        code = os.waitstatus_to_exitcode(status)
+        yield pid, code if code >= 0 else 128 - code
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="the first process of a container")
+    parser.add_argument("--once", action="store_true", help="end when `doit up` fails")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="become this instead")
+    wanted = parser.parse_args(arguments)
+    if wanted.command:
+        os.execvp(wanted.command[0], wanted.command)
+    try:
+        grace = float(os.environ.get("STOP_GRACE_PERIOD") or GRACE)
+        machine = load(Path(os.environ.get("MACHINE") or "machine.yaml"), os.environ)
+    except ValueError:
+        say("STOP_GRACE_PERIOD: write a number of seconds")
+        return NOT_UNDERSTOOD
+    except SpecError as error:
+        say(str(error))
+        return NOT_UNDERSTOOD
+    try:
+        image.settle(machine.layout)
+    except OSError as error:
+        mend = f"mount {machine.layout.state} for uid {os.getuid()}"
+        say(f"{error.filename}: {error.strerror}; {mend}")
+        return 1
+    return FirstProcess(machine.layout, once=wanted.once, grace=grace).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,128 @@
+"""The first process of a container, outside of one; in one it is seen by make test-image."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.host import image, pm2, private
+from tasks.host.files import write_receipt
+from tasks.host.log_stream import LogStream
+from tasks.spec.layout import Layout
+from tests.conftest import MachineMaker
+from tests.rig import PROJECT, Rig
+
+
+@contextmanager
+def first_process(rig: Rig, *arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+    rig.write()
+    command = [sys.executable, "-I", "-m", "tasks.services.container", *arguments]
+    process = subprocess.Popen(
+        command, cwd=PROJECT, env=rig.environ({"MACHINE": str(rig.file), **env}),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def until(happened: Callable[[], object], seconds: float = 60.0) -> None:
+    ends = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < ends, "it didn't happen"
+        time.sleep(0.02)
+
+
+def test_a_container_keeps_the_machine_up_and_ends_all_of_it(machine: MachineMaker) -> None:
+    worker = {"name": "worker", "command": ["sleep", "1000"], "env": {"T": "${T}"}}
+    rig = machine(workers=[worker])
+    with first_process(rig, "--once") as process:
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert "the variable T isn't set" in said
+        assert pm2.daemon(rig.layout) is None
+    with first_process(rig, T="1") as process:
+        until(lambda: "worker-gpu0" in rig.running() and rig.watcher())
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert "comfyui-gpu0 | Stopped server" in said
+    assert rig.running() == {}
+    assert not private.folder(rig.workspace).exists()
+
+
+def test_a_container_that_makes_no_sense_ends_at_once(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, {"workspace": "ws"})
+    with first_process(rig) as process:
+        said, _ = process.communicate(timeout=30)
+        assert process.returncode == 3
+        assert "comfyui" in said
+
+
+def test_a_container_can_become_another_command(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, {"workspace": "ws"})
+    with first_process(rig, "echo", "--once", "more") as process:
+        assert process.communicate(timeout=30)[0] == "--once more\n"
+
+
+def test_logs_are_shown_line_by_line_and_across_a_rotation(tmp_path: Path) -> None:
+    logs, shown = tmp_path / "logs", tmp_path / "shown"
+    logs.mkdir()
+    log = logs / "comfyui-gpu0.log"
+    log.write_text("before\n")
+    (logs / "validation.log").write_text("of a task\n")
+    with shown.open("wb") as sink:
+        stream = LogStream(logs, sink.fileno())
+        stream.start()
+        with log.open("a") as writer:
+            writer.write("one\nhal")
+            writer.flush()
+            until(lambda: shown.read_text() == "comfyui-gpu0 | one\n")
+            writer.write("f\nlast")
+        log.rename(logs / "comfyui-gpu0.log.1")
+        log.write_text(" of the old\nnew\n")
+        (logs / "health-server.log").write_text("up\n")
+        until(lambda: "up" in shown.read_text() and "new" in shown.read_text())
+        stream.stop()
+    assert [line for line in shown.read_text().splitlines() if "gpu0" in line] == [
+        "comfyui-gpu0 | one",
+        "comfyui-gpu0 | half",
+        "comfyui-gpu0 | last of the old",
+        "comfyui-gpu0 | new",
+    ]
+    assert "health-server | up\n" in shown.read_text()
+
+
+def test_receipts_come_from_the_image_once_for_each_image(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    brought = layout.machine / image.RECEIPTS
+    write_receipt(brought / "nodes" / "a.json", {"commit": "1"})
+    write_receipt(brought / "models.json", {"models": {"of": "the image"}})
+    for name in ("receipts", "logs"):
+        (layout.machine / name).symlink_to(f"state/{name}")
+    image.settle(layout)
+    assert layout.logs.is_dir()
+    kept = layout.receipts / "nodes" / "a.json"
+    assert kept.read_text() == (brought / "nodes" / "a.json").read_text()
+    kept.write_text("as a later run left it")
+    (layout.receipts / "models.json").write_text("what is on the volume")
+    image.settle(layout)
+    assert kept.read_text() == "as a later run left it"
+    write_receipt(brought / "nodes" / "a.json", {"commit": "2"})
+    image.settle(layout)
+    assert kept.read_text() == (brought / "nodes" / "a.json").read_text()
+    assert (layout.receipts / "models.json").read_text() == "what is on the volume"
+
+
+def test_outside_of_an_image_nothing_is_settled(tmp_path: Path) -> None:
+    image.settle(Layout(tmp_path / "none"))
+    Layout(tmp_path).receipts.mkdir(parents=True)
+    image.settle(Layout(tmp_path))
+    assert not Layout(tmp_path).state.exists()
