@@ -28,7 +28,7 @@ def test_each_state_of_an_instance_shows_as_exactly_that(scene: SceneMaker) -> N
     assert (down["status"], down["advice"]) == ("down", "run doit")
     assert down["layers"]["running"] == {
         "ok": False, "reason": "not started", "pid": None, "uptime": None, "restarts": None,
-        "memory": None,
+        "memory": None, "before": "",
     }  # fmt: skip
 
     process = one.start().process
@@ -68,6 +68,8 @@ def test_each_state_of_an_instance_shows_as_exactly_that(scene: SceneMaker) -> N
     again = one.start().process
     back = one.until(is_well)
     assert back["layers"]["running"]["pid"] == again.pid
+    assert back["since"] > dead["since"]
+    assert back["layers"]["running"]["before"].startswith("ended 20"), "a crash leaves a trace"
 
 
 def test_a_job_is_shown_with_its_step_and_a_dead_worker_thread_as_that(

@@ -58,6 +58,8 @@ class Running(Layer):
     uptime: float | None = None
     restarts: int | None = None
     memory: int | None = None
+    before: Text = ""
+    """When and why the process before it ended, as far as this server saw it."""
 
 
 class Job(BaseModel):

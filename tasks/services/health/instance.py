@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from functools import partial
 from urllib.parse import quote
 
 import psutil
@@ -82,6 +82,7 @@ class InstanceSampler:
         self.looked = threading.Event()
         """Set once it has looked."""
         self._history: deque[Point] = deque(maxlen=KEPT)
+        self._before = ""
         self._begin(None)
         self._trials = Trials(instance, settings, lambda: self.sample)
         self.sample = Sample(time.monotonic(), self._seen(None, None), Health(False))
@@ -104,6 +105,9 @@ class InstanceSampler:
         before = self.sample
         found = self._census.find(self.instance.name)
         if self._process != (found.process if found else None):
+            if self._process is not None:
+                why = survey.why(self._seen(None, None))
+                self._before = f"ended {time.strftime('%F %T')}: {why}"
             self._begin(found)
         self.sample = self._look(found) if found else self._missing()
         if differs(before, self.sample):
@@ -134,6 +138,7 @@ class InstanceSampler:
             time.monotonic(),
             self._seen(None, None),
             Health(False, f"{self.instance.name} doesn't run", refused=True, answered=False),
+            before=self._before,
             history=tuple(self._history),
         )
 
@@ -152,7 +157,7 @@ class InstanceSampler:
         self._measure(pid, health.queue)
         trouble = self._judge(pid, health)
         seen = self._seen(found, self._memory)
-        wrong, _ = survey.watched(layout.watched(gpu), seen)
+        wrong, restarted = survey.watched(layout.watched(gpu), seen)
         warm = warmup.read(layout, gpu, found.app) if self._settings().warmup else None
         return Sample(
             at=time.monotonic(),
@@ -161,6 +166,7 @@ class InstanceSampler:
             silent=self._silent,
             trouble=trouble,
             watched=wrong,
+            before=restarted or self._before,
             draining=layout.draining(gpu).exists(),
             cold=self._cold(seen, found, warm),
             warmup=Trial(**asdict(warm)) if warm else None,
@@ -175,9 +181,8 @@ class InstanceSampler:
     def _cold(
         self, seen: survey.Seen, found: Found, warm: workflow.Trial | None
     ) -> tuple[str, str] | None:
-        settings = self._settings()
-        cold = warmup.is_cold(settings.layout, self.instance.gpu, found.app)
-        if settings.warmup is None or not cold:
+        settings, gpu = self._settings(), self.instance.gpu
+        if settings.warmup is None or not warmup.is_cold(settings.layout, gpu, found.app):
             return None
         return survey.warming(warm, seen.uptime or 0.0, settings.start_timeout)
 
@@ -261,28 +266,25 @@ class InstanceSampler:
 
     def _ask_for_more(self, port: int) -> None:
         """What takes longer, and seldom changes."""
-        now = time.monotonic()
+        now, ask = time.monotonic(), partial(comfyui.ask, self.instance.listen, port)
         if self._failed is None:
-            said = self._get(port, "/internal/logs")
+            said = ask("/internal/logs")
             results = quick_test.parse(said[-LOG:]) if isinstance(said, str) else {}
             failed = [item for item in results.items() if not item[1].imported]
             self._failed = {name: redact(result.reason) for name, result in failed[:FAILED]}
         if now - self._catalogued >= CATALOGUE_EVERY:
             self._catalogued = now
-            told = self._get(port, "/object_info")
+            told = ask("/object_info")
             self._classes = frozenset(told) if isinstance(told, dict) else self._classes
         if now - self._listed >= LISTING_EVERY:
             self._listed = now
             kinds = model_files.kinds(self._models)
-            told = {kind: self._get(port, f"/models/{quote(kind)}") for kind in kinds}
+            told = {kind: ask(f"/models/{quote(kind)}") for kind in kinds}
             self._listings = {
                 kind: [name for name in names if isinstance(name, str)]
                 for kind, names in told.items()
                 if isinstance(names, list)
             }
-
-    def _get(self, port: int, path: str) -> Any:
-        return comfyui.ask(self.instance.listen, port, path)
 
     def _measure(self, pid: int, queue: int | None) -> None:
         if time.monotonic() - self._measured >= MEASURE_EVERY:

@@ -110,7 +110,8 @@ def _optional(layers: Layers) -> str:
 def _running(sample: Sample) -> Running:
     seen = sample.seen
     if seen.app is None:
-        return Running(ok=False, reason=survey.why(seen), restarts=seen.restarts)
+        why = survey.why(seen)
+        return Running(ok=False, reason=why, restarts=seen.restarts, before=sample.before)
     orphan = survey.orphan(seen)
     return Running(
         ok=not orphan,
@@ -119,6 +120,7 @@ def _running(sample: Sample) -> Running:
         uptime=seen.uptime,
         restarts=seen.restarts,
         memory=seen.memory,
+        before=sample.before,
     )
 
 

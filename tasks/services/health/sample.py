@@ -25,6 +25,8 @@ class Sample:
     """What its looks tell together: it hangs, or nothing works on its jobs."""
     watched: str = ""
     """What the watcher finds wrong with it."""
+    before: str = ""
+    """When and why the process before it ended."""
     draining: bool = False
     cold: tuple[str, str] | None = None
     """Its health by its warm-up job, and why; None: it is warm, or needs none."""
