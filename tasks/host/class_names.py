@@ -38,10 +38,24 @@ def write(out: str) -> None:
     found: dict[str, list[str]] = {}
     for name, node in list(sys.modules["nodes"].NODE_CLASS_MAPPINGS.items()):
         home, _, owner = str(getattr(node, "RELATIVE_PYTHON_MODULE", "")).partition(".")
-        if home == "custom_nodes" and owner:
+        if home == "custom_nodes" and owner and is_told(node):
             found.setdefault(owner, []).append(str(name))
     with open(out, "w", encoding="utf-8") as opened:  # noqa: PTH123
         json.dump(found, opened)
+
+
+def is_told(node: object) -> bool:
+    """Whether /object_info has a class. Not so one of which ComfyUI can't tell (its server.py), as
+    many are that were written for a newer one (seen with KJNodes on 0.3.64)."""
+    try:
+        if tell := getattr(node, "GET_NODE_INFO_V1", None):
+            tell()
+        else:
+            node.INPUT_TYPES().items()  # type: ignore[attr-defined]
+            len(node.RETURN_TYPES)  # type: ignore[attr-defined]
+    except Exception:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -256,7 +256,7 @@ def main() -> int:
                 print(f"  {number + 1}: {'installed' if well else 'failed'} in "
                       f"{workspace.took:.1f} s", flush=True)  # fmt: skip
                 if not well:
-                    print(workspace.said)
+                    print("\n".join(line for line in workspace.said.splitlines() if "✗" in line))
                     continue
                 workspace.ask()
                 for _ in range(wanted.restarts):

@@ -133,7 +133,11 @@ def test_each_node_is_really_imported_and_its_failure_told(quick_test: Maker) ->
             "class E(ComfyExtension):\n"
             "    async def get_node_list(self):\n        return [Modern]\n"
             "async def comfy_entrypoint():\n    return E()\n",
-            "classic": "class B: pass\nNODE_CLASS_MAPPINGS = {'Z z': B, 'B': B}\n",
+            "classic": "class B:\n    INPUT_TYPES = classmethod(lambda cls: {'required': {}})\n"
+            "    RETURN_TYPES = ()\n"
+            "class Mute: pass\n"
+            "class Newer(B):\n    INPUT_TYPES = classmethod(lambda cls: 1 / 0)\n"
+            "NODE_CLASS_MAPPINGS = {'Z z': B, 'B': B, 'Mute': Mute, 'Newer': Newer}\n",
         },
         {"early": "raise RuntimeError('no luck')", "good": "x = 1"},
     )
@@ -144,7 +148,7 @@ def test_each_node_is_really_imported_and_its_failure_told(quick_test: Maker) ->
     assert found["good"].imported
     assert found["modern"].imported, "comfy_entrypoint needs no mappings"
     assert found["modern"].classes == ("ModernNode",)
-    assert found["classic"].classes == ("B", "Z z")
+    assert found["classic"].classes == ("B", "Z z"), "those of which ComfyUI can tell"
     assert found["websocket_image_save.py"].classes == ("SaveImageWebsocket",)
     assert (found["good"].classes, found["bad"].classes) == ((), None)
     assert found["bad"].reason == "ModuleNotFoundError: No module named 'no_such_module'"
