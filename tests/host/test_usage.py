@@ -53,7 +53,8 @@ def test_memory_is_what_a_process_and_its_children_have_for_themselves() -> None
         with process(code) as pid:
             eaten = usage.own_memory(pid)
             assert eaten is not None
-            assert SIZE <= eaten - plain < SIZE + (30 << 20)
+            # Two processes of one program differ by some pages.
+            assert abs(eaten - plain - SIZE - (15 << 20)) < 16 << 20
 
 
 def test_a_file_that_is_mapped_and_read_does_not_count(tmp_path: Path) -> None:
