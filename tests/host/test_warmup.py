@@ -157,3 +157,15 @@ def test_until_it_is_warm_an_instance_is_not_healthy(
     known: Trial | None, uptime: float, expected: tuple[str, str] | None
 ) -> None:
     assert survey.warming(known, uptime, 300.0) == expected
+
+
+def test_a_process_that_has_passed_the_gate_is_not_cold_for_a_job_that_is_new(
+    tmp_path: Path,
+) -> None:
+    layout = Layout(tmp_path)
+    app = App("comfyui-gpu0", 4711, "", True, 1.0, 8188)
+    assert warmup.is_cold(layout, 0, app)
+    files.write_receipt(layout.healthy(0), {"pid": 4711, "fingerprint": ""})
+    assert not warmup.is_cold(layout, 0, app)
+    files.write_receipt(layout.healthy(0), {"pid": 4712, "fingerprint": ""})
+    assert warmup.is_cold(layout, 0, app), "PM2 started it anew"

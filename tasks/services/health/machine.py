@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +32,7 @@ from tasks.spec.lock import read_lock
 from .answers import Card, Layer, Packages, Part, Run, Task
 from .facts import SILENT, Facts, Installed
 from .settings import Settings
+from .steady import Steady
 from .supervisor import Supervisor
 
 INSTALLED_EVERY = 2.0
@@ -63,19 +63,15 @@ class Background(Generic[V]):
         self._first.wait(FIRST)
 
     def _run(self) -> None:
-        said = ""
+        steady = Steady()
         while True:
             begin = time.monotonic()
-            try:
-                self.last, text = self._look(), ""
-            except Exception:
-                # It is said once; what was seen before stays.
-                text = traceback.format_exc()
-                if text != said:
-                    print(text, flush=True)
-            said = text
+            steady.attempt(self._once)
             self._first.set()
             time.sleep(max(self._every, PAUSES * (time.monotonic() - begin)))
+
+    def _once(self) -> None:
+        self.last = self._look()
 
 
 class MachineSampler:
@@ -145,14 +141,6 @@ def _models(settings: Settings) -> dict[str, ModelState]:
 
 def _as(model: type[T], found: Any) -> T:
     return model(**asdict(found))
-
-
-def _stamp(file: Path) -> tuple[int, int] | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
 
 
 def _run(told: journal.Journal | None) -> Run | None:

@@ -13,6 +13,7 @@ from tasks.host.run_lock import RunLock
 from .answers import Trial
 from .sample import Sample
 from .settings import Instance, Settings
+from .steady import Steady
 
 EVERY = 1.0
 
@@ -35,15 +36,9 @@ class Trials:
         self._stop.set()
 
     def run(self) -> None:
-        said = ""
+        steady = Steady()
         while not self._stop.wait(EVERY):
-            try:
-                self.step()
-                said = ""
-            except Exception as error:
-                if (text := f"{self._instance.name}: {error}") != said:
-                    print(text, flush=True)
-                said = text
+            steady.attempt(self.step)
 
     def step(self) -> None:
         """Run what is due, and wait for it."""
