@@ -209,17 +209,14 @@ def _resolves(problem: Problem, override: str | None = None) -> bool:
 
 
 def _twins(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
-    """Which of these packages to replace by which, where several are of one family."""
+    """Which of these packages to replace by which others of their families."""
     instead: dict[str, str] = {}
     for family, members in FAMILIES.items():
         there = members & set(packages)
-        preferred = problem.machine.python.prefer.get(family)
-        if there and preferred:
-            one = preferred
-        elif len(there) > 1:
-            one = chosen(family, there, cuda=problem.torch != "cpu")
-        else:
+        if not there:
             continue
+        preferred = problem.machine.python.prefer.get(family)
+        one = preferred or chosen(family, there, cuda=problem.torch != "cpu")
         instead |= {name: one for name in there if name != one}
     return instead
 

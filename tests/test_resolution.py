@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.test_lock import lock_of, pin, pinned
 from tests.wheels import wheel
 
 pytestmark = pytest.mark.afresh
+HEADLESS = "opencv-python-headless"
 
 
 def node(forge: Forge, name: str, requirements: str, **more: Any) -> dict[str, Any]:
@@ -119,23 +121,18 @@ def test_an_unpinned_repository_among_requirements_is_locked_at_its_commit(
 @pytest.mark.parametrize(
     ("asked", "prefer", "kept"),
     [
-        (["opencv-python", "opencv-python-headless"], {}, "opencv-python-headless"),
+        (["opencv-python", HEADLESS], {}, HEADLESS),
         (
-            ["opencv-python-headless", "opencv-contrib-python"],
+            [HEADLESS, "opencv-contrib-python"],
             {},
             "opencv-contrib-python-headless",
         ),
         (
-            ["opencv-python", "opencv-python-headless"],
+            ["opencv-python", HEADLESS],
             {"opencv": "opencv-python"},
             "opencv-python",
         ),
-        (["opencv-python"], {}, "opencv-python"),
-        (
-            ["opencv-python-headless; sys_platform == 'win32'", "opencv-python"],
-            {},
-            "opencv-python",
-        ),
+        (["opencv-contrib-python; sys_platform == 'win32'", "opencv-python"], {}, HEADLESS),
     ],
 )
 def test_of_packages_that_overwrite_each_other_one_is_kept_and_it_is_said(
@@ -155,6 +152,20 @@ def test_prefer_names_what_it_knows(machine: MachineMaker) -> None:
     assert "opencv is one of opencv-contrib-python, " in rig.doit("list", code=3).output
     rig.spec["python"]["prefer"] = {"open-cv": "opencv-python"}
     assert "did you mean opencv?" in rig.doit("list", code=3).output
+
+
+def test_what_is_locked_fits_every_patch_release_of_this_python(
+    machine: MachineMaker, forge: Forge, tmp_path: Path
+) -> None:
+    links = tmp_path / "links"
+    wheel(links, "tiny", "1.0")
+    wheel(links, "tiny", "2.0", python=">={}.{}.{}".format(*sys.version_info))
+    rig = machine(
+        custom_nodes=[node(forge, "alpha", "tiny\n")],
+        python={"torch": "none", "find_links": [str(links)]},
+    )
+    rig.doit("lock")
+    assert pinned(rig, "tiny") == "1.0"
 
 
 def test_an_index_that_does_not_answer_is_nobodys_fault(

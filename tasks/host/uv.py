@@ -42,11 +42,13 @@ def resolve(
 ) -> None:
     """Resolve what `arguments` ask for into `pylock`; what stands there already is preferred.
 
+    The set fits every patch release of this Python: an image's is seldom the one that locks.
     `places` are the variables of `indexes`. Raises CommandFailed with uv's explanation as its
     output.
     """
     argv = [binary(), "pip", "compile", "--quiet", "--no-header", "--format", "pylock.toml",
-            "--output-file", pylock, "--python", sys.executable, *arguments]  # fmt: skip
+            "--output-file", pylock, "--python", sys.executable,
+            "--python-version", "{}.{}".format(*sys.version_info), *arguments]  # fmt: skip
     process.run(argv, env={**environment(), **places}, log=log)
 
 

@@ -1,10 +1,12 @@
 """Packages that overwrite each other's files: of each family one is installed.
 
 The rules, which `python.prefer` overrides:
-- opencv: the contrib one if anybody asks for contrib, which has all that the plain one has; a
-  headless one if anybody asks for headless, since the others need libGL, which servers lack.
+- opencv: a headless one, since the others need libGL, which servers lack, for windows that
+  nobody would see; the contrib one if anybody asks for contrib, which has all of the plain one.
 - onnxruntime: onnxruntime-gpu, which runs on CPUs too; without CUDA torch onnxruntime.
 - pillow: pillow; pillow-simd stopped at 9.5.
+
+Of the last two one that is alone stays.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ FAMILIES: dict[str, frozenset[str]] = {
 
 def chosen(family: str, there: Set[str], *, cuda: bool) -> str:
     """The one of a family to install when those `there` are asked for."""
+    if family != "opencv" and len(there) == 1:
+        return next(iter(there))
     match family:
         case "opencv":
             contrib = "-contrib" if any("contrib" in name for name in there) else ""
-            headless = "-headless" if any("headless" in name for name in there) else ""
-            return f"opencv{contrib}-python{headless}"
+            return f"opencv{contrib}-python-headless"
         case "onnxruntime":
             return "onnxruntime-gpu" if cuda else "onnxruntime"
         case _:
