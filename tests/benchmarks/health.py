@@ -26,6 +26,7 @@ from pathlib import Path
 import psutil
 import requests
 
+from tests.benchmarks.figures import at_most, conclude
 from tests.contract.client import until
 from tests.rig import PROJECT, free_ports
 from tests.services.scene import Scene
@@ -57,14 +58,6 @@ async def bare() -> Response:
 uvicorn.run(app, port=int(sys.argv[1]), loop="uvloop", http="httptools", access_log=False,
             log_level="error")
 """
-missed: list[str] = []
-
-
-def say(what: str, value: float, most: float, unit: str, more: str = "") -> None:
-    if value > most:
-        missed.append(what)
-    mark = "✗" if value > most else "✓"
-    print(f"{mark} {what}: {value:.3g} {unit} (at most {most:g}){more}", flush=True)
 
 
 def p99(port: int, path: str, seconds: float) -> float:
@@ -93,7 +86,7 @@ def compare(scene: Scene, seconds: float) -> None:
             beside = p99(port, "/bare", seconds / 2)
             own = p99(scene.port, path, seconds)
             ratio = f"; a bare route {beside:.3g} ms, {own / beside:.2f} times that"
-            say(f"p99 of {path} at {RATE}/s", own, 10, "ms", ratio)
+            at_most(f"p99 of {path} at {RATE}/s", own, 10, "ms", ratio)
     finally:
         bare.terminate()
         bare.wait()
@@ -108,8 +101,8 @@ def idle(server: psutil.Process, seconds: float) -> None:
     before, begin = cpu(server), time.perf_counter()
     time.sleep(seconds)
     part = (cpu(server) - before) / (time.perf_counter() - begin)
-    say(f"a core of its own, idle for {seconds:g} s", 100 * part, 3, "%")
-    say("its memory", server.memory_info().rss / 1e6, 120, "MB")
+    at_most(f"a core of its own, idle for {seconds:g} s", 100 * part, 3, "%")
+    at_most("its memory", server.memory_info().rss / 1e6, 120, "MB")
 
 
 def seen_after(scene: Scene, change: Callable[[], object], wanted: set[str]) -> float:
@@ -137,7 +130,7 @@ def changes(scene: Scene, rounds: int) -> None:
         note("dies", lambda: scene.servers[0].stop(signal.SIGKILL), {"down"})
         note("is back", lambda: scene.start(0), well)
     for what, each in found.items():
-        say(f"seen that an instance {what}, the slowest of {rounds}", max(each), 2, "s")
+        at_most(f"seen that an instance {what}, the slowest of {rounds}", max(each), 2, "s")
 
 
 def soak(scene: Scene, server: psutil.Process, minutes: float) -> None:
@@ -160,7 +153,7 @@ def soak(scene: Scene, server: psutil.Process, minutes: float) -> None:
         grown = statistics.median(p[number] for p in late) - statistics.median(
             p[number] for p in early
         )
-        say(f"grown in {minutes:g} minutes of soak: {what}", grown, most, unit)
+        at_most(f"grown in {minutes:g} minutes of soak: {what}", grown, most, unit)
 
 
 def main() -> int:
@@ -187,11 +180,10 @@ def main() -> int:
             changes(scene, wanted.rounds)
             if wanted.soak:
                 soak(scene, server, wanted.soak)
-            say("its memory at the end", server.memory_info().rss / 1e6, 120, "MB")
+            at_most("its memory at the end", server.memory_info().rss / 1e6, 120, "MB")
         finally:
             scene.close()
-    print(f"not reached: {', '.join(missed)}" if missed else "all reached")
-    return 1 if missed else 0
+    return conclude()
 
 
 if __name__ == "__main__":

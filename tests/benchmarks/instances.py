@@ -25,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tasks.host import private
+from tests.benchmarks.figures import at_most, conclude
 from tests.forge import Forge
 from tests.rig import SIMULATOR, Rig, free_ports
 
@@ -45,14 +46,6 @@ if "AUDIT" in os.environ:
     sys.addaudithook(hook)
 """
 EIGHT = 8
-missed: list[str] = []
-
-
-def say(what: str, value: float, most: float, unit: str) -> None:
-    if value > most:
-        missed.append(what)
-    mark = "✗" if value > most else "✓"
-    print(f"{mark} {what}: {value:.3f}{unit} (at most {most:g}{unit})", flush=True)
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -161,7 +154,7 @@ def measure(folder: Path, rounds: int, imports: float) -> None:
     eight = machine(folder, "eight", EIGHT, imports)
     try:
         seconds = [noticed(one) for _ in range(2 * rounds)]
-        say("ready noticed after the first answer, the slowest", max(seconds), 0.25, " s")
+        at_most("ready noticed after the first answer, the slowest", max(seconds), 0.25, "s")
 
         ratios, wholes = [], []
         for _ in range(rounds):
@@ -169,19 +162,19 @@ def measure(folder: Path, rounds: int, imports: float) -> None:
             ours, whole = together(eight)
             ratios.append(ours / limit)
             wholes.append(whole / limit)
-        say(f"{EIGHT} together, of their limit ({limit:.1f} s)", statistics.median(ratios), 1.3, "")
+        at_most(f"{EIGHT} together, of their limit ({limit:.1f} s)", statistics.median(ratios), 1.3)
         print(f"  all of `doit`, of that limit: {statistics.median(wholes):.2f}")
 
         eight.doit("status")
         status = [timed(lambda: eight.doit("status")) for _ in range(4 * rounds)]
-        say(f"doit status, {EIGHT} instances", statistics.median(status), 0.4, " s")
+        at_most(f"doit status, {EIGHT} instances", statistics.median(status), 0.4, "s")
 
         extra = []
         for _ in range(4 * rounds):
             build = timed(lambda: eight.doit("build"))
             extra.append(timed(eight.doit) - build)
-        say(f"no-op over the build's, {EIGHT} instances", statistics.median(extra), 0.3, " s")
-        say("PM2 asked in a no-op", pm2_calls(eight, folder), 1, " times")
+        at_most(f"no-op over the build's, {EIGHT} instances", statistics.median(extra), 0.3, "s")
+        at_most("PM2 asked in a no-op", pm2_calls(eight, folder), 1, "times")
     finally:
         for rig in (one, eight):
             with suppress(AssertionError):
@@ -197,7 +190,7 @@ def main() -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory(prefix="comfy-machine-benchmark-") as folder:
         measure(Path(folder).resolve(), arguments.rounds, arguments.imports)
-    return 1 if missed else 0
+    return conclude()
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from tasks.host import apps, files, pm2, private
 from tasks.host.comfyui import Client
 from tasks.host.workflow import smoke
 from tasks.spec.layout import Layout
+from tests.benchmarks.figures import at_least, at_most, conclude
 from tests.forge import Forge
 from tests.rig import DOIT, PROJECT, SIMULATOR, free_ports
 
@@ -53,16 +54,6 @@ with open(os.environ["CONNECTED"], "a") as file:
     file.write("1" if well else "0")
 time.sleep(1 << 30)
 """
-missed: list[str] = []
-
-
-def say(what: str, value: float, worst: float, unit: str, *, least: bool = False) -> None:
-    """Print a figure with the one that it is not to be beyond."""
-    well = value >= worst if least else value <= worst
-    if not well:
-        missed.append(what)
-    word = "at least" if least else "at most"
-    print(f"{'✓' if well else '✗'} {what}: {value:.3g} {unit} ({word} {worst:g})", flush=True)
 
 
 @dataclass
@@ -202,10 +193,10 @@ def soak(workspace: Workspace, minutes: float) -> None:
             f"{DAY * slope(opened[name]):.3g} open files"
         )
     print(f"    logs: {DAY * slope(disk):.3g} MB (they are rotated)")
-    say("jobs and health answers of the soak that failed", failed, 0, "")
+    at_most("jobs and health answers of the soak that failed", failed, 0)
     alive = apps.running(layout.workspace, None)
     expected = 2 * INSTANCES + len(apps.OURS)
-    say("apps that run at its end", len(alive), expected, f"of {expected}", least=True)
+    at_least("apps that run at its end", len(alive), expected, f"of {expected}")
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -214,21 +205,21 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 def report(done: Sequence[Workspace], installed: Sequence[Workspace]) -> None:
     succeeded = 100 * len(installed) / len(done)
-    say("installs that succeeded without a hand", succeeded, 97.5, "%", least=True)
+    at_least("installs that succeeded without a hand", succeeded, 97.5, "%")
     if not installed:
         return
-    say("the whole install, with empty caches", done[0].took, 150, "s")
+    at_most("the whole install, with empty caches", done[0].took, 150, "s")
     if warm := [each.took for each in installed if each is not done[0]]:
-        say("the whole install, with caches, the slowest", max(warm), 150, "s")
+        at_most("the whole install, with caches, the slowest", max(warm), 150, "s")
         print(f"  median {statistics.median(warm):.3g} s")
     starts = [start for each in installed for start in each.starts]
-    say("from an instance's start until it is healthy, the slowest", max(starts), 15, "s")
+    at_most("from an instance's start until it is healthy, the slowest", max(starts), 15, "s")
     answers = [1000 * answer for each in installed for answer in each.answers]
-    say(f"a health answer, the slowest of {len(answers)}", max(answers), 500, "ms")
+    at_most(f"a health answer, the slowest of {len(answers)}", max(answers), 500, "ms")
     print(f"  median {statistics.median(answers):.3g} ms, p99 {percentile(answers, 99):.3g} ms")
     tries = "".join(each.connected for each in installed)
     share = 100 * tries.count("1") / max(1, len(tries))
-    say(f"workers connected at the first try, of {len(tries)}", share, 99.5, "%", least=True)
+    at_least(f"workers connected at the first try, of {len(tries)}", share, 99.5, "%")
 
 
 def main() -> int:
@@ -268,8 +259,7 @@ def main() -> int:
                 workspace.end()
                 files.remove(workspace.layout.workspace)
         report(done, [each for each in done if each.starts])
-    print(f"not reached: {', '.join(missed)}" if missed else "all reached")
-    return 1 if missed else 0
+    return conclude()
 
 
 if __name__ == "__main__":

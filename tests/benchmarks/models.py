@@ -36,6 +36,7 @@ from tasks.host.store import Store
 from tasks.host.wanted import Wanted
 from tasks.host.web import HOST_CONNECTIONS, Web
 from tasks.model_pins import AT_ONCE
+from tests.benchmarks.figures import at_least, at_most, conclude, miss
 from tests.model_server import ModelServer, Ways, model_server, noise
 from tests.rig import PROJECT, SIMULATOR, Rig, free_ports
 
@@ -44,8 +45,6 @@ SMALL, SMALL_SIZE = 200, 20_000
 ROUNDS = 5
 KILLED = 200_000_000
 KILLS = 64
-
-missed: list[str] = []
 
 
 class Sendfile(BaseHTTPRequestHandler):
@@ -101,14 +100,6 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def say(what: str, value: float, limit: float, unit: str = "", *, most: bool = False) -> None:
-    good = value <= limit if most else value >= limit
-    if not good:
-        missed.append(what)
-    bound = "at most" if most else "at least"
-    print(f"{'✓' if good else '✗'} {what}: {value:.2f}{unit} ({bound} {limit:g}{unit})", flush=True)
-
-
 def fetch(store: Store, url: str, name: str, sha256: str | None = None) -> str:
     store.folder.mkdir(parents=True, exist_ok=True)
     wanted = Wanted(name, url, sha256)
@@ -140,7 +131,7 @@ def large(folder: Path) -> None:
     bare = LARGE / statistics.median(theirs) / 1e6
     both = LARGE / statistics.median(map(sum, zip(theirs, hashed, strict=True))) / 1e6
     print(f"  2 GiB: ours {rate:.0f} MB/s, curl {bare:.0f}, curl and sha256sum {both:.0f}")
-    say("2 GiB with its sha256, of curl's rate", rate / bare, 0.9)
+    at_least("2 GiB with its sha256, of curl's rate", rate / bare, 0.9)
     shutil.rmtree(served)
 
 
@@ -161,7 +152,7 @@ def small(folder: Path) -> None:
             shutil.rmtree(rig.folder)
     a, b, c = (statistics.median(each) for each in (ours, whole, theirs))
     print(f"  200 files: ours {a:.2f} s, all of doit models {b:.2f} s, curl one by one {c:.2f} s")
-    say("200 small files into the store, times as fast as curl", c / a, 5)
+    at_least("200 small files into the store, times as fast as curl", c / a, 5)
     print(f"  all of `doit models`, start-up and links included: {c / b:.1f} times")
     shutil.rmtree(served)
 
@@ -222,10 +213,8 @@ def no_op(folder: Path) -> None:
             shutil.rmtree(rig.folder)
     one, half, all_ = seconds.values()
     print(f"  no-op: {one:.2f} s with 1 model, {half:.2f} s with 2,500, {all_:.2f} s with 5,000")
-    say("a no-op over 5,000 models", all_, 1.0, " s", most=True)
-    say(
-        "5,000 models over 2,500, start-up not counted", (all_ - one) / (half - one), 2.4, most=True
-    )
+    at_most("a no-op over 5,000 models", all_, 1.0, "s")
+    at_most("5,000 models over 2,500, start-up not counted", (all_ - one) / (half - one), 2.4)
     shutil.rmtree(served)
 
 
@@ -256,7 +245,7 @@ def kill(folder: Path) -> None:
             rig.doit("models")
             place = rig.workspace / "shared/models/loras/killed.pt"
             if hashlib.sha256(place.read_bytes()).hexdigest() != digest:
-                missed.append("a wrong file after kill -9")
+                miss("a wrong file after kill -9")
             twice.append(server.bytes - before - KILLED)
     shutil.rmtree(rig.folder)
     most, middle = max(twice) / 1e6, statistics.median(twice) / 1e6
@@ -265,7 +254,7 @@ def kill(folder: Path) -> None:
     )
     # What was on its way, and what was written since the last note, of each connection.
     bound = HOST_CONNECTIONS * 8 + 4
-    say("bytes that a kill costs", most, bound, " MB", most=True)
+    at_most("bytes that a kill costs", most, bound, "MB")
 
 
 HOSTILE: dict[str, Ways] = {
@@ -325,7 +314,7 @@ def _outcome(
     for path in store.folder.iterdir():
         is_final = len(path.name) == 64
         if is_final and hashlib.sha256(path.read_bytes()).hexdigest() not in right & {path.name}:
-            missed.append("a wrong file from a bad server")
+            miss("a wrong file from a bad server")
             outcome = "WRONG"
     shutil.rmtree(store.folder)
     return outcome
@@ -345,8 +334,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="models-benchmark-", dir=options.folder) as folder:
         for name in options.only:
             PARTS[name](Path(folder))
-    print(f"not reached: {', '.join(dict.fromkeys(missed))}" if missed else "all reached")
-    return 1 if missed else 0
+    return conclude()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,14 +13,14 @@ import pytest
 
 from tests.conftest import uv_cache
 from tests.forge import Forge, Repository
+from tests.image.context import MACHINE, make_context
 from tests.image.engine import Container, Engine, missing
 from tests.model_server import ModelServer, model_server, safetensors
-from tests.rig import PROJECT, Rig
+from tests.rig import SIMULATOR, Rig
 from tests.servers import git_server, index_server
 
 PASSWORD, TOKEN = "planted-password-4711", "planted-index-token-4712"
 """What the build needs; WORKER is what only a container does."""
-CREDENTIALS = "${INDEX_USER}:${INDEX_TOKEN}"
 WORKER = "planted-worker-token-4713"
 CREDENTIALS = "${INDEX_USER}:${INDEX_TOKEN}"
 UID = 12345
@@ -50,11 +49,11 @@ class Site:
         """Build the machine as it is now."""
         self.rig.write()
         for file in (self.rig.file, self.rig.lock_file):
-            shutil.copy(file, self.context / "machine")
+            shutil.copy(file, self.context / MACHINE)
         arguments = {
             "BASE_IMAGE": "localhost/base",
             "PACKAGES": "",
-            "MACHINE_FILES": "machine",
+            "MACHINE_FILES": MACHINE,
             "UID": str(UID),
             "GID": str(UID),
         }
@@ -144,7 +143,7 @@ def _make(
         ],
     }
     (folder / "machine").mkdir()
-    shutil.copytree(PROJECT / "examples" / "simulation" / "comfyui", folder / "machine" / "comfyui")
+    shutil.copytree(SIMULATOR, folder / "machine" / "comfyui")
     rig = Rig(
         folder / "machine",
         spec,
@@ -162,17 +161,10 @@ def _make(
 
 
 def _context(folder: Path) -> Path:
-    """The project as a clone of it is, with the machine in a folder of its own."""
-    context = folder / "context"
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.check_output(listed, cwd=PROJECT, text=True).split("\0"):
-        if (PROJECT / name).is_file():
-            (context / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PROJECT / name, context / name)
-    comfyui = PROJECT / "examples" / "simulation" / "comfyui"
-    shutil.copytree(comfyui, context / "machine" / "comfyui")
+    context = make_context(folder / "context")
+    shutil.copytree(SIMULATOR, context / MACHINE / "comfyui")
     # What a careless person leaves there.
-    (context / "machine" / ".env.local").write_text(f"WORKER_TOKEN={WORKER}\n")
+    (context / MACHINE / ".env.local").write_text(f"WORKER_TOKEN={WORKER}\n")
     return context
 
 
