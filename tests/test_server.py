@@ -159,6 +159,16 @@ def test_it_answers_while_all_is_installed_and_through_every_later_run(
     assert rig.doit().executed == set()
     assert pid_of(rig) == first
 
+    # What the gate of a run can't see, it does.
+    watched = {"pid": rig.running()["comfyui-gpu0"].pid, "reason": "it is too large"}
+    files.write_receipt(rig.layout.watched(0), watched)
+    ask.until("/instances/0", lambda told: told["status"] == "unhealthy")
+    failed = rig.doit(code=2)
+    assert failed.failed == {"health:gpu0"}
+    assert "comfyui-gpu0: it is too large" in failed.output
+    files.remove(rig.layout.watched(0))
+    ask.until("/instances/0", lambda told: told["status"] == "healthy")
+
     # An edit: a node comes, and an instance.
     local = tmp_path / "local"
     files.write_text(local / "__init__.py", "NODE_CLASS_MAPPINGS = {}\n")
