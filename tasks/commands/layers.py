@@ -7,7 +7,7 @@ are installed again when a package changes, and not when a custom node does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from tasks.host.failure import Failure
 from tasks.spec import Instance, Lock, Machine
 from tasks.spec.loader import read
 from tasks.spec.model import COMFYUI_REPO
+from tasks.spec.paths import absolute
 
 Data = dict[Any, Any]
 PREFIX = "comfy-machine"
@@ -125,14 +126,22 @@ def _write(machine: Machine, folder: Path, part: Data, lock: Lock) -> None:
     files.write_text(folder / "machine.yaml", yaml.safe_dump(part, sort_keys=False))
     if machine.lock_file.exists():
         files.write_text(folder / "machine.lock", lock.text())
+    top = machine.file.parent.resolve()
+    for place in _places(machine, part):
+        here = place.resolve()
+        if not here.is_relative_to(top):
+            raise Failure(f"{place} lies outside of the machine's folder: move it there")
+        if not here.exists():
+            raise Failure(f"{place} isn't there")
+        target = folder / here.relative_to(top)
+        files.remove(target)
+        files.copy_tree(here, target)
+
+
+def _places(machine: Machine, part: Data) -> Iterator[Path]:
+    """The local folders that it names."""
     for entry in (part["comfyui"], *(part.get("custom_nodes") or ())):
         if entry.get("path"):
-            here = Path(machine.file.parent / entry["path"]).resolve()
-            if not here.is_relative_to(machine.file.parent.resolve()):
-                raise Failure(
-                    f"{entry['path']} lies outside of the machine's folder: move it there"
-                )
-            target = folder / here.relative_to(machine.file.parent.resolve())
-            files.remove(target)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            files.copy_tree(here, target)
+            yield absolute(machine.file.parent, entry["path"], machine.env)
+    if "python" in part:
+        yield from (path for path in map(Path, machine.python.find_links) if path.is_absolute())

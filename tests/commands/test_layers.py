@@ -55,9 +55,17 @@ def test_a_local_folder_goes_along_unless_it_lies_outside(tmp_path: Path) -> Non
     rig = Rig(tmp_path / "machine", {"workspace": "ws", "comfyui": {"path": "../outside"}})
     rig.folder.mkdir()
     said = rig.doit("layers", str(tmp_path / "layers"), code=1).output
-    assert "../outside lies outside of the machine's folder: move it there" in said
+    assert f"{tmp_path / 'outside'} lies outside of the machine's folder: move it there" in said
     (tmp_path / "outside").rename(rig.folder / "comfyui")
     rig.spec["comfyui"] = {"path": "comfyui"}
+    rig.spec["python"] = {"find_links": ["wheels", "https://localhost/wheels"]}
+    wheels = rig.workspace / "wheels"
+    said = rig.doit("layers", str(tmp_path / "layers"), code=1).output
+    assert f"{wheels} isn't there" in said
+    wheels.mkdir(parents=True)
+    (wheels / "one.whl").touch()
     rig.doit("layers", str(tmp_path / "layers"))
     for layer in ("environment", "code"):
         assert (tmp_path / "layers" / layer / "comfyui" / "main.py").is_file()
+        assert (tmp_path / "layers" / layer / "ws" / "wheels" / "one.whl").is_file()
+    assert not (tmp_path / "layers" / "models" / "ws").exists()
