@@ -267,7 +267,7 @@ def test_doit_restart_restarts_those_it_names_and_nothing_else(machine: MachineM
         rig.doit("restart")
     assert min(seen) == 1
     assert not set(pids(rig).values()) & set(after.values())
-    wrong = rig.doit("restart", "comfyui-gpu7", code=1)
+    wrong = rig.doit("restart", "comfyui-gpu7", code=3)
     assert "there is no instance comfyui-gpu7; there are: comfyui-gpu0, comfyui-gpu1" in (
         wrong.output
     )

@@ -1,12 +1,16 @@
-"""What the commands have in common: the machine, and failures as one line with exit code 1."""
+"""What the commands have in common: the machine, and failures as one line with exit code 1.
+
+What can't be understood, machine.yaml or the command, has exit code 3, as in doit itself.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from doit.cmd_base import Command
-from doit.exceptions import InvalidDodoFile
+from doit.exceptions import InvalidCommand
 
 from tasks.engine.configuration import load_machine
 from tasks.host.failure import Failure
@@ -21,13 +25,8 @@ class MachineCommand(Command):  # type: ignore[misc]
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         if pos_args and not self.takes_names:
-            print(f"ERROR: {self.name} takes no names: {' '.join(pos_args)}", file=sys.stderr)
-            return 3
-        try:
-            machine, instances = load_machine()
-        except InvalidDodoFile as error:
-            print(f"ERROR: {error}", file=sys.stderr)
-            return 3
+            raise InvalidCommand(f"{self.name} takes no names: {' '.join(pos_args)}")
+        machine, instances = load_machine()
         try:
             return self.perform(machine, instances, opt_values, pos_args)
         except Failure as failure:
@@ -43,6 +42,15 @@ class MachineCommand(Command):  # type: ignore[misc]
         arguments: list[str],
     ) -> int:
         raise NotImplementedError
+
+
+def named(instances: Sequence[Instance], names: Sequence[str]) -> list[Instance]:
+    """The instances of these names. Raises InvalidCommand for one that there isn't."""
+    known = {instance.name: instance for instance in instances}
+    if unknown := [name for name in names if name not in known]:
+        there = ", ".join(known) or "none"
+        raise InvalidCommand(f"there is no instance {unknown[0]}; there are: {there}")
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 class LockingCommand(MachineCommand):
