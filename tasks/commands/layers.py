@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import quote
 
 from tasks import environment
-from tasks.commands.base import MachineCommand
+from tasks.commands.base import Call, MachineCommand, flag
 from tasks.host import files
 from tasks.host.failure import Failure
-from tasks.spec import Instance, Lock, Machine
+from tasks.spec import Lock, Machine
 from tasks.spec.loader import read
 from tasks.spec.model import COMFYUI_REPO
 from tasks.spec.paths import absolute
@@ -31,30 +31,19 @@ class Layers(MachineCommand):
     doc_usage = "FOLDER"
     takes_names = True
     cmd_options = (
-        {
-            "name": "labels",
-            "long": "labels",
-            "type": bool,
-            "default": False,
-            "help": "instead print the options that label an image with its commits",
-        },
+        flag("labels", "instead print the options that label an image with its commits"),
     )
 
-    def perform(
-        self,
-        machine: Machine,
-        instances: tuple[Instance, ...],
-        options: dict[str, Any],
-        arguments: list[str],
-    ) -> int:
-        if options["labels"]:
+    def perform(self, call: Call) -> int:
+        machine = call.machine
+        if call.options["labels"]:
             print(
                 " ".join(f"--label {PREFIX}.{name}={commit}" for name, commit in _commits(machine))
             )
             return 0
-        if len(arguments) != 1:
+        if len(call.names) != 1:
             raise Failure("name the folder to write them to")
-        folder, data = Path(arguments[0]), read(machine.file, machine.file.name).data
+        folder, data = Path(call.names[0]), read(machine.file, machine.file.name).data
         for name, (part, lock) in {
             "environment": _environment(machine, data),
             "code": _code(machine, data),

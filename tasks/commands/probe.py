@@ -10,7 +10,7 @@ from typing import Any
 from doit.exceptions import InvalidCommand
 
 from tasks.commands import verdict
-from tasks.commands.base import MachineCommand, named
+from tasks.commands.base import Call, MachineCommand, flag
 from tasks.host import health_client
 from tasks.server import client
 from tasks.spec import Instance, Machine
@@ -41,20 +41,8 @@ class Probe(MachineCommand):
     )
     takes_names = True
     cmd_options = (
-        {
-            "name": "live",
-            "long": "live",
-            "type": bool,
-            "default": False,
-            "help": "only whether the machine is kept alive: PM2 runs, or a run of doit is on",
-        },
-        {
-            "name": "ready",
-            "long": "ready",
-            "type": bool,
-            "default": False,
-            "help": "only whether at least one instance is healthy",
-        },
+        flag("live", "only whether the machine is kept alive: PM2 runs, or a run of doit is on"),
+        flag("ready", "only whether at least one instance is healthy"),
         {
             "name": "wait",
             "long": "wait",
@@ -64,21 +52,16 @@ class Probe(MachineCommand):
         },
     )
 
-    def perform(
-        self,
-        machine: Machine,
-        instances: tuple[Instance, ...],
-        options: dict[str, Any],
-        arguments: list[str],
-    ) -> int:
+    def perform(self, call: Call) -> int:
+        machine, options = call.machine, call.options
         what = "live" if options["live"] else "ready" if options["ready"] else "healthy"
-        if options["live"] and (options["ready"] or arguments):
+        if options["live"] and (options["ready"] or call.names):
             raise InvalidCommand("--live is about the whole machine: leave --ready and names out")
-        chosen = named(instances, arguments)
+        chosen = call.named()
         deadline = time.monotonic() + options["wait"]
         while True:
             left = max(0.0, deadline - time.monotonic())
-            told = _ask(machine, what, chosen, left) or _look(machine, what, instances, chosen)
+            told = _ask(machine, what, chosen, left) or _look(machine, what, call.instances, chosen)
             left = deadline - time.monotonic()
             if told.ok or left <= 0:
                 print(shown(told.line, 1000))
