@@ -168,8 +168,9 @@ def _recorded(machine: Machine, asked: list[Asked]) -> Recorded:
 
 def _portable(machine: Machine, place: str) -> str:
     """A folder as machine.yaml names it, so that the lock fits another machine too."""
-    if Path(place).is_absolute() and Path(place).is_relative_to(machine.workspace):
-        return os.path.relpath(place, machine.workspace)
+    folder = machine.file.parent
+    if Path(place).is_absolute() and Path(place).is_relative_to(folder):
+        return os.path.relpath(place, folder)
     return place
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -14,13 +15,15 @@ from typing import Any
 
 from tasks import dotenv, folder_types, generation, gpus, last_good, ports, validation
 from tasks.engine.step import Task, group, step
-from tasks.host import apps, comfyui, files
+from tasks.host import apps, comfyui, files, pm2, process
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Limits, Machine, Worker, expand
 from tasks.spec.layout import Layout
 
 TEMPLATE = "instance.config.json.j2"
 SHIM = Path(__file__).parent / "services" / "shim.py"
+STARTS = 15.0
+"""Seconds that an app of ours may take to do its work; on a busy core its imports take two."""
 
 
 @dataclass(frozen=True)
@@ -204,19 +207,37 @@ def write_secrets(layout: Layout, app: App) -> None:
         files.write_text(file, json.dumps(app.secrets), mode=0o600)
 
 
+def start_own(layout: Layout, app: App, ready: Path) -> None:
+    """Start an app of ours, and wait until it writes the file `ready`.
+
+    Raises Failure when that takes longer than STARTS seconds.
+    """
+    from tasks.host import templates
+
+    files.remove(ready)
+    pm2.start(layout, json.loads(templates.render(TEMPLATE, apps=[asdict(app)]))["apps"])
+    deadline = time.monotonic() + STARTS
+    while not ready.exists():
+        if time.monotonic() > deadline:
+            words = layout.log(app.name)
+            last = process.last_line(process.tail(words))
+            raise Failure(f"{app.name} doesn't start: {last}", words)
+        time.sleep(comfyui.POLL)
+
+
 def _inputs(machine: Machine, instance: Instance) -> str:
     """A digest of what the config says, secrets by HMAC, and of the template."""
     from tasks.host import templates
 
     layout = machine.layout
     wanted = [
-        asdict(app) | {"secrets": _sealed(layout, app), "dotenvs": None}
+        asdict(app) | {"secrets": sealed(layout, app), "dotenvs": None}
         for app in _apps(machine, instance)
     ]
     return files.digest([wanted, files.file_digest(templates.FOLDER / TEMPLATE)])
 
 
-def _sealed(layout: Layout, app: App) -> dict[str, str]:
+def sealed(layout: Layout, app: App) -> dict[str, str]:
     """The app's secrets as HMACs: a rotated one is noticed, none can be read or guessed."""
     every = app.secrets | {f"{node}/.env": text for node, text in app.dotenvs.items()}
     return {name: last_good.seal(layout, value) for name, value in every.items()}
@@ -244,7 +265,7 @@ def _config(machine: Machine, wanted: Sequence[App]) -> dict[str, Any]:
         templates.render(TEMPLATE, apps=[asdict(app) for app in wanted])
     )
     for rendered, app in zip(config["apps"], wanted, strict=True):
-        read = [_sealed(machine.layout, app), app.model_paths]
+        read = [sealed(machine.layout, app), app.model_paths]
         rendered["env"][apps.FINGERPRINT] = files.digest([rendered, *read])
     return config
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import declared, last_good
+from tasks import declared
 from tasks import pm2 as configs
 from tasks.engine.said import go_on, warn
 from tasks.engine.step import Task, step
-from tasks.host import apps, comfyui, files, health_client, pm2, ports, process
+from tasks.host import apps, comfyui, files, health_client, pm2, ports
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine, expand
 from tasks.spec.layout import Layout
 
 NAME = apps.SERVER
-STARTS = 15.0
-"""Seconds that it may take to answer; on a busy core its imports take two."""
 CODE = ("host", "services/health", "spec")
 """What it is made of: a newer one takes the place of one that runs."""
 
@@ -111,6 +107,8 @@ def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]
 
 def _app(machine: Machine) -> configs.App:
     """The app, marked by all that it is made of. Raises Failure when its token isn't set."""
+    from tasks.host import templates
+
     layout, health = machine.layout, machine.health
     command = [sys.executable, "-I", "-m", "tasks.services.health", _settings_file(layout)]
     token = {"HEALTH_TOKEN": health.token} if health.token else {}
@@ -120,19 +118,14 @@ def _app(machine: Machine) -> configs.App:
             f"health.token: the variable {name} isn't set: set it, or put it into "
             f"{machine.file.parent / '.env.local'}"
         )
-    return configs.app(machine, NAME, layout.workspace, command, {}, token)
-
-
-def _fingerprint(machine: Machine, app: configs.App) -> str:
-    from tasks.host import templates
-
+    app = configs.app(machine, NAME, layout.workspace, command, {}, token)
     folder = Path(__file__).parent
     code = sorted(path for part in CODE for path in (folder / part).glob("*.py"))
     made_of = [*code, templates.FOLDER / configs.TEMPLATE, templates.FOLDER / "page.html"]
-    listens = [machine.health.listen, machine.health.port]
-    sealed = {key: last_good.seal(machine.layout, value) for key, value in app.secrets.items()}
-    about = asdict(app) | {"secrets": sealed}
-    return files.digest([about, listens, [files.file_digest(path) for path in made_of]])
+    about = asdict(app) | {"secrets": configs.sealed(layout, app)}
+    listens = [health.listen, health.port]
+    app.env[apps.FINGERPRINT] = files.digest([about, listens, [*map(files.file_digest, made_of)]])
+    return app
 
 
 def _running(layout: Layout) -> apps.App | None:
@@ -156,22 +149,21 @@ def _outdated(machine: Machine, instances: Sequence[Instance]) -> str | None:
 def _why_restart(machine: Machine, running: apps.App | None) -> str | None:
     if running is None or not running.supervised:
         return f"{NAME} doesn't run"
-    if running.fingerprint != _fingerprint(machine, _app(machine)):
+    if running.fingerprint != _app(machine).env[apps.FINGERPRINT]:
         return f"{NAME} doesn't run as it should"
     return None
 
 
 def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
-    """Raises Failure when its port is taken, or it doesn't answer within STARTS seconds."""
-    from tasks.host import templates
-
+    """Raises Failure when its port is taken, or it doesn't start."""
     layout = machine.layout
     running = _running(layout)
     if not machine.health.server:
         _end(layout, running)
         _remove_secrets(layout, None)
         return
-    files.write_receipt(_settings_file(layout), _settings(machine, instances))
+    file = _settings_file(layout)
+    files.write_receipt(file, _settings(machine, instances))
     app = _app(machine)
     configs.write_secrets(layout, app)
     if _why_restart(machine, running) is None:
@@ -179,12 +171,7 @@ def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     _refuse_taken_port(machine, running)
     _end(layout, running)
     _remove_secrets(layout, configs.secrets_file(layout, NAME, app.secrets))
-    ready = _settings_file(layout).with_suffix(".ready.json")
-    files.remove(ready)
-    config: dict[str, Any] = json.loads(templates.render(configs.TEMPLATE, apps=[asdict(app)]))
-    config["apps"][0]["env"][apps.FINGERPRINT] = _fingerprint(machine, app)
-    pm2.start(layout, config["apps"])
-    _wait(layout, ready)
+    configs.start_own(layout, app, file.with_suffix(".ready.json"))
     if not machine.health.token and machine.health.listen not in ("127.0.0.1", "::1", "localhost"):
         warn(f"{NAME} listens on {machine.health.listen}: without health.token others are answered "
              "on /livez and /readyz alone")  # fmt: skip
@@ -212,12 +199,3 @@ def _refuse_taken_port(machine: Machine, running: apps.App | None) -> None:
     holder = held.get(machine.health.port)
     if holder and not (running and running.pid == holder.pid):
         raise Failure(f"{NAME} can't start: {holder}; stop that, or choose another health.port")
-
-
-def _wait(layout: Layout, ready: Path) -> None:
-    deadline = time.monotonic() + STARTS
-    while not ready.exists():
-        if time.monotonic() > deadline:
-            words = layout.log(NAME)
-            raise Failure(f"{NAME} doesn't start: {process.last_line(process.tail(words))}", words)
-        time.sleep(comfyui.POLL)

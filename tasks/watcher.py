@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -14,8 +12,7 @@ from typing import Any
 from tasks import limits
 from tasks import pm2 as configs
 from tasks.engine.step import Task, step
-from tasks.host import apps, comfyui, files, pm2, process
-from tasks.host.failure import Failure
+from tasks.host import apps, files, pm2
 from tasks.spec import Instance, Machine, in_bytes
 from tasks.spec.layout import Layout
 
@@ -24,8 +21,6 @@ HUNG = 30
 """Seconds without an answer; one that loads a checkpoint answers within a second."""
 EVERY = 2
 """Seconds between two looks."""
-STARTS = 10.0
-"""Seconds that it may take to say that it is there."""
 DAY = 86400
 CODE = (
     "services/watcher.py",
@@ -89,12 +84,10 @@ def _app(machine: Machine, instances: Sequence[Instance]) -> configs.App:
     layout = machine.layout
     module = "tasks.services.watcher"
     command = [sys.executable, "-I", "-m", module, str(_settings_file(layout))]
-    marks = {apps.WORKSPACE: str(machine.workspace), apps.NAME: NAME}
-    log = str(layout.logs / f"{NAME}.log")
-    app = configs.App(NAME, str(layout.workspace), command, marks, log, {})
+    app = configs.app(machine, NAME, layout.workspace, command, {}, {})
     code = [Path(__file__).parent / name for name in CODE]
     made_of = [files.file_digest(path) for path in (*code, templates.FOLDER / configs.TEMPLATE)]
-    marks[apps.FINGERPRINT] = files.digest([asdict(app), _settings(machine, instances), made_of])
+    app.env[apps.FINGERPRINT] = files.digest([asdict(app), _settings(machine, instances), made_of])
     return app
 
 
@@ -112,20 +105,10 @@ def _outdated(machine: Machine, instances: Sequence[Instance]) -> str | None:
 
 
 def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
-    """Raises Failure when it doesn't say within STARTS seconds that it is there."""
-    from tasks.host import templates
-
+    """Raises Failure when it doesn't start."""
     layout = machine.layout
     limits.warn_of_all_together(machine, instances)
-    ready = _settings_file(layout).with_suffix(".ready.json")
-    files.remove(ready)
-    files.write_receipt(_settings_file(layout), _settings(machine, instances))
-    app = asdict(_app(machine, instances))
-    pm2.start(layout, json.loads(templates.render(configs.TEMPLATE, apps=[app]))["apps"])
-    deadline = time.monotonic() + STARTS
-    while not ready.exists():
-        if time.monotonic() > deadline:
-            words = layout.logs / f"{NAME}.log"
-            last = process.last_line(process.tail(words))
-            raise Failure(f"{NAME} doesn't start: {last}", words)
-        time.sleep(comfyui.POLL)
+    file = _settings_file(layout)
+    files.write_receipt(file, _settings(machine, instances))
+    app = _app(machine, instances)
+    configs.start_own(layout, app, file.with_suffix(".ready.json"))

@@ -9,7 +9,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,22 @@ class Rig:
         run = Run(ended.returncode, ended.stdout)
         assert code is None or run.code == code, run.output
         return run
+
+    @contextmanager
+    def going(self, *arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+        """doit while it is on; it is killed when the body ends before it."""
+        with subprocess.Popen(
+            self.command(*arguments),
+            cwd=PROJECT,
+            env=self.environ(env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as run:
+            try:
+                yield run
+            finally:
+                run.kill()
 
     def running(self) -> dict[str, apps.App]:
         """Instances and workers."""

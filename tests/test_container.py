@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tasks.host.files import write_receipt
 from tasks.host.log_stream import LogStream
 from tasks.spec.layout import Layout
 from tests.conftest import MachineMaker
+from tests.contract.client import until
 from tests.rig import PROJECT, Rig
 
 
@@ -33,13 +33,6 @@ def first_process(rig: Rig, *arguments: str, **env: str) -> Iterator[subprocess.
         process.communicate()
 
 
-def until(happened: Callable[[], object], seconds: float = 60.0) -> None:
-    ends = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < ends, "it didn't happen"
-        time.sleep(0.02)
-
-
 def test_a_container_keeps_the_machine_up_and_ends_all_of_it(machine: MachineMaker) -> None:
     worker = {"name": "worker", "command": ["sleep", "1000"], "env": {"T": "${T}"}}
     rig = machine(workers=[worker])
@@ -49,7 +42,7 @@ def test_a_container_keeps_the_machine_up_and_ends_all_of_it(machine: MachineMak
         assert "the variable T isn't set" in said
         assert pm2.daemon(rig.layout) is None
     with first_process(rig, T="1") as process:
-        until(lambda: "worker-gpu0" in rig.running() and rig.watcher())
+        until(lambda: "worker-gpu0" in rig.running() and rig.watcher(), 60, "the machine")
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=30)
         assert process.returncode == 0
@@ -84,12 +77,12 @@ def test_logs_are_shown_line_by_line_and_across_a_rotation(tmp_path: Path) -> No
         with log.open("a") as writer:
             writer.write("one\nhal")
             writer.flush()
-            until(lambda: shown.read_text() == "comfyui-gpu0 | one\n")
+            until(lambda: shown.read_text() == "comfyui-gpu0 | one\n", 60, "the line")
             writer.write("f\nlast")
         log.rename(logs / "comfyui-gpu0.log.1")
         log.write_text(" of the old\nnew\n")
         (logs / "health-server.log").write_text("up\n")
-        until(lambda: "up" in shown.read_text() and "new" in shown.read_text())
+        until(lambda: {"up", "new"} <= set(shown.read_text().split()), 60, "both logs")
         stream.stop()
     assert [line for line in shown.read_text().splitlines() if "gpu0" in line] == [
         "comfyui-gpu0 | one",

@@ -56,8 +56,10 @@ def test_a_node_that_lacks_a_class_only_on_the_instance_is_named(
         "if 'COMFYUI_PORT' not in os.environ:\n    NODE_CLASS_MAPPINGS['Gone'] = Here\n"
     )
     node = forge.repository("poor", {"__init__.py": text})
-    rig = machine(custom_nodes=[{"url": node.url}])
+    broken = forge.repository("broken", {"__init__.py": "1/0\n"})
+    rig = machine(custom_nodes=[{"url": node.url}, {"url": broken.url, "optional": True}])
     run = rig.doit(code=2)
+    assert run.output.count("! custom node broken doesn't import") == 1
     assert run.failed == {"health:gpu0"}
     wrong = "comfyui-gpu0 runs without poor: it lacks Gone, which it had in the build"
     assert wrong in run.output

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 
 import psutil
 import pytest
@@ -110,7 +109,7 @@ def test_a_second_try_that_is_killed_leaves_the_machine_where_it_was(
     good = generations(rig)
     update(rig, node, DIES, "v2")
     rig.doit(code=2)
-    with subprocess.Popen(rig.command("force=1"), env=rig.environ()) as forced:
+    with rig.going("force=1") as forced:
         until(lambda: {rig.comfyui.parent.name} != good, 60, "the link to move")
         forced.kill()
     run = rig.doit(code=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -67,23 +66,6 @@ def watched(rig: Rig, gpus: int) -> Iterator[list[int]]:
         thread.join()
 
 
-@contextmanager
-def running(rig: Rig, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A doit that goes on in the background."""
-    with subprocess.Popen(
-        rig.command(*arguments),
-        env=rig.environ(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
 def test_of_two_instances_one_is_healthy_at_every_moment(
     machine: MachineMaker, forge: Forge
 ) -> None:
@@ -119,7 +101,7 @@ def test_an_instance_is_drained_before_it_is_replaced(
     jobs = [submit(rig, done), submit(rig, done)]
     rig.spec["instances"]["args"] = NEW
     mark = rig.layout.draining(0)
-    with running(rig) as roll:
+    with rig.going() as roll:
         until(mark.exists, 60, "the mark")
         named = psutil.Process(before["fetch-gpu0"]).environ()["WORKER_DRAIN_FILE"]
         assert Path(named) == mark, "its worker knows where to look"
@@ -157,7 +139,7 @@ def test_one_that_is_silent_for_a_while_keeps_its_jobs_and_goes_alone(
     silent = psutil.Process(pids(rig)["comfyui-gpu1"])
     silent.suspend()
     rig.spec["instances"]["args"] = NEW
-    with running(rig) as roll:
+    with rig.going() as roll:
         until(rig.layout.draining(1).exists, 60, "its turn")
         assert not rig.layout.draining(0).exists()
         silent.resume()
@@ -185,7 +167,7 @@ def test_a_run_that_was_killed_while_draining_leaves_no_mark_for_long(
     rig.doit()
     submit(rig, tmp_path / "done")
     rig.spec["instances"]["args"] = NEW
-    with running(rig) as roll:
+    with rig.going() as roll:
         until(rig.layout.draining(0).exists, 60, "the mark")
         roll.kill()
     (tmp_path / "done").touch()
@@ -204,7 +186,7 @@ def test_however_a_run_ends_while_it_drains_workers_are_not_kept_away(
     rig.doit()
     submit(rig, tmp_path / "done")
     rig.spec["instances"]["args"] = NEW
-    with running(rig) as roll:
+    with rig.going() as roll:
         until(rig.layout.draining(0).exists, 60, "the mark")
         roll.send_signal(number)
         roll.wait(60)
@@ -227,7 +209,7 @@ def test_before_one_that_serves_is_taken_down_the_others_are_seen_healthy(
     node.commit({"prestartup_script.py": hangs}, tag="v2")
     rig.spec["custom_nodes"][0]["ref"] = "v2"
     first = pids(rig)["comfyui-gpu0"]
-    with running(rig) as roll:
+    with rig.going() as roll:
         until(lambda: pids(rig).get("comfyui-gpu0", first) != first, 60, "the first to be replaced")
         roll.kill()
     with watched(rig, 2) as seen:
@@ -247,7 +229,7 @@ def test_an_instance_that_leaves_ends_its_job_first(
     done = tmp_path / "done"
     submit(rig, done, gpu=1)
     rig.spec["instances"]["gpus"] = 1
-    with running(rig) as roll:
+    with rig.going() as roll:
         until(rig.layout.draining(1).exists, 60, "the mark")
         assert rig.healthy(1)
         done.touch()
@@ -267,7 +249,7 @@ def test_doit_restart_restarts_those_it_names_and_nothing_else(machine: MachineM
         rig.doit("restart")
     assert min(seen) == 1
     assert not set(pids(rig).values()) & set(after.values())
-    wrong = rig.doit("restart", "comfyui-gpu7", code=1)
+    wrong = rig.doit("restart", "comfyui-gpu7", code=3)
     assert "there is no instance comfyui-gpu7; there are: comfyui-gpu0, comfyui-gpu1" in (
         wrong.output
     )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from tasks.host import apps, files, pm2, private
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
-from tests.rig import PROJECT, Rig, snapshot
+from tests.rig import Rig, snapshot
 
 PATIENCE = 60.0
 """Seconds for what a run does, on a busy machine."""
@@ -68,20 +66,6 @@ class Asker:
         return last[0]
 
 
-@contextmanager
-def going(rig: Rig, *arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
-    """A run that is on."""
-    process = subprocess.Popen(
-        rig.command(*arguments), cwd=PROJECT, env=rig.environ(env), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def _runs(pid: int) -> bool:
     """Not so what has ended and only waits for its parent to take note of it."""
     try:
@@ -118,7 +102,7 @@ def test_it_answers_while_all_is_installed_and_through_every_later_run(
     rig.spec["health"]["port"] = rig.port(3)
     ask = Asker(rig)
 
-    with going(rig) as run:
+    with rig.going() as run:
         until(lambda: run.poll() is not None or ask.code("/livez"), PATIENCE, "the server")
         assert run.poll() is None, run.communicate()[0]
         code, told = ask.until("/installation", lambda told: told["reason"] == "generation:scripts")
@@ -159,6 +143,16 @@ def test_it_answers_while_all_is_installed_and_through_every_later_run(
     assert rig.doit().executed == set()
     assert pid_of(rig) == first
 
+    # What the gate of a run can't see, it does.
+    watched = {"pid": rig.running()["comfyui-gpu0"].pid, "reason": "it is too large"}
+    files.write_receipt(rig.layout.watched(0), watched)
+    ask.until("/instances/0", lambda told: told["status"] == "unhealthy")
+    failed = rig.doit(code=2)
+    assert failed.failed == {"health:gpu0"}
+    assert "comfyui-gpu0: it is too large" in failed.output
+    files.remove(rig.layout.watched(0))
+    ask.until("/instances/0", lambda told: told["status"] == "healthy")
+
     # An edit: a node comes, and an instance.
     local = tmp_path / "local"
     files.write_text(local / "__init__.py", "NODE_CLASS_MAPPINGS = {}\n")
@@ -174,7 +168,7 @@ def test_it_answers_while_all_is_installed_and_through_every_later_run(
     go.unlink()
     script.unlink()
     node["script"] = f"true; {node['script']}"
-    with going(rig) as run:
+    with rig.going() as run:
         until(lambda: run.poll() is not None or script.exists(), PATIENCE, "the script")
         assert run.poll() is None, run.communicate()[0]
         ask.until("/installation", lambda told: _state(told, "generation:scripts") == "running")

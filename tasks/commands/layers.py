@@ -7,18 +7,19 @@ are installed again when a package changes, and not when a custom node does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from tasks import environment
-from tasks.commands.base import MachineCommand
+from tasks.commands.base import Call, MachineCommand, flag
 from tasks.host import files
 from tasks.host.failure import Failure
-from tasks.spec import Instance, Lock, Machine
+from tasks.spec import Lock, Machine
 from tasks.spec.loader import read
 from tasks.spec.model import COMFYUI_REPO
+from tasks.spec.paths import absolute
 
 Data = dict[Any, Any]
 PREFIX = "comfy-machine"
@@ -30,30 +31,19 @@ class Layers(MachineCommand):
     doc_usage = "FOLDER"
     takes_names = True
     cmd_options = (
-        {
-            "name": "labels",
-            "long": "labels",
-            "type": bool,
-            "default": False,
-            "help": "instead print the options that label an image with its commits",
-        },
+        flag("labels", "instead print the options that label an image with its commits"),
     )
 
-    def perform(
-        self,
-        machine: Machine,
-        instances: tuple[Instance, ...],
-        options: dict[str, Any],
-        arguments: list[str],
-    ) -> int:
-        if options["labels"]:
+    def perform(self, call: Call) -> int:
+        machine = call.machine
+        if call.options["labels"]:
             print(
                 " ".join(f"--label {PREFIX}.{name}={commit}" for name, commit in _commits(machine))
             )
             return 0
-        if len(arguments) != 1:
+        if len(call.names) != 1:
             raise Failure("name the folder to write them to")
-        folder, data = Path(arguments[0]), read(machine.file, machine.file.name).data
+        folder, data = Path(call.names[0]), read(machine.file, machine.file.name).data
         for name, (part, lock) in {
             "environment": _environment(machine, data),
             "code": _code(machine, data),
@@ -125,14 +115,22 @@ def _write(machine: Machine, folder: Path, part: Data, lock: Lock) -> None:
     files.write_text(folder / "machine.yaml", yaml.safe_dump(part, sort_keys=False))
     if machine.lock_file.exists():
         files.write_text(folder / "machine.lock", lock.text())
+    top = machine.file.parent.resolve()
+    for place in _places(machine, part):
+        here = place.resolve()
+        if not here.is_relative_to(top):
+            raise Failure(f"{place} lies outside of the machine's folder: move it there")
+        if not here.exists():
+            raise Failure(f"{place} isn't there")
+        target = folder / here.relative_to(top)
+        files.remove(target)
+        files.copy_tree(here, target)
+
+
+def _places(machine: Machine, part: Data) -> Iterator[Path]:
+    """The local folders that it names."""
     for entry in (part["comfyui"], *(part.get("custom_nodes") or ())):
         if entry.get("path"):
-            here = Path(machine.file.parent / entry["path"]).resolve()
-            if not here.is_relative_to(machine.file.parent.resolve()):
-                raise Failure(
-                    f"{entry['path']} lies outside of the machine's folder: move it there"
-                )
-            target = folder / here.relative_to(machine.file.parent.resolve())
-            files.remove(target)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            files.copy_tree(here, target)
+            yield absolute(machine.file.parent, entry["path"], machine.env)
+    if "python" in part:
+        yield from (path for path in map(Path, machine.python.find_links) if path.is_absolute())

@@ -6,10 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tasks import pm2 as configs
-from tasks.commands.base import MachineCommand
+from tasks.commands.base import Call, MachineCommand
 from tasks.host import process
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
@@ -42,20 +41,14 @@ class Logs(MachineCommand):
         },
     )
 
-    def perform(
-        self,
-        machine: Machine,
-        instances: tuple[Instance, ...],
-        options: dict[str, Any],
-        arguments: list[str],
-    ) -> int:
+    def perform(self, call: Call) -> int:
+        options, layout = call.options, call.machine.layout
         if options["lines"] < 0:
             raise Failure("-n takes a number of lines, 0 or more")
-        layout = machine.layout
-        if arguments:
-            logs = [_named(layout, name) for name in arguments]
+        if call.names:
+            logs = [_named(layout, name) for name in call.names]
         else:
-            logs = _all(machine, instances)
+            logs = _all(call.machine, call.instances)
             if not options["follow"]:
                 logs = [log for log in logs if log.is_file()]
         if not logs:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from doit.exceptions import InvalidCommand
+
 from tasks.commands import verdict
-from tasks.commands.base import MachineCommand
+from tasks.commands.base import Call, MachineCommand, flag
 from tasks.host import health_client
-from tasks.host.failure import Failure
 from tasks.server import client
 from tasks.spec import Instance, Machine
 from tasks.spec.problems import shown
@@ -35,24 +36,13 @@ class Probe(MachineCommand):
     doc_usage = "[INSTANCE ...]"
     doc_description = (
         "For Docker's HEALTHCHECK and exec probes of Kubernetes. With names it is about these "
-        "instances alone. It asks the health server, and looks by itself where none answers."
+        "instances alone. It asks the health server, and looks by itself where none answers. "
+        "Exit code 3: machine.yaml can't be understood, or there is no such instance."
     )
     takes_names = True
     cmd_options = (
-        {
-            "name": "live",
-            "long": "live",
-            "type": bool,
-            "default": False,
-            "help": "only whether the machine is kept alive: PM2 runs, or a run of doit is on",
-        },
-        {
-            "name": "ready",
-            "long": "ready",
-            "type": bool,
-            "default": False,
-            "help": "only whether at least one instance is healthy",
-        },
+        flag("live", "only whether the machine is kept alive: PM2 runs, or a run of doit is on"),
+        flag("ready", "only whether at least one instance is healthy"),
         {
             "name": "wait",
             "long": "wait",
@@ -62,34 +52,21 @@ class Probe(MachineCommand):
         },
     )
 
-    def perform(
-        self,
-        machine: Machine,
-        instances: tuple[Instance, ...],
-        options: dict[str, Any],
-        arguments: list[str],
-    ) -> int:
+    def perform(self, call: Call) -> int:
+        machine, options = call.machine, call.options
         what = "live" if options["live"] else "ready" if options["ready"] else "healthy"
-        if options["live"] and (options["ready"] or arguments):
-            raise Failure("--live is about the whole machine: leave --ready and names out")
-        chosen = _chosen(instances, arguments)
+        if options["live"] and (options["ready"] or call.names):
+            raise InvalidCommand("--live is about the whole machine: leave --ready and names out")
+        chosen = call.named()
         deadline = time.monotonic() + options["wait"]
         while True:
             left = max(0.0, deadline - time.monotonic())
-            told = _ask(machine, what, chosen, left) or _look(machine, what, instances, chosen)
+            told = _ask(machine, what, chosen, left) or _look(machine, what, call.instances, chosen)
             left = deadline - time.monotonic()
             if told.ok or left <= 0:
                 print(shown(told.line, 1000))
                 return 0 if told.ok else 1
             time.sleep(min(PAUSE, left))
-
-
-def _chosen(instances: Sequence[Instance], names: Sequence[str]) -> list[Instance]:
-    """The instances that were named, none when all are meant."""
-    known = {instance.name: instance for instance in instances}
-    if unknown := [name for name in names if name not in known]:
-        raise Failure(f"there is no instance {unknown[0]}; there are: {', '.join(known) or 'none'}")
-    return [known[name] for name in dict.fromkeys(names)]
 
 
 def _ask(machine: Machine, what: str, chosen: Sequence[Instance], wait: float) -> Verdict | None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tasks import last_good, roll
-from tasks.commands.base import LockingCommand
+from tasks.commands.base import Call, LockingCommand
 from tasks.host.failure import Failure
-from tasks.spec import Instance, Machine
 
 
 class Restart(LockingCommand):
@@ -15,21 +12,10 @@ class Restart(LockingCommand):
     doc_usage = "[INSTANCE ...]"
     takes_names = True
 
-    def work(
-        self,
-        machine: Machine,
-        instances: tuple[Instance, ...],
-        options: dict[str, Any],
-        arguments: list[str],
-    ) -> int:
-        known = {instance.name: instance for instance in instances}
-        if unknown := [name for name in arguments if name not in known]:
-            raise Failure(
-                f"there is no instance {unknown[0]}; there are: {', '.join(known) or 'none'}"
-            )
+    def work(self, call: Call) -> int:
+        machine, instances = call.machine, call.instances
         made = last_good.wanted(machine, instances)
-        chosen = [known[name] for name in dict.fromkeys(arguments)]
-        chosen = chosen or [instance for instance in instances if instance.name in made]
+        chosen = call.named() or [instance for instance in instances if instance.name in made]
         if not chosen:
             raise Failure("there is nothing to restart yet: run doit")
         if missing := [each.name for each in chosen if each.name not in made]:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tasks import instances as stage
 from tasks import last_good
-from tasks.commands.base import LockingCommand
-from tasks.spec import Instance, Machine
+from tasks.commands.base import Call, LockingCommand
 
 
 class Rollback(LockingCommand):
     doc_purpose = "go back to the last good generation; machine.yaml and the lock stay as they are"
 
-    def work(
-        self,
-        machine: Machine,
-        instances: tuple[Instance, ...],
-        options: dict[str, Any],
-        arguments: list[str],
-    ) -> int:
-        refusal = last_good.roll_back(machine)
-        stage.settle(machine, instances)
+    def work(self, call: Call) -> int:
+        refusal = last_good.roll_back(call.machine)
+        stage.settle(call.machine, call.instances)
         print(f"back on generation {refusal.back_on}, until machine.yaml changes or doit force=1")
         return 0

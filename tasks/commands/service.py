@@ -5,13 +5,12 @@ from __future__ import annotations
 import getpass
 import sys
 from pathlib import Path
-from typing import Any
 
-from tasks.commands.base import MachineCommand
+from tasks.commands.base import Call, MachineCommand, flag
 from tasks.host import systemd
 from tasks.host.failure import Failure
 from tasks.host.run_lock import RunLock, Taken
-from tasks.spec import Instance, Machine
+from tasks.spec import Machine
 
 PROJECT = Path(__file__).parents[2]
 BOOT = PROJECT / "tasks" / "services" / "boot.py"
@@ -20,35 +19,17 @@ BOOT = PROJECT / "tasks" / "services" / "boot.py"
 class Service(MachineCommand):
     doc_purpose = "install a systemd unit: `doit` at boot, `doit down` at stop"
     cmd_options = (
-        {
-            "name": "remove",
-            "long": "remove",
-            "type": bool,
-            "default": False,
-            "help": "take the unit away; what runs goes on running",
-        },
-        {
-            "name": "print",
-            "long": "print",
-            "type": bool,
-            "default": False,
-            "help": "show the unit and change nothing",
-        },
+        flag("remove", "take the unit away; what runs goes on running"),
+        flag("print", "show the unit and change nothing"),
     )
 
-    def perform(
-        self,
-        machine: Machine,
-        instances: tuple[Instance, ...],
-        options: dict[str, Any],
-        arguments: list[str],
-    ) -> int:
-        at = systemd.manager()
+    def perform(self, call: Call) -> int:
+        machine, at = call.machine, systemd.manager()
         name = systemd.unit_name(machine.file)
-        if options["remove"]:
+        if call.options["remove"]:
             return _remove(machine, at, name)
         text = unit(machine, user_unit=at.user)
-        if options["print"]:
+        if call.options["print"]:
             print(f"# {at.folder / name}\n{text}", end="")
             return 0
         return _install(machine, at, name, text)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tasks import gate
-from tasks.commands.base import MachineCommand
+from tasks.commands.base import Call, MachineCommand
 from tasks.host import comfyui, workflow
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
@@ -19,19 +19,13 @@ TIMEOUT = 120.0
 class Smoke(MachineCommand):
     doc_purpose = "send one small job through every instance and name the files it wrote"
 
-    def perform(
-        self,
-        machine: Machine,
-        instances: tuple[Instance, ...],
-        options: dict[str, Any],
-        arguments: list[str],
-    ) -> int:
-        if not instances:
+    def perform(self, call: Call) -> int:
+        if not call.instances:
             raise Failure("there are no instances to send a job to")
-        with ThreadPoolExecutor(len(instances)) as pool:
-            results = pool.map(lambda instance: _try(machine, instance), instances)
+        with ThreadPoolExecutor(len(call.instances)) as pool:
+            results = pool.map(partial(_try, call.machine), call.instances)
         failed = 0
-        for instance, (files, reason) in zip(instances, results, strict=True):
+        for instance, (files, reason) in zip(call.instances, results, strict=True):
             failed += bool(reason)
             print(f"{'✗' if reason else '✓'} {instance.name}: {reason or files}")
         return 1 if failed else 0

@@ -12,10 +12,10 @@ from typing import Any
 
 from tasks import gpus, last_good, nodes
 from tasks.commands import run_report, verdict
-from tasks.commands.base import MachineCommand
+from tasks.commands.base import Call, MachineCommand, flag
 from tasks.host import journal, quick_test, survey
 from tasks.host.gpu import Gpu, gib
-from tasks.spec import Instance, Machine
+from tasks.spec import Machine
 
 GREEN, YELLOW, RED = 32, 33, 31
 COLOURS = {"healthy": GREEN, "running": GREEN, "draining": YELLOW, "starting": YELLOW}
@@ -24,23 +24,10 @@ COLOURS = {"healthy": GREEN, "running": GREEN, "draining": YELLOW, "starting": Y
 
 class Status(MachineCommand):
     doc_purpose = "a table of instances and workers: pid, memory, uptime, health, and why not"
-    cmd_options = (
-        {
-            "name": "json",
-            "long": "json",
-            "type": bool,
-            "default": False,
-            "help": "print JSON for programs: bytes, seconds, instances by GPU",
-        },
-    )
+    cmd_options = (flag("json", "print JSON for programs: bytes, seconds, instances by GPU"),)
 
-    def perform(
-        self,
-        machine: Machine,
-        instances: tuple[Instance, ...],
-        options: dict[str, Any],
-        arguments: list[str],
-    ) -> int:
+    def perform(self, call: Call) -> int:
+        machine, instances = call.machine, call.instances
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(gpus.cards, machine, instances)
             found = verdict.take(machine, instances)
@@ -50,7 +37,7 @@ class Status(MachineCommand):
         away = nodes.left_out(machine)
         results = quick_test.read(machine.layout.current.resolve())
         failing = {name: each.reason for name, each in results.items() if not each.imported}
-        if options["json"]:
+        if call.options["json"]:
             document = _document(found, cards) | {
                 "run": run and run.document,
                 "left_out": away,

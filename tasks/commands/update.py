@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from doit import cmd_run
-from doit.exceptions import InvalidDodoFile
+from doit.exceptions import InvalidCommand
 
 from tasks import source
 from tasks.engine import planning
@@ -28,14 +27,9 @@ class Update(cmd_run.Run):  # type: ignore[misc]
     )
 
     def execute(self, params: Any, args: list[str]) -> Any:
-        try:
-            machine, _ = load_machine()
-        except InvalidDodoFile as error:
-            print(f"ERROR: {error}", file=sys.stderr)
-            return 3
+        machine, _ = load_machine()
         if reason := _refusal(machine, args):
-            print(f"ERROR: {reason}", file=sys.stderr)
-            return 3
+            raise InvalidCommand(reason)
         planning.updates = frozenset(args)
         with tempfile.TemporaryDirectory(prefix="comfy-machine-update-") as folder:
             # Only the lock is written: doit then sees what moved, and a failure moves nothing.

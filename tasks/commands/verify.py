@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from doit import cmd_run
-from doit.exceptions import InvalidDodoFile
+from doit.exceptions import InvalidCommand
 
 from tasks import links, model_pins, models
+from tasks.commands.base import flag
 from tasks.engine import board
 from tasks.engine.configuration import load_machine
 from tasks.host import crew
@@ -31,27 +31,15 @@ class Verify(cmd_run.Run):  # type: ignore[misc]
     )
     cmd_options = (
         *cmd_run.Run.cmd_options,
-        {
-            "name": "fetch",
-            "long": "fetch",
-            "type": bool,
-            "default": False,
-            "help": "fetch again what is damaged or missing",
-        },
+        flag("fetch", "fetch again what is damaged or missing"),
     )
 
     def execute(self, params: Any, args: list[str]) -> Any:
         if args:
-            print(f"ERROR: verify takes no names: {' '.join(args)}", file=sys.stderr)
-            return 3
-        try:
-            machine, _ = load_machine()
-        except InvalidDodoFile as error:
-            print(f"ERROR: {error}", file=sys.stderr)
-            return 3
+            raise InvalidCommand(f"verify takes no names: {' '.join(args)}")
+        machine, _ = load_machine()
         if machine.lock_damage:
-            print(f"ERROR: {machine.lock_damage}", file=sys.stderr)
-            return 3
+            raise InvalidCommand(machine.lock_damage)
         rotten, lost = _verify(machine)
         if rotten and params["fetch"]:
             code = super().execute(params, ["models"])

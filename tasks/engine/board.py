@@ -7,8 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from tasks.host.crew import beside
 from tasks.host.progress import Progress, Told, line, share, unheard
 
 if TYPE_CHECKING:
@@ -23,21 +25,12 @@ console: Console | None = None
 """The terminal while a board is on it: whoever prints then does it through this."""
 
 
-@contextlib.contextmanager
-def following(progress: Progress, told: Told = unheard) -> Iterator[None]:
+def following(progress: Progress, told: Told = unheard) -> AbstractContextManager[None]:
     """Show `progress` until the body ends; `told` hears the same."""
-    ended = threading.Event()
-    show = _terminal if sys.stdout.isatty() else _lines
-    watcher = threading.Thread(target=_watch, args=(progress, told, ended, show), daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
+    return beside(_watch, _terminal if sys.stdout.isatty() else _lines, progress, told)
 
 
-def _watch(progress: Progress, told: Told, ended: threading.Event, show: Any) -> None:
+def _watch(show: Any, progress: Progress, told: Told, ended: threading.Event) -> None:
     with show() as draw:
         while not ended.wait(LOOK_EVERY):
             shot = progress.snapshot()

@@ -11,8 +11,9 @@ _news: dict[str, None] = {}
 
 
 def warn(text: str) -> None:
-    """Something is missing or could not be proved."""
-    _warnings[text] = None
+    """Something is missing or could not be proved; not again what a longer line began with."""
+    if not any(line.startswith(text) for line in _warnings):
+        _warnings[text] = None
 
 
 def tell(text: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -54,3 +55,16 @@ def each(
     for thread in crew:
         thread.join()
     return [(item, results[number]) for number, item in todo]
+
+
+@contextlib.contextmanager
+def beside(watch: Callable[..., None], *arguments: object) -> Iterator[None]:
+    """Do `watch` beside the body; its last argument is an event, which is set when that ends."""
+    ended = threading.Event()
+    thread = threading.Thread(target=watch, args=(*arguments, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

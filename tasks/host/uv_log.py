@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from tasks.host.crew import beside
 from tasks.host.progress import Told, size
 
 LOOK_EVERY = 0.25
@@ -20,18 +21,10 @@ SAYS = re.compile(r"^(?:Downloading (\S+) \(([\d.]+)([KMG]iB)\)| Downloaded (\S+
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
-@contextlib.contextmanager
-def following(log: Path, what: str, told: Told) -> Iterator[None]:
+def following(log: Path, what: str, told: Told) -> AbstractContextManager[None]:
     """Tell how much of the downloads is there until the body ends; `what` is named in it."""
-    ended = threading.Event()
     start = log.stat().st_size if log.exists() else 0
-    watcher = threading.Thread(target=_watch, args=(log, start, what, told, ended), daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
+    return beside(_watch, log, start, what, told)
 
 
 def _watch(log: Path, start: int, what: str, told: Told, ended: threading.Event) -> None:

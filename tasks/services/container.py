@@ -22,11 +22,10 @@ from pathlib import Path
 
 from tasks.host import apps, image, log_stream, pm2, shutdown
 from tasks.host.failure import Failure
+from tasks.services.boot import FIRST, LONGEST
 from tasks.spec import SpecError, load
 from tasks.spec.layout import Layout
 
-FIRST, LONGEST = 5.0, 300.0
-"""Seconds before the second try, and at most; each wait is twice as long as the one before."""
 GRACE = 10.0
 """Seconds that Docker gives a container to stop."""
 MARGIN = 1.0

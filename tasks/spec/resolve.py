@@ -30,7 +30,7 @@ def resolve(
         file=file,
         workspace=workspace,
         comfyui=_comfyui(spec.comfyui, folder, workspace, env),
-        python=_python(spec.python, workspace, env),
+        python=_python(spec.python, folder, env),
         custom_nodes=tuple(_node(node, folder, env) for node in spec.custom_nodes),
         models=_models(spec.models, workspace, env),
         instances=spec.instances,
@@ -63,10 +63,10 @@ def _node(node: CustomNode, folder: Path, env: Mapping[str, str]) -> CustomNode:
     return node.model_copy(update=changes)
 
 
-def _python(python: Python, workspace: Path, env: Mapping[str, str]) -> Python:
+def _python(python: Python, folder: Path, env: Mapping[str, str]) -> Python:
     def place(link: str) -> str:
         is_url = re.match(r"^[A-Za-z][A-Za-z0-9+.-]*://", link)
-        return link if is_url else str(absolute(workspace, link, env))
+        return link if is_url else str(absolute(folder, link, env))
 
     return python.model_copy(update={"find_links": tuple(map(place, python.find_links))})
 

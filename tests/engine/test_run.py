@@ -19,7 +19,7 @@ from tasks.host.run_lock import RunLock, Taken
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
-from tests.rig import PROJECT, Rig
+from tests.rig import Rig
 
 pytestmark = pytest.mark.afresh
 
@@ -56,31 +56,20 @@ class Slow:
     @contextmanager
     def run(self) -> Iterator[Going]:
         self.pid.unlink(missing_ok=True)
-        process = subprocess.Popen(
-            self.rig.command("build"),
-            cwd=PROJECT,
-            env=self.rig.environ(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
         try:
-            until(
-                lambda: (
-                    process.poll() is not None
-                    or (self.pid.exists() and self.pid.read_text().endswith("\n"))
-                ),
-                60,
-                "the script to run",
-            )
-            if process.poll() is not None:
-                raise AssertionError(process.communicate()[0])
-            going = Going(process, int(self.pid.read_text()))
-            yield going
+            with self.rig.going("build") as process:
+                until(
+                    lambda: (
+                        process.poll() is not None
+                        or (self.pid.exists() and self.pid.read_text().endswith("\n"))
+                    ),
+                    60,
+                    "the script to run",
+                )
+                if process.poll() is not None:
+                    raise AssertionError(process.communicate()[0])
+                yield Going(process, int(self.pid.read_text()))
         finally:
-            process.kill()
-            if process.stdout and not process.stdout.closed:
-                process.communicate()
             if self.pid.exists() and not gone(int(self.pid.read_text())):
                 psutil.Process(int(self.pid.read_text())).kill()
 

@@ -12,25 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host import part, private, volumes
+from tasks.host import part, volumes
 from tasks.host.part import Version, opened
 from tests.model_server import until
 
+pytestmark = pytest.mark.usefixtures("private_folders")
 VERSION = Version(100, '"tag"', "Tue, 14 Nov 2023 22:13:20 GMT")
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "name.part"
-
-
-@pytest.fixture(autouse=True)
-def _private_folders(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those of stores without locks go away with the test's."""
-    folder = tmp_path_factory.mktemp("private")
-    monkeypatch.setattr(private, "folder", lambda _: folder / "uid" / "store")
 
 
 def fill(path: Path, *writes: tuple[int, bytes], version: Version = VERSION) -> None:

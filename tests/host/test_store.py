@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host import part, private, volumes
+from tasks.host import part, volumes
 from tasks.host.failure import Failure
 from tasks.host.patience import Patience
 from tasks.host.progress import Progress
@@ -28,6 +28,7 @@ from tasks.host.web import Web
 from tests.model_server import Asked, ModelServer, Ways, model_server, noise, until
 from tests.rig import PROJECT
 
+pytestmark = pytest.mark.usefixtures("private_folders")
 MODEL = noise(300_000)
 OTHER = noise(300_000, seed=1)
 PATH = "/a.ckpt"
@@ -49,15 +50,6 @@ def store(tmp_path: Path) -> Store:
     folder = tmp_path / "store"
     folder.mkdir()
     return Store(folder)
-
-
-@pytest.fixture(autouse=True)
-def _private_folders(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those of stores without locks go away with the test's."""
-    folder = tmp_path_factory.mktemp("private")
-    monkeypatch.setattr(private, "folder", lambda _: folder / "uid" / "store")
 
 
 def fetch(store: Store, server: ModelServer, known: str | None = None, path: str = PATH) -> Got:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,21 +18,10 @@ from tasks.host.workflow import Trial
 from tasks.spec.layout import Layout
 from tasks.spec.model import SMOKE
 from tests.contract.client import until
-from tests.contract.installation import WAITING_NODE, Installation, Server
-from tests.rig import SIMULATOR, free_ports
+from tests.contract.installation import Server
+from tests.rig import free_ports
 
 LISTEN = "127.0.0.1"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    there = Installation(SIMULATOR, sys.executable, 60, tmp_path_factory.mktemp("simulator"))
-    base = there.base()
-    base.add_node("waiting", WAITING_NODE)
-    try:
-        yield there.start(base)
-    finally:
-        there.close()
 
 
 @pytest.fixture

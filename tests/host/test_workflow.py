@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,8 +14,7 @@ from tasks.host.failure import Failure
 from tasks.spec.model import SMOKE
 from tasks.spec.workflow import Prompt
 from tests.contract.client import until
-from tests.contract.installation import WAITING_NODE, Installation, Server
-from tests.rig import SIMULATOR
+from tests.contract.installation import Server
 
 PROMPT: Prompt = {
     "1": {
@@ -27,18 +24,6 @@ PROMPT: Prompt = {
     },
     "2": {"class_type": "Other", "inputs": {"seed": ["1", 0], "color": True}},
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A simulator with a node that waits for a file."""
-    there = Installation(SIMULATOR, sys.executable, 60, tmp_path_factory.mktemp("simulator"))
-    base = there.base()
-    base.add_node("waiting", WAITING_NODE)
-    try:
-        yield there.start(base)
-    finally:
-        there.close()
 
 
 def client_of(server: Server) -> comfyui.Client:

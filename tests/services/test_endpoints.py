@@ -92,6 +92,9 @@ def test_every_answer_is_as_the_openapi_document_says(one: Scene) -> None:
     names = [each["operationId"] for path in document["paths"].values() for each in path.values()]
     assert len(names) == len(set(names))
     assert "Warning" not in one.said
+    for path in document["paths"].values():
+        asks = path["get"].get("security") == [{"HTTPBearer": []}]
+        assert asks == ("401" in path["get"]["responses"])
 
     def check(path: str, asked: str, codes: set[int], method: str = "GET", **options: Any) -> None:
         answer = requests.request(method, one.url + asked, timeout=PATIENCE, **options)

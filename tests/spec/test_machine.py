@@ -44,7 +44,7 @@ models:
         ("mine", Path("/home/me/dev/other")),
     ]
     assert machine.python.find_links == (
-        str(folder / "ws/wheels"),
+        str(folder / "wheels"),
         "/home/me/w",
         "https://host/wheels",
     )

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.security import HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
@@ -38,6 +39,8 @@ EVENTS_EVERY = 1.0
 """Seconds between two events of one kind."""
 METRICS = "text/plain; version=1.0.0; charset=utf-8"
 
+TOKEN = Depends(HTTPBearer(auto_error=False, description="health.token, where there is one."))
+"""For the document: it is Guard that asks for it."""
 ASKED = (401, 403, 422)
 """Refusals of a question, whatever it asks for."""
 
@@ -100,8 +103,9 @@ def _route(
     twice."""
     app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_api_route(
-        path, endpoint, methods=["GET"], response_class=kind, responses=told, summary=summary
-    )
+        path, endpoint, methods=["GET"], response_class=kind, responses=told, summary=summary,
+        dependencies=[TOKEN] if 401 in told else [],
+    )  # fmt: skip
 
 
 def _add_health(app: FastAPI, sampler: Sampler) -> None:
@@ -182,7 +186,7 @@ def _add_events(app: FastAPI, sampler: Sampler) -> None:
             followers.discard(me)
 
     @app.get("/health/comfyui/events", response_class=EventSourceResponse,
-             dependencies=[Depends(place)],
+             dependencies=[Depends(place), TOKEN],
              responses=_refused(401, 403, 503),
              summary="All answers, as they change")  # fmt: skip
     async def events() -> AsyncIterator[ServerSentEvent]:
