@@ -7,6 +7,7 @@
 # Secrets of the build, for private repositories, indexes and models, are in no layer:
 #
 #     docker build --secret id=netrc,src=$HOME/.netrc --secret id=env,src=.env.local .
+#     docker build --ssh default --build-arg PACKAGES=openssh-client .
 
 # Any Debian or Ubuntu: with CUDA or ROCm of its own, or with torch (python.torch: preinstalled).
 # Wheels of torch bring CUDA along; a GPU's driver is the host's.
@@ -82,9 +83,7 @@ COPY --from=tools /opt/comfy-machine/tasks tasks
 COPY --from=tools /opt/comfy-machine/templates templates
 COPY --from=tools /opt/comfy-machine/dodo.py /opt/comfy-machine/pyproject.toml ./
 # What runs writes below state and shared alone, so that all else may be read-only.
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
-    --mount=type=cache,id=comfy-machine-uv,target=/home/comfy/.uv,mode=0777 set -e; \
-    install --directory --owner ${UID} --group ${GID} /home/comfy/.cache/${UID} /home/comfy/.uv/${UID}; \
+RUN set -e; \
     ln -s /opt/comfy-machine/.venv/bin/doit /usr/local/bin/doit; \
     mkdir -p /machine /layers /workspace/shared /workspace/.machine/image; \
     for name in logs progress receipts scratch; do \
@@ -95,10 +94,9 @@ RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
     chown ${UID}:${GID} /workspace /workspace/.machine /workspace/.machine/image
 USER ${UID}:${GID}
 ENV HOME=/home/comfy \
-    XDG_CACHE_HOME=/home/comfy/.cache/${UID} \
-    UV_CACHE_DIR=/home/comfy/.uv/${UID} \
     MACHINE=/machine/machine.yaml \
     WORKSPACE_PATH=/workspace \
+    GIT_SSH_COMMAND="ssh -o BatchMode=yes -o StrictHostKeyChecking=accept-new" \
     UV_SYSTEM_CERTS=true \
     UV_LINK_MODE=copy
 
@@ -108,17 +106,18 @@ ARG UID
 ARG GID
 ARG MACHINE_FILES
 COPY --chown=${UID}:${GID} ${MACHINE_FILES} /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
-    --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
-    --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
+RUN --mount=type=cache,id=comfy-machine-${UID},target=/home/comfy/.cache,uid=${UID},gid=${GID} \
+    --mount=type=ssh,uid=${UID} \
+    --mount=type=secret,id=netrc,target=/home/comfy/.netrc,uid=${UID} \
+    --mount=type=secret,id=env,target=/machine/.env.local,uid=${UID} \
     doit source nodes locked=1 && doit layers /layers && rm -rf /tmp/*
 
 FROM project AS models
 ARG UID
 ARG GID
 COPY --from=sources --chown=${UID}:${GID} /layers/models/ /machine/
-RUN --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
-    --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
+RUN --mount=type=secret,id=netrc,target=/home/comfy/.netrc,uid=${UID} \
+    --mount=type=secret,id=env,target=/machine/.env.local,uid=${UID} \
     doit models locked=1 && rm -rf /tmp/*
 
 # Python compiles what is imported, here what ComfyUI does: that is the packages' layer too.
@@ -126,19 +125,20 @@ FROM project AS environment
 ARG UID
 ARG GID
 COPY --from=sources --chown=${UID}:${GID} /layers/environment/ /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
-    --mount=type=cache,id=comfy-machine-uv,target=/home/comfy/.uv,mode=0777 \
-    --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
-    --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
+RUN --mount=type=cache,id=comfy-machine-${UID},target=/home/comfy/.cache,uid=${UID},gid=${GID} \
+    --mount=type=ssh,uid=${UID} \
+    --mount=type=secret,id=netrc,target=/home/comfy/.netrc,uid=${UID} \
+    --mount=type=secret,id=env,target=/machine/.env.local,uid=${UID} \
     doit validation locked=1 && rm -rf /workspace/.machine/generations /tmp/*
 
 FROM environment AS code
 ARG UID
 ARG GID
 COPY --from=sources --chown=${UID}:${GID} /layers/code/ /machine/
-RUN --mount=type=cache,id=comfy-machine,target=/home/comfy/.cache,mode=0777 \
-    --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
-    --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
+RUN --mount=type=cache,id=comfy-machine-${UID},target=/home/comfy/.cache,uid=${UID},gid=${GID} \
+    --mount=type=ssh,uid=${UID} \
+    --mount=type=secret,id=netrc,target=/home/comfy/.netrc,uid=${UID} \
+    --mount=type=secret,id=env,target=/machine/.env.local,uid=${UID} \
     doit validation locked=1 && rm -rf /tmp/*
 
 FROM code AS machine
@@ -147,16 +147,14 @@ ARG GID
 COPY --from=models --chown=${UID}:${GID} /workspace/shared/models/ /workspace/shared/models/
 ARG MACHINE_FILES
 COPY --chown=${UID}:${GID} ${MACHINE_FILES} /machine/
-RUN --mount=type=secret,id=netrc,target=/home/comfy/.netrc,mode=0444 \
-    --mount=type=secret,id=env,target=/machine/.env.local,mode=0444 \
+RUN --mount=type=secret,id=netrc,target=/home/comfy/.netrc,uid=${UID} \
+    --mount=type=secret,id=env,target=/machine/.env.local,uid=${UID} \
     doit build locked=1 && cp -R /workspace/.machine/receipts/. /workspace/.machine/image/ && rm -rf /tmp/*
 
 # Beyond the container nobody reaches 127.0.0.1. ComfyUI asks for no password: publish its ports
 # to whom you trust. The health server answers only /livez and /readyz to others without a token.
 ENV COMFYUI_LISTEN=0.0.0.0 \
     HEALTH_LISTEN=0.0.0.0 \
-    XDG_CACHE_HOME=/home/comfy/.cache \
-    UV_CACHE_DIR=/home/comfy/.cache/uv \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 EXPOSE 8188-8195 9090

@@ -4,13 +4,14 @@ SIMULATION := machine=examples/simulation/machine.yaml
 DOIT := $(VENV)/bin/doit $(SIMULATION)
 WORKERS ?= 4
 ENGINE ?= docker
+OWNER = --build-arg UID=$$(id -u) --build-arg GID=$$(id -g)
 
 # Trust what this system trusts: behind a company's proxy uv's own certificates are not enough.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= true
 endif
 
-.PHONY: demo down image test test-image lint lock
+.PHONY: demo down image image-lock test test-image lint lock
 
 # uv, itself pinned in the lock file, installs the rest several times faster than pip.
 $(VENV): $(VENV)/.installed
@@ -38,8 +39,12 @@ test: $(VENV)
 
 # The image of machine.yaml and machine.lock; ENGINE may be podman or buildah, BUILD its options.
 image: $(VENV)
-	$(ENGINE) build --tag comfy-machine --build-arg UID=$$(id -u) --build-arg GID=$$(id -g) \
-		$$($(VENV)/bin/doit layers --labels) $(BUILD) .
+	$(ENGINE) build --tag comfy-machine $(OWNER) $$($(VENV)/bin/doit layers --labels) $(BUILD) .
+
+# machine.lock for the Python of the image, where that is another one than this .venv's.
+image-lock:
+	$(ENGINE) build --target project --tag comfy-machine:project $(OWNER) $(BUILD) .
+	$(ENGINE) run --rm --volume "$(CURDIR):/machine" comfy-machine:project doit lock
 
 # Needs no Docker engine: root, and Debian's buildah, runc and debootstrap.
 test-image: $(VENV)

@@ -201,6 +201,8 @@ def _difference(machine: Machine, asked: list[Asked]) -> str:
     for key in sorted({*old, *new} - {"requirements"}):
         if old.get(key) != new.get(key):
             was, now = old.get(key), new.get(key)
+            if key == "python":
+                mend = f"run doit lock with Python {now} (an image's: make image-lock)"
             return f"machine.lock was made for {key} {was}, here it is {now}: {mend}"
     locked, here = there.asked.requirements, requirements.recorded(asked)
     lines = _changed("ComfyUI", locked.comfyui, here.comfyui)

@@ -122,3 +122,8 @@ def test_another_choice_of_torch_is_another_set(
     assert "torch" not in lock_of(rig)["python"]["packages"]
     rig.spec["python"] = python
     assert rig.doit("lock").moves == {"+ torch 0.0.1"}
+    another = rig.lock_file.read_text().replace('"python": "3.', '"python": "2.', 1)
+    rig.lock_file.write_text(another)
+    said = rig.doit("lock", "locked=1", code=1).output
+    assert "machine.lock was made for python 2." in said
+    assert "make image-lock" in said

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -46,7 +48,7 @@ class Site:
         self.rig.doit("lock", "models")
 
     def build(self, tag: str = TAG, code: int | None = 0) -> str:
-        """Build the machine as it is now."""
+        """`make image` of the machine as it is now; what was printed."""
         self.rig.write()
         for file in (self.rig.file, self.rig.lock_file):
             shutil.copy(file, self.context / MACHINE)
@@ -57,7 +59,20 @@ class Site:
             "UID": str(UID),
             "GID": str(UID),
         }
-        return self.engine.build(self.context, tag, arguments, self.secrets, code)
+        venv = Path(sys.prefix)
+        ended = subprocess.run(
+            [
+                "make", "image", f"--old-file={venv / '.installed'}", f"VENV={venv}",
+                f"ENGINE={shlex.join(self.engine.command)}",
+                f"BUILD={shlex.join(self.engine.options(tag, arguments, self.secrets))}",
+            ],
+            cwd=self.context,
+            env={**os.environ, "MACHINE": str(self.context / MACHINE / "machine.yaml")},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, timeout=900,
+        )  # fmt: skip
+        assert code is None or ended.returncode == code, ended.stdout
+        return ended.stdout
 
     def container(
         self,

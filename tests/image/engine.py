@@ -38,11 +38,16 @@ class Engine:
 
     folder: Path
 
+    @property
+    def command(self) -> list[str]:
+        """buildah, as a build has to call it too."""
+        own = ["--root", self.folder / "storage", "--runroot", self.folder / "run"]
+        return [str(word) for word in ["buildah", *own, "--storage-driver", "overlay"]]
+
     def buildah(self, *arguments: object, code: int | None = 0) -> str:
         """What it prints. The exit code is insisted on, None takes any."""
-        own = ["--root", self.folder / "storage", "--runroot", self.folder / "run"]
         ended = subprocess.run(
-            [str(word) for word in ["buildah", *own, "--storage-driver", "overlay", *arguments]],
+            [*self.command, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -68,24 +73,19 @@ class Engine:
         self.buildah("add", "--quiet", container, archive)
         self.buildah("commit", "--quiet", "--rm", container, BASE)
 
-    def build(
-        self,
-        context: Path,
-        tag: str,
-        arguments: Mapping[str, str],
-        secrets: Mapping[str, Path],
-        code: int | None = 0,
-    ) -> str:
-        """Build the context's Dockerfile; what was printed."""
+    def options(
+        self, tag: str, arguments: Mapping[str, str], secrets: Mapping[str, Path]
+    ) -> list[str]:
+        """What `build` takes here."""
         # Behind a company's proxy, the base has to trust what this system trusts.
         from_here = [path for path in (CERTIFICATES, Path("/etc/pip.conf")) if path.exists()]
-        return self.buildah(
-            "build", "--format", "docker", "--isolation", "chroot", "--network", "host", "--layers",
+        return [
+            "--format", "docker", "--isolation", "chroot", "--network", "host", "--layers",
             *(f"--volume={path}:{path}:ro" for path in from_here),
             *(f"--build-arg={key}={value}" for key, value in arguments.items()),
             *(f"--secret=id={name},src={file}" for name, file in secrets.items()),
-            "--tag", tag, context, code=code,
-        )  # fmt: skip
+            "--tag", tag,
+        ]  # fmt: skip
 
     def config(self, tag: str) -> dict[str, Any]:
         """What the image says of itself, as Docker has it."""
@@ -192,6 +192,12 @@ class Container:
             timeout=120,
         )  # fmt: skip
         return ended.returncode, ended.stdout
+
+    def check(self) -> tuple[int, str]:
+        """What the image's HEALTHCHECK answers."""
+        how, *command = self.engine.config(self.tag)["Healthcheck"]["Test"]
+        assert how == "CMD"
+        return self.run(*command)
 
     def stop(self, seconds: float = 10.0) -> int:
         """As `docker stop`: SIGTERM; the exit code. Raises TimeoutExpired where SIGKILL is due."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
@@ -27,10 +28,10 @@ BUILDS = re.compile(r"^✓ (source|nodes|lock|environment|generation|supervisor|
 
 
 def wait(container: Container, said: str = "healthy", code: int = 0, seconds: float = 60) -> None:
-    """Until `doit probe`, which is the image's HEALTHCHECK, says so."""
+    """Until the image's HEALTHCHECK says so."""
     deadline = time.monotonic() + seconds
     while True:
-        answer = container.run("doit", "probe")
+        answer = container.check()
         if answer[0] == code and said in answer[1]:
             return
         assert time.monotonic() < deadline, f"{answer}\n{container.output}"
@@ -105,6 +106,15 @@ def test_no_secret_is_in_any_layer_or_label(site: Site) -> None:
 def holding(site: Site, tag: str, below: str) -> list[Path]:
     """The layers that have something below a folder of the image."""
     return [layer for layer in site.engine.layers(tag) if (layer / below).exists()]
+
+
+def test_labels_name_the_commits(site: Site) -> None:
+    labels = site.engine.config(TAG)["Labels"]
+    lock = holding(site, TAG, "machine/machine.lock")[-1] / "machine/machine.lock"
+    locked = json.loads(lock.read_text())["custom_nodes"]
+    assert set(locked) == set(site.repositories)
+    for name, pin in locked.items():
+        assert labels[f"comfy-machine.custom-node.{name}"] == pin["commit"]
 
 
 def test_a_changed_node_leaves_packages_alone_and_a_changed_model_leaves_code_alone(
