@@ -131,7 +131,7 @@ RUN --mount=type=cache,id=comfy-machine-${UID},target=/home/comfy/.cache,uid=${U
     --mount=type=secret,id=netrc,target=/home/comfy/.netrc,uid=${UID} \
     --mount=type=secret,id=env,target=/machine/.env.local,uid=${UID} \
     doit environment locked=1 && { doit validation locked=1 || true; } \
-        && rm -rf /workspace/.machine/generations /tmp/*
+        && rm -rf /workspace/.machine/generations /workspace/.machine/state/current /tmp/*
 
 FROM environment AS code
 ARG UID
