@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,36 +168,54 @@ def soak(workspace: Workspace, minutes: float) -> None:
     memory: dict[str, list[tuple[float, float]]] = {}
     opened: dict[str, list[tuple[float, float]]] = {}
     disk: list[tuple[float, float]] = []
-    failed = jobs = 0
+    asked, failed = 0, []
     while (now := (time.monotonic() - begin) / 60) < minutes:
-        for port in workspace.ports:
-            client = Client("127.0.0.1", port)
-            jobs += 1
-            try:
-                client.wait(client.submit(smoke("PreviewImage")), 60)
-            except Exception:
-                failed += 1
-        code = requests.get(f"{workspace.url}/health/comfyui", timeout=10).status_code
-        failed += code != 200
+        tries = [partial(job, port) for port in workspace.ports]
+        for each in [*tries, partial(healthy, workspace.url)]:
+            asked += 1
+            if why := each():
+                failed.append(why)
+                print(f"  minute {now:.1f}: {why}", flush=True)
         if now >= minutes / 5:
             found = {app.name: app.pid for app in apps.running(layout.workspace, None)}
             for name, pid in found.items() | {("pm2", pm2.daemon(layout) or 0)}:
                 process = psutil.Process(pid)
-                memory.setdefault(name, []).append((now, process.memory_info().rss / 1e6))
+                memory.setdefault(name, []).append((now, own_memory(process)))
                 opened.setdefault(name, []).append((now, process.num_fds()))
             disk.append((now, sum(path.lstat().st_size for path in layout.logs.iterdir()) / 1e6))
         time.sleep(1)
-    print(f"  soak of {minutes:g} minutes, {jobs} jobs; at the same slope 24 hours would grow by:")
+    print(f"  {minutes:g} minutes; at the same slope 24 hours would grow by:")
     for name in sorted(memory):
         print(
             f"    {name}: {DAY * slope(memory[name]):.3g} MB of memory, "
             f"{DAY * slope(opened[name]):.3g} open files"
         )
     print(f"    logs: {DAY * slope(disk):.3g} MB (they are rotated)")
-    at_most("jobs and health answers of the soak that failed", failed, 0)
+    at_most(f"failed of {asked} jobs and health answers in {minutes:g} minutes", len(failed), 0)
     alive = apps.running(layout.workspace, None)
     expected = 2 * INSTANCES + len(apps.OURS)
     at_least("apps that run at its end", len(alive), expected, f"of {expected}")
+
+
+def job(port: int) -> str | None:
+    """Why a job didn't come through."""
+    client = Client("127.0.0.1", port)
+    try:
+        client.wait(client.submit(smoke("PreviewImage")), 60)
+    except Exception as error:
+        return f"port {port}: {error!r}"
+    return None
+
+
+def healthy(url: str) -> str | None:
+    """What the health server says, unless all is well."""
+    answer = requests.get(f"{url}/health/comfyui", timeout=10)
+    return None if answer.status_code == 200 else answer.text
+
+
+def own_memory(process: psutil.Process) -> float:
+    """MB that a process wrote, wherever they are now: what is resident, the kernel decides."""
+    return sum(float(part.anonymous + part.swap) for part in process.memory_maps()) / 1e6
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
