@@ -13,6 +13,7 @@ import pytest
 
 from tasks.host import files, locks, made, private
 from tasks.spec.layout import Layout
+from tests import starter
 from tests.cards import Nvml
 from tests.forge import Forge
 from tests.rig import SIMULATOR, Rig, free_ports
@@ -32,7 +33,8 @@ def _no_settings_from_outside() -> Iterator[None]:
             patch.delenv(name)
         patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
         patch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
-        yield
+        with starter.forking():
+            yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
