@@ -166,6 +166,20 @@ def test_remove_goes_through_read_only_folders(tmp_path: Path) -> None:
     assert not (tmp_path / "tree").exists()
 
 
+def test_a_copied_file_keeps_its_time_and_mode_and_a_link_stays_one(tmp_path: Path) -> None:
+    script, link = tmp_path / "script", tmp_path / "link"
+    script.write_text("x")
+    script.chmod(0o750)
+    link.symlink_to("nowhere")
+    copied = tmp_path / "deep" / "script"
+    files.copy_file(script, copied)
+    files.copy_file(link, tmp_path / "deep" / "link")
+    assert files.link_target(tmp_path / "deep" / "link") == "nowhere"
+    status, before = copied.stat(), script.stat()
+    assert (copied.read_text(), status.st_mode) == ("x", before.st_mode)
+    assert status.st_mtime_ns == before.st_mtime_ns
+
+
 def test_a_hard_linked_copy_shares_bytes_and_keeps_links(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
