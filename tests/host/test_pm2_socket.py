@@ -17,11 +17,12 @@ import pytest
 
 from tasks.host import apps, files, pm2, pm2_socket, private, templates
 from tasks.spec.layout import Layout
+from tests.conftest import link_supervisor
 
 
 def test_it_says_what_pm2s_own_command_says(tmp_path: Path, supervisor: Path) -> None:
     layout = Layout(tmp_path / "ws")
-    files.copy_tree(supervisor, layout.supervisor, hard_links=True)
+    link_supervisor(supervisor, layout)
     layout.logs.mkdir()
     home = private.folder(layout.workspace)
     assert pm2_socket.ask(home) is None
