@@ -29,8 +29,8 @@ doit.reporter doit.runner encodings.utf_8_sig git http.client importlib.metadata
 packaging.requirements psutil pydantic.fields pydantic.functional_validators pydantic.json_schema
 pydantic.main pydantic.plugin._loader pydantic.type_adapter pydantic.types requests secrets sqlite3
 ssl tomllib yaml zipfile""".split()
-PURE = "tasks.spec"
-"""The layer of ours that knows no clock and no network: loaded earlier, it is no other."""
+PURE = "tasks.spec.machine_file"
+"""All of `tasks.spec`, which knows no clock and no network: loaded earlier, it is no other."""
 READ_AT_THE_START = ("GIT_PYTHON", "LANG", "LC_", "LD_", "PATH", "PYTHON", "TZ")
 """How the variables begin that Python, or a library, looks at when it is loaded."""
 LONGEST = 1 << 17
