@@ -65,8 +65,8 @@ def hasten(rig: Rig, **rules: float) -> None:
     settings["every"] = 0.2
     settings["rules"] |= rules
     file.write_text(json.dumps(settings))
-    before = rig.watcher()
-    rig.pm2("restart", "watcher")
+    before = watcher_of(rig)
+    assert pm2.restart(rig.layout, "watcher", before.pid)
     ready = file.with_suffix(".ready.json")
     until(
         lambda: (

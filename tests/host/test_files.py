@@ -66,8 +66,10 @@ def test_a_failed_write_keeps_the_old_file_and_no_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b'{"asked": {"pa', b"[1, 2]", b'"text"', b"null", b"\xff\xfe\x00", b"\0" * 64]
-)
+    "content",
+    [b"", b'{"asked": {"pa', b"[1, 2]", b'"text"', b"null", b"\xff\xfe\x00", b"\0" * 64,
+     pytest.param(b"[" * 100_000, id="deep")],
+)  # fmt: skip
 def test_a_damaged_receipt_reads_as_empty(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "receipt.json").write_bytes(content)
     assert files.read_receipt(tmp_path / "receipt.json") == {}
