@@ -44,5 +44,5 @@ def _seed(machine: Machine, log: Path) -> None:
         for relative in files.walk(folder):
             place = machine.models.folder / relative
             if not os.path.lexists(place):
-                files.copy_tree(folder / relative, place)
+                files.copy_file(folder / relative, place)
     files.write_receipt(_seeds(machine), {"commit": commit, "folder": str(machine.models.folder)})

@@ -44,7 +44,7 @@ class Repository:
             for key, value in (("NAME", "test"), ("EMAIL", "test@localhost"))
         }
         return subprocess.run(
-            ["git", *arguments],
+            ["git", "-c", "maintenance.auto=false", *arguments],
             cwd=self.folder,
             env=env,
             check=True,

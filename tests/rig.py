@@ -24,6 +24,7 @@ from tasks.host.comfyui import Client, probe
 from tasks.host.run_lock import RunLock
 from tasks.spec import load
 from tasks.spec.layout import Layout
+from tests import starter
 
 PROJECT = Path(__file__).parents[1]
 SIMULATOR = PROJECT / "examples" / "simulation" / "comfyui"
@@ -123,16 +124,8 @@ class Rig:
 
     def doit(self, *arguments: str, code: int | None = 0, **env: str) -> Run:
         """Run doit to its end; `code` is the exit code to insist on, None for any."""
-        ended = subprocess.run(
-            self.command(*arguments),
-            cwd=PROJECT,
-            env=self.environ(env),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=150,
-        )
-        run = Run(ended.returncode, ended.stdout)
+        words, variables = self.command(*arguments), self.environ(env)
+        run = Run(*starter.run(words, PROJECT, variables, timeout=150))
         assert code is None or run.code == code, run.output
         return run
 

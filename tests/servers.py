@@ -137,7 +137,7 @@ def _state(allowed: tuple[str, ...]) -> dict[str, object]:
 @contextmanager
 def _serve(handler: type[Guarded]) -> Iterator[tuple[str, list[str]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}", handler.seen

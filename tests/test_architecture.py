@@ -130,8 +130,13 @@ def test_doit_list_loads_nothing_heavy(fresh: Path) -> None:
     _, timings = doit(fresh, "list", python=("-X", "importtime"))
     loaded = set(re.findall(r"^import time:[ \d|]+ (\S+)$", timings, re.M))
     assert "doit" in loaded
-    assert "tasks.spec.model" in loaded
+    assert "tasks.spec.fields" in loaded
     assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_the_watcher_which_always_runs_loads_no_pydantic() -> None:
+    code = "import sys, tasks.services.watcher; print('pydantic' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-I", "-c", code]) == b"False\n"
 
 
 def test_doit_list_makes_no_file(fresh: Path) -> None:

@@ -242,13 +242,15 @@ def test_a_node_named_like_a_folder_that_comfyui_tracks_settles(
 def test_receipts_of_the_wrong_shape_are_done_again(machine: MachineMaker, forge: Forge) -> None:
     rig = machine(custom_nodes=[{"url": forge.node("alpha", {"install.py": ""}).url}])
     rig.doit("build")
-    for content in ('{"digest": "x", "heads": 5, "nodes": 5}', "[" * 100_000):
-        for receipt in sorted(rig.layout.machine.glob("*/*.json")):
-            receipt.write_text(content, errors="surrogateescape")
-            run = rig.doit("build", code=None)
-            assert run.code == 0, f"{receipt.name} {content[:20]}: {run.output}"
-            assert "Traceback" not in run.output
-        assert rig.doit("build").executed == set()
+    receipts = sorted(rig.layout.machine.glob("*/*.json"))
+    odd, deep = '{"digest": "x", "heads": 5, "nodes": 5}', "[" * 100_000
+    for damaged, content in (*(([receipt], odd) for receipt in receipts), (receipts, deep)):
+        for receipt in damaged:
+            receipt.write_text(content)
+        run = rig.doit("build", code=None)
+        assert run.code == 0, f"{receipt.name} {content[:20]}: {run.output}"
+        assert "Traceback" not in run.output
+    assert rig.doit("build").executed == set()
 
 
 def test_a_failed_optional_script_is_not_tried_again_in_what_runs(

@@ -27,6 +27,8 @@ def test_a_conflict_names_the_nodes_their_lines_and_an_override_that_settles_it(
     machine: MachineMaker, forge: Forge
 ) -> None:
     nodes = [node(forge, "old", "# a\npackaging<24\n"), node(forge, "new", "packaging>=24.1\n")]
+    # What would settle it is told as far as uv's cache knows, so it has to know the old version.
+    machine("before", custom_nodes=nodes[:1]).doit("lock")
     rig = machine(custom_nodes=nodes)
     run = rig.doit("build", code=2)
     assert run.failed == {"lock"}

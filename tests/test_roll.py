@@ -54,7 +54,7 @@ def watched(rig: Rig, gpus: int) -> Iterator[list[int]]:
     stop = threading.Event()
 
     def look() -> None:
-        while not stop.wait(0.005):
+        while not stop.wait(0.02):
             seen.append(sum(rig.healthy(gpu) for gpu in range(gpus)))
 
     thread = threading.Thread(target=look)

@@ -130,6 +130,15 @@ def _make_writable(function: Any, path: str, error: Any) -> None:
     function(path)
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file or link, its time kept, without a process: for the many small ones of a source.
+
+    Raises OSError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, target, follow_symlinks=False)
+
+
 def copy_tree(source: Path, target: Path, *, hard_links: bool = False) -> None:
     """Copy a tree with links and times kept; with `hard_links` its files share their bytes.
 

@@ -84,9 +84,9 @@ def snapshot(folder: Path) -> str:
         for key, value in zip(keys, who, strict=True)
     }
     git.update_environment(**identity)
-    git.execute(
-        ["git", "-c", "commit.gpgsign=false", "commit", "-q", "--no-verify", "-m", "content"]
-    )
+    # There is nothing to tidy up in one commit.
+    prepared = git(c=["commit.gpgsign=false", "maintenance.auto=false"])
+    prepared.commit("-q", "--no-verify", "-m", "content")
     return str(git.rev_parse("HEAD"))
 
 

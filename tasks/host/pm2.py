@@ -139,9 +139,11 @@ def start(layout: Layout, wanted: Sequence[dict[str, Any]]) -> None:
 def restart(layout: Layout, name: str, pid: int) -> bool:
     """Restart an app as it was started, if it still is this process; whether it was."""
     with _locked(layout):
-        if _apps(layout).get(name, {}).get("pid") != pid:
+        app = _apps(layout).get(name, {})
+        if app.get("pid") != pid:
             return False
-        _call(layout, "restart", name)
+        if not _act(layout, "restartProcessId", [{"id": app["pm_id"]}]):
+            _call(layout, "restart", name)
         return True
 
 
@@ -159,8 +161,18 @@ def delete(layout: Layout, names: set[str]) -> None:
 
 
 def _delete(layout: Layout, names: set[str]) -> None:
+    known = _apps(layout)
+    if _act(layout, "deleteProcessId", [known[name]["pm_id"] for name in names & set(known)]):
+        return
     if there := sorted(names & set(_apps(layout))):
         _call(layout, "delete", *there, timeout=TIMEOUT + KILL_TIMEOUT * len(there))
+
+
+def _act(layout: Layout, method: str, arguments: Sequence[Any]) -> bool:
+    """Whether the daemon did this to all of these apps, which it does at once; if not, its own
+    command has the words for what is wrong."""
+    home = private.folder(layout.workspace)
+    return pm2_socket.act(home, method, arguments, TIMEOUT + KILL_TIMEOUT) if arguments else True
 
 
 def kill(layout: Layout) -> None:

@@ -1,4 +1,4 @@
-"""PM2's daemon, asked over its own socket: 3 ms, where its command line takes 150 and more.
+"""PM2's daemon, over its own socket: 3 ms, where its command line takes 150 and more.
 
 The daemon answers remote calls on `rpc.sock`. A message is one byte, version 1 in its high half
 and the number of its parts in the low one, then each part behind its length (4 bytes, big-endian).
@@ -13,6 +13,7 @@ import json
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,6 @@ from typing import Any
 TIMEOUT = 0.5
 """Seconds for the whole exchange; with 16 apps it takes 3 ms."""
 _VERSION = 1
-_CALL = {"type": "call", "method": "getMonitorData", "args": [{}]}
-_ID = b"s:comfy-machine:0"
 
 
 @dataclass(frozen=True)
@@ -51,16 +50,41 @@ def ask(home: Path, timeout: float = TIMEOUT) -> Answer | None:
         daemon = struct.unpack("3i", peer)[0]
         apps = None
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
-            connection.sendall(_packed(b"j:" + json.dumps(_CALL).encode(), _ID))
+            connection.sendall(_call("getMonitorData", {}))
             apps = _apps(_parts(connection, deadline)[0])
         return Answer(daemon, apps)
 
 
+def act(home: Path, method: str, arguments: Sequence[Any], timeout: float) -> bool:
+    """Call `method` once for each of the arguments, all at once; whether each call succeeded.
+
+    `timeout` is in seconds, for all of it. Never raises.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        deadline = time.monotonic() + timeout
+        connection.settimeout(timeout)
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+            connection.connect(str(home / "rpc.sock"))
+            connection.sendall(b"".join(_call(method, each) for each in arguments))
+            answers = [_value(_parts(connection, deadline)[0]) for _ in arguments]
+            return all("args" in answer for answer in answers)
+        return False
+
+
 def _apps(part: bytes) -> list[dict[str, Any]]:
-    (apps,) = json.loads(part.removeprefix(b"j:"))["args"]
+    (apps,) = _value(part)["args"]
     if not all(isinstance(app["name"], str) for app in apps):
         raise ValueError("these are no apps")
     return list(apps)
+
+
+def _value(part: bytes) -> Any:
+    return json.loads(part.removeprefix(b"j:"))
+
+
+def _call(method: str, argument: Any) -> bytes:
+    call = {"type": "call", "method": method, "args": [argument]}
+    return _packed(b"j:" + json.dumps(call).encode(), b"s:comfy-machine:0")
 
 
 def _packed(*parts: bytes) -> bytes:

@@ -145,8 +145,7 @@ class Source:
         staging = self.layout.kept(self.layout.sources / f".{self.name}.part")
         files.remove(staging)
         for relative in _code(path):
-            (staging / relative).parent.mkdir(parents=True, exist_ok=True)
-            files.copy_tree(path / relative, staging / relative)
+            files.copy_file(path / relative, staging / relative)
         commit = git.snapshot(staging)
         target = self.layout.kept(self.checkout(commit))
         files.remove(target)

@@ -1,49 +1,36 @@
 """What the user wants: machine.yaml read strictly, with the environment's overrides.
 
-No doit, no network, no clock: the same file and environment give the same Machine.
+No doit, no network, no clock: the same file and environment give the same Machine. A name is
+loaded when it is first asked for: what only wants to know where things lie, such as the watcher,
+needs no pydantic, which takes most of the time and half of the memory that it starts with.
 """
 
 from __future__ import annotations
 
-from .lock import Asked, Lock, ModelPin, Package, Pin, PythonSet
-from .machine import Instance, Machine
-from .machine_file import load
-from .model import (
-    ComfyUI,
-    CustomNode,
-    Health,
-    Instances,
-    Limits,
-    ModelFile,
-    ModelRoot,
-    Models,
-    Override,
-    Python,
-    Worker,
-)
-from .problems import Problem, SpecError
-from .sizes import in_bytes
-from .variables import expand
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .lock import Asked, Lock, ModelPin, Package, Pin, PythonSet
+    from .machine import Instance, Machine
+    from .machine_file import load
+    from .model import CustomNode, Limits, ModelFile, ModelRoot, Worker
+    from .problems import SpecError
+    from .sizes import in_bytes
+    from .variables import expand
 
 __all__ = [
     "Asked",
-    "ComfyUI",
     "CustomNode",
-    "Health",
     "Instance",
-    "Instances",
     "Limits",
     "Lock",
     "Machine",
     "ModelFile",
     "ModelPin",
     "ModelRoot",
-    "Models",
-    "Override",
     "Package",
     "Pin",
-    "Problem",
-    "Python",
     "PythonSet",
     "SpecError",
     "Worker",
@@ -51,3 +38,12 @@ __all__ = [
     "in_bytes",
     "load",
 ]
+_MODULES = ("variables", "sizes", "problems", "lock", "model", "machine", "machine_file")
+
+
+def __getattr__(name: str) -> Any:
+    for module in _MODULES if name in __all__ else ():
+        found = vars(import_module(f".{module}", __name__)).get(name)
+        if found is not None:
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,7 +22,7 @@ _colours = itertools.count(random.randrange(0xFF0000))
 def until(condition: Callable[[], T], timeout: float, what: str) -> T:
     """Wait until the condition is true and return its value; AssertionError after timeout.
 
-    Whoever waits takes a quarter of a core at most: what is waited for needs them.
+    Whoever waits takes a tenth of a core at most: what is waited for needs them.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -32,7 +32,7 @@ def until(condition: Callable[[], T], timeout: float, what: str) -> T:
         if value:
             return value
         assert time.monotonic() < deadline, f"waited {timeout} s for {what}"
-        time.sleep(max(0.01, 3 * cost))
+        time.sleep(max(0.01, 9 * cost))
 
 
 def picture(width: int = 16, height: int = 16, batch_size: int = 1) -> dict[str, Any]:

@@ -66,8 +66,10 @@ def test_a_failed_write_keeps_the_old_file_and_no_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b'{"asked": {"pa', b"[1, 2]", b'"text"', b"null", b"\xff\xfe\x00", b"\0" * 64]
-)
+    "content",
+    [b"", b'{"asked": {"pa', b"[1, 2]", b'"text"', b"null", b"\xff\xfe\x00", b"\0" * 64,
+     pytest.param(b"[" * 100_000, id="deep")],
+)  # fmt: skip
 def test_a_damaged_receipt_reads_as_empty(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "receipt.json").write_bytes(content)
     assert files.read_receipt(tmp_path / "receipt.json") == {}
@@ -164,6 +166,20 @@ def test_remove_goes_through_read_only_folders(tmp_path: Path) -> None:
     inner.chmod(0o500)
     files.remove(tmp_path / "tree")
     assert not (tmp_path / "tree").exists()
+
+
+def test_a_copied_file_keeps_its_time_and_mode_and_a_link_stays_one(tmp_path: Path) -> None:
+    script, link = tmp_path / "script", tmp_path / "link"
+    script.write_text("x")
+    script.chmod(0o750)
+    link.symlink_to("nowhere")
+    copied = tmp_path / "deep" / "script"
+    files.copy_file(script, copied)
+    files.copy_file(link, tmp_path / "deep" / "link")
+    assert files.link_target(tmp_path / "deep" / "link") == "nowhere"
+    status, before = copied.stat(), script.stat()
+    assert (copied.read_text(), status.st_mode) == ("x", before.st_mode)
+    assert status.st_mtime_ns == before.st_mtime_ns
 
 
 def test_a_hard_linked_copy_shares_bytes_and_keeps_links(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from tasks.host import apps, files, pm2, private, templates
 from tasks.spec.layout import Layout
+from tests.conftest import link_supervisor
 from tests.contract.client import until
 
 SHIM = Path(pm2.__file__).parents[1] / "services" / "shim.py"
@@ -78,7 +79,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, supervisor: Path) -> Iterator[World]:
     layout = Layout(tmp_path / "ws")
-    files.copy_tree(supervisor, layout.supervisor, hard_links=True)
+    link_supervisor(supervisor, layout)
     layout.logs.mkdir()
     yield World(layout)
     pm2.kill(layout)

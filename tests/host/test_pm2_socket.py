@@ -17,11 +17,12 @@ import pytest
 
 from tasks.host import apps, files, pm2, pm2_socket, private, templates
 from tasks.spec.layout import Layout
+from tests.conftest import link_supervisor
 
 
 def test_it_says_what_pm2s_own_command_says(tmp_path: Path, supervisor: Path) -> None:
     layout = Layout(tmp_path / "ws")
-    files.copy_tree(supervisor, layout.supervisor, hard_links=True)
+    link_supervisor(supervisor, layout)
     layout.logs.mkdir()
     home = private.folder(layout.workspace)
     assert pm2_socket.ask(home) is None
@@ -44,6 +45,12 @@ def test_it_says_what_pm2s_own_command_says(tmp_path: Path, supervisor: Path) ->
             assert app["pm2_env"] == said[app["name"]]["pm2_env"]
             assert app["pm2_env"]["restart_time"] == 0
         assert set(pm2.apps(layout)) == set(said)
+
+        first, *others = [app["pm_id"] for app in answer.apps]
+        assert pm2_socket.act(home, "deleteProcessId", others, 30)
+        assert [app["pm_id"] for app in pm2.apps(layout).values()] == [first]
+        assert not pm2_socket.act(home, "deleteProcessId", [first, 99], 30), "99 isn't there"
+        assert pm2.apps(layout) == {}
     finally:
         pm2.kill(layout)
         files.remove(home)
@@ -97,6 +104,13 @@ def saying(home: Path, answer: bytes, *, holds: bool = False) -> Iterator[None]:
 def test_what_is_no_answer_says_nothing_of_apps(tmp_path: Path, answer: bytes) -> None:
     with saying(tmp_path, answer):
         assert pm2_socket.ask(tmp_path) == pm2_socket.Answer(os.getpid(), None)
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x12", message(b'j:{"error":"no"}', b"s:1")])
+def test_what_is_no_success_did_nothing(tmp_path: Path, answer: bytes) -> None:
+    with saying(tmp_path, answer):
+        assert not pm2_socket.act(tmp_path, "deleteProcessId", [0], 5)
+    assert not pm2_socket.act(tmp_path / "nobody", "deleteProcessId", [0], 5)
 
 
 def test_a_daemon_that_keeps_silent_is_waited_for_no_longer_than_asked(tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ import uuid
 from io import BytesIO
 from typing import Any, ClassVar
 
-from aiohttp import web
-
 import nodes
 from comfyui_version import __version__
 from execution import PromptExecutor
 from simulation import catalogue, devices, files
 from simulation.flags import args
+from simulation.http import web
 from simulation.jobs import Job, PromptQueue
 from simulation.validation import validate_prompt
 

@@ -7,11 +7,10 @@ import traceback
 from pathlib import PurePath
 from typing import Any
 
-from aiohttp import web
-
 import folder_paths
 import nodes
 from simulation import files, logs
+from simulation.http import web
 
 
 def describe(name: str) -> dict[str, Any]:

@@ -6,10 +6,9 @@ import mimetypes
 import os
 from pathlib import Path
 
-from aiohttp import web
-
 import folder_paths
 from simulation import images
+from simulation.http import web
 
 _NEVER_SHOWN = {
     "text/html", "text/html-sandboxed", "application/xhtml+xml", "text/javascript", "text/css",
