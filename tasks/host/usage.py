@@ -22,6 +22,8 @@ class Effort:
     """Seconds."""
     faults: int
     """Pages that it had to wait for: one that maps a checkpoint from a slow disk uses no CPU."""
+    waits: bool = False
+    """Whether it would do something now, had it a core or a disk that others use."""
 
 
 def effort(pid: int) -> Effort | None:
@@ -29,7 +31,11 @@ def effort(pid: int) -> Effort | None:
     found = [each for member in _family(pid) if (each := own_effort(member))]
     if not found:
         return None
-    return Effort(sum(each.cpu for each in found), sum(each.faults for each in found))
+    return Effort(
+        sum(each.cpu for each in found),
+        sum(each.faults for each in found),
+        any(each.waits for each in found),
+    )
 
 
 def own_effort(pid: int) -> Effort | None:
@@ -38,10 +44,10 @@ def own_effort(pid: int) -> Effort | None:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    # proc(5), counted after the name, which may hold spaces: majflt, utime, stime, cutime, cstime.
+    # proc(5), after the name, which may hold spaces: state, majflt, utime, stime, cutime, cstime.
     fields = stat.rpartition(")")[2].split()
     ticks = sum(map(int, fields[11:15]))
-    return Effort(ticks / os.sysconf("SC_CLK_TCK"), int(fields[9]))
+    return Effort(ticks / os.sysconf("SC_CLK_TCK"), int(fields[9]), fields[0] in "RD")
 
 
 def _family(pid: int) -> list[int]:

@@ -95,10 +95,15 @@ def _told(before: Story, look: Look) -> Story:
 def _idles(before: Look | None, look: Look) -> bool:
     if before is None or before.effort is None or look.effort is None:
         return False
-    seconds = look.at - before.at
+    # One that has just answered may be seen at the end of that.
+    starved = look.effort.waits and not look.answered
+    return not starved and idles(before.effort, look.effort, look.at - before.at)
+
+
+def idles(before: Effort, after: Effort, seconds: float) -> bool:
+    """Whether a process did nothing in these seconds."""
     return (
-        look.effort.cpu - before.effort.cpu < IDLE * seconds
-        and look.effort.faults - before.effort.faults <= FAULTS * seconds
+        after.cpu - before.cpu < IDLE * seconds and after.faults - before.faults <= FAULTS * seconds
     )
 
 

@@ -32,7 +32,7 @@ import psutil
 import requests
 import yaml
 
-from tasks.host import apps, files, pm2, private
+from tasks.host import apps, files, pm2, private, usage
 from tasks.host.comfyui import Client
 from tasks.host.workflow import smoke
 from tasks.spec.layout import Layout
@@ -179,9 +179,8 @@ def soak(workspace: Workspace, minutes: float) -> None:
         if now >= minutes / 5:
             found = {app.name: app.pid for app in apps.running(layout.workspace, None)}
             for name, pid in found.items() | {("pm2", pm2.daemon(layout) or 0)}:
-                process = psutil.Process(pid)
-                memory.setdefault(name, []).append((now, own_memory(process)))
-                opened.setdefault(name, []).append((now, process.num_fds()))
+                memory.setdefault(name, []).append((now, (usage.own_memory(pid) or 0) / 1e6))
+                opened.setdefault(name, []).append((now, psutil.Process(pid).num_fds()))
             disk.append((now, sum(path.lstat().st_size for path in layout.logs.iterdir()) / 1e6))
         time.sleep(1)
     print(f"  {minutes:g} minutes; at the same slope 24 hours would grow by:")
@@ -211,11 +210,6 @@ def healthy(url: str) -> str | None:
     """What the health server says, unless all is well."""
     answer = requests.get(f"{url}/health/comfyui", timeout=10)
     return None if answer.status_code == 200 else answer.text
-
-
-def own_memory(process: psutil.Process) -> float:
-    """MB that a process wrote, wherever they are now: what is resident, the kernel decides."""
-    return sum(float(part.anonymous + part.swap) for part in process.memory_maps()) / 1e6
 
 
 def percentile(values: Sequence[float], percent: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from tasks.host import usage
+from tests.contract.client import until
 
 SIZE = 64 << 20
 
@@ -43,6 +45,36 @@ child = subprocess.Popen([sys.executable, '-c', {EATS + "; print('up', flush=Tru
                          stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 child.stdout.readline()
 """
+
+
+WAITS = """
+import os, sys
+opened = (os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)
+print('up', flush=True)
+os.posix_spawn('/bin/true', ['true'], {}, file_actions=[opened])
+"""
+"""Until somebody writes into that pipe, the kernel counts it as waiting for a disk: a child that
+hasn't become its program yet has its memory."""
+
+
+def waits(pid: int) -> bool:
+    effort = usage.effort(pid)
+    assert effort
+    return effort.waits
+
+
+def test_a_process_that_waits_for_a_disk_is_told_from_one_that_sleeps(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with process("pass") as pid:
+        until(lambda: not waits(pid), 10, "it sleeps")
+    command = [sys.executable, "-c", WAITS, str(tmp_path / "pipe")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"up\n"
+        until(lambda: psutil.Process(child.pid).status() == "disk-sleep", 10, "it waits")
+        assert waits(child.pid)
+        (tmp_path / "pipe").write_text("")
+    assert child.returncode == 0
 
 
 def test_memory_is_what_a_process_and_its_children_have_for_themselves() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from tasks.host.comfyui import Jobs
 from tasks.host.usage import Effort
@@ -70,6 +71,13 @@ def test_one_that_reads_pages_from_a_slow_disk_uses_no_time_and_is_not_hung() ->
         look(2 + 2 * n, False, effort=Effort(5.0 + 0.02 * n, 100 + 50 * n)) for n in range(100)
     ]
     assert set(verdicts([look(0), *reading])) == {None}
+
+
+def test_one_that_waits_for_a_core_or_a_disk_does_nothing_and_is_not_hung() -> None:
+    starved = [look(2 + 2 * n, False, effort=Effort(5.0, 100, waits=True)) for n in range(100)]
+    assert set(verdicts([look(0), *starved])) == {None}
+    answering = [replace(each, answered=True, jobs=Jobs((), 1)) for each in starved]
+    assert "none was begun" in str(verdicts(answering)[-1]), "seen at the end of its answer"
 
 
 def test_one_that_starts_is_not_hung_until_health_timeout() -> None:

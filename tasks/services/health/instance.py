@@ -201,9 +201,10 @@ class InstanceSampler:
         elif self._silent is None:
             self._silent = asked
         took = time.monotonic() - asked
-        self._works = bool(before and after) and (
-            after.cpu - before.cpu >= watch.IDLE * took  # type: ignore[union-attr]
-            or after.faults - before.faults > watch.FAULTS * took  # type: ignore[union-attr]
+        self._works = (
+            before is not None
+            and after is not None
+            and (after.waits or not watch.idles(before, after, took))
         )
         return health
 
