@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.host import files, locks, pm2_socket, private, process
-from tasks.host.apps import App, end, ends
+from tasks.host.apps import App, end, ends, is_here
 from tasks.host.apps import running as running_apps
 from tasks.host.failure import Failure
 from tasks.spec.layout import Layout
@@ -75,7 +75,8 @@ def _daemons(layout: Layout) -> Iterator[int]:
     title = f"God Daemon ({private.folder(layout.workspace)})"
     for running in psutil.process_iter():
         try:
-            if running.name().startswith("PM2") and title in " ".join(running.cmdline()):
+            named = running.name().startswith("PM2") and title in " ".join(running.cmdline())
+            if named and is_here(running.pid):
                 yield int(running.pid)
         except psutil.Error:
             continue
