@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -161,7 +162,9 @@ def delete(layout: Layout, names: set[str]) -> None:
 
 def _delete(layout: Layout, names: set[str]) -> None:
     if there := sorted(names & set(_apps(layout))):
-        _call(layout, "delete", *there, timeout=TIMEOUT + KILL_TIMEOUT * len(there))
+        # Given an expression PM2 ends ten at a time; given names, or told to end, one by one.
+        named = "|".join(map(re.escape, there))
+        _call(layout, "delete", f"/^({named})$/", timeout=TIMEOUT + KILL_TIMEOUT * len(there))
 
 
 def kill(layout: Layout) -> None:

@@ -72,7 +72,7 @@ class FirstProcess:
 
     def _live(self) -> int:
         while True:
-            pause = 60.0 if self._again is None else max(0.0, self._again - time.monotonic())
+            pause = self._pause()
             received = signal.sigtimedwait({*ENDING, signal.SIGCHLD}, pause)
             if received and received.si_signo in ENDING:
                 return 0
@@ -89,6 +89,12 @@ class FirstProcess:
             if self._doit is self._daemon is self._again is None:
                 # That of a `doit up` by hand.
                 self._daemon = pm2.daemon(self._layout)
+
+    def _pause(self) -> float:
+        """Seconds for which there is nothing to do unless a signal comes."""
+        if self._again is not None:
+            return max(0.0, self._again - time.monotonic())
+        return 2.0 if self._doit is self._daemon is None else 60.0
 
     def _without_pm2(self) -> None:
         """Nobody restarts what ends, nor watches what hangs; unless that was somebody's wish."""
