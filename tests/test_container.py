@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+import pytest
+
 from tasks.host import image, pm2, private
 from tasks.host.files import write_receipt
 from tasks.host.log_stream import LogStream
@@ -33,6 +36,14 @@ def first_process(rig: Rig, *arguments: str, **env: str) -> Iterator[subprocess.
         process.communicate()
 
 
+def is_up(rig: Rig, first: int) -> bool:
+    """Whether all runs, and nothing but PM2 is left to the first process."""
+    children = [child.pid for child in psutil.Process(first).children()]
+    return (
+        bool(children) and children == [pm2.daemon(rig.layout)] and "worker-gpu0" in rig.running()
+    )
+
+
 def test_a_container_keeps_the_machine_up_and_ends_all_of_it(machine: MachineMaker) -> None:
     worker = {"name": "worker", "command": ["sleep", "1000"], "env": {"T": "${T}"}}
     rig = machine(workers=[worker])
@@ -42,11 +53,16 @@ def test_a_container_keeps_the_machine_up_and_ends_all_of_it(machine: MachineMak
         assert "the variable T isn't set" in said
         assert pm2.daemon(rig.layout) is None
     with first_process(rig, T="1") as process:
-        until(lambda: "worker-gpu0" in rig.running() and rig.watcher(), 60, "the machine")
+        until(lambda: is_up(rig, process.pid), 60, "the machine")
+        rig.kill_daemon()
+        until(lambda: is_up(rig, process.pid), 60, "the machine again")
+        rig.doit("down")
+        rig.doit("up", T="1")
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=30)
         assert process.returncode == 0
         assert "comfyui-gpu0 | Stopped server" in said
+        assert said.index("PM2 has ") < said.index("doit down has ended the machine")
     assert rig.running() == {}
     assert not private.folder(rig.workspace).exists()
 
@@ -57,6 +73,28 @@ def test_a_container_that_makes_no_sense_ends_at_once(tmp_path: Path) -> None:
         said, _ = process.communicate(timeout=30)
         assert process.returncode == 3
         assert "comfyui" in said
+
+
+@pytest.mark.parametrize("grace", ["30s", "-1", "nan"])
+def test_a_time_to_stop_is_a_number_of_seconds(tmp_path: Path, grace: str) -> None:
+    rig = Rig(tmp_path, {"workspace": "ws"})
+    with first_process(rig, STOP_GRACE_PERIOD=grace) as process:
+        said, _ = process.communicate(timeout=30)
+        assert (process.returncode, said) == (
+            3,
+            "STOP_GRACE_PERIOD: write a number of seconds\n",
+        )
+
+
+def test_two_containers_do_not_share_a_volume(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, {"workspace": "ws", "comfyui": {}})
+    assert image.claim(rig.layout)
+    with first_process(rig) as process:
+        said, _ = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert said == (
+            f"another container has {rig.layout.state}: give each a volume of its own\n"
+        )
 
 
 def test_a_container_can_become_another_command(tmp_path: Path) -> None:

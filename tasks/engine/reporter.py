@@ -11,6 +11,7 @@ from doit.exceptions import BaseFail, InvalidTask, UnmetDependency
 from tasks.engine import board, said, signals
 from tasks.engine.journal import Writer
 from tasks.host import process
+from tasks.host.failure import Failure
 from tasks.host.journal import RunState
 from tasks.host.run_lock import RunLock, Taken
 
@@ -40,8 +41,8 @@ class Reporter:
         self._refuse()
         try:
             self.lock.take(" ".join(selected_tasks))
-        except Taken as taken:
-            raise InvalidTask(str(taken)) from None
+        except (Taken, Failure) as refused:
+            raise InvalidTask(str(refused)) from None
         self.journal.begin(tasks, selected_tasks)
 
     def get_status(self, task: Any) -> None:

@@ -56,7 +56,7 @@ def running(workspace: Path, daemon: int | None) -> list[App]:
     marked = {}
     for pid in psutil.pids():
         marks = _marks(pid)
-        if marks.get(WORKSPACE) == str(workspace):
+        if marks.get(WORKSPACE) == str(workspace) and is_here(pid):
             with contextlib.suppress(psutil.Error):
                 marked[pid] = (psutil.Process(pid), marks)
     found = []
@@ -81,6 +81,18 @@ def running(workspace: Path, daemon: int | None) -> list[App]:
             )
         )
     return sorted(found, key=lambda app: (app.name, app.pid))
+
+
+def is_here(pid: int) -> bool:
+    """Whether a process sees the files that we see.
+
+    Those of a container don't, which may be seen all the same, by the host and with --pid=host:
+    another machine is at the same path there.
+    """
+    try:
+        return Path(f"/proc/{pid}/root").samefile("/")
+    except OSError:
+        return False
 
 
 def family(workspace: Path) -> set[int]:

@@ -14,8 +14,8 @@ from tasks.host.redact import redact
 
 DEVICES = Path("/dev")
 NO_GPU = (
-    "no GPU here (no /dev/nvidia0): install the NVIDIA driver; in an image build use "
-    "doit build; without a GPU set instances.cpu_only: true"
+    "no GPU here (no /dev/nvidia0): install the NVIDIA driver; a container needs --gpus all, an "
+    "image build doit build; without a GPU set instances.cpu_only: true"
 )
 
 

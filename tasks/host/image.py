@@ -7,6 +7,8 @@ what was built, so they come from the image, and again from each other image tha
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from pathlib import Path
 
@@ -16,6 +18,24 @@ from tasks.spec.layout import Layout
 
 RECEIPTS = "image"
 """The folder of `.machine` in which an image has its receipts."""
+
+
+def claim(layout: Layout) -> bool:
+    """Take the volume for as long as this process lives; False: another has it. Raises OSError.
+
+    Each container has a run lock of its own, so two would restart and roll back each other's.
+    """
+    layout.state.mkdir(parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(layout.state / "container.lock", flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    except OSError:
+        pass  # a volume that has no locks
+    return True
 
 
 def settle(layout: Layout) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.host import files, locks, pm2_socket, private, process
-from tasks.host.apps import App, end, ends
+from tasks.host.apps import App, end, ends, is_here
 from tasks.host.apps import running as running_apps
 from tasks.host.failure import Failure
 from tasks.spec.layout import Layout
@@ -75,7 +76,8 @@ def _daemons(layout: Layout) -> Iterator[int]:
     title = f"God Daemon ({private.folder(layout.workspace)})"
     for running in psutil.process_iter():
         try:
-            if running.name().startswith("PM2") and title in " ".join(running.cmdline()):
+            named = running.name().startswith("PM2") and title in " ".join(running.cmdline())
+            if named and is_here(running.pid):
                 yield int(running.pid)
         except psutil.Error:
             continue
@@ -165,7 +167,9 @@ def _delete(layout: Layout, names: set[str]) -> None:
     if _act(layout, "deleteProcessId", [known[name]["pm_id"] for name in names & set(known)]):
         return
     if there := sorted(names & set(_apps(layout))):
-        _call(layout, "delete", *there, timeout=TIMEOUT + KILL_TIMEOUT * len(there))
+        # Given an expression PM2 ends ten at a time; given names, or told to end, one by one.
+        named = "|".join(map(re.escape, there))
+        _call(layout, "delete", f"/^({named})$/", timeout=TIMEOUT + KILL_TIMEOUT * len(there))
 
 
 def _act(layout: Layout, method: str, arguments: Sequence[Any]) -> bool:

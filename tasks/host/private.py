@@ -21,7 +21,7 @@ def folder(workspace: Path) -> Path:
 
 
 def make(workspace: Path) -> Path:
-    """Make the private folder (0700). Raises Failure when somebody else was there first."""
+    """Make the private folder (0700). Raises Failure when it can't be, or somebody else did."""
     path = folder(workspace)
     for part in (path.parent, path):
         try:
@@ -32,4 +32,9 @@ def make(workspace: Path) -> Path:
                 raise Failure(f"{part} belongs to somebody else: remove it") from None
             if status.st_mode & 0o077:
                 part.chmod(0o700)
+        except OSError as error:
+            raise Failure(
+                f"{part} can't be made ({error.strerror}): /tmp has to be writable, in a "
+                "container with a read-only root by --tmpfs /tmp"
+            ) from None
     return path

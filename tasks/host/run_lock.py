@@ -29,10 +29,15 @@ class RunLock:
         self._workspace = workspace
         self._descriptor = -1
 
+    @property
+    def path(self) -> Path:
+        """Where it is, from the first run on until `doit down`."""
+        return private.folder(self._workspace) / "run.lock"
+
     def take(self, what: str) -> None:
         """Raises Taken at once when another run holds it."""
-        path = private.make(self._workspace) / "run.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        private.make(self._workspace)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -56,7 +61,7 @@ class RunLock:
     def run(self) -> Run | None:
         """The run that is on, as it noted itself; takes nothing, so no run is ever in its way."""
         try:
-            note = (private.folder(self._workspace) / "run.lock").read_text(errors="replace")
+            note = self.path.read_text(errors="replace")
         except OSError:
             return None
         # A killed run leaves its note behind.

@@ -12,11 +12,12 @@ def end_all(layout: Layout) -> list[apps.App]:
     Raises Failure.
     """
     running = pm2.running(layout)
-    others = {app.name for app in running if not app.name.startswith("comfyui-gpu")}
-    if others and pm2.script(layout).is_file():
+    names = {app.name for app in running}
+    instances = {name for name in names if name.startswith("comfyui-gpu")}
+    if names and pm2.script(layout).is_file():
         # The watcher first: what is ended here is not to be restarted.
-        pm2.delete(layout, others & {apps.WATCHER})
-        pm2.delete(layout, others)
+        for part in ({apps.WATCHER}, names - instances, instances):
+            pm2.delete(layout, names & part)
     pm2.kill(layout)
     for orphan in apps.running(layout.workspace, None):
         apps.end(orphan)

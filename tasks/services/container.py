@@ -1,9 +1,10 @@
 """The first process of a container: `python container.py [--once] [COMMAND [ARG …]]`.
 
 It runs `doit up` until that succeeds, shows what it and the apps say, takes in processes whose
-parents ended, runs `doit up` again when PM2 dies, and on SIGTERM ends workers, then the rest,
-before the container's time to stop is over. PM2 has the health server up before anything else
-of `doit up`, and keeps it when that fails. With a COMMAND it becomes that command.
+parents ended, runs `doit up` again when PM2 dies, but for `doit down`, and on SIGTERM ends
+workers, then the rest, before the container's time to stop is over. PM2 has the health server up
+before anything else of `doit up`, and keeps it when that fails. With a COMMAND it becomes that
+command.
 
 STOP_GRACE_PERIOD says how many seconds that time is, by default 10 as Docker has it.
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
+import math
 import os
 import signal
 import sys
@@ -20,8 +23,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.host import apps, image, log_stream, pm2, shutdown
+from tasks.host import apps, image, log_stream, pm2, private, shutdown
 from tasks.host.failure import Failure
+from tasks.host.run_lock import RunLock
 from tasks.services.boot import FIRST, LONGEST
 from tasks.spec import SpecError, load
 from tasks.spec.layout import Layout
@@ -31,6 +35,8 @@ GRACE = 10.0
 MARGIN = 1.0
 """Seconds before its end at which nobody is waited for any longer."""
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+PR_SET_CHILD_SUBREAPER = 36
+"""From linux/prctl.h."""
 NOT_UNDERSTOOD = 3
 """doit's exit code when trying again is no use: what it was told makes no sense."""
 
@@ -50,6 +56,9 @@ class FirstProcess:
 
     def run(self) -> int:
         """The exit code: 0 when it was told to end, and all did so in time."""
+        # PM2's daemon is to be a child of this process where another one is the first, docker-init
+        # or, with --pid=host, the host's.
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         # Waited for below: a handler would be run in between anything.
         signal.pthread_sigmask(signal.SIG_BLOCK, {*ENDING, signal.SIGCHLD})
         stream = log_stream.LogStream(self._layout.logs)
@@ -63,7 +72,7 @@ class FirstProcess:
 
     def _live(self) -> int:
         while True:
-            pause = 60.0 if self._again is None else max(0.0, self._again - time.monotonic())
+            pause = self._pause()
             received = signal.sigtimedwait({*ENDING, signal.SIGCHLD}, pause)
             if received and received.si_signo in ENDING:
                 return 0
@@ -74,11 +83,30 @@ class FirstProcess:
                         return code
                     self._judge(code)
                 elif pid == self._daemon and self._doit is None:
-                    # Without PM2 nobody restarts what ends, nor watches what hangs.
-                    say("PM2 has ended; doit starts all anew")
-                    self._up()
+                    self._without_pm2()
             if self._again is not None and time.monotonic() >= self._again:
                 self._up()
+            if self._doit is self._daemon is self._again is None:
+                # That of a `doit up` by hand.
+                self._daemon = pm2.daemon(self._layout)
+
+    def _pause(self) -> float:
+        """Seconds for which there is nothing to do unless a signal comes."""
+        if self._again is not None:
+            return max(0.0, self._again - time.monotonic())
+        return 2.0 if self._doit is self._daemon is None else 60.0
+
+    def _without_pm2(self) -> None:
+        """Nobody restarts what ends, nor watches what hangs; unless that was somebody's wish."""
+        lock = RunLock(self._layout.workspace)
+        run = lock.run()
+        # At its end it removes what it had locked.
+        if (run and run.task == "down") or not lock.path.exists():
+            self._daemon = None
+            say("doit down has ended the machine; doit up starts it again")
+            return
+        say("PM2 has ended; doit starts all anew")
+        self._up()
 
     def _up(self) -> None:
         self._again, self._daemon = None, None
@@ -158,6 +186,8 @@ def main(arguments: list[str]) -> int:
         os.execvp(wanted.command[0], wanted.command)
     try:
         grace = float(os.environ.get("STOP_GRACE_PERIOD") or GRACE)
+        if not 0 < grace < math.inf:
+            raise ValueError
         machine = load(Path(os.environ.get("MACHINE") or "machine.yaml"), os.environ)
     except ValueError:
         say("STOP_GRACE_PERIOD: write a number of seconds")
@@ -165,13 +195,25 @@ def main(arguments: list[str]) -> int:
     except SpecError as error:
         say(str(error))
         return NOT_UNDERSTOOD
-    try:
-        image.settle(machine.layout)
-    except OSError as error:
-        mend = f"mount {machine.layout.state} for uid {os.getuid()}"
-        say(f"{error.filename}: {error.strerror}; {mend}")
+    if fault := _unready(machine.layout):
+        say(fault)
         return 1
     return FirstProcess(machine.layout, once=wanted.once, grace=grace).run()
+
+
+def _unready(layout: Layout) -> str | None:
+    """Make the folders ready that are to be written; what is wrong with them."""
+    try:
+        if not image.claim(layout):
+            return f"another container has {layout.state}: give each a volume of its own"
+        image.settle(layout)
+        private.make(layout.workspace)
+    except OSError as error:
+        mend = f"mount {layout.state} for uid {os.getuid()}"
+        return f"{error.filename}: {error.strerror}; {mend}"
+    except Failure as failure:
+        return str(failure)
+    return None
 
 
 if __name__ == "__main__":

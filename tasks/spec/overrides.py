@@ -123,6 +123,8 @@ _FIELDS: dict[str, tuple[Loc, Callable[[str], Any]]] = {
     "HEALTH_LISTEN": (("health", "listen"), str),
 }
 
+TOKEN = "HEALTH_TOKEN"
+
 
 def apply(data: dict[Any, Any], environment: Environment) -> Applied:
     """The data with every override in it. The data given stays as it is."""
@@ -132,6 +134,8 @@ def apply(data: dict[Any, Any], environment: Environment) -> Applied:
         if text is not None:
             _put(applied.data, loc, parse(text))
             applied.origins[loc] = environment.origins[name]
+    if environment.get(TOKEN) is not None:
+        _ask_for_token(applied, environment.origins[TOKEN])
     if ("comfyui", "repo") in applied.origins:
         _replace_repository(applied.data["comfyui"])
     _enable(applied, environment)
@@ -146,6 +150,14 @@ def _replace_repository(comfyui: dict[Any, Any]) -> None:
             comfyui.pop("ref", None)
     except ValueError:
         pass  # the model says what is wrong with it
+
+
+def _ask_for_token(applied: Applied, origin: Origin) -> None:
+    """The variable is enough, unless the file names another one."""
+    health = applied.data.get("health")
+    if not (isinstance(health, dict) and health.get("token")):
+        _put(applied.data, ("health", "token"), f"${{{TOKEN}}}")
+        applied.origins["health", "token"] = origin
 
 
 def _put(data: dict[Any, Any], loc: Loc, value: Any) -> None:

@@ -50,6 +50,12 @@ def start(tmp_path: Path) -> Iterator[Starter]:
         process.communicate()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root changes its root")
+def test_an_app_of_a_container_is_another_machines(start: Starter, tmp_path: Path) -> None:
+    start("a", f"import os; os.chroot({str(tmp_path)!r}); " + SAY_AND_WAIT)
+    assert apps.running(tmp_path, None) == []
+
+
 def test_apps_are_found_by_their_marks(start: Starter, tmp_path: Path) -> None:
     b, a = start("b"), start("a")
     found = apps.running(tmp_path, None)

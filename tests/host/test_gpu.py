@@ -113,7 +113,7 @@ RM_MISMATCH = "NVML says: RM has detected an NVML/RM version mismatch"
 @pytest.mark.parametrize(
     ("nodes", "library", "init", "message"),
     [
-        ("", False, 0, "no GPU here (no /dev/nvidia0): install the NVIDIA driver; in an image"),
+        ("", False, 0, "no GPU here (no /dev/nvidia0): install the NVIDIA driver; a container"),
         ("", True, DRIVER_NOT_LOADED, "no GPU here (no /dev/nvidia0): install the NVIDIA driver"),
         ("nvidiactl nvidia0", False, 0,
          f"the NVIDIA driver is here, its library libnvidia-ml.so.1 isn't ({NOT_FOUND}): give a "

@@ -34,6 +34,23 @@ while True:
 """
 
 
+# ends well when all others are told to end while it ends
+TOGETHER = """
+import pathlib, signal, sys, time
+def end(*_):
+    (here / sys.argv[1]).touch()
+    while len(list(here.glob("told-*"))) < 3:
+        time.sleep(0.02)
+    (here / f"well-{sys.argv[1]}").touch()
+    sys.exit(0)
+here = pathlib.Path(sys.argv[2])
+signal.signal(signal.SIGINT, end)
+(here / f"up-{sys.argv[1]}").touch()
+while True:
+    signal.pause()
+"""
+
+
 @dataclass
 class World:
     """A workspace with PM2 in it."""
@@ -173,3 +190,19 @@ def test_a_pid_file_that_names_a_stranger_is_no_daemon(tmp_path: Path) -> None:
     (private.make(tmp_path) / "pm2.pid").write_text(str(os.getpid()))
     assert pm2.daemon(layout) is None
     files.remove(private.folder(tmp_path))
+
+
+def test_what_is_deleted_together_ends_together(world: World, tmp_path: Path) -> None:
+    names = [f"told-{number}" for number in range(3)]
+    pm2.start(
+        world.layout,
+        [
+            {"name": name, "script": sys.executable, "interpreter": "none", "kill_timeout": 10000,
+             "args": ["-c", TOGETHER, name, str(tmp_path)]}
+            for name in names
+        ],
+    )  # fmt: skip
+    until(lambda: len(list(tmp_path.glob("up-*"))) == 3, 30, "all of them")
+    pm2.delete(world.layout, set(names))
+    assert len(list(tmp_path.glob("well-*"))) == 3
+    assert pm2.apps(world.layout) == {}

@@ -41,6 +41,14 @@ def test_asking_for_it_makes_nothing(tmp_path: Path, folder: Path) -> None:
     assert not folder.exists()
 
 
+def test_where_it_cannot_be_made_is_said(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private, "folder", lambda _: Path("/proc/none/here"))
+    with pytest.raises(Failure, match=r"/proc/none can't be made \(No such .*--tmpfs /tmp"):
+        private.make(tmp_path)
+
+
 def test_every_shell_finds_the_same_and_every_workspace_its_own(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,8 @@ NODES = """custom_nodes:
         ("COMFYUI_PORT_START", "9000", "instances.port_start", 9000),
         ("COMFYUI_LISTEN", "0.0.0.0", "instances.listen", "0.0.0.0"),
         ("HEALTH_LISTEN", "0.0.0.0", "health.listen", "0.0.0.0"),
+        ("HEALTH_TOKEN", "secret", "health.token", "${HEALTH_TOKEN}"),
+        ("HEALTH_TOKEN", "", "health.token", None),
         ("COMFYUI_INSTALL_PATH", "/opt/comfy", "comfyui.install_path", Path("/opt/comfy")),
         ("COMFYUI_MODELS_PATH", "/mnt/m", "models.folder", Path("/mnt/m")),
         ("COMFYUI_MODELS_PATH", "~/m", "models.folder", Path("/home/me/m")),
@@ -46,6 +48,11 @@ def test_the_environment_wins_over_the_file(
     for part in field.split("."):
         found = getattr(found, part)
     assert found == expected
+
+
+def test_a_token_that_the_file_names_stays(read: Load) -> None:
+    machine = read('health: {token: "${OURS}"}', HEALTH_TOKEN="secret")
+    assert machine.health.token == "${OURS}"
 
 
 def test_paths_of_the_environment_are_relative_as_those_of_the_file(

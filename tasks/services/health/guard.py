@@ -75,7 +75,7 @@ class Guard:
         if not _is_local(scope):
             return refusal(
                 403, "without a token only /livez and /readyz answer beyond this machine",
-                "set health.token in machine.yaml",
+                "set HEALTH_TOKEN, or health.token in machine.yaml",
             )  # fmt: skip
         # A page of the web may give this machine a name of its own (DNS rebinding).
         if not _is_localhost(headers.get("host", "localhost")):
