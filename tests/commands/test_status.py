@@ -143,7 +143,11 @@ def test_one_that_dies_again_and_again_is_a_crash_loop_with_the_line_to_blame(
         workers=[{"name": "w", "command": [sys.executable, "-c", worker]}],
     )
     rig.doit(code=2)
-    until(lambda: pm2.apps(rig.layout)["comfyui-gpu1"]["pm2_env"]["status"] == "errored", 30, "PM2")
+
+    def given_up(name: str) -> bool:
+        return bool(pm2.apps(rig.layout)[name]["pm2_env"]["status"] == "errored")
+
+    until(lambda: given_up("comfyui-gpu1"), 30, "PM2")
     shown = document(rig)
     found = shown["instances"]["1"]
     assert (found["health"], found["pid"], found["uptime"]) == ("crash loop", None, None)
@@ -155,8 +159,11 @@ def test_one_that_dies_again_and_again_is_a_crash_loop_with_the_line_to_blame(
     assert "error: unrecognized arguments: --no-such-flag" in said
     assert found["reason"] in rig.doit("status", code=1).output
 
-    until(lambda: not document(rig)["workers"]["w-gpu0"]["running"], 60, "PM2 to give up")
-    reason = document(rig)["workers"]["w-gpu0"]["reason"]
+    # Between two of its lives it doesn't run either.
+    until(lambda: given_up("w-gpu0"), 60, "PM2 to give up")
+    found = document(rig)["workers"]["w-gpu0"]
+    assert not found["running"]
+    reason = found["reason"]
     assert re.fullmatch(
         r"w-gpu0\.log:\d+: ModuleNotFoundError: No module named 'no_such_module'", reason
     )
