@@ -71,7 +71,8 @@ def test_the_machine_comes_back_when_pm2_dies(site: Site, tmp_path: Path) -> Non
     wait(container)
     says(container, " tasks done")
     assert container.run("/opt/comfy-machine/.venv/bin/python", "-c", KILL_PM2) == (0, "")
-    says(container, "PM2 has ended")
+    # Ended, or lost some: it depends on whether the run before has ended too.
+    says(container, "PM2 has ")
     says(container, " tasks done", 2)
     wait(container)
     assert container.stop(10) == 0
