@@ -4,7 +4,16 @@ SIMULATION := machine=examples/simulation/machine.yaml
 DOIT := $(VENV)/bin/doit $(SIMULATION)
 WORKERS ?= 4
 ENGINE ?= docker
-OWNER = --build-arg UID=$$(id -u) --build-arg GID=$$(id -g)
+
+# Instances in an image belong to who builds it, since mounted folders do, unless that is root.
+ifneq ($(shell id -u),0)
+ARGUMENTS += --build-arg UID=$(shell id -u) --build-arg GID=$(shell id -g)
+endif
+# A folder with another machine.yaml and its lock.
+ifdef MACHINE_FILES
+ARGUMENTS += --build-arg MACHINE_FILES=$(MACHINE_FILES)
+image: export MACHINE = $(MACHINE_FILES)/machine.yaml
+endif
 
 # Trust what this system trusts: behind a company's proxy uv's own certificates are not enough.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
@@ -39,12 +48,12 @@ test: $(VENV)
 
 # The image of machine.yaml and machine.lock; ENGINE may be podman or buildah, BUILD its options.
 image: $(VENV)
-	$(ENGINE) build --tag comfy-machine $(OWNER) $$($(VENV)/bin/doit layers --labels) $(BUILD) .
+	$(ENGINE) build --tag comfy-machine $(ARGUMENTS) $$($(VENV)/bin/doit layers --labels) $(BUILD) .
 
 # machine.lock for the Python of the image, where that is another one than this .venv's.
 image-lock:
-	$(ENGINE) build --target project --tag comfy-machine:project $(OWNER) $(BUILD) .
-	$(ENGINE) run --rm --volume "$(CURDIR):/machine" comfy-machine:project doit lock
+	$(ENGINE) build --target project --tag comfy-machine:project $(ARGUMENTS) $(BUILD) .
+	$(ENGINE) run --rm --volume "$(CURDIR)/$(MACHINE_FILES):/machine" comfy-machine:project doit lock
 
 # Needs no Docker engine: root, and Debian's buildah, runc and debootstrap.
 test-image: $(VENV)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from tasks.engine.step import Task, step
-from tasks.host import files
+from tasks.host import files, image
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
 from tasks.spec.layout import Layout
@@ -61,11 +61,12 @@ def _make(folders: list[Path], models: Path, layout: Layout, log: Path) -> None:
 
 
 def _serves(folder: Path, layout: Layout) -> bool:
-    """Whether a folder can be written; an image's own may be read-only, what lies in them not."""
+    """Whether a folder can be written; an image's own need not be, what lies in them does."""
     if os.access(folder, os.W_OK | os.X_OK):
         return True
     own = folder in (layout.workspace, layout.machine)
-    return own and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    read_only = bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    return own and (read_only or image.is_here(layout))
 
 
 def _models_target(models: Path, layout: Layout) -> str:

@@ -173,7 +173,7 @@ def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     _remove_secrets(layout, configs.secrets_file(layout, NAME, app.secrets))
     configs.start_own(layout, app, file.with_suffix(".ready.json"))
     if not machine.health.token and machine.health.listen not in ("127.0.0.1", "::1", "localhost"):
-        warn(f"{NAME} listens on {machine.health.listen}: without health.token others are answered "
+        warn(f"{NAME} listens on {machine.health.listen}: without HEALTH_TOKEN others are answered "
              "on /livez and /readyz alone")  # fmt: skip
     go_on(f"progress and health: {comfyui.url(machine.health.listen, machine.health.port)}")
 

@@ -101,6 +101,9 @@ def test_a_container_can_become_another_command(tmp_path: Path) -> None:
     rig = Rig(tmp_path, {"workspace": "ws"})
     with first_process(rig, "echo", "--once", "more") as process:
         assert process.communicate(timeout=30)[0] == "--once more\n"
+    with first_process(rig, "eccho", "more") as process:
+        assert process.communicate(timeout=30)[0] == "eccho: No such file or directory\n"
+        assert process.returncode == 127
 
 
 def test_logs_are_shown_line_by_line_and_across_a_rotation(tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ def _completed(row: Row, told: dict[str, Any]) -> Row:
         case "healthy":
             return row
         case "degraded":
-            return replace(row, note="; ".join(filter(None, [row.note, known["reason"]])))
+            parts = [*row.note.split("; "), *known["reason"].split("; ")]
+            return replace(row, note="; ".join(filter(None, dict.fromkeys(parts))))
     return replace(row, health=known["status"], reason=known["reason"])
 
 

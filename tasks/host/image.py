@@ -20,6 +20,11 @@ RECEIPTS = "image"
 """The folder of `.machine` in which an image has its receipts."""
 
 
+def is_here(layout: Layout) -> bool:
+    """Whether the machine came in an image."""
+    return (layout.machine / RECEIPTS).is_dir()
+
+
 def claim(layout: Layout) -> bool:
     """Take the volume for as long as this process lives; False: another has it. Raises OSError.
 
@@ -44,7 +49,7 @@ def settle(layout: Layout) -> None:
         if link.is_symlink() and not link.exists():
             link.resolve().mkdir(parents=True, exist_ok=True)
     brought = layout.machine / RECEIPTS
-    if not brought.is_dir():
+    if not is_here(layout):
         return
     mark, names = layout.state / "image", sorted(files.walk(brought))
     built = files.tree_digest(brought, names)

@@ -55,7 +55,7 @@ def choose(
     for number in count(1):
         folder = parent / (digest if number == 1 else f"{digest}.{number}")
         receipt = read(folder)
-        if not receipt and folder.name in in_use:
+        if not receipt and folder.name in in_use and folder.is_dir():
             continue
         if not receipt:
             return folder, False

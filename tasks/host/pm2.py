@@ -221,7 +221,7 @@ def _call(layout: Layout, *arguments: str, timeout: float = TIMEOUT) -> str:
             timeout=timeout, stays=True,
         )  # fmt: skip
     except process.CommandFailed as failed:
-        raise Failure(
-            f"pm2 {arguments[0]} failed: {process.last_line(failed.output)}", failed.log
-        ) from failed
+        # A kernel without memory ends it without a word.
+        said = process.last_line(failed.output or str(failed))
+        raise Failure(f"pm2 {arguments[0]} failed: {said}", failed.log) from failed
     return printed

@@ -183,7 +183,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER, help="become this instead")
     wanted = parser.parse_args(arguments)
     if wanted.command:
-        os.execvp(wanted.command[0], wanted.command)
+        return _become(wanted.command)
     try:
         grace = float(os.environ.get("STOP_GRACE_PERIOD") or GRACE)
         if not 0 < grace < math.inf:
@@ -199,6 +199,15 @@ def main(arguments: list[str]) -> int:
         say(fault)
         return 1
     return FirstProcess(machine.layout, once=wanted.once, grace=grace).run()
+
+
+def _become(command: list[str]) -> int:
+    """The exit code, as shells have it, when there is no such command."""
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        say(f"{command[0]}: {error.strerror}")
+        return 127
 
 
 def _unready(layout: Layout) -> str | None:

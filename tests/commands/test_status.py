@@ -13,9 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tasks.commands import status
+from tasks.commands import status, verdict
 from tasks.host import files, pm2
 from tasks.host.run_lock import RunLock
+from tasks.host.survey import Row
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
@@ -191,3 +192,10 @@ def test_an_uptime_is_told_in_two_units(seconds: float | None, shown: str) -> No
 )
 def test_memory_is_told_in_round_numbers(number: int | None, shown: str) -> None:
     assert status._size(number) == shown
+
+
+def test_what_the_health_server_says_too_is_said_once() -> None:
+    lost = "PM2 doesn't hold it: run doit"
+    seen = Row("comfyui-gpu0", 0, 8188, 7, None, 1.0, None, 0, "healthy", "", lost)
+    told = {"layers": {"running": {"pid": 7}}, "status": "degraded", "reason": f"{lost}; no canary"}
+    assert verdict._completed(seen, {"0": told}).note == f"{lost}; no canary"

@@ -36,6 +36,13 @@ def test_an_unfinished_one_is_to_be_made_again(tmp_path: Path) -> None:
     assert made.choose(tmp_path, "d1", damage) == (tmp_path / "d1", False)
 
 
+def test_one_that_is_in_use_and_only_lost_its_receipt_stays(tmp_path: Path) -> None:
+    used = frozenset({"d1"})
+    assert made.choose(tmp_path, "d1", damage, used) == (tmp_path / "d1", False), "it is gone"
+    (tmp_path / "d1").mkdir()
+    assert made.choose(tmp_path, "d1", damage, used) == (tmp_path / "d1.2", False)
+
+
 def test_one_whose_receipt_is_damaged_counts_as_unfinished(tmp_path: Path) -> None:
     folder = make(tmp_path / "d1")
     made.receipt_of(folder).write_text('{"dig')

@@ -55,19 +55,18 @@ class Site:
         arguments = {
             "BASE_IMAGE": "localhost/base",
             "PACKAGES": "",
-            "MACHINE_FILES": MACHINE,
             "UID": str(UID),
             "GID": str(UID),
         }
         venv = Path(sys.prefix)
         ended = subprocess.run(
             [
-                "make", "image", f"--old-file={venv / '.installed'}", f"VENV={venv}",
+                "make", "image", f"MACHINE_FILES={MACHINE}",
+                f"--old-file={venv / '.installed'}", f"VENV={venv}",
                 f"ENGINE={shlex.join(self.engine.command)}",
                 f"BUILD={shlex.join(self.engine.options(tag, arguments, self.secrets))}",
             ],
             cwd=self.context,
-            env={**os.environ, "MACHINE": str(self.context / MACHINE / "machine.yaml")},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, timeout=900,
         )  # fmt: skip
