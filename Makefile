@@ -53,7 +53,7 @@ image: $(VENV)
 # machine.lock for the Python of the image, where that is another one than this .venv's.
 image-lock:
 	$(ENGINE) build --target project --tag comfy-machine:project $(ARGUMENTS) $(BUILD) .
-	$(ENGINE) run --rm --volume "$(CURDIR)/$(MACHINE_FILES):/machine" comfy-machine:project doit lock
+	$(ENGINE) run --rm --user $(shell id -u):$(shell id -g) --volume "$(CURDIR)/$(MACHINE_FILES):/machine" comfy-machine:project doit lock
 
 # Needs no Docker engine: root, and Debian's buildah, runc and debootstrap.
 test-image: $(VENV)
