@@ -42,7 +42,7 @@ class Doer:
 
 NODE_CLASS_MAPPINGS = {"Doer": Doer}
 """
-HOLDS_THE_GIL = "import re; re.match('(a+)+b', 'a' * 27)"
+HOLDS_THE_GIL = "import re; re.match('(a+)+b', 'a' * 28)"
 PATIENCE = 60.0
 """Seconds for what the watcher does; PM2 alone takes 10 to end one that is stopped."""
 
@@ -213,7 +213,7 @@ def test_one_that_computes_without_answering_is_let_be(doer: Callable[..., Rig])
     until(lambda: not rig.healthy(), PATIENCE, "the silence")
     begin = time.monotonic()
     until(rig.healthy, PATIENCE, "the answer")
-    assert time.monotonic() - begin > 1.5, "or this test says nothing"
+    assert time.monotonic() - begin > 1, "or this test says nothing"
     rig.client().wait(job, 30)
     assert (pid(rig), told(rig)) == (first, {})
 
