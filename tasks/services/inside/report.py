@@ -16,16 +16,15 @@ import importlib.util
 import inspect
 import json
 import os
-import re
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
-from . import hooks
+from . import errors, hooks
 
 is_told: Callable[[Any], bool] | None = None
 """Leaves node classes out of the report; None: all are in it. The proof sets it."""
@@ -33,15 +32,8 @@ FOLDER = "COMFY_MACHINE_REPORT"
 """The variable with the folder of the reports."""
 KEPT = 4
 """Reports of earlier processes that stay beside this one."""
-LONGEST = 300
-"""Characters of a message."""
-LONGEST_TRACE = 6000
-"""Characters of a traceback, its end."""
 COMPLAINTS = frozenset({"warning", "error", "exception", "critical"})
 PRESTARTUP = "prestartup_script.py"
-
-_SONAME = re.compile(r"^(lib[\w.+-]+\.so[\w.]*): cannot open shared object file")
-"""How glibc's dynamic loader names a library that it doesn't find."""
 
 
 class Load:
@@ -87,7 +79,7 @@ class Report:
 
     def fault(self) -> None:
         """An error of our own."""
-        self.tell(event="fault", trace=traceback.format_exc()[-LONGEST_TRACE:])
+        self.tell(event="fault", trace=traceback.format_exc()[-errors.LONGEST_TRACE :])
         self._file = -1
 
     def begin(self, path: str, phase: str, parent: str) -> Load | None:
@@ -108,7 +100,7 @@ class Report:
             phase=phase,
             ok=ok,
             seconds=seconds,
-            error=None if ok or load.heard is None else describe(load.heard),
+            error=None if ok or load.heard is None else errors.describe(load.heard),
             asked=sorted(load.asked),
             threads=[each.name for each in left if not each.daemon][:8],
             **more,
@@ -252,49 +244,6 @@ def _loaded(report: Report, nodes: Any, begin: float) -> None:
         if home == "custom_nodes" and owner and (is_told is None or is_told(node)):
             found.setdefault(owner, []).append(str(name))
     report.tell(event="loaded", seconds=round(time.monotonic() - begin, 3), classes=found)
-
-
-def describe(error: BaseException) -> dict[str, Any]:
-    """An exception as values. `root` is the one that it all began with."""
-    chain = list(_chain(error))
-    root = chain[-1]
-    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    found = {
-        **_words(error),
-        "trace": trace[-LONGEST_TRACE:],
-        "modules": sorted({name for each in chain for name in _modules(each.__traceback__)})[:100],
-        "library": next(filter(None, map(_library, chain)), None),
-        "errno": next((each.errno for each in chain if isinstance(each, OSError)), None),
-        "file": next(
-            (str(e.filename) for e in chain if isinstance(e, OSError) and e.filename), None
-        ),
-    }
-    return found | ({"root": _words(root)} if root is not error else {})
-
-
-def _words(error: BaseException) -> dict[str, str]:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return {"type": type(error).__name__, "message": (lines or [""])[0][:LONGEST]}
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    at: BaseException | None = error
-    while at is not None and id(at) not in seen:
-        seen.add(id(at))
-        yield at
-        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
-
-
-def _modules(trace: TracebackType | None) -> Iterator[str]:
-    while trace is not None:
-        yield str(trace.tb_frame.f_globals.get("__name__", ""))
-        trace = trace.tb_next
-
-
-def _library(error: BaseException) -> str | None:
-    found = _SONAME.match(str(error)) if isinstance(error, (ImportError, OSError)) else None
-    return found[1] if found else None
 
 
 def _start_time() -> str:
