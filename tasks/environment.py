@@ -14,7 +14,7 @@ from tasks.conflicts import gist, refused
 from tasks.engine import journal
 from tasks.engine.said import move
 from tasks.engine.step import Task, step
-from tasks.host import environments, files, made, process, uv, uv_log
+from tasks.host import environments, files, hook, made, process, uv, uv_log
 from tasks.host.environments import damage, fits
 from tasks.host.failure import Failure
 from tasks.spec import Machine, Package
@@ -124,6 +124,7 @@ def _digest(machine: Machine) -> str:
             "packages": {name: p.requirement(name) for name, p in python.packages.items()},
             "preinstalled": preinstalled.versions(machine),
             "scripts": scripts(machine),
+            "hook": hook.LINE,
         }
     )
 
@@ -147,6 +148,7 @@ def _make(machine: Machine, log: Path) -> None:
             python = preinstalled.base_python() if see_base else Path(sys.executable)
             uv.make_environment(folder, python, log, see_base=see_base)
         _install(machine, folder, log)
+        hook.write(uv.site_packages(folder))
         if scripts(machine):
             files.unshare(uv.site_packages(folder), ".py")
         record(

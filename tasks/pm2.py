@@ -106,8 +106,8 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
         *_selection(machine, folder),
         *instance.args,
     ]
-    limits = _limits(machine.instances.limits)
-    made = app(machine, instance.name, folder / "ComfyUI", command, env, instance.env, limits)
+    shim = ["--report", str(layout.reports(instance.gpu)), *_limits(machine.instances.limits)]
+    made = app(machine, instance.name, folder / "ComfyUI", command, env, instance.env, shim)
     return replace(made, dotenvs=dotenv.contents(machine), model_paths=model_paths)
 
 

@@ -148,12 +148,12 @@ def jobs(host: str, port: int) -> Jobs | None:
         return None
 
 
-def ask(host: str, port: int, path: str) -> Any:
-    """What an instance answers to a GET, as JSON; None when it doesn't."""
+def ask(host: str, port: int, path: str, timeout: float = PROBE_TIMEOUT) -> Any:
+    """What an instance answers to a GET, as JSON; None when it doesn't within `timeout` seconds."""
     from http.client import HTTPException
 
     try:
-        return _ask(url(host, port), path, PROBE_TIMEOUT, LONGEST)
+        return _ask(url(host, port), path, timeout, LONGEST)
     except (OSError, HTTPException, ValueError, RecursionError):
         return None
 

@@ -70,6 +70,10 @@ class ComfyUI(Model):
     install_path: PathText = Field(
         default=Path("ComfyUI"), description="Where the link to the running ComfyUI is put."
     )
+    proof_timeout: Seconds = Field(
+        default=600,
+        description="Seconds that the build gives ComfyUI to load itself and all custom nodes.",
+    )
 
 
 class Python(Model):

@@ -27,6 +27,7 @@ def describe(error: BaseException) -> dict[str, Any]:
         "trace": trace[-LONGEST_TRACE:],
         "modules": sorted({name for each in chain for name in _modules(each.__traceback__)})[:100],
         "library": next(filter(None, map(_library, chain)), None),
+        "key": next((e.args[0] for e in chain if isinstance(e, KeyError) and _is_key(e)), None),
         "errno": next((each.errno for each in chain if isinstance(each, OSError)), None),
         "file": next(
             (str(e.filename) for e in chain if isinstance(e, OSError) and e.filename), None
@@ -58,3 +59,7 @@ def _modules(trace: TracebackType | None) -> Iterator[str]:
 def _library(error: BaseException) -> str | None:
     found = _SONAME.match(str(error)) if isinstance(error, (ImportError, OSError)) else None
     return found[1] if found else None
+
+
+def _is_key(error: KeyError) -> bool:
+    return bool(error.args) and isinstance(error.args[0], str) and len(error.args[0]) < LONGEST
