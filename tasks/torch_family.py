@@ -1,0 +1,57 @@
+"""torch, torchvision and torchaudio: which versions of them may go together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
+
+from tasks.conflicts import normal
+
+TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
+
+
+def named(requirements: Iterable[str]) -> set[str]:
+    """The packages that these requirements are of."""
+    found = (re.match(r"\s*([A-Za-z0-9][\w.-]*)", text) for text in requirements)
+    return {normal(match[1]) for match in found if match}
+
+
+def matched(versions: Mapping[str, str], fixed: Container[str]) -> dict[str, str]:
+    """A constraint, by its package, that makes torch and torchaudio of one minor version.
+
+    torchaudio works with the torch of its own, where its metadata names none. It is on the one
+    of them that may move; empty if none may, or they match.
+    """
+    minor = {name: _minor(version) for name, version in versions.items()}
+    if minor["torch"] == minor["torchaudio"]:
+        return {}
+    for name, other in (("torch", "torchaudio"), ("torchaudio", "torch")):
+        if name not in fixed:
+            return {name: f"{name}=={minor[other]}.*"}
+    return {}
+
+
+def others(versions: Mapping[str, str], broken: str) -> Iterator[dict[str, str]]:
+    """Constraints, by package, under which another set than these versions is looked for.
+
+    First another version of the `broken` one, which is the least that may help, then another
+    torch for it, then the newest of all.
+    """
+    kept = {name: f"{name}=={version}" for name, version in versions.items()}
+    minor = {name: _minor(version) for name, version in versions.items()}
+    torch = f"torch!={versions['torch']}"
+    if broken == "torch":
+        yield {"torch": torch}
+    else:
+        another = f"{broken}!={versions[broken]}"
+        audio = broken == "torchaudio"
+        same = f",=={minor['torch']}.*" if audio else ""
+        yield {"torch": kept["torch"], broken: another + same}
+        same = f",=={minor['torchaudio']}.*" if audio else ""
+        yield {"torch": torch + same, broken: kept[broken]}
+    yield {}
+
+
+def _minor(version: str) -> str:
+    """2.11.1+cu128 → 2.11"""
+    return ".".join(version.split(".")[:2])
