@@ -159,7 +159,8 @@ def _make(machine: Machine, log: Path) -> None:
             sees_base=preinstalled.wanted(machine),
         )
     if torch_proof.due(machine, made.read(folder)):
-        record(folder, family=torch_proof.prove(machine, folder, log))
+        family = torch_proof.prove(machine, folder, log)
+        made.finish(folder, made.read(folder) | {"family": family})
     made.point(_pointer(layout), folder, digest)
 
 

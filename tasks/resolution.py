@@ -13,7 +13,7 @@ from tasks.host.failure import Failure
 from tasks.requirements import Asked
 from tasks.spec import CustomNode, Machine, Package, PythonSet
 from tasks.spec.twins import FAMILIES, chosen
-from tasks.torch_family import TORCH_FAMILY, matched, named
+from tasks.torch_family import TORCH_FAMILY, is_pin, matched, named
 
 #: `requests` is imported by ComfyUI 0.3.64's app/frontend_management.py, which does not ask
 #: for it; `pip` is what custom nodes' install scripts call.
@@ -37,6 +37,8 @@ class Problem:
     """Packages that others replace."""
     matched: Mapping[str, str] = field(default_factory=dict)
     """Constraints on the torch family, by the package that they are on."""
+    metadata_counts: bool = True
+    """Whether what the torch family says of itself is obeyed beside the overrides of it."""
 
     @property
     def scratch(self) -> Path:
@@ -56,11 +58,18 @@ class Problem:
         return named(self.machine.python.overrides)
 
     @property
-    def freed(self) -> bool:
-        """Whether the torch family may move from the lock's: an update, or a new override of one.
+    def pinned(self) -> list[str]:
+        """The overrides that are given to uv as constraints.
 
-        All of it, since an override hides from uv which of the others go with that one.
+        One of torch hides from uv what torchvision and torchaudio ask for; as a constraint an
+        exact version is as good, and they are chosen to fit it.
         """
+        overrides = self.machine.python.overrides if self.metadata_counts else ()
+        return [text for text in overrides if is_pin(text)]
+
+    @property
+    def freed(self) -> bool:
+        """Whether an update or a new override lets the torch family leave the lock's versions."""
         if not self.before or self.machine.updating("torch", *TORCH_FAMILY):
             return True
         new = set(self.machine.python.overrides) - set(self.before.asked.overrides)
@@ -98,6 +107,9 @@ def solve(problem: Problem) -> Solution:
         try:
             packages = _compile(problem)
         except process.CommandFailed as failed:
+            if problem.pinned:
+                problem = replace(problem, metadata_counts=False, matched={})
+                continue
             if refusal := refused(failed.output):
                 said = f"packages can't be resolved: {refusal}"
                 raise Failure(said, problem.log) from failed
@@ -167,13 +179,14 @@ def _call(
     result = problem.scratch / "pylock.toml"
     if problem.before and problem.machine.updates != frozenset():
         pylock.write(result, problem.before.packages)
-    excludes = [*problem.instead]
+    pinned, excludes = problem.pinned, [*problem.instead]
+    overrides = [text for text in problem.machine.python.overrides if text not in pinned]
     if problem.torch in ("none", "preinstalled"):
         excludes += TORCH_FAMILY
     arguments: list[str | Path] = [
         _listed(problem, "requirements.txt", wanted),
-        *("--constraints", _listed(problem, "constraints.txt", constraints)),
-        *("--overrides", _listed(problem, "overrides.txt", problem.machine.python.overrides)),
+        *("--constraints", _listed(problem, "constraints.txt", [*constraints, *pinned])),
+        *("--overrides", _listed(problem, "overrides.txt", overrides)),
         *("--excludes", _listed(problem, "excludes.txt", excludes)),
         *backend(problem.torch),
         *(word for name in upgrades for word in ("--upgrade-package", name)),
@@ -257,6 +270,8 @@ def _matched(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str
     """
     versions = {n: packages[n].version for n in ("torch", "torchaudio") if n in packages}
     if None in versions.values() or len(versions) < 2:
+        return {}
+    if not problem.metadata_counts and problem.overridden.intersection(versions):
         return {}
     fixed = {*problem.held, *problem.overridden, *problem.matched}
     found = matched({name: str(version) for name, version in versions.items()}, fixed)

@@ -16,6 +16,18 @@ def named(requirements: Iterable[str]) -> set[str]:
     return {normal(match[1]) for match in found if match}
 
 
+def is_pin(requirement: str) -> bool:
+    """Whether it says of a member that it is exactly this version."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        asked = Requirement(requirement)
+    except InvalidRequirement:
+        return False
+    exact = [each.operator == "==" and "*" not in each.version for each in asked.specifier]
+    return normal(asked.name) in TORCH_FAMILY and exact == [True] and asked.marker is None
+
+
 def matched(versions: Mapping[str, str], fixed: Container[str]) -> dict[str, str]:
     """A constraint, by its package, that makes torch and torchaudio of one minor version.
 

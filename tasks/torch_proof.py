@@ -107,8 +107,8 @@ def _look_further(
     for constraints in torch_family.others(members, broken.name):
         try:
             wanted = packages.another_family(machine, constraints, log).packages
-            family = {name: str(wanted[name].version) for name in members if name in wanted}
-            if family in failed:
+            family = {n: wanted[n].version or "" for n in members if n in wanted}
+            if family in failed or "" in family.values():
                 continue
             shown = ", ".join(f"{name} {version}" for name, version in family.items())
             journal.tell("environment", None, f"try {shown}")
