@@ -47,20 +47,17 @@ def others(versions: Mapping[str, str], broken: str) -> Iterator[dict[str, str]]
     """Constraints, by package, under which another set than these versions is looked for.
 
     First another version of the `broken` one, which is the least that may help, then another
-    torch for it, then the newest of all.
+    minor version of torch, then the newest of all.
     """
     kept = {name: f"{name}=={version}" for name, version in versions.items()}
     minor = {name: _minor(version) for name, version in versions.items()}
-    torch = f"torch!={versions['torch']}"
-    if broken == "torch":
-        yield {"torch": torch}
+    if broken != "torch":
+        same = f",=={minor['torch']}.*" if broken == "torchaudio" else ""
+        yield {"torch": kept["torch"], broken: f"{broken}!={versions[broken]}{same}"}
+    if broken == "torchaudio" and minor["torch"] != minor[broken]:
+        yield {"torch": f"torch=={minor[broken]}.*", broken: kept[broken]}
     else:
-        another = f"{broken}!={versions[broken]}"
-        audio = broken == "torchaudio"
-        same = f",=={minor['torch']}.*" if audio else ""
-        yield {"torch": kept["torch"], broken: another + same}
-        same = f",=={minor['torchaudio']}.*" if audio else ""
-        yield {"torch": torch + same, broken: kept[broken]}
+        yield {"torch": f"torch!={minor['torch']}.*"}
     yield {}
 
 
