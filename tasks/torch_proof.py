@@ -91,12 +91,10 @@ def _explain(
     if found:
         pins = [f"{name}=={version}" for name, version in found.items()]
         wins = [*packages.other_overrides(machine), *pins]
-        return f"{said}; these were installed for trial and import: python.overrides: {wins}"
-    tried = [
-        " with ".join(f"{name} {version}" for name, version in each.items()) for each in failed
-    ]
-    others = f"; neither do {', nor '.join(tried)}" if tried else "; no others can be had with it"
-    return f"{said}{others}: choose versions that fit with python.overrides"
+        return f"{said}; these versions do, they were tried: python.overrides: {wins}"
+    tried = [_listed(each) for each in failed]
+    others = f"tried in vain: {'; '.join(tried)}" if tried else "no others were found to try"
+    return f"{said}; {others}; choose versions that fit with python.overrides"
 
 
 def _look_further(
@@ -110,8 +108,7 @@ def _look_further(
             family = {n: wanted[n].version or "" for n in members if n in wanted}
             if family in failed or "" in family.values():
                 continue
-            shown = ", ".join(f"{name} {version}" for name, version in family.items())
-            journal.tell("environment", None, f"try {shown}")
+            journal.tell("environment", None, f"try {_listed(family)}")
             place = _scratch(machine, folder, log)
             uv.sync(place, packages.listed(machine, wanted), *packages.where(machine), log)
         except Failure:
@@ -122,6 +119,10 @@ def _look_further(
         failed.append(family)
     files.remove(machine.layout.scratch / "trial")
     return None, failed[1:]
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _scratch(machine: Machine, folder: Path, log: Path) -> Path:

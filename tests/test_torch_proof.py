@@ -1,4 +1,4 @@
-"""The torch family is imported once per environment, and what doesn't import is told with a cure."""
+"""The torch family is imported once per environment; what doesn't import is told, with a cure."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_member_that_does_not_import_fails_with_its_cause_and_a_set_that_does(
     assert (
         "torchaudio 90.2.1 doesn't import beside torch 90.3.0 and torchvision 80.3.0: "
         "OSError: /lib/libtorchaudio.so: undefined symbol: _ZN3c1013of_anotherE; "
-        "these were installed for trial and import: python.overrides: "
+        "these versions do, they were tried: python.overrides: "
         "['packaging==24.1', 'torch==90.2.0', 'torchvision==80.2.0', 'torchaudio==90.2.1']"
     ) in run.output
     assert not rig.layout.current.exists()
@@ -124,9 +124,9 @@ def test_where_no_set_imports_those_that_were_tried_are_named(rig: Rig, links: P
     for version in ("90.2.1", "90.3.1"):
         wheel(links, "torchaudio", version, ("torch>=90.2",), code=BROKEN)
     run = rig.doit("build", code=2)
-    assert "undefined symbol: _ZN3c1013of_anotherE; neither do " in run.output
-    tried = "torch 90.2.0 with torchvision 80.2.0 with torchaudio 90.3.1"
-    assert f"{tried}: choose versions that fit with python.overrides" in run.output
+    assert "undefined symbol: _ZN3c1013of_anotherE; tried in vain: " in run.output
+    tried = "torch 90.2.0, torchvision 80.2.0, torchaudio 90.3.1"
+    assert f"{tried}; choose versions that fit with python.overrides" in run.output
 
 
 def test_a_member_that_ends_the_process_is_named(rig: Rig, links: Path) -> None:
