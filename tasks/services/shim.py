@@ -4,6 +4,8 @@
                     keeps it in its dump, so a secret is in that file only
 --nice N            scheduling priority
 --open-files N      how many files it may have open
+--report FOLDER     have ComfyUI write its load report there: names this process as the one in
+                    which the environment's `.pth` line runs `inside/entry.py`
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ import os
 import resource
 from pathlib import Path
 
+ENTRY = Path(__file__).parent / "inside" / "entry.py"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--env", type=Path)
     parser.add_argument("--nice", type=int)
     parser.add_argument("--open-files", type=int)
+    parser.add_argument("--report")
     parser.add_argument("command", nargs="+")
     wanted = parser.parse_args()
     if wanted.nice is not None:
@@ -29,6 +34,12 @@ def main() -> None:
         limits = (wanted.open_files, max(hard, wanted.open_files))
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     variables = json.loads(wanted.env.read_text(encoding="utf-8")) if wanted.env else {}
+    if wanted.report is not None:
+        variables |= {
+            "COMFY_MACHINE_REPORT": wanted.report,
+            "COMFY_MACHINE_INSIDE": str(ENTRY),
+            "COMFY_MACHINE_INSIDE_PID": str(os.getpid()),
+        }
     os.execvpe(wanted.command[0], wanted.command, {**os.environ, **variables})
 
 

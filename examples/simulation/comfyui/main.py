@@ -8,11 +8,13 @@ taken is found out last.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import shutil
 import sqlite3
 import sys
 import threading
+import time
 from pathlib import Path
 
 # The command line comes first: a mistake in it is answered before anything is loaded.
@@ -21,7 +23,53 @@ from simulation.flags import args
 # isort: split
 import folder_paths
 from comfyui_version import __version__
-from simulation import devices, extensions, logs, model_paths
+from simulation import devices, logs, model_paths
+
+
+def execute_prestartup_script() -> None:
+    """Run every prestartup_script.py. A failing one is logged.
+
+    As in real ComfyUI the summary covers the last of several custom_nodes folders only, and a
+    missing folder ends the start-up with FileNotFoundError.
+    """
+    if args.disable_all_custom_nodes and not args.whitelist_custom_nodes:
+        return
+
+    def execute_script(script: str) -> bool:
+        try:
+            spec = importlib.util.spec_from_file_location(script.removesuffix(".py"), script)
+            assert spec is not None
+            assert spec.loader is not None
+            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+            return True
+        except Exception as problem:
+            logging.error("Failed to execute startup-script: %s / %s", script, problem)
+        return False
+
+    times: list[tuple[float, str, bool]] = []
+    for folder in folder_paths.get_folder_paths("custom_nodes"):
+        times = []
+        for path in Path(folder).iterdir():
+            name = path.name
+            script = path / "prestartup_script.py"
+            if path.is_file() or name.endswith(".disabled") or not script.exists():
+                continue
+            if args.disable_all_custom_nodes and name not in args.whitelist_custom_nodes:
+                logging.info(
+                    "Prestartup Skipping %s due to disable_all_custom_nodes and"
+                    " whitelist_custom_nodes",
+                    name,
+                )
+                continue
+            begin = time.perf_counter()
+            ok = execute_script(str(script))
+            times.append((time.perf_counter() - begin, str(path), ok))
+    if times:
+        logging.info("\nPrestartup times for custom nodes:")
+        for seconds, shown, ok in sorted(times):
+            failure = "" if ok else " (PRESTARTUP FAILED)"
+            logging.info("%6.1f seconds%s: %s", seconds, failure, shown)
+        logging.info("")
 
 
 def remove_temp() -> None:
@@ -46,6 +94,7 @@ def serve() -> None:
     logging.info("Device: %s", device.name)
 
     import execution
+    import nodes
     import server
     from comfy import utils
 
@@ -59,7 +108,10 @@ def serve() -> None:
     asyncio.set_event_loop(loop)
     prompt_server = server.PromptServer(loop, device)
     Path(folder_paths.get_user_directory()).mkdir(parents=True, exist_ok=True)
-    extensions.load()
+    wanted = not args.disable_all_custom_nodes or bool(args.whitelist_custom_nodes)
+    loop.run_until_complete(
+        nodes.init_extra_nodes(init_custom_nodes=wanted, init_api_nodes=not args.disable_api_nodes)
+    )
     open_database()
     prompt_server.add_routes()
     utils.hooks.append(prompt_server.send_progress)
@@ -84,7 +136,7 @@ def main() -> None:
     logs.start(args.verbose, args.log_stdout)
     Path(folder_paths.base_path, "input").mkdir(parents=True, exist_ok=True)
     model_paths.apply()
-    extensions.prestart()
+    execute_prestartup_script()
     devices.choose_visible()
     serve()
 

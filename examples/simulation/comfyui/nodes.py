@@ -1,24 +1,53 @@
-"""The built-in nodes that need no model, and one that wants one.
+"""The node classes there are, and how custom nodes are loaded.
 
-Custom nodes import this module, so its names are ComfyUI's.
+Custom nodes import this module and others wrap its functions, so the names are ComfyUI's, and
+what is called is looked up here at each call.
 """
-# ruff: noqa: N802, RUF012
 
 from __future__ import annotations
 
-import hashlib
-import random
-import string
+import importlib.util
+import inspect
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 from comfy import model_management
-from simulation import images as pictures
-from simulation.flags import args
+from comfy_api.latest import ComfyExtension
+from simulation.builtin import (
+    MAX_RESOLUTION,
+    CheckpointLoaderSimple,
+    EmptyImage,
+    ImageInvert,
+    ImageScale,
+    LoadImage,
+    PreviewImage,
+    SaveImage,
+    VAEDecode,
+)
+from simulation.flags import ROOT, args
 
-MAX_RESOLUTION = 16384
-NODE_CLASS_MAPPINGS: dict[str, Any] = {}
+__all__ = ["MAX_RESOLUTION"]
+
+NODE_CLASS_MAPPINGS: dict[str, Any] = {
+    node.__name__: node
+    for node in (
+        CheckpointLoaderSimple,
+        VAEDecode,
+        SaveImage,
+        PreviewImage,
+        LoadImage,
+        ImageScale,
+        ImageInvert,
+        EmptyImage,
+    )
+}
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "CheckpointLoaderSimple": "Load Checkpoint",
     "ImageInvert": "Invert Image",
@@ -26,266 +55,169 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "LoadImage": "Load Image",
     "PreviewImage": "Preview Image",
     "SaveImage": "Save Image",
+    "VAEDecode": "VAE Decode",
 }
+EXTENSION_WEB_DIRS: dict[str, str] = {}
+LOADED_MODULE_DIRS: dict[str, str] = {}
+"""Module name → directory, also of packs that fail once their module was executed."""
+
+EXTRAS = ["nodes_preview_any.py", "nodes_string.py"]
 
 
 def interrupt_processing(value: bool = True) -> None:
     model_management.interrupt_current_processing(value)
 
 
-class EmptyImage:
-    """A batch of images in one colour."""
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        size = {"default": 512, "min": 1, "max": MAX_RESOLUTION, "step": 1}
-        colour = {"default": 0, "min": 0, "max": 0xFFFFFF, "step": 1, "display": "color"}
-        return {
-            "required": {
-                "width": ("INT", size),
-                "height": ("INT", size),
-                "batch_size": ("INT", {"default": 1, "min": 1, "max": 4096}),
-                "color": ("INT", colour),
-            }
-        }
-
-    RETURN_TYPES = ("IMAGE",)
-    FUNCTION = "generate"
-    CATEGORY = "image"
-
-    def generate(self, width: int, height: int, batch_size: int = 1, color: int = 0) -> Any:
-        from PIL import Image
-
-        rgb = (color >> 16 & 255, color >> 8 & 255, color & 255)
-        return ([Image.new("RGB", (width, height), rgb) for _ in range(batch_size)],)
+def get_module_name(module_path: str) -> str:
+    """The name of a pack: its directory's, or its file's without .py."""
+    path = Path(module_path)
+    return path.stem if path.is_file() else path.name
 
 
-class ImageInvert:
-    """Every colour to its opposite."""
+async def load_custom_node(
+    module_path: str, ignore: Collection[str] = frozenset(), module_parent: str = "custom_nodes"
+) -> bool:
+    """Import one pack and take in its classes but those named in ignore. A failure is logged."""
+    path = Path(module_path)
+    module_name = get_module_name(module_path)
+    if path.is_file():
+        module_name = sys_module_name = str(path.with_suffix(""))
+        file, module_dir = path, path.parent
+    else:
+        sys_module_name = module_path.replace(".", "_x_")
+        file, module_dir = path / "__init__.py", path
+    try:
+        logging.debug("Trying to load custom node %s", module_path)
+        spec = importlib.util.spec_from_file_location(sys_module_name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[sys_module_name] = module
+        spec.loader.exec_module(module)
 
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image": ("IMAGE",)}}
+        LOADED_MODULE_DIRS[module_name] = os.path.abspath(module_dir)  # noqa: PTH100
+        web = getattr(module, "WEB_DIRECTORY", None)
+        if web is not None and (module_dir / web).is_dir():
+            EXTENSION_WEB_DIRS[module_name] = os.path.abspath(module_dir / web)  # noqa: PTH100
 
-    RETURN_TYPES = ("IMAGE",)
-    FUNCTION = "invert"
-    CATEGORY = "image"
-
-    def invert(self, image: Any) -> Any:
-        from PIL import ImageOps
-
-        return ([ImageOps.invert(one.convert("RGB")) for one in pictures.batch(image)],)
-
-
-class ImageScale:
-    """Another size; a width or height of 0 keeps the proportions."""
-
-    upscale_methods = ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
-    crop_methods = ["disabled", "center"]
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        size = {"default": 512, "min": 0, "max": MAX_RESOLUTION, "step": 1}
-        return {
-            "required": {
-                "image": ("IMAGE",),
-                "upscale_method": (cls.upscale_methods,),
-                "width": ("INT", size),
-                "height": ("INT", size),
-                "crop": (cls.crop_methods,),
-            }
-        }
-
-    RETURN_TYPES = ("IMAGE",)
-    FUNCTION = "upscale"
-    CATEGORY = "image/upscaling"
-
-    def upscale(self, image: Any, upscale_method: str, width: int, height: int, crop: str) -> Any:
-        from PIL import Image, ImageOps
-
-        frames = pictures.batch(image)
-        if width == 0 and height == 0:
-            return (frames,)
-        resampling = {
-            "nearest-exact": Image.Resampling.NEAREST,
-            "bilinear": Image.Resampling.BILINEAR,
-            "area": Image.Resampling.BOX,
-            "bicubic": Image.Resampling.BICUBIC,
-            "lanczos": Image.Resampling.LANCZOS,
-        }[upscale_method]
-        scaled = []
-        for frame in frames:
-            size = (
-                width or max(1, round(frame.width * height / frame.height)),
-                height or max(1, round(frame.height * width / frame.width)),
-            )
-            fit = ImageOps.fit if crop == "center" else Image.Image.resize
-            scaled.append(fit(frame, size, resampling))
-        return (scaled,)
-
-
-class SaveImage:
-    """Write PNG files below the output directory."""
-
-    directory = "output"
-    suffix = ""
-    compress_level = 4
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {
-            "required": {
-                "images": ("IMAGE", {"tooltip": "The images to save."}),
-                "filename_prefix": (
-                    "STRING",
-                    {"default": "ComfyUI", "tooltip": "The prefix for the file to save."},
-                ),
-            },
-            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
-        }
-
-    RETURN_TYPES = ()
-    FUNCTION = "save_images"
-    OUTPUT_NODE = True
-    CATEGORY = "image"
-    DESCRIPTION = "Saves the input images to your ComfyUI output directory."
-
-    def save_images(
-        self,
-        images: Any,
-        filename_prefix: str = "ComfyUI",
-        prompt: Any = None,
-        extra_pnginfo: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        frames = pictures.batch(images)
-        root = folder_paths.get_directory_by_type(self.directory)
-        assert root is not None
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix + self.suffix, root, frames[0].width, frames[0].height
-        )
-        texts: dict[str, Any] = {}
-        if not args.disable_metadata:
-            texts = ({} if prompt is None else {"prompt": prompt}) | (extra_pnginfo or {})
-        saved = []
-        for number, frame in enumerate(frames):
-            file = f"{name.replace('%batch_num%', str(number))}_{counter + number:05}_.png"
-            pictures.save_png(frame, Path(folder, file), texts, self.compress_level)
-            saved.append({"filename": file, "subfolder": subfolder, "type": self.directory})
-        return {"ui": {"images": saved}}
-
-
-class PreviewImage(SaveImage):
-    """Write PNG files below the temporary directory."""
-
-    directory = "temp"
-    compress_level = 1
-
-    def __init__(self) -> None:
-        self.suffix = "_temp_" + "".join(random.choices(string.ascii_lowercase, k=5))
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {
-            "required": {"images": ("IMAGE",)},
-            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
-        }
-
-
-class LoadImage:
-    """Read an image of the input directory."""
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        entries = Path(folder_paths.get_input_directory()).iterdir()
-        files = sorted(entry.name for entry in entries if entry.is_file())
-        names = folder_paths.filter_files_content_types(files, ["image"])
-        return {"required": {"image": (names, {"image_upload": True})}}
-
-    RETURN_TYPES = ("IMAGE", "MASK")
-    FUNCTION = "load_image"
-    CATEGORY = "image"
-
-    def load_image(self, image: str) -> Any:
-        from PIL import Image, ImageOps
-
-        with Image.open(folder_paths.get_annotated_filepath(image)) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if "A" in picture.getbands():
-                mask = ImageOps.invert(picture.getchannel("A"))
-            else:
-                mask = Image.new("L", (64, 64))
-            return ([picture.convert("RGB")], [mask])
-
-    @classmethod
-    def IS_CHANGED(cls, image: str) -> str:
-        data = Path(folder_paths.get_annotated_filepath(image)).read_bytes()
-        return hashlib.sha256(data).hexdigest()
-
-    @classmethod
-    def VALIDATE_INPUTS(cls, image: str) -> bool | str:
-        if folder_paths.exists_annotated_filepath(image):
+        parent = f"{module_parent}.{get_module_name(module_path)}"
+        if getattr(module, "NODE_CLASS_MAPPINGS", None) is not None:
+            _take_mappings(module, ignore, parent)
             return True
-        return f"Invalid image file: {image}"
-
-
-class CheckpointLoaderSimple:
-    """Lists and checks the checkpoints. It loads none: a job that gets so far fails."""
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        names = folder_paths.get_filename_list("checkpoints")
-        tooltip = {"tooltip": "The name of the checkpoint (model) to load."}
-        return {"required": {"ckpt_name": (names, tooltip)}}
-
-    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
-    OUTPUT_TOOLTIPS = (
-        "The model used for denoising latents.",
-        "The CLIP model used for encoding text prompts.",
-        "The VAE model used for encoding and decoding images to and from latent space.",
-    )
-    FUNCTION = "load_checkpoint"
-    CATEGORY = "loaders"
-    DESCRIPTION = (
-        "Loads a diffusion model checkpoint, diffusion models are used to denoise latents."
-    )
-
-    def load_checkpoint(self, ckpt_name: str) -> Any:
-        path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
-        raise RuntimeError(f"the simulator loads no model: {path}")
-
-
-class VAEDecode:
-    """Here so that a workflow with a model can be checked to its end."""
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {
-            "required": {
-                "samples": ("LATENT", {"tooltip": "The latent to be decoded."}),
-                "vae": ("VAE", {"tooltip": "The VAE model used for decoding the latent."}),
-            }
-        }
-
-    RETURN_TYPES = ("IMAGE",)
-    FUNCTION = "decode"
-    CATEGORY = "latent"
-
-    def decode(self, samples: Any, vae: Any) -> Any:
-        raise RuntimeError("the simulator loads no model")
-
-
-NODE_CLASS_MAPPINGS.update(
-    {
-        node.__name__: node
-        for node in (
-            CheckpointLoaderSimple,
-            VAEDecode,
-            SaveImage,
-            PreviewImage,
-            LoadImage,
-            ImageScale,
-            ImageInvert,
-            EmptyImage,
+        if hasattr(module, "comfy_entrypoint"):
+            return await _take_extension(module.comfy_entrypoint, module_path, ignore, parent)
+        logging.warning(
+            "Skip %s module for custom nodes due to the lack of NODE_CLASS_MAPPINGS or NODES_LIST"
+            " (need one).",
+            module_path,
         )
-    }
-)
+        return False
+    except Exception as problem:
+        logging.warning(traceback.format_exc())
+        logging.warning("Cannot import %s module for custom nodes: %s", module_path, problem)
+        return False
+
+
+def _take_mappings(module: Any, ignore: Collection[str], parent: str) -> None:
+    for name, node in module.NODE_CLASS_MAPPINGS.items():
+        if name not in ignore:
+            NODE_CLASS_MAPPINGS[name] = node
+            node.RELATIVE_PYTHON_MODULE = parent
+    NODE_DISPLAY_NAME_MAPPINGS.update(getattr(module, "NODE_DISPLAY_NAME_MAPPINGS", None) or {})
+
+
+async def _take_extension(
+    entrypoint: Any, module_path: str, ignore: Collection[str], parent: str
+) -> bool:
+    """Take in the nodes of a comfy_entrypoint; False, and a line in the log, if it is not right."""
+    if not callable(entrypoint):
+        logging.warning("comfy_entrypoint in %s is not callable, skipping.", module_path)
+        return False
+    try:
+        extension = entrypoint()
+        if inspect.iscoroutinefunction(entrypoint):
+            extension = await extension
+        if not isinstance(extension, ComfyExtension):
+            logging.warning(
+                "comfy_entrypoint in %s did not return a ComfyExtension, skipping.", module_path
+            )
+            return False
+        found = await extension.get_node_list()
+        if not isinstance(found, list):
+            logging.warning(
+                "comfy_entrypoint in %s did not return a list of nodes, skipping.", module_path
+            )
+            return False
+        for node in found:
+            schema = node.GET_SCHEMA()
+            if schema.node_id not in ignore:
+                NODE_CLASS_MAPPINGS[schema.node_id] = node
+                node.RELATIVE_PYTHON_MODULE = parent  # type: ignore[attr-defined]
+            if schema.display_name is not None:
+                NODE_DISPLAY_NAME_MAPPINGS[schema.node_id] = schema.display_name
+        return True
+    except Exception as problem:
+        logging.warning("Error while calling comfy_entrypoint in %s: %s", module_path, problem)
+        return False
+
+
+async def init_external_custom_nodes() -> None:
+    """Load all custom nodes. A failing one is logged; one that calls sys.exit() is obeyed."""
+    builtin = set(NODE_CLASS_MAPPINGS)
+    times: list[tuple[float, str, bool]] = []
+    for folder in folder_paths.get_folder_paths("custom_nodes"):
+        for path in Path(folder).iterdir():
+            name = path.name
+            if name == "__pycache__" or (path.is_file() and path.suffix != ".py"):
+                continue
+            if name.endswith(".disabled"):
+                continue
+            if args.disable_all_custom_nodes and name not in args.whitelist_custom_nodes:
+                logging.info(
+                    "Skipping %s due to disable_all_custom_nodes and whitelist_custom_nodes", name
+                )
+                continue
+            begin = time.perf_counter()
+            ok = await load_custom_node(str(path), builtin, module_parent="custom_nodes")
+            times.append((time.perf_counter() - begin, str(path), ok))
+    if times:
+        logging.info("\nImport times for custom nodes:")
+        for seconds, shown, ok in sorted(times):
+            failure = "" if ok else " (IMPORT FAILED)"
+            logging.info("%6.1f seconds%s: %s", seconds, failure, shown)
+        logging.info("")
+
+
+async def init_builtin_extra_nodes() -> list[str]:
+    """Load the files of comfy_extras; those that failed come back."""
+    folder = ROOT / "comfy_extras"
+    return [
+        name
+        for name in EXTRAS
+        if not await load_custom_node(str(folder / name), module_parent="comfy_extras")
+    ]
+
+
+async def init_extra_nodes(
+    init_custom_nodes: bool = True, init_api_nodes: bool = True
+) -> list[str]:
+    """Load the built-in extras, then the custom nodes. There are no API nodes here."""
+    failed = await init_builtin_extra_nodes()
+    if init_custom_nodes:
+        await init_external_custom_nodes()
+    else:
+        logging.info("Skipping loading of custom nodes")
+    if failed:
+        logging.warning(
+            "WARNING: some comfy_extras/ nodes did not import correctly. This may be because they"
+            " are missing some dependencies.\n"
+        )
+        for name in failed:
+            logging.warning("IMPORT FAILED: %s", name)
+        logging.warning(
+            "\nThis issue might be caused by new missing dependencies added the last time you"
+            " updated ComfyUI."
+        )
+        logging.warning("Please do a: pip install -r requirements.txt")
+        logging.warning("")
+    return failed

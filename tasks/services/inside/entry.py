@@ -1,0 +1,43 @@
+"""Run by the environment's `.pth` line at the start of Python; `__file__` is this file.
+
+Makes this folder the package `comfy_machine_inside`, without a place on the path, and attaches
+what the variables ask for. An error of ours is printed and costs only the module that made it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+
+PACKAGE = "comfy_machine_inside"
+
+MODULES = {
+    "COMFY_MACHINE_REPORT": "report",
+    "COMFY_MACHINE_PROOF": "proof",
+}
+"""Variable → the module that is attached when it is set."""
+
+
+def main() -> None:
+    folder = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  pathlib takes longer to load
+    spec = importlib.util.spec_from_file_location(
+        PACKAGE, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]  # noqa: PTH118
+    )  # fmt: skip
+    if spec is None or spec.loader is None or PACKAGE in sys.modules:
+        # A site-packages folder may be looked through twice, as lib and as lib64.
+        return
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[PACKAGE] = package
+    spec.loader.exec_module(package)
+    for variable, name in MODULES.items():
+        if os.environ.get(variable):
+            try:
+                importlib.import_module(f"{PACKAGE}.{name}").attach()
+            except Exception:
+                traceback.print_exc()
+
+
+main()

@@ -1,0 +1,60 @@
+"""An exception as values that can be written down."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+LONGEST = 300
+"""Characters of a message."""
+LONGEST_TRACE = 6000
+"""Characters of a traceback, its end."""
+
+_SONAME = re.compile(r"^(lib[\w.+-]+\.so[\w.]*): cannot open shared object file")
+"""How glibc's dynamic loader names a library that it doesn't find."""
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An exception as values. `root` is the one that it all began with."""
+    chain = list(_chain(error))
+    root = chain[-1]
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    found = {
+        **_words(error),
+        "trace": trace[-LONGEST_TRACE:],
+        "modules": sorted({name for each in chain for name in _modules(each.__traceback__)})[:100],
+        "library": next(filter(None, map(_library, chain)), None),
+        "errno": next((each.errno for each in chain if isinstance(each, OSError)), None),
+        "file": next(
+            (str(e.filename) for e in chain if isinstance(e, OSError) and e.filename), None
+        ),
+    }
+    return found | ({"root": _words(root)} if root is not error else {})
+
+
+def _words(error: BaseException) -> dict[str, str]:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return {"type": type(error).__name__, "message": (lines or [""])[0][:LONGEST]}
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
+
+
+def _modules(trace: TracebackType | None) -> Iterator[str]:
+    while trace is not None:
+        yield str(trace.tb_frame.f_globals.get("__name__", ""))
+        trace = trace.tb_next
+
+
+def _library(error: BaseException) -> str | None:
+    found = _SONAME.match(str(error)) if isinstance(error, (ImportError, OSError)) else None
+    return found[1] if found else None
