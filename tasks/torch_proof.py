@@ -51,10 +51,10 @@ def prove(machine: Machine, folder: Path, log: Path) -> dict[str, Any]:
     broken = tried.broken
     if _comes_later(machine, broken):
         warn(
-            f"whether {broken.name} imports isn't known here: it needs {broken.missing}, which "
+            f"whether {broken.name} imports isn't known here: it needs {broken.library}, which "
             "comes with the driver"
         )
-        return {"imported": tried.imported, "awaits": broken.missing}
+        return {"imported": tried.imported, "awaits": broken.library}
     raise Failure(_explain(machine, folder, members, broken, log), log)
 
 
@@ -71,7 +71,7 @@ def _attempt(machine: Machine, folder: Path, members: list[str], log: Path) -> T
 def _comes_later(machine: Machine, broken: Broken) -> bool:
     """Whether it lacks just the driver, which an image build doesn't have."""
     here = machine.instances.cpu_only or gpu.driver_present()
-    return not here and broken.missing is not None and broken.missing.startswith(DRIVER)
+    return not here and broken.library is not None and broken.library.startswith(DRIVER)
 
 
 def _explain(

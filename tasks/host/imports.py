@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +9,9 @@ from pathlib import Path
 
 from tasks.host import files, process
 
-SCRIPT = Path(__file__).parent / "import_report.py"
+SCRIPT = Path(__file__).parents[1] / "services" / "inside" / "import_report.py"
 TIMEOUT = 600.0
 """Seconds for all of them; torch with CUDA takes 4 to 11 s, more on a cold network disk."""
-_MISSING = re.compile(r"^(\S+\.so[.\d]*): cannot open shared object file", re.M)
-"""How glibc's loader names a library that it doesn't find; the name is a soname."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +22,16 @@ class Broken:
     kind: str
     """The type of the exception that is the root of it; empty when the process ended instead."""
     cause: str
-    """Its message, whole, or how the process ended."""
+    """Its message, or how the process ended."""
+    library: str | None = None
+    """The shared library that the loader didn't find, if that is the cause."""
     final: bool = True
     """Whether it has to do with the module; not so when time or memory ran out."""
 
     @property
-    def missing(self) -> str | None:
-        """The shared library that isn't there, if that is the cause."""
-        found = _MISSING.search(self.cause) if self.kind in ("OSError", "ImportError") else None
-        return found[1] if found else None
-
-    @property
     def shown(self) -> str:
-        """In one line."""
-        said = " ".join(self.cause.split())
-        said = said if len(said) <= 400 else f"{said[:400]}…"
-        return ": ".join(part for part in (self.kind, said) if part)
+        """As one reads it."""
+        return ": ".join(part for part in (self.kind, self.cause) if part)
 
 
 @dataclass(frozen=True)
@@ -72,8 +63,10 @@ def attempt(
         result = results.get(name) or {}
         if "version" in result:
             imported[name] = str(result["version"])
-        elif "kind" in result:
-            return Tried(imported, Broken(name, str(result["kind"]), str(result["cause"])))
+        elif error := result.get("error"):
+            root = error.get("root", error)
+            broken = Broken(name, root["type"], root["message"], error.get("library"))
+            return Tried(imported, broken)
         else:
-            return Tried(imported, Broken(name, "", f"its process {ending}", final))
+            return Tried(imported, Broken(name, "", f"its process {ending}", final=final))
     return Tried(imported)
