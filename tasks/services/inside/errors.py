@@ -47,7 +47,19 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while at is not None and id(at) not in seen:
         seen.add(id(at))
         yield at
-        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
+        at = at.__cause__ or _spoken_of(at)
+
+
+def _spoken_of(error: BaseException) -> BaseException | None:
+    """What was being handled where an exception was raised, in that very frame.
+
+    One that was raised deeper is of a new attempt, which failed for a reason of its own.
+    """
+    handled = None if error.__suppress_context__ else error.__context__
+    if handled is None or handled.__traceback__ is None:
+        return None
+    raised_in = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return handled if raised_in and raised_in[-1] is handled.__traceback__.tb_frame else None
 
 
 def _modules(trace: TracebackType | None) -> Iterator[str]:
