@@ -65,6 +65,10 @@ class Client:
     def get(self, path: str, **params: str) -> requests.Response:
         return self._session.get(self.url + path, params=params, timeout=JOB_TIMEOUT)
 
+    def get_with(self, headers: dict[str, str], path: str, **params: str) -> requests.Response:
+        url = self.url + path
+        return self._session.get(url, params=params, headers=headers, timeout=JOB_TIMEOUT)
+
     def post(self, path: str, **kwargs: Any) -> requests.Response:
         return self._session.post(self.url + path, timeout=JOB_TIMEOUT, **kwargs)
 
