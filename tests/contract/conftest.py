@@ -18,9 +18,12 @@ REAL_PYTHON = os.environ.get("REAL_COMFYUI_PYTHON")
 
 
 SIMULATORS = {"simulator-2025": "2025", "simulator-2026": "2026"}
+KINDS = [*SIMULATORS, *(["real"] if REAL_DIRECTORY and REAL_PYTHON else [])]
+"""What the tests can start."""
 
 
-def _installation(kind: str, scratch: Path) -> Installation:
+def installation_of(kind: str, scratch: Path) -> Installation:
+    """One of KINDS."""
     if kind in SIMULATORS:
         as_of = ("--as-of", SIMULATORS[kind])
         return Installation(SIMULATOR, sys.executable, 30, scratch, always=as_of)
@@ -29,21 +32,19 @@ def _installation(kind: str, scratch: Path) -> Installation:
     return Installation(Path(REAL_DIRECTORY), REAL_PYTHON, 120, scratch)
 
 
-_real_can_be_started = bool(REAL_DIRECTORY and REAL_PYTHON)
-
-
 @pytest.fixture(
     scope="session",
-    params=[*SIMULATORS, *(["real"] if REAL_URL or _real_can_be_started else [])],
+    params=[*KINDS, *(["running"] if REAL_URL else [])],
 )
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Client]:
     """A server that all tests share: they take no state of it for granted."""
-    if request.param == "real" and REAL_URL:
+    if request.param == "running":
+        assert REAL_URL
         yield Client(REAL_URL)
         return
-    installation = _installation(request.param, tmp_path_factory.mktemp("shared"))
+    installation = installation_of(request.param, tmp_path_factory.mktemp("shared"))
     yield installation.start(installation.base())
     installation.close()
 
@@ -54,9 +55,9 @@ def features(server: Client) -> Features:
     return ask(server)
 
 
-@pytest.fixture(params=[*SIMULATORS, *(["real"] if _real_can_be_started else [])])
+@pytest.fixture(params=KINDS)
 def comfyui(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
     """ComfyUI to start servers from, with flags and folders of a test's own."""
-    installation = _installation(request.param, tmp_path)
+    installation = installation_of(request.param, tmp_path)
     yield installation
     installation.close()
