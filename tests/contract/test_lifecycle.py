@@ -89,6 +89,18 @@ def test_a_duplicate_on_a_busy_port_wipes_the_previews_of_the_live_one(
     assert server.answers()
 
 
+def test_a_database_in_use_is_only_logged_unless_it_is_needed(comfyui: Installation) -> None:
+    base = comfyui.base()
+    comfyui.start(base)
+    locked = (base.path / "comfyui.db.lock").exists()
+    second = comfyui.load(base)
+    assert second.process.returncode == 0, second.log
+    assert ("Could not acquire lock on database" in second.log) is locked
+    if "--enable-assets" in comfyui.known:
+        assert locked
+        assert comfyui.load(base, "--enable-assets").process.returncode == 1
+
+
 def test_temp_is_wiped_at_the_start(comfyui: Installation) -> None:
     base = comfyui.base()
     old = base.add("temp/sub/old.png")
