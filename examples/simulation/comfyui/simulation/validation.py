@@ -105,9 +105,10 @@ class Validator:
                 errors += found
         if function is not None and own is not None:
             errors += self._ask_node(function, own, inputs, declared)
-        # A cycle that goes through this node was found below it.
-        before, found = self.results.get(node_id, (True, []))
-        self.results[node_id] = (before and valid and not errors, found + errors)
+        if SINCE_2026:  # a cycle through this node may have been found below it
+            before, found = self.results.get(node_id, (True, []))
+            valid, errors = before and valid, found + errors
+        self.results[node_id] = (valid and not errors, errors)
         return self.results[node_id]
 
     def _refuse_cycle(self, node_id: str) -> tuple[bool, list[Error]]:
