@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import workflow
+from . import tls, workflow
 from .fields import check_name, check_path, check_target
 from .model import Health, Instances
 from .paths import STORE, absolute
@@ -27,6 +27,7 @@ def check_all(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) ->
     yield from check_nodes(data)
     yield from check_ports(data)
     yield from check_devices(data)
+    yield from tls.check(section(data, "instances"))
     yield from check_models(data)
     yield from check_workers(data)
     for name, what in workflow.check(section(data, "health"), folder, environ):

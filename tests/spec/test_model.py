@@ -129,7 +129,7 @@ def test_the_built_value_of_a_partly_built_field_is_fine(read: Load) -> None:
         ("[--cpu]", "[0]", "--cpu is set by the machine: use instances.cpu_only"),
         ("[--out, x]", "[0]",
          "--output-directory is set by the machine: use workspace: outputs are in shared/outputs"),
-        ("[--a, --cuda-device]", "[1]", "--cuda-device is set by the machine: use instances.gpus"),
+        ("[--x, --cuda-device]", "[1]", "--cuda-device is set by the machine: use instances.gpus"),
         ("['--reserve-vram 2']", "[0]", "write it as two items: [--reserve-vram, '2']"),
         ("[true]", "[0]", 'YAML reads true as true or false; quote it: "true"'),
         ("['']", "[0]", "must not be empty"),
