@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tasks import arguments
+from tasks import arguments, targets
 from tasks.engine import journal
 from tasks.engine.said import move, tell
 from tasks.engine.step import Task, step
@@ -92,7 +92,9 @@ def _missing(machine: Machine) -> str | None:
         return reason
     if not source.layout.seen(_code_receipt(source)).exists():
         return f"{source.name} was not yet asked for its flags"
-    return arguments.untried(machine, code_of(machine), source.read()["commit"])
+    code = code_of(machine)
+    targets.warn_of_strange(machine, code)
+    return arguments.untried(machine, code, source.read()["commit"])
 
 
 def _obtain(machine: Machine, log: Path) -> None:
@@ -117,4 +119,5 @@ def _ask(machine: Machine, log: Path) -> None:
     python, env = Path(sys.executable), process.allowed_environment(os.environ)
     code = comfyui_code.ask(python, checkout, env, log)
     files.write_receipt(source.layout.kept(_code_receipt(source)), code.receipt())
+    targets.warn_of_strange(machine, code)
     arguments.insist(machine, tried(machine, code, python, log))

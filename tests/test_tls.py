@@ -49,7 +49,8 @@ def test_a_machine_of_https_instances_is_healthy_and_works(
     assert rig.doit().executed == set()
 
     def proved(told: Told) -> bool:
-        return told["status"] == "healthy" and told["layers"]["functional"]["canary"]["ok"]
+        canary = told["layers"]["functional"]["canary"]
+        return bool(told["status"] == "healthy" and canary and canary["ok"])
 
     for gpu in (0, 1):
         Asker(rig).until(f"/instances/{gpu}", proved)

@@ -24,6 +24,7 @@ Found = tuple[Loc, str]
 def check_all(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) -> Iterator[Found]:
     """Every problem that takes more than one field to see."""
     yield from check_comfyui(data)
+    yield from check_torch(data)
     yield from check_nodes(data)
     yield from check_ports(data)
     yield from check_devices(data)
@@ -77,6 +78,15 @@ def check_comfyui(data: dict[Any, Any]) -> Iterator[Found]:
             if comfyui.get(other) is not None:
                 yield (*loc, other), "has no meaning beside path: remove one of them"
     yield from _ref_twice(comfyui, loc, "repo")
+
+
+def check_torch(data: dict[Any, Any]) -> Iterator[Found]:
+    """GPUs are found through NVML, which knows NVIDIA's alone."""
+    torch = section(data, "python").get("torch")
+    other = isinstance(torch, str) and torch.startswith(("rocm", "xpu"))
+    if other and section(data, "instances").get("cpu_only") is not True:
+        why = "is for GPUs that comfy-machine can't find: it finds NVIDIA's alone"
+        yield ("python", "torch"), f"{torch} {why}; set instances.cpu_only, or another torch"
 
 
 def _ref_twice(entry: dict[Any, Any], loc: Loc, key: str) -> Iterator[Found]:

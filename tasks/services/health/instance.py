@@ -280,11 +280,11 @@ class InstanceSampler:
             self._classes = frozenset(told) if isinstance(told, dict) else self._classes
         if now - self._listed >= LISTING_EVERY:
             self._listed = now
-            kinds = model_files.kinds(self._models)
-            told = {kind: ask(f"/models/{quote(kind)}") for kind in kinds}
+            kinds = model_files.kinds(self._models, ask("/internal/folder_paths"))
+            told = {folder: ask(f"/models/{quote(kind)}") for folder, kind in kinds.items()}
             self._listings = {
-                kind: [name for name in names if isinstance(name, str)]
-                for kind, names in told.items()
+                folder: [name for name in names if isinstance(name, str)]
+                for folder, names in told.items()
                 if isinstance(names, list)
             }
 
