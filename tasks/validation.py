@@ -151,6 +151,7 @@ def _proof(machine: Machine, folder: Path, args: list[str], log: Path) -> Proof:
         args=args,
         log=log,
         timeout=machine.comfyui.proof_timeout,
+        database=generation.code_of(machine).knows("--database-url"),
         later=_later(machine),
         declared=[node.name for node in nodes.present(machine)],
         away=_known_hangs(machine),

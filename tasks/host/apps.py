@@ -29,6 +29,8 @@ OURS = (WATCHER, SERVER)
 """Those that are no instance and no worker."""
 PORT = "COMFYUI_PORT"
 """Part of an instance's environment, for its nodes as well."""
+SCHEME = "COMFYUI_SCHEME"
+"""Likewise: http, or https when it was started with a certificate."""
 GRACE = 10.0
 """Seconds between SIGINT and SIGKILL; ComfyUI needs 1.7 s when idle."""
 LOOK_EVERY = 0.02
@@ -47,6 +49,8 @@ class App:
     """Seconds since the epoch."""
     port: int | None = None
     """Where an instance listens, or will."""
+    scheme: str = "http"
+    """How it is spoken to there, https with a certificate."""
 
 
 def running(workspace: Path, daemon: int | None) -> list[App]:
@@ -78,6 +82,7 @@ def running(workspace: Path, daemon: int | None) -> list[App]:
                 supervised=supervised,
                 started=started,
                 port=int(port) if port.isdecimal() else None,
+                scheme=marks.get(SCHEME) or "http",
             )
         )
     return sorted(found, key=lambda app: (app.name, app.pid))

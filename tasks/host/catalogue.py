@@ -19,7 +19,7 @@ def classes(
         told = files.read_receipt(layout.classes(gpu), pid=int, started=float, classes=list)
         if told and told["pid"] == app.pid and abs(told["started"] - app.started) <= warmup.SAME:
             return frozenset(map(str, told["classes"]))
-        answer = comfyui.ask(listen, app.port or 0, "/object_info", timeout)
+        answer = comfyui.ask(listen, app.port or 0, "/object_info", timeout, scheme=app.scheme)
         if not isinstance(answer, dict):
             return None
         of = {"pid": app.pid, "started": app.started}

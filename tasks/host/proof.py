@@ -64,6 +64,8 @@ class Proof:
     log: Path
     timeout: float
     """Seconds for everything."""
+    database: bool = True
+    """ComfyUI knows --database-url."""
     later: Collection[str] = ()
     """Variables that have no value here, and ".env": which custom node asks for them is noted."""
     declared: Collection[str] = ()
@@ -149,7 +151,7 @@ class Proof:
         argv = [sys.executable, "-I", SERVICES / "reaper.py",
                 sys.executable, "-I", SERVICES / "shim.py", "--report", reports, "--",
                 self.python, "main.py", "--quick-test-for-ci", *self.args, *folders,
-                "--database-url", f"sqlite:///{home / 'comfyui.db'}",
+                *(["--database-url", f"sqlite:///{home / 'comfyui.db'}"] if self.database else []),
                 *_selection(names, away)]  # fmt: skip
         env = {**self.env, "COMFY_MACHINE_PROOF": ",".join(self.later) or "-"}
         settled = _Settled(reports)

@@ -120,6 +120,7 @@ class InstanceSampler:
     def _begin(self, found: Found | None) -> None:
         """What was known is of another process."""
         self._process: psutil.Process | None = found.process if found else None
+        self._scheme = found.app.scheme if found else "http"
         self._story = watch.Story()
         self._silent: float | None = None
         self._well: Health | None = None
@@ -190,10 +191,9 @@ class InstanceSampler:
         silences = 0
         if self._silent is not None:
             past = time.monotonic() - self._silent
-            silences = sum(past >= sum(PATIENCE[: number + 1]) for number in range(3))
-            silences = max(1, silences)
+            silences = max(1, sum(past >= sum(PATIENCE[: number + 1]) for number in range(3)))
         asked, before = time.monotonic(), usage.own_effort(pid)
-        health = comfyui.probe(self.instance.listen, port, PATIENCE[silences])
+        health = comfyui.probe(self.instance.listen, port, PATIENCE[silences], scheme=self._scheme)
         after = usage.own_effort(pid)
         if health.answered or health.refused:
             self._silent = None
@@ -249,7 +249,7 @@ class InstanceSampler:
             self._jobs, self._threads, self._asked = Jobs(), usage.threads(pid), float("-inf")
         elif now - self._asked >= JOBS_EVERY:
             self._asked = now
-            self._jobs = comfyui.jobs(self.instance.listen, port) or self._jobs
+            self._jobs = comfyui.jobs(self.instance.listen, port, scheme=self._scheme) or self._jobs
 
     def _job(self) -> Job | None:
         if not self._jobs or not self._jobs.running:
@@ -266,8 +266,9 @@ class InstanceSampler:
 
     def _ask_for_more(self, found: Found) -> None:
         """What takes longer, and seldom changes."""
+        now, listen = time.monotonic(), self.instance.listen
         port = found.app.port or self.instance.port
-        now, ask = time.monotonic(), partial(comfyui.ask, self.instance.listen, port)
+        ask = partial(comfyui.ask, listen, port, scheme=self._scheme)
         if self._failed is None:
             reports = self._settings().layout.reports(self.instance.gpu)
             failed = load_result.failed(reports, found.app.pid)
@@ -278,11 +279,11 @@ class InstanceSampler:
             self._classes = catalogue.classes(layout, gpu, found.app, self.instance.listen)
         if now - self._listed >= LISTING_EVERY:
             self._listed = now
-            kinds = model_files.kinds(self._models)
-            told = {kind: ask(f"/models/{quote(kind)}") for kind in kinds}
+            kinds = model_files.kinds(self._models, ask("/internal/folder_paths"))
+            told = {folder: ask(f"/models/{quote(kind)}") for folder, kind in kinds.items()}
             self._listings = {
-                kind: [name for name in names if isinstance(name, str)]
-                for kind, names in told.items()
+                folder: [name for name in names if isinstance(name, str)]
+                for folder, names in told.items()
                 if isinstance(names, list)
             }
 
