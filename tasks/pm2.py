@@ -17,6 +17,7 @@ from tasks import dotenv, folder_types, generation, gpus, last_good, ports, vali
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, files, pm2, process
 from tasks.host.failure import Failure
+from tasks.limits import memory_share
 from tasks.spec import Instance, Limits, Machine, Worker, expand
 from tasks.spec.layout import Layout
 
@@ -91,6 +92,7 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
         "CUDA_VISIBLE_DEVICES": gpus.device_of(machine, instance),
         apps.PORT: str(port),
         "PYTHONUNBUFFERED": "1",
+        **memory_share(machine),
     }
     command = [
         *(generation.python_of(folder), folder / "ComfyUI" / "main.py"),

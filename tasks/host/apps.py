@@ -29,6 +29,8 @@ OURS = (WATCHER, SERVER)
 """Those that are no instance and no worker."""
 PORT = "COMFYUI_PORT"
 """Part of an instance's environment, for its nodes as well."""
+MEMORY = "COMFY_MACHINE_MEMORY"
+"""How many instances share the memory, then what each may use of it, if that is limited."""
 GRACE = 10.0
 """Seconds between SIGINT and SIGKILL; ComfyUI needs 1.7 s when idle."""
 LOOK_EVERY = 0.02

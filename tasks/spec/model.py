@@ -234,6 +234,11 @@ class Instances(Model):
         description="Restart an instance that hangs, has a stuck job, or is over its memory.",
     )
     limits: Limits = Field(default_factory=Limits, description="What each may use.")
+    share_memory: Bool = Field(
+        default=True,
+        description="Have each ComfyUI plan with its part of the memory that there is, not with "
+        "all that the host has.",
+    )
     logs: Logs = Field(default_factory=Logs, description="Rotation of the logs.")
 
 
