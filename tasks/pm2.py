@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import dotenv, folder_types, generation, gpus, last_good, ports, validation
+from tasks import databases, dotenv, folder_types, generation, gpus, last_good, ports, validation
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, files, pm2, process
 from tasks.host.failure import Failure
@@ -86,6 +86,7 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
     home = layout.instance(instance.gpu)
     model_paths = folder_types.model_paths(machine)
     port = ports.port_of(machine, instance)
+    database = databases.file_of(machine, instance.gpu)
     env = {
         # nvidia-smi's order; CUDA's own is fastest first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -102,13 +103,13 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
         *("--input-directory", layout.inputs),
         *("--temp-directory", home),
         *("--user-directory", home / "user"),
-        *("--database-url", f"sqlite:///{home / 'comfyui.db'}"),
+        *("--database-url", f"sqlite:///{database}"),
         *(["--cpu"] if instance.cpu_only else []),
         *(["--extra-model-paths-config", layout.extra_model_paths] if model_paths else []),
         *_selection(machine, folder),
         *instance.args,
     ]
-    limits = _limits(machine.instances.limits)
+    limits = ["--database", str(database), *_limits(machine.instances.limits)]
     made = app(machine, instance.name, folder / "ComfyUI", command, env, instance.env, limits)
     return replace(made, dotenvs=dotenv.contents(machine), model_paths=model_paths)
 
