@@ -11,7 +11,7 @@ from pathlib import Path
 from tasks import arguments, generation, source
 from tasks.engine.said import warn
 from tasks.engine.step import Task, step
-from tasks.host import usage
+from tasks.host import apps, gpu, usage
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Limits, Machine, in_bytes
 from tasks.spec.sizes import shown
@@ -104,3 +104,12 @@ def warn_of_all_together(machine: Machine, instances: Sequence[Instance]) -> Non
             f"instances.limits.memory: {memory} for each of {len(instances)} instances is more "
             f"than this machine has ({shown(usage.machine_memory() >> 20 << 20)})"
         )
+
+
+def memory_share(machine: Machine) -> dict[str, str]:
+    """What an instance's `services/inside/memory.py` is told; nothing where it isn't wanted."""
+    wanted = machine.instances
+    if not wanted.share_memory:
+        return {}
+    most = [str(in_bytes(wanted.limits.memory))] if wanted.limits.memory else []
+    return {apps.MEMORY: " ".join([str(len(machine.instances_for(gpu.count()))), *most])}

@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import dotenv, folder_types, generation, gpus, last_good, ports, validation
+from tasks import databases, dotenv, folder_types, generation, gpus, last_good, ports, validation
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, files, pm2, process
 from tasks.host.failure import Failure
+from tasks.limits import memory_share
 from tasks.spec import Instance, Limits, Machine, Worker, expand
 from tasks.spec.layout import Layout
 
@@ -85,8 +86,8 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
     home = layout.instance(instance.gpu)
     model_paths = folder_types.model_paths(machine)
     port = ports.port_of(machine, instance)
-    database = f"sqlite:///{home / 'comfyui.db'}"
-    knows = generation.code_of(machine).knows
+    database = databases.file_of(machine, instance.gpu)
+    has_database = generation.code_of(machine).knows("--database-url")
     env = {
         # nvidia-smi's order; CUDA's own is fastest first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -94,6 +95,7 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
         apps.PORT: str(port),
         apps.SCHEME: instance.scheme,
         "PYTHONUNBUFFERED": "1",
+        **memory_share(machine),
     }
     command = [
         *(generation.python_of(folder), folder / "ComfyUI" / "main.py"),
@@ -103,13 +105,17 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
         *("--input-directory", layout.inputs),
         *("--temp-directory", home),
         *("--user-directory", home / "user"),
-        *(["--database-url", database] if knows("--database-url") else []),
+        *(["--database-url", f"sqlite:///{database}"] if has_database else []),
         *(["--cpu"] if instance.cpu_only else []),
         *(["--extra-model-paths-config", layout.extra_model_paths] if model_paths else []),
         *_selection(machine, folder),
         *instance.args,
     ]
-    shim = ["--report", str(layout.reports(instance.gpu)), *_limits(machine.instances.limits)]
+    shim = [
+        *("--report", str(layout.reports(instance.gpu))),
+        *(["--database", str(database)] if has_database else []),
+        *_limits(machine.instances.limits),
+    ]
     made = app(machine, instance.name, folder / "ComfyUI", command, env, instance.env, shim)
     return replace(made, dotenvs=dotenv.contents(machine), model_paths=model_paths)
 

@@ -7,7 +7,7 @@ import shutil
 import psutil
 import pytest
 
-from tasks.host import usage
+from tasks.host import apps, usage
 from tasks.limits import SYS_NICE, Allowed, capable, refusal
 from tasks.spec import Limits
 from tasks.spec.sizes import shown
@@ -87,5 +87,17 @@ def test_limits_are_seen_in_the_process_and_a_change_restarts_it(machine: Machin
     second = psutil.Process(rig.running()["comfyui-gpu0"].pid)
     assert second.rlimit(psutil.RLIMIT_NOFILE)[0] == 2000
     rig.spec["instances"]["limits"]["memory"] = "1G"
-    assert rig.doit().executed == {"watcher"}, "memory is its business alone"
-    assert rig.running()["comfyui-gpu0"].pid == second.pid
+    assert rig.doit().executed == {*restarted, "watcher"}, "ComfyUI plans with it from its start"
+
+
+def test_each_is_told_among_how_many_the_memory_is_shared(machine: MachineMaker) -> None:
+    rig = machine(instances={"gpus": 2, "limits": {"memory": "1G"}})
+    rig.doit()
+    told = [rig.config(gpu)[0]["env"][apps.MEMORY] for gpu in range(2)]
+    assert told == ["2 1073741824", "2 1073741824"]
+    rig.spec["instances"] |= {"gpus": 1, "limits": {}}
+    rig.doit()
+    assert rig.config(0)[0]["env"][apps.MEMORY] == "1"
+    rig.spec["instances"]["share_memory"] = False
+    rig.doit()
+    assert apps.MEMORY not in rig.config(0)[0]["env"]

@@ -31,6 +31,8 @@ PORT = "COMFYUI_PORT"
 """Part of an instance's environment, for its nodes as well."""
 SCHEME = "COMFYUI_SCHEME"
 """Likewise: http, or https when it was started with a certificate."""
+MEMORY = "COMFY_MACHINE_MEMORY"
+"""How many instances share the memory, then what each may use of it, if that is limited."""
 GRACE = 10.0
 """Seconds between SIGINT and SIGKILL; ComfyUI needs 1.7 s when idle."""
 LOOK_EVERY = 0.02

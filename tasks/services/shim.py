@@ -6,6 +6,8 @@
 --open-files N      how many files it may have open
 --report FOLDER     have ComfyUI write its load report there: names this process as the one in
                     which the environment's `.pth` line runs `inside/entry.py`
+--database FILE     have ComfyUI's database there: a copy of the one that was used last, where this
+                    commit of ComfyUI has none yet
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import json
 import os
 import resource
+import sys
 from pathlib import Path
 
 ENTRY = Path(__file__).parent / "inside" / "entry.py"
@@ -25,6 +28,7 @@ def main() -> None:
     parser.add_argument("--nice", type=int)
     parser.add_argument("--open-files", type=int)
     parser.add_argument("--report")
+    parser.add_argument("--database", type=Path)
     parser.add_argument("command", nargs="+")
     wanted = parser.parse_args()
     if wanted.nice is not None:
@@ -33,6 +37,8 @@ def main() -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         limits = (wanted.open_files, max(hard, wanted.open_files))
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    if wanted.database is not None:
+        _prepare(wanted.database)
     variables = json.loads(wanted.env.read_text(encoding="utf-8")) if wanted.env else {}
     if wanted.report is not None:
         variables |= {
@@ -41,6 +47,16 @@ def main() -> None:
             "COMFY_MACHINE_INSIDE_PID": str(os.getpid()),
         }
     os.execvpe(wanted.command[0], wanted.command, {**os.environ, **variables})
+
+
+def _prepare(database: Path) -> None:
+    from tasks.host import databases
+    from tasks.host.failure import Failure
+
+    try:
+        databases.prepare(database)
+    except Failure as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

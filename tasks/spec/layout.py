@@ -130,8 +130,12 @@ class Layout:
         return self.workspace / "shared" / "outputs" / f"gpu{gpu}"
 
     def instance(self, gpu: int) -> Path:
-        """The instance's own folder: user, temp and database."""
+        """The instance's own folder: user, temp and databases."""
         return self.state / "instances" / f"gpu{gpu}"
+
+    def databases(self, gpu: int) -> Path:
+        """The instance's databases, one for each commit of ComfyUI."""
+        return self.instance(gpu) / "databases"
 
     def draining(self, gpu: int) -> Path:
         """While this file is there, workers give the instance no new job."""

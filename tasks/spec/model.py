@@ -40,7 +40,7 @@ from .fields import (
     Workflow,
 )
 
-COMFYUI_REPO = "https://github.com/comfyanonymous/ComfyUI.git"
+COMFYUI_REPO = "https://github.com/Comfy-Org/ComfyUI.git"
 SMOKE = Path("smoke")
 """In place of a workflow's file: the job of `doit smoke`."""
 
@@ -71,8 +71,7 @@ class ComfyUI(Model):
         default=Path("ComfyUI"), description="Where the link to the running ComfyUI is put."
     )
     proof_timeout: Seconds = Field(
-        default=600,
-        description="Seconds that the build gives ComfyUI to load itself and all custom nodes.",
+        default=600, description="Seconds that ComfyUI may take to load everything in the build."
     )
 
 
@@ -238,6 +237,9 @@ class Instances(Model):
         description="Restart an instance that hangs, has a stuck job, or is over its memory.",
     )
     limits: Limits = Field(default_factory=Limits, description="What each may use.")
+    share_memory: Bool = Field(
+        default=True, description="Each plans with its part of the memory, not with all of it."
+    )
     logs: Logs = Field(default_factory=Logs, description="Rotation of the logs.")
 
 

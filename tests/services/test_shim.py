@@ -59,3 +59,16 @@ def test_a_hard_limit_that_is_lower_is_raised() -> None:
     if not limits.capable(limits.SYS_RESOURCE):
         pytest.skip("needs CAP_SYS_RESOURCE")
     assert through("--open-files", str(hard + 10))[1][3] == [hard + 10, hard + 10]
+
+
+def test_a_database_that_cannot_be_made_is_one_line_and_no_start(tmp_path: Path) -> None:
+    (tmp_path / "databases").write_text("in the way")
+    file = tmp_path / "databases" / "a.db"
+    failed = subprocess.run(
+        [sys.executable, "-I", SHIM, "--database", file, "--", sys.executable, "-c", SHOW],
+        capture_output=True,
+        text=True,
+    )
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr.startswith(f"{file} can't be made")
+    assert failed.stderr.count("\n") == 1

@@ -17,6 +17,7 @@ PACKAGE = "comfy_machine_inside"
 MODULES = {
     "COMFY_MACHINE_REPORT": "report",
     "COMFY_MACHINE_PROOF": "proof",
+    "COMFY_MACHINE_MEMORY": "memory",
 }
 """Variable → the module that is attached when it is set."""
 
