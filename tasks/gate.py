@@ -28,7 +28,7 @@ def find(machine: Machine, name: str) -> apps.App | None:
 
 def probe(instance: Instance, app: apps.App) -> comfyui.Health:
     """Ask an instance at the port that it was started with."""
-    return comfyui.probe(instance.listen, app.port or instance.port)
+    return comfyui.probe(instance.listen, app.port or instance.port, scheme=app.scheme)
 
 
 def passed(machine: Machine, instance: Instance, app: apps.App) -> bool:
@@ -66,7 +66,7 @@ def wait(machine: Machine, instances: Sequence[Instance], begin: float) -> None:
 def _answering(machine: Machine, instance: Instance, begin: float) -> apps.App:
     words = machine.layout.logs / f"{instance.name}.log"
     app = _wait(machine, instance, begin)
-    client = comfyui.Client(instance.listen, app.port or instance.port)
+    client = comfyui.Client(instance.listen, app.port or instance.port, scheme=app.scheme)
     try:
         _check_nodes(machine, instance, client)
         _check_folders(machine, instance, client)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import environment, nodes, source
+from tasks import arguments, environment, nodes, source
 from tasks.engine.said import warn
 from tasks.engine.step import Task, group, step
-from tasks.host import apps, carried, files, generations, git, made
+from tasks.host import apps, carried, comfyui_code, files, generations, git, made, process
+from tasks.host.comfyui_code import Code
 from tasks.host.failure import Failure
 from tasks.spec import CustomNode, Machine
 from tasks.spec.layout import Layout
@@ -45,6 +47,16 @@ def folder_of(machine: Machine) -> Path:
 
 def python_of(folder: Path) -> Path:
     return folder / "environment" / "bin" / "python"
+
+
+def code_of(machine: Machine) -> Code:
+    """What is known of the code of the ComfyUI in it."""
+    try:
+        found = comfyui_code.of(made.read(folder_of(machine)).get("code"))
+    except Failure:
+        found = Code()
+    # A generation of a comfy-machine that did not ask has nothing of it in its receipt.
+    return found if found.whole else source.code_of(machine)
 
 
 def in_use(layout: Layout) -> frozenset[str]:
@@ -84,6 +96,10 @@ def _missing(machine: Machine) -> str | None:
     folder = folder_of(machine)
     if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(machine):
         return "its parts changed"
+    code = code_of(machine)
+    _warn_of_unknown_flags(code)
+    if reason := arguments.untried(machine, code, source.of(machine).read().get("commit")):
+        return reason
     beside = made.read(folder)
     reason = generations.damage(folder, beside) if beside else f"{folder.name} isn't whole"
     for top, names in generations.edited(folder).items() if reason is None else ():
@@ -112,9 +128,10 @@ def _choose(machine: Machine) -> tuple[str, Path, bool]:
 def _assemble(machine: Machine, log: Path) -> None:
     layout = machine.layout
     digest, folder, whole = _choose(machine)
+    code = _ask(machine, log)
     if not whole:
         files.remove(folder)
-        receipt = _copy(machine, folder)
+        receipt = _copy(machine, folder) | {"code": code.receipt()}
         if (old := _previous(layout)) and (layout.current / "ComfyUI").is_dir():
             carried.carry(
                 layout.current.resolve() / "ComfyUI",
@@ -124,6 +141,8 @@ def _assemble(machine: Machine, log: Path) -> None:
                 layout.left,
             )
         made.finish(folder, {"digest": digest, "scripts": _ran(machine), **receipt})
+    elif made.read(folder).get("code") != code.receipt():
+        made.finish(folder, made.read(folder) | {"code": code.receipt()})
     made.point(_pointer(layout), folder, digest)
 
 
@@ -133,11 +152,35 @@ def _foresee(machine: Machine, log: Path) -> list[str]:
     if not whole:
         foreseen = layout.kept(folder)
         foreseen.mkdir(parents=True)
-        made.finish(foreseen, {"digest": digest, "scripts": _ran(machine)})
+        code = source.code_of(machine).receipt()
+        made.finish(foreseen, {"digest": digest, "scripts": _ran(machine), "code": code})
     made.point(layout.kept(_pointer(layout)), folder, digest)
     there = {node.name for node in nodes.present(machine)}
     gone = sorted(set(_previous(layout).get("nodes", ())) - there)
     return [f"custom node {name} goes" for name in gone]
+
+
+def _ask(machine: Machine, log: Path) -> Code:
+    """What its code says of itself, asked with the environment's Python where doit's own could not
+    tell: one of the future may load a package before it says. Raises Failure for arguments."""
+    code = source.code_of(machine)
+    if code.whole:
+        return code
+    python = environment.folder_of(machine) / "bin" / "python"
+    tried = source.tried(machine, code, python, log)
+    env = process.allowed_environment(os.environ)
+    code = comfyui_code.ask(python, tried.checkout, env, log, code)
+    arguments.insist(machine, replace(tried, code=code))
+    _warn_of_unknown_flags(code)
+    return code
+
+
+def _warn_of_unknown_flags(code: Code) -> None:
+    if code.flags is None:
+        warn(
+            "which flags this ComfyUI knows isn't known (main.py --help doesn't say): "
+            "instances.args are passed on as they are"
+        )
 
 
 def _previous(layout: Layout) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tasks import arguments, generation, source
 from tasks.engine.said import warn
 from tasks.engine.step import Task, step
 from tasks.host import apps, gpu, usage
@@ -34,7 +35,7 @@ class Allowed:
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
     yield step(
         "limits",
-        "What instances may use, this machine has",
+        "What instances are given, this machine has: memory, files",
         check=partial(_beyond, machine, instances),
         action=partial(_refuse, machine, instances),
         log=machine.layout.log("limits"),
@@ -44,9 +45,15 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
 
 def _beyond(machine: Machine, instances: Sequence[Instance]) -> str | None:
     limits = machine.instances.limits
-    if not instances or limits == Limits():
+    if not instances:
         return None
-    return refusal(limits, allowed())
+    beyond = None if limits == Limits() else refusal(limits, allowed())
+    return beyond or arguments.lacking(machine, partial(_tried, machine))
+
+
+def _tried(machine: Machine) -> arguments.Tried:
+    python = generation.python_of(generation.folder_of(machine))
+    return source.tried(machine, generation.code_of(machine), python)
 
 
 def _refuse(machine: Machine, instances: Sequence[Instance], log: Path) -> None:

@@ -22,14 +22,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
     layout = machine.layout
     yield group("links", "Models: ComfyUI's own files, links to volumes, extra model paths")
     yield own_models.task(machine)
-    yield step(
-        "links:extra_model_paths",
-        "extra_model_paths.yaml",
-        check=partial(_paths_differ, machine),
-        action=partial(_write_paths, machine),
-        log=layout.log("links:extra_model_paths"),
-        after=["directories"],
-    )
+    yield from folder_types.tasks(machine)
     yield step(
         "links:prune",
         "Links to models that left machine.yaml are removed",
@@ -265,22 +258,3 @@ def _prune(machine: Machine, log: Path) -> None:
         if place not in declared and files.link_target(place) == made[place]:
             Path(place).unlink()
     _note(machine, dict.fromkeys(gone))
-
-
-def _paths_differ(machine: Machine) -> str | None:
-    file = machine.layout.extra_model_paths
-    folder_types.insist_on_roots(machine)
-    text = folder_types.model_paths(machine)
-    if text is None:
-        return f"{file} isn't needed any more" if file.exists() else None
-    same = file.is_file() and file.read_text() == text
-    return None if same else f"{file} differs"
-
-
-def _write_paths(machine: Machine, log: Path) -> None:
-    folder_types.insist_on_roots(machine)
-    text = folder_types.model_paths(machine)
-    if text is None:
-        files.remove(machine.layout.extra_model_paths)
-    else:
-        files.write_text(machine.layout.extra_model_paths, text)

@@ -87,11 +87,13 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
     model_paths = folder_types.model_paths(machine)
     port = ports.port_of(machine, instance)
     database = databases.file_of(machine, instance.gpu)
+    knows = generation.code_of(machine).knows
     env = {
         # nvidia-smi's order; CUDA's own is fastest first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": gpus.device_of(machine, instance),
         apps.PORT: str(port),
+        apps.SCHEME: instance.scheme,
         "PYTHONUNBUFFERED": "1",
         **memory_share(machine),
     }
@@ -103,7 +105,7 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
         *("--input-directory", layout.inputs),
         *("--temp-directory", home),
         *("--user-directory", home / "user"),
-        *("--database-url", f"sqlite:///{database}"),
+        *(["--database-url", f"sqlite:///{database}"] if knows("--database-url") else []),
         *(["--cpu"] if instance.cpu_only else []),
         *(["--extra-model-paths-config", layout.extra_model_paths] if model_paths else []),
         *_selection(machine, folder),
@@ -144,11 +146,11 @@ def _selection(machine: Machine, folder: Path) -> list[str]:
 def _worker_app(machine: Machine, worker: Worker, instance: Instance) -> App:
     layout = machine.layout
     port = ports.port_of(machine, instance)
-    url = comfyui.url(instance.listen, port)
+    url = comfyui.url(instance.listen, port, instance.scheme)
     env = {
         "WORKER_ID": worker_name(worker, instance),
         "COMFYUI_URL": url,
-        "WORKER_COMFYUI_HOST": url.removeprefix("http://").rsplit(":", 1)[0],
+        "WORKER_COMFYUI_HOST": url.partition("://")[2].rsplit(":", 1)[0],
         "WORKER_COMFYUI_PORT": str(port),
         "WORKER_DRAIN_FILE": str(layout.draining(instance.gpu)),
         "WORKER_OUTPUT_DIRECTORY": str(layout.outputs(instance.gpu)),

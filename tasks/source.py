@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from tasks import arguments, targets
 from tasks.engine import journal
 from tasks.engine.said import move, tell
 from tasks.engine.step import Task, step
-from tasks.host import files
+from tasks.host import comfyui_code, files, process
+from tasks.host.comfyui_code import Code
 from tasks.host.failure import Failure
 from tasks.host.progress import Told, unheard
 from tasks.host.sources import Source
@@ -40,10 +44,10 @@ def tasks(machine: Machine) -> Iterator[Task]:
     source = of(machine)
     yield step(
         "source",
-        "ComfyUI's source, at its commit",
-        check=source.why_not_there,
-        action=partial(_obtain, source),
-        foresee=partial(_foresee, source),
+        "ComfyUI's source, at its commit; it takes the arguments of machine.yaml",
+        check=partial(_missing, machine),
+        action=partial(_obtain, machine),
+        foresee=partial(_foresee, machine),
         log=machine.layout.log("source"),
         after=["directories"],
         garbage=source.checkouts,
@@ -65,20 +69,55 @@ def foresee(source: Source, log: Path) -> list[str]:
     return moves or ([] if there else [f"clone {source.url or source.path} at {source.commit}"])
 
 
-def _obtain(source: Source, log: Path) -> None:
-    for line in fetch(source, log, partial(journal.tell, "source")):
+def code_of(machine: Machine) -> Code:
+    """What its code says of itself, as far as doit's own Python could ask it."""
+    return comfyui_code.of(files.read_receipt(machine.layout.seen(_code_receipt(of(machine)))))
+
+
+def tried(machine: Machine, code: Code, python: Path, log: Path | None = None) -> arguments.Tried:
+    """This ComfyUI, to hold arguments against it."""
+    source = of(machine)
+    commit = str(source.read()["commit"])
+    return arguments.Tried(code, commit, source.checkout(commit), python, log)
+
+
+def _code_receipt(source: Source) -> Path:
+    checkout = source.layout.sources / source.checkout(str(source.read().get("commit"))).name
+    return checkout.with_name(f"{checkout.name}.code.json")
+
+
+def _missing(machine: Machine) -> str | None:
+    source = of(machine)
+    if reason := source.why_not_there():
+        return reason
+    if not source.layout.seen(_code_receipt(source)).exists():
+        return f"{source.name} was not yet asked for its flags"
+    code = code_of(machine)
+    targets.warn_of_strange(machine, code)
+    return arguments.untried(machine, code, source.read()["commit"])
+
+
+def _obtain(machine: Machine, log: Path) -> None:
+    for line in fetch(of(machine), log, partial(journal.tell, "source")):
         tell(line)
-    _insist_on_comfyui(source)
+    _ask(machine, log)
 
 
-def _foresee(source: Source, log: Path) -> list[str]:
-    lines = foresee(source, log)
-    _insist_on_comfyui(source)
+def _foresee(machine: Machine, log: Path) -> list[str]:
+    lines = foresee(of(machine), log)
+    _ask(machine, log)
     return lines
 
 
-def _insist_on_comfyui(source: Source) -> None:
+def _ask(machine: Machine, log: Path) -> None:
+    """Find out what it is, before anything is installed for it. Raises Failure."""
+    source = of(machine)
     checkout = source.checkout(str(source.read()["commit"]))
     if not (checkout / "main.py").is_file():
         files.remove(source.layout.kept(source.receipt))
         raise Failure(f"{source.url} isn't ComfyUI, it has no main.py: correct comfyui.repo")
+    python, env = Path(sys.executable), process.allowed_environment(os.environ)
+    code = comfyui_code.ask(python, checkout, env, log)
+    files.write_receipt(source.layout.kept(_code_receipt(source)), code.receipt())
+    targets.warn_of_strange(machine, code)
+    arguments.insist(machine, tried(machine, code, python, log))

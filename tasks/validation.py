@@ -141,6 +141,7 @@ def _quick_test(machine: Machine, folder: Path, args: list[str], log: Path) -> Q
         env=process.allowed_environment(os.environ) | named,
         args=args,
         log=log,
+        database=generation.code_of(machine).knows("--database-url"),
     )
 
 

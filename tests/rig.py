@@ -161,11 +161,11 @@ class Rig:
     def port(self, gpu: int = 0) -> int:
         return int(self.spec["instances"]["port_start"]) + gpu
 
-    def client(self, gpu: int = 0) -> Client:
-        return Client("127.0.0.1", self.port(gpu))
+    def client(self, gpu: int = 0, scheme: str = "http") -> Client:
+        return Client("127.0.0.1", self.port(gpu), scheme=scheme)
 
-    def healthy(self, gpu: int = 0) -> bool:
-        return probe("127.0.0.1", self.port(gpu)).healthy
+    def healthy(self, gpu: int = 0, scheme: str = "http") -> bool:
+        return probe("127.0.0.1", self.port(gpu), scheme=scheme).healthy
 
     def config(self, gpu: int = 0) -> list[dict[str, Any]]:
         """The apps of a GPU as they were rendered."""

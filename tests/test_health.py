@@ -11,12 +11,12 @@ from tests.forge import Forge
 
 
 def test_an_instance_that_dies_at_start_is_noticed_at_once(machine: MachineMaker) -> None:
-    rig = machine(instances={"args": ["--no-such-flag"]}, health={"timeout": 120})
+    rig = machine(instances={"args": ["no-such-argument"]}, health={"timeout": 120})
     begin = time.monotonic()
     run = rig.doit(code=2)
     assert run.failed == {"health:gpu0"}
     assert "comfyui-gpu0 died while it started" in run.output
-    assert "unrecognized arguments: --no-such-flag" in run.output
+    assert "unrecognized arguments: no-such-argument" in run.output
     assert time.monotonic() - begin < 60, "it waited for health.timeout"
 
 

@@ -157,7 +157,7 @@ MORE_CODE: list[Change] = [
 MORE_TO_RUN: list[Change] = [
     (model_link_added, {"links:files"}),
     (model_link_removed, {"links:prune"}),
-    (instance_args, RESTARTED),
+    (instance_args, {"source", *RESTARTED}),
     (port_start, {"ports", *RESTARTED}),
     (worker_added, {"pm2:gpu0", "workers:helper-gpu0", "collection"}),
     (

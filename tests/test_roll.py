@@ -152,7 +152,7 @@ def test_one_that_serves_nothing_is_replaced_first(machine: MachineMaker) -> Non
     rig.doit()
     rig.pm2("stop", "comfyui-gpu1")
     serving = pids(rig)["comfyui-gpu0"]
-    rig.spec["instances"]["args"] = ["--no-such-flag"]
+    rig.spec["instances"]["args"] = ["no-such-argument"]
     run = rig.doit(code=2)
     assert "comfyui-gpu1 died while it started" in run.output
     assert pids(rig)["comfyui-gpu0"] == serving, "the other was never touched"

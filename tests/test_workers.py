@@ -52,7 +52,7 @@ def test_a_worker_that_dies_at_once_fails_with_its_last_words(machine: MachineMa
 
 def test_no_worker_starts_behind_an_instance_that_is_not_healthy(machine: MachineMaker) -> None:
     rig = machine(
-        instances={"args": ["--no-such-flag"]},
+        instances={"args": ["no-such-argument"]},
         workers=[{"name": "fetch", "command": [sys.executable, "-c", WORKER]}],
     )
     rig.doit(code=2)

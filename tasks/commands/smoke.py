@@ -47,7 +47,7 @@ def _run(machine: Machine, instance: Instance) -> list[Path]:
     app = gate.find(machine, instance.name)
     if app is None:
         raise Failure("it doesn't run: run doit")
-    client = comfyui.Client(instance.listen, app.port or instance.port)
+    client = comfyui.Client(instance.listen, app.port or instance.port, scheme=app.scheme)
     entry = client.wait(client.submit(workflow.smoke("SaveImage")), TIMEOUT)
     folder = machine.layout.outputs(instance.gpu)
     files = [

@@ -29,6 +29,8 @@ OURS = (WATCHER, SERVER)
 """Those that are no instance and no worker."""
 PORT = "COMFYUI_PORT"
 """Part of an instance's environment, for its nodes as well."""
+SCHEME = "COMFYUI_SCHEME"
+"""Likewise: http, or https when it was started with a certificate."""
 MEMORY = "COMFY_MACHINE_MEMORY"
 """How many instances share the memory, then what each may use of it, if that is limited."""
 GRACE = 10.0
@@ -49,6 +51,8 @@ class App:
     """Seconds since the epoch."""
     port: int | None = None
     """Where an instance listens, or will."""
+    scheme: str = "http"
+    """How it is spoken to there, https with a certificate."""
 
 
 def running(workspace: Path, daemon: int | None) -> list[App]:
@@ -80,6 +84,7 @@ def running(workspace: Path, daemon: int | None) -> list[App]:
                 supervised=supervised,
                 started=started,
                 port=int(port) if port.isdecimal() else None,
+                scheme=marks.get(SCHEME) or "http",
             )
         )
     return sorted(found, key=lambda app: (app.name, app.pid))

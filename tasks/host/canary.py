@@ -111,7 +111,9 @@ class Canary:
         self.last: Trial | None = None
         """What the last one of this process came to."""
 
-    def step(self, pid: int, listen: str, port: int, jobs: int | None, idle: bool) -> Trial | None:
+    def step(
+        self, pid: int, listen: str, port: int, jobs: int | None, idle: bool, scheme: str = "http"
+    ) -> Trial | None:
         """Run a canary when it is due, and wait for it.
 
         `jobs` is the length of the queue as it was just sampled, `idle` whether the instance is
@@ -126,7 +128,7 @@ class Canary:
         if not idle or jobs is None or not due(self._story, self._rules, now):
             return self.last
         prompt = workflow.vary(workflow.read(self._file))
-        client = comfyui.Client(listen, port)
+        client = comfyui.Client(listen, port, scheme=scheme)
         with suppress(OSError, LookupError, TypeError, ValueError):
             queue = look(client)
             if queue.theirs:

@@ -52,14 +52,21 @@ class Jobs:
 class Client:
     """Speaks to one instance. Methods raise requests.RequestException when it doesn't answer."""
 
-    def __init__(self, host: str, port: int, timeout: float = 10.0) -> None:
+    def __init__(
+        self, host: str, port: int, timeout: float = 10.0, *, scheme: str = "http"
+    ) -> None:
         import requests
+        import urllib3
 
         # An instance listens on this machine; a proxy of the environment would only be in the way.
         self._session = requests.Session()
         self._session.trust_env = False
+        if scheme == "https":
+            # See _speak_tls.
+            self._session.verify = False
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         self._timeout = timeout
-        self.url = url(host, port)
+        self.url = url(host, port, scheme)
 
     def get(self, path: str, **parameters: Any) -> Any:
         answer = self._session.get(f"{self.url}{path}", params=parameters, timeout=self._timeout)
@@ -104,15 +111,15 @@ class Client:
         raise Failure(f"{self.url}: job {prompt_id} wasn't done after {timeout:g} s")
 
 
-def url(host: str, port: int) -> str:
+def url(host: str, port: int, scheme: str = "http") -> str:
     """The base URL at which this machine reaches an instance that listens on `host`."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host.split(",")[0], host.split(",")[0])
     if ":" in reachable and not reachable.startswith("["):
         reachable = f"[{reachable}]"
-    return f"http://{reachable}:{port}"
+    return f"{scheme}://{reachable}:{port}"
 
 
-def probe(host: str, port: int, timeout: float | None = None) -> Health:
+def probe(host: str, port: int, timeout: float | None = None, *, scheme: str = "http") -> Health:
     """Ask an instance whether it can work; never raises. `timeout` is in seconds, PROBE_TIMEOUT by
     default.
 
@@ -122,7 +129,7 @@ def probe(host: str, port: int, timeout: float | None = None) -> Health:
     """
     from http.client import HTTPException
 
-    base, timeout = url(host, port), timeout or PROBE_TIMEOUT
+    base, timeout = url(host, port, scheme), timeout or PROBE_TIMEOUT
     try:
         queue = int(_ask(base, "/prompt", timeout, BRIEF)["exec_info"]["queue_remaining"])
         if not 0 <= queue < 1 << 31:
@@ -138,22 +145,22 @@ def probe(host: str, port: int, timeout: float | None = None) -> Health:
     return Health(True, queue=queue)
 
 
-def jobs(host: str, port: int) -> Jobs | None:
+def jobs(host: str, port: int, *, scheme: str = "http") -> Jobs | None:
     """What an instance works on; None when it doesn't say."""
     try:
-        queue = ask(host, port, "/queue")
+        queue = ask(host, port, "/queue", scheme=scheme)
         running = tuple(str(job[1])[:SHOWN] for job in queue["queue_running"][:RUNNING])
         return Jobs(running, len(queue["queue_pending"]))
     except (LookupError, TypeError, RecursionError):
         return None
 
 
-def ask(host: str, port: int, path: str) -> Any:
+def ask(host: str, port: int, path: str, *, scheme: str = "http") -> Any:
     """What an instance answers to a GET, as JSON; None when it doesn't."""
     from http.client import HTTPException
 
     try:
-        return _ask(url(host, port), path, PROBE_TIMEOUT, LONGEST)
+        return _ask(url(host, port, scheme), path, PROBE_TIMEOUT, LONGEST)
     except (OSError, HTTPException, ValueError, RecursionError):
         return None
 
@@ -163,9 +170,12 @@ def _ask(base: str, path: str, timeout: float, longest: int) -> Any:
     import http.client
     import json
 
-    connection = http.client.HTTPConnection(base.removeprefix("http://"))
+    scheme, _, place = base.partition("://")
+    connection = http.client.HTTPConnection(place)
     try:
         connection.sock = _hurried(connection.host, connection.port, timeout)
+        if scheme == "https":
+            connection.sock = _speak_tls(connection.sock)
         connection.request("GET", path)
         answer = connection.getresponse()
         if answer.status != http.client.OK:
@@ -186,11 +196,15 @@ class _Hurried(socket.socket):
     deadline = float("inf")
 
     def recv_into(self, *arguments: Any, **options: Any) -> int:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self.settimeout(left)
+        self.settimeout(_left(self.deadline))
         return super().recv_into(*arguments, **options)
+
+
+def _left(deadline: float) -> float:
+    """Seconds until it. Raises TimeoutError after it."""
+    if (left := deadline - time.monotonic()) <= 0:
+        raise TimeoutError
+    return left
 
 
 def _hurried(host: str, port: int, timeout: float) -> _Hurried:
@@ -200,6 +214,32 @@ def _hurried(host: str, port: int, timeout: float) -> _Hurried:
     hurried.deadline = deadline
     hurried.settimeout(timeout)
     return hurried
+
+
+def _speak_tls(plain: _Hurried) -> socket.socket:
+    """The same over TLS, without a look at the certificate. Raises ValueError for what speaks none.
+
+    A process on this machine is ours by what the kernel knows of it, as with http. Its certificate
+    is made for others: it names another host, and may be renewed on disk, or run out, while jobs
+    run with it; an instance that were restarted for that would lose them.
+    """
+    import ssl
+
+    deadline = plain.deadline
+
+    class Hurried(ssl.SSLSocket):
+        def recv_into(self, *arguments: Any, **options: Any) -> int:
+            self.settimeout(_left(deadline))
+            return super().recv_into(*arguments, **options)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.sslsocket_class = Hurried
+    try:
+        return context.wrap_socket(plain)
+    except ssl.SSLError as error:
+        raise ValueError(f"it doesn't speak TLS ({error.reason or error})") from None
 
 
 def _refusal(answer: requests.Response) -> str:

@@ -22,8 +22,6 @@ from tasks.spec import ModelPin
 from tasks.spec.layout import Layout
 
 FIELDS = tuple(ModelPin.model_fields)
-OLDER = {"clip": "text_encoders", "unet": "diffusion_models", "t2i_adapter": "controlnet"}
-"""Folders of ComfyUI's own models/ that it looks into for another type (its folder_paths.py)."""
 _LISTED = frozenset([".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft"])
 """Endings that it lists in every folder type of models; custom nodes may add others."""
 
@@ -115,17 +113,27 @@ def verdict(
     )
 
 
-def kinds(targets: Iterable[str]) -> list[str]:
-    """The folder types to ask an instance for, `GET /models/<kind>`; leave out what answers 404."""
-    return sorted({kind for kind, _ in map(_split, targets) if kind})
+def kinds(targets: Iterable[str], paths: Any) -> dict[str, str]:
+    """Each folder of targets, with the folder type to ask an instance for, `GET /models/<kind>`.
+
+    `paths` is its answer to `/internal/folder_paths`: it looks into models/unet for
+    diffusion_models. Custom nodes add types of the same folders, so the first one counts.
+    """
+    types: dict[str, str] = {}
+    for kind, places in paths.items() if isinstance(paths, dict) else ():
+        for place in places if isinstance(places, list) else ():
+            types.setdefault(os.path.basename(str(place)), kind)  # noqa: PTH119
+        types[kind] = kind
+    folders = sorted({folder for folder, _ in map(_split, targets) if folder})
+    return {name: types.get(name, name) for name in folders}
 
 
 def listed(listing: Mapping[str, Collection[str]], target: str) -> bool | None:
-    """Whether an instance lists a model; None where its answers, by folder type, don't say."""
-    kind, name = _split(target)
-    if kind not in listing:
+    """Whether an instance lists a model; None where its answers, by folder, don't say."""
+    folder, name = _split(target)
+    if folder not in listing:
         return None
-    names = listing[kind]
+    names = listing[folder]
     if name in names:
         return True
     if os.path.splitext(name)[1].lower() in _LISTED:  # noqa: PTH122
@@ -134,9 +142,9 @@ def listed(listing: Mapping[str, Collection[str]], target: str) -> bool | None:
 
 
 def _split(target: str) -> tuple[str, str]:
-    """Folder type, under its newer name, and the name in it; a file beside the folders has none."""
+    """Folder and the name in it; a file beside the folders has none."""
     first, _, name = target.partition("/")
-    return (OLDER.get(first, first), name) if name else ("", target)
+    return (first, name) if name else ("", target)
 
 
 _read = while_unchanged(files.read_receipt)

@@ -57,6 +57,8 @@ class QuickTest:
     env: Mapping[str, str]
     args: Sequence[str]
     log: Path
+    database: bool = True
+    """ComfyUI knows --database-url."""
 
     def run(self) -> dict[str, Result]:
         """Results by name in custom_nodes. Raises Failure if ComfyUI itself can't start.
@@ -95,7 +97,8 @@ class QuickTest:
         told = home / "classes.json"
         argv = [self.python, CLASS_NAMES, told, "main.py", "--quick-test-for-ci",
                 "--verbose", "DEBUG", *self.args, *folders,
-                "--database-url", f"sqlite:///{home / 'comfyui.db'}", *selection]  # fmt: skip
+                *(["--database-url", f"sqlite:///{home / 'comfyui.db'}"] if self.database else []),
+                *selection]  # fmt: skip
         try:
             said = process.run(argv, env=self.env, cwd=self.comfyui, log=self.log, timeout=TIMEOUT)
             return 0, said, files.read_receipt(told)

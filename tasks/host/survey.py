@@ -116,8 +116,7 @@ def take(
         daemon = answer.daemon if answer else pm2.daemon(layout)
         running = apps.running(layout.workspace, daemon)
         by_name = {app.name: app for app in running}
-        ports = {each.name: _port(each, by_name.get(each.name)) for each in instances}
-        probes = [pool.submit(comfyui.probe, each.listen, ports[each.name]) for each in instances]
+        probes = [pool.submit(_probe, each, by_name.get(each.name)) for each in instances]
         memory = apps.resident(running)
         health = [probe.result() for probe in probes]
     known = {app["name"]: app.get("pm2_env") for app in answer.apps or []} if answer else {}
@@ -139,6 +138,11 @@ def take(
         by_name[apps.WATCHER].pid if apps.WATCHER in by_name else None,
         RunLock(layout.workspace).run(),
     )
+
+
+def _probe(instance: Instance, app: apps.App | None) -> comfyui.Health:
+    scheme = app.scheme if app else instance.scheme
+    return comfyui.probe(instance.listen, _port(instance, app), scheme=scheme)
 
 
 def _port(instance: Instance, app: apps.App | None) -> int:

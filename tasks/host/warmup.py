@@ -77,7 +77,8 @@ def _run(listen: str, app: App, file: Path, timeout: float) -> Trial:
     begin = time.monotonic()
     try:
         prompt = workflow.read(file)
-        workflow.run(comfyui.Client(listen, app.port or 0), prompt, timeout)
+        client = comfyui.Client(listen, app.port or 0, scheme=app.scheme)
+        workflow.run(client, prompt, timeout)
         why = ""
     except Failure as failure:
         why = str(failure)

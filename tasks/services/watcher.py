@@ -84,7 +84,7 @@ class Watch:
         self._file = settings.layout.watched(instance.gpu)
         self._written = files.read_receipt(self._file)
         self._process: psutil.Process | None = None
-        self._port = 0
+        self._port, self._scheme = 0, "http"
         self._story = watch.Story()
         self._looks = 0
         self._finding: dict[str, Any] = {}
@@ -95,6 +95,7 @@ class Watch:
         process = found.process if found else None
         if process != self._process:
             self._process, self._port = process, (found.app.port or 0) if found else 0
+            self._scheme = found.app.scheme if found else "http"
             self._story, self._looks, self._try = watch.Story(self._passed()), 0, 0.0
         if process is None:
             self._note(0, None)
@@ -123,7 +124,7 @@ class Watch:
     def _look(self, process: psutil.Process) -> watch.Look:
         turn = self._looks % SPARE == 0
         self._looks += 1
-        health = comfyui.probe(self._instance.listen, self._port)
+        health = comfyui.probe(self._instance.listen, self._port, scheme=self._scheme)
         jobs = self._jobs(health, turn)
         none_runs = (jobs and jobs.waiting and not jobs.running) or self._story.untaken is not None
         return watch.Look(
@@ -140,7 +141,7 @@ class Watch:
             return Jobs()
         if health.queue is None or not (turn or self._settings.rules.job_timeout < 60):
             return None
-        return comfyui.jobs(self._instance.listen, self._port)
+        return comfyui.jobs(self._instance.listen, self._port, scheme=self._scheme)
 
     def _note(self, pid: int, reason: str | None) -> None:
         """Write down what is wrong, once; what was restarted before stays."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .lock import Asked, Lock, ModelPin, Package, Pin, PythonSet
     from .machine import Instance, Machine
-    from .machine_file import load
+    from .machine_file import load, problem_at
     from .model import CustomNode, Limits, ModelFile, ModelRoot, Worker
     from .problems import SpecError
     from .sizes import in_bytes
@@ -37,6 +37,7 @@ __all__ = [
     "expand",
     "in_bytes",
     "load",
+    "problem_at",
 ]
 _MODULES = ("variables", "sizes", "problems", "lock", "model", "machine", "machine_file")
 

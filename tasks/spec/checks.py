@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import workflow
+from . import tls, workflow
 from .fields import check_name, check_path, check_target
 from .model import Health, Instances
 from .paths import STORE, absolute
@@ -24,9 +24,11 @@ Found = tuple[Loc, str]
 def check_all(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) -> Iterator[Found]:
     """Every problem that takes more than one field to see."""
     yield from check_comfyui(data)
+    yield from check_torch(data)
     yield from check_nodes(data)
     yield from check_ports(data)
     yield from check_devices(data)
+    yield from tls.check(section(data, "instances"))
     yield from check_models(data)
     yield from check_workers(data)
     for name, what in workflow.check(section(data, "health"), folder, environ):
@@ -76,6 +78,15 @@ def check_comfyui(data: dict[Any, Any]) -> Iterator[Found]:
             if comfyui.get(other) is not None:
                 yield (*loc, other), "has no meaning beside path: remove one of them"
     yield from _ref_twice(comfyui, loc, "repo")
+
+
+def check_torch(data: dict[Any, Any]) -> Iterator[Found]:
+    """GPUs are found through NVML, which knows NVIDIA's alone."""
+    torch = section(data, "python").get("torch")
+    other = isinstance(torch, str) and torch.startswith(("rocm", "xpu"))
+    if other and section(data, "instances").get("cpu_only") is not True:
+        why = "is for GPUs that comfy-machine can't find: it finds NVIDIA's alone"
+        yield ("python", "torch"), f"{torch} {why}; set instances.cpu_only, or another torch"
 
 
 def _ref_twice(entry: dict[Any, Any], loc: Loc, key: str) -> Iterator[Found]:

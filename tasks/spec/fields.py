@@ -37,13 +37,32 @@ OUR_ARGS = {
     "--user-directory": "workspace",
     "--database-url": "workspace",
     "--cuda-device": "instances.gpus",
+    "--default-device": "instances.gpus",
     "--cpu": "instances.cpu_only",
     "--extra-model-paths-config": "models.extra_roots",
     "--base-directory": "workspace",
+    "--models-directory": "models.folder",
     "--quick-test-for-ci": "doit build, which runs it",
     "--whitelist-custom-nodes": "the variable COMFYUI_CUSTOM_NODES",
     "--disable-all-custom-nodes": "the variable COMFYUI_CUSTOM_NODES",
+    "--disabled-nodes-config": "the variable COMFYUI_CUSTOM_NODES",
+    "--enable-assets": "instances.assets",
+    "--disable-assets": "instances.assets",
 }
+"""What the machine sets itself, or has its own way for."""
+_INSTALLS = "installs packages into what runs: list custom nodes under custom_nodes"
+_BROWSER = "opens a browser on this machine: remove it"
+_ENDS = "makes ComfyUI print something and end: remove it"
+REFUSED_ARGS = {
+    "--enable-manager": _INSTALLS,
+    "--enable-manager-legacy-ui": _INSTALLS,
+    "--auto-launch": _BROWSER,
+    "--windows-standalone-build": _BROWSER,
+    "--debug-hang": "makes ComfyUI survive the signal that it is stopped with: remove it",
+    "--list-feature-flags": _ENDS,
+    "--help": _ENDS,
+}
+"""What defeats the machine, with what is to be done instead."""
 
 
 def _printable(text: str) -> str:
@@ -160,12 +179,18 @@ def _arg(text: str) -> str:
     if text.startswith("-") and re.search(r"\s", flag):
         first, _, rest = text.partition(" ")
         raise ValueError(f"write it as two items: [{shown(first)}, {shown(rest.strip())!r}]")
+    if text == "-h":
+        raise ValueError(f"-h {_ENDS}")
     if not text.startswith("--") or len(flag) < 3:
         return text
     # argparse takes any unambiguous beginning of a flag for the flag
+    flag = flag.replace("_", "-")
     for ours, instead in OUR_ARGS.items():
-        if ours.startswith(flag.replace("_", "-")):
+        if ours.startswith(flag):
             raise ValueError(f"{ours} is set by the machine: use {instead}")
+    for refused, why in REFUSED_ARGS.items():
+        if refused.startswith(flag):
+            raise ValueError(f"{refused} {why}")
     return text
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from . import tls
 from .layout import Layout
 from .lock import Lock
 from .model import Override, Spec
@@ -31,6 +32,11 @@ class Instance(BaseModel):
     def device(self) -> str | None:
         """The part of a GPU (MIG-…) that machine.yaml gives it, None for the whole of `gpu`."""
         return self.env.get(DEVICE)
+
+    @property
+    def scheme(self) -> str:
+        """http, or https where its arguments name a certificate."""
+        return tls.scheme(self.args)
 
 
 class Machine(Spec):

@@ -62,6 +62,15 @@ def load(file: Path, environ: Mapping[str, str]) -> Machine:
     )
 
 
+def problem_at(file: Path, loc: Loc, message: str) -> Problem:
+    """What a run finds wrong with a value of a machine file, in its line as the file is now."""
+    try:
+        line = read(file, _label(file)).line(loc)
+    except SpecError:
+        line = None
+    return Problem(_label(file), line, dotted(loc), message)
+
+
 def _concerns_lock(loc: Loc) -> bool:
     """Whether an override changes what a lock holds; which build `torch: auto` is, it doesn't."""
     return loc[:2] == ("comfyui", "repo") or loc[0] == "custom_nodes"

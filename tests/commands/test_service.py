@@ -222,7 +222,7 @@ def test_a_real_systemd_starts_holds_and_stops_the_machine(
     own_systemd.run("systemctl", "--user", "stop", name)
     assert (rig.running(), pm2.daemon(rig.layout)) == ({}, None)
 
-    rig.spec["instances"]["overrides"] = {1: {"args": ["--no-such-flag"]}}
+    rig.spec["instances"]["overrides"] = {1: {"args": ["no-such-argument"]}}
     rig.write()
     own_systemd.run("systemctl", "--user", "start", "--no-block", name)
     until(lambda: rig.healthy(0), 60, "the instance that can start")

@@ -140,7 +140,7 @@ def test_one_that_dies_again_and_again_is_a_crash_loop_with_the_line_to_blame(
 ) -> None:
     worker = "import time; time.sleep(2); import no_such_module"
     rig = machine(
-        instances={"gpus": 2, "overrides": {1: {"args": ["--no-such-flag"]}}},
+        instances={"gpus": 2, "overrides": {1: {"args": ["no-such-argument"]}}},
         workers=[{"name": "w", "command": [sys.executable, "-c", worker]}],
     )
     rig.doit(code=2)
@@ -157,7 +157,7 @@ def test_one_that_dies_again_and_again_is_a_crash_loop_with_the_line_to_blame(
     words = rig.layout.log("comfyui-gpu1").read_text().splitlines()
     assert file == "comfyui-gpu1.log"
     assert words[int(line) - 1] == said.strip()
-    assert "error: unrecognized arguments: --no-such-flag" in said
+    assert "error: unrecognized arguments: no-such-argument" in said
     assert found["reason"] in rig.doit("status", code=1).output
 
     # Between two of its lives it doesn't run either.

@@ -233,13 +233,13 @@ def test_optional_models_only_degrade(world: World) -> None:
 
 def test_what_a_listing_says_of_a_target() -> None:
     listing = {
-        "text_encoders": ["t5/x.safetensors"],
-        "diffusion_models": [],
+        "clip": ["t5/x.safetensors"],
+        "unet": [],
         "loras": ["pack/a.safetensors", "notes.gguf"],
     }
     for target, told in {
         "clip/t5/x.safetensors": True,
-        "text_encoders/t5/x.safetensors": True,
+        "text_encoders/t5/x.safetensors": None,
         "unet/u.SFT": False,
         "unet/u.gguf": None,
         "loras/notes.gguf": True,
@@ -249,6 +249,19 @@ def test_what_a_listing_says_of_a_target() -> None:
         "beside.safetensors": None,
     }.items():
         assert listed(listing, target) is told, target
-    assert kinds(["unet/u.sft", "clip/x.pt", "beside.pt", "clip/y.pt"]) == [
-        "diffusion_models", "text_encoders",
-    ]  # fmt: skip
+
+
+def test_an_instance_says_itself_which_folder_type_looks_into_a_folder() -> None:
+    targets = ["unet/u.sft", "clip/x.pt", "beside.pt", "clip/y.pt", "mine/z.pt", "loras/l.pt"]
+    paths = {
+        "diffusion_models": ["/m/unet", "/m/diffusion_models"],
+        "text_encoders": ["/m/text_encoders", "/m/clip"],
+        "clip_of_a_node": ["/m/clip"],
+        "odd": 5,
+        "all": ["/m/loras"],
+        "loras": ["/m/loras"],
+    }
+    found = {"clip": "text_encoders", "loras": "loras", "mine": "mine", "unet": "diffusion_models"}
+    assert kinds(targets, paths) == found
+    names = ["clip", "loras", "mine", "unet"]
+    assert kinds(targets, None) == dict(zip(names, names, strict=True))

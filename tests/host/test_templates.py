@@ -69,8 +69,10 @@ def test_a_pm2_config_gives_up_on_a_crash_loop_and_lets_comfyui_stop() -> None:
 )
 def test_extra_model_paths_is_yaml_with_the_roots_and_kinds(value: str) -> None:
     kinds = {"checkpoints": "checkpoints", "on": "on", "1.5": "1.5"}
-    folders = [(Path("/first"), list(kinds)), (Path("/mnt") / value, list(kinds))]
+    names = {kind: (name,) for kind, name in kinds.items()} | {"loras": ("loras", "lora of us")}
+    folders = [(Path("/first"), names), (Path("/mnt") / value, names)]
     text = templates.render("extra_model_paths.yaml.j2", folders=folders)
+    kinds["loras"] = "loras\nlora of us\n"
     assert yaml.safe_load(text) == {
         "root1": {"base_path": "/first", **kinds},
         "root2": {"base_path": str(Path("/mnt") / value), **kinds},

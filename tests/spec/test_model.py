@@ -82,9 +82,27 @@ def test_a_wrong_field_is_named_with_what_to_write(lines: Lines, text: str, expe
     assert lines(text) == [f"machine.yaml:3: {expected}"]
 
 
+@pytest.mark.parametrize("torch", ["rocm6.3", "xpu"])
+def test_a_torch_for_other_gpus_than_nvidias_runs_on_the_cpu_alone(
+    lines: Lines, torch: str
+) -> None:
+    text = f"python: {{torch: {torch}}}\ninstances: {{gpus: 2}}"
+    refused = [
+        f"machine.yaml:3: python.torch: {torch} is for GPUs that comfy-machine can't find: it "
+        "finds NVIDIA's alone; set instances.cpu_only, or another torch"
+    ]
+    assert lines(text) == refused
+    assert lines(text, NUM_GPUS="1") == refused
+    assert lines(text, COMFYUI_CPU_ONLY="true") == []
+    only = f"python: {{torch: {torch}}}\ninstances: {{cpu_only: true}}"
+    assert lines(only) == []
+    assert lines(only, COMFYUI_CPU_ONLY="false") == refused
+
+
 @pytest.mark.parametrize("torch", ["auto", "cpu", "pypi", "none", "cu118", "rocm6.3", "xpu"])
 def test_every_choice_of_torch_is_understood(read: Load, torch: str) -> None:
-    assert read(f"python: {{torch: {torch}}}").python.torch == torch
+    text = f"python: {{torch: {torch}}}\ninstances: {{cpu_only: true}}"
+    assert read(text).python.torch == torch
 
 
 @pytest.mark.parametrize("size", ["24", "24GB", "1.5G", "0G", "-1G", "G", "24 G", "24g", "true"])
@@ -129,7 +147,7 @@ def test_the_built_value_of_a_partly_built_field_is_fine(read: Load) -> None:
         ("[--cpu]", "[0]", "--cpu is set by the machine: use instances.cpu_only"),
         ("[--out, x]", "[0]",
          "--output-directory is set by the machine: use workspace: outputs are in shared/outputs"),
-        ("[--a, --cuda-device]", "[1]", "--cuda-device is set by the machine: use instances.gpus"),
+        ("[--x, --cuda-device]", "[1]", "--cuda-device is set by the machine: use instances.gpus"),
         ("['--reserve-vram 2']", "[0]", "write it as two items: [--reserve-vram, '2']"),
         ("[true]", "[0]", 'YAML reads true as true or false; quote it: "true"'),
         ("['']", "[0]", "must not be empty"),

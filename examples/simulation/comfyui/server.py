@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import os
+import ssl
 import sys
 import uuid
 from io import BytesIO
@@ -90,11 +91,15 @@ class PromptServer:
         """Bind the port and serve until the process ends. Raises OSError if the port is taken."""
         runner = web.AppRunner(self.app, access_log=None)
         await runner.setup()
+        tls, scheme = None, "http"
+        if args.tls_keyfile and args.tls_certfile:
+            tls, scheme = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "https"
+            tls.load_cert_chain(args.tls_certfile, args.tls_keyfile)
         logging.info("Starting server\n")
         for address in args.listen.split(","):
-            await web.TCPSite(runner, address, args.port).start()
+            await web.TCPSite(runner, address, args.port, ssl_context=tls).start()
             shown = f"[{address}]" if ":" in address else address
-            logging.info("To see the GUI go to: http://%s:%s", shown, args.port)
+            logging.info("To see the GUI go to: %s://%s:%s", scheme, shown, args.port)
         while True:
             await self.send(*await self.messages.get())
 

@@ -121,6 +121,7 @@ class InstanceSampler:
     def _begin(self, found: Found | None) -> None:
         """What was known is of another process."""
         self._process: psutil.Process | None = found.process if found else None
+        self._scheme = found.app.scheme if found else "http"
         self._story = watch.Story()
         self._silent: float | None = None
         self._well: Health | None = None
@@ -191,10 +192,9 @@ class InstanceSampler:
         silences = 0
         if self._silent is not None:
             past = time.monotonic() - self._silent
-            silences = sum(past >= sum(PATIENCE[: number + 1]) for number in range(3))
-            silences = max(1, silences)
+            silences = max(1, sum(past >= sum(PATIENCE[: number + 1]) for number in range(3)))
         asked, before = time.monotonic(), usage.own_effort(pid)
-        health = comfyui.probe(self.instance.listen, port, PATIENCE[silences])
+        health = comfyui.probe(self.instance.listen, port, PATIENCE[silences], scheme=self._scheme)
         after = usage.own_effort(pid)
         if health.answered or health.refused:
             self._silent = None
@@ -250,7 +250,7 @@ class InstanceSampler:
             self._jobs, self._threads, self._asked = Jobs(), usage.threads(pid), float("-inf")
         elif now - self._asked >= JOBS_EVERY:
             self._asked = now
-            self._jobs = comfyui.jobs(self.instance.listen, port) or self._jobs
+            self._jobs = comfyui.jobs(self.instance.listen, port, scheme=self._scheme) or self._jobs
 
     def _job(self) -> Job | None:
         if not self._jobs or not self._jobs.running:
@@ -267,7 +267,8 @@ class InstanceSampler:
 
     def _ask_for_more(self, port: int) -> None:
         """What takes longer, and seldom changes."""
-        now, ask = time.monotonic(), partial(comfyui.ask, self.instance.listen, port)
+        now, listen = time.monotonic(), self.instance.listen
+        ask = partial(comfyui.ask, listen, port, scheme=self._scheme)
         if self._failed is None:
             said = ask("/internal/logs")
             results = quick_test.parse(said[-LOG:]) if isinstance(said, str) else {}
@@ -279,11 +280,11 @@ class InstanceSampler:
             self._classes = frozenset(told) if isinstance(told, dict) else self._classes
         if now - self._listed >= LISTING_EVERY:
             self._listed = now
-            kinds = model_files.kinds(self._models)
-            told = {kind: ask(f"/models/{quote(kind)}") for kind in kinds}
+            kinds = model_files.kinds(self._models, ask("/internal/folder_paths"))
+            told = {folder: ask(f"/models/{quote(kind)}") for folder, kind in kinds.items()}
             self._listings = {
-                kind: [name for name in names if isinstance(name, str)]
-                for kind, names in told.items()
+                folder: [name for name in names if isinstance(name, str)]
+                for folder, names in told.items()
                 if isinstance(names, list)
             }
 

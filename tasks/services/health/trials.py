@@ -60,7 +60,8 @@ class Trials:
         if (own := self._of(settings)) is not None:
             idle = free and not sample.draining and sample.cold is None
             port = app.port or self._instance.port
-            told = own.step(app.pid, self._instance.listen, port, sample.health.queue, idle)
+            queue = sample.health.queue
+            told = own.step(app.pid, self._instance.listen, port, queue, idle, app.scheme)
             self.canary = Trial(**asdict(told)) if told else None
 
     def _of(self, settings: Settings) -> canary.Canary | None:
