@@ -22,6 +22,8 @@ class Conflict:
     culprits: tuple[Culprit, ...]
     held: Mapping[str, Package]
     """What the lock holds still, which may be a part of it."""
+    matched: Mapping[str, str]
+    """Constraints of ours on the torch family, by package, which may be another."""
 
     @property
     def optional(self) -> list[CustomNode]:
@@ -44,7 +46,13 @@ class Conflict:
             for name, package in self.held.items()
             if name in names
         ]
-        parts = ["packages can't be resolved", *lines[:SHOWN], *held, gist(self.output)]
+        matched = [
+            f"{text} matches torch and torchaudio, whose metadata doesn't (python.overrides wins "
+            "over that)"
+            for name, text in self.matched.items()
+            if name in names
+        ]
+        parts = ["packages can't be resolved", *lines[:SHOWN], *held, *matched, gist(self.output)]
         return "; ".join([*parts, self._mend(settles)] if settles else parts)
 
     def _mend(self, settles: Callable[[str], bool]) -> str:
@@ -62,7 +70,7 @@ class Conflict:
         by_name: dict[str, dict[str, None]] = {}
         for culprit in self.culprits:
             name = normal(culprit.line.name or "")
-            if name and name not in self.held:
+            if name and name not in self.held and name not in self.matched:
                 text = culprit.line.text.partition(";")[0].partition(" --hash")[0].strip()
                 by_name.setdefault(name, {})[text] = None
         texts = [text for found in by_name.values() if len(found) > 1 for text in found]
@@ -78,7 +86,12 @@ class Culprit:
     line: Line
 
 
-def blame(asked: Sequence[Asked], output: str, held: Mapping[str, Package]) -> Conflict:
+def blame(
+    asked: Sequence[Asked],
+    output: str,
+    held: Mapping[str, Package],
+    matched: Mapping[str, str],
+) -> Conflict:
     words = {normal(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", gist(output))}
     if "Failed to fetch" in output:
         # That names whatever package was asked for first: only a line's own URL is to blame.
@@ -89,7 +102,7 @@ def blame(asked: Sequence[Asked], output: str, held: Mapping[str, Package]) -> C
         for line in each.lines
         if (line.name and normal(line.name) in words) or (line.url and line.url in output)
     )
-    return Conflict(output, culprits, held)
+    return Conflict(output, culprits, held, matched)
 
 
 def gist(output: str) -> str:

@@ -9,16 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import nodes, packages, preinstalled, resolution
+from tasks import nodes, packages, preinstalled, torch_proof
 from tasks.conflicts import gist, refused
 from tasks.engine import journal
 from tasks.engine.said import move
 from tasks.engine.step import Task, step
-from tasks.host import environments, files, made, process, uv, uv_log
+from tasks.host import environments, files, hook, made, process, uv, uv_log
 from tasks.host.environments import damage, fits
 from tasks.host.failure import Failure
-from tasks.spec import Machine, Package
+from tasks.spec import Machine
 from tasks.spec.layout import Layout
+from tasks.torch_family import TORCH_FAMILY
 
 INSTALL_SCRIPT = "install.py"
 
@@ -78,7 +79,7 @@ def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
     }
     hiding = sorted(set(preinstalled.versions(machine)) & set(there))
     if moved:
-        uv.put_back(folder, _requirements(machine, moved), *_where(machine), log)
+        uv.put_back(folder, packages.listed(machine, moved), *packages.where(machine), log)
     if hiding:
         uv.uninstall(folder, hiding, log)
     said = [
@@ -88,7 +89,7 @@ def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
         f"{who} installed {name} {there[name]} over the preinstalled one, it was removed"
         for name in hiding
     ]
-    if hiding or set(moved) & set(resolution.TORCH_FAMILY):
+    if hiding or set(moved) & set(TORCH_FAMILY):
         raise Failure("; ".join(said) + ": the node needs another torch, or a fork", log)
     return said
 
@@ -113,7 +114,9 @@ def _missing(machine: Machine) -> str | None:
     if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(machine):
         return "its packages or its nodes' scripts changed"
     beside = made.read(folder)
-    return damage(folder, beside) if beside else f"{folder.name} isn't whole"
+    if not beside:
+        return f"{folder.name} isn't whole"
+    return damage(folder, beside) or torch_proof.due(machine, beside)
 
 
 def _digest(machine: Machine) -> str:
@@ -124,6 +127,7 @@ def _digest(machine: Machine) -> str:
             "packages": {name: p.requirement(name) for name, p in python.packages.items()},
             "preinstalled": preinstalled.versions(machine),
             "scripts": scripts(machine),
+            "hook": hook.LINE,
         }
     )
 
@@ -147,6 +151,7 @@ def _make(machine: Machine, log: Path) -> None:
             python = preinstalled.base_python() if see_base else Path(sys.executable)
             uv.make_environment(folder, python, log, see_base=see_base)
         _install(machine, folder, log)
+        hook.write(uv.site_packages(folder))
         if scripts(machine):
             files.unshare(uv.site_packages(folder), ".py")
         record(
@@ -155,6 +160,9 @@ def _make(machine: Machine, log: Path) -> None:
             pending=sorted(scripts(machine)),
             sees_base=preinstalled.wanted(machine),
         )
+    if torch_proof.due(machine, made.read(folder)):
+        family = torch_proof.prove(machine, folder, log)
+        made.finish(folder, made.read(folder) | {"family": family})
     made.point(_pointer(layout), folder, digest)
 
 
@@ -166,6 +174,8 @@ def _foresee(machine: Machine, log: Path) -> list[str]:
         foreseen = layout.kept(folder)
         foreseen.mkdir(parents=True)
         made.finish(foreseen, {"digest": digest, "pending": sorted(scripts(machine))})
+    elif torch_proof.due(machine, made.read(folder)):
+        lines.append("import the torch family, once")
     made.point(layout.kept(_pointer(layout)), folder, digest)
     return lines
 
@@ -215,12 +225,12 @@ def _grow(machine: Machine, folder: Path) -> bool:
 
 def _install(machine: Machine, folder: Path, log: Path) -> None:
     wanted, there = packages.of(machine).packages, environments.installed(folder)
-    listed = _requirements(machine, wanted)
+    listed = packages.listed(machine, wanted)
     new = sum(not fits(package, there.get(name)) for name, package in wanted.items())
     told = partial(journal.tell, "environment")
     try:
         with uv_log.following(log, f"{new} package{'' if new == 1 else 's'}", told):
-            uv.sync(folder, listed, *_where(machine), log)
+            uv.sync(folder, listed, *packages.where(machine), log)
     except process.CommandFailed as failed:
         if refusal := refused(failed.output):
             raise Failure(f"the locked packages can't be installed: {refusal}", log) from failed
@@ -234,16 +244,3 @@ def _install(machine: Machine, folder: Path, log: Path) -> None:
             )
         said = f"the locked packages can't be installed ({gist(failed.output)}): {mend}"
         raise Failure(said, log) from failed
-
-
-def _requirements(machine: Machine, wanted: dict[str, Package]) -> Path:
-    file = machine.layout.scratch / "packages.txt"
-    lines = [f"{package.requirement(name)}\n" for name, package in sorted(wanted.items())]
-    files.write_text(file, "".join(lines))
-    return file
-
-
-def _where(machine: Machine) -> tuple[list[str], dict[str, str]]:
-    """uv's arguments and variables for where the locked packages come from."""
-    torch = packages.of(machine).asked.torch
-    return resolution.backend(torch), resolution.places(machine)

@@ -7,14 +7,28 @@ import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from tasks import folder_types, last_good, validation
+from tasks import folder_types, last_good, nodes, validation
 from tasks.engine.said import warn
-from tasks.host import apps, blame, census, comfyui, files, node_classes, pm2, quick_test, warmup
+from tasks.host import (
+    apps,
+    blame,
+    catalogue,
+    census,
+    comfyui,
+    files,
+    load_report,
+    load_result,
+    node_classes,
+    pm2,
+    warmup,
+)
 from tasks.host.failure import Failure
 from tasks.spec import Instance, Machine
 
 FLUSH = 0.3
 """Seconds in which PM2 writes down the last words of an app that died."""
+PATIENCE = 10.0
+"""Seconds that an instance may take to list its node classes: 70 ms for 500."""
 
 
 def find(machine: Machine, name: str) -> apps.App | None:
@@ -68,7 +82,7 @@ def _answering(machine: Machine, instance: Instance, begin: float) -> apps.App:
     app = _wait(machine, instance, begin)
     client = comfyui.Client(instance.listen, app.port or instance.port, scheme=app.scheme)
     try:
-        _check_nodes(machine, instance, client)
+        _check_nodes(machine, instance, app)
         _check_folders(machine, instance, client)
     except OSError as error:
         raise Failure(f"{instance.name} answered and then didn't: {error}", words) from error
@@ -120,46 +134,59 @@ def _wait(machine: Machine, instance: Instance, begin: float) -> apps.App:
         time.sleep(comfyui.POLL)
 
 
-def _check_nodes(machine: Machine, instance: Instance, client: comfyui.Client) -> None:
-    """A node can import in the build and not here; the start-up log is the only place to see it.
+def _check_nodes(machine: Machine, instance: Instance, app: apps.App) -> None:
+    """A node can be loaded in the build and not here, or lack node classes that it had there.
 
-    One that imports may still lack node classes that it had in the build.
+    Raises Failure for a required one. What the process doesn't tell is no failure.
     """
-    said = client.get("/internal/logs")
-    required = {node.name for node in machine.custom_nodes if not node.optional}
-    failed = {
-        name: validation.redacted(machine, result).reason
-        for name, result in quick_test.parse(said).items()
-        if not result.imported
+    layout, chosen = machine.layout, _chosen(machine)
+    report = load_report.of_process(layout.reports(instance.gpu), app.pid) or load_report.Report()
+    results = {
+        name: validation.redacted(machine, result)
+        for name, result in load_result.of_report(report, chosen).items()
+        if not load_result.is_own(name)
     }
+    required = {node.name for node in machine.custom_nodes if not node.optional}
+    failed = {name: str(result) for name, result in results.items() if result.failed}
     for name in sorted(set(failed) - required - _failed_in_build(machine)):
-        warn(f"custom node {name} doesn't import on {instance.name}: {failed[name]}")
-    there = client.get("/object_info")
-    for name, classes in node_classes.missing(_expected(machine, failed), there).items():
-        failed[name] = f"it lacks {', '.join(classes[:3])}, which it had in the build"
+        warn(f"custom node {name} on {instance.name} {failed[name]}")
+    if chosen and not report.settled:
+        warn(f"which custom nodes {instance.name} loaded is not known: its process didn't tell")
+    there = catalogue.classes(layout, instance.gpu, app, instance.listen, PATIENCE)
+    if there is None:
+        raise OSError("it doesn't list its node classes")
+    for name, classes in node_classes.missing(_expected(machine, chosen, failed), there).items():
+        failed[name] = f"lacks {', '.join(classes[:3])}, which it had in the build"
         if name not in required:
-            warn(f"custom node {name} on {instance.name}: {failed[name]}")
+            warn(f"custom node {name} on {instance.name} {failed[name]}")
     if missing := sorted(set(failed) & required):
         raise Failure(
-            f"{instance.name} runs without {', '.join(missing)}: {failed[missing[0]]}",
-            machine.layout.logs / f"{instance.name}.log",
+            "; ".join(f"custom node {name} on {instance.name} {failed[name]}" for name in missing),
+            layout.logs / f"{instance.name}.log",
         )
 
 
 def _failed_in_build(machine: Machine) -> set[str]:
     """Those of which the build has said so."""
     folder = last_good.folder_of(machine)
-    failed = {name for name, result in quick_test.read(folder).items() if not result.imported}
-    return failed - quick_test.unproved(folder)
+    failed = {name for name, result in load_result.read(folder).items() if result.failed}
+    return failed - load_result.unproved(folder)
 
 
-def _expected(machine: Machine, failed: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """The node classes of each custom node that is to be loaded, and was."""
-    chosen = {node.name for node in machine.custom_nodes}
+def _chosen(machine: Machine) -> set[str]:
+    """The custom nodes that an instance is to load."""
+    chosen = {node.name for node in nodes.present(machine)}
     if machine.selected_nodes is not None:
         chosen &= set(machine.selected_nodes)
+    return chosen - set(validation.fatal(last_good.folder_of(machine)))
+
+
+def _expected(
+    machine: Machine, chosen: Collection[str], failed: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """The node classes of each custom node that is to be loaded, and was."""
     known = node_classes.expected(last_good.folder_of(machine))
-    return {name: known[name] for name in chosen - set(failed) if name in known}
+    return {name: known[name] for name in set(chosen) - set(failed) if name in known}
 
 
 def _check_folders(machine: Machine, instance: Instance, client: comfyui.Client) -> None:

@@ -97,7 +97,7 @@ def _missing(machine: Machine) -> str | None:
     if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(machine):
         return "its parts changed"
     code = code_of(machine)
-    _warn_of_unknown_flags(code)
+    _warn_of_flags(machine, code)
     if reason := arguments.untried(machine, code, source.of(machine).read().get("commit")):
         return reason
     beside = made.read(folder)
@@ -171,16 +171,18 @@ def _ask(machine: Machine, log: Path) -> Code:
     env = process.allowed_environment(os.environ)
     code = comfyui_code.ask(python, tried.checkout, env, log, code)
     arguments.insist(machine, replace(tried, code=code))
-    _warn_of_unknown_flags(code)
+    _warn_of_flags(machine, code)
     return code
 
 
-def _warn_of_unknown_flags(code: Code) -> None:
+def _warn_of_flags(machine: Machine, code: Code) -> None:
     if code.flags is None:
         warn(
             "which flags this ComfyUI knows isn't known (main.py --help doesn't say): "
             "instances.args are passed on as they are"
         )
+    elif machine.instances.assets and "--enable-assets" not in code.flags:
+        warn("instances.assets: this ComfyUI has no --enable-assets, so they are as it has them")
 
 
 def _previous(layout: Layout) -> dict[str, Any]:

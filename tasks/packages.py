@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from tasks.host import environments, files, gpu
 from tasks.host.failure import Failure
 from tasks.requirements import Asked
 from tasks.resolution import Solution
-from tasks.spec import Machine, PythonSet
+from tasks.spec import Machine, Package, PythonSet
 from tasks.spec.lock import Asked as Recorded
 from tasks.spec.lock import dumped
+from tasks.torch_family import TORCH_FAMILY, named
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,45 @@ def settle(machine: Machine, log: Path) -> Settled:
         *_moves(before, python),
     ]
     return Settled(python, said, sorted(solution.unreachable))
+
+
+def another_family(machine: Machine, constraints: Mapping[str, str], log: Path) -> PythonSet:
+    """This machine's set with other versions of the torch family, within these constraints.
+
+    What machine.yaml's overrides say of the family is put aside. Raises Failure.
+    """
+    settled = of(machine)
+    python = machine.python.model_copy(update={"overrides": other_overrides(machine)})
+    moving = {"python": python, "updates": frozenset(["torch"])}
+    problem = resolution.Problem(
+        machine.model_copy(update=moving),
+        tuple(_ask(machine)[0]),
+        settled.asked.torch,
+        settled,
+        log,
+        matched=constraints,
+    )
+    return settled.model_copy(update={"packages": resolution.solve(problem).packages})
+
+
+def other_overrides(machine: Machine) -> tuple[str, ...]:
+    """machine.yaml's overrides of all but the torch family."""
+    return tuple(
+        text for text in machine.python.overrides if named([text]).isdisjoint(TORCH_FAMILY)
+    )
+
+
+def listed(machine: Machine, wanted: Mapping[str, Package]) -> Path:
+    """Packages as a requirements file."""
+    file = machine.layout.scratch / "packages.txt"
+    lines = [f"{package.requirement(name)}\n" for name, package in sorted(wanted.items())]
+    files.write_text(file, "".join(lines))
+    return file
+
+
+def where(machine: Machine) -> tuple[list[str], dict[str, str]]:
+    """uv's arguments and variables for where the packages come from."""
+    return resolution.backend(of(machine).asked.torch), resolution.places(machine)
 
 
 def _candidates(machine: Machine) -> list[PythonSet]:

@@ -13,7 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import databases, dotenv, folder_types, generation, gpus, last_good, ports, validation
+from tasks import (
+    arguments,
+    databases,
+    dotenv,
+    folder_types,
+    generation,
+    gpus,
+    last_good,
+    ports,
+    validation,
+)
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, files, pm2, process
 from tasks.host.failure import Failure
@@ -87,7 +97,8 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
     model_paths = folder_types.model_paths(machine)
     port = ports.port_of(machine, instance)
     database = databases.file_of(machine, instance.gpu)
-    knows = generation.code_of(machine).knows
+    code = generation.code_of(machine)
+    has_database = code.knows("--database-url")
     env = {
         # nvidia-smi's order; CUDA's own is fastest first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -105,14 +116,19 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
         *("--input-directory", layout.inputs),
         *("--temp-directory", home),
         *("--user-directory", home / "user"),
-        *(["--database-url", f"sqlite:///{database}"] if knows("--database-url") else []),
+        *(["--database-url", f"sqlite:///{database}"] if has_database else []),
+        *arguments.assets(machine, code),
         *(["--cpu"] if instance.cpu_only else []),
         *(["--extra-model-paths-config", layout.extra_model_paths] if model_paths else []),
         *_selection(machine, folder),
         *instance.args,
     ]
-    limits = ["--database", str(database), *_limits(machine.instances.limits)]
-    made = app(machine, instance.name, folder / "ComfyUI", command, env, instance.env, limits)
+    shim = [
+        *("--report", str(layout.reports(instance.gpu))),
+        *(["--database", str(database)] if has_database else []),
+        *_limits(machine.instances.limits),
+    ]
+    made = app(machine, instance.name, folder / "ComfyUI", command, env, instance.env, shim)
     return replace(made, dotenvs=dotenv.contents(machine), model_paths=model_paths)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from tasks.host import process
 from tasks.host.failure import Failure
 from tasks.requirements import Asked, Line, Refused
-from tasks.resolution import TORCH_FAMILY
 from tasks.spec import Machine
+from tasks.torch_family import TORCH_FAMILY
 
 
 def wanted(machine: Machine) -> bool:

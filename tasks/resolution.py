@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,11 +13,11 @@ from tasks.host.failure import Failure
 from tasks.requirements import Asked
 from tasks.spec import CustomNode, Machine, Package, PythonSet
 from tasks.spec.twins import FAMILIES, chosen
+from tasks.torch_family import TORCH_FAMILY, is_pin, matched, named
 
 #: `requests` is imported by ComfyUI 0.3.64's app/frontend_management.py, which does not ask
 #: for it; `pip` is what custom nodes' install scripts call.
 ALWAYS = ("pip", "requests")
-TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
 NO_INDEX = frozenset(["pypi", "none", "preinstalled"])
 """Choices of torch that are no backend of uv's."""
 
@@ -36,8 +35,10 @@ class Problem:
     log: Path
     instead: Mapping[str, str] = field(default_factory=dict)
     """Packages that others replace."""
-    matched: tuple[str, ...] = ()
-    """Constraints that keep torch and torchaudio together."""
+    matched: Mapping[str, str] = field(default_factory=dict)
+    """Constraints on the torch family, by the package that they are on."""
+    metadata_counts: bool = True
+    """Whether what the torch family says of itself is obeyed beside the overrides of it."""
 
     @property
     def scratch(self) -> Path:
@@ -46,16 +47,41 @@ class Problem:
     def without(self, node: CustomNode) -> Problem:
         return replace(self, asked=tuple(each for each in self.asked if each.node != node))
 
+    def overriding(self, override: str) -> Problem:
+        python = self.machine.python
+        python = python.model_copy(update={"overrides": (*python.overrides, override)})
+        return replace(self, machine=self.machine.model_copy(update={"python": python}))
+
+    @property
+    def overridden(self) -> set[str]:
+        """What the user decides: no constraint of ours is on these."""
+        return named(self.machine.python.overrides)
+
+    @property
+    def pinned(self) -> list[str]:
+        """The overrides that are given to uv as constraints.
+
+        One of torch hides from uv what torchvision and torchaudio ask for; as a constraint an
+        exact version is as good, and they are chosen to fit it.
+        """
+        overrides = self.machine.python.overrides if self.metadata_counts else ()
+        return [text for text in overrides if is_pin(text)]
+
+    @property
+    def freed(self) -> bool:
+        """Whether an update or a new override lets the torch family leave the lock's versions."""
+        if not self.before or self.machine.updating("torch", *TORCH_FAMILY):
+            return True
+        new = set(self.machine.python.overrides) - set(self.before.asked.overrides)
+        return not named(new).isdisjoint(TORCH_FAMILY)
+
     @property
     def held(self) -> dict[str, Package]:
-        """The torch family of the lock, which only `doit update` moves."""
-        if not self.before or self.before.asked.torch != self.torch:
+        """The torch family of the lock, which only `doit update` or an override moves."""
+        if not self.before or self.freed or self.before.asked.torch != self.torch:
             return {}
-        if self.machine.updating("torch", *TORCH_FAMILY):
-            return {}
-        free = {_name(text) for text in self.machine.python.overrides}
         packages = self.before.packages
-        return {n: packages[n] for n in TORCH_FAMILY if n in packages and n not in free}
+        return {n: packages[n] for n in TORCH_FAMILY if n in packages and n not in self.overridden}
 
 
 @dataclass(frozen=True)
@@ -81,10 +107,13 @@ def solve(problem: Problem) -> Solution:
         try:
             packages = _compile(problem)
         except process.CommandFailed as failed:
+            if problem.pinned:
+                problem = replace(problem, metadata_counts=False, matched={})
+                continue
             if refusal := refused(failed.output):
                 said = f"packages can't be resolved: {refusal}"
                 raise Failure(said, problem.log) from failed
-            conflict = blame(problem.asked, failed.output, problem.held)
+            conflict = blame(problem.asked, failed.output, problem.held, problem.matched)
             if not conflict.optional:
                 said = conflict.explain(partial(_resolves, problem))
                 raise Failure(said, problem.log) from failed
@@ -94,8 +123,8 @@ def solve(problem: Problem) -> Solution:
             problem = problem.without(node)
             continue
         twins = _twins(problem, packages)
-        matched = _matched(problem, packages)
-        if set(twins.values()) <= set(packages) and not matched:
+        matching = _matched(problem, packages)
+        if set(twins.values()) <= set(packages) and not matching:
             # Who goes has asked for nothing that the one that stays doesn't ask for.
             return Solution(
                 packages={n: package for n, package in packages.items() if n not in twins},
@@ -107,7 +136,7 @@ def solve(problem: Problem) -> Solution:
         problem = replace(
             problem,
             instead=_instead(problem.instead, twins),
-            matched=(*problem.matched, *matched),
+            matched={**problem.matched, **matching},
         )
 
 
@@ -124,39 +153,47 @@ def places(machine: Machine) -> dict[str, str]:
     )
 
 
-def _compile(
-    problem: Problem, *, override: str | None = None, offline: bool = False
+def _compile(problem: Problem, *, offline: bool = False) -> dict[str, Package]:
+    """What uv resolves all that is asked for to. Raises CommandFailed."""
+    lines = [line for each in problem.asked for line in each.lines]
+    replacing = set(problem.instead.values()) - set(problem.instead)
+    wanted = [*ALWAYS, *(line.text for line in lines if not line.constraint), *sorted(replacing)]
+    ours = {name: f"{name}=={package.version}" for name, package in problem.held.items()}
+    ours |= {n: text for n, text in problem.matched.items() if n not in problem.overridden}
+    constraints = [*(line.text for line in lines if line.constraint), *ours.values()]
+    packages = _call(problem, wanted, constraints, _upgrades(problem), offline=offline)
+    return _with_asked_hashes(problem, packages)
+
+
+def _call(
+    problem: Problem,
+    wanted: Iterable[str],
+    constraints: Iterable[str],
+    upgrades: Iterable[str] = (),
+    *,
+    offline: bool = False,
 ) -> dict[str, Package]:
-    """One call of uv, with an `override` to try. Raises CommandFailed."""
-    python = problem.machine.python
+    """One call of uv. Raises CommandFailed."""
     files.remove(problem.scratch)
     problem.scratch.mkdir(parents=True)
     result = problem.scratch / "pylock.toml"
     if problem.before and problem.machine.updates != frozenset():
         pylock.write(result, problem.before.packages)
-    lines = [line for each in problem.asked for line in each.lines]
-    wanted = [line.text for line in lines if not line.constraint]
-    replacing = set(problem.instead.values()) - set(problem.instead)
-    constraints = [
-        *(line.text for line in lines if line.constraint),
-        *(f"{name}=={package.version}" for name, package in problem.held.items()),
-        *problem.matched,
-    ]
-    overrides = [*python.overrides, *([override] if override else [])]
-    excludes = [*problem.instead]
+    pinned, excludes = problem.pinned, [*problem.instead]
+    overrides = [text for text in problem.machine.python.overrides if text not in pinned]
     if problem.torch in ("none", "preinstalled"):
         excludes += TORCH_FAMILY
     arguments: list[str | Path] = [
-        _listed(problem, "requirements.txt", [*ALWAYS, *wanted, *sorted(replacing)]),
-        *("--constraints", _listed(problem, "constraints.txt", constraints)),
+        _listed(problem, "requirements.txt", wanted),
+        *("--constraints", _listed(problem, "constraints.txt", [*constraints, *pinned])),
         *("--overrides", _listed(problem, "overrides.txt", overrides)),
         *("--excludes", _listed(problem, "excludes.txt", excludes)),
         *backend(problem.torch),
-        *(word for name in _upgrades(problem) for word in ("--upgrade-package", name)),
+        *(word for name in upgrades for word in ("--upgrade-package", name)),
         *(["--offline"] if offline else []),
     ]
     uv.resolve(result, arguments, places(problem.machine), problem.log)
-    return _with_asked_hashes(problem, pylock.read(result))
+    return pylock.read(result)
 
 
 def _with_asked_hashes(problem: Problem, packages: dict[str, Package]) -> dict[str, Package]:
@@ -185,11 +222,11 @@ def _listed(problem: Problem, name: str, lines: Iterable[str]) -> Path:
 
 def _upgrades(problem: Problem) -> list[str]:
     updates = problem.machine.updates
-    known = problem.before.packages if problem.before else {}
-    if not updates or "python" in updates:
-        return sorted(known) if updates else []
-    family = TORCH_FAMILY if updates.intersection(TORCH_FAMILY) else ()
-    return sorted({*updates.intersection(known), *family})
+    if not problem.before or updates == frozenset():
+        return []  # Nothing is preferred.
+    known = set(problem.before.packages)
+    moving = known if updates and "python" in updates else known & (updates or set())
+    return sorted({*moving, *(TORCH_FAMILY if problem.freed else ())})
 
 
 def _least(problem: Problem, optional: list[CustomNode]) -> CustomNode:
@@ -202,7 +239,7 @@ def _least(problem: Problem, optional: list[CustomNode]) -> CustomNode:
 def _resolves(problem: Problem, override: str | None = None) -> bool:
     """Whether it would, as far as uv's cache can tell."""
     try:
-        _compile(problem, override=override, offline=True)
+        _compile(problem.overriding(override) if override else problem, offline=True)
     except process.CommandFailed:
         return False
     return True
@@ -226,23 +263,28 @@ def _instead(before: Mapping[str, str], more: Mapping[str, str]) -> dict[str, st
     return {**{gone: more.get(one, one) for gone, one in before.items()}, **more}
 
 
-def _matched(problem: Problem, packages: Mapping[str, Package]) -> list[str]:
-    """What holds torch and torchaudio together, when uv chose two that don't fit.
+def _matched(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
+    """What holds torch and torchaudio together where nothing that they say of themselves does.
 
-    torchaudio works with the torch of its own minor version alone, and asks for none: PyPI's
-    newest, torchaudio 2.11 beside torch 2.15, does not import.
+    torchaudio up to 2.11.0 asks for no torch.
     """
-    if problem.matched or not {"torch", "torchaudio"} <= set(packages):
-        return []
-    minor = {
-        name: ".".join(str(packages[name].version).split(".")[:2])
-        for name in ("torch", "torchaudio")
-    }
-    if minor["torch"] == minor["torchaudio"]:
-        return []
-    if "torch" in problem.held:
-        return [f"torchaudio=={minor['torch']}.*"]
-    return [f"torch=={minor['torchaudio']}.*"]
+    versions = {n: packages[n].version for n in ("torch", "torchaudio") if n in packages}
+    if None in versions.values() or len(versions) < 2:
+        return {}
+    if not problem.metadata_counts and problem.overridden.intersection(versions):
+        return {}
+    fixed = {*problem.held, *problem.overridden, *problem.matched}
+    found = matched({name: str(version) for name, version in versions.items()}, fixed)
+    return {} if found and _asks_for(problem, packages, "torchaudio", "torch") else found
+
+
+def _asks_for(problem: Problem, packages: Mapping[str, Package], one: str, other: str) -> bool:
+    """Whether a chosen package's metadata names the other: then, resolved alone, it brings it.
+
+    uv has that metadata in its cache by now, from whichever index or folder it took the package.
+    """
+    chosen = {name: f"{name}=={packages[name].version}" for name in (one, other)}
+    return other in _call(problem, [chosen[one]], [chosen[other]])
 
 
 def _build(problem: Problem, packages: Mapping[str, Package]) -> str:
@@ -252,8 +294,3 @@ def _build(problem: Problem, packages: Mapping[str, Package]) -> str:
     torch = packages.get("torch")
     _, _, local = str(torch.version if torch else "").partition("+")
     return local or "pypi"
-
-
-def _name(requirement: str) -> str:
-    match = re.match(r"\s*([A-Za-z0-9][\w.-]*)", requirement)
-    return normal(match[1]) if match else ""

@@ -5,25 +5,29 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from tasks import environment, generation, last_good, nodes
 from tasks.engine.said import warn
 from tasks.engine.step import Task, step
-from tasks.host import files, generations, gpu, process, quick_test
+from tasks.generation import DOTENV
+from tasks.host import files, generations, gpu, load_result, process
 from tasks.host.failure import Failure
-from tasks.host.quick_test import QuickTest, Result, read, receipt_of
+from tasks.host.load_result import Outcome, Result, read, receipt_of
+from tasks.host.proof import Proof
 from tasks.spec import CustomNode, Machine, expand
 from tasks.spec.layout import Layout
 
-#: What torch and CUDA libraries say when no GPU or driver is there.
-NO_GPU = re.compile(
-    r"Found no NVIDIA driver|not compiled with CUDA|No CUDA GPUs|CUDA (is not|unavailable|driver)"
-    r"|cuda.*not available|libcuda|libnvidia|no kernel image|CUDA error",
-    re.I,
+#: Modules that speak to a GPU: an exception that passes through one may be due to its lack.
+GPU_MODULES = re.compile(r"(torch\.cuda|triton|cupy|cupy_backends|pycuda|pynvml|numba\.cuda)(\.|$)")
+#: The driver's own libraries, which an image has not.
+DRIVER_LIBRARIES = re.compile(r"lib(cuda|nvcuvid|nvoptix|nvidia-[\w-]+)\.so")
+#: Failures that have nothing to do with a GPU, whether the node asked for one or not.
+NOT_OF_A_GPU = frozenset(
+    {"ImportError", "ModuleNotFoundError", "SyntaxError", "NameError", "AttributeError"}
 )
 
 
@@ -41,14 +45,22 @@ def tasks(machine: Machine) -> Iterator[Task]:
 
 def unproved(machine: Machine, result: Result) -> bool:
     """Whether a failure may be due to what only run time has: a GPU, a variable, a .env."""
-    if result.imported:
+    if not result.failed:
         return False
     gpu_comes_later = not machine.instances.cpu_only and not gpu.driver_present()
-    if gpu_comes_later and NO_GPU.search(result.reason):
+    asked = not _later(machine).isdisjoint(result.asked)
+    return asked or (gpu_comes_later and _lacks_gpu(result))
+
+
+def _lacks_gpu(result: Result) -> bool:
+    error = result.error
+    if error is None:
+        return "gpu" in result.asked
+    if any(GPU_MODULES.match(module) for module in error.modules):
         return True
-    _, unset = _variables(machine)
-    later = [*unset, *_to_come(machine)]
-    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", result.reason) for name in later)
+    if error.library and DRIVER_LIBRARIES.match(error.library):
+        return True
+    return "gpu" in result.asked and error.type not in NOT_OF_A_GPU
 
 
 def fatal(folder: Path) -> list[str]:
@@ -76,12 +88,11 @@ def _unproved(machine: Machine, folder: Path) -> str | None:
         return f"{folder.name} was not validated"
     for node in nodes.present(machine):
         result = results.get(node.name)
-        if result and (result.imported or unproved(machine, result)):
+        if result is None or not result.failed or unproved(machine, result):
             continue
         if not _is_final(folder, node):
-            return f"{node.name} doesn't import"
-        reason = result.reason if result else "it has no code that ComfyUI loads"
-        warn(f"custom node {node.name} doesn't import: {reason}")
+            return f"{node.name} {result}"
+        warn(f"custom node {node.name} {result}")
     return None
 
 
@@ -90,7 +101,7 @@ def _is_final(folder: Path, node: CustomNode) -> bool:
 
     What only run time has may have come since, and the code of a local folder may be mended.
     """
-    unsure = quick_test.unproved(folder)
+    unsure = load_result.unproved(folder)
     return node.optional and not node.path and node.name not in unsure
 
 
@@ -111,10 +122,10 @@ def validate(machine: Machine, log: Path) -> None:
 
 def _prove(machine: Machine, folder: Path, log: Path) -> None:
     """Import every node, and note what became of it. Raises Failure for a required one."""
-    results = _quick_test(machine, folder, ["--cpu"], log).run()
-    needs_gpu = any(NO_GPU.search(result.reason) for result in results.values())
+    results = _proof(machine, folder, ["--cpu"], log).run()
+    needs_gpu = any(result.failed and _lacks_gpu(result) for result in results.values())
     if needs_gpu and gpu.driver_present() and not machine.instances.cpu_only:
-        results = _quick_test(machine, folder, [], log).run()
+        results = _proof(machine, folder, [], log).run()
     results = {name: redacted(machine, result) for name, result in results.items()}
     # Nodes may install packages while they are imported.
     home = environment.folder_of(machine)
@@ -122,38 +133,75 @@ def _prove(machine: Machine, folder: Path, log: Path) -> None:
         warn(line)
     environment.record(home)
     generations.stamp(folder)
-    unsure = sorted(name for name, result in results.items() if unproved(machine, result))
-    files.write_receipt(
-        receipt_of(folder),
-        {"nodes": {name: asdict(result) for name, result in results.items()}, "unproved": unsure},
-    )
+    _note_hangs(machine, results)
+    unsure = [name for name, result in results.items() if unproved(machine, result)]
+    load_result.write(folder, results, unsure)
     _judge(machine, results, log)
 
 
-def _quick_test(machine: Machine, folder: Path, args: list[str], log: Path) -> QuickTest:
+def _proof(machine: Machine, folder: Path, args: list[str], log: Path) -> Proof:
     named, _ = _variables(machine)
     scratch = machine.layout.scratch / "validation"
     files.remove(scratch)
-    return QuickTest(
+    return Proof(
         python=generation.python_of(folder),
         comfyui=folder / "ComfyUI",
         scratch=scratch,
         env=process.allowed_environment(os.environ) | named,
         args=args,
         log=log,
+        timeout=machine.comfyui.proof_timeout,
         database=generation.code_of(machine).knows("--database-url"),
+        later=_later(machine),
+        declared=[node.name for node in nodes.present(machine)],
+        away=_known_hangs(machine),
     )
+
+
+def _hangs(machine: Machine) -> Path:
+    return machine.layout.receipts / "hangs.json"
+
+
+def _known_hangs(machine: Machine) -> dict[str, Result]:
+    """Nodes whose import did not end when it was tried with the same code and packages."""
+    noted = files.read_receipt(_hangs(machine), nodes=dict).get("nodes", {})
+    if machine.force:
+        return {}
+    return {
+        node.name: Result(Outcome.HUNG, float(noted[node.name]["seconds"]))
+        for node in machine.custom_nodes
+        if node.name in noted and noted[node.name].get("of") == _tried(machine, node)
+    }
+
+
+def _note_hangs(machine: Machine, results: Mapping[str, Result]) -> None:
+    declared = {node.name: node for node in machine.custom_nodes}
+    found = {
+        name: {"of": _tried(machine, declared[name]), "seconds": result.seconds}
+        for name, result in results.items()
+        if result.outcome is Outcome.HUNG and name in declared and not declared[name].path
+    }
+    if found or _hangs(machine).exists():
+        files.write_receipt(_hangs(machine), {"nodes": found})
+
+
+def _tried(machine: Machine, node: CustomNode) -> list[str]:
+    """What a node's import depends on: its commit, and the environment."""
+    commit = nodes.source_of(machine, node).read().get("commit")
+    return [str(commit), environment.folder_of(machine).name]
 
 
 def redacted(machine: Machine, result: Result) -> Result:
     """A node may raise with a secret in its message; it goes no further."""
-    reason = result.reason
+    error = result.error
+    if error is None:
+        return result
     for key, written in _named(machine):
         with contextlib.suppress(KeyError):
             value = expand(written, machine.env)
             if value and "${" in written:
-                reason = reason.replace(value, f"${{{key}}}")
-    return replace(result, reason=reason)
+                error = error.masked(value, f"${{{key}}}")
+    return replace(result, error=error)
 
 
 def _variables(machine: Machine) -> tuple[dict[str, str], list[str]]:
@@ -177,31 +225,34 @@ def _named(machine: Machine) -> Iterator[tuple[str, str]]:
     yield from machine.instances.env.items()
 
 
-def _to_come(machine: Machine) -> Iterator[str]:
-    """What a node names that misses its .env, which a build doesn't write: file and variables."""
-    for node in machine.custom_nodes:
-        file = machine.layout.dotenv(node.name)
-        if node.env and not file.exists():
-            yield from (*node.env, ".env", file.name)
+def _later(machine: Machine) -> frozenset[str]:
+    """What only run time has: variables without a value now, and a .env, which no build writes."""
+    _, unset = _variables(machine)
+    dotenv = machine.layout.dotenv
+    waits = any(node.env and not dotenv(node.name).exists() for node in machine.custom_nodes)
+    return frozenset([*unset, *([DOTENV] if waits else [])])
 
 
-def _judge(machine: Machine, results: dict[str, Result], log: Path) -> None:
+def _judge(machine: Machine, results: Mapping[str, Result], log: Path) -> None:
     """Raises Failure for every required node that failed; the rest becomes warnings."""
     required = {node.name for node in nodes.present(machine) if not node.optional}
-    failures = [
-        f"custom node {name} was not loaded: it has no code that ComfyUI loads"
-        for name in sorted(required - set(results))
-    ]
+    failures = []
     for name, result in sorted(results.items()):
-        if result.imported:
+        if not result.failed:
             continue
-        kind = "ComfyUI's own" if name.startswith("comfy_extras/") else "custom node"
+        kind = "ComfyUI's own" if load_result.is_own(name) else "custom node"
         if unproved(machine, result):
-            warn(f"{kind} {name} can't be proved here, `doit up` will: {result.reason}")
+            warn(f"{kind} {name} can't be proved here, `doit up` will: it {result}")
         elif name in required:
-            failures.append(f"custom node {name} doesn't import: {result.reason}")
+            failures.append(f"custom node {name} {result}")
         else:
-            warn(f"{kind} {name} doesn't import: {result.reason} (log: {log})")
+            warn(f"{kind} {name} {result} (log: {log})")
+    unknown = sorted(name for name, result in results.items() if result.outcome is Outcome.UNKNOWN)
+    if unknown:
+        warn(
+            f"whether {', '.join(unknown)} can be loaded is not known: this ComfyUI has no "
+            "nodes.load_custom_node that could be asked; its instances tell by their node classes"
+        )
     if failures:
         raise Failure("; ".join(failures), log)
 

@@ -37,9 +37,9 @@ class Base:
         printed = subprocess.check_output([str(self.python), "-I", "-c", script])
         return Path(json.loads(printed)[0])
 
-    def install(self, name: str, version: str) -> None:
+    def install(self, name: str, version: str, code: str = "") -> None:
         self.site.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(wheel(self.folder / "wheels", name, version)) as archive:
+        with zipfile.ZipFile(wheel(self.folder / "wheels", name, version, code=code)) as archive:
             archive.extractall(self.site)
 
     def uninstall(self, name: str) -> None:

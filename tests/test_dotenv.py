@@ -205,7 +205,8 @@ def test_a_node_that_ends_comfyui_without_its_dotenv_runs_with_it(
 def test_a_node_that_fails_in_spite_of_its_dotenv_is_stopped_before_it_starts(
     rig: Rig, reader: Repository
 ) -> None:
-    reader.commit({"__init__.py": "raise OSError('TOKEN is of no use')\n"})
+    text = READER.replace('if os.path.exists(path) else "no file"', "")
+    reader.commit({"__init__.py": text + "raise OSError('TOKEN is of no use')\n"})
     rig.doit("build", TOKEN="canary")
     run = rig.doit(code=2, TOKEN="canary")
     assert run.failed & PROVED
@@ -237,7 +238,7 @@ def test_a_node_that_says_its_secret_in_an_instance_only_is_not_repeated(
     late = READER + "import sys\nif '--port' in sys.argv: raise OSError(Reader.CATEGORY.strip())\n"
     reader.commit({"__init__.py": late})
     run = rig.doit(code=2, TOKEN="canary")
-    assert "comfyui-gpu0 runs without reader: OSError: TOKEN=${TOKEN}" in run.output
+    assert "reader on comfyui-gpu0 doesn't import: OSError: TOKEN=${TOKEN}" in run.output
     assert "canary" not in run.output
 
 

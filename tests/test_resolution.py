@@ -278,3 +278,83 @@ def test_hashes_that_a_node_asks_for_are_obeyed(machine: MachineMaker, forge: Fo
     rig.spec["custom_nodes"] = [node(forge, "gamma", f"toml --hash=sha256:{one}\n")]
     rig.doit("lock")
     assert lock_of(rig)["python"]["packages"]["toml"]["sha256"] == [one]
+
+
+def family(rig: Rig) -> dict[str, str]:
+    """The torch family as it is locked."""
+    packages = lock_of(rig)["python"]["packages"]
+    return {name: packages[name]["version"] for name in packages if name.startswith("torch")}
+
+
+@pytest.fixture
+def with_family(machine: MachineMaker, forge: Forge, links: Path) -> Rig:
+    """A machine whose ComfyUI asks for torch, torchvision and torchaudio; no index has any of 90.
+
+    A torchaudio of two minor versions names no torch; torchvision does.
+    """
+    for torch, vision in (("90.1.0", "80.1.0"), ("90.2.0", "80.2.0"), ("90.3.0", "80.3.0")):
+        wheel(links, "torch", torch)
+        wheel(links, "torchvision", vision, (f"torch=={torch}",))
+    for version in ("90.1.0", "90.2.0"):
+        wheel(links, "torchaudio", version)
+    comfyui = forge.copy("ComfyUI", SIMULATOR)
+    asked = "aiohttp\nPillow\nPyYAML\ntorch>=90\ntorchvision>=80\ntorchaudio>=90\n"
+    comfyui.commit({"requirements.txt": asked})
+    python = {"torch": "pypi", "find_links": [str(links)]}
+    return machine(comfyui={"repo": comfyui.url}, python=python)
+
+
+def test_torchaudio_that_names_no_torch_is_matched_by_its_minor_version(
+    with_family: Rig,
+) -> None:
+    rig = with_family
+    rig.doit("lock")
+    assert family(rig) == {"torch": "90.2.0", "torchvision": "80.2.0", "torchaudio": "90.2.0"}
+
+
+def test_torchaudio_that_names_a_torch_is_left_to_what_it_says(
+    with_family: Rig, links: Path
+) -> None:
+    rig = with_family
+    wheel(links, "torchaudio", "90.2.1", ("torch>=90.2",))
+    rig.doit("lock")
+    assert family(rig) == {"torch": "90.3.0", "torchvision": "80.3.0", "torchaudio": "90.2.1"}
+
+
+def test_an_override_of_torch_wins_and_the_others_are_chosen_to_fit_it(with_family: Rig) -> None:
+    rig = with_family
+    rig.doit("lock")
+    rig.spec["python"]["overrides"] = ["torch==90.1.0"]
+    rig.doit("lock")
+    assert family(rig) == {"torch": "90.1.0", "torchvision": "80.1.0", "torchaudio": "90.1.0"}
+    # There is no torchaudio 90.3: that they match is a guess of ours, the override is not.
+    rig.spec["python"]["overrides"] = ["torch==90.3.0"]
+    rig.doit("lock")
+    assert family(rig) == {"torch": "90.3.0", "torchvision": "80.3.0", "torchaudio": "90.2.0"}
+    rig.spec["python"]["overrides"] = ["torch==90.3.0", "torchaudio==90.1.0"]
+    rig.doit("lock")
+    assert family(rig) == {"torch": "90.3.0", "torchvision": "80.3.0", "torchaudio": "90.1.0"}
+    rig.spec["python"]["overrides"] = []
+    rig.doit("lock")
+    assert family(rig)["torch"] == "90.3.0", "what the lock holds, it holds still"
+
+
+def test_an_override_of_torch_wins_over_a_node_that_asks_for_another(
+    with_family: Rig, forge: Forge
+) -> None:
+    rig = with_family
+    rig.spec["custom_nodes"] = [node(forge, "alpha", "torch==90.1.0\n")]
+    rig.spec["python"]["overrides"] = ["torch==90.2.0"]
+    rig.doit("lock")
+    assert family(rig)["torch"] == "90.2.0"
+
+
+def test_a_conflict_with_what_is_matched_says_that_it_is(with_family: Rig, forge: Forge) -> None:
+    rig = with_family
+    rig.spec["custom_nodes"] = [node(forge, "alpha", "torch>=90.3\n")]
+    run = rig.doit("lock", code=1)
+    assert "custom node alpha asks for 'torch>=90.3' (requirements.txt:1)" in run.output
+    assert "torch==90.2.* matches torch and torchaudio, whose metadata doesn't" in run.output
+    rig.spec["python"]["overrides"] = ["torch==90.3.0"]
+    rig.doit("lock")
+    assert family(rig)["torch"] == "90.3.0"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tasks import declared
@@ -9,7 +11,7 @@ from tasks.host import installed, node_classes
 from tasks.spec import load
 from tests.conftest import MachineMaker
 from tests.forge import Forge
-from tests.rig import Rig
+from tests.rig import SIMULATOR, Rig
 
 pytestmark = pytest.mark.afresh
 
@@ -78,7 +80,7 @@ def test_a_node_that_ends_the_process_is_found_by_name(machine: MachineMaker, fo
     bad = forge.repository("bad", {"__init__.py": "import sys\nsys.exit(7)\n"})
     rig = machine(custom_nodes=[{"url": bad.url}, {"url": forge.node("good").url}])
     run = rig.doit("build", code=2)
-    assert "custom node bad doesn't import: it ends ComfyUI with code 7" in run.output
+    assert "custom node bad ends ComfyUI (exit code 7)" in run.output
 
 
 def test_an_instance_starts_without_an_optional_node_that_would_end_it(
@@ -88,7 +90,7 @@ def test_an_instance_starts_without_an_optional_node_that_would_end_it(
     rig = machine(
         custom_nodes=[{"url": bad.url, "optional": True}, {"url": forge.node("good").url}]
     )
-    assert "! custom node bad doesn't import" in rig.doit().output
+    assert "! custom node bad ends ComfyUI (exit code 7)" in rig.doit().output
     info = rig.client().get("/object_info")
     assert info["Good"]
     classes = node_classes.expected(rig.layout.current.resolve())
@@ -111,15 +113,55 @@ def test_a_node_that_needs_a_variable_of_run_time_is_proved_by_up(
     assert rig.doit(RUN_TIME_TOKEN="t").executed == set()
 
 
+CUDA = """\
+import sys, types
+torch, cuda = types.ModuleType("torch"), types.ModuleType("torch.cuda")
+exec("def _lazy_init(): raise RuntimeError('any words')", cuda.__dict__)
+cuda._lazy_init()
+"""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [CUDA, "raise ImportError('libcuda.so.1: cannot open shared object file: No such file')\n"],
+)
 def test_a_node_that_needs_a_gpu_is_unproved_where_none_is(
-    machine: MachineMaker, forge: Forge
+    machine: MachineMaker, forge: Forge, source: str
 ) -> None:
-    text = "raise RuntimeError('Found no NVIDIA driver on your system.')\n"
-    node = forge.repository("cuda", {"__init__.py": text})
+    node = forge.repository("cuda", {"__init__.py": source})
     rig = machine(custom_nodes=[{"url": node.url}], instances={"cpu_only": False})
-    assert "can't be proved here" in rig.doit("build").output
+    assert "custom node cuda can't be proved here" in rig.doit("build").output
     rig.spec["instances"]["cpu_only"] = True
     assert "custom node cuda doesn't import" in rig.doit("build", code=2).output
+
+
+def test_words_about_a_gpu_prove_nothing(machine: MachineMaker, forge: Forge) -> None:
+    text = "raise RuntimeError('Found no NVIDIA driver on your system.')\n"
+    node = forge.repository("says", {"__init__.py": text})
+    rig = machine(custom_nodes=[{"url": node.url}], instances={"cpu_only": False})
+    assert "custom node says doesn't import" in rig.doit("build", code=2).output
+
+
+def test_a_node_that_hangs_is_named_left_out_if_optional_and_not_waited_for_again(
+    machine: MachineMaker, forge: Forge, tmp_path: Path
+) -> None:
+    note = tmp_path / "tried"
+    tried = f"open('{note}', 'a').write('x')\nimport time\ntime.sleep(3000)\n"
+    hangs = forge.repository("hangs", {"__init__.py": tried})
+    comfyui = {"path": str(SIMULATOR), "proof_timeout": 15}
+    rig = machine(comfyui=comfyui, custom_nodes=[{"url": hangs.url}])
+    said = "custom node hangs didn't finish its import in 15 s (comfyui.proof_timeout)"
+    assert said in rig.doit("build", code=2).output
+    rig.spec["custom_nodes"] = [
+        {"url": hangs.url, "optional": True}, {"url": forge.node("good").url},
+    ]  # fmt: skip
+    assert f"! {said}" in rig.doit().output
+    assert note.read_text() == "x", "tried once, by the first proof"
+    assert rig.client().get("/object_info")["Good"]
+    assert rig.doit().executed == set()
+    hangs.commit({"__init__.py": "NODE_CLASS_MAPPINGS = {}\n"}, tag="mended")
+    rig.spec["custom_nodes"][0]["ref"] = "mended"
+    assert "hangs" not in rig.doit("build").output.replace("nodes:hangs", "")
 
 
 def test_the_build_writes_the_bytecode_that_a_start_needs(

@@ -12,8 +12,12 @@ def wheel(
     version: str,
     requires: tuple[str, ...] = (),
     python: str = ">=3.8",
+    code: str = "",
 ) -> Path:
-    """Write `name-version-py3-none-any.whl` with one module, which knows its version."""
+    """Write `name-version-py3-none-any.whl` with one module, which knows its version.
+
+    `code` follows in that module.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     module = name.replace("-", "_")
     file = folder / f"{module}-{version}-py3-none-any.whl"
@@ -22,7 +26,7 @@ def wheel(
     metadata += [f"Requires-Python: {python}"]
     metadata += [f"Requires-Dist: {each}" for each in requires]
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr(f"{module}/__init__.py", f"__version__ = {version!r}\n")
+        archive.writestr(f"{module}/__init__.py", f"__version__ = {version!r}\n{code}")
         archive.writestr(f"{info}/METADATA", "\n".join(metadata) + "\n")
         archive.writestr(
             f"{info}/WHEEL",

@@ -13,7 +13,7 @@ from typing import Any
 from tasks import gpus, last_good, nodes
 from tasks.commands import run_report, verdict
 from tasks.commands.base import Call, MachineCommand, flag
-from tasks.host import journal, quick_test, survey
+from tasks.host import journal, load_result, survey
 from tasks.host.gpu import Gpu, gib
 from tasks.spec import Machine
 
@@ -35,8 +35,8 @@ class Status(MachineCommand):
         run = run_report.of(found.run, journal.read(machine.layout))
         behind = last_good.refusal(machine)
         away = nodes.left_out(machine)
-        results = quick_test.read(machine.layout.current.resolve())
-        failing = {name: each.reason for name, each in results.items() if not each.imported}
+        results = load_result.read(machine.layout.current.resolve())
+        failing = {name: str(each) for name, each in results.items() if each.failed}
         if call.options["json"]:
             document = _document(found, cards) | {
                 "run": run and run.document,
@@ -53,7 +53,7 @@ class Status(MachineCommand):
             for name, reason in away.items():
                 print(f"custom node {name} (optional) is left out: {reason}")
             for name, reason in failing.items():
-                print(f"custom node {name} doesn't import: {reason}")
+                print(f"custom node {name} {reason}")
         return 1 if verdict.faults(machine, found) else 0
 
 

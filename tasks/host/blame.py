@@ -26,10 +26,15 @@ INTERRUPTED = "KeyboardInterrupt"
 _TRACEBACK = re.compile(r"^(?P<margin>[ |+]*?)(?:Exception Group )?Traceback \(most recent call ")
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(: .*)?$")
 _FATAL = re.compile(
-    r": error: |\[Errno 98\]|address already in use|^Fatal Python error: |\bout of memory\b"
-    r"|OutOfMemoryError|\bCUDA error\b|NVIDIA driver|No CUDA GPUs|not compiled with CUDA"
-    r"|ASSETS_STARTUP_FAILED|^Segmentation fault|^Killed$"
+    r": error: |\[Errno 98\]|address already in use|^Port \d+ is already in use"
+    r"|^Fatal Python error: |^terminate called after |\bCUDA error\b|NVIDIA driver|No CUDA GPUs"
+    r"|not compiled with CUDA|ASSETS_STARTUP_FAILED|^Segmentation fault|^Killed$"
 )
+"""What says by itself that it is the end. Memory that ran out is none of it: ComfyUI tries again
+with less in a dozen places, and says so; an error that ends it has its traceback."""
+_TAG = re.compile(r"^\[(DEBUG|DETAIL|INFO|WARNING|ERROR|CRITICAL)\] ?")
+"""What ComfyUI puts before a record since 0.28, on its first line."""
+_MILD = frozenset({"DEBUG", "DETAIL", "INFO", "WARNING"})
 _PM2 = re.compile(r"PM2\s*\||\[PM2\]")
 _NOISE = re.compile(
     r"^$|^Stopped server$|^PM2\s*\||^\[PM2\]|^\^C|resource_tracker|^\s*warnings\.warn\("
@@ -71,7 +76,8 @@ def gist(log: Path) -> str:
 
 def stopped(log: Path) -> bool:
     """Whether the last that a log says is that its ComfyUI was asked to stop."""
-    said = [line for line in _end(log)[0] if line.strip() and not _PM2.match(line)]
+    lines = [_TAG.sub("", line) for line in _end(log)[0]]
+    said = [line for line in lines if line.strip() and not _PM2.match(line)]
     return bool(said) and said[-1] == STOPPED
 
 
@@ -83,12 +89,18 @@ def last_lines(log: Path, number: int) -> list[str]:
 
 def find(lines: Sequence[str]) -> tuple[int, str] | None:
     """The line to blame and its index: the last traceback's exception or the last fatal message,
-    whichever is later, when it is near the end; else the last line that says something."""
+    whichever is later, when it is near the end; else the last line that says something.
+
+    A record that ComfyUI itself logs as no more than a warning is no fatal message.
+    """
+    tags = [_TAG.match(line) for line in lines]
+    mild = {number for number, tag in enumerate(tags) if tag and tag[1] in _MILD}
+    lines = [_TAG.sub("", line) for line in lines]
     telling = [number for number, line in enumerate(lines) if not _NOISE.search(line.strip())]
     if not telling:
         return None
     near = telling[-NEAR:][0]
-    fatal = (number for number in telling if _FATAL.search(lines[number]))
+    fatal = (n for n in telling if _FATAL.search(lines[n]) and n not in mild)
     inside = {number for block in _tracebacks(lines) for number in block[:-1]}
     raised = [block[-1] for block in _tracebacks(lines) if not _goes_on(lines, block)]
     handled = {block[-1] for block in _tracebacks(lines)} - set(raised)

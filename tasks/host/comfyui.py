@@ -155,12 +155,14 @@ def jobs(host: str, port: int, *, scheme: str = "http") -> Jobs | None:
         return None
 
 
-def ask(host: str, port: int, path: str, *, scheme: str = "http") -> Any:
-    """What an instance answers to a GET, as JSON; None when it doesn't."""
+def ask(
+    host: str, port: int, path: str, timeout: float = PROBE_TIMEOUT, *, scheme: str = "http"
+) -> Any:
+    """What an instance answers to a GET, as JSON; None when it doesn't within `timeout` seconds."""
     from http.client import HTTPException
 
     try:
-        return _ask(url(host, port, scheme), path, PROBE_TIMEOUT, LONGEST)
+        return _ask(url(host, port, scheme), path, timeout, LONGEST)
     except (OSError, HTTPException, ValueError, RecursionError):
         return None
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.host import environments, files, generations, git, made, quick_test
+from tasks.host import environments, files, generations, git, load_result, made
 from tasks.host.environments import Packages, compare
 from tasks.host.left_out import left_out, node_receipt
-from tasks.host.quick_test import Result
+from tasks.host.load_result import Result
 from tasks.host.seen import while_unchanged
 from tasks.host.sources import Source
 from tasks.spec import Lock, Pin
@@ -113,7 +113,7 @@ def _generation(layout: Layout) -> _Generation | None:
     receipt = _receipt(made.receipt_of(folder))
     if not all(isinstance(receipt.get(key), dict) for key in ("heads", "links", "scripts")):
         receipt = {"heads": {}, "links": {}, "scripts": {}}
-    beside = quick_test.receipt_of(folder)
+    beside = load_result.receipt_of(folder)
     return _Generation(
         folder=folder,
         receipt=receipt,
@@ -125,8 +125,8 @@ def _generation(layout: Layout) -> _Generation | None:
 
 
 _receipt = while_unchanged(files.read_receipt)
-_results = while_unchanged(quick_test.read)
-_unsure = while_unchanged(quick_test.unproved)
+_results = while_unchanged(load_result.read)
+_unsure = while_unchanged(load_result.unproved)
 _noted = while_unchanged(environments.noted)
 
 
@@ -174,9 +174,9 @@ def _gone(folder: Path) -> dict[str, str]:
 def _builtin(found: _Generation) -> list[str]:
     """What failed of ComfyUI's own."""
     return [
-        f"ComfyUI's own {name} doesn't import: {result.reason}"
+        f"ComfyUI's own {name} {result}"
         for name, result in found.results.items()
-        if name.startswith("comfy_extras/") and not result.imported
+        if load_result.is_own(name) and result.failed
     ]
 
 
@@ -211,15 +211,13 @@ def _node(
 
 
 def _import(found: _Generation, name: str) -> tuple[bool | None, str]:
-    """Whether the build imported a node, None where it can't know; and why not."""
+    """Whether a node was loaded in the build, None where that isn't known; and why not."""
     result = found.results.get(name)
-    if not found.validated or (result and result.imported):
-        return found.validated or None, ""
-    if result is None:
-        return False, "it was not loaded: it has no code that ComfyUI loads"
+    if result is None or not result.failed:
+        return (True if result and result.loaded else None), ""
     if name in found.unsure:
-        return None, f"whether it imports can't be proved in a build: {result.reason}"
-    return False, f"it doesn't import: {result.reason}"
+        return None, f"whether it imports can't be proved in a build: it {result}"
+    return False, f"it {result}"
 
 
 def _wanted_commit(

@@ -27,6 +27,8 @@ class Error:
     """The modules that it passed through, its causes included."""
     library: str | None = None
     """The shared library that the dynamic loader did not find."""
+    key: str | None = None
+    """What a KeyError did not find."""
     errno: int | None = None
     file: str | None = None
     """The file that an OSError names."""
@@ -36,6 +38,15 @@ class Error:
     def __str__(self) -> str:
         text = f"{self.type}: {self.message}" if self.message else self.type
         return f"{text} (caused by {self.root})" if self.root else text
+
+    def masked(self, value: str, name: str) -> Error:
+        """The same with `name` wherever it repeats `value`."""
+        texts: dict[str, Any] = {
+            key: text.replace(value, name)
+            for key in ("message", "trace", "root", "file", "key")
+            if isinstance(text := getattr(self, key), str)
+        }
+        return replace(self, **texts)
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class Pack:
     error: Error | None = None
     seconds: float = 0.0
     asked: tuple[str, ...] = ()
-    """What it asked for and did not get: variables, "gpu"."""
+    """What it asked for that isn't there: variables, ".env", "gpu"."""
     threads: tuple[str, ...] = ()
     """Threads of its that keep the process from ending."""
 
@@ -67,6 +78,8 @@ class Report:
 
     attached: bool = False
     """False: ComfyUI's loader was not found, or our own module failed."""
+    whole: bool = False
+    """It tells when ComfyUI has loaded everything."""
     complete: bool = False
     """ComfyUI has loaded everything."""
     packs: Mapping[str, Pack] = field(default_factory=dict)
@@ -133,26 +146,27 @@ def _entries(content: bytes) -> Iterator[dict[str, Any]]:
 
 def _assembled(entries: list[dict[str, Any]]) -> Report:
     every: dict[str, Pack] = {}
-    attached = complete = fault = False
+    attached = whole = complete = fault = False
     classes: dict[str, tuple[str, ...]] = {}
     for entry in entries:
         try:
             match entry.get("event"):
                 case "attached":
-                    attached = True
+                    attached, whole = True, bool(entry.get("whole"))
                 case "fault":
                     fault = True
-                case "begin" | "end":
+                case "begin" | "end" | "asked":
                     every[entry["path"]] = _after(every.get(entry["path"]), entry)
                 case "loaded":
                     complete = True
                     told = entry["classes"]
                     classes = {name: tuple(map(str, found)) for name, found in told.items()}
-        except (AttributeError, LookupError, TypeError, ValueError):
+        except (AssertionError, AttributeError, LookupError, TypeError, ValueError):
             fault = True
     own = {pack.path: pack for pack in every.values() if pack.parent in EXTRAS}
     return Report(
         attached=attached and not fault,
+        whole=whole and not fault,
         complete=complete,
         packs={pack.name: pack for path, pack in every.items() if path not in own},
         extras={f"{pack.parent}/{pack.name}": pack for pack in own.values()},
@@ -165,6 +179,9 @@ def _after(before: Pack | None, entry: dict[str, Any]) -> Pack:
     if entry["event"] == "begin":
         known = before or Pack(str(entry["path"]), str(entry.get("parent", "custom_nodes")))
         return replace(known, begun=str(entry["phase"]))
+    if entry["event"] == "asked":
+        assert before is not None
+        return replace(before, asked=(*before.asked, str(entry["name"])))
     known = before or Pack(str(entry["path"]), "custom_nodes")
     error = _error(entry.get("error")) or known.error
     return replace(
@@ -174,7 +191,6 @@ def _after(before: Pack | None, entry: dict[str, Any]) -> Pack:
         empty=bool(entry.get("empty")),
         error=error,
         seconds=known.seconds + float(entry["seconds"]),
-        asked=tuple(sorted({*known.asked, *map(str, entry.get("asked") or ())})),
         threads=(*known.threads, *map(str, entry.get("threads") or ())),
     )
 
@@ -190,6 +206,7 @@ def _error(found: Any) -> Error | None:
         trace=str(found.get("trace", "")),
         modules=tuple(map(str, found.get("modules") or ())),
         library=str(found["library"]) if found.get("library") else None,
+        key=str(found["key"]) if found.get("key") else None,
         errno=number if isinstance(number, int) else None,
         file=str(found["file"]) if found.get("file") else None,
         root=f"{root['type']}: {root['message']}" if isinstance(root, dict) else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from tasks.host import quick_test
+from tasks.host import load_result
 
 
 def expected(generation: Path) -> dict[str, tuple[str, ...]]:
@@ -14,7 +14,7 @@ def expected(generation: Path) -> dict[str, tuple[str, ...]]:
     Which nodes an instance leaves out, by choice or because one can't be imported there, is for
     the caller to know.
     """
-    results = quick_test.read(generation)
+    results = load_result.read(generation)
     return {name: result.classes for name, result in results.items() if result.classes}
 
 

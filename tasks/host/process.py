@@ -10,7 +10,8 @@ import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,10 @@ ALLOWED_PREFIXES = ("NVIDIA_",)
 #: a pid alone may come again.
 RUN = "COMFY_MACHINE_RUN"
 RUN_ID = f"{os.getpid()}.{time.time_ns()}"
+GRACE = 6.0
+"""Seconds between SIGTERM and SIGKILL for a command that is to end."""
+ASK_EVERY = 1.0
+"""Seconds between two questions whether it is enough."""
 CLOCK = 10.0
 """Seconds by which a process may seem to have begun after its own note: clocks are set."""
 #: Where Debian, Ubuntu and Red Hat keep their certificates.
@@ -45,15 +50,31 @@ class CommandFailed(Failure):
     """A command ended with a code other than 0, or ran out of time.
 
     `output` holds what it printed, `code` its exit code (negative: the
-    signal that ended it; None: it ran out of time or never started).
+    signal that ended it; None: it ran out of time, as `timed_out` says, or never started).
     """
 
     def __init__(
-        self, message: str, output: str, log: Path | None, code: int | None = None
+        self,
+        message: str,
+        output: str,
+        log: Path | None,
+        code: int | None = None,
+        *,
+        timed_out: bool = False,
     ) -> None:
         super().__init__(message, log)
         self.output = output
         self.code = code
+        self.timed_out = timed_out
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How a command failed: a few words, empty if it didn't; its exit code; out of time?"""
+
+    words: str = ""
+    code: int | None = None
+    timed_out: bool = False
 
 
 def certificates() -> str | None:
@@ -87,13 +108,15 @@ def run(
     log: Path | None = None,
     timeout: float | None = None,
     stays: bool = False,
+    enough: Callable[[], bool] | None = None,
 ) -> str:
     """Run `argv` and return what it printed (stdout and stderr together, the last 16 MiB).
 
     The output goes to the end of `log` while it comes; credentials in it are masked there once
     the command has ended, and in what is returned. `timeout` is in seconds; after it
-    the whole process group is killed. What it leaves behind when we are killed is ended by the
-    next run, unless it `stays`, as PM2's daemon does. Raises CommandFailed.
+    the whole process group is ended (SIGTERM, and SIGKILL after GRACE seconds), as it is without
+    an error once `enough`, asked every second, says so. What it leaves behind when we are killed
+    is ended by the next run, unless it `stays`, as PM2's daemon does. Raises CommandFailed.
     """
     words = [str(word) for word in argv]
     marks = {} if stays else {RUN: RUN_ID}
@@ -103,19 +126,24 @@ def run(
             sink.flush()
         start = sink.seek(0, os.SEEK_END)
         try:
-            ending, code = _run(words, {**env, **marks}, cwd, sink.fileno(), timeout)
+            ending = _run(words, {**env, **marks}, cwd, sink.fileno(), timeout, enough)
         finally:
             _mask(sink, start)
         output = _read(sink, start)
-    if ending:
-        raise CommandFailed(f"{Path(words[0]).name} {ending}", output, log, code)
+    if ending.words:
+        said = f"{Path(words[0]).name} {ending.words}"
+        raise CommandFailed(said, output, log, ending.code, timed_out=ending.timed_out)
     return output
 
 
 def _run(
-    words: list[str], env: dict[str, str], cwd: Path | None, sink: int, timeout: float | None
-) -> tuple[str, int | None]:
-    """How the command failed, empty if it didn't, and its exit code."""
+    words: list[str],
+    env: dict[str, str],
+    cwd: Path | None,
+    sink: int,
+    timeout: float | None,
+    enough: Callable[[], bool] | None,
+) -> _Ending:
     try:
         child = subprocess.Popen(
             words,
@@ -127,19 +155,45 @@ def _run(
             start_new_session=True,
         )
     except OSError as error:
-        return f"can't be started: {error.strerror}: {words[0]}", None
+        return _Ending(f"can't be started: {error.strerror}: {words[0]}")
     try:
-        code = child.wait(timeout)
+        code = _wait(child, timeout, enough)
     except subprocess.TimeoutExpired:
-        kill_group(child.pid)
-        child.wait()
-        return f"ran longer than {timeout:g} s", None
+        _end(child)
+        return _Ending(f"ran longer than {timeout:g} s", timed_out=True)
     except BaseException:
-        kill_group(child.pid)
+        _end(child)
         raise
     if code < 0:
-        return f"was ended by {signal.Signals(-code).name}", code
-    return f"ended with code {code}" if code else "", code
+        return _Ending(f"was ended by {signal.Signals(-code).name}", code)
+    return _Ending(f"ended with code {code}" if code else "", code)
+
+
+def _wait(
+    child: subprocess.Popen[bytes], timeout: float | None, enough: Callable[[], bool] | None
+) -> int:
+    """Its exit code, 0 if it was ended since that was `enough`. Raises TimeoutExpired."""
+    if enough is None:
+        return child.wait(timeout)
+    deadline = time.monotonic() + (timeout if timeout is not None else float("inf"))
+    while True:
+        try:
+            return child.wait(min(ASK_EVERY, max(0.0, deadline - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            if enough():
+                _end(child)
+                return 0
+            if time.monotonic() >= deadline:
+                raise
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ask it to end, then kill what is left of its process group."""
+    child.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(GRACE)
+    kill_group(child.pid)
+    child.wait()
 
 
 def _mask(file: IO[bytes], start: int) -> None:

@@ -149,6 +149,14 @@ class Layout:
         """What came of the warm-up job, and of which process, as JSON."""
         return self.instance(gpu) / "warm.json"
 
+    def reports(self, gpu: int) -> Path:
+        """The load reports that its processes write."""
+        return self.instance(gpu) / "reports"
+
+    def classes(self, gpu: int) -> Path:
+        """The node classes that its process has, as JSON."""
+        return self.instance(gpu) / "classes.json"
+
     def watched(self, gpu: int) -> Path:
         """What the watcher has to say of an instance, as JSON; not there when all is well."""
         return self.instance(gpu) / "watch.json"

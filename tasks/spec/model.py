@@ -40,7 +40,7 @@ from .fields import (
     Workflow,
 )
 
-COMFYUI_REPO = "https://github.com/comfyanonymous/ComfyUI.git"
+COMFYUI_REPO = "https://github.com/Comfy-Org/ComfyUI.git"
 SMOKE = Path("smoke")
 """In place of a workflow's file: the job of `doit smoke`."""
 
@@ -69,6 +69,9 @@ class ComfyUI(Model):
     )
     install_path: PathText = Field(
         default=Path("ComfyUI"), description="Where the link to the running ComfyUI is put."
+    )
+    proof_timeout: Seconds = Field(
+        default=600, description="Seconds that ComfyUI may take to load everything in the build."
     )
 
 
@@ -235,9 +238,7 @@ class Instances(Model):
     )
     limits: Limits = Field(default_factory=Limits, description="What each may use.")
     share_memory: Bool = Field(
-        default=True,
-        description="Have each ComfyUI plan with its part of the memory that there is, not with "
-        "all that the host has.",
+        default=True, description="Each plans with its part of the memory, not with all of it."
     )
     logs: Logs = Field(default_factory=Logs, description="Rotation of the logs.")
 

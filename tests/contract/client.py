@@ -6,6 +6,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import requests
@@ -62,8 +63,17 @@ class Client:
         self._session = requests.Session()
         self._session.trust_env = False
 
+    def trust(self, authority: Path) -> None:
+        """Speak https, with what this authority signed."""
+        self.url = self.url.replace("http://", "https://")
+        self._session.verify = str(authority)
+
     def get(self, path: str, **params: str) -> requests.Response:
         return self._session.get(self.url + path, params=params, timeout=JOB_TIMEOUT)
+
+    def get_with(self, headers: dict[str, str], path: str, **params: str) -> requests.Response:
+        url = self.url + path
+        return self._session.get(url, params=params, headers=headers, timeout=JOB_TIMEOUT)
 
     def post(self, path: str, **kwargs: Any) -> requests.Response:
         return self._session.post(self.url + path, timeout=JOB_TIMEOUT, **kwargs)

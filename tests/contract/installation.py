@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import textwrap
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 
 from .client import Client, until
@@ -115,6 +117,13 @@ class Server(Client):
         return self.process.wait(STOP_TIMEOUT)
 
 
+@cache
+def _known(directory: Path, python: str, always: tuple[str, ...]) -> frozenset[str]:
+    command = [python, "main.py", *always, "--help"]
+    text = subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True).stdout
+    return frozenset(re.findall(r"^ +(--[\w-]+)", text, re.M))
+
+
 @dataclass
 class Installation:
     """ComfyUI, simulated or real."""
@@ -125,6 +134,13 @@ class Installation:
     """Seconds until a server must answer, on a busy machine."""
     scratch: Path
     servers: list[Server] = field(default_factory=list)
+    always: tuple[str, ...] = ()
+    """Flags that every process gets."""
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The flags that --help names: what this ComfyUI has and others lack is asked of it."""
+        return _known(self.directory, self.python, self.always)
 
     def base(self, name: str = "base") -> Base:
         return Base(self.scratch / name)
@@ -140,7 +156,7 @@ class Installation:
         """Start a process and don't wait for it."""
         port = port or free_port()
         log = self.scratch / f"{len(self.servers)}.log"
-        command = [self.python, "main.py", "--port", str(port), *base.flags, *flags]
+        command = [self.python, "main.py", *self.always, "--port", str(port), *base.flags, *flags]
         dropped = {"PYTHONDONTWRITEBYTECODE", "SIMULATE_GPU", "CUDA_VISIBLE_DEVICES"}
         environment = {k: v for k, v in os.environ.items() if k not in dropped} | (env or {})
         with log.open("wb") as output:
@@ -167,9 +183,16 @@ class Installation:
         assert not server.ended, server.log
         return server
 
-    def run(self, base: Base, *flags: str, port: int | None = None, cpu: bool = True) -> Server:
+    def run(
+        self,
+        base: Base,
+        *flags: str,
+        port: int | None = None,
+        cpu: bool = True,
+        env: dict[str, str] | None = None,
+    ) -> Server:
         """Start a process that ends by itself."""
-        server = self.launch(base, *flags, port=port, cpu=cpu)
+        server = self.launch(base, *flags, port=port, cpu=cpu, env=env)
         server.process.wait(self.start_timeout)
         return server
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trustme
 
 from .client import JOB_TIMEOUT, picture, preview, save, until
 from .installation import Installation
@@ -38,6 +39,73 @@ def test_a_wrong_value_exits_2(comfyui: Installation, flags: tuple[str, ...]) ->
     base = comfyui.base()
     ended = comfyui.launch(base, *flags)
     assert ended.process.wait(comfyui.start_timeout) == 2, ended.log
+
+
+def test_what_help_names_is_taken_and_all_else_is_refused(comfyui: Installation) -> None:
+    base = comfyui.base()
+    flags: dict[str, list[str]] = {
+        "--disable-ipex-optimize": [],
+        "--cache-ram": ["1.5", "2"],
+        "--disable-pinned-memory": [],
+        "--disable-dynamic-vram": [],
+        "--vram-headroom": ["1"],
+        "--models-directory": [str(base.path / "models")],
+        "--feature-flag": ["show_signin_button=true"],
+        "--enable-asset-hashing": [],
+        "--disable-assets": [],
+        "--no-such-flag": [],
+    }
+    known = [word for name in flags if name in comfyui.known for word in (name, *flags[name])]
+    unknown = [name for name in flags if name not in comfyui.known]
+    ended = comfyui.load(base, *known)
+    assert ended.process.returncode == 0, ended.log
+    ended = comfyui.run(base, *unknown)
+    assert ended.process.returncode == 2
+    assert f"unrecognized arguments: {' '.join(unknown)}" in ended.log
+
+
+def test_models_are_where_the_flag_says(comfyui: Installation) -> None:
+    if "--models-directory" not in comfyui.known:
+        pytest.skip("this ComfyUI has no --models-directory")
+    base = comfyui.base()
+    model = base.add("elsewhere/checkpoints/one.ckpt", "x")
+    server = comfyui.start(base, "--models-directory", str(model.parents[1]))
+    assert server.json("/models/checkpoints") == ["one.ckpt"]
+    assert server.json("/features")["max_upload_size"] == 100 * 1024 * 1024
+
+
+def test_with_assets_all_of_object_info_begins_a_scan_and_one_class_none(
+    comfyui: Installation,
+) -> None:
+    if "--enable-assets" not in comfyui.known:
+        pytest.skip("this ComfyUI has no --enable-assets")
+    base = comfyui.base()
+    base.add("models/checkpoints/one.ckpt", "x")
+    server = comfyui.start(base, "--enable-assets")
+    assert server.json("/features")["assets"] is True
+    until(lambda: server.json("/api/assets")["total"], JOB_TIMEOUT, "the scan at the start")
+    (found,) = server.json("/api/assets")["assets"]
+    assert (found["name"], found["size"]) == ("one.ckpt", 1)
+    scans = server.log.count("Seeder start")
+    server.json("/object_info/SaveImage")
+    assert server.log.count("Seeder start") == scans
+    server.json("/object_info")
+    until(lambda: server.log.count("Seeder start") == scans + 1, JOB_TIMEOUT, "a scan")
+
+
+def test_a_server_with_a_certificate_speaks_https(comfyui: Installation, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    flags = ["--tls-keyfile", str(tmp_path / "key.pem")]
+    flags += ["--tls-certfile", str(tmp_path / "cert.pem")]
+    server = comfyui.launch(comfyui.base(), *flags)
+    server.trust(tmp_path / "ca.pem")
+    comfyui.wait(server)
+    assert server.url.startswith("https://")
+    assert server.run({"1": picture(), "2": preview("1")})["status"]["completed"]
 
 
 def test_common_flags_are_taken(comfyui: Installation) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import uuid
 from io import BytesIO
+from typing import Any
 
+import pytest
 import requests
 from PIL import Image
 
 from .client import Client, Prompt, messages, picture, preview, save
+from .features import Features
 
 
 def fetch(server: Client, image: dict[str, str]) -> requests.Response:
@@ -77,7 +80,7 @@ def test_the_answer_to_a_job_has_its_id_and_number(server: Client) -> None:
     assert isinstance(answer["number"], int)
 
 
-def test_the_history_holds_the_whole_job(server: Client) -> None:
+def test_the_history_holds_the_whole_job(server: Client, features: Features) -> None:
     prompt = {"1": picture(), "2": preview("1")}
     extra = {"extra_pnginfo": {"workflow": {"name": "test"}}}
     prompt_id = server.queue(prompt, client_id="c1", extra_data=extra)
@@ -85,6 +88,8 @@ def test_the_history_holds_the_whole_job(server: Client) -> None:
     assert list(done) == ["prompt", "outputs", "status", "meta"]
     _, found_id, found_prompt, found_extra, outputs = done["prompt"]
     assert (found_id, found_prompt, outputs) == (prompt_id, prompt, ["2"])
+    time_of_creation = found_extra.pop("create_time", None)
+    assert isinstance(time_of_creation, int) is features.creation_times
     assert found_extra == {**extra, "client_id": "c1"}
     assert [event for event, _ in done["status"]["messages"]] == [
         "execution_start",
@@ -139,10 +144,28 @@ def test_a_preview_is_a_temporary_file(server: Client) -> None:
 
 
 def test_a_client_may_choose_the_id_and_use_it_twice(server: Client) -> None:
-    prompt_id = uuid.uuid4().hex
+    prompt_id = str(uuid.uuid4())
     for _ in range(2):
         assert server.queue({"1": picture(), "2": preview("1")}, prompt_id=prompt_id) == prompt_id
     assert server.result(prompt_id)["status"]["completed"]
+
+
+@pytest.mark.parametrize(
+    "prompt_id",
+    ["8d1dd1b9" * 4, "8D1DD1B9-8D1D-4D1D-8D1D-8D1D8D1D8D1D", "mine", 5, ["a"]],
+)
+def test_an_id_that_is_no_canonical_uuid_is_refused_where_ids_are_checked(
+    server: Client, features: Features, prompt_id: Any
+) -> None:
+    job = {"1": picture(), "2": preview("1")}
+    response = server.post("/prompt", json={"prompt": job, "prompt_id": prompt_id})
+    if not features.checked_ids:
+        assert response.json()["prompt_id"] == str(prompt_id), "what it is makes no difference"
+        server.result(str(prompt_id))
+        return
+    assert response.status_code == 400
+    assert response.json()["error"]["type"] == "invalid_prompt_id"
+    assert response.json()["node_errors"] == {}
 
 
 def test_a_node_that_raises_is_an_execution_error(server: Client) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from .client import Client, Prompt, checkpoint, messages, picture, preview, save
+from .features import Features
 
 
 def node_error(answer: dict[str, Any], node_id: str) -> dict[str, Any]:
@@ -51,19 +52,48 @@ def test_a_body_without_prompt_is_no_prompt(server: Client, body: Any) -> None:
     assert response.json() == {"error": error, "node_errors": {}}
 
 
-def test_an_unknown_node_is_an_invalid_prompt(server: Client) -> None:
+def test_an_unknown_node_is_a_missing_node_type_or_an_invalid_prompt(
+    server: Client, features: Features
+) -> None:
     answer = server.refusal({"1": {"class_type": "NoSuch", "inputs": {}}})
-    assert answer["error"] == {
+    invalid = {
         "type": "invalid_prompt",
         "message": "Cannot execute because node NoSuch does not exist.",
         "details": "Node ID '#1'",
         "extra_info": {},
     }
+    missing = {
+        "type": "missing_node_type",
+        "message": "Node 'NoSuch' not found. The custom node may not be installed.",
+        "details": "Node ID '#1'",
+        "extra_info": {"node_id": "1", "class_type": "NoSuch", "node_title": "NoSuch"},
+    }
+    assert answer["error"] == (missing if features.missing_node_type else invalid)
     assert answer["node_errors"] == {}
 
 
-def test_a_node_without_class_is_an_invalid_prompt(server: Client) -> None:
-    assert server.refusal({"1": {"inputs": {}}})["error"]["type"] == "invalid_prompt"
+def test_a_node_without_class_is_refused_in_the_same_way(
+    server: Client, features: Features
+) -> None:
+    error = server.refusal({"1": {"inputs": {}, "_meta": {"title": "Mine"}}})["error"]
+    assert error["type"] == (
+        "missing_node_type" if features.missing_node_type else "invalid_prompt"
+    )
+    assert ("Node 'Mine' has no class_type" in error["message"]) is features.missing_node_type
+
+
+def test_a_cycle_is_refused_and_named_where_it_is_looked_for(
+    server: Client, features: Features
+) -> None:
+    answer = server.refusal(scaled(image=["2", 0]))
+    assert answer["error"]["type"] == "prompt_outputs_failed_validation"
+    if not features.missing_node_type:  # both came at a time
+        assert answer["node_errors"] == {}, "all recursion ends somewhere"
+        return
+    (error,) = answer["node_errors"]["2"]["errors"]
+    assert error["type"] == "dependency_cycle"
+    assert error["details"] == "2 (ImageScale) -> 2 (ImageScale)"
+    assert error["extra_info"] == {"node_id": "2", "cycle_nodes": ["2"]}
 
 
 @pytest.mark.parametrize("prompt", [{}, {"1": picture()}])

@@ -59,6 +59,30 @@ STOPPED = "\nStopped server\n"
 JOB = f"!!! Exception during processing !!! no\n{FRAMES}ValueError: a job's\n\n"
 
 
+def tag(text: str, level: str = "INFO") -> str:
+    """A record as ComfyUI logs it since 0.28: a coloured tag before its first line."""
+    bold = "" if level in ("INFO", "DEBUG") else "\x1b[1m"
+    return f"{bold}\x1b[32m[{level}]\x1b[0m {text}\n"
+
+
+def tagged(text: str, level: str = "INFO") -> str:
+    return "".join(tag(line, level) for line in text.splitlines())
+
+
+TAGGED_CAUGHT = tag(f"{FRAMES}ValueError: only this node\n", "WARNING") + tag(
+    "Cannot import /w/custom_nodes/odd module for custom nodes: only this node", "WARNING"
+)
+TAGGED_JOB = tag("!!! Exception during processing !!! CUDA out of memory.", "ERROR") + tag(
+    f"{FRAMES}torch.OutOfMemoryError: CUDA out of memory.\n", "ERROR"
+)
+RETRIED = "Warning: Ran out of memory when regular VAE decoding, retrying with tiled VAE decoding."
+OOM_JOB = (
+    f"!!! Exception during processing !!! CUDA out of memory.\n{FRAMES}"
+    "torch.OutOfMemoryError: CUDA out of memory.\n\nGot an OOM, unloading all loaded models.\n"
+)
+TAKEN = "Port 8188 is already in use on address 127.0.0.1. Please close the other application."
+
+
 @pytest.mark.parametrize(
     ("log", "line", "text"),
     [
@@ -82,6 +106,14 @@ JOB = f"!!! Exception during processing !!! no\n{FRAMES}ValueError: a job's\n\n"
         (JOB + "end", 7, "end"),
         (FRAMES + "KeyboardInterrupt\n" + STARTING + "no luck", 8, "no luck"),
         (FRAMES + "KeyboardInterrupt\n", 4, "KeyboardInterrupt"),
+        (tagged(STARTING) + TAGGED_CAUGHT + FRAMES + MISSING, 13, MISSING),
+        (tagged(STARTING) + TAGGED_CAUGHT + "bye\n", 10, "bye"),
+        (tagged(STARTING) + TAGGED_JOB + tag("Prompt executed"), 10, "Prompt executed"),
+        (tagged(STARTING) + tag(TAKEN, "ERROR"), 4, TAKEN),
+        (tag("CUDA error: seen, and gone on after", "WARNING") + "bye\n", 2, "bye"),
+        (RETRIED + "\nthe end", 2, "the end"),
+        (tag(RETRIED, "WARNING") + "the end", 2, "the end"),
+        (OOM_JOB + "Prompt executed in 2 s\nterminated\n", 9, "terminated"),
         ("\x1b[31mRuntimeError: red\x1b[0m\n", 1, "RuntimeError: red"),
         ("clone https://me:secret@host/x failed\n", 1, "clone https://***@host/x failed"),
     ],
@@ -124,6 +156,8 @@ def test_one_that_was_asked_to_stop_is_told_from_one_that_died(tmp_path: Path) -
     assert blame.stopped(log)
     log.write_text(STARTING + STOPPED + STARTING + PORT)
     assert not blame.stopped(log)
+    log.write_text(tagged(STARTING) + tag("\nStopped server"))
+    assert blame.stopped(log)
 
 
 def started(folder: Path, *flags: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import subprocess
@@ -131,5 +130,5 @@ def test_one_that_stays_locked_is_waited_for_and_then_named(
         other.execute("begin exclusive")
         with pytest.raises(Failure, match="locked"):
             prepare(folder / "b.db")
-    assert os.readlink(folder / "last") == "a.db"
+    assert (folder / "last").readlink() == Path("a.db")
     assert read(start(folder, "b", "by b")) == ["by a", "by b"]

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from tasks.host import files, generations, installed, made
+from tasks.host import files, generations, installed, load_result, made
 from tasks.host.installed import Installed, WantedNode
 from tasks.host.left_out import node_receipt, unmet
-from tasks.host.quick_test import receipt_of
+from tasks.host.load_report import Error
+from tasks.host.load_result import Outcome, Result, receipt_of
 from tasks.spec import Asked, Lock, Package, Pin, PythonSet
 from tasks.spec.layout import Layout
 from tasks.spec.lock import Requirements, dumped
@@ -22,7 +23,7 @@ AT = {"ComfyUI": "c" * 40, "alpha": "a" * 40, "spare": "5" * 40}
 COMFYUI = WantedNode("ComfyUI", url="https://localhost/ComfyUI", ref="v1")
 ALPHA = WantedNode("alpha", url="https://localhost/alpha")
 SPARE = WantedNode("spare", url="https://localhost/spare", optional=True)
-WELL = {"imported": True, "seconds": 0.1, "reason": "", "fatal": False}
+WELL = Result(Outcome.LOADED, 0.1)
 ASKED = Asked(python="3.11", platform="linux", torch="none", requirements=Requirements())
 PACKAGES = {
     "numpy": Package(version="1.0"),
@@ -97,11 +98,11 @@ class World:
     def at(self, name: str) -> Path:
         return self.folder / self.place(name)
 
-    def validated(self, results: dict[str, Any], unproved: tuple[str, ...] = ()) -> None:
-        files.write_receipt(receipt_of(self.folder), {"nodes": results, "unproved": unproved})
+    def validated(self, results: dict[str, Result], unproved: tuple[str, ...] = ()) -> None:
+        load_result.write(self.folder, results, unproved)
 
     def failed(self, name: str, unproved: tuple[str, ...] = ()) -> None:
-        bad = {**WELL, "imported": False, "reason": "ImportError: no cv2"}
+        bad = Result(Outcome.FAILED, 0.1, Error("ImportError", "no cv2"))
         self.validated({**dict.fromkeys(("alpha", "spare", "local"), WELL), name: bad}, unproved)
 
     def look(self) -> Installed:
@@ -197,8 +198,10 @@ def failed_import(world: World) -> str:
 
 
 def nothing_to_load(world: World) -> str:
-    world.validated({"spare": WELL, "local": WELL})
-    return "custom node alpha: it was not loaded: it has no code that ComfyUI loads"
+    world.validated({"alpha": Result(Outcome.EMPTY), "spare": WELL, "local": WELL})
+    return "custom node alpha: it was not loaded: it has neither " + (
+        "NODE_CLASS_MAPPINGS nor comfy_entrypoint"
+    )
 
 
 def not_validated(world: World) -> str:
@@ -279,7 +282,8 @@ def test_what_a_build_can_not_prove_is_not_held_against_it(world: World) -> None
     found = world.look()
     assert (found.ok, found.nodes[0].ok, found.nodes[0].imported) == (True, True, None)
     assert found.degraded == (
-        "custom node alpha: whether it imports can't be proved in a build: ImportError: no cv2",
+        "custom node alpha: whether it imports can't be proved in a build: it doesn't import: "
+        "ImportError: no cv2",
     )
 
 
@@ -360,4 +364,4 @@ def test_what_did_not_change_is_not_read_again(world: World) -> None:
         os.utime(receipt, (old, old))
     assert world.look().ok, "they are as old and long as they were"
     os.utime(receipt_of(world.folder), (old, old + 1))
-    assert world.look().nodes[0].reason.startswith("it was not loaded")
+    assert world.look().nodes[0].imported is None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.host import files
+from tasks.host import load_result
+from tasks.host.load_result import Outcome, Result
 from tasks.host.node_classes import expected, missing
-from tasks.host.quick_test import receipt_of
 
 INFO = {
     "KSampler": {"python_module": "nodes"},
@@ -26,7 +26,10 @@ def test_a_class_that_another_node_brings_is_there() -> None:
 
 def test_nothing_is_expected_where_nothing_is_known(tmp_path: Path) -> None:
     assert expected(tmp_path / "never") == {}
-    ran = {"imported": True, "seconds": 0.1}
-    nodes = {"known": {**ran, "classes": ["A", "B"]}, "none": {**ran, "classes": []}, "old": ran}
-    files.write_receipt(receipt_of(tmp_path / "g"), {"nodes": nodes})
+    nodes = {
+        "known": Result(Outcome.LOADED, classes=("A", "B")),
+        "none": Result(Outcome.LOADED, classes=()),
+        "unknown": Result(Outcome.LOADED),
+    }
+    load_result.write(tmp_path / "g", nodes, [])
     assert expected(tmp_path / "g") == {"known": ("A", "B")}

@@ -17,7 +17,7 @@ def test_two_fields_make_a_machine(read: Load, folder: Path) -> None:
     machine = read()
     assert machine.file == folder / "machine.yaml"
     assert machine.workspace == folder / "ws"
-    assert machine.comfyui.repo == "https://github.com/comfyanonymous/ComfyUI.git"
+    assert machine.comfyui.repo == "https://github.com/Comfy-Org/ComfyUI.git"
     assert machine.comfyui.install_path == folder / "ws/ComfyUI"
     assert machine.models.folder == folder / "ws/shared/models"
     assert (machine.enabled, machine.selected_nodes) == (True, None)

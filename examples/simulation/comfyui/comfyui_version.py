@@ -1,3 +1,5 @@
 from __future__ import annotations
 
-__version__ = "0.3.64"
+from simulation.flags import TIMES, args
+
+__version__ = TIMES[args.as_of]

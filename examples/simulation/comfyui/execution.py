@@ -288,4 +288,5 @@ def work(queue: PromptQueue, executor: PromptExecutor, send: Send) -> None:
         queue.finish(number, result, status)
         if executor.client_id is not None:
             send("executing", {"node": None, "prompt_id": job[1]}, executor.client_id)
-        logging.info("Prompt executed in %.2f seconds", time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        logging.info("Prompt executed in %.2f seconds", seconds, extra={"color": "green"})

@@ -12,13 +12,15 @@ import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from simulation.flags import ROOT, args
+from simulation.flags import ROOT, SINCE_2026, args
 
 supported_pt_extensions: set[str] = {
     *(".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft")
 }
 base_path = os.path.abspath(args.base_directory) if args.base_directory else str(ROOT)  # noqa: PTH100
 models_dir = str(Path(base_path, "models"))
+if SINCE_2026 and args.models_directory:
+    models_dir = os.path.abspath(args.models_directory)  # noqa: PTH100
 
 _LEGACY = {"unet": "diffusion_models", "clip": "text_encoders"}
 _SUBFOLDERS: dict[str, list[str]] = {
@@ -36,17 +38,30 @@ _SUBFOLDERS: dict[str, list[str]] = {
     "controlnet": ["controlnet", "t2i_adapter"],
     "gligen": ["gligen"],
     "upscale_models": ["upscale_models"],
+    "latent_upscale_models": ["latent_upscale_models"],
     "custom_nodes": [],
+    "datasets": [],
     "hypernetworks": ["hypernetworks"],
     "photomaker": ["photomaker"],
     "classifiers": ["classifiers"],
     "model_patches": ["model_patches"],
     "audio_encoders": ["audio_encoders"],
+    "background_removal": ["background_removal"],
+    "frame_interpolation": ["frame_interpolation"],
+    "geometry_estimation": ["geometry_estimation"],
+    "optical_flow": ["optical_flow"],
+    "detection": ["detection"],
 }
+_SINCE_2026 = [
+    *("latent_upscale_models", "datasets", "background_removal", "frame_interpolation"),
+    *("geometry_estimation", "optical_flow", "detection"),
+]
+_BESIDE_MODELS = ["custom_nodes", "datasets"]
 _EXTENSIONS: dict[str, set[str]] = {
     "configs": {".yaml"},
     "diffusers": {"folder"},
     "custom_nodes": set(),
+    "datasets": set(),
     "classifiers": {""},
 }
 
@@ -56,8 +71,11 @@ folder_names_and_paths: dict[str, tuple[list[str], set[str]]] = {
         _EXTENSIONS.get(name, supported_pt_extensions),
     )
     for name, subfolders in _SUBFOLDERS.items()
+    if SINCE_2026 or name not in _SINCE_2026
 }
-folder_names_and_paths["custom_nodes"][0].append(str(Path(base_path, "custom_nodes")))
+for _name in _BESIDE_MODELS:
+    if _name in folder_names_and_paths:
+        folder_names_and_paths[_name][0].append(str(Path(base_path, _name)))
 
 _directories = {kind: str(Path(base_path, kind)) for kind in ("output", "temp", "input", "user")}
 _listings: dict[str, tuple[list[str], dict[str, float]]] = {}
@@ -104,13 +122,26 @@ def annotated_filepath(name: str) -> tuple[str, str | None]:
     return name, None
 
 
+def _escapes(directory: str, path: str) -> bool:
+    """Whether a path leads out of a directory, links followed; since 2026 that is refused."""
+    return SINCE_2026 and not Path(path).resolve().is_relative_to(Path(directory).resolve())
+
+
 def get_annotated_filepath(name: str, default_dir: str | None = None) -> str:
+    """The path that a name stands for. Raises ValueError where it leads out of its directory."""
     name, directory = annotated_filepath(name)
-    return str(Path(directory or default_dir or get_input_directory(), name))
+    directory = directory or default_dir or get_input_directory()
+    path = str(Path(directory, name))
+    if _escapes(directory, path):
+        raise ValueError(f"Invalid file path: {name!r}")
+    return path
 
 
 def exists_annotated_filepath(name: str) -> bool:
-    return Path(get_annotated_filepath(name)).exists()
+    try:
+        return Path(get_annotated_filepath(name)).exists()
+    except ValueError:
+        return False
 
 
 def add_model_folder_path(
@@ -220,7 +251,7 @@ def get_save_image_path(
     filename_prefix = _fill_in(filename_prefix, image_width, image_height)
     subfolder, name = os.path.split(os.path.normpath(filename_prefix))
     folder = Path(os.path.normpath(Path(output_dir, subfolder)))
-    if not folder.is_relative_to(output_dir):
+    if not folder.is_relative_to(output_dir) or _escapes(output_dir, str(folder)):
         message = (
             "**** ERROR: Saving image outside the output folder is not allowed."
             f"\n full_output_folder: {folder}\n         output_dir: {output_dir}"

@@ -11,7 +11,6 @@ import asyncio
 import importlib.util
 import logging
 import shutil
-import sqlite3
 import sys
 import threading
 import time
@@ -23,7 +22,9 @@ from simulation.flags import args
 # isort: split
 import folder_paths
 from comfyui_version import __version__
-from simulation import devices, logs, model_paths
+from simulation import database, devices, logs, model_paths
+from simulation.assets import catalogue
+from simulation.flags import SINCE_2026
 
 
 def execute_prestartup_script() -> None:
@@ -77,17 +78,6 @@ def remove_temp() -> None:
     shutil.rmtree(folder_paths.get_temp_directory(), ignore_errors=True)
 
 
-def open_database() -> None:
-    """Open the SQLite file of --database-url, and make it; what goes wrong is only logged."""
-    try:
-        prefix = "sqlite:///"
-        if not args.database_url.startswith(prefix):
-            raise ValueError(f"Unsupported database URL '{args.database_url}'.")
-        sqlite3.connect(args.database_url.removeprefix(prefix)).close()
-    except (ValueError, sqlite3.Error) as problem:
-        logging.error("Failed to initialize database. %s", problem)
-
-
 def serve() -> None:
     """Load everything, then bind the port and serve until interrupted."""
     device = devices.find()
@@ -112,7 +102,8 @@ def serve() -> None:
     loop.run_until_complete(
         nodes.init_extra_nodes(init_custom_nodes=wanted, init_api_nodes=not args.disable_api_nodes)
     )
-    open_database()
+    database.open_database()
+    catalogue.scan("models", "input", "output")
     prompt_server.add_routes()
     utils.hooks.append(prompt_server.send_progress)
     threading.Thread(
@@ -128,12 +119,19 @@ def serve() -> None:
         loop.run_until_complete(prompt_server.run())
     except KeyboardInterrupt:
         logging.info("\nStopped server")
+    except BaseException:
+        if SINCE_2026:
+            remove_temp()
+        raise
     remove_temp()
 
 
 def main() -> None:
     """Start up, in ComfyUI's order."""
-    logs.start(args.verbose, args.log_stdout)
+    if SINCE_2026 and args.list_feature_flags:
+        print("{}")
+        sys.exit(0)
+    logs.start()
     Path(folder_paths.base_path, "input").mkdir(parents=True, exist_ok=True)
     model_paths.apply()
     execute_prestartup_script()

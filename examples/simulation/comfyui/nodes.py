@@ -31,7 +31,7 @@ from simulation.builtin import (
     SaveImage,
     VAEDecode,
 )
-from simulation.flags import ROOT, args
+from simulation.flags import ROOT, SINCE_2026, args
 
 __all__ = ["MAX_RESOLUTION"]
 
@@ -57,6 +57,11 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "SaveImage": "Save Image",
     "VAEDecode": "VAE Decode",
 }
+if SINCE_2026:
+    NODE_DISPLAY_NAME_MAPPINGS |= {
+        "EmptyImage": "Empty Image",
+        "ImageInvert": "Invert Image Colors",
+    }
 EXTENSION_WEB_DIRS: dict[str, str] = {}
 LOADED_MODULE_DIRS: dict[str, str] = {}
 """Module name → directory, also of packs that fail once their module was executed."""
@@ -107,9 +112,10 @@ async def load_custom_node(
         if hasattr(module, "comfy_entrypoint"):
             return await _take_extension(module.comfy_entrypoint, module_path, ignore, parent)
         logging.warning(
-            "Skip %s module for custom nodes due to the lack of NODE_CLASS_MAPPINGS or NODES_LIST"
+            "Skip %s module for custom nodes due to the lack of NODE_CLASS_MAPPINGS or %s"
             " (need one).",
             module_path,
+            "comfy_entrypoint" if SINCE_2026 else "NODES_LIST",
         )
         return False
     except Exception as problem:
@@ -142,6 +148,8 @@ async def _take_extension(
                 "comfy_entrypoint in %s did not return a ComfyExtension, skipping.", module_path
             )
             return False
+        if SINCE_2026:
+            await extension.on_load()
         found = await extension.get_node_list()
         if not isinstance(found, list):
             logging.warning(
@@ -163,6 +171,8 @@ async def _take_extension(
 
 async def init_external_custom_nodes() -> None:
     """Load all custom nodes. A failing one is logged; one that calls sys.exit() is obeyed."""
+    if SINCE_2026:
+        sys.path.insert(0, str(ROOT / "comfy"))
     builtin = set(NODE_CLASS_MAPPINGS)
     times: list[tuple[float, str, bool]] = []
     for folder in folder_paths.get_folder_paths("custom_nodes"):

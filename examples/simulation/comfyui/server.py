@@ -6,23 +6,25 @@ Custom nodes import this module for ``PromptServer.instance``.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
-import os
 import ssl
 import sys
+import time
 import uuid
 from io import BytesIO
 from typing import Any, ClassVar
 
 import nodes
-from comfyui_version import __version__
 from execution import PromptExecutor
-from simulation import catalogue, devices, files
-from simulation.flags import args
+from simulation import about, catalogue, devices, files, origins
+from simulation.assets import catalogue as assets
+from simulation.flags import SINCE_2026, args
 from simulation.http import web
-from simulation.jobs import Job, PromptQueue
-from simulation.validation import validate_prompt
+from simulation.job_api import INVALID_ID, JobApi, is_job_id
+from simulation.jobs import SECRETS, Job, PromptQueue
+from simulation.prompts import validate_prompt
 
 _PAGE = "<!doctype html><title>ComfyUI</title><p>A simulated ComfyUI. It has no frontend."
 
@@ -43,7 +45,8 @@ class PromptServer:
         self.executor = PromptExecutor(self.send_sync)
         self.routes = web.RouteTableDef()
         self.app = web.Application(
-            client_max_size=round(args.max_upload_size * 1024 * 1024), middlewares=[allow_origin]
+            client_max_size=round(args.max_upload_size * 1024 * 1024),
+            middlewares=[origins.middleware()],
         )
         self._add_own_routes()
 
@@ -78,26 +81,45 @@ class PromptServer:
             for route in self.routes
             if isinstance(route, web.RouteDef)
         ]
+        since_2026 = [
+            *JobApi(self.prompt_queue).routes(),
+            web.get("/api/assets", assets.list_assets),
+        ]
         self.app.add_routes(
             [
                 web.get("/internal/logs", catalogue.get_logs),
                 web.get("/internal/folder_paths", catalogue.get_folder_paths),
+                *(since_2026 if SINCE_2026 else []),
                 *prefixed,
                 *self.routes,
             ]
         )
 
     async def run(self) -> None:
-        """Bind the port and serve until the process ends. Raises OSError if the port is taken."""
+        """Bind the port and serve until the process ends, with TLS where there is a certificate.
+
+        A port that is taken ends the process with code 1: with OSError until 2025.
+        """
         runner = web.AppRunner(self.app, access_log=None)
         await runner.setup()
-        tls, scheme = None, "http"
+        context, scheme = None, "http"
         if args.tls_keyfile and args.tls_certfile:
-            tls, scheme = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "https"
-            tls.load_cert_chain(args.tls_certfile, args.tls_keyfile)
+            context, scheme = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "https"
+            context.load_cert_chain(args.tls_certfile, args.tls_keyfile)
         logging.info("Starting server\n")
         for address in args.listen.split(","):
-            await web.TCPSite(runner, address, args.port, ssl_context=tls).start()
+            try:
+                await web.TCPSite(runner, address, args.port, ssl_context=context).start()
+            except OSError as problem:
+                if not SINCE_2026 or problem.errno != errno.EADDRINUSE:
+                    raise
+                logging.error(
+                    "Port %s is already in use on address %s. Please close the other application"
+                    " or use a different port with --port.",
+                    args.port,
+                    address,
+                )
+                sys.exit(1)
             shown = f"[{address}]" if ":" in address else address
             logging.info("To see the GUI go to: %s://%s:%s", scheme, shown, args.port)
         while True:
@@ -167,7 +189,7 @@ class PromptServer:
             logging.warning("Invalid JSON received from client %s: %s", sid, text)
             return
         if kind == "feature_flags":
-            await self.send("feature_flags", self.features(), sid)
+            await self.send("feature_flags", about.features(), sid)
 
     # State
 
@@ -175,28 +197,10 @@ class PromptServer:
         return web.Response(text=_PAGE, content_type="text/html")
 
     async def get_system_stats(self, _: web.Request) -> web.Response:
-        total, free = devices.memory()
-        system = {
-            "os": os.name,
-            "ram_total": total,
-            "ram_free": free,
-            "comfyui_version": __version__,
-            "required_frontend_version": None,
-            "installed_templates_version": None,
-            "required_templates_version": None,
-            "python_version": sys.version,
-            "pytorch_version": devices.PYTORCH_VERSION,
-            "embedded_python": False,
-            "argv": sys.argv,
-        }
-        return web.json_response({"system": system, "devices": [self.device.as_dict()]})
-
-    def features(self) -> dict[str, Any]:
-        size = round(args.max_upload_size * 1024 * 1024)
-        return {"supports_preview_metadata": False, "max_upload_size": size}
+        return web.json_response(about.system_stats(self.device))
 
     async def get_features(self, _: web.Request) -> web.Response:
-        return web.json_response(self.features())
+        return web.json_response(about.features())
 
     # Jobs
 
@@ -216,7 +220,11 @@ class PromptServer:
             missing = "No prompt provided"
             error = {"type": "no_prompt", "message": missing, "details": missing, "extra_info": {}}
             return web.json_response({"error": error, "node_errors": {}}, status=400)
-        prompt_id = str(data.get("prompt_id", uuid.uuid4()))
+        prompt_id = data.get("prompt_id")
+        if SINCE_2026 and prompt_id is not None and not is_job_id(prompt_id):
+            return web.json_response({"error": INVALID_ID, "node_errors": {}}, status=400)
+        if prompt_id is None and (SINCE_2026 or "prompt_id" not in data):
+            prompt_id = uuid.uuid4()
         verdict = validate_prompt(data["prompt"], data.get("partial_execution_targets"))
         if verdict.error is not None:
             logging.warning("invalid prompt: %s", verdict.error)
@@ -225,10 +233,14 @@ class PromptServer:
         extra = data.get("extra_data", {})
         if "client_id" in data:
             extra["client_id"] = data["client_id"]
-        job: Job = (number, prompt_id, data["prompt"], extra, verdict.outputs)
+        if SINCE_2026:
+            for secret in SECRETS:
+                extra.pop(secret, None)
+            extra["create_time"] = int(time.time() * 1000)
+        job: Job = (number, str(prompt_id), data["prompt"], extra, verdict.outputs)
         self.prompt_queue.put(job)
         return web.json_response(
-            {"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors}
+            {"prompt_id": job[1], "number": number, "node_errors": verdict.node_errors}
         )
 
     async def get_queue(self, _: web.Request) -> web.Response:
@@ -281,12 +293,3 @@ class PromptServer:
         if data.get("free_memory", False):
             self.executor.forget()
         return web.Response()
-
-
-@web.middleware
-async def allow_origin(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Answer with the origin of --enable-cors-header, if there is one."""
-    response: web.StreamResponse = await handler(request)
-    if args.enable_cors_header and not response.prepared:
-        response.headers["Access-Control-Allow-Origin"] = args.enable_cors_header
-    return response

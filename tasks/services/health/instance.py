@@ -13,10 +13,11 @@ from urllib.parse import quote
 import psutil
 
 from tasks.host import (
+    catalogue,
     comfyui,
+    load_result,
     model_files,
     progress_bar,
-    quick_test,
     survey,
     usage,
     warmup,
@@ -52,11 +53,9 @@ MEASURE_EVERY = 5.0
 KEPT = 120
 """Points of the history: ten minutes."""
 CATALOGUE_EVERY = 60.0
-"""Seconds between two looks at all its node classes: half a megabyte, 70 ms of its time."""
+"""Seconds until one that didn't list its node classes is asked again: half a megabyte, 70 ms."""
 LISTING_EVERY = 30.0
 """Seconds between two looks at the models that it lists."""
-LOG = 1 << 18
-"""Characters of its start-up log that are read; it keeps 300 entries."""
 FAILED = 100
 """Nodes that failed, as many as are told of."""
 
@@ -154,7 +153,7 @@ class InstanceSampler:
         if health.healthy:
             self._well = health
             self._ask_for_jobs(pid, port, health.queue or 0)
-            self._ask_for_more(port)
+            self._ask_for_more(found)
         self._measure(pid, health.queue)
         trouble = self._judge(pid, health)
         seen = self._seen(found, self._memory)
@@ -265,19 +264,19 @@ class InstanceSampler:
             step=bar.step if bar else "",
         )
 
-    def _ask_for_more(self, port: int) -> None:
+    def _ask_for_more(self, found: Found) -> None:
         """What takes longer, and seldom changes."""
         now, listen = time.monotonic(), self.instance.listen
+        port = found.app.port or self.instance.port
         ask = partial(comfyui.ask, listen, port, scheme=self._scheme)
         if self._failed is None:
-            said = ask("/internal/logs")
-            results = quick_test.parse(said[-LOG:]) if isinstance(said, str) else {}
-            failed = [item for item in results.items() if not item[1].imported]
-            self._failed = {name: redact(result.reason) for name, result in failed[:FAILED]}
-        if now - self._catalogued >= CATALOGUE_EVERY:
+            reports = self._settings().layout.reports(self.instance.gpu)
+            failed = load_result.failed(reports, found.app.pid)
+            self._failed = {name: redact(str(failed[name])) for name in list(failed)[:FAILED]}
+        if self._classes is None and now - self._catalogued >= CATALOGUE_EVERY:
             self._catalogued = now
-            told = ask("/object_info")
-            self._classes = frozenset(told) if isinstance(told, dict) else self._classes
+            layout, gpu = self._settings().layout, self.instance.gpu
+            self._classes = catalogue.classes(layout, gpu, found.app, self.instance.listen)
         if now - self._listed >= LISTING_EVERY:
             self._listed = now
             kinds = model_files.kinds(self._models, ask("/internal/folder_paths"))

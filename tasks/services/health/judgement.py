@@ -103,8 +103,11 @@ def _advice(name: str, layers: Layers) -> str:
 
 def _optional(layers: Layers) -> str:
     """What is missing of the optional, which is never a reason to be unhealthy."""
-    found = [*layers.functional.failed_nodes.items(), *layers.models.wrong.items()]
-    return f"{found[0][0]} (optional): {found[0][1]}" if found else ""
+    for name, why in layers.functional.failed_nodes.items():
+        return f"custom node {name} (optional) {why}"
+    for target, why in layers.models.wrong.items():
+        return f"{target} (optional): {why}"
+    return ""
 
 
 def _running(sample: Sample) -> Running:
@@ -133,7 +136,7 @@ def _functional(instance: Instance, sample: Sample, facts: Facts) -> Functional:
     elif not sample.health.healthy and not reason:
         reason = sample.health.reason
     elif not reason and (away := sorted(required & set(failed))):
-        reason = f"custom node {away[0]} doesn't import: {failed[away[0]]}"
+        reason = f"custom node {away[0]} {failed[away[0]]}"
     elif not reason and (away := sorted(required & set(missing))):
         reason = f"custom node {away[0]} lacks {', '.join(missing[away[0]][:3])}"
     elif not reason and sample.cold:

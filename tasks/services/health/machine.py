@@ -16,9 +16,9 @@ from tasks.host import (
     gpu,
     installed,
     journal,
+    load_result,
     model_files,
     node_classes,
-    quick_test,
     survey,
 )
 from tasks.host.census import Census
@@ -129,7 +129,7 @@ def _installed(settings: Settings) -> Installed:
         comfyui=_as(Part, found.comfyui),
         nodes=[_as(Part, node) for node in found.nodes],
         degraded=found.degraded,
-        classes=_classes(generation, quick_test.receipt_of(generation)),
+        classes=_classes(generation, load_result.receipt_of(generation)),
     )
 
 

@@ -27,6 +27,7 @@ def describe(error: BaseException) -> dict[str, Any]:
         "trace": trace[-LONGEST_TRACE:],
         "modules": sorted({name for each in chain for name in _modules(each.__traceback__)})[:100],
         "library": next(filter(None, map(_library, chain)), None),
+        "key": next((e.args[0] for e in chain if isinstance(e, KeyError) and _is_key(e)), None),
         "errno": next((each.errno for each in chain if isinstance(each, OSError)), None),
         "file": next(
             (str(e.filename) for e in chain if isinstance(e, OSError) and e.filename), None
@@ -46,7 +47,19 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while at is not None and id(at) not in seen:
         seen.add(id(at))
         yield at
-        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
+        at = at.__cause__ or _spoken_of(at)
+
+
+def _spoken_of(error: BaseException) -> BaseException | None:
+    """What was being handled where an exception was raised, in that very frame.
+
+    One that was raised deeper is of a new attempt, which failed for a reason of its own.
+    """
+    handled = None if error.__suppress_context__ else error.__context__
+    if handled is None or handled.__traceback__ is None:
+        return None
+    raised_in = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return handled if raised_in and raised_in[-1] is handled.__traceback__.tb_frame else None
 
 
 def _modules(trace: TracebackType | None) -> Iterator[str]:
@@ -58,3 +71,7 @@ def _modules(trace: TracebackType | None) -> Iterator[str]:
 def _library(error: BaseException) -> str | None:
     found = _SONAME.match(str(error)) if isinstance(error, (ImportError, OSError)) else None
     return found[1] if found else None
+
+
+def _is_key(error: KeyError) -> bool:
+    return bool(error.args) and isinstance(error.args[0], str) and len(error.args[0]) < LONGEST

@@ -1,8 +1,8 @@
 """What only the build's proof asks of the process, beside the load report.
 
 - Which node classes can be told: `/object_info` leaves out those that can't.
-- Which of the variables that have no value here each custom node asked for, and whether it asked
-  for a GPU: its failure then says nothing of the machine that has them.
+- What each custom node asked for that only run time has: variables that have no value here, a
+  `.env` that isn't written yet, a GPU. Its failure then says nothing of the machine that has them.
 - A fixed port that is taken, by an instance that runs: another one serves for an import.
 """
 
@@ -12,19 +12,24 @@ import errno
 import functools
 import os
 import socket
+import sys
 from types import ModuleType
 from typing import Any
 
 from . import hooks, report
 
 VARIABLE = "COMFY_MACHINE_PROOF"
-"""The names of the variables without a value, with commas; "-" when there are none."""
+"""Names with commas: the variables without a value, and `.env` where one is to be written; "-" when
+there are none."""
+DOTENV = ".env"
 
 
 def attach() -> None:
-    unset = frozenset(os.environ[VARIABLE].split(","))
+    later = frozenset(os.environ[VARIABLE].split(","))
     report.is_told = is_told
-    _watch_variables(unset)
+    _watch_variables(later)
+    if DOTENV in later:
+        _watch_dotenv()
     _share_ports()
     hooks.after_import("torch.cuda", _watch_cuda)
 
@@ -45,10 +50,30 @@ def is_told(node: Any) -> bool:
 
 def _ask(name: str) -> None:
     if load := report.current():
-        load.asked.add(name)
+        load.ask(name)
 
 
-def _watch_variables(unset: frozenset[str]) -> None:
+def _watch_dotenv() -> None:
+    """Who opens a `.env` that isn't there, or asks whether it is."""
+    stat = os.stat
+
+    def hear(path: Any) -> None:
+        if isinstance(path, (str, os.PathLike)) and os.fspath(path).endswith(DOTENV):
+            try:
+                stat(path)
+            except OSError:
+                _ask(DOTENV)
+
+    @functools.wraps(stat)
+    def asked(path: Any, *arguments: Any, **named: Any) -> os.stat_result:
+        hear(path)
+        return stat(path, *arguments, **named)
+
+    os.stat = asked
+    sys.addaudithook(lambda event, arguments: hear(arguments[0]) if event == "open" else None)
+
+
+def _watch_variables(later: frozenset[str]) -> None:
     """`os.environ[…]`, `.get` and `in` all come here."""
     kind = type(os.environ)
     get = kind.__getitem__
@@ -58,7 +83,7 @@ def _watch_variables(unset: frozenset[str]) -> None:
         try:
             return get(self, name)
         except KeyError:
-            if name in unset:
+            if name in later:
                 _ask(name)
             raise
 

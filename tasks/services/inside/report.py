@@ -39,14 +39,21 @@ PRESTARTUP = "prestartup_script.py"
 class Load:
     """A custom node, or an extra of ComfyUI's, while it is loaded."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, tell: Callable[..., None]) -> None:
         self.path = path
+        self._tell = tell
         self.begin = time.monotonic()
         self.threads = set(threading.enumerate())
         self.heard: BaseException | None = None
         """What ComfyUI was complaining of, last."""
-        self.asked: set[str] = set()
-        """What it asked for and did not get: names of variables, "gpu"."""
+        self._asked: set[str] = set()
+
+    def ask(self, name: str) -> None:
+        """It asked for a variable, a file or a "gpu" that isn't there. Told at once: it may end
+        the process."""
+        if name not in self._asked:
+            self._asked.add(name)
+            self._tell(event="asked", path=self.path, name=name)
 
 
 _load: contextvars.ContextVar[Load | None] = contextvars.ContextVar("load", default=None)
@@ -89,7 +96,7 @@ class Report:
             return None
         self._known.add(key)
         self.tell(event="begin", path=path, phase=phase, parent=parent)
-        return Load(path)
+        return Load(path, self.tell)
 
     def end(self, load: Load, phase: str, ok: bool, **more: Any) -> None:
         seconds = round(time.monotonic() - load.begin, 3)
@@ -101,7 +108,6 @@ class Report:
             ok=ok,
             seconds=seconds,
             error=None if ok or load.heard is None else errors.describe(load.heard),
-            asked=sorted(load.asked),
             threads=[each.name for each in left if not each.daemon][:8],
             **more,
         )
@@ -173,7 +179,7 @@ def _during(load: Load | None) -> Iterator[None]:
 class _Ear:
     """ComfyUI's `logging`, as `nodes` sees it: hears what is being complained of."""
 
-    def __init__(self, logging: ModuleType) -> None:
+    def __init__(self, logging: Any) -> None:
         self._logging = logging
 
     def __getattr__(self, name: str) -> Any:
@@ -187,8 +193,6 @@ def _wrap(report: Report, nodes: Any) -> None:
     load, every = getattr(nodes, "load_custom_node", None), getattr(nodes, "init_extra_nodes", None)
     if not inspect.iscoroutinefunction(load):
         return
-    if isinstance(getattr(nodes, "logging", None), ModuleType):
-        nodes.logging = _Ear(nodes.logging)
     nodes.load_custom_node = _telling(report, nodes, load)
     whole = inspect.iscoroutinefunction(every)
     if whole:
@@ -196,11 +200,18 @@ def _wrap(report: Report, nodes: Any) -> None:
     report.tell(event="attached", whole=whole)
 
 
+def _listen(nodes: Any) -> None:
+    """Each time anew: a custom node may have put another `logging` there."""
+    if not isinstance(nodes.logging, _Ear):
+        nodes.logging = _Ear(nodes.logging)
+
+
 def _telling(report: Report, nodes: Any, load: Any) -> Any:
     @functools.wraps(load)
     async def load_custom_node(module_path: str, *arguments: Any, **named: Any) -> Any:
         parent = named.get("module_parent") or (arguments[1:2] or ("custom_nodes",))[0]
         begun = guarded(report, report.begin, str(module_path), "import", str(parent))
+        guarded(report, _listen, nodes)
         with _during(begun):
             ok = await load(module_path, *arguments, **named)
             if begun is not None:

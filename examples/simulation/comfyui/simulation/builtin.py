@@ -11,7 +11,7 @@ from typing import Any
 
 import folder_paths
 from simulation import images as pictures
-from simulation.flags import args
+from simulation.flags import SINCE_2026, args
 
 MAX_RESOLUTION = 16384
 
@@ -127,7 +127,8 @@ class SaveImage:
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
-    RETURN_TYPES = ()
+    RETURN_TYPES = ("IMAGE",) if SINCE_2026 else ()
+    RETURN_NAMES = ("images",) if SINCE_2026 else ()
     FUNCTION = "save_images"
     OUTPUT_NODE = True
     CATEGORY = "image"
@@ -154,7 +155,8 @@ class SaveImage:
             file = f"{name.replace('%batch_num%', str(number))}_{counter + number:05}_.png"
             pictures.save_png(frame, Path(folder, file), texts, self.compress_level)
             saved.append({"filename": file, "subfolder": subfolder, "type": self.directory})
-        return {"ui": {"images": saved}}
+        shown = {"ui": {"images": saved}}
+        return shown | {"result": (images,)} if SINCE_2026 else shown
 
 
 class PreviewImage(SaveImage):

@@ -10,6 +10,8 @@ from typing import Any
 import folder_paths
 import nodes
 from simulation import files, logs
+from simulation.assets import catalogue as assets
+from simulation.flags import SINCE_2026
 from simulation.http import web
 
 
@@ -31,6 +33,16 @@ def describe(name: str) -> dict[str, Any]:
         "category": getattr(node, "CATEGORY", "sd"),
         "output_node": getattr(node, "OUTPUT_NODE", False) is True,
     }
+    if SINCE_2026:
+        info |= {
+            "is_input_list": getattr(node, "INPUT_IS_LIST", False),
+            "has_intermediate_output": getattr(node, "HAS_INTERMEDIATE_OUTPUT", False) is True,
+            "search_aliases": getattr(node, "SEARCH_ALIASES", []),
+        }
+        if hasattr(node, "ESSENTIALS_CATEGORY"):
+            info["essentials_category"] = node.ESSENTIALS_CATEGORY
+        if getattr(node, "DEV_ONLY", False):
+            info["dev_only"] = True
     if hasattr(node, "OUTPUT_TOOLTIPS"):
         info["output_tooltips"] = node.OUTPUT_TOOLTIPS
     if getattr(node, "DEPRECATED", False):
@@ -61,6 +73,8 @@ async def get_models(request: web.Request) -> web.Response:
 
 
 async def get_object_info(_: web.Request) -> web.Response:
+    """All node classes. With the assets system on it begins a scan of all folders."""
+    assets.scan("models", "input", "output")
     described = {}
     for name in nodes.NODE_CLASS_MAPPINGS:
         try:

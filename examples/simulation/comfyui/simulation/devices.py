@@ -44,7 +44,7 @@ def choose_visible() -> None:
     if args.default_device is not None:
         rest = [n for n in range(32) if n != args.default_device]
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, [args.default_device, *rest]))
-    if args.cuda_device is not None:
+    if args.cuda_device is not None and args.cuda_device != "all":
         os.environ["CUDA_VISIBLE_DEVICES"] = str(args.cuda_device)
 
 

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import folder_paths
 from simulation import images
+from simulation.flags import SINCE_2026
 from simulation.http import web
 
 _NEVER_SHOWN = {
     "text/html", "text/html-sandboxed", "application/xhtml+xml", "text/javascript", "text/css",
+}  # fmt: skip
+_NEVER_SHOWN_SINCE_2026 = {
+    "application/javascript", "application/x-javascript", "application/ecmascript",
+    "image/svg+xml", "application/xml", "text/xml", "message/rfc822",
 }  # fmt: skip
 
 
@@ -49,8 +54,16 @@ async def view(request: web.Request) -> web.StreamResponse:
         body, kind = images.convert(file, channel=channel, preview=query.get("preview"))
         return web.Response(body=body, content_type=kind, headers=headers)
     guess = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-    kind = "application/octet-stream" if guess in _NEVER_SHOWN else guess
-    return web.FileResponse(file, headers={**headers, "Content-Type": kind})
+    if not SINCE_2026:
+        kind = "application/octet-stream" if guess in _NEVER_SHOWN else guess
+        return web.FileResponse(file, headers={**headers, "Content-Type": kind})
+    headers["X-Content-Type-Options"] = "nosniff"
+    if guess in _NEVER_SHOWN | _NEVER_SHOWN_SINCE_2026 or guess.endswith(("+xml", "/xml")):
+        headers |= {"Vary": "Sec-Fetch-Dest", "Cache-Control": "no-store"}
+        if (guess, request.headers.get("Sec-Fetch-Dest")) != ("image/svg+xml", "image"):
+            guess = "application/octet-stream"
+            headers["Content-Disposition"] = f'attachment; filename="{file.name}"'
+    return web.FileResponse(file, headers={**headers, "Content-Type": guess})
 
 
 async def upload(request: web.Request) -> web.Response:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import heapq
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import nodes
 from simulation.validation import Prompt
 
 Job = tuple[float, str, Prompt, dict[str, Any], list[str]]
 """Number, prompt id, prompt, extra data and the ids of the outputs to execute."""
 
 HISTORY_SIZE = 10000
-_SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
+SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
+"""Names of extra data that the history doesn't keep, and since 2026 the queue doesn't show."""
 
 
 class PromptQueue:
@@ -48,7 +51,7 @@ class PromptQueue:
     def finish(self, number: int, result: dict[str, Any], status: dict[str, Any]) -> None:
         with self._lock:
             job = self._running.pop(number)
-            for secret in _SECRETS:
+            for secret in SECRETS:
                 job[3].pop(secret, None)
             if len(self._history) > HISTORY_SIZE:
                 del self._history[next(iter(self._history))]
@@ -69,15 +72,25 @@ class PromptQueue:
             self._pending = []
             self._updated()
 
-    def delete(self, prompt_id: str) -> None:
-        """Take the first pending job of that id out."""
+    def delete(self, prompt_id: str) -> bool:
+        """Take the first pending job of that id out; whether there was one."""
         with self._lock:
             for job in self._pending:
                 if job[1] == prompt_id:
                     self._pending.remove(job)
                     heapq.heapify(self._pending)
                     self._updated()
-                    return
+                    return True
+        return False
+
+    def interrupt_if_running(self, prompt_id: str) -> bool:
+        """Interrupt the job of that id if it runs; none can take its place meanwhile."""
+        with self._lock:
+            if all(job[1] != prompt_id for job in self._running.values()):
+                return False
+            logging.info("Cancelling running prompt %s", prompt_id)
+            nodes.interrupt_processing()
+            return True
 
     def history(self, max_items: int | None = None, offset: int = -1) -> dict[str, Any]:
         """Done jobs, oldest first: from offset, or the last max_items."""

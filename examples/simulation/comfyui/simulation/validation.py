@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import sys
 import traceback
-from dataclasses import dataclass, field
 from typing import Any
 
 import nodes
+from simulation.flags import SINCE_2026
 
 Prompt = dict[str, dict[str, Any]]
 Error = dict[str, Any]
 
 LONG_LIST = 20
 """Options beyond which an error doesn't repeat them."""
-
-
-@dataclass
-class Verdict:
-    """What a prompt is worth: the outputs to execute, or the error; and errors by node."""
-
-    outputs: list[str] = field(default_factory=list)
-    error: Error | None = None
-    node_errors: dict[str, Error] = field(default_factory=dict)
 
 
 def is_link(value: Any) -> bool:
@@ -41,7 +31,7 @@ def error(kind: str, message: str, details: str = "", **extra_info: Any) -> Erro
     return {"type": kind, "message": message, "details": details, "extra_info": extra_info}
 
 
-def _of_exception(kind: str, message: str, problem: Exception, **extra_info: Any) -> Error:
+def of_exception(kind: str, message: str, problem: Exception, **extra_info: Any) -> Error:
     klass = type(problem)
     name = klass.__qualname__
     if klass.__module__ != "builtins":
@@ -68,11 +58,14 @@ class Validator:
     def __init__(self, prompt: Prompt) -> None:
         self.prompt = prompt
         self.results: dict[str, tuple[bool, list[Error]]] = {}
+        self._path: list[str] = []
 
     def validate(self, node_id: str) -> tuple[bool, list[Error]]:
         """Whether the node and all before it are right, and what is wrong with it itself."""
         if node_id in self.results:
             return self.results[node_id]
+        if SINCE_2026 and node_id in self._path:
+            return self._refuse_cycle(node_id)
         inputs: dict[str, Any] = self.prompt[node_id]["inputs"]
         node = nodes.NODE_CLASS_MAPPINGS[self.prompt[node_id]["class_type"]]
         declared = node.INPUT_TYPES()
@@ -98,9 +91,13 @@ class Validator:
                     continue
                 value = inputs[name]
                 if isinstance(value, list):
-                    ok, found = self._check_link(
-                        name, config, value, "input_types" in checked_by_node
-                    )
+                    self._path.append(node_id)
+                    try:
+                        ok, found = self._check_link(
+                            name, config, value, "input_types" in checked_by_node
+                        )
+                    finally:
+                        self._path.pop()
                     valid = valid and ok
                 else:
                     skip = checks_all or name in checked_by_node
@@ -108,7 +105,21 @@ class Validator:
                 errors += found
         if function is not None and own is not None:
             errors += self._ask_node(function, own, inputs, declared)
+        if SINCE_2026:  # a cycle through this node may have been found below it
+            before, found = self.results.get(node_id, (True, []))
+            valid, errors = before and valid, found + errors
         self.results[node_id] = (valid and not errors, errors)
+        return self.results[node_id]
+
+    def _refuse_cycle(self, node_id: str) -> tuple[bool, list[Error]]:
+        """All nodes of the cycle have one error."""
+        path = [*self._path[self._path.index(node_id) :], node_id]
+        members = list(dict.fromkeys(path))
+        details = " -> ".join(f"{name} ({self.prompt[name]['class_type']})" for name in path)
+        for name in members:
+            known = {"node_id": name, "cycle_nodes": members}
+            wrong = error("dependency_cycle", "Dependency cycle detected", details, **known)
+            self.results[name] = (False, [wrong])
         return self.results[node_id]
 
     def _check_link(
@@ -143,7 +154,7 @@ class Validator:
         try:
             return self.validate(origin)[0], []
         except Exception as problem:
-            wrong = _of_exception(
+            wrong = of_exception(
                 "exception_during_inner_validation",
                 "Exception when validating inner node",
                 problem,
@@ -192,7 +203,8 @@ class Validator:
             if len(kind) > LONG_LIST:
                 shown = f"(list of length {len(kind)})"
                 known["input_config"] = None
-            details = f"{name}: '{value}' not in {shown}"
+            quoted = repr(value) if SINCE_2026 else f"'{value}'"
+            details = f"{name}: {quoted} not in {shown}"
             return [error("value_not_in_list", "Value not in list", details, **known)]
         return []
 
@@ -235,65 +247,3 @@ class Validator:
 
 def _config(config: Any) -> tuple[Any, dict[str, Any]]:
     return config[0], config[1] if len(config) > 1 else {}
-
-
-def _find_outputs(prompt: Prompt, wanted: list[str] | None) -> tuple[list[str], Error | None]:
-    outputs = []
-    for node_id, entry in prompt.items():
-        details = f"Node ID '#{node_id}'"
-        if "class_type" not in entry:
-            message = "Cannot execute because a node is missing the class_type property."
-            return [], error("invalid_prompt", message, details)
-        name = entry["class_type"]
-        node = nodes.NODE_CLASS_MAPPINGS.get(name)
-        if node is None:
-            message = f"Cannot execute because node {name} does not exist."
-            return [], error("invalid_prompt", message, details)
-        if getattr(node, "OUTPUT_NODE", False) is True and (wanted is None or node_id in wanted):
-            outputs.append(node_id)
-    return outputs, None if outputs else error("prompt_no_outputs", "Prompt has no outputs")
-
-
-def validate_prompt(prompt: Prompt, wanted: list[str] | None = None) -> Verdict:
-    """Check a prompt; outputs that are wrong are left out as long as one is right."""
-    outputs, problem = _find_outputs(prompt, wanted)
-    if problem is not None:
-        return Verdict(error=problem)
-    verdict = Verdict()
-    validator = Validator(prompt)
-    details: list[str] = []
-    for output in outputs:
-        try:
-            valid, reasons = validator.validate(output)
-        except Exception as exception:
-            kind = "exception_during_validation"
-            reasons = [_of_exception(kind, "Exception when validating node", exception)]
-            valid = False
-            validator.results[output] = (False, reasons)
-        if valid:
-            verdict.outputs.append(output)
-            continue
-        logging.error("Failed to validate prompt for output %s:", output)
-        details += [f"{reason['message']}: {reason['details']}" for reason in reasons]
-        _blame(verdict, validator, prompt, output)
-        logging.error("Output will be ignored")
-    if not verdict.outputs:
-        message = "Prompt outputs failed validation"
-        verdict.error = error("prompt_outputs_failed_validation", message, "\n".join(details))
-    return verdict
-
-
-def _blame(verdict: Verdict, validator: Validator, prompt: Prompt, output: str) -> None:
-    """Name the nodes that make output fail; those after them have no error of their own."""
-    for node_id, (valid, reasons) in validator.results.items():
-        if valid or not reasons:
-            continue
-        if node_id not in verdict.node_errors:
-            name = prompt[node_id]["class_type"]
-            verdict.node_errors[node_id] = {
-                "errors": reasons, "dependent_outputs": [], "class_type": name,
-            }  # fmt: skip
-            logging.error("* %s %s:", name, node_id)
-            for reason in reasons:
-                logging.error("  - %s: %s", reason["message"], reason["details"])
-        verdict.node_errors[node_id]["dependent_outputs"].append(output)
