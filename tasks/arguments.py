@@ -50,7 +50,7 @@ class Tried:
         return comfyui_code.first_refused(self.python, self.checkout, env, self.log, args)
 
 
-def assets(machine: Machine, code: Code) -> list[str]:
+def asset_flags(machine: Machine, code: Code) -> list[str]:
     """The flag that has assets on or off. ComfyUI without one has none, or not yet a choice."""
     flag = "--enable-assets" if machine.instances.assets else "--disable-assets"
     return [flag] if flag in (code.flags or ()) else []

@@ -164,13 +164,12 @@ def _ask(machine: Machine, log: Path) -> Code:
     """What its code says of itself, asked with the environment's Python where doit's own could not
     tell: one of the future may load a package before it says. Raises Failure for arguments."""
     code = source.code_of(machine)
-    if code.whole:
-        return code
-    python = environment.folder_of(machine) / "bin" / "python"
-    tried = source.tried(machine, code, python, log)
-    env = process.allowed_environment(os.environ)
-    code = comfyui_code.ask(python, tried.checkout, env, log, code)
-    arguments.insist(machine, replace(tried, code=code))
+    if not code.whole:
+        python = environment.folder_of(machine) / "bin" / "python"
+        tried = source.tried(machine, code, python, log)
+        env = process.allowed_environment(os.environ)
+        code = comfyui_code.ask(python, tried.checkout, env, log, code)
+        arguments.insist(machine, replace(tried, code=code))
     _warn_of_flags(machine, code)
     return code
 

@@ -13,22 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import (
-    arguments,
-    databases,
-    dotenv,
-    folder_types,
-    generation,
-    gpus,
-    last_good,
-    ports,
-    validation,
-)
+from tasks import databases, dotenv, folder_types, generation, gpus, last_good, ports, validation
+from tasks.arguments import asset_flags
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, files, pm2, process
 from tasks.host.failure import Failure
-from tasks.limits import memory_share
-from tasks.spec import Instance, Limits, Machine, Worker, expand
+from tasks.limits import memory_share, shim_options
+from tasks.spec import Instance, Machine, Worker, expand
 from tasks.spec.layout import Layout
 
 TEMPLATE = "instance.config.json.j2"
@@ -117,7 +108,7 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
         *("--temp-directory", home),
         *("--user-directory", home / "user"),
         *(["--database-url", f"sqlite:///{database}"] if has_database else []),
-        *arguments.assets(machine, code),
+        *asset_flags(machine, code),
         *(["--cpu"] if instance.cpu_only else []),
         *(["--extra-model-paths-config", layout.extra_model_paths] if model_paths else []),
         *_selection(machine, folder),
@@ -126,18 +117,10 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
     shim = [
         *("--report", str(layout.reports(instance.gpu))),
         *(["--database", str(database)] if has_database else []),
-        *_limits(machine.instances.limits),
+        *shim_options(machine.instances.limits),
     ]
     made = app(machine, instance.name, folder / "ComfyUI", command, env, instance.env, shim)
     return replace(made, dotenvs=dotenv.contents(machine), model_paths=model_paths)
-
-
-def _limits(limits: Limits) -> list[str]:
-    """What the shim sets; memory is the watcher's business."""
-    return [
-        *(["--nice", str(limits.nice)] if limits.nice else []),
-        *(["--open-files", str(limits.open_files)] if limits.open_files else []),
-    ]
 
 
 def _selection(machine: Machine, folder: Path) -> list[str]:
