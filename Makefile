@@ -20,7 +20,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= true
 endif
 
-.PHONY: demo down image image-lock test test-image lint lock
+.PHONY: demo down image image-lock test test-image today lint lock
 
 # uv, itself pinned in the lock file, installs the rest several times faster than pip.
 $(VENV): $(VENV)/.installed
@@ -45,6 +45,11 @@ down: $(VENV)
 
 test: $(VENV)
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --maxschedchunk 1
+
+# The main job with the newest of everything, nightly: what moved, and what no longer holds.
+# COMFYUI is a repository, TORCH a choice of python.torch; default: machine.yaml's.
+today: $(VENV)
+	$(VENV)/bin/python -m tests.today $(if $(COMFYUI),--comfyui $(COMFYUI)) $(if $(TORCH),--torch $(TORCH)) $(TODAY)
 
 # The image of machine.yaml and machine.lock; ENGINE may be podman or buildah, BUILD its options.
 image: $(VENV)
