@@ -50,6 +50,12 @@ class Tried:
         return comfyui_code.first_refused(self.python, self.checkout, env, self.log, args)
 
 
+def asset_flags(machine: Machine, code: Code) -> list[str]:
+    """The flag that has assets on or off. ComfyUI without one has none, or not yet a choice."""
+    flag = "--enable-assets" if machine.instances.assets else "--disable-assets"
+    return [flag] if flag in (code.flags or ()) else []
+
+
 def untried(machine: Machine, code: Code, commit: object) -> str | None:
     """Why machine.yaml's arguments are to be looked at; None: this ComfyUI takes them."""
     if code.flags is None or _noted(machine) == _note(machine, commit):

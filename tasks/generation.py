@@ -97,7 +97,7 @@ def _missing(machine: Machine) -> str | None:
     if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(machine):
         return "its parts changed"
     code = code_of(machine)
-    _warn_of_unknown_flags(code)
+    _warn_of_flags(machine, code)
     if reason := arguments.untried(machine, code, source.of(machine).read().get("commit")):
         return reason
     beside = made.read(folder)
@@ -164,23 +164,24 @@ def _ask(machine: Machine, log: Path) -> Code:
     """What its code says of itself, asked with the environment's Python where doit's own could not
     tell: one of the future may load a package before it says. Raises Failure for arguments."""
     code = source.code_of(machine)
-    if code.whole:
-        return code
-    python = environment.folder_of(machine) / "bin" / "python"
-    tried = source.tried(machine, code, python, log)
-    env = process.allowed_environment(os.environ)
-    code = comfyui_code.ask(python, tried.checkout, env, log, code)
-    arguments.insist(machine, replace(tried, code=code))
-    _warn_of_unknown_flags(code)
+    if not code.whole:
+        python = environment.folder_of(machine) / "bin" / "python"
+        tried = source.tried(machine, code, python, log)
+        env = process.allowed_environment(os.environ)
+        code = comfyui_code.ask(python, tried.checkout, env, log, code)
+        arguments.insist(machine, replace(tried, code=code))
+    _warn_of_flags(machine, code)
     return code
 
 
-def _warn_of_unknown_flags(code: Code) -> None:
+def _warn_of_flags(machine: Machine, code: Code) -> None:
     if code.flags is None:
         warn(
             "which flags this ComfyUI knows isn't known (main.py --help doesn't say): "
             "instances.args are passed on as they are"
         )
+    elif machine.instances.assets and "--enable-assets" not in code.flags:
+        warn("instances.assets: this ComfyUI has no --enable-assets, so they are as it has them")
 
 
 def _previous(layout: Layout) -> dict[str, Any]:

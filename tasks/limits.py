@@ -113,3 +113,11 @@ def memory_share(machine: Machine) -> dict[str, str]:
         return {}
     most = [str(in_bytes(wanted.limits.memory))] if wanted.limits.memory else []
     return {apps.MEMORY: " ".join([str(len(machine.instances_for(gpu.count()))), *most])}
+
+
+def shim_options(limits: Limits) -> list[str]:
+    """Options of the exec shim, which sets them."""
+    return [
+        *(["--nice", str(limits.nice)] if limits.nice else []),
+        *(["--open-files", str(limits.open_files)] if limits.open_files else []),
+    ]

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks import databases, dotenv, folder_types, generation, gpus, last_good, ports, validation
+from tasks.arguments import asset_flags
 from tasks.engine.step import Task, group, step
 from tasks.host import apps, comfyui, files, pm2, process
 from tasks.host.failure import Failure
-from tasks.limits import memory_share
-from tasks.spec import Instance, Limits, Machine, Worker, expand
+from tasks.limits import memory_share, shim_options
+from tasks.spec import Instance, Machine, Worker, expand
 from tasks.spec.layout import Layout
 
 TEMPLATE = "instance.config.json.j2"
@@ -87,7 +88,8 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
     model_paths = folder_types.model_paths(machine)
     port = ports.port_of(machine, instance)
     database = databases.file_of(machine, instance.gpu)
-    has_database = generation.code_of(machine).knows("--database-url")
+    code = generation.code_of(machine)
+    has_database = code.knows("--database-url")
     env = {
         # nvidia-smi's order; CUDA's own is fastest first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -106,6 +108,7 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
         *("--temp-directory", home),
         *("--user-directory", home / "user"),
         *(["--database-url", f"sqlite:///{database}"] if has_database else []),
+        *asset_flags(machine, code),
         *(["--cpu"] if instance.cpu_only else []),
         *(["--extra-model-paths-config", layout.extra_model_paths] if model_paths else []),
         *_selection(machine, folder),
@@ -114,18 +117,10 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
     shim = [
         *("--report", str(layout.reports(instance.gpu))),
         *(["--database", str(database)] if has_database else []),
-        *_limits(machine.instances.limits),
+        *shim_options(machine.instances.limits),
     ]
     made = app(machine, instance.name, folder / "ComfyUI", command, env, instance.env, shim)
     return replace(made, dotenvs=dotenv.contents(machine), model_paths=model_paths)
-
-
-def _limits(limits: Limits) -> list[str]:
-    """What the shim sets; memory is the watcher's business."""
-    return [
-        *(["--nice", str(limits.nice)] if limits.nice else []),
-        *(["--open-files", str(limits.open_files)] if limits.open_files else []),
-    ]
 
 
 def _selection(machine: Machine, folder: Path) -> list[str]:

@@ -24,6 +24,12 @@ def rows(file: Path) -> list[str]:
         return [row[0] for row in db.execute("select x from t")]
 
 
+def table_revision(file: Path) -> int:
+    with closing(sqlite3.connect(file)) as db:
+        (found,) = db.execute("pragma user_version").fetchone()
+        return int(found)
+
+
 def write(rig: Rig, value: str) -> None:
     with closing(sqlite3.connect(used(rig))) as db, db:
         db.execute("create table if not exists t (x)")
@@ -35,14 +41,16 @@ def comfyui(forge: Forge) -> Repository:
     return forge.copy("ComfyUI", SIMULATOR)
 
 
-def upgrade(rig: Rig, comfyui: Repository, tag: str) -> None:
-    comfyui.commit({"news.txt": tag}, tag=tag)
+def upgrade(
+    rig: Rig, comfyui: Repository, tag: str, changes: dict[str, str | None] | None = None
+) -> None:
+    comfyui.commit({"news.txt": tag, **(changes or {})}, tag=tag)
     rig.spec["comfyui"]["ref"] = tag
     rig.doit()
 
 
 def names(rig: Rig) -> set[str]:
-    return {path.name for path in rig.layout.databases(0).iterdir()} - {"last"}
+    return {path.name for path in rig.layout.databases(0).glob("*.db")}
 
 
 def test_the_database_goes_along_and_back_and_the_newer_one_stays(
@@ -70,6 +78,24 @@ def test_the_database_goes_along_and_back_and_the_newer_one_stays(
     assert rows(first) == ["under a", "back on a"]
 
 
+def test_a_comfyui_that_refuses_the_tables_of_a_newer_one_starts_on_its_own(
+    machine: MachineMaker, comfyui: Repository
+) -> None:
+    """With assets, a database of a later revision ends the start."""
+    comfyui.commit({"news.txt": "a"}, tag="a")
+    rig = machine(comfyui={"repo": comfyui.url, "ref": "a"}, instances={"assets": True})
+    rig.doit()
+    first, revision = used(rig), table_revision(used(rig))
+    flags = SIMULATOR / "simulation" / "flags.py"
+    text = flags.read_text().replace('default="2026"', 'default="later"')
+    upgrade(rig, comfyui, "b", {"simulation/flags.py": text})
+    assert table_revision(used(rig)) > revision
+    rig.doit("rollback")
+    assert rig.healthy()
+    assert used(rig) == first
+    assert table_revision(first) == revision
+
+
 def test_those_of_commits_that_no_generation_has_are_removed(
     machine: MachineMaker, comfyui: Repository
 ) -> None:
@@ -86,6 +112,7 @@ def test_those_of_commits_that_no_generation_has_are_removed(
     assert names(rig) >= {first.name, second.name}, "the last good one's stays"
     upgrade(rig, comfyui, "c")
     assert names(rig) == {second.name, used(rig).name}
+    assert not any(path.exists() for path in beside)
     assert rows(used(rig)) == ["under a"]
     assert rig.doit().executed == set()
 

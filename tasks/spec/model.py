@@ -237,9 +237,8 @@ class Instances(Model):
         description="Restart an instance that hangs, has a stuck job, or is over its memory.",
     )
     limits: Limits = Field(default_factory=Limits, description="What each may use.")
-    share_memory: Bool = Field(
-        default=True, description="Each plans with its part of the memory, not with all of it."
-    )
+    share_memory: Bool = Field(default=True, description="Each plans with its part of the memory.")
+    assets: Bool = Field(default=False, description="Have ComfyUI catalogue models and images.")
     logs: Logs = Field(default_factory=Logs, description="Rotation of the logs.")
 
 
