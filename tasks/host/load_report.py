@@ -135,7 +135,7 @@ def _entries(content: bytes) -> Iterator[dict[str, Any]]:
     for line in content.splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict):
             if entry.get("event") == "start":

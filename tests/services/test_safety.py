@@ -381,7 +381,7 @@ def rogue(port: int) -> Iterator[Rogue]:
 
 
 @contextmanager
-def marked(scene: Scene, gpu: int) -> Iterator[None]:
+def marked(scene: Scene, gpu: int) -> Iterator[int]:
     """A process that is known as an instance; another one answers for it."""
     with subprocess.Popen(
         [sys.executable, "-c", "input()"],
@@ -390,7 +390,7 @@ def marked(scene: Scene, gpu: int) -> Iterator[None]:
         stderr=subprocess.DEVNULL,
     ) as process:
         scene.note(gpu, process.pid)
-        yield
+        yield process.pid
         process.communicate(b"\n")
 
 
@@ -469,6 +469,17 @@ def test_an_answer_of_too_many_values_is_not_read() -> None:
         assert comfyui.ask("127.0.0.1", one.port, "/object_info") is None
 
 
+def _report(folder: Path, pid: int) -> None:
+    """What a process could have written into its load report by itself."""
+    error = {"type": ODD, "message": ODD * 999, "root": {"type": 5, "message": ODD}}
+    end = {"event": "end", "phase": "import", "ok": False, "seconds": 1, "error": error}
+    packs = [{**end, "path": f"/x/custom_nodes/{ODD[:8]}{number}"} for number in range(300)]
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    folder.mkdir(parents=True, exist_ok=True)
+    told = [{"event": "attached", "whole": True}, *packs, {"event": ODD}, 5, None]
+    (folder / f"{pid}-{ticks}.jsonl").write_text("\n".join(map(json.dumps, told)))
+
+
 def test_what_an_instance_says_can_not_spoil_the_answers(scene: SceneMaker) -> None:
     """They stay valid, and others are seen in time, whatever it says."""
     one = scene(gpus=2)
@@ -476,13 +487,10 @@ def test_what_an_instance_says_can_not_spoil_the_answers(scene: SceneMaker) -> N
     one.tell(models=wanted, nodes=[{"name": ODD, "url": "https://localhost/odd"}])
     one.serve()
     port = one.settings["instances"][0]["port"]
-    node = f"/x/custom_nodes/{ODD[:8]}"
-    log = f"ValueError: {ODD}\nCannot import {node} module for custom nodes: no\n"
-    times = "".join(f"   0.0 seconds (IMPORT FAILED): {node}{each}\n" for each in range(300))
-    with rogue(port) as bad, marked(one, 0):
+    with rogue(port) as bad, marked(one, 0) as pid:
+        _report(one.layout.reports(0), pid)
         bad.say("/prompt", WELL)
         bad.say("/queue", {"queue_running": [[0, ODD + "x" * 10**6]], "queue_pending": []})
-        bad.say("/internal/logs", log * 2000 + times)
         bad.say("/object_info", {ODD: {}, "x" * 10**6: [[[[ODD]]]]})
         bad.say("/models/checkpoints", [None, ODD, {}, ["a"], 5, "a.ckpt"])
         told = one.until(lambda told: told["layers"]["functional"]["job"])

@@ -85,8 +85,9 @@ class Report:
                 self._file = -1
 
     def fault(self) -> None:
-        """An error of our own."""
-        self.tell(event="fault", trace=traceback.format_exc()[-errors.LONGEST_TRACE :])
+        """An error of our own: nothing more is told. It must not raise, whatever is broken."""
+        with contextlib.suppress(Exception):
+            self.tell(event="fault", trace=traceback.format_exc())
         self._file = -1
 
     def begin(self, path: str, phase: str, parent: str) -> Load | None:
