@@ -21,8 +21,9 @@ from tasks.host.load_report import Report
 from tasks.host.load_result import Outcome, Result
 
 SERVICES = Path(__file__).parents[1] / "services"
-SETTLED = 10.0
-"""Seconds that it may take to end once all is loaded; threads that a custom node left keep it."""
+SETTLED, SLOW = 10.0, 60.0
+"""Seconds that it may take to end once all is loaded: where a custom node left threads that keep
+it, and where none did, since it opens its database first, on whatever disk and cores."""
 HANGS = 3
 """Custom nodes that may use up the time, each all of it, before the proof gives up."""
 
@@ -176,13 +177,17 @@ class _Settled:
     def __init__(self, reports: Path) -> None:
         self._reports = reports
         self._since: float | None = None
+        self._patience = SLOW
         self.reached = False
 
     def __call__(self) -> bool:
         if self._since is None:
             report = load_report.newest(self._reports)
-            self._since = time.monotonic() if report and report.settled else None
-        self.reached = self._since is not None and time.monotonic() - self._since > SETTLED
+            if report and report.settled:
+                self._since = time.monotonic()
+                left = any(pack.threads for pack in report.packs.values())
+                self._patience = SETTLED if left else SLOW
+        self.reached = self._since is not None and time.monotonic() - self._since > self._patience
         return self.reached
 
 

@@ -81,7 +81,7 @@ class Python(Model):
     torch: Torch = Field(
         default="auto",
         description="auto (the lock's, else the driver's CUDA, else PyPI's; with cpu_only cpu), "
-        "cpu, pypi, preinstalled, none, or a backend such as cu128, rocm6.3, xpu.",
+        "cpu, pypi, preinstalled, none, or a backend such as cu128; rocm6.3, xpu with cpu_only.",
     )
     overrides: tuple[Requirement, ...] = Field(
         default=(), description="Requirements that win over every other, such as numpy<2."

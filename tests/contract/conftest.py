@@ -29,7 +29,7 @@ def installation_of(kind: str, scratch: Path) -> Installation:
         return Installation(SIMULATOR, sys.executable, 30, scratch, always=as_of)
     assert REAL_DIRECTORY
     assert REAL_PYTHON
-    return Installation(Path(REAL_DIRECTORY), REAL_PYTHON, 120, scratch)
+    return Installation(Path(REAL_DIRECTORY), REAL_PYTHON, 300, scratch)
 
 
 @pytest.fixture(

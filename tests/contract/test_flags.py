@@ -139,12 +139,14 @@ def test_the_database_is_where_the_flag_says(comfyui: Installation, tmp_path: Pa
     assert database.is_file()
 
 
-def test_a_missing_input_directory_lacks_load_image_the_first_time(
+def test_load_image_is_missing_the_first_time_if_no_input_directory_is_made_at_the_start(
     comfyui: Installation, tmp_path: Path
 ) -> None:
     missing = tmp_path / "missing"
     server = comfyui.start(comfyui.base(), "--input-directory", str(missing))
-    assert "LoadImage" not in server.json("/object_info")
+    made = missing.is_dir()
+    assert made is ("--enable-assets" in comfyui.known), "both came at a time"
+    assert ("LoadImage" in server.json("/object_info")) is made
     assert "LoadImage" in server.json("/object_info")
 
 

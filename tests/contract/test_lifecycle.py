@@ -75,6 +75,7 @@ def test_a_taken_port_is_found_out_after_everything_has_loaded(comfyui: Installa
     told = next((text for text in PORT_TAKEN if text in ended.log), "")
     assert told, ended.log
     assert ended.log.index("Import times for custom nodes:") < ended.log.index(told)
+    assert (base.path / "temp").exists() is (told == "[Errno 98]"), "the newer tidies up"
 
 
 def test_a_duplicate_on_a_busy_port_wipes_the_previews_of_the_live_one(

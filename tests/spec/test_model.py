@@ -82,6 +82,18 @@ def test_a_wrong_field_is_named_with_what_to_write(lines: Lines, text: str, expe
     assert lines(text) == [f"machine.yaml:3: {expected}"]
 
 
+def test_an_instance_has_its_key_and_certificate_from_both_places(lines: Lines, read: Load) -> None:
+    text = "instances: {gpus: 2, args: [--tls-keyfile, /k, --tls-certfile, /c]}"
+    assert [each.scheme for each in read(text).instances_for(2)] == ["https", "https"]
+    text = "instances: {gpus: 2, overrides: {1: {args: [--tls-keyfile=/k, --tls-certfile=/c]}}}"
+    assert [each.scheme for each in read(text).instances_for(2)] == ["http", "https"]
+    text = "instances: {gpus: 1, overrides: {0: {args: [--tls-keyfile, /k]}}}"
+    assert lines(text) == [
+        "machine.yaml:3: instances.overrides[0].args[0]: --tls-keyfile means nothing without "
+        "--tls-certfile: give both"
+    ]
+
+
 @pytest.mark.parametrize("torch", ["rocm6.3", "xpu"])
 def test_a_torch_for_other_gpus_than_nvidias_runs_on_the_cpu_alone(
     lines: Lines, torch: str
@@ -148,6 +160,33 @@ def test_the_built_value_of_a_partly_built_field_is_fine(read: Load) -> None:
         ("[--out, x]", "[0]",
          "--output-directory is set by the machine: use workspace: outputs are in shared/outputs"),
         ("[--x, --cuda-device]", "[1]", "--cuda-device is set by the machine: use instances.gpus"),
+        ("[--models-directory, /m]", "[0]",
+         "--models-directory is set by the machine: use models.folder"),
+        ("[--enable-assets]", "[0]", "--enable-assets is set by the machine: use instances.assets"),
+        ("[--disable-as]", "[0]", "--disable-assets is set by the machine: use instances.assets"),
+        ("[--default-device, 1]", "[0]",
+         "--default-device is set by the machine: use instances.gpus"),
+        ("[--disabled-nodes-config, x]", "[0]",
+         "--disabled-nodes-config is set by the machine: use the variable COMFYUI_CUSTOM_NODES"),
+        ("[--lowvram, --enable-manager]", "[1]",
+         "--enable-manager installs packages into what runs: list custom nodes under custom_nodes"),
+        ("[--enable-manager-l]", "[0]",
+         "--enable-manager-legacy-ui installs packages into what runs: list custom nodes under "
+         "custom_nodes"),
+        ("[--auto-launch]", "[0]", "--auto-launch opens a browser on this machine: remove it"),
+        ("[--windows-standalone-build]", "[0]",
+         "--windows-standalone-build opens a browser on this machine: remove it"),
+        ("[--debug-hang]", "[0]",
+         "--debug-hang makes ComfyUI survive the signal that it is stopped with: remove it"),
+        ("[--list-feature-flags]", "[0]",
+         "--list-feature-flags makes ComfyUI print something and end: remove it"),
+        ("[-h]", "[0]", "-h makes ComfyUI print something and end: remove it"),
+        ("[--tls-keyfile, /k]", "[0]",
+         "--tls-keyfile means nothing without --tls-certfile: give both"),
+        ("[--tls-certfile=/c]", "[0]",
+         "--tls-certfile means nothing without --tls-keyfile: give both"),
+        ("[--tls-key, /k, --tls-cert, c.pem]", "[2]",
+         "--tls-certfile needs the whole path of a file, from /"),
         ("['--reserve-vram 2']", "[0]", "write it as two items: [--reserve-vram, '2']"),
         ("[true]", "[0]", 'YAML reads true as true or false; quote it: "true"'),
         ("['']", "[0]", "must not be empty"),

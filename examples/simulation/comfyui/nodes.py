@@ -20,6 +20,7 @@ from typing import Any
 import folder_paths
 from comfy import model_management
 from comfy_api.latest import ComfyExtension
+from simulation import files
 from simulation.builtin import (
     MAX_RESOLUTION,
     CheckpointLoaderSimple,
@@ -199,7 +200,12 @@ async def init_external_custom_nodes() -> None:
 
 
 async def init_builtin_extra_nodes() -> list[str]:
-    """Load the files of comfy_extras; those that failed come back."""
+    """Load the files of comfy_extras; those that failed come back.
+
+    Since 2026 a missing input directory is made here, as by real nodes that look into it.
+    """
+    if SINCE_2026:
+        files.make_input_folder()
     folder = ROOT / "comfy_extras"
     return [
         name

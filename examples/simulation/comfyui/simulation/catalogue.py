@@ -86,7 +86,7 @@ async def get_object_info(_: web.Request) -> web.Response:
                 traceback.format_exc(),
             )
     # Real ComfyUI has nodes that make this folder, so a missing input directory is there, and
-    # with it LoadImage, from the second request on.
+    # with it LoadImage, from the second request on; since 2026 from the first.
     files.make_input_folder()
     return web.json_response(described)
 
