@@ -58,9 +58,10 @@ def test_each_commit_has_its_own_and_keeps_it(folder: Path) -> None:
     assert read(a) == ["by a", "a again"], "as it was left, without what b wrote"
     start(folder, "b", "b again")
     assert read(b) == ["by a", "by b", "b again"], "it isn't copied over"
+    assert read(start(folder, "c", "by c")) == ["by a", "by b", "b again", "by c"]
     start(folder, "a", "and a")
-    assert read(start(folder, "c", "by c")) == ["by a", "a again", "and a", "by c"]
-    assert {path.name for path in folder.iterdir()} == {"a.db", "b.db", "c.db", "last"}
+    assert read(start(folder, "d", "by d")) == ["by a", "a again", "and a", "by d"]
+    assert {path.name for path in folder.iterdir()} == {"a.db", "b.db", "c.db", "d.db", "last"}
 
 
 def test_the_one_of_before_is_copied_and_stays(folder: Path) -> None:

@@ -89,6 +89,9 @@ def at(folder: str, files: dict[str, str]) -> dict[str, str]:
         (V1, at("memory/docker/abc", first(9223372036854771712, 3 * GB)), 16, 15),
         # A container sees its own as the top.
         (V1, at("memory", first(8 * GB, 7 * GB)), 4, 1),
+        # Pages of files are taken back when they are needed.
+        (V1, at("memory", first(8 * GB, 7 * GB, GB)), 4, 2),
+        (V2, at("pods/abc", second(8 * GB, 7 * GB, GB)), 4, 2),
         (V2, at("pods/abc", second(8 * GB, 3 * GB)), 4, 3),
         (V2, at("pods/abc", second("max", 3 * GB)), 16, 15),
         # The one around it has more, but others have used that up.
