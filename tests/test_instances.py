@@ -6,12 +6,11 @@ import os
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import psutil
 
 from tasks import watcher
-from tasks.host import pm2, private
+from tasks.host import apps, pm2, private
 from tests.conftest import MachineMaker
 from tests.rig import Rig
 
@@ -30,14 +29,15 @@ def test_each_instance_has_its_own_folders_port_and_device(machine: MachineMaker
         argv, env = process.cmdline(), process.environ()
         assert argv[argv.index("--port") + 1] == str(rig.port(gpu))
         home = str(rig.layout.instance(gpu))
+        (database,) = rig.layout.databases(gpu).glob("*.db")
         assert argv[argv.index("--output-directory") + 1] == str(rig.layout.outputs(gpu))
         assert argv[argv.index("--temp-directory") + 1] == home
         assert argv[argv.index("--user-directory") + 1] == f"{home}/user"
-        assert argv[argv.index("--database-url") + 1] == f"sqlite:///{home}/comfyui.db"
+        assert argv[argv.index("--database-url") + 1] == f"sqlite:///{database}"
         assert argv[argv.index("--input-directory") + 1] == str(rig.layout.inputs)
         assert env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
         assert env["COMFYUI_PORT"] == str(rig.port(gpu))
-        assert Path(f"{home}/comfyui.db").is_file()
+        assert database.is_file()
         assert "python" in Path(argv[0]).name
         assert process.cwd() == str(rig.comfyui)
 
@@ -65,13 +65,22 @@ def test_a_killed_instance_comes_back_by_itself(machine: MachineMaker) -> None:
 
 
 def test_fewer_gpus_end_the_instances_beyond_and_leave_the_others(machine: MachineMaker) -> None:
-    rig = machine(instances={"gpus": 2})
+    rig = machine(instances={"gpus": 2, "share_memory": False})
     rig.doit()
     first = rig.running()["comfyui-gpu0"].pid
     rig.spec["instances"]["gpus"] = 1
     assert rig.doit().executed == {"instances:stop", "watcher", "collection"}
     assert {name: app.pid for name, app in rig.running().items()} == {"comfyui-gpu0": first}
     assert set(pm2.apps(rig.layout)) == {"comfyui-gpu0", watcher.NAME}
+
+
+def test_fewer_instances_have_a_larger_part_of_the_memory_each(machine: MachineMaker) -> None:
+    rig = machine(instances={"gpus": 2})
+    rig.doit()
+    assert rig.config()[0]["env"][apps.MEMORY].split()[0] == "2"
+    rig.spec["instances"]["gpus"] = 1
+    assert "instances:start" in rig.doit().executed
+    assert rig.config()[0]["env"][apps.MEMORY].split()[0] == "1"
 
 
 def test_ports_that_move_into_each_other_end_well(machine: MachineMaker) -> None:
