@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import time
+from pathlib import Path
 
 from tests.conftest import MachineMaker
 from tests.forge import Forge
+from tests.rig import SIMULATOR, free_ports
+from tests.test_assets import as_of
 
 
 def test_an_instance_that_dies_at_start_is_noticed_at_once(machine: MachineMaker) -> None:
@@ -78,3 +83,47 @@ def test_a_hung_instance_is_not_healthy(machine: MachineMaker) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     assert rig.doit().executed == set()
+
+
+def test_where_the_process_can_not_tell_what_it_loaded_nothing_fails(
+    machine: MachineMaker, forge: Forge, tmp_path: Path
+) -> None:
+    """A ComfyUI of the future, whose loader has another name."""
+    comfyui = tmp_path / "future"
+    shutil.copytree(SIMULATOR, comfyui)
+    for file in (comfyui / "nodes.py", comfyui / "main.py"):
+        text = file.read_text().replace("load_custom_node", "load_pack")
+        file.write_text(text.replace("init_extra_nodes", "init_packs"))
+    rig = machine(
+        comfyui={"path": str(comfyui)},
+        custom_nodes=[{"url": forge.node("good").url}],
+        health={"server": True, "port": free_ports(1)},
+    )
+    said = rig.doit().output
+    assert said.count("! whether good can be loaded is not known") == 1
+    assert said.count("! which custom nodes comfyui-gpu0 loaded is not known") == 1
+    assert rig.client().get("/object_info")["Good"]
+    assert rig.doit("status").code == 0
+    assert rig.doit("probe").code == 0
+    assert rig.doit().executed == set()
+
+
+def test_all_node_classes_are_asked_for_once_per_start_whoever_looks(
+    machine: MachineMaker, forge: Forge, tmp_path: Path
+) -> None:
+    """With assets on, each such question begins a scan of all folders."""
+    comfyui = as_of("later", tmp_path / "later")
+    rig = machine(
+        comfyui=comfyui,
+        custom_nodes=[{"url": forge.node("good").url}],
+        instances={"assets": True},
+        health={"server": True, "port": free_ports(1)},
+    )
+    rig.doit()
+    assert rig.doit().executed == set()
+    assert rig.doit("status").code == rig.doit("probe").code == 0
+    log = (rig.layout.logs / "comfyui-gpu0.log").read_text()
+    asked = [line for line in log.splitlines() if "Seeder start (roots=" in line]
+    begun = rig.client().get("/api/assets")["simulated_scans"]
+    assert begun == len(asked) == 2, "its own at the start, and one of ours"
+    assert "Good" in json.loads(rig.layout.classes(0).read_text())["classes"]

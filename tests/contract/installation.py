@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -152,11 +153,21 @@ class Installation:
         port: int | None = None,
         cpu: bool = True,
         env: dict[str, str] | None = None,
+        before: Sequence[str] = (),
     ) -> Server:
-        """Start a process and don't wait for it."""
+        """Start a process and don't wait for it; `before` is a program that becomes it."""
         port = port or free_port()
         log = self.scratch / f"{len(self.servers)}.log"
-        command = [self.python, "main.py", *self.always, "--port", str(port), *base.flags, *flags]
+        command = [
+            *before,
+            self.python,
+            "main.py",
+            *self.always,
+            "--port",
+            str(port),
+            *base.flags,
+            *flags,
+        ]
         dropped = {"PYTHONDONTWRITEBYTECODE", "SIMULATE_GPU", "CUDA_VISIBLE_DEVICES"}
         environment = {k: v for k, v in os.environ.items() if k not in dropped} | (env or {})
         with log.open("wb") as output:

@@ -16,7 +16,8 @@ from typing import Any
 
 import requests
 
-from tasks.host import apps, private
+from tasks.host import apps, hook, private
+from tasks.host.proof import SERVICES
 from tasks.spec.layout import Layout
 from tests.contract.client import until
 from tests.contract.installation import Base, Installation, Server
@@ -123,7 +124,12 @@ class Scene:
         """Start an instance, marked as PM2 would have it, and wait until it answers."""
         base = self.servers[gpu].base if gpu in self.servers else self.base(gpu)
         port = self.settings["instances"][gpu]["port"]
-        server = self.installation.launch(base, port=port, env=self.marks(gpu) | env)
+        reports = self.layout.reports(gpu)
+        shim = [sys.executable, "-I", str(SERVICES / "shim.py"), "--report", str(reports), "--"]
+        # What an environment of a machine has as a .pth file.
+        (self.folder / "sitecustomize.py").write_text(hook.LINE)
+        marks = self.marks(gpu) | {"PYTHONPATH": str(self.folder)}
+        server = self.installation.launch(base, port=port, env=marks | env, before=shim)
         self.servers[gpu] = server
         self.note(gpu, server.process.pid)
         log = self.layout.log(self.settings["instances"][gpu]["name"])

@@ -7,7 +7,8 @@ import os
 import signal
 from pathlib import Path
 
-from tasks.host import files
+from tasks.host import files, load_result
+from tasks.host.load_result import Outcome, Result
 from tests.contract.installation import WAITING_NODE, node
 from tests.services.conftest import SceneMaker
 from tests.services.scene import Told, is_well
@@ -120,11 +121,8 @@ def test_a_node_that_does_not_import_or_lacks_a_class_is_named(scene: SceneMaker
     generation.mkdir(parents=True)
     one.layout.state.mkdir(exist_ok=True)
     files.point(one.layout.current, generation)
-    given = {"imported": True, "seconds": 0.1, "classes": ["Here", "Gone"]}
-    files.write_receipt(
-        generation.with_name("abc.validation.json"),
-        {"nodes": {"poor": given, "away": given}, "unproved": []},
-    )
+    given = Result(Outcome.LOADED, classes=("Here", "Gone"))
+    load_result.write(generation, {"poor": given, "away": given}, [])
     names = [{"name": name, "url": f"https://localhost/{name}"} for name in ("broken", "poor")]
     one.tell(nodes=names, selected=["broken", "poor"])
     one.serve()
@@ -133,7 +131,7 @@ def test_a_node_that_does_not_import_or_lacks_a_class_is_named(scene: SceneMaker
     functional = told["layers"]["functional"]
     assert told["status"] == "unhealthy"
     assert told["reason"] == "custom node broken doesn't import: ValueError: no luck"
-    assert functional["failed_nodes"]["broken"] == "ValueError: no luck"
+    assert functional["failed_nodes"]["broken"] == "doesn't import: ValueError: no luck"
     assert functional["missing_nodes"] == {"poor": ["Gone"]}
 
     one.tell(nodes=[names[0] | {"optional": True}, names[1]])
