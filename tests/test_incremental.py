@@ -163,8 +163,9 @@ MORE_TO_RUN: list[Change] = [
     (
         instance_added,
         {
-            *("directories", "ports", "pm2:gpu1", "instances:start"),
-            *("health:gpu1", "watcher", "workers:helper-gpu1", "collection"),
+            # Each has another part of the memory then.
+            *("directories", "ports", "pm2:gpu0", "pm2:gpu1", "instances:start"),
+            *("health:gpu0", "health:gpu1", "watcher", "workers:helper-gpu1", "collection"),
         },
     ),
 ]

@@ -177,7 +177,7 @@ def newest(spec: dict[str, Any], comfyui: str | None, torch: str | None) -> dict
     python = dict(spec.get("python") or {})
     if torch:
         python["torch"] = torch
-    instances = {**(spec.get("instances") or {}), "port_start": _free_port()}
+    instances = {**(spec.get("instances") or {}), "port_start": 18188, "port_conflict": "next"}
     if not list(Path("/dev").glob("nvidia[0-9]*")):
         instances |= {"cpu_only": True, "gpus": 2}
     return {

@@ -55,9 +55,10 @@ def test_one_that_is_well_says_no_more() -> None:
         ({"cold": ("unhealthy", "its warm-up failed")}, {}, "unhealthy", "its warm-up failed"),
         ({"canary": Trial(ok=False, at=1, reason="no image")}, {}, "unhealthy", "no image"),
         ({"canary": WARMED, "warmup": WARMED}, {}, "healthy", ""),
-        ({"failed_nodes": {"needed": "E: x"}}, {}, "unhealthy",
+        ({"failed_nodes": {"needed": "doesn't import: E: x"}}, {}, "unhealthy",
          "custom node needed doesn't import: E: x"),
-        ({"failed_nodes": {"extra": "E: x"}}, {}, "degraded", "extra (optional): E: x"),
+        ({"failed_nodes": {"extra": "ends ComfyUI"}}, {}, "degraded",
+         "custom node extra (optional) ends ComfyUI"),
         ({"classes": frozenset()}, {}, "unhealthy", "custom node needed lacks Here"),
         ({"classes": None}, {}, "healthy", ""),
         ({"classes": None}, {"installed": m.installed("no")}, "starting", "it has not said which"),
@@ -82,7 +83,7 @@ def test_each_kind_of_trouble_has_its_status(
 
 
 def test_a_node_that_is_not_to_be_loaded_is_no_trouble() -> None:
-    sample = m.sample(failed_nodes={"needed": "E: x"}, classes=frozenset())
+    sample = m.sample(failed_nodes={"needed": "doesn't import: E: x"}, classes=frozenset())
     chosen = m.facts(settings=m.settings(selected=()))
     assert judge(sample, chosen).status == "healthy"
     by_hand = m.sample(failed_nodes={"by-hand": "E: x"})

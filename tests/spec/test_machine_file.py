@@ -97,6 +97,6 @@ def test_a_file_of_brackets_does_not_end_the_process(content: bytes) -> None:
 
 def test_our_machine_is_valid() -> None:
     machine = load(ROOT / "machine.yaml", {"HOME": "/home/me"})
-    assert machine.comfyui.ref == "v0.3.64"
+    assert machine.comfyui.ref == "v0.33.0"
     assert len(machine.custom_nodes) == 3
     assert all(len(node.ref or "") == 40 for node in machine.custom_nodes)
