@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -172,3 +173,20 @@ def test_running_everything_anew_restarts_our_own(machine: MachineMaker) -> None
     rig.doit()
     rig.doit("--always-execute")
     assert rig.healthy()
+
+
+def test_what_was_stopped_on_purpose_is_told_from_what_ended(machine: MachineMaker) -> None:
+    rig = machine(workers=[{"name": "helper", "command": ["sleep", "3000"]}])
+    rig.doit()
+    rig.doit("down")
+    shown = json.loads(rig.doit("status", "--json", code=1).output)
+    assert shown["instances"]["0"]["reason"] == "stopped"
+    assert shown["workers"]["helper-gpu0"]["reason"] == "stopped"
+    rig.doit()
+    rig.kill_daemon()
+    process = psutil.Process(rig.running()["comfyui-gpu0"].pid)
+    process.kill()
+    assert apps.ends(process, 10)
+    shown = json.loads(rig.doit("status", "--json", code=1).output)
+    assert shown["instances"]["0"]["health"] == "down"
+    assert shown["instances"]["0"]["reason"] != "stopped"

@@ -18,8 +18,6 @@ NEAR = 25
 LONGEST = 300
 """Characters shown of a line."""
 
-STOPPED = "Stopped server"
-"""ComfyUI's last words after SIGINT."""
 INTERRUPTED = "KeyboardInterrupt"
 """Python's, where ComfyUI is still being loaded."""
 
@@ -72,13 +70,6 @@ def gist(log: Path) -> str:
     """What the line to blame says, for a sentence that names the log already."""
     found = of(log)
     return found.text if found else "no output"
-
-
-def stopped(log: Path) -> bool:
-    """Whether the last that a log says is that its ComfyUI was asked to stop."""
-    lines = [_TAG.sub("", line) for line in _end(log)[0]]
-    said = [line for line in lines if line.strip() and not _PM2.match(line)]
-    return bool(said) and said[-1] == STOPPED
 
 
 def last_lines(log: Path, number: int) -> list[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.host import files, locks, pm2_socket, private, process
+from tasks.host import files, locks, pm2_socket, private, process, stopped
 from tasks.host.apps import App, end, ends, is_here
 from tasks.host.apps import running as running_apps
 from tasks.host.failure import Failure
@@ -136,6 +136,7 @@ def start(layout: Layout, wanted: Sequence[dict[str, Any]]) -> None:
         _delete(layout, {app["name"] for app in wanted})
         files.write_receipt(file, {"apps": list(wanted)})
         _call(layout, "start", str(file))
+        stopped.forget(layout, {app["name"] for app in wanted})
 
 
 def restart(layout: Layout, name: str, pid: int) -> bool:
@@ -160,6 +161,7 @@ def delete(layout: Layout, names: set[str]) -> None:
     """Stop apps (SIGINT, after 10 s SIGKILL) and forget them; one that isn't there is fine."""
     with _locked(layout):
         _delete(layout, names)
+        stopped.note(layout, names)
 
 
 def _delete(layout: Layout, names: set[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.host import apps, files, pm2, private
+from tasks.host import apps, files, pm2, private, stopped
 from tasks.spec.layout import Layout
 
 
@@ -21,5 +21,6 @@ def end_all(layout: Layout) -> list[apps.App]:
     pm2.kill(layout)
     for orphan in apps.running(layout.workspace, None):
         apps.end(orphan)
+    stopped.note(layout, names)
     files.remove(private.folder(layout.workspace))
     return running

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.host import apps, blame, comfyui, files, pm2, pm2_socket, private, warmup
+from tasks.host import apps, blame, comfyui, files, pm2, pm2_socket, private, stopped, warmup
 from tasks.host.run_lock import Run, RunLock
 from tasks.host.seen import while_unchanged
 from tasks.host.workflow import Trial
@@ -79,6 +79,8 @@ class Seen:
     pm2: dict[str, Any] | None
     """PM2's `pm2_env` of it."""
     log: Path
+    stopped: bool = False
+    """It was stopped on purpose, and not started since."""
 
     @property
     def uptime(self) -> float | None:
@@ -119,12 +121,14 @@ def take(
         probes = [pool.submit(_probe, each, by_name.get(each.name)) for each in instances]
         memory = apps.resident(running)
         health = [probe.result() for probe in probes]
+    away = stopped.read(layout.stopped)
     known = {app["name"]: app.get("pm2_env") for app in answer.apps or []} if answer else {}
 
     def seen(name: str) -> Seen:
         app, entry = by_name.get(name), known.get(name)
         resident = memory.get(app.pid) if app else None
-        return Seen(app, resident, entry if isinstance(entry, dict) else None, layout.log(name))
+        entry = entry if isinstance(entry, dict) else None
+        return Seen(app, resident, entry, layout.log(name), name in away)
 
     rows = [
         _row(layout, each, seen(each.name), probed, patience, warms)
@@ -208,11 +212,11 @@ _blame = while_unchanged(blame.of)
 
 def why(seen: Seen) -> str:
     """Why something doesn't run, as its log has it."""
+    if seen.pm2 is None and seen.stopped:
+        return "stopped"
     found = _blame(seen.log)
     if found is None:
         return "not started" if seen.pm2 is None else "it ended without a word"
-    if seen.pm2 is None and blame.stopped(seen.log):
-        return "stopped"
     return str(found)
 
 

@@ -94,6 +94,11 @@ class Layout:
         """The apps of a GPU as machine.yaml wants them to run."""
         return self.apps / f"gpu{gpu}.config.json"
 
+    @property
+    def stopped(self) -> Path:
+        """The apps that were stopped on purpose, as JSON."""
+        return self.state / "stopped.json"
+
     def good(self, generation: str) -> Path:
         """The apps as they were when all instances were healthy on a generation, one per GPU."""
         return self.state / "good" / generation

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from tasks.host import files, private, process
+from tasks.host import files, private, process, stopped
 from tasks.host.run_lock import RunLock
 from tests.rig import DOIT, PROJECT, SIMULATOR, Rig, free_ports
 
@@ -63,7 +63,9 @@ def test_status_for_programs_has_the_instances_by_gpu(rig: Rig) -> None:
 
 def test_status_has_the_line_to_blame_of_an_instance_that_died(rig: Rig) -> None:
     files.write_text(rig.layout.log("comfyui-gpu0"), "loading\nRuntimeError: no luck\n\n")
-    files.write_text(rig.layout.log("comfyui-gpu1"), "loading\n\nStopped server\n")
+    files.write_text(rig.layout.log("comfyui-gpu1"), "loading\nRuntimeError: no luck\n")
+    rig.layout.state.mkdir(parents=True, exist_ok=True)
+    stopped.note(rig.layout, {"comfyui-gpu1"})
     shown = json.loads(rig.doit("status", "--json", code=1).output)["instances"]
     assert shown["0"]["reason"] == "comfyui-gpu0.log:2: RuntimeError: no luck"
     assert shown["1"]["reason"] == "stopped"

@@ -142,22 +142,11 @@ def test_a_log_that_says_nothing_has_nothing_to_blame(
         (tmp_path / "log").write_bytes(content)
     assert blame.of(tmp_path / "log") is None
     assert blame.gist(tmp_path / "log") == "no output"
-    assert not blame.stopped(tmp_path / "log")
 
 
 def test_bytes_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"\xff\xfe\x00\x1b[\n" * 10)
     assert blame.of(tmp_path / "log") is not None
-
-
-def test_one_that_was_asked_to_stop_is_told_from_one_that_died(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text(STARTING + CAUGHT + STOPPED)
-    assert blame.stopped(log)
-    log.write_text(STARTING + STOPPED + STARTING + PORT)
-    assert not blame.stopped(log)
-    log.write_text(tagged(STARTING) + tag("\nStopped server"))
-    assert blame.stopped(log)
 
 
 def started(folder: Path, *flags: str) -> str:

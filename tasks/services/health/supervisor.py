@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tasks.host import pm2_socket, private, survey
+from tasks.host import pm2_socket, private, stopped, survey
 from tasks.host.census import Census, Found
+from tasks.spec.layout import Layout
 
 AGAIN = 0.5
 """Seconds between two questions at least."""
@@ -22,6 +23,7 @@ class Supervisor:
 
     def __init__(self, workspace: Path, census: Census) -> None:
         self._home = private.folder(workspace)
+        self._stopped = Layout(workspace).stopped
         self._census = census
         self._change = -1
         self._apps: dict[str, dict[str, Any]] = {}
@@ -36,7 +38,8 @@ class Supervisor:
         held = pid is not None and (known.get("pid") == pid or young)
         app = replace(found.app, supervised=held) if found else None
         entry = known.get("pm2_env")
-        return survey.Seen(app, memory, entry if isinstance(entry, dict) else None, log)
+        entry = entry if isinstance(entry, dict) else None
+        return survey.Seen(app, memory, entry, log, name in stopped.known(self._stopped))
 
     def _about(self, name: str, pid: int | None) -> dict[str, Any]:
         with self._lock:
