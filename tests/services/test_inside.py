@@ -137,6 +137,12 @@ def test_what_harms_our_module_costs_the_report_alone(run: Run, tmp_path: Path, 
     assert not read(tmp_path).settled, "what it doesn't know it doesn't tell"
 
 
+def test_a_full_disk_puts_the_blame_on_nobody(run: Run, tmp_path: Path) -> None:
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
+    assert run({"a": full, "b": "x = 1"}).returncode == 0
+    assert read(tmp_path) == load_report.Report()
+
+
 def test_a_report_that_can_not_be_written_is_no_matter(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     ended = run({"a": "x = 1"}, report=tmp_path / "file" / "reports")

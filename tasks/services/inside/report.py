@@ -82,6 +82,9 @@ class Report:
             try:
                 os.write(self._file, json.dumps(entry, default=str).encode() + b"\n")
             except (OSError, ValueError):
+                # Half a report would put the blame on what was being loaded: better none.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, 0)
                 self._file = -1
 
     def fault(self) -> None:
