@@ -85,7 +85,9 @@ def sick(gpu: int, **fields: Any) -> a.InstanceHealth:
                     ok=False,
                     reason=reason,
                     queue=7,
-                    failed_nodes={"ComfyUI-Impact-Pack": "ImportError: no module named cv2"},
+                    failed_nodes={
+                        "ComfyUI-Impact-Pack": "doesn't import: ImportError: no module named cv2"
+                    },
                     missing_nodes={"was-node-suite": ["BLIP Analyze", "CLIPSeg"]},
                     warmup=a.Trial(ok=True, at=ago(900), seconds=14.2),
                     canary=a.Trial(ok=False, at=ago(60), reason="no answer within 60 s"),

@@ -181,7 +181,7 @@ def test_a_sick_instance_says_why_what_to_do_and_its_last_lines(page: Page, serv
     assert marks == ["yes", "yes", "no", "no"]
     expect(layers.last).to_contain_text("1 of 4 is listed but can't be loaded")
     for text in (
-        "ComfyUI-Impact-Pack could not be imported: ImportError",
+        "ComfyUI-Impact-Pack doesn't import: ImportError",
         "was-node-suite lacks BLIP Analyze, CLIPSeg",
         "checkpoints/xl.safetensors listed, but the link leads nowhere",
         "canary",
