@@ -167,11 +167,13 @@ def _known_hangs(machine: Machine) -> dict[str, Result]:
     noted = files.read_receipt(_hangs(machine), nodes=dict).get("nodes", {})
     if machine.force:
         return {}
-    return {
-        node.name: Result(Outcome.HUNG, float(noted[node.name]["seconds"]))
-        for node in machine.custom_nodes
-        if node.name in noted and noted[node.name].get("of") == _tried(machine, node)
-    }
+    known = {}
+    for node in machine.custom_nodes:
+        # A damaged note is none: it is tried again.
+        with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):
+            if noted[node.name]["of"] == _tried(machine, node):
+                known[node.name] = Result(Outcome.HUNG, float(noted[node.name]["seconds"]))
+    return known
 
 
 def _note_hangs(machine: Machine, results: Mapping[str, Result]) -> None:
