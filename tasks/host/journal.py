@@ -111,6 +111,12 @@ def read(layout: Layout) -> Journal | None:
     )
 
 
+def is_on(layout: Layout) -> bool:
+    """Whether a run is on, or was killed: it has not written its last word. Never raises."""
+    notes = _read(layout)
+    return notes is not None and notes.state == "running"
+
+
 def _rounded(percent: float | None) -> float | None:
     return None if percent is None else round(percent, 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import socket
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import Response
 from starlette.types import Message
 
+from tasks.host import files, process
 from tasks.services.health.guard import Guard
 from tests.contract.client import until
 from tests.services.conftest import SceneMaker
@@ -237,6 +239,23 @@ def test_without_a_token_it_answers_only_on_its_own_machine(
 
     assert asyncio.run(ask(HEALTH)) == code
     assert asyncio.run(ask("/livez")) == 200
+
+
+def test_whoever_asks_right_after_a_run_hears_how_it_ended(one: Scene) -> None:
+    """`doit && doit probe` must not fail because the server looked a moment before the end."""
+    about = {"pid": os.getpid(), "run": process.RUN_ID, "command": "up", "tasks": []}
+    times = {"began": time.time(), "noted": time.time()}
+
+    def told() -> str | None:
+        return (one.told(f"{HEALTH}/installation")["run"] or {}).get("state")
+
+    file = one.layout.progress("run")
+    for state in ("succeeded", "failed", "succeeded"):
+        files.write_receipt(file, about | times | {"state": "running"})
+        one.wait(lambda: told() == "running")
+        files.write_receipt(file, about | times | {"state": state})
+        assert told() == state
+    file.unlink()
 
 
 def test_an_answer_is_held_until_it_is_well_or_time_is_up(one: Scene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -33,6 +34,8 @@ from .sampler import Sampler
 
 LONGEST_WAIT = 600
 """Seconds that an answer may be held."""
+FRESH_WITHIN = 0.5
+"""Seconds that an answer is held for news that are known to be there."""
 FOLLOWERS = 64
 """Those who may follow the events at once."""
 EVENTS_EVERY = 1.0
@@ -112,8 +115,11 @@ def _add_health(app: FastAPI, sampler: Sampler) -> None:
     board = sampler.board
 
     async def give(request: Request, pick: Pick, wait: float) -> Response:
+        gone = request.is_disconnected
+        before = board.answers
+        if await _is_behind(sampler):
+            await board.wait(lambda answers: answers is not before, FRESH_WITHIN, gone)
         if wait:
-            gone = request.is_disconnected
             await board.wait(lambda answers: _is_well(pick(answers)), wait, gone)
         answer = pick(board.answers)
         if answer is None:
@@ -144,6 +150,16 @@ def _add_health(app: FastAPI, sampler: Sampler) -> None:
     told = _told(InstanceHealth, 404, *ASKED)
     path = "/health/comfyui/instances/{gpu}"
     _route(app, path, instance, JSONResponse, told, "The instance of one GPU")
+
+
+async def _is_behind(sampler: Sampler) -> bool:
+    if not sampler.sees_run:
+        return False
+    # In a thread: the volume may hang, and nobody else is to be kept waiting by it.
+    look = asyncio.to_thread(sampler.is_behind)
+    with contextlib.suppress(asyncio.TimeoutError):
+        return await asyncio.wait_for(look, FRESH_WITHIN)
+    return False
 
 
 def _is_well(answer: Answer | None) -> bool:

@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+from tasks.host import journal
 from tasks.host.census import Census
 
 from . import settings
@@ -43,6 +44,8 @@ class Sampler:
         self._news = threading.Event()
         self._stop = threading.Event()
         self._instances: dict[int, InstanceSampler] = {}
+        self.sees_run = False
+        """Whether the answers tell of a run that is on."""
         self._follow_settings()
         self.board = Board(self._compose())
 
@@ -66,6 +69,16 @@ class Sampler:
         """Whether answers are still made."""
         return time.monotonic() - self.board.answers.at < STUCK
 
+    def is_behind(self) -> bool:
+        """Whether the run that the answers tell of has come to its end since.
+
+        Whoever ran it asks right afterwards, and is to hear how it ended; new answers come at once.
+        """
+        if journal.is_on(self.settings.layout):
+            return False
+        self._news.set()
+        return True
+
     def _run(self) -> None:
         steady = Steady()
         while not self._stop.wait(SOON):
@@ -77,6 +90,7 @@ class Sampler:
 
     def _compose(self) -> Answers:
         facts = self._machine.look(self.settings)
+        self.sees_run = facts.run is not None and facts.run.state == "running"
         self._masks.refresh()
         for sampler in self._instances.values():
             sampler.list_models(facts.models or {})
