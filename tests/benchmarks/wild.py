@@ -232,7 +232,7 @@ class Theirs:
         name = url.removesuffix(".git").rsplit("/", 1)[-1]
         for mode in MODES:
             shutil.rmtree(self.workspace / "custom_nodes" / name, ignore_errors=True)
-            where = [self._program, "--skip-prompt", "--workspace", self.workspace]
+            where: list[str | Path] = [self._program, "--skip-prompt", "--workspace", self.workspace]
             command: list[str | Path] = [*where, "node", "install", "--exit-on-fail", *mode, url]
             code, seconds, output = run(
                 command, self.folder, HOME=str(self.folder), DO_NOT_TRACK="1"
