@@ -190,7 +190,7 @@ def unnoted(machine: Machine, instances: Sequence[Instance]) -> str | None:
     }
     if rendered != _noted(layout, current):
         return "what instances run with was not yet noted as good"
-    if layout.packages.read_bytes() != _packages_of(layout, current):
+    if layout.seen(layout.packages).read_bytes() != _packages_of(layout, current):
         return "the packages of the current generation were not yet noted"
     return "what was refused is past" if layout.refused.exists() else None
 

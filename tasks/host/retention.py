@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from tasks.host import apps, environments, files, made
-from tasks.host.room import SPARE
+from tasks.host.room import free
 from tasks.spec import PythonSet
 from tasks.spec.layout import Layout
 
@@ -88,12 +87,6 @@ def make_room(layout: Layout, need: int) -> list[str]:
             made.remove(path)
         gone += [path.name for path in paths if path.parent == layout.generations]
     return gone
-
-
-def free(folder: Path) -> int:
-    """Bytes that may be written to a volume, which is left with some."""
-    volume = shutil.disk_usage(folder)
-    return max(0, volume.free - min(SPARE, volume.total // 100))
 
 
 def _in_turn(layout: Layout) -> Iterator[list[Path]]:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tasks.host import files, made, retention
+from tasks.host.failure import Failure
+from tasks.host.room import Room, free
 from tasks.spec.layout import Layout
 
 MEGABYTE = 1_000_000
@@ -93,7 +95,7 @@ def test_when_room_is_short_the_oldest_go_and_only_as_many_as_it_takes(volume: L
     be_current(volume, "d")
     volume.garbage.mkdir()
     (volume.garbage / "x").write_bytes(b"x" * MEGABYTE)
-    room = retention.free(volume.machine)
+    room = free(volume.machine)
     assert retention.make_room(volume, room) == []
     assert (volume.garbage / "x").exists(), "nothing goes while there is room"
     assert retention.make_room(volume, room + MEGABYTE // 2) == []
@@ -114,3 +116,17 @@ def test_the_current_and_the_last_good_one_stay_however_little_room_there_is(
     be_current(volume, "new")
     assert retention.make_room(volume, 1 << 40) == ["a", "b"]
     assert there(volume) == {"c", "new"}
+
+
+def test_a_model_for_which_there_is_no_room_gets_it(volume: Layout) -> None:
+    make(volume, "a", "b", "c")
+    be_good(volume, "a", "b", "c")
+    be_current(volume, "c")
+    room = Room(volume.machine, lambda need: retention.make_room(volume, need))
+    there_is = free(volume.machine)
+    room.take("one", there_is - MEGABYTE)
+    assert there(volume) == {"a", "b", "c"}
+    room.take("two", MEGABYTE * 3 // 2)
+    assert there(volume) == {"b", "c"}
+    with pytest.raises(Failure, match=r"^three: 5.0 MB are to come"):
+        room.take("three", 5 * MEGABYTE)
