@@ -1,15 +1,20 @@
-"""Collection: what no generation names any more is removed, at the end of `up`."""
+"""Collection: what is good is noted, and what nothing needs any more goes, at the end of `up`.
+
+It is only moved out of the way here; a process that nobody waits for deletes it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks import databases, environment, generation, last_good, nodes, source
+from tasks import databases, generation, last_good
+from tasks.engine.said import warn
 from tasks.engine.step import Task, step
-from tasks.host import files, made
+from tasks.host import disk, garbage, made, retention
 from tasks.spec import Instance, Machine
+from tasks.spec.layout import Layout
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
@@ -21,14 +26,21 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
         foresee=partial(_foresee, machine),
         log=machine.layout.log("collection"),
         after=["validation", "links", "gpus", "instances", "health", "watcher", "workers"],
+        garbage=partial(_garbage, machine.layout),
     )
 
 
 def _to_do(machine: Machine, instances: Sequence[Instance]) -> str | None:
+    layout = machine.layout
     if reason := last_good.unnoted(machine, instances):
         return reason
-    names = [path.name for path in [*_garbage(machine), *_unneeded_databases(machine)]]
-    return f"nothing needs {', '.join(names)}" if names else None
+    names = [path.name for path in [*_unneeded(machine), *_unneeded_databases(machine)]]
+    if names := names or [path.name for path in garbage.left(layout)]:
+        return f"nothing needs {', '.join(names)}"
+    for name, reason in disk.read(layout).stuck.items():
+        if (layout.garbage / name).exists():
+            warn(f"{layout.garbage / name} can't be deleted ({reason}): remove it by hand")
+    return None
 
 
 def _foresee(machine: Machine, log: Path) -> list[str]:
@@ -37,41 +49,28 @@ def _foresee(machine: Machine, log: Path) -> list[str]:
 
 
 def _collect(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
-    last_good.note(machine, instances)
-    for path in _garbage(machine):
-        made.remove(path)
-    for path in _unneeded_databases(machine):
-        files.remove(path)
-
-
-def _garbage(machine: Machine) -> list[Path]:
-    """Folders that are neither current, nor last good, nor in use by any process."""
     layout = machine.layout
-    there = {path.name: path for path in made.list_folders(layout.generations)}
-    keep = _kept(machine, there)
-    environments = environment.of_generations([there[name] for name in keep if name in there])
-    return [
-        *(path for name, path in sorted(there.items()) if name not in keep),
-        *(p for p in made.list_folders(layout.environments) if p.name not in environments),
-        *_unneeded_sources(machine),
-    ]
+    last_good.note(machine, instances)
+    for path in [*_unneeded(machine), *_unneeded_databases(machine)]:
+        garbage.discard(layout, path)
+    last_good.forget(layout)
+    garbage.start(layout)
 
 
-def _kept(machine: Machine, there: Collection[str]) -> set[str]:
-    in_use = generation.in_use(machine.layout)
-    good = last_good.healthy(machine.layout)
-    others = [name for name in good if name in there and name not in in_use]
-    return {generation.folder_of(machine).name, *in_use, *others[-1:]}
+def _garbage(layout: Layout) -> list[Path]:
+    """What nothing needs that runs, so that it can be gone on with."""
+    return [*garbage.entries(layout), *retention.unneeded(layout, retention.in_use(layout))]
+
+
+def _kept(machine: Machine) -> set[str]:
+    number = machine.retention.generations
+    return {generation.folder_of(machine).name, *retention.kept(machine.layout, number)}
+
+
+def _unneeded(machine: Machine) -> list[Path]:
+    return retention.unneeded(machine.layout, _kept(machine))
 
 
 def _unneeded_databases(machine: Machine) -> list[Path]:
-    there = made.list_folders(machine.layout.generations)
-    keep = _kept(machine, [path.name for path in there])
+    keep, there = _kept(machine), made.list_folders(machine.layout.generations)
     return databases.unneeded(machine.layout, [path for path in there if path.name in keep])
-
-
-def _unneeded_sources(machine: Machine) -> list[Path]:
-    every = [source.of(machine), *(nodes.source_of(machine, node) for node in machine.custom_nodes)]
-    keep = {each.checkout(str(each.read().get("commit"))).name for each in every}
-    folders = made.list_folders(machine.layout.sources)
-    return [path for path in folders if path.name not in keep]

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import nodes, packages, preinstalled, torch_proof
+from tasks import nodes, packages, preinstalled, retention, torch_proof
 from tasks.conflicts import gist, refused
 from tasks.engine import journal
 from tasks.engine.said import move
 from tasks.engine.step import Task, step
-from tasks.host import environments, files, hook, made, process, uv, uv_log
+from tasks.host import disk, environments, files, hook, made, process, uv, uv_log
 from tasks.host.environments import damage, fits
 from tasks.host.failure import Failure
+from tasks.host.retention import of_generations
 from tasks.spec import Machine
 from tasks.spec.layout import Layout
 from tasks.torch_family import TORCH_FAMILY
@@ -30,7 +31,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
         "environment",
         "The Python environment, one install for ComfyUI and all custom nodes",
         check=partial(_missing, machine),
-        action=partial(_make, machine),
+        action=partial(_make_where_there_is_room, machine),
         foresee=partial(_foresee, machine),
         log=layout.log("environment"),
         after=["lock"],
@@ -94,11 +95,6 @@ def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
     return said
 
 
-def of_generations(generations: Iterable[Path]) -> frozenset[str]:
-    """The environments that these generations link to."""
-    return frozenset((folder / "environment").resolve().name for folder in generations)
-
-
 def _garbage(layout: Layout) -> list[Path]:
     keep = of_generations(made.list_folders(layout.generations))
     return [path for path in made.list_folders(layout.environments) if path.name not in keep]
@@ -138,6 +134,25 @@ def _choose(machine: Machine) -> tuple[str, Path, bool]:
     digest = _digest(machine)
     in_use = of_generations(made.list_folders(layout.generations))
     return digest, *made.choose(layout.environments, digest, damage, in_use)
+
+
+def _make_where_there_is_room(machine: Machine, log: Path) -> None:
+    _, folder, whole = _choose(machine)
+    need = 0 if whole else _needed(machine)
+    with retention.room(machine, "the environment", folder, need):
+        _make(machine, log)
+
+
+def _needed(machine: Machine) -> int:
+    """Bytes: what the one before has of its own, and what is new, as far as both are known."""
+    try:
+        before = folder_of(machine)
+        there, own = environments.installed(before), disk.read(machine.layout).environments
+    except (Failure, OSError):
+        there, own, before = {}, {}, Path()
+    wanted = packages.of(machine).packages
+    new = (each for name, each in wanted.items() if not fits(each, there.get(name)))
+    return own.get(before.name, 0) + sum(each.size or 0 for each in new)
 
 
 def _make(machine: Machine, log: Path) -> None:

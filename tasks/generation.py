@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import arguments, environment, nodes, source
+from tasks import arguments, environment, nodes, retention, source
 from tasks.engine.said import warn
 from tasks.engine.step import Task, group, step
-from tasks.host import apps, carried, comfyui_code, files, generations, git, made, process
+from tasks.host import carried, comfyui_code, disk, files, generations, git, made, process
 from tasks.host.comfyui_code import Code
 from tasks.host.failure import Failure
+from tasks.host.retention import in_use
 from tasks.spec import CustomNode, Machine
 from tasks.spec.layout import Layout
 
@@ -31,7 +32,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
         "generation:assemble",
         "Copy ComfyUI and the nodes together, carry over what they wrote",
         check=partial(_missing, machine),
-        action=partial(_assemble, machine),
+        action=partial(_assemble_where_there_is_room, machine),
         foresee=partial(_foresee, machine),
         log=layout.log("generation:assemble"),
         after=["environment"],
@@ -57,11 +58,6 @@ def code_of(machine: Machine) -> Code:
         found = Code()
     # A generation of a comfy-machine that did not ask has nothing of it in its receipt.
     return found if found.whole else source.code_of(machine)
-
-
-def in_use(layout: Layout) -> frozenset[str]:
-    """The generations that are current or in which some process works."""
-    return frozenset({layout.current.resolve().name, *apps.folders_in_use(layout.generations)})
 
 
 def _pointer(layout: Layout) -> Path:
@@ -125,6 +121,14 @@ def _choose(machine: Machine) -> tuple[str, Path, bool]:
     return digest, folder, whole
 
 
+def _assemble_where_there_is_room(machine: Machine, log: Path) -> None:
+    _, folder, whole = _choose(machine)
+    sizes = {} if whole else disk.read(machine.layout).generations
+    need = sizes.get(machine.layout.current.resolve().name, 0)
+    with retention.room(machine, "the generation", folder, need):
+        _assemble(machine, log)
+
+
 def _assemble(machine: Machine, log: Path) -> None:
     layout = machine.layout
     digest, folder, whole = _choose(machine)
@@ -132,14 +136,17 @@ def _assemble(machine: Machine, log: Path) -> None:
     if not whole:
         files.remove(folder)
         receipt = _copy(machine, folder) | {"code": code.receipt()}
-        if (old := _previous(layout)) and (layout.current / "ComfyUI").is_dir():
-            carried.carry(
-                layout.current.resolve() / "ComfyUI",
-                folder / "ComfyUI",
-                set(old["nodes"]),
-                {node.name for node in nodes.present(machine)},
-                layout.left,
-            )
+    previous = layout.current.resolve()
+    # One that was made before lacks what was written since.
+    if folder != previous and (old := _previous(layout)) and (previous / "ComfyUI").is_dir():
+        carried.carry(
+            previous / "ComfyUI",
+            folder / "ComfyUI",
+            set(old["nodes"]),
+            {node.name for node in nodes.present(machine)},
+            layout.left,
+        )
+    if not whole:
         made.finish(folder, {"digest": digest, "scripts": _ran(machine), **receipt})
     elif made.read(folder).get("code") != code.receipt():
         made.finish(folder, made.read(folder) | {"code": code.receipt()})

@@ -14,18 +14,16 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tasks import generation
 from tasks.host import apps, files
 from tasks.host.failure import Failure
+from tasks.host.retention import good, remember
 from tasks.spec import Instance, Machine
 from tasks.spec.layout import Layout
-
-KEPT = 10
-"""Names of good generations that are remembered; folders are kept of the newest two."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class Refusal:
     by_hand: bool
     at: float
     """Seconds since the epoch."""
+    passed: list[str] = field(default_factory=list)
+    """Generations that were left by hand, which a further step back doesn't return to."""
 
     def __str__(self) -> str:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.at))
@@ -93,17 +93,11 @@ def wanted(machine: Machine, instances: Sequence[Instance]) -> dict[str, str]:
     }
 
 
-def healthy(layout: Layout) -> list[str]:
-    """Generations on which all instances were healthy, newest last."""
-    names: list[str] = files.read_receipt(_list(layout), generations=list).get("generations", [])
-    return names
-
-
 def fallback(machine: Machine) -> str | None:
     """The generation to go back to if what machine.yaml asks for doesn't become healthy."""
     layout = machine.layout
     rendered = {path.name: path.read_bytes() for path in _rendered(layout)}
-    newest = "".join(healthy(layout)[-1:])
+    newest = "".join(good(layout)[-1:])
     if refusal(machine) or not _is_whole(layout, newest) or rendered == _noted(layout, newest):
         return None
     return newest
@@ -112,32 +106,33 @@ def fallback(machine: Machine) -> str | None:
 def retreat(machine: Machine, reason: str) -> Refusal | None:
     """Refuse what machine.yaml asks for, and point back; None where there is nothing to go to."""
     name = fallback(machine)
-    return _point_back(machine, name, reason, by_hand=False) if name else None
+    return _point_back(machine, name, reason) if name else None
 
 
 def roll_back(machine: Machine) -> Refusal:
-    """Point back to the newest other good generation. Raises Failure when there is none."""
+    """Point back to the next older good generation, each time one further. Raises Failure."""
     layout = machine.layout
     before = refusal(machine)
-    if before and before.by_hand:
-        raise Failure(f"{before}; doit force=1 goes forward again")
     current = layout.current.resolve().name
-    others = [n for n in healthy(layout) if n != current and _is_whole(layout, n)]
+    passed = [*(before.passed if before else ()), current]
+    others = [n for n in good(layout) if n not in passed and _is_whole(layout, n)]
     if not others:
-        raise Failure(f"there is no good generation to go back to, besides {current}")
-    return _point_back(machine, others[-1], "doit rollback", by_hand=True)
+        on = f"; {before}; doit force=1 goes forward again" if before else ""
+        raise Failure(f"there is no good generation to go back to, besides {current}{on}")
+    return _point_back(machine, others[-1], "doit rollback", passed=passed)
 
 
-def _point_back(machine: Machine, name: str, reason: str, *, by_hand: bool) -> Refusal:
+def _point_back(machine: Machine, name: str, reason: str, *, passed: Sequence[str] = ()) -> Refusal:
+    """To have `passed` some is to do it by hand."""
     layout = machine.layout
     left = generation.folder_of(machine).name
     # In a table and in a log one line is one line.
-    said = " ".join(reason.split())
-    made = Refusal(_wish(machine), left, said, name, by_hand, time.time())
+    said, by_hand = " ".join(reason.split()), bool(passed)
+    made = Refusal(_wish(machine), left, said, name, by_hand, time.time(), [*passed])
     # First the link: a run that is killed in between tries again.
     files.point(layout.current, os.path.relpath(layout.generations / name, layout.state))
     files.write_receipt(layout.refused, asdict(made))
-    _remember(layout, name)
+    remember(layout, name, machine.retention.generations)
     return made
 
 
@@ -145,6 +140,7 @@ def _wish(machine: Machine) -> str:
     """What is asked for, in short: machine.yaml, the lock, the generation, the variables used."""
     layout = machine.layout
     volatile = {"lock", "lock_damage", "locked", "updates", "overlay", "enabled", "force"}
+    volatile |= {"retention"}
     said = machine.model_dump_json(exclude=volatile)
     used = {name: machine.env.get(name) for name in re.findall(r"\$\{(\w+)", said)}
     text = json.dumps([said, used, generation.folder_of(machine).name], sort_keys=True)
@@ -161,16 +157,17 @@ def seal(layout: Layout, text: str) -> str:
     return hmac.new(key_file.read_bytes(), text.encode(), hashlib.sha256).hexdigest()
 
 
-def _list(layout: Layout) -> Path:
-    return layout.state / "healthy.json"
-
-
 def _rendered(layout: Layout) -> list[Path]:
     return sorted(layout.apps.glob("gpu*.config.json"))
 
 
 def _noted(layout: Layout, name: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in layout.good(name).glob("gpu*.config.json")}
+
+
+def _packages_of(layout: Layout, name: str) -> bytes | None:
+    file = layout.good(name) / layout.packages.name
+    return file.read_bytes() if file.exists() else None
 
 
 def _is_whole(layout: Layout, name: str) -> bool:
@@ -185,7 +182,7 @@ def unnoted(machine: Machine, instances: Sequence[Instance]) -> str | None:
     if not instances:
         return None
     current = layout.current.resolve().name
-    if healthy(layout)[-1:] != [current]:
+    if good(layout)[-1:] != [current]:
         return "the current generation was not yet noted as good"
     rendered = {
         layout.rendered(i.gpu).name: layout.seen(layout.rendered(i.gpu)).read_bytes()
@@ -193,6 +190,8 @@ def unnoted(machine: Machine, instances: Sequence[Instance]) -> str | None:
     }
     if rendered != _noted(layout, current):
         return "what instances run with was not yet noted as good"
+    if layout.seen(layout.packages).read_bytes() != _packages_of(layout, current):
+        return "the packages of the current generation were not yet noted"
     return "what was refused is past" if layout.refused.exists() else None
 
 
@@ -209,25 +208,26 @@ def note(machine: Machine, instances: Sequence[Instance]) -> None:
     if unnoted(machine, instances) is None:
         return
     current = layout.current.resolve().name
-    # State may be a volume that other images' generations were noted in.
-    for folder in layout.state.glob("good/*"):
-        if folder.name != current and not _is_whole(layout, folder.name):
-            files.remove(folder)
     keep = {layout.rendered(instance.gpu) for instance in instances}
     for path in layout.good(current).glob("gpu*.config.json"):
         if path.name not in {each.name for each in keep}:
             files.remove(path)
     for path in keep:
         files.write_text(layout.good(current) / path.name, path.read_text())
-    _remember(layout, current)
+    files.write_text(layout.good(current) / layout.packages.name, layout.packages.read_text())
+    remember(layout, current, machine.retention.generations)
     files.remove(layout.refused)
+
+
+def forget(layout: Layout) -> None:
+    """Of what is there no more nothing stays noted, nor any secret that only it needed.
+
+    State may be a volume that other images' generations were noted in.
+    """
+    for folder in layout.state.glob("good/*"):
+        if folder.name != layout.current.resolve().name and not _is_whole(layout, folder.name):
+            files.remove(folder)
     _remove_unused_secrets(layout)
-
-
-def _remember(layout: Layout, name: str) -> None:
-    """Note a generation as the newest good one."""
-    names = [each for each in healthy(layout) if each != name]
-    files.write_receipt(_list(layout), {"generations": [*names, name][-KEPT:]})
 
 
 def _remove_unused_secrets(layout: Layout) -> None:

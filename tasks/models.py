@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import model_pins, placement
+from tasks import model_pins, placement, retention
 from tasks.engine import board, journal
 from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, step
@@ -133,7 +133,8 @@ def _provide(machine: Machine, log: Path) -> None:
     # Whatever happens from here, what left machine.yaml later is known to be ours.
     noted = {f.target: {"url": f.url} for job in jobs for f in job.files} | noted
     model_pins.note(machine, noted)
-    run = _Run(machine, store, model_pins.web_of(machine), Room(store.folder), Progress("models"))
+    room = retention.room_for_models(machine, store.folder)
+    run = _Run(machine, store, model_pins.web_of(machine), room, Progress("models"))
     for job in jobs:
         run.progress.add(job.name, job.pin.size)
     writer = model_pins.Notes(machine, noted)

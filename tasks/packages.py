@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tasks import nodes, preinstalled, requirements, resolution
 from tasks.engine.said import move
-from tasks.host import environments, files, gpu
+from tasks.host import environments, files, gpu, retention
 from tasks.host.failure import Failure
 from tasks.requirements import Asked
 from tasks.resolution import Solution
@@ -42,12 +42,12 @@ def of(machine: Machine) -> PythonSet:
 
 def known(machine: Machine) -> PythonSet | None:
     """The set that was settled last, None before the first time."""
-    return environments.noted(machine.layout.seen(_file(machine)))
+    return environments.noted(machine.layout.seen(machine.layout.packages))
 
 
 def note(machine: Machine, python: PythonSet) -> None:
     """Write the set down for the steps that follow."""
-    files.write_receipt(machine.layout.kept(_file(machine)), dumped(python))
+    files.write_receipt(machine.layout.kept(machine.layout.packages), dumped(python))
 
 
 def settle(machine: Machine, log: Path) -> Settled:
@@ -128,8 +128,9 @@ def _candidates(machine: Machine) -> list[PythonSet]:
     """
     if machine.updates is not None or machine.lock.python is None:
         return []
-    last = None if machine.locked else known(machine)
-    return [each for each in (machine.lock.python, last) if each]
+    # Going back to what a kept generation has is going back to its packages, one by one.
+    others = [] if machine.locked else [known(machine), *retention.settled(machine.layout)]
+    return [each for each in (machine.lock.python, *others) if each]
 
 
 def _without_what_the_lock_lacks(
@@ -157,10 +158,6 @@ def _remarks(asked: list[Asked], solution: Solution, before: PythonSet | None) -
     reduced = before.reduced if before else {}
     replaced = sorted(solution.reduced.items())
     return said + [f"{n} is replaced by {one}" for n, one in replaced if reduced.get(n) != one]
-
-
-def _file(machine: Machine) -> Path:
-    return machine.layout.receipts / "python.json"
 
 
 def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:

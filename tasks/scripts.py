@@ -12,6 +12,7 @@ from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, step
 from tasks.host import apps, environments, git, made, process
 from tasks.host.failure import Failure
+from tasks.host.retention import of_generations
 from tasks.spec import CustomNode, Machine
 
 
@@ -58,7 +59,7 @@ def _runs(machine: Machine) -> bool:
     """Whether some process works in a generation of the same environment."""
     layout = machine.layout
     working = [layout.generations / name for name in apps.folders_in_use(layout.generations)]
-    return environment.folder_of(machine).name in environment.of_generations(working)
+    return environment.folder_of(machine).name in of_generations(working)
 
 
 def _foresee(machine: Machine, log: Path) -> list[str]:

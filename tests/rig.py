@@ -19,7 +19,7 @@ import psutil
 import yaml
 
 from tasks import declared
-from tasks.host import apps, model_files, pm2, private
+from tasks.host import apps, garbage, model_files, pm2, private
 from tasks.host.comfyui import Client, probe
 from tasks.host.run_lock import RunLock
 from tasks.spec import load
@@ -199,6 +199,7 @@ class Rig:
             pm2.kill(self.layout)
             for orphan in apps.running(self.workspace, None):
                 apps.end(orphan)
+            garbage.stop(self.layout)
             lock.give_back()
             left = apps.running(self.workspace, None)
             shutil.rmtree(private.folder(self.workspace))

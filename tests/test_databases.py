@@ -100,7 +100,7 @@ def test_those_of_commits_that_no_generation_has_are_removed(
     machine: MachineMaker, comfyui: Repository
 ) -> None:
     comfyui.commit({"news.txt": "a"}, tag="a")
-    rig = machine(comfyui={"repo": comfyui.url, "ref": "a"})
+    rig = machine(comfyui={"repo": comfyui.url, "ref": "a"}, retention={"generations": 2})
     rig.doit()
     write(rig, "under a")
     first = used(rig)

@@ -204,6 +204,23 @@ def test_doit_rollback_goes_back_until_machine_yaml_changes(rig: Rig, node: Repo
     assert rig.doit().executed == set()
 
 
+def test_each_doit_rollback_goes_one_further_back(rig: Rig, node: Repository) -> None:
+    seen = [generations(rig)]
+    for tag in ("v2", "v3"):
+        update(rig, node, "", tag)
+        rig.doit()
+        seen.append(generations(rig))
+    rig.doit("rollback")
+    assert generations(rig) == seen[1]
+    rig.doit("rollback")
+    assert generations(rig) == seen[0]
+    said = rig.doit("rollback", code=1).output
+    assert "there is no good generation to go back to" in said
+    assert "doit force=1" in said
+    rig.doit("force=1")
+    assert generations(rig) == seen[2]
+
+
 def test_doit_rollback_with_nothing_to_go_back_to_says_so(rig: Rig) -> None:
     assert "there is no good generation to go back to" in rig.doit("rollback", code=1).output
     assert rig.doit().executed == set()

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tasks import gpus, last_good, nodes
-from tasks.commands import run_report, verdict
+from tasks.commands import disk_report, run_report, verdict
 from tasks.commands.base import Call, MachineCommand, flag
 from tasks.host import journal, load_result, survey
 from tasks.host.gpu import Gpu, gib
@@ -37,11 +37,13 @@ class Status(MachineCommand):
         away = nodes.left_out(machine)
         results = load_result.read(machine.layout.current.resolve())
         failing = {name: str(each) for name, each in results.items() if each.failed}
+        disk = disk_report.of(machine)
         if call.options["json"]:
             document = _document(found, cards) | {
                 "run": run and run.document,
                 "left_out": away,
                 "not_imported": failing,
+                "disk": asdict(disk) if disk else None,
             }
             print(json.dumps(document | ({"behind": asdict(behind)} if behind else {})))
         else:
@@ -54,6 +56,8 @@ class Status(MachineCommand):
                 print(f"custom node {name} (optional) is left out: {reason}")
             for name, reason in failing.items():
                 print(f"custom node {name} {reason}")
+            if disk:
+                print(disk)
         return 1 if verdict.faults(machine, found) else 0
 
 

@@ -72,15 +72,20 @@ def damaged(folder: Path, receipt: dict[str, Any], damage: Damage) -> str | None
         return f"its receipt is damaged: {error}"
 
 
-def remove(folder: Path) -> None:
-    """The receipt first, so that a half-removed folder is never taken for a whole one."""
+def forget(folder: Path) -> None:
+    """Remove all that lies beside `folder`, its receipt first: it is not whole any more."""
     receipt_of(folder).unlink(missing_ok=True)
-    files.remove(folder)
     for beside in folder.parent.glob(f"{folder.name}.*.json"):
         kind = beside.name.removeprefix(f"{folder.name}.").removesuffix(".json")
         # `<digest>.2.json` and `<digest>.2.files.json` are another folder's.
         if not kind[0].isdigit():
-            beside.unlink()
+            beside.unlink(missing_ok=True)
+
+
+def remove(folder: Path) -> None:
+    """A half-removed folder is never taken for a whole one."""
+    forget(folder)
+    files.remove(folder)
 
 
 def list_folders(parent: Path) -> list[Path]:

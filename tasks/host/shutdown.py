@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.host import apps, files, pm2, private, stopped
+from tasks.host import apps, files, garbage, pm2, private, stopped
 from tasks.spec.layout import Layout
 
 
@@ -22,5 +22,6 @@ def end_all(layout: Layout) -> list[apps.App]:
     for orphan in apps.running(layout.workspace, None):
         apps.end(orphan)
     stopped.note(layout, names)
+    garbage.stop(layout)
     files.remove(private.folder(layout.workspace))
     return running

@@ -62,6 +62,21 @@ class Layout:
         return self.machine / "left"
 
     @property
+    def packages(self) -> Path:
+        """The Python set that was settled last, as JSON."""
+        return self.receipts / "python.json"
+
+    @property
+    def garbage(self) -> Path:
+        """What is to be deleted, moved out of the way."""
+        return self.machine / "garbage"
+
+    @property
+    def disk(self) -> Path:
+        """What the folders take on disk, as it was last measured, as JSON."""
+        return self.receipts / "disk.json"
+
+    @property
     def supervisor(self) -> Path:
         return self.machine / "supervisor"
 
@@ -100,7 +115,8 @@ class Layout:
         return self.state / "stopped.json"
 
     def good(self, generation: str) -> Path:
-        """The apps as they were when all instances were healthy on a generation, one per GPU."""
+        """The apps as they were when all instances were healthy on a generation, one per GPU, and
+        its Python set."""
         return self.state / "good" / generation
 
     @property

@@ -81,7 +81,7 @@ def _place_for(loc: Loc) -> str:
         model = _model(info.annotation)
         if model is not None and name in model.model_fields:
             return f"; it belongs under {section}"
-    return f"; known are {', '.join(here)}" if len(here) <= 8 else ""
+    return f"; known are {', '.join(here)}" if len(here) <= 10 else ""
 
 
 def _fields(loc: Loc) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
+from .base import Model
 from .fields import (
     Arg,
     Bool,
@@ -39,22 +40,11 @@ from .fields import (
     WorkerName,
     Workflow,
 )
+from .retention import Retention
 
 COMFYUI_REPO = "https://github.com/Comfy-Org/ComfyUI.git"
 SMOKE = Path("smoke")
 """In place of a workflow's file: the job of `doit smoke`."""
-
-
-class Model(BaseModel):
-    # defer_build: only Spec is ever validated, so only its validator is built
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_unset(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            return {key: value for key, value in data.items() if value is not None}
-        return data
 
 
 class ComfyUI(Model):
@@ -296,4 +286,7 @@ class Spec(Model):
     )
     workers: tuple[Worker, ...] = Field(
         default=(), description="Your processes beside each instance."
+    )
+    retention: Retention = Field(
+        default_factory=Retention, description="What is kept of former days, to go back to."
     )

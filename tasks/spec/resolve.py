@@ -36,6 +36,7 @@ def resolve(
         instances=spec.instances,
         health=_health(spec.health, folder, env),
         workers=spec.workers,
+        retention=spec.retention,
         enabled=enabled,
         selected_nodes=selected_nodes,
         env=dict(env),

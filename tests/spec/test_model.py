@@ -25,7 +25,7 @@ from .conftest import Lines, Load
          "health.qqq: is no field here; known are server, port, listen, token, timeout, warmup, "
          "canary, canary_every"),
         ("1: 2", "[1]: is no field here; known are workspace, comfyui, python, custom_nodes, "
-         "models, instances, health, workers"),
+         "models, instances, health, workers, retention"),
         ("custom_nodes: {a: b}", "custom_nodes: must be a list, such as [one, two]"),
         ("custom_nodes: [a]", "custom_nodes[0]: must be a mapping of key: value"),
         ("models: []", "models: must be a mapping of key: value"),
@@ -66,6 +66,7 @@ from .conftest import Lines, Load
             "python.torch: one of auto, cpu, pypi, preinstalled, none, or a backend such as "
             "cu128, rocm6.3, xpu",
         ),
+        ("retention: {generations: 0}", "retention.generations: must be at least 1"),
         ("workers: [{name: a}]", "workers[0].command: is required"),
         ("workers: [{name: a, command: []}]", "workers[0].command: must not be empty"),
         ("workers: [{name: a, command: run it}]",

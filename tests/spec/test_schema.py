@@ -46,6 +46,7 @@ instances:
 health: {server: true, port: 9090, listen: 127.0.0.1, token: "${T}", timeout: 300,
          warmup: smoke, canary: canary.json, canary_every: 300}
 workers: [{name: worker, command: [run], env: {A: b}}]
+retention: {generations: 3}
 """
 
 

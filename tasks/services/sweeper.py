@@ -1,0 +1,54 @@
+"""Deletes what was moved out of the way, then measures what is left.
+
+`python -m tasks.services.sweeper WORKSPACE DESCRIPTOR`: the descriptor holds the lock by which
+there is one for a workspace. It gives way to everybody, and ends by itself; killed, what it left
+is gone on with by the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+import psutil
+
+from tasks.host import disk, files, garbage
+from tasks.spec.layout import Layout
+
+
+def main(workspace: Path, descriptor: int) -> None:
+    layout = Layout(workspace)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    os.nice(19)
+    with contextlib.suppress(psutil.Error, OSError):
+        psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+    while True:
+        stuck = _sweep(layout)
+        disk.note(layout, stuck)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        # Whoever found the lock taken until now has started nobody.
+        if all(path.name in stuck for path in garbage.entries(layout)) and disk.is_of_now(layout):
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+
+
+def _sweep(layout: Layout) -> dict[str, str]:
+    """Delete all; what could not be deleted, with the reasons."""
+    stuck: dict[str, str] = {}
+    while paths := [path for path in garbage.entries(layout) if path.name not in stuck]:
+        for path in paths:
+            try:
+                files.remove(path)
+            except OSError as error:
+                stuck[path.name] = f"{error.filename}: {error.strerror}"
+    return stuck
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
