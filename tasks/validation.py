@@ -246,9 +246,9 @@ def _judge(machine: Machine, results: Mapping[str, Result], log: Path) -> None:
         if unproved(machine, result):
             warn(f"{kind} {name} can't be proved here, `doit up` will: it {result}")
         elif name in required:
-            failures.append(f"custom node {name} {result}")
+            failures.append(f"custom node {name} {result}{_lacks_files(machine, name)}")
         else:
-            warn(f"{kind} {name} {result} (log: {log})")
+            warn(f"{kind} {name} {result}{_lacks_files(machine, name)} (log: {log})")
     unknown = sorted(name for name, result in results.items() if result.outcome is Outcome.UNKNOWN)
     if unknown:
         warn(
@@ -257,6 +257,15 @@ def _judge(machine: Machine, results: Mapping[str, Result], log: Path) -> None:
         )
     if failures:
         raise Failure("; ".join(failures), log)
+
+
+def _lacks_files(machine: Machine, name: str) -> str:
+    """What of a node that failed was not in its repository: the failure may be due to that."""
+    for node in machine.custom_nodes:
+        large = nodes.source_of(machine, node).large
+        if node.name == name and large.left:
+            return f"; {large}; {large.mend}"
+    return ""
 
 
 def _current_target(layout: Layout, folder: Path) -> str:
