@@ -200,7 +200,7 @@ class Rig:
             for orphan in apps.running(self.workspace, None):
                 apps.end(orphan)
             lock.give_back()
-            left = apps.running(self.workspace, None)
+            left = apps.family(self.workspace)
             shutil.rmtree(private.folder(self.workspace))
             assert not left
 

@@ -62,7 +62,7 @@ def test_a_large_file_that_is_only_a_pointer_is_told_at_once_and_where_it_is_mis
     machine: MachineMaker, forge: Forge
 ) -> None:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 3500000\n"
-    files = {"net.pkl": pointer, ".gitattributes": "*.pkl filter=lfs\n"}
+    files: dict[str, str | None] = {"net.pkl": pointer, ".gitattributes": "*.pkl filter=lfs\n"}
     loads = (
         "import pathlib, pickle\n"
         "pickle.load((pathlib.Path(__file__).parent / 'net.pkl').open('rb'))\n"
