@@ -14,7 +14,7 @@ from tasks import environment, generation, last_good, nodes
 from tasks.engine.said import warn
 from tasks.engine.step import Task, step
 from tasks.generation import DOTENV
-from tasks.host import files, generations, gpu, load_result, process
+from tasks.host import files, generations, gpu, load_result, mending, process
 from tasks.host.failure import Failure
 from tasks.host.load_result import Outcome, Result, read, receipt_of
 from tasks.host.proof import Proof
@@ -23,8 +23,6 @@ from tasks.spec.layout import Layout
 
 #: Modules that speak to a GPU: an exception that passes through one may be due to its lack.
 GPU_MODULES = re.compile(r"(torch\.cuda|triton|cupy|cupy_backends|pycuda|pynvml|numba\.cuda)(\.|$)")
-#: The driver's own libraries, which an image has not.
-DRIVER_LIBRARIES = re.compile(r"lib(cuda|nvcuvid|nvoptix|nvidia-[\w-]+)\.so")
 #: Failures that have nothing to do with a GPU, whether the node asked for one or not.
 NOT_OF_A_GPU = frozenset(
     {"ImportError", "ModuleNotFoundError", "SyntaxError", "NameError", "AttributeError"}
@@ -58,7 +56,7 @@ def _lacks_gpu(result: Result) -> bool:
         return "gpu" in result.asked
     if any(GPU_MODULES.match(module) for module in error.modules):
         return True
-    if error.library and DRIVER_LIBRARIES.match(error.library):
+    if error.library and mending.DRIVER.match(error.library):
         return True
     return "gpu" in result.asked and error.type not in NOT_OF_A_GPU
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -17,7 +18,7 @@ from tasks.host import apps, pm2, private
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
-from tests.rig import Rig
+from tests.rig import Rig, free_ports
 
 
 def environment_of(pid: int) -> dict[str, str]:
@@ -243,3 +244,28 @@ def test_a_helper_process_belongs_to_its_instance_and_goes_with_it(
     third = start_them()
     rig.doit("down")
     assert not helpers_of(third)
+
+
+FIXED = """
+import http.server as h, threading
+server = h.ThreadingHTTPServer(("127.0.0.1", {port}), h.SimpleHTTPRequestHandler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+NODE_CLASS_MAPPINGS = {{}}
+"""
+
+
+def test_of_several_instances_those_that_cannot_have_a_fixed_port_are_told_with_the_way_out(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    port = free_ports(1)
+    pack = forge.repository("fixed", {"__init__.py": FIXED.format(port=port)})
+    rig = machine(custom_nodes=[{"url": pack.url}], instances={"gpus": 2})
+    said = rig.doit(code=2).output
+    assert re.search(
+        r"custom node fixed on comfyui-gpu[01] doesn't import: OSError: \[Errno 98\] Address "
+        rf"already in use \(port {port} is taken: of several instances one alone can have it; "
+        r".* instances\.overrides\), or run one instance\)",
+        said,
+    )
+    rig.spec["instances"]["gpus"] = 1
+    rig.doit()
