@@ -47,7 +47,7 @@ class App:
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
     layout = machine.layout
-    after = ["supervisor", "validation", "links", "dotenv", "gpus", "ports", "limits"]
+    after = ["variables", "supervisor", "validation", "links", "dotenv", "gpus", "ports", "limits"]
     yield group("pm2", "The PM2 config of each GPU, rendered", after)
     for instance in instances:
         yield step(
