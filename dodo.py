@@ -25,6 +25,7 @@ from tasks import (
     source,
     supervisor,
     validation,
+    variables,
     watcher,
     workers,
 )
@@ -37,6 +38,10 @@ DOIT_CONFIG = doit_config(MACHINE)
 
 def task_directories() -> Iterator[Task]:
     return directories.tasks(MACHINE, INSTANCES)
+
+
+def task_variables() -> Iterator[Task]:
+    return variables.tasks(MACHINE, INSTANCES)
 
 
 def task_supervisor() -> Iterator[Task]:

@@ -33,7 +33,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
             action=partial(_write, machine, node),
             foresee=partial(_foresee, machine, node),
             log=layout.log(f"dotenv:{node.name}"),
-            after=["directories"],
+            after=["directories", "variables"],
         )
     yield step(
         # No node's name begins with a dot.

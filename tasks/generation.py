@@ -84,7 +84,7 @@ def _version(machine: Machine, node: CustomNode) -> object:
         return str(node.path)
     # That there is an env: makes a link; what it says is in a file outside.
     linked = [DOTENV] if node.env else []
-    return [nodes.source_of(machine, node).read().get("commit"), node.recursive, *linked]
+    return [*nodes.source_of(machine, node).version(), *linked]
 
 
 def _missing(machine: Machine) -> str | None:

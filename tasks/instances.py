@@ -60,11 +60,16 @@ def _retired(layout: Layout, instances: Sequence[Instance]) -> list[str]:
 def _to_stop(machine: Machine, instances: Sequence[Instance]) -> str | None:
     names = [app.name for app in _leaving(machine, instances)]
     names += _retired(machine.layout, instances)
-    return f"{', '.join(dict.fromkeys(names))} left, or PM2 lost it" if names else None
+    if names:
+        return f"{', '.join(dict.fromkeys(names))} left, or PM2 lost it"
+    left = pm2.look(machine.layout).left
+    return f"{left[0].app} left a process behind (pid {left[0].pid})" if left else None
 
 
 def _foresee_stop(machine: Machine, instances: Sequence[Instance], log: Path) -> list[str]:
-    return [f"stop {app.name} (pid {app.pid})" for app in _leaving(machine, instances)]
+    lines = [f"stop {app.name} (pid {app.pid})" for app in _leaving(machine, instances)]
+    left = pm2.look(machine.layout).left
+    return lines + [f"end what {each.app} left behind (pid {each.pid})" for each in left]
 
 
 def _stop(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
@@ -82,6 +87,7 @@ def _stop(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     for app in leaving:
         if not app.supervised:
             pm2.end_orphan(app)
+    pm2.end_left(layout)
     for instance in gone:
         files.remove(layout.draining(instance.gpu))
     for name in _retired(layout, instances):

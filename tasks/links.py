@@ -15,7 +15,7 @@ from tasks.host import files
 from tasks.host.failure import Failure
 from tasks.host.progress import Progress
 from tasks.host.store import hash_file, stamp
-from tasks.spec import Machine, ModelFile
+from tasks.spec import Machine, ModelFile, problem_at
 
 
 def tasks(machine: Machine) -> Iterator[Task]:
@@ -127,7 +127,7 @@ def _link(machine: Machine, log: Path) -> None:
             if file.optional:
                 warn(f"model {file.target} (optional) isn't there: {error}")
             else:
-                problems.append(str(error))
+                problems.append(_at(machine, file, str(error)))
         else:
             made[str(placement.place(machine, file.target))] = str(file.source)
     _write(machine, made, verified)
@@ -142,10 +142,21 @@ def _link(machine: Machine, log: Path) -> None:
 def _foresee(machine: Machine, log: Path) -> list[str]:
     made, verified, swapped = _made(machine), _verified(machine), swaps(machine)
     wrong = [f for f in _sources(machine) if _wrong_one(machine, f, made, verified, swapped)]
+    missing = []
     for file in wrong:
-        if not file.optional:
+        try:
             _refuse_missing(file)
+        except Failure as failure:
+            missing += [] if file.optional else [_at(machine, file, str(failure))]
+    if missing:
+        raise Failure("\n    ".join(missing))
     return [f"link {file.target} to {file.source}" for file in wrong]
+
+
+def _at(machine: Machine, file: ModelFile, message: str) -> str:
+    """What is wrong with a model, with its place in machine.yaml."""
+    number = machine.models.files.index(file)
+    return str(problem_at(machine.file, ("models", "files", number, "source"), message))
 
 
 def held(machine: Machine) -> list[ModelFile]:

@@ -47,7 +47,7 @@ class App:
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
     layout = machine.layout
-    after = ["supervisor", "validation", "links", "dotenv", "gpus", "ports", "limits"]
+    after = ["variables", "supervisor", "validation", "links", "dotenv", "gpus", "ports", "limits"]
     yield group("pm2", "The PM2 config of each GPU, rendered", after)
     for instance in instances:
         yield step(
@@ -158,7 +158,9 @@ def _worker_app(machine: Machine, worker: Worker, instance: Instance) -> App:
     if program is None:
         raise Failure(f"worker {worker.name}: {worker.command[0]} isn't there: correct command")
     command = [program, *worker.command[1:]]
-    return app(machine, worker_name(worker, instance), layout.workspace, command, env, worker.env)
+    return app(
+        machine, worker_name(worker, instance), layout.workspace, command, env, worker.env, ()
+    )
 
 
 def _search_path(machine: Machine) -> str:
@@ -173,11 +175,12 @@ def app(
     command: Sequence[object],
     env: Mapping[str, str],
     named: Mapping[str, str],
-    limits: Sequence[str] = (),
+    shim: Sequence[str] | None = None,
 ) -> App:
     """`named` are the variables from machine.yaml; those with `${NAME}` become secrets.
 
-    `limits` are options of the shim.
+    `shim` are options of the shim; with it, whatever the app starts ends with it. None: it needs
+    no shim.
 
     Raises Failure for a variable that isn't set.
     """
@@ -194,9 +197,9 @@ def app(
                 ) from None
     words = [str(word) for word in command]
     if hidden:
-        limits = ["--env", str(secrets_file(layout, name, hidden)), *limits]
-    if limits:
-        words = [sys.executable, "-I", str(SHIM), *limits, "--", *words]
+        shim = ["--env", str(secrets_file(layout, name, hidden)), *(shim or ())]
+    if shim is not None:
+        words = [sys.executable, "-I", str(SHIM), *shim, "--", *words]
     marks = {apps.WORKSPACE: str(machine.workspace), apps.NAME: name}
     plain = {key: value for key, value in named.items() if key not in hidden}
     return App(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tasks import arguments, targets
 from tasks.engine import journal
-from tasks.engine.said import move, tell
+from tasks.engine.said import move, tell, warn
 from tasks.engine.step import Task, step
 from tasks.host import comfyui_code, files, process
 from tasks.host.comfyui_code import Code
@@ -56,9 +56,11 @@ def tasks(machine: Machine) -> Iterator[Task]:
 
 def fetch(source: Source, log: Path, told: Told = unheard) -> list[str]:
     """Obtain a source; how its commit moved, if it was there before."""
-    before = source.read().get("commit")
+    before, missed = source.read().get("commit"), source.large
     source.obtain(log, told)
     after = source.read()["commit"]
+    if source.large.left and source.large != missed:
+        warn(f"{source.name}: {source.large}; {source.large.mend}")
     return [move(source.name, before[:12], after[:12])] if before and before != after else []
 
 

@@ -14,7 +14,7 @@ from tasks import environment, generation, last_good, nodes
 from tasks.engine.said import warn
 from tasks.engine.step import Task, step
 from tasks.generation import DOTENV
-from tasks.host import files, generations, gpu, load_result, process
+from tasks.host import files, generations, gpu, load_result, mending, process
 from tasks.host.failure import Failure
 from tasks.host.load_result import Outcome, Result, read, receipt_of
 from tasks.host.proof import Proof
@@ -23,8 +23,6 @@ from tasks.spec.layout import Layout
 
 #: Modules that speak to a GPU: an exception that passes through one may be due to its lack.
 GPU_MODULES = re.compile(r"(torch\.cuda|triton|cupy|cupy_backends|pycuda|pynvml|numba\.cuda)(\.|$)")
-#: The driver's own libraries, which an image has not.
-DRIVER_LIBRARIES = re.compile(r"lib(cuda|nvcuvid|nvoptix|nvidia-[\w-]+)\.so")
 #: Failures that have nothing to do with a GPU, whether the node asked for one or not.
 NOT_OF_A_GPU = frozenset(
     {"ImportError", "ModuleNotFoundError", "SyntaxError", "NameError", "AttributeError"}
@@ -58,7 +56,7 @@ def _lacks_gpu(result: Result) -> bool:
         return "gpu" in result.asked
     if any(GPU_MODULES.match(module) for module in error.modules):
         return True
-    if error.library and DRIVER_LIBRARIES.match(error.library):
+    if error.library and mending.DRIVER.match(error.library):
         return True
     return "gpu" in result.asked and error.type not in NOT_OF_A_GPU
 
@@ -246,9 +244,9 @@ def _judge(machine: Machine, results: Mapping[str, Result], log: Path) -> None:
         if unproved(machine, result):
             warn(f"{kind} {name} can't be proved here, `doit up` will: it {result}")
         elif name in required:
-            failures.append(f"custom node {name} {result}")
+            failures.append(f"custom node {name} {result}{_lacks_files(machine, name)}")
         else:
-            warn(f"{kind} {name} {result} (log: {log})")
+            warn(f"{kind} {name} {result}{_lacks_files(machine, name)} (log: {log})")
     unknown = sorted(name for name, result in results.items() if result.outcome is Outcome.UNKNOWN)
     if unknown:
         warn(
@@ -257,6 +255,15 @@ def _judge(machine: Machine, results: Mapping[str, Result], log: Path) -> None:
         )
     if failures:
         raise Failure("; ".join(failures), log)
+
+
+def _lacks_files(machine: Machine, name: str) -> str:
+    """What of a node that failed was not in its repository: the failure may be due to that."""
+    for node in machine.custom_nodes:
+        large = nodes.source_of(machine, node).large
+        if node.name == name and large.left:
+            return f"; {large}; {large.mend}"
+    return ""
 
 
 def _current_target(layout: Layout, folder: Path) -> str:

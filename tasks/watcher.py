@@ -24,6 +24,7 @@ EVERY = 2
 DAY = 86400
 CODE = (
     "services/watcher.py",
+    "host/apps.py",
     "host/census.py",
     "host/health_client.py",
     "host/watch.py",

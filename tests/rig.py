@@ -201,7 +201,7 @@ class Rig:
                 apps.end(orphan)
             garbage.stop(self.layout)
             lock.give_back()
-            left = apps.running(self.workspace, None)
+            left = apps.family(self.workspace)
             shutil.rmtree(private.folder(self.workspace))
             assert not left
 

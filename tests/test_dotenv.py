@@ -113,9 +113,9 @@ def test_a_variable_that_is_not_set_is_named_before_anything_restarts(rig: Rig) 
     before = pid(rig)
     rig.spec["instances"]["args"] = ["--preview-method", "none"]
     run = rig.doit(code=2)
-    assert run.failed == {"dotenv:reader"}
+    assert run.failed == {"variables"}
     assert (
-        "custom node reader: the variable TOKEN isn't set, its env needs it: "
+        "custom_nodes[0].env.TOKEN: the variable TOKEN isn't set: "
         f"set it, or put it into {rig.folder / '.env.local'}"
     ) in run.output
     assert pid(rig) == before

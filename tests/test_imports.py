@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import http.server
 import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +91,22 @@ def test_a_library_that_the_loader_does_not_find_is_named() -> None:
     with pytest.raises(OSError, match=r".") as caught:
         ctypes.CDLL("libno-such-driver.so.1")
     assert describe(caught.value)["library"] == "libno-such-driver.so.1"
+
+
+def test_where_a_socket_was_to_be_bound_is_told_by_who_binds_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for bind in (
+            lambda: http.server.HTTPServer(("127.0.0.1", port), http.server.BaseHTTPRequestHandler),
+            lambda: socket.create_server(("127.0.0.1", port)),
+        ):
+            with pytest.raises(OSError, match=r"in use") as caught:
+                bind()
+            told = describe(caught.value)
+            assert (told["errno"], told["address"]) == (errno.EADDRINUSE, f"127.0.0.1:{port}")
+        with socket.socket() as bare, pytest.raises(OSError, match=r"in use") as caught:
+            bare.bind(taken.getsockname())
+        assert describe(caught.value)["address"] is None
 
 
 def test_modules_are_tried_in_their_order_up_to_the_first_that_fails(tmp_path: Path) -> None:

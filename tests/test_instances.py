@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -14,7 +16,9 @@ import psutil
 from tasks import watcher
 from tasks.host import apps, pm2, private
 from tests.conftest import MachineMaker
-from tests.rig import Rig
+from tests.contract.client import until
+from tests.forge import Forge
+from tests.rig import Rig, free_ports
 
 
 def environment_of(pid: int) -> dict[str, str]:
@@ -190,3 +194,78 @@ def test_what_was_stopped_on_purpose_is_told_from_what_ended(machine: MachineMak
     shown = json.loads(rig.doit("status", "--json", code=1).output)
     assert shown["instances"]["0"]["health"] == "down"
     assert shown["instances"]["0"]["reason"] != "stopped"
+
+
+HELPERS = """
+import os, subprocess, sys
+code = "import time; time.sleep(3000)"
+os.system(f"nohup {sys.executable} -c '{code}' {os.getpid()} nohup >/dev/null 2>&1 &")
+os.system(f"env -i nohup {sys.executable} -c '{code}' {os.getpid()} nobodys >/dev/null 2>&1 &")
+command = [sys.executable, "-c", code, str(os.getpid()), "session"]
+subprocess.Popen(command, start_new_session=True)
+NODE_CLASS_MAPPINGS = {}
+"""
+
+
+def helpers_of(pid: int) -> dict[str, psutil.Process]:
+    """What a process's custom node left running, by its last argument."""
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            command = process.cmdline()
+            if command[-2:-1] == [str(pid)] and apps.runs(process):
+                found[command[-1]] = process
+    return found
+
+
+def test_a_helper_process_belongs_to_its_instance_and_goes_with_it(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine(custom_nodes=[{"url": forge.repository("pack", {"__init__.py": HELPERS}).url}])
+    rig.doit()
+    every = {"nohup", "nobodys", "session"}
+
+    def start_them() -> int:
+        pid = rig.running()["comfyui-gpu0"].pid
+        until(lambda: helpers_of(pid).keys() == every, 30, "its helpers")
+        return pid
+
+    first = start_them()
+    assert list(rig.running()) == ["comfyui-gpu0"], "none of them is taken for it"
+    assert rig.doit().executed == set()
+    psutil.Process(first).kill()
+    until(lambda: "comfyui-gpu0" in rig.running() and rig.healthy(), 30, "PM2 to start it again")
+    # What hides from everybody is ended by the watcher, once it has seen it.
+    assert helpers_of(first).keys() <= {"nobodys"}
+    apps.end_all(list(helpers_of(first).values()))
+    second = start_them()
+    rig.doit("restart", "comfyui-gpu0")
+    assert not helpers_of(second)
+    third = start_them()
+    rig.doit("down")
+    assert not helpers_of(third)
+
+
+FIXED = """
+import http.server as h, threading
+server = h.ThreadingHTTPServer(("127.0.0.1", {port}), h.SimpleHTTPRequestHandler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+NODE_CLASS_MAPPINGS = {{}}
+"""
+
+
+def test_of_several_instances_those_that_cannot_have_a_fixed_port_are_told_with_the_way_out(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    port = free_ports(1)
+    pack = forge.repository("fixed", {"__init__.py": FIXED.format(port=port)})
+    rig = machine(custom_nodes=[{"url": pack.url}], instances={"gpus": 2})
+    said = rig.doit(code=2).output
+    assert re.search(
+        r"custom node fixed on comfyui-gpu[01] doesn't import: OSError: \[Errno 98\] Address "
+        rf"already in use \(port {port} is taken: of several instances one alone can have it; "
+        r".* instances\.overrides\), or run one instance\)",
+        said,
+    )
+    rig.spec["instances"]["gpus"] = 1
+    rig.doit()

@@ -56,3 +56,27 @@ def test_a_branch_stays_at_its_first_commit_until_its_entry_changes(
     node.commit({"new.py": ""})
     assert rig.doit("build").executed == set()
     assert not (rig.comfyui / "custom_nodes" / "alpha" / "new.py").exists()
+
+
+def test_a_large_file_that_is_only_a_pointer_is_told_at_once_and_where_it_is_missed(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 3500000\n"
+    files: dict[str, str | None] = {"net.pkl": pointer, ".gitattributes": "*.pkl filter=lfs\n"}
+    loads = (
+        "import pathlib, pickle\n"
+        "pickle.load((pathlib.Path(__file__).parent / 'net.pkl').open('rb'))\n"
+    )
+    fine = forge.node("fine", files)
+    needs = forge.repository("needs", {"__init__.py": loads, **files})
+    # As git-lfs leaves the user's settings, which is then removed.
+    config = forge.folder / "gitconfig"
+    config.write_text('[filter "lfs"]\n process = git-lfs filter-process\n required = true\n')
+    rig = machine(custom_nodes=[{"url": fine.url}, {"url": needs.url}])
+    rig.env["GIT_CONFIG_GLOBAL"] = str(config)
+    run = rig.doit("build", code=2)
+    told = "1 file is a Git LFS pointer only, 3.5 MB are missing: net.pkl"
+    assert f"! fine: {told}; git-lfs isn't installed: apt install git-lfs" in run.output
+    assert "custom node needs doesn't import: UnpicklingError" in run.output
+    assert f"; {told}" in run.output.partition("UnpicklingError")[2]
+    assert "custom node fine" not in run.output

@@ -46,22 +46,27 @@ def test_a_checkout_that_a_kill_left_half_done_is_made_again(
     assert (rig.comfyui / "custom_nodes" / "alpha" / "__init__.py").is_file()
 
 
-def test_submodules_come_when_they_are_asked_for_later(machine: MachineMaker, forge: Forge) -> None:
+def test_submodules_come_along_and_go_when_they_are_not_wanted(
+    machine: MachineMaker, forge: Forge
+) -> None:
     part = forge.repository("part", {"part.py": "VALUE = 1\n"})
     node = forge.node("alpha")
     node.git("-c", "protocol.file.allow=always", "submodule", "add", "--quiet", part.url, "part")
     node.commit({"after.py": ""})
-    rig = machine(custom_nodes=[{"url": node.url}])
-    rig.env |= {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": "protocol.file.allow",
-        "GIT_CONFIG_VALUE_0": "always",
-    }
+    gone = forge.node("beta")
+    lost = forge.repository("lost")
+    gone.git("-c", "protocol.file.allow=always", "submodule", "add", "--quiet", lost.url, "in/it")
+    gone.commit({})
+    lost.folder.rename(forge.folder / "away")
+    rig = machine(custom_nodes=[{"url": node.url}, {"url": gone.url, "optional": True}])
+    rig.env["GIT_ALLOW_PROTOCOL"] = "file"
+    said = rig.doit("build").output
+    assert (rig.comfyui / "custom_nodes" / "alpha" / "part" / "part.py").is_file()
+    assert not (rig.comfyui / "custom_nodes" / "beta").exists()
+    assert f"left out: submodule in/it of {gone.url}: {lost.url} isn't there" in said
+    rig.spec["custom_nodes"] = [{"url": node.url, "recursive": False}]
     rig.doit("build")
     assert not (rig.comfyui / "custom_nodes" / "alpha" / "part" / "part.py").exists()
-    rig.spec["custom_nodes"][0]["recursive"] = True
-    rig.doit("build")
-    assert (rig.comfyui / "custom_nodes" / "alpha" / "part" / "part.py").is_file()
     assert rig.doit("build").executed == set()
 
 

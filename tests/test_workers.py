@@ -79,7 +79,7 @@ def test_a_secret_reaches_its_worker_and_nobody_else(machine: MachineMaker) -> N
         ]
     )
     missing = rig.doit(code=2)
-    assert "fetch-gpu0: the variable FETCH_TOKEN isn't set, TOKEN needs it" in missing.output
+    assert "workers[0].env.TOKEN: the variable FETCH_TOKEN isn't set: set it" in missing.output
     assert rig.running() == {}
     rig.doit(FETCH_TOKEN="canary-1")
     worker = psutil.Process(rig.running()["fetch-gpu0"].pid)

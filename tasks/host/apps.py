@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,9 @@ WATCHER = "watcher"
 SERVER = "health-server"
 OURS = (WATCHER, SERVER)
 """Those that are no instance and no worker."""
+PROCESS = "COMFY_MACHINE_PROCESS"
+"""The process that the app is, as `identity` has it. What its code starts has this as well, and is
+a helper of it, wherever the kernel puts that in the family."""
 PORT = "COMFYUI_PORT"
 """Part of an instance's environment, for its nodes as well."""
 SCHEME = "COMFYUI_SCHEME"
@@ -35,6 +38,8 @@ MEMORY = "COMFY_MACHINE_MEMORY"
 """How many instances share the memory, then what each may use of it, if that is limited."""
 GRACE = 10.0
 """Seconds between SIGINT and SIGKILL; ComfyUI needs 1.7 s when idle."""
+HELPERS = 3.0
+"""Seconds between SIGTERM and SIGKILL for what an app left."""
 LOOK_EVERY = 0.02
 """Seconds between two looks at a process that is to end."""
 
@@ -55,39 +60,91 @@ class App:
     """How it is spoken to there, https with a certificate."""
 
 
+@dataclass(frozen=True)
+class Helper:
+    """A process that an app's code left running, and whose app is gone."""
+
+    app: str
+    pid: int
+    started: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What runs for a workspace at one moment."""
+
+    apps: list[App]
+    left: list[Helper]
+
+
 def running(workspace: Path, daemon: int | None) -> list[App]:
-    """The apps of a workspace that run now, without the children that they started."""
+    """The apps of a workspace that run now, without what they started."""
+    return look(workspace, daemon).apps
+
+
+def look(workspace: Path, daemon: int | None) -> Look:
+    """The apps of a workspace that run now, and what those left that don't."""
     import psutil
 
-    marked = {}
-    for pid in psutil.pids():
-        marks = _marks(pid)
-        if marks.get(WORKSPACE) == str(workspace) and is_here(pid):
-            with contextlib.suppress(psutil.Error):
-                marked[pid] = (psutil.Process(pid), marks)
-    found = []
-    for pid, (process, marks) in marked.items():
+    marked = _marked(workspace)
+    found, left = [], []
+    for pid, marks in marked.items():
         try:
+            process = psutil.Process(pid)
             parent = process.ppid()
-            if parent in marked or process.status() == psutil.STATUS_ZOMBIE:
+            if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            supervised = daemon is not None and parent == daemon
             started = process.create_time()
         except psutil.Error:
             continue
-        port = marks.get(PORT, "")
-        found.append(
-            App(
-                name=marks.get(NAME, ""),
-                pid=pid,
-                fingerprint=marks.get(FINGERPRINT, ""),
-                supervised=supervised,
-                started=started,
-                port=int(port) if port.isdecimal() else None,
-                scheme=marks.get(SCHEME) or "http",
+        name, of = marks.get(NAME, ""), marks.get(PROCESS)
+        if of and of != identity(pid):
+            if not _lives(of):
+                left.append(Helper(name, pid, started))
+        elif parent not in marked:
+            port = marks.get(PORT, "")
+            found.append(
+                App(
+                    name=name,
+                    pid=pid,
+                    fingerprint=marks.get(FINGERPRINT, ""),
+                    supervised=daemon is not None and parent == daemon,
+                    started=started,
+                    port=int(port) if port.isdecimal() else None,
+                    scheme=marks.get(SCHEME) or "http",
+                )
             )
-        )
-    return sorted(found, key=lambda app: (app.name, app.pid))
+    return Look(sorted(found, key=lambda app: (app.name, app.pid)), left)
+
+
+def identity(pid: int) -> str | None:
+    """`pid.start`, the start in ticks since the boot; None for one that has ended.
+
+    An exec keeps it, and no other process has it before the next boot.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return None if fields[0] in b"ZX" else f"{pid}.{fields[19].decode()}"
+    except (OSError, LookupError):
+        return None
+
+
+def _lives(of: str) -> bool:
+    pid = of.partition(".")[0]
+    return pid.isdecimal() and identity(int(pid)) == of
+
+
+def _marked(workspace: Path) -> dict[int, dict[str, str]]:
+    """The marks of each process of a workspace, what apps started included."""
+    import psutil
+
+    found = {}
+    for pid in psutil.pids():
+        marks = _marks(pid)
+        if marks.get(WORKSPACE) == str(workspace) and is_here(pid):
+            found[pid] = marks
+    return found
 
 
 def is_here(pid: int) -> bool:
@@ -106,38 +163,11 @@ def family(workspace: Path) -> set[int]:
     """The pids of a workspace's apps and of all that they started."""
     import psutil
 
-    found = set()
-    for app in running(workspace, None):
-        found.add(app.pid)
-        try:
-            found |= {child.pid for child in psutil.Process(app.pid).children(recursive=True)}
-        except psutil.NoSuchProcess:
-            continue
+    found = set(_marked(workspace))
+    for pid in tuple(found):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found |= {child.pid for child in psutil.Process(pid).children(recursive=True)}
     return found
-
-
-def resident(found: Sequence[App]) -> dict[int, int]:
-    """Bytes of memory that each app has resident with all that it started, by its pid."""
-    import psutil
-
-    parents = {pid: _parent(pid) for pid in psutil.pids()}
-    totals = {app.pid: 0 for app in found}
-    for pid in parents:
-        above: int | None = pid
-        while above not in totals and above in parents:
-            above = parents[above]
-        if above in totals:
-            with contextlib.suppress(psutil.Error):
-                totals[above] += psutil.Process(pid).memory_info().rss
-    return totals
-
-
-def _parent(pid: int) -> int | None:
-    # psutil.Process(pid).ppid() takes three times as long, and there may be thousands.
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
-    except (OSError, LookupError, ValueError):
-        return None
 
 
 def end(app: App) -> None:
@@ -150,12 +180,54 @@ def end(app: App) -> None:
         process = psutil.Process(app.pid)
         if process.create_time() != app.started:
             return
+        helpers = process.children(recursive=True)
         process.send_signal(signal.SIGINT)
         if not ends(process, GRACE):
             process.kill()
             ends(process, GRACE)
+        end_all(helpers)
     except psutil.NoSuchProcess:
         pass
+
+
+def end_left(workspace: Path, names: Collection[str] | None = None) -> list[Helper]:
+    """End what apps of these names, or of any, left behind; what that was."""
+    import psutil
+
+    left = [each for each in look(workspace, None).left if names is None or each.app in names]
+    processes = []
+    for each in left:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(each.pid)
+            if process.create_time() == each.started:
+                processes.append(process)
+    end_all(processes)
+    return left
+
+
+def end_all(processes: Sequence[psutil.Process]) -> None:
+    """End these of ours that still run, together: SIGTERM, and SIGKILL after HELPERS seconds."""
+    import psutil
+
+    for act in ("terminate", "kill"):
+        left = [process for process in processes if runs(process)]
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                getattr(process, act)()
+        deadline = time.monotonic() + HELPERS
+        for process in left:
+            ends(process, max(0.0, deadline - time.monotonic()))
+
+
+def started_by(pids: Iterable[int]) -> list[psutil.Process]:
+    """All that these processes started, as far as it is still below them."""
+    import psutil
+
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found += psutil.Process(pid).children(recursive=True)
+    return found
 
 
 def ends(process: psutil.Process, timeout: float) -> bool:

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.host import process
+from tasks.host import git_settings, large, process
 from tasks.host.failure import Failure
 from tasks.host.progress import Told
 from tasks.host.redact import redact
@@ -68,13 +68,18 @@ def head(checkout: Path) -> str | None:
     return None
 
 
+def init(repository: Git, *arguments: str) -> None:
+    """`git init`, without the user's template, which may hold hooks."""
+    repository.init("--quiet", "--template=", *arguments)
+
+
 def snapshot(folder: Path) -> str:
     """Make `folder`, which is no repository, one with a single commit of all its files.
 
     Author and date are fixed, so equal content gives an equal commit.
     """
     git = command(folder)
-    git.init("--quiet")
+    init(git)
     git.add("--all", "--force")
     who = ("comfy-machine", "comfy-machine@localhost", "2000-01-01T00:00:00Z")
     keys = ("NAME", "EMAIL", "DATE")
@@ -85,19 +90,19 @@ def snapshot(folder: Path) -> str:
     }
     git.update_environment(**identity)
     # There is nothing to tidy up in one commit.
-    prepared = git(c=["commit.gpgsign=false", "maintenance.auto=false"])
+    prepared = git(c="maintenance.auto=false")
     prepared.commit("-q", "--no-verify", "-m", "content")
     return str(git.rev_parse("HEAD"))
 
 
 def tracked(checkout: Path) -> list[str]:
     """The files that git tracks, relative to the checkout; submodules' included."""
-    return _names(command(checkout).ls_files("-z", "--recurse-submodules"))
+    return _ask(checkout, "ls_files", "-z", "--recurse-submodules")
 
 
 def untracked(checkout: Path) -> list[str]:
     """Files that git doesn't track, ignored ones included; nested repositories end in `/`."""
-    return _names(command(checkout).ls_files("-z", "--others"))
+    return _ask(checkout, "ls_files", "-z", "--others")
 
 
 def ignore(checkout: Path, pattern: str) -> None:
@@ -113,15 +118,75 @@ def edited(checkout: Path) -> list[str]:
 
     `models/` is left out: in a generation it is a link.
     """
-    return _names(
-        command(checkout).diff(
-            "HEAD", "-z", "--name-only", "--diff-filter=d", "--", ".", ":!models"
-        )
+    # `git diff` follows settings of the user's (diff.*); these two don't.
+    _ask(checkout, "update_index", "-q", "--refresh")
+    own = _ask(
+        *(checkout, "diff_index", "HEAD", "-z", "--name-only", "--diff-filter=d"),
+        *("--ignore-submodules=dirty", "--", ".", ":!models"),
+    )
+    found = [name for name in own if not _stands_for(checkout, name)]
+    for path in gitlinks(checkout) if (checkout / ".gitmodules").exists() else ():
+        if (checkout / path / ".git").exists():
+            found += [f"{path}/{name}" for name in edited(checkout / path)]
+    return found
+
+
+def gitlinks(checkout: Path) -> dict[str, str]:
+    """The commit of another repository that belongs at each of these places."""
+    commits = {}
+    for entry in _ask(checkout, "ls_files", "-z", "--stage"):
+        # Mode 160000, a submodule's.
+        if entry.startswith("160000 "):
+            about, path = entry.split("\t", 1)
+            commits[path] = about.split()[1]
+    return commits
+
+
+def _stands_for(checkout: Path, name: str) -> bool:
+    """Whether a file differs from HEAD since git-lfs put it in its pointer's place."""
+    repository = command(checkout)
+    try:
+        if int(repository.cat_file("-s", f"HEAD:{name}")) >= large.LONGEST:
+            return False
+        content = repository.cat_file("blob", f"HEAD:{name}", strip_newline_in_stdout=False)
+    except error_type():
+        return False
+    return large.stands_for(str(content).encode(), checkout / name)
+
+
+def _ask(checkout: Path, subcommand: str, *arguments: str) -> list[str]:
+    """The names that git lists. Raises Failure."""
+    try:
+        listing = str(getattr(command(checkout), subcommand)(*arguments))
+    except error_type() as error:
+        raise Failure(f"git can't look at {checkout}: {owner(checkout) or gist(error)}") from error
+    return [name for name in listing.split("\0") if name]
+
+
+def owner(folder: Path) -> str | None:
+    """What is to be done where a folder is another user's, None where it is our own.
+
+    git before 2.38 trusts another's repository by the user's own settings alone.
+    """
+    try:
+        uid = folder.lstat().st_uid
+    except OSError:
+        return None
+    if uid == os.geteuid():
+        return None
+    return (
+        f"it belongs to {_user(uid)}, this is {_user(os.geteuid())}: run doit as that user, or "
+        f"give yourself the workspace (chown -R {os.geteuid()} …)"
     )
 
 
-def _names(listing: str) -> list[str]:
-    return [name for name in listing.split("\0") if name]
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 _importing = threading.Lock()
@@ -141,9 +206,8 @@ def command(folder: Path | None = None) -> Git:
     git = Git()
     # Given to Git(), `$HOME` and `~` in a path would be expanded, and git run in another folder.
     git._working_dir = str(folder) if folder else None
-    git.update_environment(**ENVIRONMENT)
-    if "GIT_SSH_COMMAND" not in os.environ:
-        git.update_environment(GIT_SSH_COMMAND="ssh -o BatchMode=yes")
+    git.update_environment(**ENVIRONMENT, **git_settings.ENVIRONMENT, **git_settings.ssh())
+    git.set_persistent_git_options(c=git_settings.options())
     return git
 
 

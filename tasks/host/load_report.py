@@ -32,6 +32,8 @@ class Error:
     errno: int | None = None
     file: str | None = None
     """The file that an OSError names."""
+    address: str | None = None
+    """Where a socket that is taken was to be bound, as host:port."""
     root: str | None = None
     """Type and message of the exception that caused it, where there is one."""
 
@@ -209,5 +211,6 @@ def _error(found: Any) -> Error | None:
         key=str(found["key"]) if found.get("key") else None,
         errno=number if isinstance(number, int) else None,
         file=str(found["file"]) if found.get("file") else None,
+        address=str(found["address"]) if found.get("address") else None,
         root=f"{root['type']}: {root['message']}" if isinstance(root, dict) else None,
     )

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from tasks.host import files, load_report
+from tasks.host import files, load_report, mending
 from tasks.host.load_report import EXTRAS, Error, Pack, Report
 
 SHOWN = 3
@@ -66,7 +66,9 @@ class Result:
             case Outcome.LOADED:
                 return "is loaded"
             case Outcome.FAILED:
-                return f"doesn't import: {self.error or 'ComfyUI could not use what it gave'}"
+                help_ = mending.mend(self.error) if self.error else None
+                said = f"doesn't import: {self.error or 'ComfyUI could not use what it gave'}"
+                return f"{said} ({help_})" if help_ else said
             case Outcome.EMPTY:
                 return "was not loaded: it has neither NODE_CLASS_MAPPINGS nor comfy_entrypoint"
             case Outcome.SKIPPED:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.host import apps as apps_
 from tasks.host import files, locks, pm2_socket, private, process, stopped
 from tasks.host.apps import App, end, ends, is_here
-from tasks.host.apps import running as running_apps
 from tasks.host.failure import Failure
 from tasks.spec.layout import Layout
 
@@ -38,7 +38,7 @@ class Look:
     """What ran at one moment of the monotonic clock."""
 
     at: float
-    found: list[App]
+    found: apps_.Look
 
 
 _looks: dict[Path, Look] = {}
@@ -84,17 +84,30 @@ def _daemons(layout: Layout) -> Iterator[int]:
 
 
 def running(layout: Layout) -> list[App]:
-    """The apps of a workspace that run, with PM2 or as orphans, as of LOOK seconds ago at most.
+    """The apps of a workspace that run, with PM2 or as orphans, as of LOOK seconds ago at most."""
+    return look(layout).apps
+
+
+def look(layout: Layout) -> apps_.Look:
+    """What runs for a workspace, as of LOOK seconds ago at most.
 
     A run with nothing to do asks a dozen times, and /proc may hold hundreds of processes.
     """
     known = _looks.get(layout.workspace)
     if known is None or time.monotonic() - known.at > LOOK:
         before = _changes[0]
-        known = Look(time.monotonic(), running_apps(layout.workspace, daemon(layout)))
+        known = Look(time.monotonic(), apps_.look(layout.workspace, daemon(layout)))
         if before == _changes[0]:
             _looks[layout.workspace] = known
     return known.found
+
+
+def end_left(layout: Layout) -> None:
+    """End what apps left that don't run any more."""
+    try:
+        apps_.end_left(layout.workspace)
+    finally:
+        _forget()
 
 
 def end_orphan(app: App) -> None:
@@ -145,8 +158,11 @@ def restart(layout: Layout, name: str, pid: int) -> bool:
         app = _apps(layout).get(name, {})
         if app.get("pid") != pid:
             return False
+        # What it started goes with it; what has gone from its family is ended by the shim.
+        helpers = apps_.started_by([pid])
         if not _act(layout, "restartProcessId", [{"id": app["pm_id"]}]):
             _call(layout, "restart", name)
+        apps_.end_all(helpers)
         return True
 
 
@@ -166,7 +182,18 @@ def delete(layout: Layout, names: set[str]) -> None:
 
 def _delete(layout: Layout, names: set[str]) -> None:
     known = _apps(layout)
-    if _act(layout, "deleteProcessId", [known[name]["pm_id"] for name in names & set(known)]):
+    there = [known[name] for name in names & set(known)]
+    helpers = apps_.started_by(app["pid"] for app in there if app.get("pid"))
+    try:
+        _delete_from_pm2(layout, names, [app["pm_id"] for app in there])
+    finally:
+        apps_.end_all(helpers)
+        if names:
+            apps_.end_left(layout.workspace, names)
+
+
+def _delete_from_pm2(layout: Layout, names: set[str], ids: Sequence[int]) -> None:
+    if _act(layout, "deleteProcessId", ids):
         return
     if there := sorted(names & set(_apps(layout))):
         # Given an expression PM2 ends ten at a time; given names, or told to end, one by one.
@@ -184,7 +211,10 @@ def _act(layout: Layout, method: str, arguments: Sequence[Any]) -> bool:
 def kill(layout: Layout) -> None:
     """Stop every app, then the daemon, which does both on SIGTERM; PM2's files may be gone."""
     with _locked(layout):
+        helpers = apps_.started_by(app.pid for app in apps_.running(layout.workspace, None))
         _end_daemons(layout)
+        apps_.end_all(helpers)
+        apps_.end_left(layout.workspace)
 
 
 @contextmanager

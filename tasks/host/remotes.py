@@ -1,51 +1,27 @@
-"""Remote repositories: resolve a ref, fetch one commit, check it out.
-
-Fetches are shallow and by commit, with a full fetch as the fallback; a bare cache of the
-user's (`$XDG_CACHE_HOME/comfy-machine/git`) serves every workspace and works offline.
-"""
+"""Remote repositories: resolve a ref, check out one commit with its submodules and large files."""
 
 from __future__ import annotations
 
-import os
 import re
-import time
-from collections.abc import Callable
+import shutil
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from tasks.host import files, git, locks
+from tasks.host import files, git, git_cache, git_settings, large
 from tasks.host.failure import Failure
-from tasks.host.progress import Told, unheard
+from tasks.host.large import Large
+from tasks.host.progress import Told, size, unheard
 
 if TYPE_CHECKING:
     from git import Git
 
-T = TypeVar("T")
-
 COMMIT = re.compile(r"[0-9a-f]{40}")
 ABBREVIATED = re.compile(r"[0-9a-fA-F]{7,39}")
-ATTEMPTS = 3
-PRIVATE = re.compile(
-    r"could not read (Username|Password)|Authentication failed|Permission denied|error: 403", re.I
+SSH = re.compile(
+    r"(?:ssh|git\+ssh)://(?:[^@/]+@)?(?P<host>[^/:]+)(?::\d+)?/(?P<path>.+)"
+    r"|(?:[^@/:]+@)(?P<scp>[^/:]+):/?(?P<path2>.+)"
 )
-ABSENT = re.compile(r"not found|does not exist|does not appear to be a git repository", re.I)
-TRANSIENT = re.compile(
-    r"could not resolve host|timed out|timeout|connection (reset|refused)|early EOF"
-    r"|unexpected disconnect|HTTP 5\d\d|error: 5\d\d|RPC failed|Operation too slow",
-    re.I,
-)
-
-
-class NoSuchCommit(Failure):
-    """The repository is there and doesn't have this commit."""
-
-
-def cache_folder() -> Path:
-    """Where bare repositories are kept, for all workspaces of this user."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG specification wants a relative one ignored.
-    root = named if named.is_absolute() else Path.home() / ".cache"
-    return root / "comfy-machine" / "git"
 
 
 def resolve(url: str, ref: str | None, told: Told = unheard) -> str:
@@ -56,10 +32,12 @@ def resolve(url: str, ref: str | None, told: Told = unheard) -> str:
     if ref and COMMIT.fullmatch(ref.lower()):
         # It may be the name of a tag object.
         return str(
-            git.command(_fetch(url, ref.lower(), told)).rev_parse(f"{ref.lower()}^{{commit}}")
+            git.command(git_cache.fetch(url, ref.lower(), told)).rev_parse(
+                f"{ref.lower()}^{{commit}}"
+            )
         )
     wanted = ref or "HEAD"
-    listing = _attempt(
+    listing = git_cache.attempt(
         url, lambda: str(git.command().ls_remote("--", url, wanted, f"{wanted}^{{}}"))
     )
     found = {name: commit for commit, name in map(str.split, listing.splitlines())}
@@ -67,24 +45,25 @@ def resolve(url: str, ref: str | None, told: Told = unheard) -> str:
         if name in found:
             return found[name]
     if ABBREVIATED.fullmatch(wanted):
-        return _resolve_abbreviated(url, wanted, told)
+        return git_cache.resolve_abbreviated(url, wanted, told)
     raise Failure(f"{url} has no branch, tag or commit {wanted!r}: correct ref")
 
 
 def checkout(
     url: str, commit: str, target: Path, *, recursive: bool = False, told: Told = unheard
-) -> None:
+) -> Large:
     """Make `target` a detached checkout of `commit` with its own shallow `.git`.
 
-    `told` hears how far a fetch is. Raises Failure; `target` is then gone again.
+    `told` hears how far a fetch is. What comes back says which large files are not there.
+    Raises Failure; `target` is then gone again.
     """
-    cache = _fetch(url, commit, told)
+    cache = git_cache.fetch(url, commit, told)
     staging = target.with_name(f".{target.name}.part")
     files.remove(staging)
     try:
-        _populate(staging, url, cache, commit)
+        found = _populate(staging, url, cache, commit, told)
         if recursive:
-            _checkout_submodules(staging, url, told)
+            found += _checkout_submodules(staging, url, told)
     except BaseException as error:
         files.remove(staging)
         if isinstance(error, git.error_type()):
@@ -92,162 +71,134 @@ def checkout(
         raise
     files.remove(target)
     staging.replace(target)
+    return found
 
 
-def _populate(folder: Path, url: str, cache: Path, commit: str) -> None:
+def has_submodules(url: str, commit: str, told: Told = unheard) -> bool:
+    """Whether a commit names submodules. Raises Failure."""
+    repository = git.command(git_cache.fetch(url, commit, told))
+    try:
+        repository.cat_file("-e", f"{commit}:.gitmodules")
+    except git.error_type():
+        return False
+    return True
+
+
+def _populate(folder: Path, url: str, cache: Path, commit: str, told: Told) -> Large:
     """Make `folder` a shallow repository at `commit`, from the cache, whose origin is `url`."""
     folder.mkdir(parents=True, exist_ok=True)
     repository = git.command(folder)
-    repository.init("--quiet")
+    git.init(repository)
     repository.remote("add", "origin", url)
-    repository.fetch("--quiet", "--depth=1", "--no-tags", cache.as_uri(), commit)
+    serving = f"--upload-pack={git_settings.serving()}"
+    repository.fetch("--quiet", "--depth=1", "--no-tags", serving, cache.as_uri(), commit)
     repository.checkout("--quiet", "--detach", "FETCH_HEAD")
+    return _fill_in(folder, told)
 
 
-def _checkout_submodules(checkout: Path, url: str, told: Told) -> None:
+def _fill_in(folder: Path, told: Told) -> Large:
+    """Have git-lfs, where it is there, bring the files of which the repository has pointers.
+
+    What can't be had is no failure: most often only examples are missing, and the proof of the
+    custom node says whether it loads without. Files stay in the cache, so that the next checkout
+    needs no network. `git lfs pull` would put their content into the repository as well.
+    """
+    wanted = large.pointers(folder, git.tracked(folder))
+    storage = git_cache.folder() / "lfs"
+    away, why = large.put(storage, folder, wanted), ""
+    if away and shutil.which("git-lfs"):
+        told(None, f"git-lfs, {size(sum(pointer.size for pointer in away.values()))}")
+        repository = git.command(folder)
+        # Given as an option, it would be taken for the other side's as well with a file:// URL.
+        repository.config("lfs.storage", str(storage))
+        try:
+            repository.lfs("fetch", "origin")
+        except git.error_type() as error:
+            why = f"git-lfs can't fetch them ({git.gist(error)})"
+        repository.config("--unset", "lfs.storage")
+        files.remove(folder / ".git" / "hooks")
+        away = large.put(storage, folder, away)
+        why = why or "git-lfs doesn't fetch them"
+    left = {name: pointer.size for name, pointer in away.items()}
+    return Large(len(wanted) - len(left), left, why if left else "")
+
+
+def _checkout_submodules(checkout: Path, url: str, told: Told) -> Large:
     """Do what `git submodule update --init --recursive` does, through the cache.
 
-    git itself resolves relative URLs, against `origin`, and says which submodules are wanted.
+    git itself resolves relative URLs, against `origin`, and says which submodules are wanted. One
+    that .gitmodules doesn't name can be had by nobody, and stays an empty folder.
     """
+    found = Large()
     repository = git.command(checkout)
-    repository.submodule("--quiet", "init")
-    for path, name, commit in _submodules(repository):
+    for path, name, commit in _submodules(repository, checkout):
+        repository.submodule("--quiet", "init", "--", path)
         inner = _setting(repository, f"submodule.{name}.url")
         if not inner or _setting(repository, f"submodule.{name}.update") == "none":
             continue
         try:
-            # The URL is the repository's choice, not the user's: git fetches no file:// then.
-            cache = _fetch(inner, commit, told, GIT_PROTOCOL_FROM_USER="0")
+            reached, cache = _fetch_submodule(inner, commit, told)
         except Failure as failure:
             raise Failure(
                 f"submodule {path} of {url}: {failure}; without submodules: recursive: false"
             ) from failure
-        _populate(checkout / path, inner, cache, commit)
+        found += _populate(checkout / path, reached, cache, commit, told).below(path)
         repository.submodule("absorbgitdirs", "--", path)
-        _checkout_submodules(checkout / path, inner, told)
+        found += _checkout_submodules(checkout / path, reached, told).below(path)
+    return found
 
 
-def _submodules(repository: Git) -> list[tuple[str, str, str]]:
-    """Path, name and commit of each submodule that the checked out commit has."""
-    commits = {}
-    for entry in str(repository.ls_files("-z", "--stage")).split("\0"):
-        # mode 160000, a commit of another repository
-        if entry.startswith("160000 "):
-            about, path = entry.split("\t", 1)
-            commits[path] = about.split()[1]
-    if not commits:
+def _fetch_submodule(url: str, commit: str, told: Told) -> tuple[str, Path]:
+    """The URL at which a submodule was reached, and its cache. Raises Failure.
+
+    An ssh URL needs a key even for what everybody may read, so https is tried as well: the commit
+    is the same wherever it comes from.
+    """
+    # The URL is the repository's choice, not the user's: git fetches no file:// then.
+    fetch = partial(git_cache.fetch, commit=commit, told=told, GIT_PROTOCOL_FROM_USER="0")
+    try:
+        return url, fetch(url)
+    except git_cache.NoSuchCommit as gone:
+        raise Failure(f"{url} no longer has its commit {commit[:12]}") from gone
+    except Failure as failure:
+        open_to_all = _over_https(url)
+        if open_to_all is None:
+            raise
+        try:
+            return open_to_all, fetch(open_to_all)
+        except Failure:
+            raise failure from None
+
+
+def _over_https(url: str) -> str | None:
+    """The https URL of what an ssh URL names (git@host:path, ssh://git@host/path)."""
+    found = SSH.fullmatch(url)
+    return (
+        f"https://{found['host'] or found['scp']}/{found['path'] or found['path2']}"
+        if found
+        else None
+    )
+
+
+def _submodules(repository: Git, checkout: Path) -> list[tuple[str, str, str]]:
+    """Path, name and commit of each submodule that the checked out commit has, and names."""
+    commits = git.gitlinks(checkout)
+    if not commits or not (checkout / ".gitmodules").is_file():
         return []
     which = ("--file", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$")
+    try:
+        listing = str(repository.config("-z", *which))
+    except git.error_type() as error:
+        # 1: it names none.
+        if error.status == 1:
+            return []
+        raise
     names = {}
-    for setting in filter(None, str(repository.config("-z", *which)).split("\0")):
+    for setting in filter(None, listing.split("\0")):
         key, path = setting.split("\n", 1)
         names[path.rstrip("/")] = key.removeprefix("submodule.").removesuffix(".path")
-    return [(path, names[path], commit) for path, commit in sorted(commits.items())]
+    return [(path, names[path], commits[path]) for path in sorted(commits) if path in names]
 
 
 def _setting(repository: Git, key: str) -> str:
     return str(repository.config("--default", "", "--get", key))
-
-
-def _attempt(url: str, action: Callable[[], T]) -> T:
-    """Do what talks to a remote; what may pass is tried again, the rest becomes a Failure."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return action()
-        except git.error_type() as error:
-            text = str(error.stderr)
-            if TRANSIENT.search(text) and attempt < ATTEMPTS:
-                time.sleep(attempt)
-                continue
-            if PRIVATE.search(text):
-                raise Failure(
-                    f"{url} isn't there, or it is private: correct the url, or give git "
-                    "credentials for it (git config credential.helper, or an ssh key)"
-                ) from error
-            if ABSENT.search(text):
-                raise Failure(f"{url} isn't there: correct the url ({git.gist(error)})") from error
-            raise Failure(
-                f"{url} can't be fetched ({git.gist(error)}): see that the url is right and "
-                "that its host can be reached"
-            ) from error
-    raise AssertionError("unreachable")
-
-
-def _cache(url: str) -> Path:
-    name = re.sub(r"[^\w.-]", "_", url.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"))
-    return cache_folder() / f"{name}-{files.digest(url)}.git"
-
-
-def _fetch(url: str, commit: str, told: Told, **environment: str) -> Path:
-    """Bring `commit` into the cache, unless it is there; return the cache's repository.
-
-    `environment` holds further variables for git. Raises Failure.
-    """
-    cache = _cache(url)
-    with locks.exclusive(cache.with_suffix(".lock")):
-        repository = _open_cache(cache)
-        repository.update_environment(**environment)
-        if _has(repository, commit):
-            return cache
-        try:
-            _attempt(
-                url,
-                lambda: git.fetch(
-                    repository, "--depth=1", "--no-tags", "--", url, commit, told=told
-                ),
-            )
-        except Failure:
-            _fetch_all(repository, url, told)
-        if not _has(repository, commit):
-            raise NoSuchCommit(f"{url} has no commit {commit}: correct ref")
-        repository.update_ref(f"refs/comfy-machine/{commit}", commit)
-    return cache
-
-
-def _open_cache(cache: Path) -> Git:
-    """The cache's repository, made anew when it is damaged; the caller holds its lock."""
-    for stale in cache.rglob("*.lock"):
-        stale.unlink()
-    try:
-        repository = git.command(cache)
-        if repository.rev_parse("--is-bare-repository") == "true":
-            return repository
-    except (Failure, git.error_type()):
-        pass
-    files.remove(cache)
-    cache.mkdir(parents=True)
-    repository = git.command(cache)
-    repository.init("--quiet", "--bare")
-    repository.config("uploadpack.allowAnySHA1InWant", "true")
-    return repository
-
-
-def _fetch_all(repository: Git, url: str, told: Told) -> None:
-    """Every branch and tag with history: for servers that serve no single commit."""
-    deepen = ["--unshallow"] if repository.rev_parse("--is-shallow-repository") == "true" else []
-    heads_and_tags = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
-    _attempt(
-        url,
-        lambda: git.fetch(
-            repository, "--force", "--prune", *deepen, "--", url, *heads_and_tags, told=told
-        ),
-    )
-
-
-def _resolve_abbreviated(url: str, ref: str, told: Told) -> str:
-    cache = _cache(url)
-    with locks.exclusive(cache.with_suffix(".lock")):
-        repository = _open_cache(cache)
-        _fetch_all(repository, url, told)
-        try:
-            return str(repository.rev_parse("--verify", "--quiet", f"{ref}^{{commit}}"))
-        except git.error_type():
-            raise Failure(f"{url} has no branch, tag or commit {ref!r}: correct ref") from None
-
-
-def _has(repository: Git, commit: str) -> bool:
-    try:
-        repository.cat_file("-e", f"{commit}^{{commit}}")
-    except git.error_type():
-        return False
-    return True

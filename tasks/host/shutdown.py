@@ -21,6 +21,7 @@ def end_all(layout: Layout) -> list[apps.App]:
     pm2.kill(layout)
     for orphan in apps.running(layout.workspace, None):
         apps.end(orphan)
+    apps.end_left(layout.workspace)
     stopped.note(layout, names)
     garbage.stop(layout)
     files.remove(private.folder(layout.workspace))

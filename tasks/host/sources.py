@@ -6,13 +6,15 @@ A source's receipt says which commit its ref was resolved to; the checkout lies 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.host import files, git, remotes
+from tasks.host import files, git, git_cache, remotes
 from tasks.host.failure import Failure
+from tasks.host.large import Large
 from tasks.host.progress import Told, unheard
 from tasks.spec import Pin
 from tasks.spec.layout import Layout
@@ -25,6 +27,9 @@ NOT_CODE = frozenset(
 WEIGHTS = frozenset(
     [".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft", ".gguf"]
 )
+
+
+SUBMODULES = "+submodules"
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Source:
     """Move to the newest commit, whatever is known."""
 
     def read(self) -> dict[str, Any]:
-        """The receipt: `asked`, `commit`, and for a local folder `content`."""
+        """The receipt: `asked`, `commit`, for a local folder `content`, and `large` files."""
         return files.read_receipt(self.layout.seen(self.receipt), asked=dict, commit=str)
 
     @property
@@ -70,8 +75,37 @@ class Source:
         return {"url": self.url, "ref": self.ref}
 
     def checkout(self, commit: str) -> Path:
-        submodules = "+submodules" if self.recursive else ""
-        return self.layout.seen(self.layout.sources / f"{self.name}@{commit}{submodules}")
+        """Where the commit is, or will be. One that names no submodules is whole without them."""
+        plain = self.layout.seen(self.layout.sources / f"{self.name}@{commit}")
+        whole = self._whole(commit)
+        if self.recursive and (whole.exists() or (plain / ".gitmodules").exists()):
+            return whole
+        return plain
+
+    def _whole(self, commit: str) -> Path:
+        return self.layout.seen(self.layout.sources / f"{self.name}@{commit}{SUBMODULES}")
+
+    def version(self) -> list[object]:
+        """What its checkout is made of: a digest of it changes when that does."""
+        receipt = self.read()
+        commit = receipt.get("commit")
+        whole = self.checkout(str(commit)).name.endswith(SUBMODULES)
+        return [commit, whole, *(["lfs"] if self.large.fetched else [])]
+
+    @property
+    def large(self) -> Large:
+        """What became of its large files when it was fetched."""
+        found = self.read().get("large")
+        try:
+            return Large(**found) if isinstance(found, dict) else Large()
+        except TypeError:
+            return Large()
+
+    @property
+    def _comes_now(self) -> bool:
+        """Whether git-lfs was missing when it was fetched, and is there now."""
+        left = self.large
+        return bool(left.left) and not left.why and shutil.which("git-lfs") is not None
 
     def why_not_there(self) -> str | None:
         """None when the checkout is there at its commit, else a sentence."""
@@ -88,6 +122,8 @@ class Source:
         at = git.head(self.checkout(commit))
         if at != commit:
             return f"sources/{self.name}@{commit[:12]} is at {at or 'no commit'}"
+        if self._comes_now:
+            return f"its Git LFS files can be fetched now: {', '.join(list(self.large.left)[:3])}"
         if self.path and receipt.get("content") != files.tree_digest(self.path, _code(self.path)):
             return f"{self.path} changed"
         return None
@@ -118,16 +154,22 @@ class Source:
             raise Failure(self._not_locked)
         commit = None if self.update else self.commit
         commit = commit or remotes.resolve(self.url, self.ref, told)
-        target = self.checkout(commit)
-        if git.head(target) != commit:
+        target, found = self.checkout(commit), self.large
+        again = self._comes_now or (self.update and bool(found.left))
+        if again or git.head(target) != commit:
             refuse_edited(target, self.name)
-            self._check_out(self.url, commit, self.layout.kept(target), told)
-        self._note(asked=self.asked, commit=commit)
+            found = self._check_out(self.url, commit, told)
+        elif self.read().get("commit") != commit:
+            found = Large()
+        self._note(asked=self.asked, commit=commit, **({"large": asdict(found)} if found else {}))
 
-    def _check_out(self, url: str, commit: str, target: Path, told: Told) -> None:
+    def _check_out(self, url: str, commit: str, told: Told) -> Large:
         try:
-            remotes.checkout(url, commit, target, recursive=self.recursive, told=told)
-        except remotes.NoSuchCommit as gone:
+            deep = self.recursive and remotes.has_submodules(url, commit, told)
+            target = self._whole(commit) if deep else self.checkout(commit)
+            target = self.layout.kept(target)
+            return remotes.checkout(url, commit, target, recursive=deep, told=told)
+        except git_cache.NoSuchCommit as gone:
             if self.pin is None:
                 raise
             raise Failure(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.host import apps, blame, comfyui, files, pm2, pm2_socket, private, stopped, warmup
+from tasks.host import apps, blame, comfyui, files, pm2, pm2_socket, private, stopped, usage, warmup
 from tasks.host.run_lock import Run, RunLock
 from tasks.host.seen import while_unchanged
 from tasks.host.workflow import Trial
@@ -119,7 +119,7 @@ def take(
         running = apps.running(layout.workspace, daemon)
         by_name = {app.name: app for app in running}
         probes = [pool.submit(_probe, each, by_name.get(each.name)) for each in instances]
-        memory = apps.resident(running)
+        memory = usage.resident_each(running)
         health = [probe.result() for probe in probes]
     away = stopped.read(layout.stopped)
     known = {app["name"]: app.get("pm2_env") for app in answer.apps or []} if answer else {}

@@ -8,17 +8,23 @@
                     which the environment's `.pth` line runs `inside/entry.py`
 --database FILE     have ComfyUI's database there: a copy of the one that was used last, where this
                     commit of ComfyUI has none yet
+
+An app of a workspace also ends what its process of before left behind.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
 import os
 import resource
 import sys
 from pathlib import Path
 
+PR_SET_CHILD_SUBREAPER = 36
+"""From <linux/prctl.h>."""
 ENTRY = Path(__file__).parent / "inside" / "entry.py"
 
 
@@ -40,6 +46,8 @@ def main() -> None:
     if wanted.database is not None:
         _prepare(wanted.database)
     variables = json.loads(wanted.env.read_text(encoding="utf-8")) if wanted.env else {}
+    if "COMFY_MACHINE_WORKSPACE" in os.environ:
+        variables |= _adopt()
     if wanted.report is not None:
         variables |= {
             "COMFY_MACHINE_REPORT": wanted.report,
@@ -47,6 +55,21 @@ def main() -> None:
             "COMFY_MACHINE_INSIDE_PID": str(os.getpid()),
         }
     os.execvpe(wanted.command[0], wanted.command, {**os.environ, **variables})
+
+
+def _adopt() -> dict[str, str]:
+    """End what an earlier process of this app left; have what this one starts be known as its own.
+
+    As a child subreaper, which an exec keeps, it is given back whatever leaves its family.
+    """
+    from tasks.host import apps
+
+    with contextlib.suppress(Exception):
+        workspace, name = Path(os.environ[apps.WORKSPACE]), os.environ[apps.NAME]
+        for each in apps.end_left(workspace, {name}):
+            print(f"ended, since {name} had left it behind: pid {each.pid}", flush=True)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    return {apps.PROCESS: apps.identity(os.getpid()) or ""}
 
 
 def _prepare(database: Path) -> None:

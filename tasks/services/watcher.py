@@ -89,22 +89,42 @@ class Watch:
         self._looks = 0
         self._finding: dict[str, Any] = {}
         self._try = 0.0
+        self._helpers: dict[int, psutil.Process] = {}
 
     def step(self) -> None:
         found = self._census.find(self._instance.name)
         process = found.process if found else None
         if process != self._process:
+            self._end_helpers()
             self._process, self._port = process, (found.app.port or 0) if found else 0
             self._scheme = found.app.scheme if found else "http"
             self._story, self._looks, self._try = watch.Story(self._passed()), 0, 0.0
         if process is None:
             self._note(0, None)
-        elif not self._draining():
+            return
+        self._note_helpers(process.pid)
+        if not self._draining():
             look = self._look(process)
             self._story, reason = watch.judge(self._story, look, self._settings.rules)
             self._note(process.pid, reason)
             if reason and self._settings.restart and time.monotonic() >= self._try:
                 self._restart(process.pid, reason)
+
+    def _note_helpers(self, pid: int) -> None:
+        """Know what it started, to end that with it: nothing else may tell whose that was."""
+        pids = usage.family(pid)[1:]
+        for gone in self._helpers.keys() - pids:
+            del self._helpers[gone]
+        for new in set(pids) - self._helpers.keys():
+            with suppress(psutil.Error):
+                self._helpers[new] = psutil.Process(new)
+
+    def _end_helpers(self) -> None:
+        if left := [each for each in self._helpers.values() if apps.runs(each)]:
+            apps.end_all(left)
+            pids = ", ".join(str(each.pid) for each in left)
+            say(f"{self._instance.name} had left processes behind, they were ended: {pids}")
+        self._helpers = {}
 
     def _passed(self) -> bool:
         """It has been healthy already: that process went through the gate of a run."""

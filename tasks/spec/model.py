@@ -103,7 +103,7 @@ class CustomNode(Model):
     ref: Ref | None = Field(
         default=None, description="Branch, tag or commit. Default: the repository's own branch."
     )
-    recursive: Bool = Field(default=False, description="Fetch submodules too.")
+    recursive: Bool = Field(default=True, description="Fetch submodules too, where it has any.")
     requirements: Bool = Field(default=True, description="Install the node's requirements.txt.")
     env: Env = Field(
         default={},

@@ -24,6 +24,12 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
     return _VARIABLE.sub(lambda match: environ[match[0][2:-1]], text)
 
 
+def unset(text: str, environ: Mapping[str, str]) -> list[str]:
+    """The names in a text that have no value."""
+    names = [found[2:-1] for found in _VARIABLE.findall(text)]
+    return [name for name in dict.fromkeys(names) if name not in environ]
+
+
 def check_variable(name: str) -> str:
     """A variable that machine.yaml may set. Raises ValueError."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):

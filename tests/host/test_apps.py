@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host import apps
+from tasks.host import apps, usage
 from tests.contract.client import until
 
 Starter = Callable[..., "subprocess.Popen[str]"]
@@ -158,9 +158,9 @@ def test_the_memory_of_an_app_is_its_childrens_too(start: Starter, tmp_path: Pat
     (child,) = psutil.Process(parent.pid).children()
     found = apps.running(tmp_path, None)
     until(lambda: child.memory_info().rss > 5e6, 10, "the child")
-    resident = apps.resident(found)
+    resident = usage.resident_each(found)
     own = {pid: psutil.Process(pid).memory_info().rss for pid in (parent.pid, child.pid, alone.pid)}
     assert set(resident) == {parent.pid, alone.pid}
     assert abs(resident[parent.pid] - own[parent.pid] - own[child.pid]) < 2e6
     assert abs(resident[alone.pid] - own[alone.pid]) < 2e6
-    assert apps.resident([]) == {}
+    assert usage.resident_each([]) == {}

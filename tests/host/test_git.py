@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host import files, git, remotes
+from tasks.host import files, git, git_cache, remotes
 from tasks.host.failure import Failure
 from tests.forge import Forge, Repository
 
@@ -176,7 +176,7 @@ def test_a_checkout_is_detached_shallow_and_its_own(repository: Repository, tmp_
     assert not (there.folder / ".git" / "objects" / "info" / "alternates").exists()
     assert (there.folder / "file").read_text() == "two"
     assert git.edited(there.folder) == []
-    (cache,) = remotes.cache_folder().glob("Some-Pack-*.git")
+    (cache,) = git_cache.folder().glob("Some-Pack-*.git")
     assert Repository(cache).git("rev-list", "--count", commit) == "1"
 
 
@@ -203,7 +203,7 @@ def test_a_fetch_that_was_killed_half_way_is_made_good(
     repository: Repository, tmp_path: Path
 ) -> None:
     remotes.checkout(repository.url, remotes.resolve(repository.url, "main"), tmp_path / "there")
-    (cache,) = remotes.cache_folder().glob("Some-Pack-*.git")
+    (cache,) = git_cache.folder().glob("Some-Pack-*.git")
     (cache / "HEAD").unlink()
     remotes.checkout(repository.url, remotes.resolve(repository.url, "side"), tmp_path / "there")
     assert (tmp_path / "there" / "file").read_text() == "side"
@@ -306,7 +306,7 @@ def test_submodules_of_submodules_are_there_again_when_every_repository_is_gone(
         assert "lib/middle/in/deep/file" in git.tracked(whole)
         assert git.edited(whole) == []
     for config in (tmp_path / "second").rglob("config"):
-        assert str(remotes.cache_folder()) not in config.read_text()
+        assert str(git_cache.folder()) not in config.read_text()
 
 
 def test_a_copied_checkout_has_submodules_of_its_own(
@@ -344,12 +344,74 @@ def test_a_submodule_that_its_repository_leaves_out_stays_out(forge: Forge, tmp_
     assert list((tmp_path / "there" / "inner").iterdir()) == []
 
 
-def test_a_submodule_without_url_is_named(forge: Forge, tmp_path: Path) -> None:
-    outer = forge.repository("outer")
+def test_a_submodule_that_no_gitmodules_names_can_be_had_by_nobody_and_stays_empty(
+    forge: Forge, tmp_path: Path
+) -> None:
+    outer = forge.repository("outer", {"code.py": "code"})
     Forge(outer.folder).repository("stray")
     outer.git("-c", "advice.addEmbeddedRepo=false", "add", "stray")
-    with pytest.raises(Failure, match=r"No url found for submodule path 'stray' in \.gitmodules"):
+    for gitmodules in (None, "# none\n"):
+        commit = outer.commit({".gitmodules": gitmodules} if gitmodules else {})
+        remotes.checkout(outer.url, commit, tmp_path / "there", recursive=True)
+        assert list((tmp_path / "there" / "stray").iterdir()) == []
+        assert git.edited(tmp_path / "there") == []
+
+
+def test_a_submodule_whose_commit_is_gone_is_named_with_it(
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "file")
+    inner = forge.repository("inner")
+    outer = forge.repository("outer")
+    outer.git("submodule", "--quiet", "add", inner.url, "lib")
+    commit, lost = outer.commit({}), inner.git("rev-parse", "HEAD")
+    (inner.folder / ".git").rename(tmp_path / "gone")
+    again = Repository(inner.folder)
+    again.git("init", "--quiet", "--initial-branch=main")
+    again.commit({"another": "history"})
+    with pytest.raises(Failure) as caught:
+        remotes.checkout(outer.url, commit, tmp_path / "there", recursive=True)
+    assert str(caught.value) == (
+        f"submodule lib of {outer.url}: {inner.url} no longer has its commit {lost[:12]}; "
+        "without submodules: recursive: false"
+    )
+
+
+def test_a_submodule_with_an_ssh_url_comes_over_https_where_there_is_no_key(
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "file:ssh")
+    monkeypatch.setenv("GIT_SSH", "/bin/false")
+    inner = forge.repository("inner", {"code.py": "code"})
+    # Stands for the host: https is what everybody can read.
+    config = tmp_path / "gitconfig"
+    config.write_text(f'[url "{forge.folder.as_uri()}/"]\n insteadOf = https://forge.test/o/\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    for url in ("git@forge.test:o/inner", "ssh://git@forge.test/o/inner"):
+        outer = forge.repository(f"outer-{url[0]}")
+        outer.git("-c", "protocol.file.allow=always", "submodule", "add", inner.url, "lib")
+        outer.git("config", "--file", ".gitmodules", "submodule.lib.url", url)
+        commit = outer.commit({})
+        remotes.checkout(outer.url, commit, tmp_path / outer.folder.name, recursive=True)
+        assert (tmp_path / outer.folder.name / "lib" / "code.py").read_text() == "code"
+    outer.git("config", "--file", ".gitmodules", "submodule.lib.url", "git@forge.test:p/inner")
+    with pytest.raises(Failure, match=r"submodule lib of .*: git@forge\.test:p/inner "):
         remotes.checkout(outer.url, outer.commit({}), tmp_path / "there", recursive=True)
+
+
+def test_what_was_edited_in_a_submodule_is_named_in_it(
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "file")
+    inner = forge.repository("inner", {"code.py": "code"})
+    outer = forge.repository("outer")
+    outer.git("submodule", "--quiet", "add", inner.url, "lib/inner")
+    there = tmp_path / "there"
+    remotes.checkout(outer.url, outer.commit({}), there, recursive=True)
+    (there / "lib" / "inner" / "written.pyc").write_text("untracked")
+    assert git.edited(there) == []
+    (there / "lib" / "inner" / "code.py").write_text("edited")
+    assert git.edited(there) == ["lib/inner/code.py"]
 
 
 def test_head_is_read_from_a_detached_head_a_branch_and_packed_refs(
@@ -463,10 +525,10 @@ def test_processes_check_out_one_url_at_once(repository: Repository, tmp_path: P
 def test_the_cache_is_the_users_and_shared_by_workspaces(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert remotes.cache_folder() == tmp_path / "cache" / "comfy-machine" / "git"
+    assert git_cache.folder() == tmp_path / "cache" / "comfy-machine" / "git"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert remotes.cache_folder() == tmp_path / "home" / ".cache" / "comfy-machine" / "git"
+    assert git_cache.folder() == tmp_path / "home" / ".cache" / "comfy-machine" / "git"
     assert os.environ["HOME"] == str(tmp_path / "home")
 
 

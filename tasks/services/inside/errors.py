@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import traceback
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def describe(error: BaseException) -> dict[str, Any]:
         "file": next(
             (str(e.filename) for e in chain if isinstance(e, OSError) and e.filename), None
         ),
+        "address": next(filter(None, map(_address, chain)), None),
     }
     return found | ({"root": _words(root)} if root is not error else {})
 
@@ -71,6 +73,19 @@ def _modules(trace: TracebackType | None) -> Iterator[str]:
 def _library(error: BaseException) -> str | None:
     found = _SONAME.match(str(error)) if isinstance(error, (ImportError, OSError)) else None
     return found[1] if found else None
+
+
+def _address(error: BaseException) -> str | None:
+    """Where a socket was to be bound that can't be: who bound it still has that in its frame."""
+    if not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
+        return None
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        own = getattr(frame.f_locals.get("self"), "__dict__", {})
+        for value in (*frame.f_locals.values(), *own.values()):
+            if type(value) is tuple and [type(part) for part in value[:2]] == [str, int]:
+                return f"{value[0]}:{value[1]}"
+    return None
 
 
 def _is_key(error: KeyError) -> bool:
