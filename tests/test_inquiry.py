@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,8 +34,8 @@ def links(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def solve(tmp_path: Path, links: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Solve]:
-    """Resolve what nodes ask for, each by its lines; a name that ends with ? is optional."""
+def solve(tmp_path: Path, links: Path, monkeypatch: pytest.MonkeyPatch) -> Solve:
+    """Resolve what nodes ask for, each by its lines; a name that ends with _ is optional."""
     (tmp_path / "uv.toml").write_text("no-index = true\n")
     monkeypatch.setenv("UV_CONFIG_FILE", str(tmp_path / "uv.toml"))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
@@ -48,18 +48,18 @@ def solve(tmp_path: Path, links: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         log = tmp_path / "log"
         return resolution.solve(Problem(machine, tuple(asked), "none", None, log))
 
-    yield attempt
+    return attempt
 
 
 def declared(folder: Path, links: Path, names: list[str], overrides: tuple[str, ...]) -> Machine:
     file = folder / "machine.yaml"
     entries = "".join(
-        f"  - {{url: 'https://localhost/{name.rstrip('_')}', optional: {name.endswith('_')}}}\n".lower()
+        f"  - {{url: https://localhost/{name.rstrip('_')}, optional: {name.endswith('_')!s}}}\n"
         for name in names
     )
     file.write_text(
         f"workspace: ws\ncomfyui: {{}}\npython: {{torch: none, find_links: ['{links}'], "
-        f"overrides: {list(overrides)}}}\ncustom_nodes:\n{entries}"
+        f"overrides: {list(overrides)}}}\ncustom_nodes:\n{entries.lower()}"
     )
     return load(file, {})
 

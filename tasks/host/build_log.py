@@ -6,6 +6,7 @@ and Ubuntu 24.04; for a file that isn't among them `apt-file` is asked, where it
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ PATTERNS: tuple[tuple[Kind, str], ...] = (
 )  # fmt: skip
 OTHERWISE: tuple[tuple[str, str], ...] = (
     (r"CUDA_HOME environment variable is not set", "nvcc"),
-    (r"can't find Rust compiler|Rust toolchain .{0,40}not (?:found|installed)", "cargo"),
+    (r"can't find Rust compiler|Cargo, the Rust package manager, is not installed", "cargo"),
     (r"CMAKE_C(?:XX)?_COMPILER not set|No CMAKE_C(?:XX)?_COMPILER could be found", "g++"),
     (r"Could not find PkgConfig", "pkg-config"),
 )
@@ -121,7 +122,7 @@ def _asked(what: Missing) -> Iterator[str]:
         try:
             said = process.run(
                 ["apt-file", "search", "--package-only", "--regexp", ending],
-                env=process.allowed_environment({"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}),
+                env=process.allowed_environment(os.environ),
                 timeout=60,
             )
         except Failure:
