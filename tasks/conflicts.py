@@ -1,131 +1,85 @@
-"""Why packages can't be had: whose lines are to blame, in one sentence, and what would help."""
+"""What doesn't fit together: smallest sets of lines that can't be had together.
+
+One line alone is a package that can't be had at all.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from tasks.host import process
-from tasks.requirements import Asked, Line
-from tasks.spec import CustomNode, Package
-
-SHOWN = 6
-"""Lines that a message names, and overrides that are tried."""
+from tasks.host.failure import Failure
+from tasks.question import Answer, Demand
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """What uv said, and the lines that name what it complains of."""
+    """Lines that can't be had together."""
 
-    output: str
-    culprits: tuple[Culprit, ...]
-    held: Mapping[str, Package]
-    """What the lock holds still, which may be a part of it."""
-    matched: Mapping[str, str]
-    """Constraints of ours on the torch family, by package, which may be another."""
+    core: tuple[Demand, ...]
+    answer: Answer
+    """uv's to just these."""
+    reachable: bool = True
+    """False: something could not be reached, so another time there may be no conflict."""
+    packages: tuple[str, ...] = ()
+    """What they disagree on."""
+    overrides: tuple[str, ...] = ()
+    """These make them fit; tried."""
+    alike: Mapping[Demand, Demand] = field(default_factory=dict)
+    """Other lines that conflict in the place of one of these."""
+    through: Mapping[Demand, tuple[str, ...]] = field(default_factory=dict)
+    """How a line that is of another package comes to need the one that they disagree on."""
 
     @property
-    def optional(self) -> list[CustomNode]:
-        return [c.node for c in self.culprits if c.node and c.node.optional]
+    def optional(self) -> list[str]:
+        """The optional nodes in it; it ends when one of them leaves."""
+        return [each.node for each in self.core if each.node and each.optional]
 
     @property
-    def is_final(self) -> bool:
-        """Whether the same question would get the same answer, whatever the network does."""
-        return "No solution found" in self.output or "Failed to build" in self.output
+    def losing(self) -> set[Demand]:
+        """Without these the others fit: those that an override puts aside, or the last one."""
+        lost = {each for each in self.core if each.line.bare not in self.overrides}
+        lost = lost if self.overrides and lost else {self.core[-1]}
+        return lost | {other for other, one in self.alike.items() if one in lost}
 
-    def explain(self, settles: Callable[[str], bool] | None = None) -> str:
-        """Who asks for what, uv's own sentence and, with `settles`, what to do.
-
-        `settles` says whether an override makes all others fit.
-        """
-        lines = [f"{c.owner} asks for {c.line.text!r} ({c.line.place})" for c in self.culprits]
-        names = {normal(c.line.name) for c in self.culprits if c.line.name}
-        held = [
-            f"the lock holds {name} {package.version} (doit update torch lets it move)"
-            for name, package in self.held.items()
-            if name in names
-        ]
-        matched = [
-            f"{text} matches torch and torchaudio, whose metadata doesn't (python.overrides wins "
-            "over that)"
-            for name, text in self.matched.items()
-            if name in names
-        ]
-        parts = ["packages can't be resolved", *lines[:SHOWN], *held, *matched, gist(self.output)]
-        return "; ".join([*parts, self._mend(settles)] if settles else parts)
-
-    def _mend(self, settles: Callable[[str], bool]) -> str:
-        if "Failed to build" in self.output:
-            return "see the log for what its build needs, or take another version: python.overrides"
-        if "No solution found" not in self.output:
-            return "see that it can be reached, then run doit again"
-        for text in self._overrides():
-            if settles(text):
-                return f"this would settle it: python.overrides: [{text!r}]"
-        return "correct those lines, or settle it with python.overrides"
-
-    def _overrides(self) -> Iterator[str]:
-        """Each of the lines in conflict as the one that wins, then any version of the package."""
-        by_name: dict[str, dict[str, None]] = {}
-        for culprit in self.culprits:
-            name = normal(culprit.line.name or "")
-            if name and name not in self.held and name not in self.matched:
-                text = culprit.line.text.partition(";")[0].partition(" --hash")[0].strip()
-                by_name.setdefault(name, {})[text] = None
-        texts = [text for found in by_name.values() if len(found) > 1 for text in found]
-        yield from [*texts, *by_name][:SHOWN]
+    @property
+    def alone(self) -> Demand | None:
+        """The line, when it is one that can't be had with no other there."""
+        return self.core[0] if len(self.core) == 1 else None
 
 
 @dataclass(frozen=True)
-class Culprit:
-    """A line that names a package which uv complains of."""
+class Verdict:
+    """What came of it."""
 
-    owner: str
-    node: CustomNode | None
-    line: Line
-
-
-def blame(
-    asked: Sequence[Asked],
-    output: str,
-    held: Mapping[str, Package],
-    matched: Mapping[str, str],
-) -> Conflict:
-    words = {normal(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", gist(output))}
-    if "Failed to fetch" in output:
-        # That names whatever package was asked for first: only a line's own URL is to blame.
-        words = set()
-    culprits = tuple(
-        Culprit(each.owner, each.node, line)
-        for each in asked
-        for line in each.lines
-        if (line.name and normal(line.name) in words) or (line.url and line.url in output)
-    )
-    return Conflict(output, culprits, held, matched)
+    answer: Answer
+    leaving: Mapping[str, Conflict]
+    """Optional nodes that are left out, by name."""
+    hard: tuple[Conflict, ...]
+    """Conflicts of those that must not be left out."""
+    overrides: tuple[str, ...]
+    """With these everything resolves but `hopeless`; tried together. Empty if none were found."""
+    hopeless: tuple[Conflict, ...]
 
 
-def gist(output: str) -> str:
-    """uv's error in one line, without its advice on other things."""
-    error = re.split(r"^(?:error: |  × )", output, maxsplit=1, flags=re.M)[-1]
-    error = re.split(r"^hint:", error, maxsplit=1, flags=re.M)[0]
-    return re.sub(r"\s+", " ", error.replace("cause:", "")).strip() or process.last_line(output)
+class Unanswered(Failure):
+    """The index doesn't answer, which is the fault of no line."""
+
+    def __init__(self, answer: Answer, log: Path) -> None:
+        super().__init__("no index answers", log)
+        self.answer = answer
 
 
-def refused(output: str) -> str | None:
-    """What to say of an index that wants other credentials, if that is it; of nobody's lines.
-
-    uv then takes each package for one that the index doesn't have, and says why in a hint.
-    """
-    found = re.search(r"^hint: An index URL \((\S+)\) .*\((40[13] \w+)\)", output, re.M)
-    return found and (
-        f"{found[1]} answers {found[2]}: correct its credentials, which are in the variables that "
-        "python.extra_index_urls names, in UV_INDEX or in ~/.netrc"
-    )
-
-
-def normal(name: str) -> str:
-    """A package's name as the index spells it (PEP 503)."""
-    from packaging.utils import canonicalize_name
-
-    return str(canonicalize_name(name.strip(".-_")))
+def chain_to(packages: Iterable[str], parents: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The shortest way down to one of these packages: who asks for it, and who for that one."""
+    ways: list[tuple[str, ...]] = [(name,) for name in packages if name in parents]
+    seen = {way[0] for way in ways}
+    while ways:
+        way = ways.pop(0)
+        above = [name for name in parents.get(way[0], ()) if name not in seen]
+        if not parents.get(way[0]):
+            return way
+        seen |= set(above)
+        ways += [(name, *way) for name in above]
+    return ()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from tasks import nodes, packages, preinstalled, retention, torch_proof
-from tasks.conflicts import gist, refused
 from tasks.engine import journal
 from tasks.engine.said import move
 from tasks.engine.step import Task, step
@@ -18,6 +17,7 @@ from tasks.host import disk, environments, files, hook, made, process, uv, uv_lo
 from tasks.host.environments import damage, fits
 from tasks.host.failure import Failure
 from tasks.host.retention import of_generations
+from tasks.host.uv_said import gist, refused
 from tasks.spec import Machine
 from tasks.spec.layout import Layout
 from tasks.torch_family import TORCH_FAMILY

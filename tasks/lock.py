@@ -8,10 +8,21 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from tasks import lock_file, model_pins, nodes, packages, preinstalled, source
+from tasks import (
+    builds,
+    lock_file,
+    model_pins,
+    nodes,
+    packages,
+    preinstalled,
+    projects,
+    settling,
+    source,
+)
 from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, step
 from tasks.host import files
+from tasks.host.build_log import Missing
 from tasks.host.failure import Failure
 from tasks.host.sources import Source
 from tasks.spec import CustomNode, Lock, Machine, Pin, PythonSet
@@ -54,7 +65,7 @@ def _inputs(machine: Machine) -> dict[str, object]:
 def _version(machine: Machine, node: CustomNode) -> object:
     how = [node.requirements, node.optional]
     if node.path:
-        texts = [path for path in files.walk(node.path) if path.suffix == ".txt"]
+        texts = [p for p in files.walk(node.path) if p.suffix == ".txt" or p.name == projects.FILE]
         return [*how, files.tree_digest(node.path, texts)]
     of = nodes.source_of(machine, node)
     return [*how, of.asked, of.read().get("commit")]
@@ -72,6 +83,9 @@ def _outdated(machine: Machine) -> str | None:
         return "the packages are not known"
     if receipt.get("again"):
         return f"what {', '.join(receipt['again'])} needs could not be had"
+    for kind, name in receipt.get("missing", ()):
+        if Missing(kind, name).there:
+            return f"{name}, which a build lacked, is there now"
     _warn_left_out(machine)
     return None
 
@@ -92,23 +106,41 @@ def _foresee(machine: Machine, log: Path) -> list[str]:
 
 def _resolve_and_write(machine: Machine, log: Path) -> list[str]:
     """Complete the lock and write down which packages this machine is to have; what to say."""
-    settled = packages.settle(machine, log)
-    said = settled.said
-    if machine.overridden:
-        said = [*said, f"the environment overrides machine.yaml: {_name(machine)} stays as it is"]
+    settled = settling.settle(machine, log)
+    # Before anything is built: what resolves is no matter of which compilers this machine has.
+    said = _write_settled(machine, settled)
+    if machine.overlay:
+        due = builds.due(machine, settled.python.packages) if machine.updates is None else ()
+        known = settled.python.packages
+        said = [*settled.said, *said, *(f"build {n} {known[n].shown} from source" for n in due)]
     else:
-        # What could not be had now is no part of the lock, nor is the reason.
-        away = settled.python.left_out.items()
-        final = {name: reason for name, reason in away if name not in settled.again}
-        python = settled.python.model_copy(update={"left_out": final})
-        said = [*said, *_write(machine, _whole(machine, python))]
+        built = settling.buildable(machine, settled, log)
+        if built is not settled and not built.as_locked and not settled.as_locked:
+            said = _write_settled(machine, built)
+        settled = built
+        said = [*settled.said, *said]
     packages.note(machine, settled.python)
     nodes.leave_out(machine, settled.python.left_out)
     _forget_removed(machine)
     _warn_left_out(machine)
-    receipt = {"inputs": files.digest(_inputs(machine)), "again": settled.again}
+    receipt = {
+        "inputs": files.digest(_inputs(machine)),
+        "again": settled.again,
+        "missing": [[each.kind, each.name] for each in settled.missing],
+    }
     files.write_receipt(machine.layout.kept(_receipt(machine)), receipt)
     return said
+
+
+def _write_settled(machine: Machine, settled: settling.Settled) -> list[str]:
+    """Write the lock; a line of what there is to say of that."""
+    if machine.overridden:
+        return [f"the environment overrides machine.yaml: {_name(machine)} stays as it is"]
+    # What could not be had here and now is no part of the lock, nor is the reason.
+    away = settled.python.left_out.items()
+    final = {name: reason for name, reason in away if name not in settled.absent}
+    python = settled.python.model_copy(update={"left_out": final})
+    return _write(machine, _whole(machine, python))
 
 
 def _name(machine: Machine) -> str:

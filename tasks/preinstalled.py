@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def fitting(machine: Machine, asked: Asked) -> Asked:
     return asked
 
 
-def remarks(machine: Machine, asked: list[Asked]) -> list[str]:
+def remarks(machine: Machine, asked: Iterable[Asked]) -> list[str]:
     """What is asked for of the torch family and is neither there nor installed."""
     if not wanted(machine):
         return []

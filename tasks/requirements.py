@@ -1,14 +1,14 @@
-"""What ComfyUI and the custom nodes ask for, line by line, and what of it can't be taken."""
+"""What ComfyUI, the custom nodes and machine.yaml ask for, and what of it can't be taken."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import nodes, source
+from tasks import nodes, projects, source
 from tasks.host.failure import Failure
 from tasks.host.redact import redact
 from tasks.spec import CustomNode, Machine
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 FILE = "requirements.txt"
 CONSTRAINT = "-c "
+COMFYUI = "ComfyUI"
+PLACES = frozenset(["index_url", "extra_index_urls", "find_links"])
+"""Options that say where packages are looked for."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class Line:
         return set(re.findall(r"--hash=sha256:([0-9a-f]{64})", self.text))
 
     @property
+    def bare(self) -> str:
+        """Without marker and hashes."""
+        return re.split(r"\s*;|\s--hash", self.text, maxsplit=1)[0].strip()
+
+    @property
     def requirement(self) -> Requirement | None:
         """As packaging reads it; None for a URL without a name."""
         from packaging.requirements import InvalidRequirement, Requirement
@@ -63,16 +71,22 @@ class Line:
 
 @dataclass
 class Asked:
-    """What ComfyUI (node None) or one custom node asks for."""
+    """What one custom node, or ComfyUI or machine.yaml (node None) asks for."""
 
     node: CustomNode | None
     lines: list[Line] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     """Lines that change how packages are looked for; they would change it for everybody."""
+    places: list[str] = field(default_factory=list)
+    """Those of them that say where packages are."""
+    remarks: list[str] = field(default_factory=list)
+    """What else there is to say of its files."""
+    by: str = COMFYUI
+    """Whose this is when it is no node's."""
 
     @property
     def owner(self) -> str:
-        return f"custom node {self.node.name}" if self.node else "ComfyUI"
+        return f"custom node {self.node.name}" if self.node else self.by
 
 
 class Refused(Failure):
@@ -83,9 +97,22 @@ class Refused(Failure):
         self.node = node
 
 
+def normal(name: str) -> str:
+    """A package's name as the index spells it (PEP 503)."""
+    from packaging.utils import canonicalize_name
+
+    return str(canonicalize_name(name.strip(".-_")))
+
+
 def of_comfyui(machine: Machine) -> Asked:
     comfyui = source.of(machine)
     return read(None, comfyui.checkout(str(comfyui.read().get("commit"))))
+
+
+def of_machine(machine: Machine) -> Asked:
+    """What machine.yaml adds: python.packages."""
+    lines = [_known(text, "python.packages") for text in machine.python.packages]
+    return Asked(None, lines, by=machine.file.name)
 
 
 def of_node(machine: Machine, node: CustomNode) -> Asked:
@@ -99,34 +126,65 @@ def of_lock(machine: Machine, node: CustomNode) -> Asked:
     """What the lock says that a node asks for."""
     python = machine.lock.python
     texts = python.asked.requirements.custom_nodes.get(node.name, ()) if python else ()
-    lines = []
-    for text in texts:
-        constraint = text.startswith(CONSTRAINT)
-        line = Line(text.removeprefix(CONSTRAINT), "machine.lock", None, constraint)
-        found = line.requirement
-        lines.append(replace(line, name=found.name if found else None))
-    return Asked(node, lines)
+    return Asked(node, [_known(text, machine.lock_file.name) for text in texts])
 
 
-def recorded(asked: list[Asked]) -> Requirements:
-    """As the lock holds it."""
-    lines = [(each.node, tuple(sorted(map(str, each.lines)))) for each in asked]
+def recorded(asked: Iterable[Asked]) -> Requirements:
+    """As the lock holds it; what machine.yaml adds is in another place there."""
+    lines = [(each, tuple(sorted(map(str, each.lines)))) for each in asked]
     return Requirements(
-        comfyui=next((found for node, found in lines if node is None), ()),
-        custom_nodes={node.name: found for node, found in lines if node and found},
+        comfyui=next((found for each, found in lines if each.owner == COMFYUI), ()),
+        custom_nodes={each.node.name: found for each, found in lines if each.node and found},
     )
 
 
 def read(node: CustomNode | None, folder: Path) -> Asked:
-    """The requirements file of a checkout, with the files that it names. Raises Refused."""
-    asked = Asked(node)
-    if (folder / FILE).exists():
-        top = folder.resolve()
-        file = _below(asked, top, Path(), FILE, FILE)
-        for line in _read(asked, top, file, constraint=False):
-            if str(line) not in map(str, asked.lines):
-                asked.lines.append(line)
+    """The requirements file of a checkout, with the files that it names. Raises Refused.
+
+    Without one, what its pyproject.toml says: where both are, the field's tools install the first
+    alone, so it is the one that is tried and kept up to date.
+    """
+    asked, top = Asked(node), folder.resolve()
+    if name := _file(folder):
+        file = _below(asked, top, Path(), name, name)
+        found = _read(asked, top, file, constraint=False)
+    else:
+        found = _of_project(asked, top)
+    for line in found:
+        if str(line) not in map(str, asked.lines):
+            asked.lines.append(line)
     return asked
+
+
+def _file(folder: Path) -> str | None:
+    """Its requirements file, which may be spelt with capitals; one that is spelt right wins."""
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.name.lower() == FILE)
+    except OSError:
+        return None
+    return FILE if FILE in names else next(iter(names), None)
+
+
+def _of_project(asked: Asked, top: Path) -> Iterator[Line]:
+    try:
+        project = projects.read(top)
+    except projects.Unreadable as error:
+        asked.remarks.append(f"{projects.FILE} {error}: nothing that it asks for is installed")
+        return
+    for name in project.files:
+        file = _below(asked, top, Path(), name, projects.FILE)
+        yield from _read(asked, top, file, constraint=False)
+    with projects.as_requirements(project) as file:
+        for requirement in _parse(asked, file, projects.FILE).requirements:
+            line = _line(asked, requirement, Path(projects.FILE), False)
+            yield replace(line, place=project.place_of(line.place.rpartition(":")[2]))
+
+
+def _known(text: str, place: str) -> Line:
+    """A line that was taken before."""
+    line = Line(text.removeprefix(CONSTRAINT), place, None, text.startswith(CONSTRAINT))
+    found = line.requirement
+    return replace(line, name=found.name if found else None, url=_url(text))
 
 
 def _read(
@@ -134,9 +192,7 @@ def _read(
 ) -> Iterator[Line]:
     if depth > 10:
         raise _refused(asked, f"{file}, which names itself in a circle")
-    parsed = _parse(asked, top / file)
-    for bad in parsed.invalid_lines:
-        raise _refused(asked, f"{bad.line!r} ({file}:{bad.line_number}), which is no requirement")
+    parsed = _parse(asked, top / file, str(file))
     for option in parsed.options:
         for other, of_constraints in _named_files(option):
             inner = _below(asked, top, file.parent, other, f"{file}:{_number(option)}")
@@ -144,20 +200,24 @@ def _read(
                 asked, top, inner, constraint=constraint or of_constraints, depth=depth + 1
             )
         if not {"requirements", "constraints"} & set(option.options):
-            text = redact(option.requirement_line.line)
-            asked.unused.append(f"{text} ({file}:{_number(option)})")
+            text = f"{redact(option.requirement_line.line)} ({file}:{_number(option)})"
+            asked.unused.append(text)
+            asked.places += [text] if PLACES & set(option.options) else []
     for requirement in parsed.requirements:
         yield _line(asked, requirement, file, constraint)
 
 
-def _parse(asked: Asked, file: Path) -> RequirementsFile:
+def _parse(asked: Asked, file: Path, shown: str) -> RequirementsFile:
     from pip_requirements_parser import RequirementsFile
 
     try:
-        return RequirementsFile.from_file(str(file), include_nested=False)
+        parsed = RequirementsFile.from_file(str(file), include_nested=False)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise _refused(asked, f"{file.name}, which can't be read ({why})") from None
+        raise _refused(asked, f"{shown}, which can't be read ({why})") from None
+    for bad in parsed.invalid_lines:
+        raise _refused(asked, f"{bad.line!r} ({shown}:{bad.line_number}), which is no requirement")
+    return parsed
 
 
 def _named_files(option: OptionLine) -> Iterator[tuple[str, bool]]:
@@ -195,8 +255,12 @@ def _line(asked: Asked, requirement: InstallRequirement, file: Path, constraint:
     # Options of pip for one package, --global-option and the like; hashes are kept.
     words = text.split(" --")
     text = " --".join([words[0], *(word for word in words[1:] if word.startswith("hash="))])
-    url = re.search(r"(?:git\+)?([a-z]+://[^\s#@]+(?:@[^\s#@/]+/[^\s#@]+)?)", text)
-    return Line(text, place, requirement.name, constraint, url[1] if url else None)
+    return Line(text, place, requirement.name, constraint, _url(text))
+
+
+def _url(text: str) -> str | None:
+    found = re.search(r"(?:git\+)?([a-z]+://[^\s#@]+(?:@[^\s#@/]+/[^\s#@]+)?)", text)
+    return found[1] if found else None
 
 
 def _is_path(text: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 
-from tasks.conflicts import normal
+from tasks.requirements import normal
 
 TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
 

@@ -1,9 +1,32 @@
-"""Tiny wheels, for tests that need packages of their own."""
+"""Tiny wheels and sources, for tests that need packages of their own."""
 
 from __future__ import annotations
 
+import io
+import tarfile
 import zipfile
 from pathlib import Path
+
+BACKEND = """
+import shutil, sys, zipfile
+
+NAME, VERSION, NEEDS, SAYS = {name!r}, {version!r}, {needs!r}, {says!r}
+
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    if NEEDS and not shutil.which(NEEDS):
+        print(SAYS, file=sys.stderr)
+        raise SystemExit(1)
+    info, file = f"{{NAME}}-{{VERSION}}.dist-info", f"{{NAME}}-{{VERSION}}-py3-none-any.whl"
+    with zipfile.ZipFile(f"{{folder}}/{{file}}", "w") as archive:
+        archive.writestr(f"{{NAME}}.py", "")
+        metadata = f"Metadata-Version: 2.2\\nName: {{NAME}}\\nVersion: {{VERSION}}\\n"
+        archive.writestr(f"{{info}}/METADATA", metadata)
+        wheel = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+        archive.writestr(f"{{info}}/WHEEL", wheel)
+        archive.writestr(f"{{info}}/RECORD", "")
+    return file
+"""
 
 
 def wheel(
@@ -33,4 +56,29 @@ def wheel(
             "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         )
         archive.writestr(f"{info}/RECORD", "")
+    return file
+
+
+def sdist(folder: Path, name: str, version: str, needs: str = "", says: str = "") -> Path:
+    """Write `name-version.tar.gz`, whose metadata is read without a build.
+
+    It builds where the program `needs` is on the PATH; else its build `says` why it doesn't.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    top = f"{name}-{version}"
+    project = (
+        f'[project]\nname = "{name}"\nversion = "{version}"\n'
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    content = {
+        "pyproject.toml": project,
+        "PKG-INFO": f"Metadata-Version: 2.2\nName: {name}\nVersion: {version}\n",
+        "backend.py": BACKEND.format(name=name, version=version, needs=needs, says=says),
+    }
+    file = folder / f"{top}.tar.gz"
+    with tarfile.open(file, "w:gz") as archive:
+        for path, text in content.items():
+            entry = tarfile.TarInfo(f"{top}/{path}")
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
     return file

@@ -264,7 +264,7 @@ def _other_link(link: Path, path: str) -> str:
 def _packages(layout: Layout, lock: Lock, found: _Generation | None) -> Packages:
     """Against the lock's set, unless the last run settled on another because it asked for other
     things."""
-    noted = _noted(layout.receipts / "python.json")
+    noted = _noted(layout.packages)
     same = noted is None or (lock.python and noted.asked == lock.python.asked)
     wanted = lock.python if same else noted
     if found is None:

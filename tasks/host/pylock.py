@@ -41,12 +41,20 @@ def _package(entry: dict[str, Any]) -> Package:
             git=vcs["url"], commit=vcs["commit-id"], subdirectory=vcs.get("subdirectory")
         )
     if archive := entry.get("archive"):
-        return Package(url=archive["url"], sha256=_hashes([archive]), size=archive.get("size"))
+        return Package(
+            url=archive["url"],
+            sha256=_hashes([archive]),
+            size=archive.get("size"),
+            built=not archive["url"].partition("#")[0].endswith(".whl"),
+        )
     wheels = entry.get("wheels", [])
     sdist = [entry["sdist"]] if "sdist" in entry else []
     sizes = [file["size"] for file in [*wheels, *sdist] if "size" in file]
     return Package(
-        version=entry["version"], sha256=_hashes([*wheels, *sdist]), size=next(iter(sizes), None)
+        version=entry["version"],
+        sha256=_hashes([*wheels, *sdist]),
+        size=next(iter(sizes), None),
+        built=bool(sdist) and not wheels,
     )
 
 

@@ -46,9 +46,20 @@ def resolve(
     `places` are the variables of `indexes`. Raises CommandFailed with uv's explanation as its
     output.
     """
-    argv = [binary(), "pip", "compile", "--quiet", "--no-header", "--format", "pylock.toml",
-            "--output-file", pylock, "--python", sys.executable,
-            "--python-version", "{}.{}".format(*sys.version_info), *arguments]  # fmt: skip
+    _compile(["--format", "pylock.toml", "--output-file", pylock, *arguments], places, log)
+
+
+def explain(
+    file: Path, arguments: Sequence[str | Path], places: Mapping[str, str], log: Path
+) -> None:
+    """Write what `arguments` resolve to into `file`, each with who asks for it: `a==1  # via b`."""
+    style = ("--format", "requirements.txt", "--annotation-style", "line")
+    _compile([*style, "--output-file", file, *arguments], places, log)
+
+
+def _compile(words: Sequence[str | Path], places: Mapping[str, str], log: Path) -> None:
+    argv = [binary(), "pip", "compile", "--quiet", "--no-header", "--python", sys.executable,
+            "--python-version", "{}.{}".format(*sys.version_info), *words]  # fmt: skip
     process.run(argv, env={**environment(), **places}, log=log)
 
 
@@ -66,6 +77,18 @@ def put_back(
     _install(
         folder, ["install", "--no-deps", "--requirements", requirements, *backend], places, log
     )
+
+
+def build(
+    folder: Path, requirements: Path, backend: Sequence[str], places: Mapping[str, str], log: Path
+) -> None:
+    """Build what the file lists, and nothing for it, into uv's cache, from where it is installed.
+
+    `folder` is made for it and may go. Raises CommandFailed with the build's log as its output.
+    """
+    argv = [binary(), "pip", "install", "--no-deps", "--python", sys.executable,
+            "--target", folder, "--requirements", requirements, *backend]  # fmt: skip
+    process.run(argv, env={**environment(), **places}, log=log)
 
 
 def uninstall(folder: Path, names: Sequence[str], log: Path) -> None:

@@ -222,13 +222,20 @@ def _size(value: Any) -> Any:
 def _requirement(text: str) -> str:
     if text.startswith("-"):
         raise ValueError("a requirement such as numpy<2, not an option")
+    if re.match(r"[./~]|file:", text):
+        raise ValueError("a requirement such as numpy<2; folders of wheels are python.find_links")
+    refuse_url_credentials(text)
+    if re.match(r"(git\+)?[a-z]+://", text):
+        raise ValueError(f"give the package's name before it: NAME @ {shown(text)}")
     from packaging.requirements import InvalidRequirement, Requirement  # only where it is needed
 
     try:
-        Requirement(text)
+        found = Requirement(text)
     except InvalidRequirement:
         raise ValueError("no requirement such as numpy<2") from None
-    return refuse_url_credentials(text)
+    if found.url and found.url.startswith("file:"):
+        raise ValueError("a file of this machine: put its folder into python.find_links")
+    return text
 
 
 Text = Annotated[str, AfterValidator(_printable), AfterValidator(_no_variable)]

@@ -42,6 +42,8 @@ class Package(_Model):
     """Of the files that fit this platform and Python; empty when the index names none."""
     size: int | None = None
     """Bytes of the wheel, None when the index doesn't say."""
+    built: bool = False
+    """Its index or URL has no wheel for this platform and Python, only its source."""
 
     @model_validator(mode="after")
     def _comes_from_somewhere(self) -> Package:
@@ -56,6 +58,11 @@ class Package(_Model):
             return f"{name} @ git+{self.git}@{self.commit}{below}"
         what = f"{name} @ {self.url}" if self.url else f"{name}=={self.version}"
         return " ".join([what, *(f"--hash=sha256:{digest}" for digest in self.sha256)])
+
+    @property
+    def from_source(self) -> bool:
+        """Whether it has to be built before it can be installed."""
+        return self.built or self.git is not None
 
     @property
     def shown(self) -> str:
@@ -78,6 +85,7 @@ class Asked(_Model):
     platform: str
     torch: str
     """The build that was chosen: never `auto`."""
+    packages: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     prefer: dict[str, str] = {}
     find_links: tuple[str, ...] = ()

@@ -73,8 +73,15 @@ class Python(Model):
         description="auto (the lock's, else the driver's CUDA, else PyPI's; with cpu_only cpu), "
         "cpu, pypi, preinstalled, none, or a backend such as cu128; rocm6.3, xpu with cpu_only.",
     )
+    packages: tuple[Requirement, ...] = Field(
+        default=(),
+        description="Requirements that nobody asks for and somebody needs, such as boto3; they "
+        "are resolved with all others.",
+    )
     overrides: tuple[Requirement, ...] = Field(
-        default=(), description="Requirements that win over every other, such as numpy<2."
+        default=(),
+        description="Requirements that win over every other of their packages, such as numpy<2; "
+        "they add none.",
     )
     prefer: Prefer = Field(
         default={},
@@ -104,7 +111,11 @@ class CustomNode(Model):
         default=None, description="Branch, tag or commit. Default: the repository's own branch."
     )
     recursive: Bool = Field(default=True, description="Fetch submodules too, where it has any.")
-    requirements: Bool = Field(default=True, description="Install the node's requirements.txt.")
+    requirements: Bool = Field(
+        default=True,
+        description="Install what its requirements.txt asks for; without one, the dependencies of "
+        "its pyproject.toml.",
+    )
     env: Env = Field(
         default={},
         description="Written to the node's .env when instances start; values may hold ${NAME}.",
