@@ -80,12 +80,9 @@ def test_environments_share_native_libraries_and_nothing_that_could_be_patched(
     before = rig.environment
     rig.spec["custom_nodes"] = [{"url": forge.node("a", {"requirements.txt": "toml"}).url}]
     rig.doit("build")
-    every = [
-        path for path in rig.environment.rglob("*") if path.is_file() and not path.is_symlink()
-    ]
-    shared = {path.suffix for path in every if path.stat().st_nlink > 1}
-    assert shared == {".so"}
-    library = next(path for path in every if path.name.startswith("_quoting_c."))
+    shared = linked(rig.environment)
+    assert [path for path in shared if not environments.is_native(path.name)] == []
+    library = next(path for path in shared if path.name.startswith("_quoting_c."))
     assert library.samefile(before / library.relative_to(rig.environment))
 
 
@@ -94,10 +91,7 @@ def test_no_environment_shares_a_file_with_uvs_cache_whatever_the_user_sets(
 ) -> None:
     rig = machine(custom_nodes=[{"url": forge.node("a", {"requirements.txt": "toml"}).url}])
     rig.doit("build", UV_LINK_MODE="hardlink")
-    every = [
-        path for path in rig.environment.rglob("*") if path.is_file() and not path.is_symlink()
-    ]
-    assert [path for path in every if path.stat().st_nlink > 1] == []
+    assert linked(rig.environment) == []
 
 
 def test_of_an_environment_that_is_linked_with_uvs_cache_nothing_is_shared(
@@ -112,10 +106,7 @@ def test_of_an_environment_that_is_linked_with_uvs_cache_nothing_is_shared(
     made.finish(rig.environment, {name: receipt[name] for name in receipt if name != "own"})
     rig.spec["custom_nodes"] = [{"url": forge.node("a", {"requirements.txt": "toml"}).url}]
     rig.doit("build")
-    every = [
-        path for path in rig.environment.rglob("*") if path.is_file() and not path.is_symlink()
-    ]
-    assert [path for path in every if path.stat().st_nlink > 1] == []
+    assert linked(rig.environment) == []
 
 
 def test_pip_in_a_grown_environment_works_on_that_environment(

@@ -39,15 +39,17 @@ def test_pip_and_uv_refuse_another_version_and_heed_the_users_own_file_too(
     mine = tmp_path / "mine.txt"
     mine.write_text("six==1.15.0\n")
     python = environment / "bin" / "python"
-    argv = {
+    programs: dict[str, list[str | Path]] = {
         "pip": [python, "-m", "pip", "install", "--dry-run"],
         "uv": [uv.binary(), "pip", "install", "--dry-run", "--python", python],
-    }[program]
+    }
     theirs = process.allowed_environment(os.environ, installer=True)
     env = constraints.within(environment, theirs | dict.fromkeys(VARIABLES, str(mine)))
 
     def said(*words: str) -> str:
-        ended = subprocess.run([*argv, *words], env=env, capture_output=True, text=True)
+        ended = subprocess.run(
+            [*programs[program], *words], env=env, capture_output=True, text=True
+        )
         return ended.stdout + ended.stderr
 
     assert "idna==3.7" in said("idna==3.6"), "it says what is in the way"
