@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def within(environment: Path, theirs: Mapping[str, str]) -> dict[str, str]:
     file = environment / FILE
     # An environment that an older comfy-machine made has no such file, a plan's is not made yet.
     if file.exists() or not environment.exists():
-        # A path ends at a space, and both read addresses.
-        ours = file.absolute().as_uri() if len(str(file).split()) > 1 else str(file)
+        # A path would end at a space, and be taken for a variable with ${; both read addresses.
+        ours = file.absolute().as_uri() if re.search(r"[\s$]", str(file)) else str(file)
         found |= {name: " ".join([*theirs.get(name, "").split(), ours]) for name in VARIABLES}
     return found
