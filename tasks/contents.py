@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tasks import environment, packages
-from tasks.host import apps, crew, environments, made, process, records, uv, written
+from tasks import packages
+from tasks.host import crew, environments, made, process, records, uv, written
 from tasks.host.failure import Failure
 from tasks.host.progress import Progress
 from tasks.host.records import Claims, Wrong
@@ -95,13 +95,6 @@ def _judged(
         {path: each for path, each in known.items() if path in found},
         len(claims),
     )
-
-
-def in_use(machine: Machine) -> frozenset[str]:
-    """The environments that some process here runs from."""
-    layout = machine.layout
-    working = [layout.generations / name for name in apps.folders_in_use(layout.generations)]
-    return environment.of_generations(working)
 
 
 def mend(machine: Machine, found: Look, log: Path) -> list[Wrong]:

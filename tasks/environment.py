@@ -14,6 +14,7 @@ from tasks.engine import journal
 from tasks.engine.said import move
 from tasks.engine.step import Task, step
 from tasks.host import (
+    apps,
     constraints,
     environments,
     files,
@@ -90,6 +91,12 @@ def record(folder: Path, *, grown: bool = False, **changes: Any) -> None:
 def of_generations(generations: Iterable[Path]) -> frozenset[str]:
     """The environments that these generations link to."""
     return frozenset((folder / "environment").resolve().name for folder in generations)
+
+
+def in_use(machine: Machine) -> frozenset[str]:
+    """The environments that some process here runs from."""
+    folder = machine.layout.generations
+    return of_generations(folder / name for name in apps.folders_in_use(folder))
 
 
 def _garbage(layout: Layout) -> list[Path]:
@@ -221,7 +228,7 @@ def _previous(machine: Machine) -> Path | None:
         return None
     if receipt.get("sees_base", False) != preinstalled.wanted(machine):
         return None
-    return previous
+    return previous if environments.is_removable(previous) else None
 
 
 def _standing(machine: Machine, previous: Path | None) -> Records:

@@ -11,7 +11,7 @@ from typing import Any
 from tasks import environment, generation, hold, packages, script_records
 from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, step
-from tasks.host import apps, constraints, environments, git, made, process, trees
+from tasks.host import constraints, environments, git, made, process, trees
 from tasks.host.failure import Failure
 from tasks.spec import CustomNode, Machine
 
@@ -48,18 +48,15 @@ def _to_run(machine: Machine) -> list[CustomNode]:
 def _scripts_pending(machine: Machine) -> str | None:
     waiting = _to_run(machine)
     names = ", ".join(node.name for node in waiting)
-    if waiting and all(node.optional for node in waiting) and _runs(machine):
+    if waiting and all(node.optional for node in waiting) and _is_in_use(machine):
         # A script that failed would try again in the environment that instances run from.
         warn(f"the script of custom node {names} failed; it is tried again after doit down")
         return None
     return f"the scripts of {names} have not run" if waiting else None
 
 
-def _runs(machine: Machine) -> bool:
-    """Whether some process works in a generation of the same environment."""
-    layout = machine.layout
-    working = [layout.generations / name for name in apps.folders_in_use(layout.generations)]
-    return environment.folder_of(machine).name in environment.of_generations(working)
+def _is_in_use(machine: Machine) -> bool:
+    return environment.folder_of(machine).name in environment.in_use(machine)
 
 
 def _foresee(machine: Machine, log: Path) -> list[str]:

@@ -109,6 +109,18 @@ def test_of_an_environment_that_is_linked_with_uvs_cache_nothing_is_shared(
     assert linked(rig.environment) == []
 
 
+def test_what_nobody_can_remove_does_not_come_along(machine: MachineMaker, forge: Forge) -> None:
+    rig = machine()
+    rig.doit("build")
+    (site,) = rig.environment.glob("lib/python*/site-packages")
+    (site / "by_hand-1.5.dist-info").mkdir()
+    assert rig.doit("build").executed == set()
+    rig.spec["custom_nodes"] = [{"url": forge.node("a", {"requirements.txt": "toml"}).url}]
+    rig.doit("build")
+    assert "toml" in packages(rig)
+    assert "by_hand" not in packages(rig)
+
+
 def test_pip_in_a_grown_environment_works_on_that_environment(
     machine: MachineMaker, forge: Forge
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from doit import cmd_run
 from doit.exceptions import InvalidCommand
 
-from tasks import contents, links, model_pins, models
+from tasks import contents, environment, links, model_pins, models
 from tasks.commands.base import flag
 from tasks.engine import board
 from tasks.engine.configuration import load_machine
@@ -86,7 +86,7 @@ def _verify_environments(machine: Machine, *, mend: bool) -> bool:
 def _left(machine: Machine, look: contents.Look, *, mend: bool) -> bool:
     """Whether this environment stays damaged."""
     name = look.folder.name
-    if name in contents.in_use(machine):
+    if name in environment.in_use(machine):
         print(f"from {name} instances run: the next doit makes it anew, and they move over")
         return True
     if not mend:

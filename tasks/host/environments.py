@@ -81,6 +81,11 @@ def is_native(name: str) -> bool:
     return NATIVE.search(name) is not None
 
 
+def is_removable(folder: Path) -> bool:
+    """Whether each package there can be removed: uv can't without its list of files."""
+    return all((info / "RECORD").is_file() for info in infos(uv.site_packages(folder)))
+
+
 def grow(previous: Path, folder: Path) -> None:
     """Copy an environment; native libraries are shared if `previous` has its files for itself.
 
