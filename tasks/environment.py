@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import nodes, packages, preinstalled, retention, torch_proof
+from tasks import nodes, packages, preinstalled, retention, script_records, torch_proof
 from tasks.engine import journal
 from tasks.engine.said import move
 from tasks.engine.step import Task, step
-from tasks.host import disk, environments, files, hook, made, process, uv, uv_log
+from tasks.host import (
+    apps,
+    constraints,
+    disk,
+    environments,
+    files,
+    hook,
+    made,
+    process,
+    records,
+    uv,
+    uv_log,
+    written,
+)
 from tasks.host.environments import damage, fits
 from tasks.host.failure import Failure
 from tasks.host.retention import of_generations
 from tasks.host.uv_said import gist, refused
+from tasks.script_records import Records
 from tasks.spec import Machine
 from tasks.spec.layout import Layout
-from tasks.torch_family import TORCH_FAMILY
 
 INSTALL_SCRIPT = "install.py"
 
@@ -56,43 +68,32 @@ def scripts(machine: Machine) -> dict[str, str]:
     return found
 
 
-def record(folder: Path, **changes: Any) -> None:
-    """Write down what is in the environment now, which from here on is what belongs there."""
-    site = uv.site_packages(folder)
-    names = sorted(path.name for path in site.iterdir() if path.name != files.BYTECODE)
+def record(folder: Path, *, grown: bool = False, **changes: Any) -> None:
+    """Write down what is in the environment now, which from here on is what belongs there.
+
+    That is what the lock holds and what scripts added; packages that custom nodes installed while
+    they were imported are guests, which may go as they came. With `grown` what is new beside the
+    packages belongs there too.
+    """
     receipt = made.read(folder) | changes
-    receipt["installed"] = [name for name in names if name.endswith(".dist-info")]
-    receipt["top"] = [name for name in names if not name.endswith(".dist-info")]
+    names = sorted(path.name for path in uv.site_packages(folder).iterdir())
+    info = [name for name in names if name.endswith(".dist-info")]
+    beside = [name for name in names if name not in info and name != files.BYTECODE]
+    if "scripts" not in changes:
+        receipt["scripts"] = script_records.of(folder)
+    ours = {*receipt.get("locked", ()), *script_records.added(receipt["scripts"])}
+    receipt["installed"] = [name for name in info if records.name_of(name) in ours]
+    there = environments.installed(folder)
+    receipt["guests"] = {name: there[name] for name in sorted(set(there) - ours)}
+    known = beside if grown else receipt.get("top", beside)
+    receipt["top"] = [name for name in beside if name in known]
     made.finish(folder, receipt)
 
 
-def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
-    """Put back what `who` changed of the locked packages; what to say of that.
-
-    Raises Failure when it was torch, or another one hides what is preinstalled: a node that
-    wants another one would want it again.
-    """
-    there = environments.installed(folder)
-    moved = {
-        name: package
-        for name, package in packages.of(machine).packages.items()
-        if not fits(package, there.get(name))
-    }
-    hiding = sorted(set(preinstalled.versions(machine)) & set(there))
-    if moved:
-        uv.put_back(folder, packages.listed(machine, moved), *packages.where(machine), log)
-    if hiding:
-        uv.uninstall(folder, hiding, log)
-    said = [
-        f"{who} changed {name} {package.shown} to {there.get(name, 'nothing')}, it was put back"
-        for name, package in sorted(moved.items())
-    ] + [
-        f"{who} installed {name} {there[name]} over the preinstalled one, it was removed"
-        for name in hiding
-    ]
-    if hiding or set(moved) & set(TORCH_FAMILY):
-        raise Failure("; ".join(said) + ": the node needs another torch, or a fork", log)
-    return said
+def in_use(machine: Machine) -> frozenset[str]:
+    """The environments that some process here runs from."""
+    folder = machine.layout.generations
+    return of_generations(folder / name for name in apps.folders_in_use(folder))
 
 
 def _garbage(layout: Layout) -> list[Path]:
@@ -124,6 +125,8 @@ def _digest(machine: Machine) -> str:
             "preinstalled": preinstalled.versions(machine),
             "scripts": scripts(machine),
             "hook": hook.LINE,
+            # One of before shares its files with uv's cache.
+            "own": True,
         }
     )
 
@@ -159,22 +162,31 @@ def _make(machine: Machine, log: Path) -> None:
     layout = machine.layout
     digest, folder, whole = _choose(machine)
     if not whole:
-        files.remove(folder)
-        if not _grow(machine, folder):
+        made.remove(folder)
+        previous = _previous(machine)
+        stand = _standing(machine, previous)
+        if previous:
+            environments.grow(previous, folder)
+        else:
             folder.parent.mkdir(parents=True, exist_ok=True)
             see_base = preinstalled.wanted(machine)
             python = preinstalled.base_python() if see_base else Path(sys.executable)
             uv.make_environment(folder, python, log, see_base=see_base)
-        _install(machine, folder, log)
+        _install(machine, folder, script_records.added(stand), _changed(previous), log)
         hook.write(uv.site_packages(folder))
-        if scripts(machine):
-            files.unshare(uv.site_packages(folder), ".py")
+        locked = sorted(packages.of(machine).packages)
+        constraints.write(folder, locked, preinstalled.versions(machine))
         record(
             folder,
             digest=digest,
-            pending=sorted(scripts(machine)),
+            own=True,
+            locked=locked,
+            scripts=stand,
+            pending=_pending(machine, stand),
             sees_base=preinstalled.wanted(machine),
         )
+        if previous and previous.name.partition(".")[0] == digest:
+            written.expect(folder, written.known(previous), written.spoilt(previous))
     if torch_proof.due(machine, made.read(folder)):
         family = torch_proof.prove(machine, folder, log)
         made.finish(folder, made.read(folder) | {"family": family})
@@ -188,7 +200,8 @@ def _foresee(machine: Machine, log: Path) -> list[str]:
     if not whole:
         foreseen = layout.kept(folder)
         foreseen.mkdir(parents=True)
-        made.finish(foreseen, {"digest": digest, "pending": sorted(scripts(machine))})
+        pending = _pending(machine, _standing(machine, _previous(machine)))
+        made.finish(foreseen, {"digest": digest, "pending": pending})
     elif torch_proof.due(machine, made.read(folder)):
         lines.append("import the torch family, once")
     made.point(layout.kept(_pointer(layout)), folder, digest)
@@ -215,37 +228,64 @@ def _difference(machine: Machine) -> list[str]:
     return lines
 
 
-def _grow(machine: Machine, folder: Path) -> bool:
-    """Start from hard links to the previous environment's files; False where that can't be.
+def _previous(machine: Machine) -> Path | None:
+    """The environment to start from, None where there is none that would do.
 
-    uv and pip replace files and never write into them, so the previous one stays intact.
+    One in which `doit verify` found files that aren't what was installed will do: they are
+    installed anew.
     """
     try:
         previous = folder_of(machine)
     except Failure:
-        return False
+        return None
     receipt = made.read(previous)
     same_python = (previous / "bin" / "python").resolve() == Path(sys.executable).resolve()
-    if not receipt or not same_python or made.damaged(previous, receipt, damage):
-        return False
+    if not receipt or not same_python or made.damaged(previous, receipt, environments.lost):
+        return None
     if receipt.get("sees_base", False) != preinstalled.wanted(machine):
-        return False
-    try:
-        files.copy_tree(previous, folder, hard_links=True)
-    except subprocess.CalledProcessError:
-        files.remove(folder)
-        return False
-    return True
+        return None
+    return previous if environments.is_removable(previous) else None
 
 
-def _install(machine: Machine, folder: Path, log: Path) -> None:
+def _standing(machine: Machine, previous: Path | None) -> Records:
+    """The scripts that need not run again in an environment that grows from this one."""
+    if previous is None:
+        return {}
+    noted, there = script_records.of(previous), environments.installed(previous)
+    return script_records.standing(noted, scripts(machine), packages.of(machine).packages, there)
+
+
+def _pending(machine: Machine, stand: Records) -> list[str]:
+    return sorted(set(scripts(machine)) - set(stand))
+
+
+def _changed(previous: Path | None) -> dict[str, list[str]]:
+    """The packages of which it has files that aren't what was installed."""
+    found = written.spoilt(previous) if previous else {}
+    for path, each in written.known(previous).items() if previous else ():
+        found.setdefault(each.package, []).append(path)
+    return found
+
+
+def _install(
+    machine: Machine, folder: Path, keep: Collection[str], anew: written.Spoilt, log: Path
+) -> None:
+    """Install what the lock lists, of `anew` also what is there; all else but `keep` goes."""
     wanted, there = packages.of(machine).packages, environments.installed(folder)
     listed = packages.listed(machine, wanted)
     new = sum(not fits(package, there.get(name)) for name, package in wanted.items())
     told = partial(journal.tell, "environment")
+    away = sorted(set(there) - set(wanted) - set(keep))
+    # Of a package that goes, nothing is to be mended.
+    anew = {name: paths for name, paths in anew.items() if name in wanted}
+    files.copy_file(listed, folder / environments.LIST)
     try:
         with uv_log.following(log, f"{new} package{'' if new == 1 else 's'}", told):
-            uv.sync(folder, listed, *packages.where(machine), log)
+            if away:
+                uv.uninstall(folder, away, log)
+            where = packages.where(machine)
+            uv.install(folder, listed, *where, log, anew=anew)
+            environments.heal(folder, listed, where, anew, log)
     except process.CommandFailed as failed:
         if refusal := refused(failed.output):
             raise Failure(f"the locked packages can't be installed: {refusal}", log) from failed

@@ -16,7 +16,7 @@ from typing import Any
 from tasks import databases, dotenv, folder_types, generation, gpus, last_good, ports, validation
 from tasks.arguments import asset_flags
 from tasks.engine.step import Task, group, step
-from tasks.host import apps, comfyui, files, pm2, process
+from tasks.host import apps, comfyui, constraints, files, pm2, process
 from tasks.host.failure import Failure
 from tasks.limits import memory_share, shim_options
 from tasks.spec import Instance, Machine, Worker, expand
@@ -119,7 +119,8 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
         *(["--database", str(database)] if has_database else []),
         *shim_options(machine.instances.limits),
     ]
-    made = app(machine, instance.name, folder / "ComfyUI", command, env, instance.env, shim)
+    named = constraints.within(folder / "environment", instance.env)
+    made = app(machine, instance.name, folder / "ComfyUI", command, env, named, shim)
     return replace(made, dotenvs=dotenv.contents(machine), model_paths=model_paths)
 
 

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from tasks import environment, generation
+from tasks import environment, generation, hold, packages, script_records
 from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, step
-from tasks.host import apps, environments, git, made, process
+from tasks.host import constraints, environments, git, made, process, trees
 from tasks.host.failure import Failure
-from tasks.host.retention import of_generations
 from tasks.spec import CustomNode, Machine
 
 
@@ -20,7 +20,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
     layout = machine.layout
     yield step(
         "generation:scripts",
-        "Run the nodes' install scripts, once per commit and environment",
+        "Run the nodes' install scripts, once per commit and what they touch",
         check=partial(_scripts_pending, machine),
         action=partial(_run_scripts, machine),
         foresee=partial(_foresee, machine),
@@ -48,18 +48,15 @@ def _to_run(machine: Machine) -> list[CustomNode]:
 def _scripts_pending(machine: Machine) -> str | None:
     waiting = _to_run(machine)
     names = ", ".join(node.name for node in waiting)
-    if waiting and all(node.optional for node in waiting) and _runs(machine):
+    if waiting and all(node.optional for node in waiting) and _is_in_use(machine):
         # A script that failed would try again in the environment that instances run from.
         warn(f"the script of custom node {names} failed; it is tried again after doit down")
         return None
     return f"the scripts of {names} have not run" if waiting else None
 
 
-def _runs(machine: Machine) -> bool:
-    """Whether some process works in a generation of the same environment."""
-    layout = machine.layout
-    working = [layout.generations / name for name in apps.folders_in_use(layout.generations)]
-    return environment.folder_of(machine).name in of_generations(working)
+def _is_in_use(machine: Machine) -> bool:
+    return environment.folder_of(machine).name in environment.in_use(machine)
 
 
 def _foresee(machine: Machine, log: Path) -> list[str]:
@@ -69,44 +66,70 @@ def _foresee(machine: Machine, log: Path) -> list[str]:
 def _run_scripts(machine: Machine, log: Path) -> None:
     """Run them in machine.yaml's order; one that is done is written down at once."""
     home, folder = environment.folder_of(machine), generation.folder_of(machine)
-    failures = []
+    failures: list[Failure] = []
     for node in _to_run(machine):
+        own = log_of(machine, node)
+        noted = script_records.of(home)
+        noted.pop(node.name, None)
         try:
-            _run_and_hold(machine, folder, node, log)
+            done = _run_and_hold(machine, folder, node, own)
         except Failure as failure:
             if node.optional:
                 warn(f"{failure}; it is optional")
             else:
-                failures.append(str(failure))
+                failures.append(failure)
             continue
         finally:
             # A failed one may have installed something as well.
-            environment.record(home)
+            environment.record(home, grown=True, scripts=noted)
+            _join(own, node, log)
         pending = [name for name in made.read(home).get("pending", []) if name != node.name]
-        environment.record(home, pending=pending)
+        noted[node.name] = done
+        environment.record(home, grown=True, scripts=noted, pending=pending)
         _note_script(machine, folder, node)
+    if len(failures) == 1:
+        raise failures[0]
     if failures:
-        raise Failure("; ".join(failures), log)
+        raise Failure("; ".join(map(str, failures)), log)
 
 
-def _run_and_hold(machine: Machine, folder: Path, node: CustomNode, log: Path) -> None:
-    """Run a node's script, put back what it changed of the locked packages. Raises Failure."""
+def log_of(machine: Machine, node: CustomNode) -> Path:
+    """The log of one node's script."""
+    return machine.layout.log(f"generation:scripts:{node.name}")
+
+
+def _join(own: Path, node: CustomNode, log: Path) -> None:
+    """Append a script's log to that of all, each line led by the node's name."""
+    with own.open(errors="replace") as lines, log.open("a") as joint:
+        joint.writelines(f"{node.name}: {line.rstrip()}\n" for line in lines)
+
+
+def _run_and_hold(machine: Machine, folder: Path, node: CustomNode, log: Path) -> dict[str, Any]:
+    """Run a node's script, put back what it changed of the locked packages, and return what it did.
+
+    Raises Failure.
+    """
     home = environment.folder_of(machine)
     who = f"the script of custom node {node.name}"
-    before = environments.installed(home)
+    before, since = environments.installed(home), trees.now(home)
     failed = ""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")
     try:
         _run_script(folder, node, log)
     except process.CommandFailed as failure:
         failed = f"{who} failed: {failure} ({process.last_line(failure.output)})"
-    for line in environment.hold(machine, home, who, log):
+    said, changes = hold.hold(machine, home, who, log, since=since)
+    for line in said:
         warn(line)
     if failed:
         raise Failure(failed, log)
-    added = sorted(set(environments.installed(home).items()) - set(before.items()))
-    if added:
-        listed = ", ".join(f"{name} {version}" for name, version in added)
+    wanted, version = packages.of(machine).packages, environment.scripts(machine)[node.name]
+    done = script_records.made_of(version, home, before, changes.names, wanted)
+    if done["added"]:
+        listed = ", ".join(f"{name} {version}" for name, version in sorted(done["added"].items()))
         tell(f"{who} installed {listed}, which machine.lock doesn't hold")
+    return done
 
 
 def _note_script(machine: Machine, folder: Path, node: CustomNode) -> None:
@@ -129,6 +152,7 @@ def _run_script(folder: Path, node: CustomNode, log: Path) -> None:
         "COMFYUI_FOLDERS_BASE_PATH": str(folder / "ComfyUI"),
     }
     env["PATH"] = f"{python.parent}:{env.get('PATH', os.defpath)}"
+    env = constraints.within(folder / "environment", env | {"UV_LINK_MODE": "copy"})
     if (here / environment.INSTALL_SCRIPT).is_file():
         argv = [python, environment.INSTALL_SCRIPT]
         process.run(argv, env=env, cwd=here, log=log, timeout=node.script_timeout)

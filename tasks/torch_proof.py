@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -109,7 +108,7 @@ def _look_further(
             if family in failed or "" in family.values():
                 continue
             journal.tell("environment", None, f"try {_listed(family)}")
-            place = _scratch(machine, folder, log)
+            place = _scratch(machine, folder)
             uv.sync(place, packages.listed(machine, wanted), *packages.where(machine), log)
         except Failure:
             continue
@@ -125,13 +124,9 @@ def _listed(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _scratch(machine: Machine, folder: Path, log: Path) -> Path:
-    """An environment to change at will, which begins as hard links to this one's files."""
+def _scratch(machine: Machine, folder: Path) -> Path:
+    """An environment to change at will, which begins as this one."""
     place = machine.layout.scratch / "trial"
     files.remove(place)
-    try:
-        files.copy_tree(folder, place, hard_links=True)
-    except subprocess.CalledProcessError:
-        files.remove(place)
-        uv.make_environment(place, (folder / "bin" / "python").resolve(), log)
+    environments.grow(folder, place)
     return place

@@ -10,11 +10,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tasks import environment, generation, last_good, nodes
+from tasks import environment, generation, hold, last_good, nodes
 from tasks.engine.said import warn
 from tasks.engine.step import Task, step
 from tasks.generation import DOTENV
-from tasks.host import files, generations, gpu, load_result, mending, process
+from tasks.host import constraints, files, generations, gpu, load_result, mending, process, trees
 from tasks.host.failure import Failure
 from tasks.host.load_result import Outcome, Result, read, receipt_of
 from tasks.host.proof import Proof
@@ -120,14 +120,16 @@ def validate(machine: Machine, log: Path) -> None:
 
 def _prove(machine: Machine, folder: Path, log: Path) -> None:
     """Import every node, and note what became of it. Raises Failure for a required one."""
+    home = environment.folder_of(machine)
+    since = trees.now(home)
     results = _proof(machine, folder, ["--cpu"], log).run()
     needs_gpu = any(result.failed and _lacks_gpu(result) for result in results.values())
     if needs_gpu and gpu.driver_present() and not machine.instances.cpu_only:
         results = _proof(machine, folder, [], log).run()
     results = {name: redacted(machine, result) for name, result in results.items()}
-    # Nodes may install packages while they are imported.
-    home = environment.folder_of(machine)
-    for line in environment.hold(machine, home, "a custom node, while it was imported,", log):
+    # Nodes may install packages while they are imported, and write into them.
+    who = "a custom node, while it was imported,"
+    for line in hold.hold(machine, home, who, log, since=since, patches_stay=True)[0]:
         warn(line)
     environment.record(home)
     generations.stamp(folder)
@@ -145,7 +147,8 @@ def _proof(machine: Machine, folder: Path, args: list[str], log: Path) -> Proof:
         python=generation.python_of(folder),
         comfyui=folder / "ComfyUI",
         scratch=scratch,
-        env=process.allowed_environment(os.environ) | named,
+        env=process.allowed_environment(os.environ)
+        | constraints.within(folder / "environment", named),
         args=args,
         log=log,
         timeout=machine.comfyui.proof_timeout,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -141,9 +142,11 @@ def link_supervisor(there: Path, layout: Layout) -> None:
 
 
 def copy_environments(there: Path, here: Path) -> None:
-    """Hard links, as an environment that grows from another has; receipts are copied."""
+    """Hard links, which take a tenth of the time: no test of these writes into a package in place.
+    Receipts are copied."""
+    here.mkdir(parents=True, exist_ok=True)
     for folder in made.list_folders(there):
-        files.copy_tree(folder, here / folder.name, hard_links=True)
+        subprocess.run(["cp", "-al", folder, here / folder.name], check=True)
         made.finish(here / folder.name, made.read(folder))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from tasks.host import environments, made
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import Rig
@@ -17,6 +18,12 @@ pytestmark = pytest.mark.afresh
 def packages(rig: Rig) -> set[str]:
     site = next((rig.environment / "lib").glob("python*/site-packages"))
     return {path.name.split("-")[0].lower() for path in site.glob("*.dist-info")}
+
+
+def linked(folder: Path) -> list[Path]:
+    """The files below a folder that have a second name somewhere."""
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    return [path for path in found if path.stat().st_nlink > 1]
 
 
 def test_a_requirement_that_does_not_exist_is_blamed_on_its_node(
@@ -65,17 +72,53 @@ def test_a_removed_nodes_packages_go_and_the_previous_environment_stays_whole(
     subprocess.run([before / "bin" / "python", "-c", "import toml, aiohttp"], check=True)
 
 
-def test_environments_share_the_bytes_of_what_did_not_change(
+def test_environments_share_native_libraries_and_nothing_that_could_be_patched(
     machine: MachineMaker, forge: Forge
 ) -> None:
     rig = machine()
     rig.doit("build")
-    before = next(rig.environment.glob("lib/python*/site-packages/yarl/__init__.py"))
+    before = rig.environment
     rig.spec["custom_nodes"] = [{"url": forge.node("a", {"requirements.txt": "toml"}).url}]
     rig.doit("build")
-    after = next(rig.environment.glob("lib/python*/site-packages/yarl/__init__.py"))
-    assert after != before
-    assert after.samefile(before)
+    shared = linked(rig.environment)
+    assert [path for path in shared if not environments.is_native(path.name)] == []
+    library = next(path for path in shared if path.name.startswith("_quoting_c."))
+    assert library.samefile(before / library.relative_to(rig.environment))
+
+
+def test_no_environment_shares_a_file_with_uvs_cache_whatever_the_user_sets(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("a", {"requirements.txt": "toml"}).url}])
+    rig.doit("build", UV_LINK_MODE="hardlink")
+    assert linked(rig.environment) == []
+
+
+def test_of_an_environment_that_is_linked_with_uvs_cache_nothing_is_shared(
+    machine: MachineMaker, forge: Forge, tmp_path: Path
+) -> None:
+    rig = machine()
+    rig.doit("build")
+    cached = tmp_path / "cached"
+    subprocess.run(["cp", "-al", rig.environment, cached], check=True)
+    receipt = made.read(rig.environment)
+    # So it was left by a comfy-machine of before.
+    made.finish(rig.environment, {name: receipt[name] for name in receipt if name != "own"})
+    rig.spec["custom_nodes"] = [{"url": forge.node("a", {"requirements.txt": "toml"}).url}]
+    rig.doit("build")
+    assert linked(rig.environment) == []
+
+
+def test_what_nobody_can_remove_does_not_come_along(machine: MachineMaker, forge: Forge) -> None:
+    rig = machine()
+    rig.doit("build")
+    (site,) = rig.environment.glob("lib/python*/site-packages")
+    (site / "by_hand-1.5.dist-info").mkdir()
+    assert rig.doit("build").executed == set()
+    rig.spec["custom_nodes"] = [{"url": forge.node("a", {"requirements.txt": "toml"}).url}]
+    rig.doit("build")
+    assert "toml" in packages(rig)
+    assert "by_hand" not in packages(rig)
 
 
 def test_pip_in_a_grown_environment_works_on_that_environment(
@@ -124,13 +167,6 @@ def test_files_with_a_byte_order_mark_and_windows_line_ends_are_read(
     rig = machine(custom_nodes=[{"url": node.url}])
     rig.doit("build")
     assert {"toml", "packaging"} <= packages(rig)
-
-
-def test_the_build_works_without_hard_links(machine: MachineMaker, forge: Forge) -> None:
-    rig = machine(custom_nodes=[{"url": forge.node("a", {"requirements.txt": "toml"}).url}])
-    rig.doit("build", UV_LINK_MODE="copy")
-    assert "toml" in packages(rig)
-    assert os.access(rig.environment / "bin" / "python", os.X_OK)
 
 
 def test_requirements_that_change_with_a_ref_are_installed(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -104,53 +103,6 @@ def test_a_touched_but_equal_file_is_no_edit(machine: MachineMaker) -> None:
     assert "edited" not in rig.doit("build").output
 
 
-def test_install_scripts_run_once_per_commit_and_environment(
-    machine: MachineMaker, forge: Forge
-) -> None:
-    script = "open('count.txt', 'a').write('x')"
-    node = forge.node("alpha", {"install.py": script})
-    rig = machine(custom_nodes=[{"url": node.url, "script": "echo y >> said.txt"}])
-    rig.doit("build")
-    rig.spec["custom_nodes"].append({"url": forge.node("beta").url})
-    rig.doit("build")
-    folder = rig.comfyui / "custom_nodes" / "alpha"
-    assert (folder / "count.txt").read_text() == "x"
-    assert (folder / "said.txt").read_text() == "y\n"
-
-
-def test_an_install_script_uses_the_new_environment(machine: MachineMaker, forge: Forge) -> None:
-    script = (
-        "import subprocess, sys\n"
-        "subprocess.check_call([sys.executable, '-m', 'pip', 'install', '-q', 'toml'])\n"
-    )
-    rig = machine(custom_nodes=[{"url": forge.node("alpha", {"install.py": script}).url}])
-    rig.doit("build")
-    assert list(rig.environment.glob("lib/python*/site-packages/toml-*.dist-info"))
-    assert rig.doit("build").executed == set()
-
-
-def test_a_script_that_fails_fails_its_node(machine: MachineMaker, forge: Forge) -> None:
-    node = forge.node("alpha", {"install.py": "raise SystemExit('no compiler here')"})
-    rig = machine(custom_nodes=[{"url": node.url}])
-    run = rig.doit("build", code=2)
-    assert run.failed == {"generation:scripts"}
-    assert "the script of custom node alpha failed" in run.output
-    assert "no compiler here" in run.output
-    assert not rig.layout.current.exists()
-    rig.spec["custom_nodes"][0]["optional"] = True
-    assert "! the script of custom node alpha failed" in rig.doit("build").output
-
-
-def test_a_script_that_hangs_is_ended_with_what_it_started(
-    machine: MachineMaker, forge: Forge
-) -> None:
-    node = forge.node("alpha")
-    rig = machine(
-        custom_nodes=[{"url": node.url, "script": "sleep 300 & wait", "script_timeout": 1}]
-    )
-    assert "ran longer than 1 s" in rig.doit("build", code=2).output
-
-
 def test_a_local_comfyui_is_copied_and_never_written_into(machine: MachineMaker) -> None:
     before = snapshot(SIMULATOR)
     rig = machine()
@@ -185,46 +137,6 @@ def test_models_written_into_comfyui_outlive_the_generation(
     assert (rig.workspace / "shared" / "models" / "downloaded" / "x.pth").is_file()
 
 
-def test_what_a_script_wrote_is_there_in_whichever_generation_becomes_current(
-    machine: MachineMaker, forge: Forge
-) -> None:
-    text = "import os\nopen(os.path.join(os.path.dirname(__file__), 'built.txt')).read()\n"
-    alpha = forge.repository(
-        "alpha",
-        {
-            "__init__.py": text + "NODE_CLASS_MAPPINGS = {}\n",
-            "install.py": "open('built.txt', 'w').close()",
-        },
-    )
-    beta = forge.repository("beta", {"__init__.py": "1/0\n"})
-    rig = machine(custom_nodes=[{"url": alpha.url}, {"url": beta.url}])
-    assert rig.doit("build", code=2).failed == {"validation"}
-    beta.commit({"__init__.py": "NODE_CLASS_MAPPINGS = {}\n"}, tag="fixed")
-    rig.spec["custom_nodes"][1]["ref"] = "fixed"
-    rig.doit("build")
-    assert (rig.comfyui / "custom_nodes" / "alpha" / "built.txt").is_file()
-    assert rig.doit("build").executed == set()
-
-
-def test_a_script_that_writes_into_a_package_changes_no_other_environment(
-    machine: MachineMaker, forge: Forge, tmp_path: Path
-) -> None:
-    node = forge.node("plain", {"requirements.txt": "toml"})
-    rig = machine(custom_nodes=[{"url": node.url}])
-    # Should this fail, the caller's own cache must not be what is written into.
-    rig.env["UV_CACHE_DIR"] = str(tmp_path / "uv")
-    rig.doit("build")
-    before = rig.environment
-    script = "import toml\nopen(toml.__file__, 'a').write('# patched\\n')\n"
-    patcher = forge.node("patcher", {"install.py": script})
-    rig.spec["custom_nodes"].append({"url": patcher.url})
-    rig.doit("build")
-    (ours,) = rig.environment.glob("lib/python*/site-packages/toml/__init__.py")
-    (theirs,) = before.glob("lib/python*/site-packages/toml/__init__.py")
-    assert "# patched" in ours.read_text()
-    assert "# patched" not in theirs.read_text()
-
-
 def test_a_node_named_like_a_folder_that_comfyui_tracks_settles(
     machine: MachineMaker, forge: Forge
 ) -> None:
@@ -251,20 +163,3 @@ def test_receipts_of_the_wrong_shape_are_done_again(machine: MachineMaker, forge
         assert run.code == 0, f"{receipt.name} {content[:20]}: {run.output}"
         assert "Traceback" not in run.output
     assert rig.doit("build").executed == set()
-
-
-def test_a_failed_optional_script_is_not_tried_again_in_what_runs(
-    machine: MachineMaker, forge: Forge
-) -> None:
-    script = "open('tries.txt', 'a').write('x')\nraise SystemExit('no')\n"
-    node = forge.node("alpha", {"install.py": script})
-    rig = machine(custom_nodes=[{"url": node.url, "optional": True}])
-    rig.doit()
-    tries = rig.comfyui / "custom_nodes" / "alpha" / "tries.txt"
-    run = rig.doit()
-    assert run.executed == set()
-    assert "! the script of custom node alpha failed" in run.output
-    assert tries.read_text() == "x"
-    rig.doit("down")
-    rig.doit("build")
-    assert tries.read_text() == "xx"

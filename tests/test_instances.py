@@ -58,6 +58,34 @@ def test_nothing_of_the_callers_environment_reaches_an_instance(machine: Machine
     assert env["LD_LIBRARY_PATH"] == "/opt/lib"
 
 
+def test_what_is_locked_is_kept_from_pip_and_uv_in_the_proof_and_in_instances(
+    machine: MachineMaker, forge: Forge, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("six<1.16\n")
+    code = (
+        "import os, subprocess, sys\n"
+        "argv = [sys.executable, '-m', 'pip', 'install', '--dry-run', 'idna==2.0']\n"
+        "ended = subprocess.run(argv, capture_output=True, text=True)\n"
+        "with open(os.path.join(os.path.dirname(__file__), 'said.txt'), 'a') as said:\n"
+        "    said.write(ended.stdout + ended.stderr)\n"
+        "NODE_CLASS_MAPPINGS = {}\n"
+    )
+    node = forge.repository("alpha", {"__init__.py": code})
+    rig = machine(
+        custom_nodes=[{"url": node.url}], instances={"env": {"PIP_CONSTRAINT": str(mine)}}
+    )
+    rig.doit()
+    env = environment_of(rig.running()["comfyui-gpu0"].pid)
+    ours = f"{rig.layout.current.resolve()}/environment/constraints.txt"
+    assert env["PIP_CONSTRAINT"] == f"{mine} {ours}"
+    assert env["UV_CONSTRAINT"] == ours
+    assert env["UV_LINK_MODE"] == "copy"
+    said = (rig.comfyui / "custom_nodes" / "alpha" / "said.txt").read_text()
+    refusal = f"The user requested (constraint) idna=={rig.packages()['idna']}"
+    assert said.count(refusal) == 2, "by the proof and by the instance"
+
+
 def test_a_killed_instance_comes_back_by_itself(machine: MachineMaker) -> None:
     rig = machine()
     rig.doit()

@@ -100,7 +100,7 @@ def test_a_script_that_brings_its_own_torch_fails_by_name(
     base.install("torch", "2.7.0")
     before = snapshot(base.site)
     wheel(tmp_path / "links", "torch", "2.4.0")
-    pip = f"python -m pip install -q --no-index --find-links {tmp_path / 'links'} torch==2.4.0"
+    pip = f"python -m pip --isolated install -q --no-index -f {tmp_path / 'links'} torch==2.4.0"
     rig.spec["custom_nodes"] = [{"url": forge.node("alpha").url, "script": pip, "optional": True}]
     run = rig.doit("build")
     said = "the script of custom node alpha installed torch 2.4.0 over the preinstalled one"

@@ -218,7 +218,7 @@ def test_a_script_that_changes_torch_fails_by_name(
     with_torch: Rig, forge: Forge, links: Path
 ) -> None:
     rig = with_torch
-    pip = f"python -m pip install -q --no-index --find-links {links} torch==0.0.2"
+    pip = f"python -m pip --isolated install -q --no-index -f {links} torch==0.0.2"
     alpha: dict[str, Any] = {"url": forge.node("alpha").url, "script": pip}
     rig.spec["custom_nodes"] = [alpha]
     run = rig.doit("build", code=2)
@@ -241,8 +241,8 @@ def test_a_node_that_changes_torch_while_it_is_imported_fails_the_build(
     rig = with_torch
     code = (
         "import subprocess, sys\n"
-        "subprocess.check_call([sys.executable, '-m', 'pip', 'install', '-q', '--no-index',\n"
-        f"                       '--find-links', {str(links)!r}, 'torch==0.0.2'])\n"
+        "subprocess.check_call([sys.executable, '-m', 'pip', '--isolated', 'install', '-q',\n"
+        f"                       '--no-index', '--find-links', {str(links)!r}, 'torch==0.0.2'])\n"
         "NODE_CLASS_MAPPINGS = {}\n"
     )
     rig.spec["custom_nodes"] = [{"url": forge.repository("alpha", {"__init__.py": code}).url}]
@@ -257,7 +257,7 @@ def test_what_a_script_adds_is_listed_and_what_it_changes_is_put_back(
     links = tmp_path / "links"
     wheel(links, "extra-of-alpha", "1.0")
     wheel(links, "idna", "2.0")
-    pip = f"python -m pip install -q --no-index --find-links {links} extra-of-alpha idna==2.0"
+    pip = f"python -m pip --isolated install -q --no-index -f {links} extra-of-alpha idna==2.0"
     rig = machine(custom_nodes=[{"url": forge.node("alpha").url, "script": pip}])
     run = rig.doit("build")
     assert "the script of custom node alpha installed extra-of-alpha 1.0, which" in run.output

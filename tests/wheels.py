@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import tarfile
 import zipfile
@@ -36,10 +38,11 @@ def wheel(
     requires: tuple[str, ...] = (),
     python: str = ">=3.8",
     code: str = "",
+    files: dict[str, str] | None = None,
 ) -> Path:
     """Write `name-version-py3-none-any.whl` with one module, which knows its version.
 
-    `code` follows in that module.
+    `code` follows in that module, and `files` are further ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
     module = name.replace("-", "_")
@@ -48,14 +51,19 @@ def wheel(
     metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
     metadata += [f"Requires-Python: {python}"]
     metadata += [f"Requires-Dist: {each}" for each in requires]
+    texts = {
+        f"{module}/__init__.py": f"__version__ = {version!r}\n{code}",
+        **(files or {}),
+        f"{info}/METADATA": "\n".join(metadata) + "\n",
+        f"{info}/WHEEL": (
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        ),
+    }
+    record = [f"{path},sha256={_digest(text)},{len(text)}" for path, text in texts.items()]
+    texts[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,"]) + "\n"
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr(f"{module}/__init__.py", f"__version__ = {version!r}\n{code}")
-        archive.writestr(f"{info}/METADATA", "\n".join(metadata) + "\n")
-        archive.writestr(
-            f"{info}/WHEEL",
-            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        )
-        archive.writestr(f"{info}/RECORD", "")
+        for path, text in texts.items():
+            archive.writestr(path, text)
     return file
 
 
@@ -82,3 +90,8 @@ def sdist(folder: Path, name: str, version: str, needs: str = "", says: str = ""
             entry.size = len(text.encode())
             archive.addfile(entry, io.BytesIO(text.encode()))
     return file
+
+
+def _digest(text: str) -> str:
+    total = hashlib.sha256(text.encode()).digest()
+    return base64.urlsafe_b64encode(total).rstrip(b"=").decode()

@@ -1,4 +1,5 @@
-"""doit verify: every model is read and hashed again; what rotted is named, and mended if asked."""
+"""doit verify: models and Python environments are read and hashed again, file by file; what is not
+what was fetched or installed is named, and mended if asked."""
 
 from __future__ import annotations
 
@@ -9,12 +10,14 @@ from typing import Any
 from doit import cmd_run
 from doit.exceptions import InvalidCommand
 
-from tasks import links, model_pins, models
+from tasks import contents, environment, links, model_pins, models
 from tasks.commands.base import flag
 from tasks.engine import board
 from tasks.engine.configuration import load_machine
-from tasks.host import crew
+from tasks.host import crew, written
+from tasks.host.failure import Failure
 from tasks.host.progress import Progress, duration, size
+from tasks.host.run_lock import RunLock, Taken
 from tasks.host.store import Store
 from tasks.spec import Machine
 
@@ -23,15 +26,16 @@ READERS = 4
 
 
 class Verify(cmd_run.Run):  # type: ignore[misc]
-    doc_purpose = "read and hash every model again; name what rotted"
+    doc_purpose = "read and hash every model and package again; name what rotted"
     doc_usage = ""
     doc_description = (
-        "What is damaged is fetched again with --fetch, or by the next doit. Exit code 1 when "
-        "something is damaged or missing and was not mended."
+        "What is damaged is fetched again with --fetch, or by the next doit. An environment from "
+        "which instances run is left to that: it is made anew beside the damaged one, and they "
+        "move over. Exit code 1 when something is damaged or missing and was not mended."
     )
     cmd_options = (
         *cmd_run.Run.cmd_options,
-        flag("fetch", "fetch again what is damaged or missing"),
+        flag("fetch", "fetch and install again what is damaged or missing"),
     )
 
     def execute(self, params: Any, args: list[str]) -> Any:
@@ -40,13 +44,69 @@ class Verify(cmd_run.Run):  # type: ignore[misc]
         machine, _ = load_machine()
         if machine.lock_damage:
             raise InvalidCommand(machine.lock_damage)
+        spoilt = _verify_environments(machine, mend=params["fetch"])
         rotten, lost = _verify(machine)
         if rotten and params["fetch"]:
             code = super().execute(params, ["models"])
-            return code or (1 if lost else 0)
+            return code or (1 if lost or spoilt else 0)
         if rotten:
             print("doit verify --fetch, or the next doit, fetches them again")
-        return 1 if rotten or lost else 0
+        return 1 if rotten or lost or spoilt else 0
+
+
+def _verify_environments(machine: Machine, *, mend: bool) -> bool:
+    """Whether something is damaged in an environment, and was not mended."""
+    folders = contents.kept(machine)
+    if not folders:
+        return False
+    progress = Progress("verify")
+    with board.following(progress):
+        looks = contents.look(folders, progress)
+    for look in looks:
+        written.note_spoilt(look.folder, look.spoilt)
+        for each in look.spoilt:
+            what = "is missing" if each.gone else "isn't what was installed"
+            print(f"✗ {each.path} of {each.package} {what} (environment {look.folder.name})")
+        for path, known in look.known.items():
+            print(
+                f"! {path} of {known.package} isn't what was installed (environment "
+                f"{look.folder.name}): {known.who} wrote into it, and would do it again"
+            )
+    total, number = sum(look.files for look in looks), len(looks)
+    seconds, read = progress.snapshot()["seconds"], progress.snapshot()["bytes_done"]
+    print(
+        f"{total - sum(len(look.spoilt) for look in looks)} of {total} files of {number} Python "
+        f"environment{'' if number == 1 else 's'} are right: {size(read)} read in "
+        f"{duration(seconds)}"
+    )
+    left = [_left(machine, look, mend=mend) for look in looks if look.spoilt]
+    return any(left)
+
+
+def _left(machine: Machine, look: contents.Look, *, mend: bool) -> bool:
+    """Whether this environment stays damaged."""
+    name = look.folder.name
+    if name in environment.in_use(machine):
+        print(f"from {name} instances run: the next doit makes it anew, and they move over")
+        return True
+    if not mend:
+        print(f"doit verify --fetch mends {name}")
+        return True
+    lock = RunLock(machine.workspace)
+    try:
+        lock.take("verify")
+    except Taken as taken:
+        print(f"{name} is not mended: {taken}")
+        return True
+    try:
+        contents.mend(machine, look, machine.layout.log("verify"))
+        print(f"{name} is mended")
+        return False
+    except Failure as failure:
+        print(f"{name} is not mended: {failure}")
+        return True
+    finally:
+        lock.give_back()
 
 
 def _verify(machine: Machine) -> tuple[list[str], list[str]]:

@@ -1,15 +1,27 @@
-"""What is in a Python environment, and what differs from what belongs there."""
+"""What is in a Python environment, and what differs from what belongs there.
+
+No two environments share a file that somebody may write into, and none shares one with uv's
+cache: custom nodes patch packages in place, and a hard link carries that everywhere.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.host import files, made, uv
+from tasks.host import files, made, records, trees, uv, written
+from tasks.host.records import Wrong
 from tasks.host.seen import while_unchanged
 from tasks.spec import Package, PythonSet
+
+#: Native libraries: nobody patches them in place, and they are most of an environment's bytes.
+NATIVE = re.compile(r"\.(so(\.\d+)*|a)$")
+
+LIST = "packages.txt"
+"""In an environment: its packages as they were asked for, with hashes."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +50,81 @@ def installed(folder: Path) -> dict[str, str]:
     return listed(uv.site_packages(folder))
 
 
+def infos(site_packages: Path) -> Iterator[Path]:
+    """The folder that each package's installer left there."""
+    return site_packages.glob("*.dist-info")
+
+
 def listed(site_packages: Path) -> dict[str, str]:
     """Name → version of every package there."""
     found = {}
-    for path in site_packages.glob("*.dist-info"):
-        name, _, version = path.name.removesuffix(".dist-info").rpartition("-")
-        found[re.sub(r"[-_.]+", "-", name).lower()] = version
+    for path in infos(site_packages):
+        version = path.name.removesuffix(".dist-info").rpartition("-")[2]
+        found[records.name_of(path.name)] = version
     return found
+
+
+def additions(folder: Path) -> dict[str, str]:
+    """Name → version of what came into an environment after all that is recorded of it: by hand,
+    by ComfyUI-Manager, by a custom node that runs. Raises OSError."""
+    receipt = made.read(folder)
+    locked = {records.name_of(info) for info in receipt.get("installed", ())}
+    guests = receipt.get("guests", {})
+    return {
+        name: version
+        for name, version in installed(folder).items()
+        if name not in locked and guests.get(name) != version
+    }
+
+
+def is_native(name: str) -> bool:
+    return NATIVE.search(name) is not None
+
+
+def is_removable(folder: Path) -> bool:
+    """Whether each package there can be removed: uv can't without its list of files."""
+    return all((info / "RECORD").is_file() for info in infos(uv.site_packages(folder)))
+
+
+def grow(previous: Path, folder: Path) -> None:
+    """Copy an environment; native libraries are shared if `previous` has its files for itself.
+
+    One that an older comfy-machine made is linked with uv's cache: of it everything is copied.
+    Raises OSError.
+    """
+    own = bool(made.read(previous).get("own"))
+    trees.copy(previous, folder, lambda name: own and is_native(name))
+
+
+def heal(
+    folder: Path,
+    requirements: Path,
+    where: tuple[Sequence[str], Mapping[str, str]],
+    paths: written.Spoilt,
+    log: Path,
+) -> list[Wrong]:
+    """After these packages were installed anew: which of these files are wrong all the same.
+
+    What uv's cache holds may be as wrong, since an older comfy-machine shared files with it: such
+    packages are downloaded, and the cache forgets them. Raises CommandFailed.
+    """
+    if left := _unlike(folder, paths):
+        names = {each.package for each in left}
+        uv.install(folder, requirements, *where, log, anew=names, cached=False)
+        uv.forget(names, log)
+        left = _unlike(folder, paths)
+    return left
+
+
+def _unlike(folder: Path, paths: written.Spoilt) -> list[Wrong]:
+    site = uv.site_packages(folder)
+    every = [path for name in paths for path in paths[name]]
+    return records.compare(site, records.claims(site, set(paths)), every)
+
+
+def written_since(folder: Path, moment: int) -> trees.Look:
+    """The files of site-packages, and what was written there since a moment (`trees.now`)."""
+    return trees.look(uv.site_packages(folder), moment, is_native)
 
 
 def compare(folder: Path, wanted: PythonSet | None) -> Packages:
@@ -99,7 +179,16 @@ def _same(one: str, other: str) -> bool:
 
 
 def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
-    """What differs from the record by hand; what nobody recorded beside packages is no damage."""
+    """What of the record doesn't hold any more. What came beside it is no damage: `additions`."""
+    if reason := lost(folder, receipt):
+        return reason
+    for name, paths in sorted(written.spoilt(folder).items()):
+        return f"{paths[0]} of {name} isn't what was installed"
+    return None
+
+
+def lost(folder: Path, receipt: dict[str, Any]) -> str | None:
+    """What is missing of it."""
     for name in ("bin/python", "pyvenv.cfg"):
         if not (folder / name).exists():
             return f"{name} is missing from {folder.name}"
@@ -107,10 +196,5 @@ def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
         there = {path.name for path in uv.site_packages(folder).iterdir()}
     except OSError:
         return f"{folder.name} has no site-packages"
-    installed, top = set(receipt.get("installed", ())), set(receipt.get("top", ()))
-    if gone := sorted((installed | top) - there):
-        return f"{gone[0]} is missing from {folder.name}"
-    added = sorted(name for name in there - installed if name.endswith(".dist-info"))
-    if added and not receipt.get("pending"):
-        return f"{added[0]} was added to {folder.name} by hand"
-    return None
+    gone = sorted({*receipt["installed"], *receipt["top"]} - there)
+    return f"{gone[0]} is missing from {folder.name}" if gone else None

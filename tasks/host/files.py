@@ -139,29 +139,18 @@ def copy_file(source: Path, target: Path) -> None:
     shutil.copy2(source, target, follow_symlinks=False)
 
 
-def copy_tree(source: Path, target: Path, *, hard_links: bool = False) -> None:
-    """Copy a tree with links and times kept; with `hard_links` its files share their bytes.
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a tree with links and times kept, by reflinks where the file system has them.
 
-    Raises subprocess.CalledProcessError (hard links across file systems, disk full, …).
+    Raises subprocess.CalledProcessError (disk full, …).
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    how = ["-al"] if hard_links else ["-a", "--reflink=auto"]
     subprocess.run(
-        ["cp", *how, "--", str(source), str(target)],
+        ["cp", "-a", "--reflink=auto", "--", str(source), str(target)],
         check=True,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-
-
-def unshare(top: Path, suffix: str) -> None:
-    """Give files of this ending below `top` bytes of their own, where they are hard links."""
-    for path in top.rglob(f"*{suffix}"):
-        status = path.lstat()
-        if status.st_nlink > 1 and not path.is_symlink():
-            part = path.with_name(f".{path.name}.part")
-            shutil.copy2(path, part)
-            part.replace(path)
 
 
 def walk(top: Path, skip: frozenset[str] = frozenset()) -> Iterator[Path]:

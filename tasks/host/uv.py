@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from tasks.host import process
@@ -18,8 +18,13 @@ def binary() -> Path:
 
 
 def environment() -> dict[str, str]:
-    """What uv and its builds may see; it never downloads an interpreter (from GitHub)."""
+    """What uv and its builds may see; it never downloads an interpreter (from GitHub).
+
+    It copies, by reflinks where the file system has them: `clone`, its own way, makes hard links to
+    its cache where it has not (seen with 0.13).
+    """
     return process.allowed_environment(os.environ, installer=True) | {
+        "UV_LINK_MODE": "copy",
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_NO_PROGRESS": "1",
         "NO_COLOR": "1",
@@ -70,13 +75,36 @@ def sync(
     _install(folder, ["sync", requirements, *backend], places, log)
 
 
-def put_back(
-    folder: Path, requirements: Path, backend: Sequence[str], places: Mapping[str, str], log: Path
+def install(
+    folder: Path,
+    requirements: Path,
+    backend: Sequence[str],
+    places: Mapping[str, str],
+    log: Path,
+    *,
+    anew: Collection[str] = (),
+    cached: bool = True,
 ) -> None:
-    """Install what the file lists into `folder`, and nothing for it."""
-    _install(
-        folder, ["install", "--no-deps", "--requirements", requirements, *backend], places, log
-    )
+    """Install what the file lists into `folder`, checked by hash, and nothing for it.
+
+    What is there as it is listed stays, unless it is to be installed `anew`. Without `cached`
+    everything is downloaded.
+    """
+    again = [word for name in sorted(anew) for word in ("--reinstall-package", name)]
+    words: list[str | Path] = [
+        "install",
+        "--no-deps",
+        "--requirements",
+        requirements,
+        *backend,
+        *again,
+    ]
+    _install(folder, [*words, *([] if cached else ["--no-cache"])], places, log)
+
+
+def forget(names: Collection[str], log: Path) -> None:
+    """Have the cache drop what it holds of these packages."""
+    process.run([binary(), "cache", "clean", *sorted(names)], env=environment(), log=log)
 
 
 def build(

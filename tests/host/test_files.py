@@ -182,20 +182,6 @@ def test_a_copied_file_keeps_its_time_and_mode_and_a_link_stays_one(tmp_path: Pa
     assert status.st_mtime_ns == before.st_mtime_ns
 
 
-def test_a_hard_linked_copy_shares_bytes_and_keeps_links(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "file").write_text("x")
-    (source / "link").symlink_to("file")
-    files.copy_tree(source, tmp_path / "deep" / "linked", hard_links=True)
-    files.copy_tree(source, tmp_path / "copied")
-    linked, copied = tmp_path / "deep" / "linked", tmp_path / "copied"
-    assert (linked / "file").samefile(source / "file")
-    assert not (copied / "file").samefile(source / "file")
-    assert [files.link_target(each / "link") for each in (linked, copied)] == ["file", "file"]
-    assert (copied / "file").stat().st_mtime_ns == (source / "file").stat().st_mtime_ns
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     top = tmp_path / "tree"
