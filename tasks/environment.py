@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from typing import Any
 from tasks import nodes, packages, preinstalled, torch_proof
 from tasks.conflicts import gist, refused
 from tasks.engine import journal
-from tasks.engine.said import move
+from tasks.engine.said import move, tell
 from tasks.engine.step import Task, step
-from tasks.host import environments, files, hook, made, process, uv, uv_log
+from tasks.host import changes, environments, files, hook, made, process, uv, uv_log
 from tasks.host.environments import damage, fits
 from tasks.host.failure import Failure
-from tasks.spec import Machine
+from tasks.spec import Machine, Package
 from tasks.spec.layout import Layout
 from tasks.torch_family import TORCH_FAMILY
 
@@ -55,12 +55,15 @@ def scripts(machine: Machine) -> dict[str, str]:
     return found
 
 
-def record(folder: Path, **changes: Any) -> None:
-    """Write down what is in the environment now, which from here on is what belongs there."""
+def record(folder: Path, *, besides: Collection[str] = (), **notes: Any) -> None:
+    """Write down what is in the environment now, `besides` excepted; from here on it belongs
+    there."""
     site = uv.site_packages(folder)
     names = sorted(path.name for path in site.iterdir() if path.name != files.BYTECODE)
-    receipt = made.read(folder) | changes
-    receipt["installed"] = [name for name in names if name.endswith(".dist-info")]
+    receipt = made.read(folder) | notes
+    receipt["installed"] = [
+        name for name in names if name.endswith(".dist-info") and name not in besides
+    ]
     receipt["top"] = [name for name in names if not name.endswith(".dist-info")]
     made.finish(folder, receipt)
 
@@ -72,11 +75,7 @@ def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
     wants another one would want it again.
     """
     there = environments.installed(folder)
-    moved = {
-        name: package
-        for name, package in packages.of(machine).packages.items()
-        if not fits(package, there.get(name))
-    }
+    moved = displaced(machine, there)
     hiding = sorted(set(preinstalled.versions(machine)) & set(there))
     if moved:
         uv.put_back(folder, packages.listed(machine, moved), *packages.where(machine), log)
@@ -92,6 +91,15 @@ def hold(machine: Machine, folder: Path, who: str, log: Path) -> list[str]:
     if hiding or set(moved) & set(TORCH_FAMILY):
         raise Failure("; ".join(said) + ": the node needs another torch, or a fork", log)
     return said
+
+
+def displaced(machine: Machine, there: Mapping[str, str]) -> dict[str, Package]:
+    """The locked packages in whose place something else, or nothing, is installed."""
+    return {
+        name: package
+        for name, package in packages.of(machine).packages.items()
+        if not fits(package, there.get(name))
+    }
 
 
 def of_generations(generations: Iterable[Path]) -> frozenset[str]:
@@ -116,6 +124,10 @@ def _missing(machine: Machine) -> str | None:
     beside = made.read(folder)
     if not beside:
         return f"{folder.name} isn't whole"
+    # What a process of the current generation took away it would take away again.
+    own = changes.read(layout.current.resolve()).gone
+    for key in ("installed", "top"):
+        beside[key] = [name for name in beside.get(key, ()) if name not in own]
     return damage(folder, beside) or torch_proof.due(machine, beside)
 
 
@@ -145,6 +157,7 @@ def _make(machine: Machine, log: Path) -> None:
     digest, folder, whole = _choose(machine)
     if not whole:
         files.remove(folder)
+        _tell_dropped(machine)
         if not _grow(machine, folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             see_base = preinstalled.wanted(machine)
@@ -198,6 +211,16 @@ def _difference(machine: Machine) -> list[str]:
             size = f" ({decimal(package.size)})" if package.size else ""
             lines.append(move(name, there.get(name), package.shown) + size)
     return lines
+
+
+def _tell_dropped(machine: Machine) -> None:
+    """What was installed by hand into the environment that runs doesn't come along."""
+    current = machine.layout.current.resolve()
+    wanted, own = packages.of(machine).packages, changes.read(current).new
+    for each in environments.additions((current / "environment").resolve()):
+        name, version = environments.named(each)
+        if each not in own and name not in wanted:
+            tell(f"{name} {version}, installed by hand, is not in the new environment")
 
 
 def _grow(machine: Machine, folder: Path) -> bool:

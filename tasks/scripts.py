@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks import environment, generation
 from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, step
-from tasks.host import apps, environments, git, made, process
+from tasks.host import apps, environments, generations, git, made, process
 from tasks.host.failure import Failure
 from tasks.spec import CustomNode, Machine
 
@@ -115,6 +115,8 @@ def _note_script(machine: Machine, folder: Path, node: CustomNode) -> None:
     place = f"ComfyUI/custom_nodes/{node.name}"
     if place in receipt["heads"]:
         receipt["heads"][place] = git.head(folder / place)
+        if generations.tracked(folder).exists():
+            generations.stamp(folder, place)
     made.finish(folder, receipt)
 
 

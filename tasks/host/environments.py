@@ -40,11 +40,23 @@ def installed(folder: Path) -> dict[str, str]:
 
 def listed(site_packages: Path) -> dict[str, str]:
     """Name → version of every package there."""
-    found = {}
-    for path in site_packages.glob("*.dist-info"):
-        name, _, version = path.name.removesuffix(".dist-info").rpartition("-")
-        found[re.sub(r"[-_.]+", "-", name).lower()] = version
-    return found
+    return dict(named(path.name) for path in site_packages.glob("*.dist-info"))
+
+
+def named(dist_info: str) -> tuple[str, str]:
+    """The name and version that a dist-info folder's name says."""
+    name, _, version = dist_info.removesuffix(".dist-info").rpartition("-")
+    return re.sub(r"[-_.]+", "-", name).lower(), version
+
+
+def additions(folder: Path) -> list[str]:
+    """dist-info folders that are there beside what was recorded, as by somebody's own install."""
+    receipt = made.read(folder, installed=list)
+    try:
+        there = {path.name for path in uv.site_packages(folder).glob("*.dist-info")}
+    except OSError:
+        return []
+    return sorted(there - set(map(str, receipt["installed"]))) if receipt else []
 
 
 def compare(folder: Path, wanted: PythonSet | None) -> Packages:
@@ -99,7 +111,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
-    """What differs from the record by hand; what nobody recorded beside packages is no damage."""
+    """What differs from the record by hand; what was added beside it is no damage."""
     for name in ("bin/python", "pyvenv.cfg"):
         if not (folder / name).exists():
             return f"{name} is missing from {folder.name}"
@@ -110,7 +122,4 @@ def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
     installed, top = set(receipt.get("installed", ())), set(receipt.get("top", ()))
     if gone := sorted((installed | top) - there):
         return f"{gone[0]} is missing from {folder.name}"
-    added = sorted(name for name in there - installed if name.endswith(".dist-info"))
-    if added and not receipt.get("pending"):
-        return f"{added[0]} was added to {folder.name} by hand"
     return None

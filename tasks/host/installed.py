@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.host import environments, files, generations, git, load_result, made
+from tasks.host import changes, environments, files, generations, git, load_result, made
 from tasks.host.environments import Packages, compare
 from tasks.host.left_out import left_out, node_receipt
 from tasks.host.load_result import Result
@@ -128,13 +128,14 @@ _receipt = while_unchanged(files.read_receipt)
 _results = while_unchanged(load_result.read)
 _unsure = while_unchanged(load_result.unproved)
 _noted = while_unchanged(environments.noted)
+_own = while_unchanged(changes.read)
 
 
 def _damage(folder: Path, receipt: Mapping[str, Any]) -> dict[str, str]:
     """Links and tracked files, by the node's place or the first part of another."""
     tracked = generations.tracked(folder)
     folders = [f"{folder}/{each}" for each in _tracked_folders(tracked)]
-    found = dict(_gone(folder, tracked, *folders))
+    found = dict(_gone(folder, tracked, changes.file_of(folder), *folders))
     for place, target in receipt["links"].items():
         if files.link_target(folder / place) != target:
             owner, inside = _owner(place)
@@ -245,8 +246,12 @@ def _other_commit(found: _Generation, place: str, wanted: str | None, head: str 
     if wanted is None:
         return "it was not fetched yet, or its entry changed"
     # A node's own script may have moved it, which then stays so.
+    made_of = found.receipt["heads"].get(place)
     ran = str(found.receipt["scripts"].get(Path(place).name, ""))
-    if head == wanted or (head == found.receipt["heads"].get(place) and ran.startswith(wanted)):
+    if head == wanted or (head == made_of and ran.startswith(wanted)):
+        return ""
+    # Or a process of its own.
+    if made_of == wanted and _own(found.folder, changes.file_of(found.folder)).moved(place, head):
         return ""
     return f"it is at {head[:12]}, and {wanted[:12]} is wanted"
 

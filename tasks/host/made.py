@@ -76,8 +76,8 @@ def remove(folder: Path) -> None:
     """The receipt first, so that a half-removed folder is never taken for a whole one."""
     receipt_of(folder).unlink(missing_ok=True)
     files.remove(folder)
-    for beside in folder.parent.glob(f"{folder.name}.*.json"):
-        kind = beside.name.removeprefix(f"{folder.name}.").removesuffix(".json")
+    for beside in folder.parent.glob(f"{folder.name}.*.json*"):
+        kind = beside.name.removeprefix(f"{folder.name}.")
         # `<digest>.2.json` and `<digest>.2.files.json` are another folder's.
         if not kind[0].isdigit():
             beside.unlink()
