@@ -56,13 +56,17 @@ def scripts(machine: Machine) -> dict[str, str]:
 
 
 def record(folder: Path, *, besides: Collection[str] = (), **notes: Any) -> None:
-    """Write down what is in the environment now, `besides` excepted; from here on it belongs
-    there."""
+    """Write down what is in the environment now; from here on it belongs there.
+
+    Not so the packages `besides`, which somebody else installed.
+    """
     site = uv.site_packages(folder)
     names = sorted(path.name for path in site.iterdir() if path.name != files.BYTECODE)
     receipt = made.read(folder) | notes
     receipt["installed"] = [
-        name for name in names if name.endswith(".dist-info") and name not in besides
+        name
+        for name in names
+        if name.endswith(".dist-info") and environments.named(name)[0] not in besides
     ]
     receipt["top"] = [name for name in names if not name.endswith(".dist-info")]
     made.finish(folder, receipt)
@@ -216,10 +220,9 @@ def _difference(machine: Machine) -> list[str]:
 def _tell_dropped(machine: Machine) -> None:
     """What was installed by hand into the environment that runs doesn't come along."""
     current = machine.layout.current.resolve()
-    wanted, own = packages.of(machine).packages, changes.read(current).new
-    for each in environments.additions((current / "environment").resolve()):
-        name, version = environments.named(each)
-        if each not in own and name not in wanted:
+    wanted, own = packages.of(machine).packages, changes.read(current).packages
+    for name, version in environments.additions((current / "environment").resolve()).items():
+        if name not in own and name not in wanted:
             tell(f"{name} {version}, installed by hand, is not in the new environment")
 
 

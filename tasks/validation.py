@@ -134,7 +134,7 @@ def _prove(machine: Machine, folder: Path, log: Path) -> None:
     results = {name: redacted(machine, result) for name, result in results.items()}
     results = displacement.hold(machine, folder, results, log)
     own = changes.read(folder)
-    environment.record(home, besides=[name for name in by_hand if name not in own.new])
+    environment.record(home, besides=by_hand.keys() - own.packages)
     for line in drift.by_processes(folder, own.since(watch.own)):
         warn(line)
     _note_hangs(machine, results)

@@ -61,12 +61,14 @@ def carry_rewritten(
             source, target = previous / place / name, current / place / name
             if _stays(source, previous.resolve()):
                 continue
-            equal = _equal(source, target)
-            if not equal and _is_setting(previous, current, place, name, heads):
+            if _equal(source, target):
+                if place not in whole:
+                    continue
+            elif _is_setting(previous, current, place, name, heads):
                 files.remove(target)
                 files.copy_file(source, target)
-            elif place not in whole:
-                if not equal and keep_aside(source, left / node / name):
+            else:
+                if keep_aside(source, left / node / name):
                     kept.append(name)
                 continue
             changes.add(current, own.files.get(f"{place}/{name}"), file=f"{place}/{name}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.host import files
+from tasks.host import environments, files
 
 LONGEST = 8 << 20
 """Bytes that are read."""
@@ -47,9 +47,14 @@ class Changes:
             }
         )
 
+    @property
+    def packages(self) -> set[str]:
+        """The packages that came."""
+        return {environments.named(dist_info)[0] for dist_info in self.new}
+
     def moved(self, place: str, head: str | None) -> bool:
-        """Whether a process moved a checkout to where it is."""
-        return head is not None and (place in self.led or (place, head) in self.heads)
+        """Whether a process moved a checkout to where it is, or out of git's sight."""
+        return (place, head or "") in self.heads or (head is not None and place in self.led)
 
     def strays(self, place: str) -> bool:
         """Whether a checkout is, or may be, at a commit that a process chose."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,18 +44,19 @@ def _rewritten(folder: Path, own: Changes) -> Iterator[str]:
     for (who, place), names in found.items():
         whose = _title(changes.owner(place), "ComfyUI")
         where = "its own repository" if whose == who else f"the repository of {whose}"
-        yield f"{who} changes {', '.join(sorted(names))} of {where}: no edit by hand"
+        yield f"{who} itself changes {', '.join(sorted(names))} of {where}"
 
 
 def _moved(folder: Path, own: Changes) -> Iterator[str]:
     for place, commit in made.read(folder, heads=dict).get("heads", {}).items():
         head = git.head(folder / place)
-        if head is None or head == commit or not own.moved(place, head):
+        if head == commit or not own.moved(place, head):
             continue
-        by, whose = own.heads.get((place, head)) or own.led.get(place), changes.owner(place)
-        where = "its own checkout" if by == whose else f"the checkout of {_title(whose, 'ComfyUI')}"
+        by, whose = own.heads.get((place, head or "")) or own.led.get(place), changes.owner(place)
+        of = "its own checkout" if by == whose else f"the checkout of {_title(whose, 'ComfyUI')}"
+        where = head[:12] if head else "no commit"
         yield (
-            f"{_title(by)} moved {where} from {commit[:12]} to {head[:12]}, which machine.lock "
+            f"{_title(by)} itself moved {of} from {commit[:12]} to {where}, which machine.lock "
             "doesn't name"
         )
 
@@ -99,41 +101,57 @@ def _nodes(folder: Path) -> Iterator[str]:
             continue
         if place.is_dir() or name.endswith(".py"):
             declare = _entry(place)
-            keep = f"declare it under custom_nodes: {declare}" if declare else "keep it by a fork"
+            keep = declare or "as a repository of yours"
             yield (
-                f"custom node {name} was installed by hand; {keep}, or drop it: rm -r {place}, "
-                "then doit restart"
+                f"custom node {name} was installed by hand; declare it under custom_nodes: {keep}, "
+                f"or drop it: rm -r {place} && doit restart"
             )
 
 
 def _entry(place: Path) -> str:
-    """The line of machine.yaml that declares a checkout as it is; empty where that isn't known."""
+    """The line of machine.yaml that declares a folder as it is; empty where that isn't known."""
     if place.is_symlink():
         return f"- {{path: {place.resolve()}}}"
+
     config = configparser.ConfigParser(strict=False, interpolation=None)
+    ref = git.head(place)
     try:
         config.read(place / ".git" / "config")
         url = config.get('remote "origin"', "url")
-    except (configparser.Error, OSError, UnicodeDecodeError):
+    except (configparser.Error, OSError, ValueError):
+        url, ref = _told_url(place), None
+    if not url:
         return ""
-    head = git.head(place)
-    name = place.name
-    named = "" if url.rstrip("/").removesuffix(".git").endswith(f"/{name}") else f", name: {name}"
-    return f"- {{url: {redact(url)}{named}{f', ref: {head}' if head else ''}}}"
+    named = "" if url.rstrip("/").removesuffix(".git").endswith(f"/{place.name}") else place.name
+    words = {"url": redact(url), "name": named, "ref": ref}
+    return f"- {{{', '.join(f'{key}: {value}' for key, value in words.items() if value)}}}"
+
+
+def _told_url(place: Path) -> str:
+    """The repository that a node from the registry names in its pyproject.toml."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        project = tomllib.loads((place / "pyproject.toml").read_text())
+        urls = {key.lower(): value for key, value in project["project"]["urls"].items()}
+        return str(urls["repository"])
+    except (OSError, ValueError, LookupError, AttributeError):
+        return ""
 
 
 def _packages(folder: Path) -> Iterator[str]:
     home = (folder / "environment").resolve()
-    own = changes.read(folder).new
-    found = dict(
-        environments.named(each) for each in environments.additions(home) if each not in own
-    )
+    found = environments.additions(home)
+    for name in changes.read(folder).packages:
+        found.pop(name, None)
     if found:
-        listed = ", ".join(f"{name}=={version}" for name, version in found.items())
+        listed = ", ".join(f"{name}=={version}" for name, version in sorted(found.items()))
         yield (
-            f"{', '.join(f'{n} {v}' for n, v in found.items())} was installed by hand; declare it: "
-            f"python.packages: [{listed}], or drop it: uv pip uninstall --python "
-            f"{home / 'bin' / 'python'} {' '.join(found)}"
+            f"installed by hand: {listed}; the next new environment won't have that: declare it "
+            f"(python.packages: [{listed}]), or drop it: {uv.binary()} pip uninstall --python "
+            f"{home / 'bin' / 'python'} {' '.join(found)} && doit restart"
         )
 
 

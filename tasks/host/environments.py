@@ -49,14 +49,15 @@ def named(dist_info: str) -> tuple[str, str]:
     return re.sub(r"[-_.]+", "-", name).lower(), version
 
 
-def additions(folder: Path) -> list[str]:
-    """dist-info folders that are there beside what was recorded, as by somebody's own install."""
+def additions(folder: Path) -> dict[str, str]:
+    """Name → version of what came into an environment beside what is recorded, as by hand."""
     receipt = made.read(folder, installed=list)
     try:
-        there = {path.name for path in uv.site_packages(folder).glob("*.dist-info")}
+        there = installed(folder) if receipt else {}
     except OSError:
-        return []
-    return sorted(there - set(map(str, receipt["installed"]))) if receipt else []
+        return {}
+    known = {named(str(each))[0] for each in receipt.get("installed", ())}
+    return {name: version for name, version in there.items() if name not in known}
 
 
 def compare(folder: Path, wanted: PythonSet | None) -> Packages:

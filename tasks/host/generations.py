@@ -124,8 +124,8 @@ class Watch:
         told = changes.read(self.folder)
         for place, head in self.heads.items():
             now = git.head(self.folder / place)
-            if now and now != head and not told.moved(place, now):
-                changes.add(self.folder, changes.owner(place), place=place, head=now)
+            if now != head and not told.moved(place, now):
+                changes.add(self.folder, changes.owner(place), place=place, head=now or "")
         told = changes.read(self.folder)
         for place, stamps in self.stamps.items():
             if not told.strays(place):

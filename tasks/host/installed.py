@@ -240,18 +240,18 @@ def _wanted_commit(
 
 def _other_commit(found: _Generation, place: str, wanted: str | None, head: str | None) -> str:
     """What is wrong with a checkout's commit, empty if nothing."""
+    own = _own(found.folder, changes.file_of(found.folder))
+    made_of = found.receipt["heads"].get(place)
+    if made_of == wanted and own.moved(place, head):
+        return ""
     if head is None:
         there = os.path.lexists(found.folder / place)
         return "its folder has no commit" if there else "it isn't in the current generation"
     if wanted is None:
         return "it was not fetched yet, or its entry changed"
     # A node's own script may have moved it, which then stays so.
-    made_of = found.receipt["heads"].get(place)
     ran = str(found.receipt["scripts"].get(Path(place).name, ""))
     if head == wanted or (head == made_of and ran.startswith(wanted)):
-        return ""
-    # Or a process of its own.
-    if made_of == wanted and _own(found.folder, changes.file_of(found.folder)).moved(place, head):
         return ""
     return f"it is at {head[:12]}, and {wanted[:12]} is wanted"
 
@@ -276,6 +276,20 @@ def _packages(layout: Layout, lock: Lock, found: _Generation | None) -> Packages
         return Packages(False, "they are not installed yet", len(wanted.packages) if wanted else 0)
     home = Path(os.path.realpath(found.folder / "environment"))
     packages = compare(home, wanted)
+    packages = _blamed(packages, _own(found.folder, changes.file_of(found.folder)))
     if packages.ok and (reason := found.damage.get("environment")):
         return replace(packages, ok=False, reason=reason)
     return packages
+
+
+def _blamed(packages: Packages, own: changes.Changes) -> Packages:
+    """With the custom nodes that replaced packages while they were loaded."""
+    who = {environments.named(each)[0]: pack for each, pack in own.gone.items() if pack}
+    if not (found := who.keys() & packages.wrong.keys()):
+        return packages
+    wrong = {
+        name: why + (f" (custom node {who[name]} replaced it)" if name in found else "")
+        for name, why in packages.wrong.items()
+    }
+    name = min(found)
+    return replace(packages, reason=f"{name} {wrong[name]}", wrong=wrong)

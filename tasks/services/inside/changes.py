@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import report
+from . import children, report
 
 FILE = "COMFY_MACHINE_CHANGES"
 """The variable with the file."""
@@ -41,11 +41,6 @@ PATHS = {
 }
 """Audit event → its arguments that are a changed path, each with the one that is its folder."""
 CHILDREN = frozenset({"subprocess.Popen", "os.system", "os.posix_spawn", "os.spawn", "os.fork"})
-MOVING = frozenset(
-    "am apply checkout cherry-pick clean commit merge mv pull rebase reset restore revert rm stash "
-    "submodule switch".split()
-)
-"""Subcommands of git that may move a checkout, or change its files."""
 SEEN = 4096
 """Paths that are not looked at again."""
 
@@ -80,6 +75,9 @@ class Changes:
         version = "python{}.{}".format(*sys.version_info)
         self._site = _Names(os.path.join(sys.prefix, "lib", version, "site-packages"))  # noqa: PTH118
         self._nodes = _Names(os.path.join(self._folder, "ComfyUI", NODES))  # noqa: PTH118
+        self._packages = self._site.look()
+        self._installer: str | None = None
+        """The custom node that last started pip or uv: they may end at any time."""
         self._before: dict[str, Any] = {}
         self._stamps: dict[str, dict[str, Any]] = {}
 
@@ -124,11 +122,23 @@ class Changes:
         finally:
             os.close(file)
 
+    def _installed(self) -> None:
+        """What came into the environment, or went, since somebody last looked."""
+        before = self._packages
+        self._packages = there = self._site.look()
+        if there != before and self._installer is not None:
+            new = sorted(name for name in there - before if name.endswith(".dist-info"))
+            self._tell(self._installer, gone=sorted(before - there), new=new)
+
     def _touch(self, path: Any, base: Any, follow: bool) -> None:
         """A path is about to be written, replaced or removed."""
+        if self._installer is not None:
+            self._installed()
         if not isinstance(path, (str, bytes, os.PathLike)):
             return
         place = os.fsdecode(path)
+        if "__pycache__" in place:
+            return
         if isinstance(base, int) and base >= 0:
             place = os.path.join(os.readlink(f"/proc/self/fd/{base}"), place)  # noqa: PTH115, PTH118
         place = os.path.abspath(place)  # noqa: PTH100
@@ -147,20 +157,37 @@ class Changes:
         inside = real[len(self._folder) + 1 :]
         tracked = self._tracked()
         if inside in tracked:
-            self._tell(_who(), file=inside)
+            self._tell(self._who(), file=inside)
         elif os.path.isdir(real):  # noqa: PTH112
             for name in [name for name in tracked if name.startswith(f"{inside}/")]:
-                self._tell(_who(), file=name)
+                self._tell(self._who(), file=name)
+
+    def _who(self) -> str | None:
+        """The custom node that is loaded at this moment, else the innermost whose code runs."""
+        load = report.current()
+        if load is not None and (name := self._pack_of(load.path)):
+            return name
+        frame = sys._getframe(1)
+        while frame is not None:
+            if name := self._pack_of(frame.f_code.co_filename):
+                return name
+            frame = frame.f_back  # type: ignore[assignment]
+        return None
+
+    def _pack_of(self, path: str) -> str | None:
+        inside = path.removeprefix(f"{self._nodes.folder}/")
+        return inside.partition("/")[0] if inside != path else None
 
     def _tracked(self) -> dict[str, str]:
         """Tracked file → its checkout, both relative to the generation."""
         if self._known is None:
-            self._known = {}
+            known: dict[str, str] = {}
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 name = f"{self._folder}.files.json"
                 with open(name, encoding="utf-8") as file:  # noqa: PTH123
                     for place, stamps in json.load(file).items():
-                        self._known |= {f"{place}/{each}": place for each in stamps}
+                        known |= {f"{place}/{each}": place for each in stamps}
+            self._known = known
         return self._known
 
     def _bear(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -168,9 +195,12 @@ class Changes:
         load = report.current()
         if load is not None and load.path in self._before and load.path not in self._stamps:
             self._stamps[load.path] = self._look(load.path)
-        words, folder = _command(event, arguments)
-        if verb_of(words) in MOVING and (place := self._checkout(folder)):
-            self._tell(_who(), git=place)
+        words, folder = children.command(event, arguments)
+        if children.moves(words) and (place := self._checkout(folder)):
+            self._tell(self._who(), git=place)
+        if children.installs(words):
+            self._installer = self._who()
+            self._installed()
 
     def _checkout(self, folder: str) -> str | None:
         """The checkout around a folder, relative to the generation."""
@@ -189,19 +219,20 @@ class Changes:
 
     def _begin(self, path: str) -> None:
         if os.path.realpath(os.path.dirname(path)) == self._nodes.folder:  # noqa: PTH120
-            self._before[path] = (_head(path), self._site.look(), self._nodes.look())
+            self._installed()
+            self._before[path] = (_head(path), self._packages, self._nodes.look())
 
     def _end(self, path: str) -> None:
         if (before := self._before.pop(path, None)) is None:
             return
-        head, packages, nodes = before
+        head, self._packages, nodes = before
         pack = os.path.basename(path)  # noqa: PTH119
         now = _head(path)
-        if now != head and now is not None:
-            self._tell(pack, head=now, place=f"ComfyUI/{NODES}/{pack}")
-        if (there := self._site.look()) != packages:
-            new = [name for name in there - packages if name.endswith(".dist-info")]
-            self._tell(pack, gone=sorted(packages - there), new=sorted(new))
+        if now != head:
+            self._tell(pack, head=now or "", place=f"ComfyUI/{NODES}/{pack}")
+        installer, self._installer = self._installer, pack
+        self._installed()
+        self._installer = installer
         if new_nodes := self._nodes.look() - nodes:
             self._tell(pack, nodes=sorted(new_nodes))
         stamps = self._stamps.pop(path, None) or {}
@@ -211,51 +242,6 @@ class Changes:
         for name, stamp in stamps.items():
             if now_stamps[name] != stamp:
                 self._tell(pack, file=name)
-
-
-def verb_of(words: Any) -> str | None:
-    """Which subcommand of git a command line is; None where it is something else."""
-    if not isinstance(words, (list, tuple)) or not words:
-        return None
-    told = iter(
-        [os.fsdecode(word) for word in words if isinstance(word, (str, bytes, os.PathLike))]
-    )
-    if os.path.basename(next(told, "")) != "git":  # noqa: PTH119
-        return None
-    for word in told:
-        if word in ("-C", "-c", "--git-dir", "--work-tree"):
-            next(told, None)
-        elif not word.startswith("-"):
-            return word
-    return None
-
-
-def _command(event: str, arguments: tuple[Any, ...]) -> tuple[Any, str]:
-    """A child's command line, and the folder in which it works."""
-    words = arguments[1] if len(arguments) > 1 else None
-    folder = arguments[2] if event == "subprocess.Popen" else None
-    here = os.fsdecode(folder) if isinstance(folder, (str, bytes, os.PathLike)) else os.getcwd()  # noqa: PTH109
-    if isinstance(words, (list, tuple)) and "-C" in words[1:-1]:
-        here = os.path.join(here, os.fsdecode(words[words.index("-C") + 1]))  # noqa: PTH118
-    return words, here
-
-
-def _who() -> str | None:
-    """The custom node that is loaded at this moment, else the innermost whose code runs."""
-    load = report.current()
-    if load is not None and (name := _pack_of(load.path)):
-        return name
-    frame = sys._getframe(1)
-    while frame is not None:
-        if name := _pack_of(frame.f_code.co_filename):
-            return name
-        frame = frame.f_back  # type: ignore[assignment]
-    return None
-
-
-def _pack_of(path: str) -> str | None:
-    _, found, rest = path.partition(f"/{NODES}/")
-    return rest.partition("/")[0] if found else None
 
 
 def _head(checkout: str) -> str | None:

@@ -112,6 +112,9 @@ def place(name: str, file: str = "") -> str:
         "open(here + '/new', 'w').write('{ }'); os.replace(here + '/new', here + '/settings.json')",
         "os.remove(here + '/settings.json')",
         "os.symlink('/tmp', here + '/l'); os.rename(here + '/l', here + '/settings.json')",
+        "from pathlib import Path; Path(here, 'settings.json').unlink()",
+        "os.chmod(here + '/sub', 0o700); os.chdir(here)\n"
+        "with open('settings.json', 'r+') as f: f.truncate(0)",
         "import shutil; shutil.copy(here + '/sub/a.txt', here + '/settings.json')",
         "subprocess.run(['sh', '-c', 'echo 1 > settings.json'], cwd=here)",
         "os.system(f'echo 1 > {here}/settings.json')",
@@ -150,6 +153,14 @@ def test_the_files_of_others_are_laid_to_whoever_writes_them(load: Load) -> None
     assert load({"alpha": code, "beta": ""}).files == dict.fromkeys(changed, "alpha")
 
 
+def test_a_folder_that_is_moved_takes_its_files_along(load: Load, generation: Path) -> None:
+    found = load({"alpha": "os.rename(here + '/sub', here + '/moved')"})
+    assert found.files == dict.fromkeys(
+        [place("alpha", "sub/a.txt"), place("alpha", "sub/b.txt")], "alpha"
+    )
+    assert made.damaged(generation, made.read(generation), generations.damage) is None
+
+
 def test_what_a_custom_node_rewrites_while_it_serves_is_its_own(
     load: Load, generation: Path
 ) -> None:
@@ -186,6 +197,11 @@ def test_a_custom_node_that_moves_its_own_checkout(load: Load, generation: Path,
     assert made.damaged(generation, made.read(generation), generations.damage) is None
 
 
+def test_one_that_leaves_git_behind_is_rebuilt_no_more(load: Load, generation: Path) -> None:
+    load({"alpha": "import shutil; shutil.rmtree(here + '/.git')"})
+    assert made.damaged(generation, made.read(generation), generations.damage) is None
+
+
 def test_one_that_pulls_others_or_later_is_known_by_the_git_it_started(
     load: Load, generation: Path
 ) -> None:
@@ -216,6 +232,29 @@ def test_what_goes_from_and_comes_into_the_environment(load: Load, python: Path)
         {"idna-3.6.dist-info": "alpha"},
     )
     assert found.nodes == {"friend": "alpha"}
+
+
+def test_an_install_that_goes_on_after_the_import_is_told_once_it_shows(
+    load: Load, python: Path, tmp_path: Path
+) -> None:
+    (site,) = (python.parents[1] / "lib").glob("python*/site-packages")
+    # Started like pip, it ends after the import.
+    code = (
+        "code = 'import os, sys; sys.stdin.read(); os.mkdir(sys.argv[2])'\n"
+        f"made = {str(site / 'late-1.0.dist-info')!r}\n"
+        "child = subprocess.Popen([sys.executable, '-c', code, 'pip', made], stdin=-1)\n"
+        "sys.modules['alpha'] = type(sys)('alpha')\n"
+        "sys.modules['alpha'].child = child\n"
+    )
+    serving = (
+        "import sys\nsys.modules['alpha'].child.communicate()\n"
+        f"open({str(tmp_path / 'an output')!r}, 'w')\n"
+    )
+    try:
+        found = load({"alpha": code, "beta": ""}, serving)
+    finally:
+        (site / "late-1.0.dist-info").rmdir()
+    assert found.new == {"late-1.0.dist-info": "alpha"}
 
 
 @pytest.mark.parametrize(
