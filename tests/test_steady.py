@@ -152,8 +152,8 @@ def test_what_was_installed_by_hand_is_told_and_restarts_nobody(
 @pytest.fixture
 def replace(tmp_path: Path) -> str:
     """Code that installs another version of a locked package, past what pip would be told."""
-    wheel(tmp_path / "links", "held", "1.0")
-    wheel(tmp_path / "links", "held", "0.9")
+    for name, version in (("held", "1.0"), ("held", "0.9"), ("extra", "1.0")):
+        wheel(tmp_path / "links", name, version)
     words = [str(uv.binary()), "pip", "install", "-q", "--no-index", "--find-links",
              str(tmp_path / "links"), "held==0.9", "--python"]  # fmt: skip
     return f"subprocess.check_call([*{words!r}, sys.executable], env={{'HOME': here}})\n"
@@ -182,13 +182,21 @@ def test_a_pack_that_replaces_a_locked_package_fails_by_name(
 def test_a_pack_that_replaces_one_only_where_it_serves_goes_round_in_no_circle(
     machine: MachineMaker, forge: Forge, tmp_path: Path, replace: str
 ) -> None:
+    adder = replace.replace("held==0.9", "extra")
     late = f"if '--quick-test-for-ci' not in sys.argv:\n    {replace}"
     rig = machine(
         python={"torch": "none", "find_links": [str(tmp_path / "links")]},
-        custom_nodes=[{"url": pack(forge, "late", late, {"requirements.txt": "held"})}],
+        custom_nodes=[
+            {"url": pack(forge, "late", late, {"requirements.txt": "held"})},
+            {"url": pack(forge, "adder", adder)},
+        ],
     )
-    rig.doit()
+    added = "custom node adder installed extra 1.0, which machine.lock doesn't say"
+    assert f"! {added}" in rig.doit().output
+    is_steady(rig)
+    rig.doit("restart")
     is_steady(rig)
     shown = rig.doit("status", code=None).output
     assert "custom node late removed held 1.0, which machine.lock doesn't say" in shown
     assert "custom node late installed held 0.9" in shown
+    assert added in shown
