@@ -17,6 +17,7 @@ becomes one JSON line in a file beside the generation, which all its processes a
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -24,7 +25,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import children, report
+from . import children, folders, report
 
 FILE = "COMFY_MACHINE_CHANGES"
 """The variable with the file."""
@@ -45,23 +46,6 @@ SEEN = 4096
 """Paths that are not looked at again."""
 
 
-class _Names:
-    """The names in a folder, read again when its time changed."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        self._time = -1
-        self._names: frozenset[str] = frozenset()
-
-    def look(self) -> frozenset[str]:
-        with contextlib.suppress(OSError):
-            time = os.stat(self.folder).st_mtime_ns  # noqa: PTH116
-            if time != self._time:
-                self._names = frozenset(os.listdir(self.folder)) - {"__pycache__"}  # noqa: PTH208
-                self._time = time
-        return self._names
-
-
 class Changes:
     """The file. What fails in here ends it, and nothing else."""
 
@@ -73,26 +57,41 @@ class Changes:
         self._on = True
         self._known: dict[str, str] | None = None
         version = "python{}.{}".format(*sys.version_info)
-        self._site = _Names(os.path.join(sys.prefix, "lib", version, "site-packages"))  # noqa: PTH118
-        self._nodes = _Names(os.path.join(self._folder, "ComfyUI", NODES))  # noqa: PTH118
+        self._site = folders.Names(os.path.join(sys.prefix, "lib", version, "site-packages"))  # noqa: PTH118
+        self._nodes = folders.Names(os.path.join(self._folder, "ComfyUI", NODES))  # noqa: PTH118
         self._packages = self._site.look()
         self._installer: str | None = None
         """The custom node that last started pip or uv: they may end at any time."""
         self._before: dict[str, Any] = {}
         self._stamps: dict[str, dict[str, Any]] = {}
 
-    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """An audit event. It must not raise: that would end what is being done."""
-        if event == "open":
-            flags = arguments[2]
-            if isinstance(flags, int) and flags & WRITES:
-                self._safely(self._touch, arguments[0], None, True)
-        elif event in PATHS:
-            for path, folder in PATHS[event]:
-                base = None if folder is None else arguments[folder]
-                self._safely(self._touch, arguments[path], base, False)
-        elif event in CHILDREN:
-            self._safely(self._bear, event, arguments)
+    def hear(self) -> Callable[[str, tuple[Any, ...]], None]:
+        """What hears audit events. It must not raise: that would end what is being done. Nearly
+        all events are others, so one look-up is all they cost."""
+        told: dict[str, Callable[[tuple[Any, ...]], None]] = dict.fromkeys(
+            CHILDREN, functools.partial(self._safely, self._bear)
+        )
+        told["open"] = self._opened
+        for event, places in PATHS.items():
+            told[event] = functools.partial(self._safely, self._change, places)
+        wanted = told.get
+
+        def hear(event: str, arguments: tuple[Any, ...]) -> None:
+            found = wanted(event)
+            if found is not None:
+                found(arguments)
+
+        return hear
+
+    def _opened(self, arguments: tuple[Any, ...]) -> None:
+        path, _, flags = arguments
+        if isinstance(flags, int) and flags & WRITES:
+            self._safely(self._touch, path, None, True)
+
+    def _change(self, places: Any, arguments: tuple[Any, ...]) -> None:
+        for path, folder in places:
+            base = None if folder is None else arguments[folder]
+            self._touch(arguments[path], base, False)
 
     def begin(self, path: str) -> None:
         self._safely(self._begin, path)
@@ -190,12 +189,12 @@ class Changes:
             self._known = known
         return self._known
 
-    def _bear(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def _bear(self, arguments: tuple[Any, ...]) -> None:
         """A child is about to be started."""
         load = report.current()
         if load is not None and load.path in self._before and load.path not in self._stamps:
             self._stamps[load.path] = self._look(load.path)
-        words, folder = children.command(event, arguments)
+        words, folder = children.command(arguments)
         if children.moves(words) and (place := self._checkout(folder)):
             self._tell(self._who(), git=place)
         if children.installs(words):
@@ -215,19 +214,19 @@ class Changes:
         """Size and time of the tracked files of a custom node."""
         place = os.path.realpath(path)[len(self._folder) + 1 :]
         names = [name for name, of in self._tracked().items() if of == place]
-        return {name: _stamp(os.path.join(self._folder, name)) for name in names}  # noqa: PTH118
+        return {name: folders.stamp(os.path.join(self._folder, name)) for name in names}  # noqa: PTH118
 
     def _begin(self, path: str) -> None:
         if os.path.realpath(os.path.dirname(path)) == self._nodes.folder:  # noqa: PTH120
             self._installed()
-            self._before[path] = (_head(path), self._packages, self._nodes.look())
+            self._before[path] = (folders.head(path), self._packages, self._nodes.look())
 
     def _end(self, path: str) -> None:
         if (before := self._before.pop(path, None)) is None:
             return
         head, self._packages, nodes = before
         pack = os.path.basename(path)  # noqa: PTH119
-        now = _head(path)
+        now = folders.head(path)
         if now != head:
             self._tell(pack, head=now or "", place=f"ComfyUI/{NODES}/{pack}")
         installer, self._installer = self._installer, pack
@@ -244,43 +243,13 @@ class Changes:
                 self._tell(pack, file=name)
 
 
-def _head(checkout: str) -> str | None:
-    """The commit of a checkout, as its files have it (`host/git.head`)."""
-    try:
-        text = _read(f"{checkout}/.git/HEAD").strip()
-        if not text.startswith("ref: "):
-            return text
-        ref = text.removeprefix("ref: ")
-        with contextlib.suppress(FileNotFoundError):
-            return _read(f"{checkout}/.git/{ref}").strip()
-        for line in _read(f"{checkout}/.git/packed-refs").splitlines():
-            if line.endswith(f" {ref}"):
-                return line.split()[0]
-    except (OSError, ValueError):
-        pass
-    return None
-
-
-def _read(file: str) -> str:
-    with open(file, encoding="utf-8") as opened:  # noqa: PTH123
-        return opened.read()
-
-
-def _stamp(path: str) -> list[int] | None:
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
-
-
 def _lines(file: str) -> Iterator[str]:
     with contextlib.suppress(OSError, ValueError):
-        yield from _read(file).splitlines()
+        yield from folders.read(file).splitlines()
 
 
 def attach() -> None:
     """Listen to this process from here on."""
     changes = Changes(os.environ[FILE])
     report.observer = changes
-    sys.addaudithook(changes.hear)
+    sys.addaudithook(changes.hear())

@@ -15,12 +15,15 @@ WITH_VALUE = frozenset({"-C", "-c", "--git-dir", "--work-tree"})
 INSTALLERS = frozenset({"pip", "pip3", "uv"})
 
 
-def command(event: str, arguments: tuple[Any, ...]) -> tuple[list[str], str]:
-    """The command line in an audit event, and the folder in which it works; a shell's is empty."""
+def command(arguments: tuple[Any, ...]) -> tuple[list[str], str]:
+    """The command line in an audit event, and the folder in which it works; a shell's is empty.
+
+    Only subprocess.Popen tells a folder, third of four (a list of words comes second in all).
+    """
     given = arguments[1] if len(arguments) > 1 else None
     words = [*map(os.fsdecode, _texts(given))] if isinstance(given, (list, tuple)) else []
-    folder = arguments[2] if event == "subprocess.Popen" else None
-    here = next((os.fsdecode(each) for each in _texts([folder])), os.getcwd())  # noqa: PTH109
+    folder = arguments[2:3] if len(arguments) == 4 else ()
+    here = next((os.fsdecode(each) for each in _texts(folder)), os.getcwd())  # noqa: PTH109
     if "-C" in words[:-1]:
         here = os.path.join(here, words[words.index("-C") + 1])  # noqa: PTH118
     return words, here

@@ -262,8 +262,8 @@ def test_an_install_that_goes_on_after_the_import_is_told_once_it_shows(
     [
         "import builtins, json; json.dumps = None; open(here + '/settings.json', 'w')",
         "os.path.realpath = None; open(here + '/settings.json', 'w')",
-        "[setattr(m, '_stamp', None) for n, m in list(sys.modules.items()) "
-        "if n == 'comfy_machine_inside.changes']; os.system('true')",
+        "[setattr(m, 'stamp', None) for n, m in list(sys.modules.items()) "
+        "if n == 'comfy_machine_inside.folders']; os.system('true')",
     ],
 )
 def test_what_harms_our_module_harms_nothing_else(load: Load, harm: str) -> None:
