@@ -10,10 +10,11 @@ from typing import Any
 
 from tasks import nodes, packages, preinstalled, retention, script_records, torch_proof
 from tasks.engine import journal
-from tasks.engine.said import move
+from tasks.engine.said import move, tell
 from tasks.engine.step import Task, step
 from tasks.host import (
     apps,
+    changes,
     constraints,
     disk,
     environments,
@@ -68,12 +69,15 @@ def scripts(machine: Machine) -> dict[str, str]:
     return found
 
 
-def record(folder: Path, *, grown: bool = False, **changes: Any) -> None:
+def record(
+    folder: Path, *, grown: bool = False, besides: Collection[str] = (), **changes: Any
+) -> None:
     """Write down what is in the environment now, which from here on is what belongs there.
 
     That is what the lock holds and what scripts added; packages that custom nodes installed while
-    they were imported are guests, which may go as they came. With `grown` what is new beside the
-    packages belongs there too.
+    they were imported are guests, which may go as they came. The packages `besides` somebody
+    installed by hand, and they are not written down. With `grown` what is new beside the packages
+    belongs there too.
     """
     receipt = made.read(folder) | changes
     names = sorted(path.name for path in uv.site_packages(folder).iterdir())
@@ -84,7 +88,8 @@ def record(folder: Path, *, grown: bool = False, **changes: Any) -> None:
     ours = {*receipt.get("locked", ()), *script_records.added(receipt["scripts"])}
     receipt["installed"] = [name for name in info if records.name_of(name) in ours]
     there = environments.installed(folder)
-    receipt["guests"] = {name: there[name] for name in sorted(set(there) - ours)}
+    guests = sorted(set(there) - ours - set(besides))
+    receipt["guests"] = {name: there[name] for name in guests}
     known = beside if grown else receipt.get("top", beside)
     receipt["top"] = [name for name in beside if name in known]
     made.finish(folder, receipt)
@@ -113,6 +118,10 @@ def _missing(machine: Machine) -> str | None:
     beside = made.read(folder)
     if not beside:
         return f"{folder.name} isn't whole"
+    # What a process of the current generation took away it would take away again.
+    own = changes.read(layout.current.resolve()).gone
+    for key in ("installed", "top"):
+        beside[key] = [name for name in beside.get(key, ()) if name not in own]
     return damage(folder, beside) or torch_proof.due(machine, beside)
 
 
@@ -163,6 +172,7 @@ def _make(machine: Machine, log: Path) -> None:
     digest, folder, whole = _choose(machine)
     if not whole:
         made.remove(folder)
+        _tell_dropped(machine)
         previous = _previous(machine)
         stand = _standing(machine, previous)
         if previous:
@@ -226,6 +236,15 @@ def _difference(machine: Machine) -> list[str]:
             size = f" ({decimal(package.size)})" if package.size else ""
             lines.append(move(name, there.get(name), package.shown) + size)
     return lines
+
+
+def _tell_dropped(machine: Machine) -> None:
+    """What was installed by hand into the environment that runs doesn't come along."""
+    current = machine.layout.current.resolve()
+    wanted, own = packages.of(machine).packages, changes.read(current).packages
+    for name, version in environments.additions((current / "environment").resolve()).items():
+        if name not in own and name not in wanted:
+            tell(f"{name} {version}, installed by hand, is not in the new environment")
 
 
 def _previous(machine: Machine) -> Path | None:

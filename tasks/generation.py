@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks import arguments, environment, nodes, retention, source
-from tasks.engine.said import warn
+from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, group, step
-from tasks.host import carried, comfyui_code, disk, files, generations, git, made, process
+from tasks.host import carried, comfyui_code, disk, drift, files, generations, git, made, process
 from tasks.host.comfyui_code import Code
 from tasks.host.failure import Failure
 from tasks.host.retention import in_use
@@ -89,6 +89,8 @@ def _version(machine: Machine, node: CustomNode) -> object:
 
 def _missing(machine: Machine) -> str | None:
     layout = machine.layout
+    for line in drift.lines(layout.current.resolve()) if layout.overlay else ():
+        warn(line)
     folder = folder_of(machine)
     if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(machine):
         return "its parts changed"
@@ -134,23 +136,36 @@ def _assemble(machine: Machine, log: Path) -> None:
     digest, folder, whole = _choose(machine)
     code = _ask(machine, log)
     if not whole:
-        files.remove(folder)
+        made.remove(folder)
         receipt = _copy(machine, folder) | {"code": code.receipt()}
-    previous = layout.current.resolve()
-    # One that was made before lacks what was written since.
-    if folder != previous and (old := _previous(layout)) and (previous / "ComfyUI").is_dir():
-        carried.carry(
-            previous / "ComfyUI",
-            folder / "ComfyUI",
-            set(old["nodes"]),
-            {node.name for node in nodes.present(machine)},
-            layout.left,
-        )
+    if folder != layout.current.resolve():
+        _carry(machine, folder, new=not whole)
     if not whole:
         made.finish(folder, {"digest": digest, "scripts": _ran(machine), **receipt})
     elif made.read(folder).get("code") != code.receipt():
         made.finish(folder, made.read(folder) | {"code": code.receipt()})
     made.point(_pointer(layout), folder, digest)
+
+
+def _carry(machine: Machine, folder: Path, *, new: bool) -> None:
+    """Take along what was written into the current generation.
+
+    One that was made before lacks what was written since; its own tracked files stay as they are.
+    """
+    layout = machine.layout
+    previous, old = layout.current.resolve(), _previous(layout)
+    if not old or not (previous / "ComfyUI").is_dir():
+        return
+    there = {node.name for node in nodes.present(machine)}
+    now, before = folder / "ComfyUI", previous / "ComfyUI"
+    carried.carry(before, now, set(old["nodes"]), there, layout.left)
+    if not new:
+        return
+    for line in carried.carry_rewritten(
+        previous, folder, generations.rewritten(previous), old["heads"],
+        [_place(name) for name in _ran(machine)], layout.left,
+    ):  # fmt: skip
+        tell(line)
 
 
 def _foresee(machine: Machine, log: Path) -> list[str]:
@@ -198,10 +213,21 @@ def _previous(layout: Layout) -> dict[str, Any]:
 
 
 def _ran(machine: Machine) -> dict[str, str]:
-    """The scripts that ran in the current generation, whose files are carried to the next."""
+    """The scripts that ran in the current generation; their nodes' folders are taken as they are.
+
+    One whose folder was damaged since is copied afresh, and its script runs again.
+    """
     wanted = environment.scripts(machine)
-    ran = _previous(machine.layout).get("scripts", {})
-    return {name: version for name, version in ran.items() if wanted.get(name) == version}
+    previous, old = machine.layout.current.resolve(), _previous(machine.layout)
+    return {
+        name: version
+        for name, version in old.get("scripts", {}).items()
+        if wanted.get(name) == version and generations.intact(previous, old, _place(name))
+    }
+
+
+def _place(name: str) -> str:
+    return f"ComfyUI/custom_nodes/{name}"
 
 
 def _copy(machine: Machine, folder: Path) -> dict[str, Any]:
@@ -216,13 +242,17 @@ def _copy(machine: Machine, folder: Path) -> dict[str, Any]:
     }
     files.remove(folder / "ComfyUI" / "models")
     (folder / "ComfyUI" / "custom_nodes").mkdir(exist_ok=True)
+    previous, ran = machine.layout.current.resolve(), _ran(machine)
     for node in nodes.present(machine):
-        place = f"ComfyUI/custom_nodes/{node.name}"
+        place = _place(node.name)
         files.remove(folder / place)
         if node.path:
             links[place] = str(node.path)
         else:
-            files.copy_tree(nodes.folder_of(machine, node), folder / place)
+            if node.name in ran:
+                carried.carry_whole(previous / place, folder / place, previous)
+            else:
+                files.copy_tree(nodes.folder_of(machine, node), folder / place)
             heads[place] = git.head(folder / place)
             if node.env:
                 _make_room(folder / place / DOTENV, node)
@@ -241,4 +271,5 @@ def _make_room(link: Path, node: CustomNode) -> None:
             f"custom node {node.name} has a {DOTENV} of its own in its repository, which env would "
             f"replace: remove env, or fork the node without that file"
         )
-    git.ignore(link.parent, f"/{DOTENV}")
+    if f"/{DOTENV}" not in git.ignored(link.parent):
+        git.ignore(link.parent, f"/{DOTENV}")

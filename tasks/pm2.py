@@ -16,7 +16,7 @@ from typing import Any
 from tasks import databases, dotenv, folder_types, generation, gpus, last_good, ports, validation
 from tasks.arguments import asset_flags
 from tasks.engine.step import Task, group, step
-from tasks.host import apps, comfyui, constraints, files, pm2, process
+from tasks.host import apps, changes, comfyui, constraints, files, pm2, process
 from tasks.host.failure import Failure
 from tasks.limits import memory_share, shim_options
 from tasks.spec import Instance, Machine, Worker, expand
@@ -116,6 +116,7 @@ def _instance_app(machine: Machine, instance: Instance) -> App:
     ]
     shim = [
         *("--report", str(layout.reports(instance.gpu))),
+        *("--changes", str(changes.file_of(folder))),
         *(["--database", str(database)] if has_database else []),
         *shim_options(machine.instances.limits),
     ]

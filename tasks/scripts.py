@@ -11,7 +11,7 @@ from typing import Any
 from tasks import environment, generation, hold, packages, script_records
 from tasks.engine.said import tell, warn
 from tasks.engine.step import Task, step
-from tasks.host import constraints, environments, git, made, process, trees
+from tasks.host import constraints, environments, generations, git, made, process, trees
 from tasks.host.failure import Failure
 from tasks.spec import CustomNode, Machine
 
@@ -139,6 +139,8 @@ def _note_script(machine: Machine, folder: Path, node: CustomNode) -> None:
     place = f"ComfyUI/custom_nodes/{node.name}"
     if place in receipt["heads"]:
         receipt["heads"][place] = git.head(folder / place)
+        if generations.tracked(folder).exists():
+            generations.stamp(folder, place)
     made.finish(folder, receipt)
 
 

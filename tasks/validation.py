@@ -10,11 +10,23 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tasks import environment, generation, hold, last_good, nodes
+from tasks import displacement, environment, generation, last_good, nodes
 from tasks.engine.said import warn
 from tasks.engine.step import Task, step
 from tasks.generation import DOTENV
-from tasks.host import constraints, files, generations, gpu, load_result, mending, process, trees
+from tasks.host import (
+    changes,
+    constraints,
+    drift,
+    environments,
+    files,
+    generations,
+    gpu,
+    load_result,
+    mending,
+    process,
+    trees,
+)
 from tasks.host.failure import Failure
 from tasks.host.load_result import Outcome, Result, read, receipt_of
 from tasks.host.proof import Proof
@@ -121,18 +133,21 @@ def validate(machine: Machine, log: Path) -> None:
 def _prove(machine: Machine, folder: Path, log: Path) -> None:
     """Import every node, and note what became of it. Raises Failure for a required one."""
     home = environment.folder_of(machine)
+    watch, by_hand = generations.watch(folder), environments.additions(home)
     since = trees.now(home)
-    results = _proof(machine, folder, ["--cpu"], log).run()
-    needs_gpu = any(result.failed and _lacks_gpu(result) for result in results.values())
-    if needs_gpu and gpu.driver_present() and not machine.instances.cpu_only:
-        results = _proof(machine, folder, [], log).run()
+    try:
+        results = _proof(machine, folder, ["--cpu"], log).run()
+        needs_gpu = any(result.failed and _lacks_gpu(result) for result in results.values())
+        if needs_gpu and gpu.driver_present() and not machine.instances.cpu_only:
+            results = _proof(machine, folder, [], log).run()
+    finally:
+        watch.end()
     results = {name: redacted(machine, result) for name, result in results.items()}
-    # Nodes may install packages while they are imported, and write into them.
-    who = "a custom node, while it was imported,"
-    for line in hold.hold(machine, home, who, log, since=since, patches_stay=True)[0]:
+    results = displacement.put_back(machine, folder, results, log, since)
+    own = changes.read(folder)
+    environment.record(home, besides=by_hand.keys() - own.packages)
+    for line in drift.by_processes(folder, own.since(watch.own)):
         warn(line)
-    environment.record(home)
-    generations.stamp(folder)
     _note_hangs(machine, results)
     unsure = [name for name, result in results.items() if unproved(machine, result)]
     load_result.write(folder, results, unsure)
@@ -152,6 +167,7 @@ def _proof(machine: Machine, folder: Path, args: list[str], log: Path) -> Proof:
         args=args,
         log=log,
         timeout=machine.comfyui.proof_timeout,
+        changes=changes.file_of(folder),
         database=generation.code_of(machine).knows("--database-url"),
         later=_later(machine),
         declared=[node.name for node in nodes.present(machine)],

@@ -13,7 +13,7 @@ from typing import Any
 from tasks import gpus, last_good, nodes
 from tasks.commands import disk_report, run_report, verdict
 from tasks.commands.base import Call, MachineCommand, flag
-from tasks.host import journal, load_result, survey
+from tasks.host import drift, journal, load_result, survey
 from tasks.host.gpu import Gpu, gib
 from tasks.spec import Machine
 
@@ -36,6 +36,7 @@ class Status(MachineCommand):
         behind = last_good.refusal(machine)
         away = nodes.left_out(machine)
         results = load_result.read(machine.layout.current.resolve())
+        drifted = drift.lines(machine.layout.current.resolve())
         failing = {name: str(each) for name, each in results.items() if each.failed}
         disk = disk_report.of(machine)
         if call.options["json"]:
@@ -44,6 +45,7 @@ class Status(MachineCommand):
                 "left_out": away,
                 "not_imported": failing,
                 "disk": asdict(disk) if disk else None,
+                "drift": drifted,
             }
             print(json.dumps(document | ({"behind": asdict(behind)} if behind else {})))
         else:
@@ -58,6 +60,8 @@ class Status(MachineCommand):
                 print(f"custom node {name} {reason}")
             if disk:
                 print(disk)
+            for line in drifted:
+                print(_printable(line))
         return 1 if verdict.faults(machine, found) else 0
 
 

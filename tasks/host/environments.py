@@ -57,22 +57,28 @@ def infos(site_packages: Path) -> Iterator[Path]:
 
 def listed(site_packages: Path) -> dict[str, str]:
     """Name → version of every package there."""
-    found = {}
-    for path in infos(site_packages):
-        version = path.name.removesuffix(".dist-info").rpartition("-")[2]
-        found[records.name_of(path.name)] = version
-    return found
+    return dict(named(path.name) for path in infos(site_packages))
+
+
+def named(dist_info: str) -> tuple[str, str]:
+    """The name and version that a dist-info folder's name says."""
+    version = dist_info.removesuffix(".dist-info").rpartition("-")[2]
+    return records.name_of(dist_info), version
 
 
 def additions(folder: Path) -> dict[str, str]:
     """Name → version of what came into an environment after all that is recorded of it: by hand,
-    by ComfyUI-Manager, by a custom node that runs. Raises OSError."""
+    by ComfyUI-Manager, by a custom node that runs."""
     receipt = made.read(folder)
+    try:
+        there = installed(folder) if receipt else {}
+    except OSError:
+        return {}
     locked = {records.name_of(info) for info in receipt.get("installed", ())}
     guests = receipt.get("guests", {})
     return {
         name: version
-        for name, version in installed(folder).items()
+        for name, version in there.items()
         if name not in locked and guests.get(name) != version
     }
 

@@ -1,20 +1,27 @@
-"""What a generation is made of, and what was done to it by hand."""
+"""What a generation is made of, and what was done to it: by a person, or by its own processes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.host import files, git, made
+from tasks.host import changes, files, git, made
+
+Stamp = list[int] | None
+"""Size and time (ns) of a file; None: it isn't there."""
 
 
 def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
-    """What was moved or removed by hand; files that nobody tracks are no damage."""
+    """What was moved or removed by hand; files that nobody tracks are no damage, nor is what its
+    own processes did."""
+    own = changes.read(folder)
     for place, commit in receipt["heads"].items():
-        if git.head(folder / place) != commit:
-            return f"{place} is at {git.head(folder / place) or 'no commit'}"
+        head = git.head(folder / place)
+        if head != commit and not own.moved(place, head):
+            return f"{place} is at {head or 'no commit'}"
     for place, target in receipt["links"].items():
         if files.link_target(folder / place) != target:
             return f"{place} doesn't point at {target}"
@@ -26,11 +33,25 @@ def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
 
 
 def gone(folder: Path) -> Iterator[tuple[str, str]]:
-    """Each tracked file that is missing, with the checkout that it is missing from."""
+    """Each tracked file that was removed by hand, with the checkout that it is missing from."""
+    own = changes.read(folder)
     for place, stamps in files.read_receipt(tracked(folder)).items():
-        for name in stamps:
-            if not os.path.lexists(folder / place / name):
+        for name, stamp in () if own.strays(place) else stamps.items():
+            # One that was not there to begin with, a script moved.
+            known = stamp and f"{place}/{name}" not in own.files
+            if known and not os.path.lexists(f"{folder}/{place}/{name}"):
                 yield place, name
+
+
+def intact(folder: Path, receipt: Mapping[str, Any], place: str) -> bool:
+    """Whether nobody moved a checkout since the generation was made, or removed a file of it."""
+    if place not in receipt["heads"]:
+        return True
+    try:
+        away = {where for where, _ in gone(folder)}
+    except (AttributeError, TypeError):
+        return False  # Its receipt is damaged.
+    return place not in away and git.head(folder / place) == receipt["heads"][place]
 
 
 def edited(folder: Path) -> dict[Path, list[str]]:
@@ -38,27 +59,50 @@ def edited(folder: Path) -> dict[Path, list[str]]:
 
     Sizes and times come first, since this runs on every run; git is asked only where they differ.
     """
+    own = changes.read(folder)
     found = {}
-    for place, stamps in files.read_receipt(tracked(folder)).items():
+    for place, stamps in recorded(folder).items():
         top = folder / place
-        if any(_stamp(top / name) != stamp for name, stamp in stamps.items()):
-            found[top] = git.edited(top)
+        differ = {name for name in _differing(top, stamps) if f"{place}/{name}" not in own.files}
+        if differ:
+            found[top] = [name for name in git.edited(top) if name in differ]
     return {top: names for top, names in found.items() if names}
 
 
-def stamp(folder: Path) -> None:
-    """Take down sizes and times of tracked files, for `edited`."""
+def rewritten(folder: Path) -> dict[str, list[str]]:
+    """Checkout → its tracked files that its own processes rewrote and that are there."""
+    own = changes.read(folder)
+    places = recorded(folder)
+    found: dict[str, list[str]] = {}
+    for path in sorted(own.files):
+        place = f"{changes.CUSTOM_NODES}/{changes.owner(path)}"
+        place = place if place in places else "ComfyUI"
+        if os.path.lexists(folder / path):
+            found.setdefault(place, []).append(path.removeprefix(f"{place}/"))
+    for place in filter(own.strays, [*found]):
+        # What came with another commit nobody wrote.
+        found[place] = sorted({*found[place]} & {*git.edited(folder / place)})
+    return found
+
+
+def stamp(folder: Path, *places: str) -> None:
+    """Take down sizes and times of tracked files, for `edited`: of all checkouts, or of these."""
     receipt = made.read(folder)
     elsewhere = ("models/", *(f"custom_nodes/{name}/" for name in receipt["nodes"]))
-    stamps = {
-        place: {
+    stamps = files.read_receipt(tracked(folder)) if places else {}
+    for place in places or receipt["heads"]:
+        stamps[place] = {
             name: _stamp(folder / place / name)
             for name in git.tracked(folder / place)
             if not (place == "ComfyUI" and name.startswith(elsewhere))
         }
-        for place in receipt["heads"]
-    }
     files.write_receipt(tracked(folder), stamps)
+
+
+def recorded(folder: Path) -> dict[str, dict[str, Any]]:
+    """The receipt's content, without what can't be read of it."""
+    found = files.read_receipt(tracked(folder)).items()
+    return {place: stamps for place, stamps in found if isinstance(stamps, dict)}
 
 
 def tracked(folder: Path) -> Path:
@@ -66,9 +110,59 @@ def tracked(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.files.json")
 
 
-def _stamp(path: Path) -> list[int] | None:
+@dataclass(frozen=True)
+class Watch:
+    """A generation before a process of it was started."""
+
+    folder: Path
+    heads: Mapping[str, str | None]
+    stamps: Mapping[str, Mapping[str, Stamp]]
+    own: changes.Changes
+
+    def end(self) -> None:
+        """Note whatever changed since and no process told: it was one of theirs all the same."""
+        told = changes.read(self.folder)
+        for place, head in self.heads.items():
+            now = git.head(self.folder / place)
+            if now != head and not told.moved(place, now):
+                changes.add(self.folder, changes.owner(place), place=place, head=now or "")
+        told = changes.read(self.folder)
+        for place, stamps in self.stamps.items():
+            if not told.strays(place):
+                for name in _differing(self.folder / place, stamps):
+                    if f"{place}/{name}" not in told.files:
+                        path = f"{place}/{name}"
+                        changes.add(self.folder, changes.owner(path), file=path)
+
+
+def watch(folder: Path) -> Watch:
+    """Take down what a generation is like before something of it is run."""
+    heads = made.read(folder)["heads"]
+    if recorded(folder).keys() != heads.keys():
+        stamp(folder)
+    return Watch(
+        folder,
+        {place: git.head(folder / place) for place in heads},
+        {
+            place: {name: _stamp(f"{folder}/{place}/{name}") for name in stamps}
+            for place, stamps in recorded(folder).items()
+        },
+        changes.read(folder),
+    )
+
+
+def differs(folder: Path, place: str, name: str, stamps: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a tracked file is another one than when the generation was made."""
+    return _stamp(f"{folder}/{place}/{name}") != stamps.get(place, {}).get(name)
+
+
+def _differing(top: Path, stamps: Mapping[str, Any]) -> list[str]:
+    return [name for name, stamp in stamps.items() if _stamp(f"{top}/{name}") != stamp]
+
+
+def _stamp(path: Path | str) -> Stamp:
     try:
-        status = path.lstat()
+        status = os.lstat(path)
     except OSError:
         return None
     return [status.st_size, status.st_mtime_ns]

@@ -105,6 +105,14 @@ def untracked(checkout: Path) -> list[str]:
     return _ask(checkout, "ls_files", "-z", "--others")
 
 
+def ignored(checkout: Path) -> list[str]:
+    """The patterns that git looks away from, in this checkout alone."""
+    try:
+        return (checkout / ".git" / "info" / "exclude").read_text().splitlines()
+    except OSError:
+        return []
+
+
 def ignore(checkout: Path, pattern: str) -> None:
     """Have git look away from what matches (as in a .gitignore), in this checkout alone."""
     file = checkout / ".git" / "info" / "exclude"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.host import environments, files, generations, git, load_result, made
+from tasks.host import changes, environments, files, generations, git, load_result, made
 from tasks.host.environments import Packages, compare
 from tasks.host.left_out import left_out, node_receipt
 from tasks.host.load_result import Result
@@ -128,13 +128,14 @@ _receipt = while_unchanged(files.read_receipt)
 _results = while_unchanged(load_result.read)
 _unsure = while_unchanged(load_result.unproved)
 _noted = while_unchanged(environments.noted)
+_own = while_unchanged(changes.read)
 
 
 def _damage(folder: Path, receipt: Mapping[str, Any]) -> dict[str, str]:
     """Links and tracked files, by the node's place or the first part of another."""
     tracked = generations.tracked(folder)
     folders = [f"{folder}/{each}" for each in _tracked_folders(tracked)]
-    found = dict(_gone(folder, tracked, *folders))
+    found = dict(_gone(folder, tracked, changes.file_of(folder), *folders))
     for place, target in receipt["links"].items():
         if files.link_target(folder / place) != target:
             owner, inside = _owner(place)
@@ -239,6 +240,10 @@ def _wanted_commit(
 
 def _other_commit(found: _Generation, place: str, wanted: str | None, head: str | None) -> str:
     """What is wrong with a checkout's commit, empty if nothing."""
+    own = _own(found.folder, changes.file_of(found.folder))
+    made_of = found.receipt["heads"].get(place)
+    if made_of == wanted and own.moved(place, head):
+        return ""
     if head is None:
         there = os.path.lexists(found.folder / place)
         return "its folder has no commit" if there else "it isn't in the current generation"
@@ -246,7 +251,7 @@ def _other_commit(found: _Generation, place: str, wanted: str | None, head: str 
         return "it was not fetched yet, or its entry changed"
     # A node's own script may have moved it, which then stays so.
     ran = str(found.receipt["scripts"].get(Path(place).name, ""))
-    if head == wanted or (head == found.receipt["heads"].get(place) and ran.startswith(wanted)):
+    if head == wanted or (head == made_of and ran.startswith(wanted)):
         return ""
     return f"it is at {head[:12]}, and {wanted[:12]} is wanted"
 
@@ -271,6 +276,20 @@ def _packages(layout: Layout, lock: Lock, found: _Generation | None) -> Packages
         return Packages(False, "they are not installed yet", len(wanted.packages) if wanted else 0)
     home = Path(os.path.realpath(found.folder / "environment"))
     packages = compare(home, wanted)
+    packages = _blamed(packages, _own(found.folder, changes.file_of(found.folder)))
     if packages.ok and (reason := found.damage.get("environment")):
         return replace(packages, ok=False, reason=reason)
     return packages
+
+
+def _blamed(packages: Packages, own: changes.Changes) -> Packages:
+    """With the custom nodes that replaced packages while they were loaded."""
+    who = {environments.named(each)[0]: pack for each, pack in own.gone.items() if pack}
+    if not (found := who.keys() & packages.wrong.keys()):
+        return packages
+    wrong = {
+        name: why + (f" (custom node {who[name]} replaced it)" if name in found else "")
+        for name, why in packages.wrong.items()
+    }
+    name = min(found)
+    return replace(packages, reason=f"{name} {wrong[name]}", wrong=wrong)

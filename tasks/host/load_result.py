@@ -29,6 +29,8 @@ class Outcome(str, Enum):
     """It ends the whole process: without it ComfyUI starts."""
     HUNG = "hung"
     """Its import did not end in time."""
+    DISPLACES = "displaces"
+    """It puts other versions in the place of locked packages, whatever it is told."""
     UNKNOWN = "unknown"
 
 
@@ -47,6 +49,8 @@ class Result:
     """What it asked for that isn't there: variables, ".env", "gpu"."""
     threads: tuple[str, ...] = ()
     """Threads of its that keep the process from ending."""
+    displaced: tuple[str, ...] = ()
+    """The locked packages, "idna 3.7 (by 3.6)"."""
 
     @property
     def loaded(self) -> bool:
@@ -58,8 +62,8 @@ class Result:
 
     @property
     def fatal(self) -> bool:
-        """ComfyUI can't start with it."""
-        return self.outcome in (Outcome.ENDED, Outcome.HUNG)
+        """Instances are started without it."""
+        return self.outcome in (Outcome.ENDED, Outcome.HUNG, Outcome.DISPLACES)
 
     def __str__(self) -> str:
         match self.outcome:
@@ -79,6 +83,9 @@ class Result:
                 return f"ends ComfyUI (exit code {self.code})"
             case Outcome.HUNG:
                 return f"didn't finish its import in {self.seconds:.0f} s (comfyui.proof_timeout)"
+            case Outcome.DISPLACES:
+                what = ", ".join(self.displaced)
+                return f"replaces locked packages while it is loaded: {what}"
         return "may or may not be loaded: the process didn't tell"
 
 
@@ -166,6 +173,7 @@ def _read(entry: Any) -> Result | None:
             "classes": None if classes is None else tuple(classes),
             "asked": tuple(entry["asked"]),
             "threads": tuple(entry["threads"]),
+            "displaced": tuple(entry.get("displaced", ())),
         }
         return Result(**{**entry, **changes})
     except (AttributeError, LookupError, TypeError, ValueError):

@@ -75,8 +75,8 @@ def damaged(folder: Path, receipt: dict[str, Any], damage: Damage) -> str | None
 def forget(folder: Path) -> None:
     """Remove all that lies beside `folder`, its receipt first: it is not whole any more."""
     receipt_of(folder).unlink(missing_ok=True)
-    for beside in folder.parent.glob(f"{folder.name}.*.json"):
-        kind = beside.name.removeprefix(f"{folder.name}.").removesuffix(".json")
+    for beside in folder.parent.glob(f"{folder.name}.*.json*"):
+        kind = beside.name.removeprefix(f"{folder.name}.")
         # `<digest>.2.json` and `<digest>.2.files.json` are another folder's.
         if not kind[0].isdigit():
             beside.unlink(missing_ok=True)

@@ -65,6 +65,8 @@ class Proof:
     log: Path
     timeout: float
     """Seconds for everything."""
+    changes: Path | None = None
+    """Where its process notes what it changes."""
     database: bool = True
     """ComfyUI knows --database-url."""
     later: Collection[str] = ()
@@ -150,7 +152,8 @@ class Proof:
             (home / name).mkdir()
             folders += [f"--{name}-directory", home / name]
         argv = [sys.executable, "-I", SERVICES / "reaper.py",
-                sys.executable, "-I", SERVICES / "shim.py", "--report", reports, "--",
+                sys.executable, "-I", SERVICES / "shim.py", "--report", reports,
+                *(["--changes", self.changes] if self.changes else []), "--",
                 self.python, "main.py", "--quick-test-for-ci", *self.args, *folders,
                 *(["--database-url", f"sqlite:///{home / 'comfyui.db'}"] if self.database else []),
                 *_selection(names, away)]  # fmt: skip

@@ -6,6 +6,7 @@
 --open-files N      how many files it may have open
 --report FOLDER     have ComfyUI write its load report there: names this process as the one in
                     which the environment's `.pth` line runs `inside/entry.py`
+--changes FILE      have it note there what it changes in the generation that it runs from
 --database FILE     have ComfyUI's database there: a copy of the one that was used last, where this
                     commit of ComfyUI has none yet
 
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--nice", type=int)
     parser.add_argument("--open-files", type=int)
     parser.add_argument("--report")
+    parser.add_argument("--changes")
     parser.add_argument("--database", type=Path)
     parser.add_argument("command", nargs="+")
     wanted = parser.parse_args()
@@ -54,6 +56,8 @@ def main() -> None:
             "COMFY_MACHINE_INSIDE": str(ENTRY),
             "COMFY_MACHINE_INSIDE_PID": str(os.getpid()),
         }
+        if wanted.changes is not None:
+            variables["COMFY_MACHINE_CHANGES"] = wanted.changes
     os.execvpe(wanted.command[0], wanted.command, {**os.environ, **variables})
 
 

@@ -6,9 +6,9 @@ are CPU seconds, until the process has ended, and until it answers.
 
     python tests/benchmarks/load_report.py --comfyui DIR --python FILE [--pairs 20]
 
-DIR is a ComfyUI with its custom nodes, FILE the interpreter that has its packages; the hook of
-comfy-machine is put beside these. Without them it is the simulator with five custom nodes. Ends
-with 1 when a figure is missed.
+DIR is a ComfyUI with its custom nodes, named so and alone in its folder; FILE the interpreter that
+has its packages, the hook of comfy-machine is put beside these. Without them it is the simulator
+with five custom nodes. Ends with 1 when a figure is missed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pathlib import Path
 
 import psutil
 
-from tasks.host import comfyui, hook, process
+from tasks.host import changes, comfyui, hook, process
 from tasks.host.proof import SERVICES, Proof
 from tests.benchmarks.figures import at_most, conclude
 
@@ -59,6 +59,10 @@ class Bench:
     def env(self) -> dict[str, str]:
         return process.allowed_environment(os.environ)
 
+    @property
+    def changes(self) -> Path:
+        return changes.file_of(self.comfyui.parent)
+
     def folders(self) -> list[str]:
         home = Path(tempfile.mkdtemp(dir=self.scratch))
         words = ["--database-url", f"sqlite:///{home / 'comfyui.db'}"]
@@ -85,6 +89,7 @@ class Bench:
             args=["--cpu"],
             log=self.scratch / "proof.log",
             timeout=PATIENCE,
+            changes=self.changes,
         )
         with _cpu() as spent:
             results = proof.run()
@@ -96,7 +101,8 @@ class Bench:
 
     def start(self) -> float:
         shim = [sys.executable, "-I", str(SERVICES / "shim.py")]
-        return self._start([*shim, "--report", str(self.scratch / "reports"), "--"])
+        told = ["--report", str(self.scratch / "reports"), "--changes", str(self.changes)]
+        return self._start([*shim, *told, "--"])
 
     def _start(self, before: Sequence[str]) -> float:
         port = _free_port()
@@ -158,7 +164,7 @@ def compare(what: str, ours: Callable[[], float], bare: Callable[[], float], pai
 
 def simulator(folder: Path) -> Path:
     """A copy with five custom nodes."""
-    there = folder / "ComfyUI"
+    there = folder / "generation" / "ComfyUI"
     shutil.copytree(SIMULATOR, there, ignore=shutil.ignore_patterns("__pycache__"))
     for number in range(5):
         file = there / "custom_nodes" / f"node{number}" / "__init__.py"

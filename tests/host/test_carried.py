@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host import carried
+from tasks.host import carried, changes, files, git
 from tests.forge import Forge, Repository
 
 
@@ -169,3 +169,96 @@ def test_a_cloned_nodes_bytecode_and_env_stay(generations: Generations) -> None:
     assert (generations.new / "custom_nodes/cloned/__init__.py").is_file()
     assert not (generations.new / "custom_nodes/cloned/__pycache__").exists()
     assert not (generations.new / "custom_nodes/cloned/.env").exists()
+
+
+class Rewriting:
+    """Two generations of one custom node that keeps settings in files of its repository."""
+
+    def __init__(self, folder: Path) -> None:
+        self.left = folder / "left"
+        self.place = "ComfyUI/custom_nodes/alpha"
+        self.old, self.new = folder / "1", folder / "2"
+        of = {"a.json": "{}", "b.json": "{}", "code.py": "1", "gone.json": "{}"}
+        source = Forge(folder / "source").repository("alpha", {**of})
+        self.head = str(git.head(source.folder))
+        files.copy_tree(source.folder, self.old / self.place)
+        source.commit({"b.json": '{"new": 1}', "code.py": "2", "gone.json": None})
+        files.copy_tree(source.folder, self.new / self.place)
+
+    def carry(self, *names: str, whole: bool = False) -> list[str]:
+        for name in names:
+            changes.add(self.old, "alpha", file=f"{self.place}/{name}")
+        heads = {self.place: self.head}
+        places = [self.place] if whole else []
+        found = carried.carry_rewritten(
+            self.old, self.new, {self.place: names}, heads, places, self.left
+        )
+        return list(found)
+
+    def old_file(self, name: str) -> Path:
+        return self.old / self.place / name
+
+    def new_text(self, name: str) -> str:
+        return (self.new / self.place / name).read_text()
+
+
+@pytest.fixture
+def rewriting(tmp_path: Path) -> Rewriting:
+    return Rewriting(tmp_path)
+
+
+def test_settings_in_a_tracked_file_survive_an_update(rewriting: Rewriting) -> None:
+    rewriting.old_file("a.json").write_text('{"mine": 1}')
+    assert rewriting.carry("a.json") == []
+    assert rewriting.new_text("a.json") == '{"mine": 1}'
+    own = changes.read(rewriting.new)
+    assert own.files == {f"{rewriting.place}/a.json": "alpha"}, "and the next update too"
+    assert not rewriting.left.exists()
+
+
+def test_what_a_newer_commit_changed_itself_is_kept_aside(rewriting: Rewriting) -> None:
+    for name in ("b.json", "code.py", "gone.json"):
+        rewriting.old_file(name).write_text("mine")
+    (said,) = rewriting.carry("b.json", "code.py", "gone.json")
+    assert said == (
+        "custom node alpha: b.json, code.py, gone.json, rewritten by a process, as it was "
+        f"before: {rewriting.left / 'alpha'}"
+    )
+    assert (rewriting.new_text("b.json"), rewriting.new_text("code.py")) == ('{"new": 1}', "2")
+    for name in ("b.json", "code.py", "gone.json"):
+        assert (rewriting.left / "alpha" / name).read_text() == "mine"
+    assert changes.read(rewriting.new) == changes.Changes()
+    assert rewriting.carry("b.json") == [], "it lies there already"
+    rewriting.old_file("b.json").write_text("later")
+    assert rewriting.carry("b.json") != []
+    assert (rewriting.left / "alpha" / "b.json.2").read_text() == "later"
+
+
+def test_code_is_never_carried_though_its_commit_is_the_same(rewriting: Rewriting) -> None:
+    files.remove(rewriting.new / rewriting.place)
+    files.copy_tree(rewriting.old / rewriting.place, rewriting.new / rewriting.place)
+    rewriting.old_file("code.py").write_text("patched")
+    assert rewriting.carry("code.py") != []
+    assert rewriting.new_text("code.py") == "1"
+
+
+def test_a_node_that_came_whole_has_its_settings_noted_again(rewriting: Rewriting) -> None:
+    rewriting.old_file("a.json").write_text('{"mine": 1}')
+    files.remove(rewriting.new / rewriting.place)
+    files.copy_tree(rewriting.old / rewriting.place, rewriting.new / rewriting.place)
+    assert rewriting.carry("a.json", whole=True) == []
+    assert changes.read(rewriting.new).files == {f"{rewriting.place}/a.json": "alpha"}
+
+
+def test_tracked_files_that_a_script_moved_are_not_the_users(generations: Generations) -> None:
+    node = generations.old / "custom_nodes/kept"
+    Repository(node).commit({"S/a.py": "code", "S/lib/b.py": "more"})
+    (node / "S" / "a.py").rename(node / "a.py")
+    (node / "S" / "lib").rename(node / "lib")
+    write(node / "weights.bin", "code"[::-1])
+    write(node / "lib" / "cache", "mine")
+    before = listing(generations.new)
+    generations.carry({"kept", "gone"}, {"kept"})
+    assert listing(generations.new) - before == {
+        "custom_nodes/kept/weights.bin", "custom_nodes/kept/lib/cache",
+    }  # fmt: skip

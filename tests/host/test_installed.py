@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tasks.host import files, generations, installed, load_result, made
+from tasks.host import changes, files, generations, installed, load_result, made
 from tasks.host.installed import Installed, WantedNode
 from tasks.host.left_out import node_receipt, unmet
 from tasks.host.load_report import Error
@@ -255,6 +255,27 @@ def test_each_wrong_package_is_named(world: World) -> None:
     }
     assert (packages.wanted, packages.installed) == (3, 1)
     assert packages.reason.endswith(", and 1 more")
+
+
+def test_what_a_process_moved_or_removed_is_no_damage(world: World) -> None:
+    edited_head(world)
+    changes.add(world.folder, "alpha", place=world.place("alpha"), head="b" * 40)
+    assert world.look().ok
+    missing_code_of_a_node(world)
+    assert world.look().ok, "at a commit that a process chose nobody knows what belongs there"
+    changes.add(world.folder, "alpha", file=f"{world.place('ComfyUI')}/py/code.py")
+    missing_code(world)
+    assert world.look().ok
+
+
+def test_a_package_that_was_replaced_is_wrong_by_whoever_did_it(world: World) -> None:
+    missing_package(world)
+    other_version(world)
+    changes.add(world.folder, "alpha", gone=["numpy-1.0.dist-info"], new=["numpy-2.0.dist-info"])
+    packages = world.look().packages
+    said = "is 2.0, 1.0 is wanted (custom node alpha replaced it)"
+    assert packages.wrong["numpy"] == said
+    assert packages.reason == f"numpy {said}"
 
 
 def test_optional_nodes_only_degrade(world: World) -> None:

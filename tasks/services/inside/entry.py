@@ -16,6 +16,7 @@ PACKAGE = "comfy_machine_inside"
 
 MODULES = {
     "COMFY_MACHINE_REPORT": "report",
+    "COMFY_MACHINE_CHANGES": "changes",
     "COMFY_MACHINE_PROOF": "proof",
     "COMFY_MACHINE_MEMORY": "memory",
 }

@@ -22,12 +22,22 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from . import errors, hooks
 
+
+class Observer(Protocol):
+    """It never raises."""
+
+    def begin(self, path: str) -> None: ...
+    def end(self, path: str) -> None: ...
+
+
 is_told: Callable[[Any], bool] | None = None
 """Leaves node classes out of the report; None: all are in it. The proof sets it."""
+observer: Observer | None = None
+"""Told when a custom node begins to load, and when it has; `changes` sets it."""
 FOLDER = "COMFY_MACHINE_REPORT"
 """The variable with the folder of the reports."""
 KEPT = 4
@@ -100,10 +110,14 @@ class Report:
             return None
         self._known.add(key)
         self.tell(event="begin", path=path, phase=phase, parent=parent)
+        if observer is not None:
+            observer.begin(path)
         return Load(path, self.tell)
 
     def end(self, load: Load, phase: str, ok: bool, **more: Any) -> None:
         seconds = round(time.monotonic() - load.begin, 3)
+        if observer is not None:
+            observer.end(load.path)
         left = [each for each in threading.enumerate() if each not in load.threads]
         self.tell(
             event="end",
