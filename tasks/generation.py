@@ -134,7 +134,7 @@ def _assemble_where_there_is_room(machine: Machine, log: Path) -> None:
 def _assemble(machine: Machine, log: Path) -> None:
     layout = machine.layout
     digest, folder, whole = _choose(machine)
-    code = _ask(machine, log)
+    code = _ask(machine, folder, log)
     if not whole:
         made.remove(folder)
         receipt = _copy(machine, folder) | {"code": code.receipt()}
@@ -182,15 +182,17 @@ def _foresee(machine: Machine, log: Path) -> list[str]:
     return [f"custom node {name} goes" for name in gone]
 
 
-def _ask(machine: Machine, log: Path) -> Code:
+def _ask(machine: Machine, folder: Path, log: Path) -> Code:
     """What its code says of itself, asked with the environment's Python where doit's own could not
-    tell: one of the future may load a package before it says. Raises Failure for arguments."""
+    tell: one of the future may load a package before it says. A whole folder's receipt knows.
+    Raises Failure for arguments."""
     code = source.code_of(machine)
     if not code.whole:
         python = environment.folder_of(machine) / "bin" / "python"
         tried = source.tried(machine, code, python, log)
         env = process.allowed_environment(os.environ)
-        code = comfyui_code.ask(python, tried.checkout, env, log, code)
+        known = comfyui_code.of(made.read(folder).get("code"))
+        code = known if known.whole else comfyui_code.ask(python, tried.checkout, env, log, code)
         arguments.insist(machine, replace(tried, code=code))
     _warn_of_flags(machine, code)
     return code

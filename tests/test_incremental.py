@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tasks.engine.said import move
+from tasks.host import garbage
 from tests.conftest import MachineMaker
+from tests.contract.client import until
 from tests.forge import Forge, Repository
 from tests.rig import PROJECT, Rig, snapshot
 
@@ -198,6 +200,7 @@ def differences(before: dict[str, str], after: dict[str, str]) -> set[str]:
 
 def all_but_the_watchers(rig: Rig) -> dict[str, tuple[int, int, int]]:
     """Every file but the one in which the watcher, which goes on, notes what logs there are."""
+    until(lambda: not garbage.at_work(rig.layout), 60, "what nobody waits for to end")
     note = str(rig.layout.state / "logs.json")
     return {path: seen for path, seen in snapshot(rig.folder).items() if path != note}
 

@@ -51,12 +51,6 @@ def left(layout: Layout) -> list[Path]:
     return found if found and not at_work(layout) else []
 
 
-def empty(layout: Layout) -> None:
-    """Delete it all now, whoever does so besides. Raises OSError."""
-    for path in entries(layout):
-        files.remove(path)
-
-
 def start(layout: Layout) -> None:
     """Have a process delete what was discarded, then measure what is left.
 
@@ -65,6 +59,7 @@ def start(layout: Layout) -> None:
     descriptor = _lock(layout)
     if descriptor is None:
         return
+    os.ftruncate(descriptor, 0)
     log = layout.log("sweeper")
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", PROGRAM, str(layout.workspace), str(descriptor)]
@@ -87,6 +82,8 @@ def start(layout: Layout) -> None:
 
 
 def at_work(layout: Layout) -> bool:
+    if not _file(layout).exists():
+        return False
     descriptor = _lock(layout)
     if descriptor is None:
         return True
@@ -106,8 +103,6 @@ def stop(layout: Layout) -> None:
 
 def _lock(layout: Layout) -> int | None:
     """A descriptor that holds the lock; None while another process does. Raises OSError."""
-    if not layout.state.is_dir():
-        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     descriptor = os.open(_file(layout), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,8 +110,7 @@ def _lock(layout: Layout) -> int | None:
         os.close(descriptor)
         return None
     except OSError:
-        return descriptor  # a volume that has no locks
-    os.ftruncate(descriptor, 0)
+        pass  # a volume that has no locks
     return descriptor
 
 
