@@ -22,7 +22,6 @@ SETTINGS = """
     hooksPath = {folder}/hooks
     fsmonitor = {folder}/hooks/post-checkout
     attributesFile = {folder}/attributes
-    sparseCheckout = true
 [init]
     templateDir = {folder}/template
     defaultObjectFormat = sha256
@@ -105,6 +104,8 @@ def test_a_checkout_has_the_bytes_of_its_repository_whatever_the_user_has_set(
         (repository.folder / "run").write_text("#!/bin/sh\n")
         (repository.folder / "run").chmod(0o755)
         (repository.folder / "link").symlink_to("unix")
+        (repository.folder / "models").mkdir()
+        (repository.folder / "models" / "kept").write_text("")
         (repository.folder / ".gitattributes").unlink()
         repository.commit({})
         (repository.folder / ".gitattributes").write_text(CONTENT[".gitattributes"])
@@ -119,6 +120,7 @@ def test_a_checkout_has_the_bytes_of_its_repository_whatever_the_user_has_set(
     assert git.head(there) == commit
     assert git.edited(there) == []
     (there / "unix").write_text("edited")
+    (there / "models" / "kept").write_text("edited")
     assert git.edited(there) == ["unix"]
     assert not (tmp_path / "user" / "ran").exists(), "no hook of the user's ran"
     assert not list(there.glob(".git/hooks/*"))
