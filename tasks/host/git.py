@@ -32,6 +32,7 @@ LOCAL_VARIABLES = (
     "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_SHALLOW_FILE",
     "GIT_COMMON_DIR", "GIT_NAMESPACE",
 )  # fmt: skip
+GITMODULES_PATH = re.compile(r'^\s*path\s*=\s*"?(.+?)"?\s*$', re.M)
 PROGRESS = re.compile(r"(?:remote: )?([A-Z][a-z]+ \w+): +(?:(\d+)% \(\d+/\d+\)|\d+)(.*)")
 SHARES = {"Receiving objects": (0.0, 0.9), "Resolving deltas": (90.0, 0.1)}
 """What of a fetch is behind it when a step begins, and what of it one percent of the step is."""
@@ -140,6 +141,19 @@ def gitlinks(checkout: Path) -> dict[str, str]:
             about, path = entry.split("\t", 1)
             commits[path] = about.split()[1]
     return commits
+
+
+def lacks_submodules(checkout: Path) -> bool:
+    """Whether a submodule that .gitmodules names is an empty folder; asked on every run.
+
+    git makes one for each that the commit has; some repositories name what they have no more.
+    """
+    try:
+        text = (checkout / ".gitmodules").read_text(errors="replace")
+        places = [checkout / path for path in GITMODULES_PATH.findall(text)]
+        return any(place.is_dir() and not any(place.iterdir()) for place in places)
+    except (OSError, ValueError):
+        return False
 
 
 def _stands_for(checkout: Path, name: str) -> bool:
