@@ -173,25 +173,24 @@ def _ask(checkout: Path, subcommand: str, *arguments: str) -> list[str]:
     try:
         listing = str(getattr(command(checkout), subcommand)(*arguments))
     except error_type() as error:
-        raise Failure(f"git can't look at {checkout}: {owner(checkout) or gist(error)}") from error
+        why = gist(error)
+        # git before 2.38 trusts another's repository by the user's own settings alone.
+        if whose := owner(checkout):
+            own = f"chown -R {os.geteuid()} …"
+            why = f"{whose}: run doit as that user, or give yourself the workspace ({own})"
+        raise Failure(f"git can't look at {checkout}: {why}") from error
     return [name for name in listing.split("\0") if name]
 
 
 def owner(folder: Path) -> str | None:
-    """What is to be done where a folder is another user's, None where it is our own.
-
-    git before 2.38 trusts another's repository by the user's own settings alone.
-    """
+    """Whose a folder is, where it is another user's; None where it is our own, or isn't there."""
     try:
         uid = folder.lstat().st_uid
     except OSError:
         return None
     if uid == os.geteuid():
         return None
-    return (
-        f"it belongs to {_user(uid)}, this is {_user(os.geteuid())}: run doit as that user, or "
-        f"give yourself the workspace (chown -R {os.geteuid()} …)"
-    )
+    return f"it belongs to {_user(uid)}, this is {_user(os.geteuid())}"
 
 
 def _user(uid: int) -> str:
