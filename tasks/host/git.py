@@ -32,6 +32,7 @@ LOCAL_VARIABLES = (
     "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_SHALLOW_FILE",
     "GIT_COMMON_DIR", "GIT_NAMESPACE",
 )  # fmt: skip
+GITMODULES_PATH = re.compile(r'^\s*path\s*=\s*"?(.+?)"?\s*$', re.M)
 PROGRESS = re.compile(r"(?:remote: )?([A-Z][a-z]+ \w+): +(?:(\d+)% \(\d+/\d+\)|\d+)(.*)")
 SHARES = {"Receiving objects": (0.0, 0.9), "Resolving deltas": (90.0, 0.1)}
 """What of a fetch is behind it when a step begins, and what of it one percent of the step is."""
@@ -150,6 +151,19 @@ def gitlinks(checkout: Path) -> dict[str, str]:
     return commits
 
 
+def lacks_submodules(checkout: Path) -> bool:
+    """Whether a submodule that .gitmodules names is an empty folder; asked on every run.
+
+    git makes one for each that the commit has; some repositories name what they have no more.
+    """
+    try:
+        text = (checkout / ".gitmodules").read_text(errors="replace")
+        places = [checkout / path for path in GITMODULES_PATH.findall(text)]
+        return any(place.is_dir() and not any(place.iterdir()) for place in places)
+    except (OSError, ValueError):
+        return False
+
+
 def _stands_for(checkout: Path, name: str) -> bool:
     """Whether a file differs from HEAD since git-lfs put it in its pointer's place."""
     repository = command(checkout)
@@ -167,25 +181,24 @@ def _ask(checkout: Path, subcommand: str, *arguments: str) -> list[str]:
     try:
         listing = str(getattr(command(checkout), subcommand)(*arguments))
     except error_type() as error:
-        raise Failure(f"git can't look at {checkout}: {owner(checkout) or gist(error)}") from error
+        why = gist(error)
+        # git before 2.38 trusts another's repository by the user's own settings alone.
+        if whose := owner(checkout):
+            own = f"chown -R {os.geteuid()} …"
+            why = f"{whose}: run doit as that user, or give yourself the workspace ({own})"
+        raise Failure(f"git can't look at {checkout}: {why}") from error
     return [name for name in listing.split("\0") if name]
 
 
 def owner(folder: Path) -> str | None:
-    """What is to be done where a folder is another user's, None where it is our own.
-
-    git before 2.38 trusts another's repository by the user's own settings alone.
-    """
+    """Whose a folder is, where it is another user's; None where it is our own, or isn't there."""
     try:
         uid = folder.lstat().st_uid
     except OSError:
         return None
     if uid == os.geteuid():
         return None
-    return (
-        f"it belongs to {_user(uid)}, this is {_user(os.geteuid())}: run doit as that user, or "
-        f"give yourself the workspace (chown -R {os.geteuid()} …)"
-    )
+    return f"it belongs to {_user(uid)}, this is {_user(os.geteuid())}"
 
 
 def _user(uid: int) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote
 
 from tasks.host import files, git, locks
 from tasks.host.failure import Failure
@@ -63,6 +64,12 @@ def attempt(url: str, action: Callable[[], T]) -> T:
                 ) from error
             if ABSENT.search(text):
                 raise Failure(f"{url} isn't there: correct the url ({git.gist(error)})") from error
+            local = Path(unquote(url.removeprefix("file://")))
+            if url.startswith("file://") and (whose := git.owner(local)):
+                raise Failure(
+                    f"{url} can't be fetched, {whose}: git config --global --add safe.directory "
+                    f"{local}"
+                ) from error
             raise Failure(
                 f"{url} can't be fetched ({git.gist(error)}): see that the url is right and "
                 "that its host can be reached"

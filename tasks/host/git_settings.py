@@ -19,7 +19,6 @@ SETTINGS = {
     "core.safecrlf": "false",
     "core.symlinks": "true",
     "core.attributesFile": "/dev/null",
-    "core.sparseCheckout": "false",
     # Nothing of the user's runs in it.
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",

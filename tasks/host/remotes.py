@@ -75,13 +75,11 @@ def checkout(
 
 
 def has_submodules(url: str, commit: str, told: Told = unheard) -> bool:
-    """Whether a commit names submodules. Raises Failure."""
-    repository = git.command(git_cache.fetch(url, commit, told))
-    try:
-        repository.cat_file("-e", f"{commit}:.gitmodules")
-    except git.error_type():
-        return False
-    return True
+    """Whether a commit has submodules, and names them. Raises Failure."""
+    listing = git.command(git_cache.fetch(url, commit, told)).ls_tree("-r", "-z", commit)
+    entries = str(listing).split("\0")
+    named = any(entry.endswith("\t.gitmodules") for entry in entries)
+    return named and any(entry.startswith("160000 ") for entry in entries)
 
 
 def _populate(folder: Path, url: str, cache: Path, commit: str, told: Told) -> Large:

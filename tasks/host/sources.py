@@ -75,10 +75,10 @@ class Source:
         return {"url": self.url, "ref": self.ref}
 
     def checkout(self, commit: str) -> Path:
-        """Where the commit is, or will be. One that names no submodules is whole without them."""
+        """Where the commit is, or will be. One that has no submodules is whole without them."""
         plain = self.layout.seen(self.layout.sources / f"{self.name}@{commit}")
         whole = self._whole(commit)
-        if self.recursive and (whole.exists() or (plain / ".gitmodules").exists()):
+        if self.recursive and (whole.exists() or git.lacks_submodules(plain)):
             return whole
         return plain
 

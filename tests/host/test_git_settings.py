@@ -22,7 +22,6 @@ SETTINGS = """
     hooksPath = {folder}/hooks
     fsmonitor = {folder}/hooks/post-checkout
     attributesFile = {folder}/attributes
-    sparseCheckout = true
 [init]
     templateDir = {folder}/template
     defaultObjectFormat = sha256
@@ -105,6 +104,8 @@ def test_a_checkout_has_the_bytes_of_its_repository_whatever_the_user_has_set(
         (repository.folder / "run").write_text("#!/bin/sh\n")
         (repository.folder / "run").chmod(0o755)
         (repository.folder / "link").symlink_to("unix")
+        (repository.folder / "models").mkdir()
+        (repository.folder / "models" / "kept").write_text("")
         (repository.folder / ".gitattributes").unlink()
         repository.commit({})
         (repository.folder / ".gitattributes").write_text(CONTENT[".gitattributes"])
@@ -119,6 +120,7 @@ def test_a_checkout_has_the_bytes_of_its_repository_whatever_the_user_has_set(
     assert git.head(there) == commit
     assert git.edited(there) == []
     (there / "unix").write_text("edited")
+    (there / "models" / "kept").write_text("edited")
     assert git.edited(there) == ["unix"]
     assert not (tmp_path / "user" / "ran").exists(), "no hook of the user's ran"
     assert not list(there.glob(".git/hooks/*"))
@@ -173,10 +175,11 @@ def test_a_workspace_of_another_owner_is_ours_all_the_same(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_where_git_refuses_another_owner_he_is_named_with_the_mend(
-    forge: Forge, monkeypatch: pytest.MonkeyPatch
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = forge.repository("pack")
-    os.chown(repository.folder, 12345, -1)
+    for path in (repository.folder, repository.folder / ".git"):
+        os.chown(path, 12345, -1)
     # As git before 2.38 has it: it takes safe.directory from the user's own files alone.
     monkeypatch.setitem(git_settings.SETTINGS, "safe.directory", "")
     with pytest.raises(Failure) as caught:
@@ -185,3 +188,7 @@ def test_where_git_refuses_another_owner_he_is_named_with_the_mend(
         f"git can't look at {repository.folder}: it belongs to user 12345, this is root: "
         "run doit as that user, or give yourself the workspace (chown -R 0 …)"
     )
+    url = (tmp_path / "other").as_uri()
+    repository.folder.rename(tmp_path / "other")
+    with pytest.raises(Failure, match="fetched, it belongs to user 12345, this is root: git conf"):
+        remotes.resolve(url, None)

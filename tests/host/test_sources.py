@@ -37,7 +37,9 @@ def test_a_checkout_of_before_serves_where_its_commit_names_no_submodules(
     forge: Forge, tmp_path: Path
 ) -> None:
     """As a machine has it that was made when submodules had to be asked for, or were."""
-    repository = forge.repository("pack")
+    # Some name submodules that they have no more.
+    named = '[submodule "lib"]\n path = lib\n url = https://forge.test/gone\n'
+    repository = forge.repository("pack", {".gitmodules": named, "code.py": "code"})
     for asked in (False, True):
         of = source(tmp_path / str(asked), repository, recursive=asked)
         of.obtain(tmp_path / "log")
