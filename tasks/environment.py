@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import nodes, packages, preinstalled, torch_proof
+from tasks import nodes, packages, preinstalled, settling, torch_proof
 from tasks.engine import journal
 from tasks.engine.said import move
 from tasks.engine.step import Task, step
@@ -17,6 +17,7 @@ from tasks.host import environments, files, hook, made, process, uv, uv_log
 from tasks.host.environments import damage, fits
 from tasks.host.failure import Failure
 from tasks.host.uv_said import gist, refused
+from tasks.question import REFUSED
 from tasks.spec import Machine
 from tasks.spec.layout import Layout
 from tasks.torch_family import TORCH_FAMILY
@@ -226,21 +227,23 @@ def _grow(machine: Machine, folder: Path) -> bool:
 def _install(machine: Machine, folder: Path, log: Path) -> None:
     wanted, there = packages.of(machine).packages, environments.installed(folder)
     listed = packages.listed(machine, wanted)
-    new = sum(not fits(package, there.get(name)) for name, package in wanted.items())
+    new = [name for name, package in wanted.items() if not fits(package, there.get(name))]
     told = partial(journal.tell, "environment")
     try:
-        with uv_log.following(log, f"{new} package{'' if new == 1 else 's'}", told):
+        with uv_log.following(log, f"{len(new)} package{'' if len(new) == 1 else 's'}", told):
             uv.sync(folder, listed, *packages.where(machine), log)
     except process.CommandFailed as failed:
-        if refusal := refused(failed.output):
-            raise Failure(f"the locked packages can't be installed: {refusal}", log) from failed
-        mend = (
-            "see that the package index can be reached; a package that it no longer has: "
-            "doit update NAME"
-        )
-        if "Hash mismatch" in failed.output:
-            mend = (
-                "the index has another file than machine.lock names; if that is right: doit update"
-            )
-        said = f"the locked packages can't be installed ({gist(failed.output)}): {mend}"
-        raise Failure(said, log) from failed
+        raise _not_installed(machine, new, failed, log) from failed
+
+
+def _not_installed(
+    machine: Machine, new: list[str], failed: process.CommandFailed, log: Path
+) -> Failure:
+    said = "the locked packages can't be installed"
+    if refusal := refused(failed.output):
+        return Failure(f"{said}: {refusal}", log)
+    lines = settling.why_not_installed(machine, new, log) if failed.code == REFUSED else []
+    if lines:
+        return Failure("\n    ".join([f"{said}: {lines[0]}", *lines[1:]]), log)
+    mend = "see that the package index can be reached, then run doit again"
+    return Failure(f"{said} ({gist(failed.output)}): {mend}", log)

@@ -88,8 +88,10 @@ def test_an_optional_node_with_a_line_that_is_refused_is_left_out(
     rig = machine(custom_nodes=[node(forge, "alpha", "-e .\n", optional=True)])
     assert "alpha (optional) is left out: custom node alpha asks for" in rig.doit("lock").output
     rig.spec["custom_nodes"][0]["optional"] = False
+    rig.spec["custom_nodes"].append(node(forge, "beta", "toml=1\n"))
     run = rig.doit("lock", code=1)
     assert "custom node alpha asks for the local '-e .' (requirements.txt:1)" in run.output
+    assert "custom node beta asks for 'toml=1' (requirements.txt:1), which is no" in run.output
 
 
 def test_a_package_that_does_not_build_is_blamed_on_its_node(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
+from .base import Model
 from .fields import (
     Arg,
     Bool,
@@ -16,16 +17,12 @@ from .fields import (
     GitUrl,
     GpuIndex,
     Gpus,
-    IndexUrl,
     InstanceEnv,
     Listen,
     NodeName,
     PathText,
-    PlaceOfWheels,
     Port,
-    Prefer,
     Ref,
-    Requirement,
     Seconds,
     Sha256,
     Size,
@@ -34,27 +31,15 @@ from .fields import (
     Text,
     Token,
     Tokens,
-    Torch,
     Word,
     WorkerName,
     Workflow,
 )
+from .python import Python
 
 COMFYUI_REPO = "https://github.com/Comfy-Org/ComfyUI.git"
 SMOKE = Path("smoke")
 """In place of a workflow's file: the job of `doit smoke`."""
-
-
-class Model(BaseModel):
-    # defer_build: only Spec is ever validated, so only its validator is built
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_unset(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            return {key: value for key, value in data.items() if value is not None}
-        return data
 
 
 class ComfyUI(Model):
@@ -72,38 +57,6 @@ class ComfyUI(Model):
     )
     proof_timeout: Seconds = Field(
         default=600, description="Seconds that ComfyUI may take to load everything in the build."
-    )
-
-
-class Python(Model):
-    """The Python environment that all instances share."""
-
-    torch: Torch = Field(
-        default="auto",
-        description="auto (the lock's, else the driver's CUDA, else PyPI's; with cpu_only cpu), "
-        "cpu, pypi, preinstalled, none, or a backend such as cu128; rocm6.3, xpu with cpu_only.",
-    )
-    packages: tuple[Requirement, ...] = Field(
-        default=(),
-        description="Requirements that nobody asks for and somebody needs, such as boto3; they "
-        "are resolved with all others.",
-    )
-    overrides: tuple[Requirement, ...] = Field(
-        default=(),
-        description="Requirements that win over every other of their packages, such as numpy<2; "
-        "they add none.",
-    )
-    prefer: Prefer = Field(
-        default={},
-        description="Which of the packages that overwrite each other: {opencv: opencv-python}. "
-        "Families: opencv, onnxruntime, pillow.",
-    )
-    find_links: tuple[PlaceOfWheels, ...] = Field(
-        default=(), description="Folders or pages that hold wheels."
-    )
-    extra_index_urls: tuple[IndexUrl, ...] = Field(
-        default=(),
-        description="Package indexes beside PyPI; credentials as https://${USER}:${TOKEN}@host/….",
     )
 
 
