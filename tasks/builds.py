@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks import question
+from tasks.cores import each_failing
 from tasks.engine import journal
 from tasks.host import build_log, files, process, uv, uv_said
 from tasks.host.build_log import Missing
@@ -45,13 +46,68 @@ class Unbuilt:
 
     def __str__(self) -> str:
         fate = "can't be built" if self.reachable else "can't be fetched"
-        if len(self.askers) == 1:
-            ((demand, chain),) = self.askers
-            at = _through(chain) or f" ({demand.line.place})"
-            return f"{demand.owner}'s {self.shown}{at} {fate}: {self.why}"
-        owners = dict.fromkeys(f"{each.owner}{_through(chain)}" for each, chain in self.askers)
-        of = f" of {', '.join(owners)}" if owners else ""
-        return f"{self.shown}{of} {fate}: {self.why}"
+        return f"{_whose(self.shown, self.askers)} {fate}: {self.why}"
+
+
+def why_not_installed(problem: Problem, packages: Mapping[str, Package]) -> list[str]:
+    """Which of these can't be installed, each in one line; empty where that can't be told.
+
+    They are tried again, in ever fewer at once.
+    """
+    errors: dict[str, process.CommandFailed] = {}
+
+    def fails(names: Sequence[str]) -> bool:
+        try:
+            _call(problem, packages, names)
+        except process.CommandFailed as error:
+            errors.update(dict.fromkeys(names, error) if len(names) == 1 else {})
+            return True
+        return False
+
+    failing = each_failing(fails, sorted(packages))
+    if not failing:
+        return []
+    parents = question.parents(problem, problem.demands, packages)
+    lines = []
+    for name in failing:
+        asking = list(askers(problem.demands, packages, parents, name))
+        if not asking:
+            asking = [(each, ()) for each in _needing(problem, packages)]
+        whose = _whose(f"{name} {packages[name].shown}", asking)
+        lines.append(f"{whose} {_why(problem, packages, name, errors[name])}")
+    return lines
+
+
+def _needing(problem: Problem, packages: Mapping[str, Package]) -> list[Demand]:
+    """Whose lines don't resolve any more; a package that is gone leaves no graph to look into."""
+    return each_failing(
+        lambda some: not question.parents(problem, some, packages),
+        [each for each in problem.demands if not each.own],
+    )
+
+
+def _why(
+    problem: Problem,
+    packages: Mapping[str, Package],
+    name: str,
+    error: process.CommandFailed,
+) -> str:
+    package = packages[name]
+    if package.sha256:
+        try:
+            _call(problem, {name: package.model_copy(update={"sha256": ()})}, [name])
+        except process.CommandFailed:
+            pass
+        else:
+            return (
+                "is another file there than the lock names; if that is right: doit update " + name
+            )
+    if lacks := build_log.missing(error.output):
+        return f"can't be built: {lacks}"
+    mend = (
+        f"doit update {name} takes another version" if package.version else "see that it is there"
+    )
+    return f"can't be had ({uv_said.gist(error.output)}): {mend}"
 
 
 def due(machine: Machine, packages: Mapping[str, Package]) -> list[str]:
@@ -162,6 +218,17 @@ def _unbuilt(
 
 def _is(demand: Demand, package: Package | None) -> bool:
     return bool(package and demand.line.url and demand.line.url in (package.git, package.url))
+
+
+def _whose(shown: str, asking: Iterable[tuple[Demand, tuple[str, ...]]]) -> str:
+    """A package, with all who ask for it."""
+    found = list(asking)
+    if len(found) == 1:
+        ((demand, chain),) = found
+        at = _through(chain) or f" ({demand.line.place})"
+        return f"{demand.owner}'s {shown}{at}"
+    owners = dict.fromkeys(f"{each.owner}{_through(chain)}" for each, chain in found)
+    return f"{shown} of {', '.join(owners)}" if owners else shown
 
 
 def _through(chain: Sequence[str]) -> str:

@@ -31,6 +31,16 @@ def core(fails: Callable[[Sequence[T]], bool], items: Sequence[T]) -> list[T]:
     return search([], False, items) if items else []
 
 
+def each_failing(fails: Callable[[Sequence[T]], bool], items: Sequence[T]) -> list[T]:
+    """Those of `items` that fail by themselves, where some of them do that fail together."""
+    if not items or not fails(items):
+        return []
+    if len(items) == 1:
+        return list(items)
+    half = len(items) // 2
+    return [*each_failing(fails, items[:half]), *each_failing(fails, items[half:])]
+
+
 def fewest(cores: Sequence[Collection[T]], order: Sequence[T]) -> frozenset[T]:
     """The smallest set with something of every core; of several the one that is late in `order`.
 

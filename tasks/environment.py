@@ -8,8 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import nodes, packages, preinstalled, retention, script_records, torch_proof
-from tasks.engine import journal
+from tasks import (
+    installation,
+    nodes,
+    packages,
+    preinstalled,
+    retention,
+    script_records,
+    torch_proof,
+)
 from tasks.engine.said import move, tell
 from tasks.engine.step import Task, step
 from tasks.host import (
@@ -21,16 +28,13 @@ from tasks.host import (
     files,
     hook,
     made,
-    process,
     records,
     uv,
-    uv_log,
     written,
 )
 from tasks.host.environments import damage, fits
 from tasks.host.failure import Failure
 from tasks.host.retention import of_generations
-from tasks.host.uv_said import gist, refused
 from tasks.script_records import Records
 from tasks.spec import Machine
 from tasks.spec.layout import Layout
@@ -182,7 +186,7 @@ def _make(machine: Machine, log: Path) -> None:
             see_base = preinstalled.wanted(machine)
             python = preinstalled.base_python() if see_base else Path(sys.executable)
             uv.make_environment(folder, python, log, see_base=see_base)
-        _install(machine, folder, script_records.added(stand), _changed(previous), log)
+        installation.install(machine, folder, script_records.added(stand), _changed(previous), log)
         hook.write(uv.site_packages(folder))
         locked = sorted(packages.of(machine).packages)
         constraints.write(folder, locked, preinstalled.versions(machine))
@@ -284,37 +288,3 @@ def _changed(previous: Path | None) -> dict[str, list[str]]:
     for path, each in written.known(previous).items() if previous else ():
         found.setdefault(each.package, []).append(path)
     return found
-
-
-def _install(
-    machine: Machine, folder: Path, keep: Collection[str], anew: written.Spoilt, log: Path
-) -> None:
-    """Install what the lock lists, of `anew` also what is there; all else but `keep` goes."""
-    wanted, there = packages.of(machine).packages, environments.installed(folder)
-    listed = packages.listed(machine, wanted)
-    new = sum(not fits(package, there.get(name)) for name, package in wanted.items())
-    told = partial(journal.tell, "environment")
-    away = sorted(set(there) - set(wanted) - set(keep))
-    # Of a package that goes, nothing is to be mended.
-    anew = {name: paths for name, paths in anew.items() if name in wanted}
-    files.copy_file(listed, folder / environments.LIST)
-    try:
-        with uv_log.following(log, f"{new} package{'' if new == 1 else 's'}", told):
-            if away:
-                uv.uninstall(folder, away, log)
-            where = packages.where(machine)
-            uv.install(folder, listed, *where, log, anew=anew)
-            environments.heal(folder, listed, where, anew, log)
-    except process.CommandFailed as failed:
-        if refusal := refused(failed.output):
-            raise Failure(f"the locked packages can't be installed: {refusal}", log) from failed
-        mend = (
-            "see that the package index can be reached; a package that it no longer has: "
-            "doit update NAME"
-        )
-        if "Hash mismatch" in failed.output:
-            mend = (
-                "the index has another file than machine.lock names; if that is right: doit update"
-            )
-        said = f"the locked packages can't be installed ({gist(failed.output)}): {mend}"
-        raise Failure(said, log) from failed

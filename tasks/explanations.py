@@ -88,22 +88,14 @@ def _of_one(conflict: Conflict, demand: Demand, problem: Problem) -> str:
     if lacks := missing(conflict):
         return f"{text}, which can't be built: {lacks}"
     text += f", which can't be had: {uv_said.gist(conflict.answer.output)}"
-    dropped = _dropped(demand, problem) if not demand.line.url else []
-    if dropped:
-        text += f"; {' and '.join(dropped)}: if it is there, use python.extra_index_urls"
+    dropped = [p for each in problem.asked if each.owner == demand.owner for p in each.places]
+    if dropped and not demand.line.url:
+        lines = f"its line{'s' if dropped[1:] else ''} {' and '.join(dropped)}"
+        text += (
+            f"; {lines} {'are' if dropped[1:] else 'is'} not used: if it is there, name that in "
+            "python.extra_index_urls"
+        )
     return text
-
-
-def _dropped(demand: Demand, problem: Problem) -> list[str]:
-    """The lines that say where to look and aren't used: its owner's, else anybody's."""
-    own = [p for each in problem.asked if each.owner == demand.owner for p in each.places]
-    if own:
-        return [f"its line {place} is not used" for place in own]
-    return [
-        f"the line {place} of {each.owner} is not used"
-        for each in problem.asked
-        for place in each.places
-    ]
 
 
 def _mend(verdict: Verdict) -> Iterator[str]:

@@ -131,10 +131,9 @@ class Problem:
         return {n: packages[n] for n in TORCH_FAMILY if n in packages and n not in self.overridden}
 
 
-def ask(problem: Problem, demands: Iterable[Demand], overrides: Sequence[str] = ()) -> Answer:
+def ask(problem: Problem, demands: Iterable[Demand], *options: str) -> Answer:
     """Whether these fit together, with what is always there. Raises nothing of uv's."""
-    problem = problem.overriding(overrides) if overrides else problem
-    return call(problem, *_lines(problem, demands), *_upgrades(problem))
+    return call(problem, *_lines(problem, demands), *_upgrades(problem), *options)
 
 
 def parents(

@@ -52,6 +52,11 @@ class Line:
         return re.split(r"\s*;|\s--hash", self.text, maxsplit=1)[0].strip()
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it takes any version of its package."""
+        return self.name is not None and re.fullmatch(r"[\w.-]+(\[[^]]*\])?", self.bare) is not None
+
+    @property
     def requirement(self) -> Requirement | None:
         """As packaging reads it; None for a URL without a name."""
         from packaging.requirements import InvalidRequirement, Requirement

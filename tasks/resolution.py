@@ -16,6 +16,7 @@ from tasks.requirements import Asked, normal
 from tasks.spec import Package
 from tasks.spec.twins import FAMILIES, chosen
 from tasks.torch_family import matched
+from tasks.verdict import verdict_on
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,13 @@ def _fitting(problem: Problem) -> tuple[dict[str, Package] | None, Mapping[str, 
     Raises Failure.
     """
     inquiry = Inquiry(problem)
-    answer = inquiry.ask(problem.demands)
+    answer = inquiry.ask_all(problem.demands)
     if not answer.fits and problem.pinned:
         return None, {}
     try:
         if not answer.fits and uv_said.refused(answer.output):
             raise Unanswered(answer, problem.log)
-        verdict = inquiry.verdict()
+        verdict = verdict_on(inquiry)
     except Unanswered as error:
         raise explanations.unanswered(error) from None
     if verdict.hard:

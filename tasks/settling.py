@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -90,6 +90,17 @@ def buildable(machine: Machine, settled: Settled, log: Path) -> Settled:
             again=tuple(sorted({*settled.again, *fewer.again, *unreached})),
             missing=(*settled.missing, *(each.missing for each in broken if each.missing)),
         )
+
+
+def why_not_installed(machine: Machine, names: Collection[str], log: Path) -> list[str]:
+    """Which of the settled packages of these names can't be installed, each in one line."""
+    python = packages.of(machine)
+    asked = packages.without(packages.ask(machine)[0], python.left_out)
+    problem = question.Problem(
+        machine, asked, python.asked.torch, python, log, instead=python.reduced
+    )
+    wanted = {name: each for name, each in python.packages.items() if name in names}
+    return builds.why_not_installed(problem, wanted)
 
 
 def _solved(

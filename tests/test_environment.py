@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -11,8 +13,11 @@ from tasks.host import environments, made
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import Rig
+from tests.wheels import wheel
 
 pytestmark = pytest.mark.afresh
+UNIQUE = os.urandom(4).hex()
+"""uv keeps what it installed by name and version, and its cache is the user's."""
 
 
 def packages(rig: Rig) -> set[str]:
@@ -202,3 +207,25 @@ def test_an_environment_without_its_interpreter_is_made_anew(machine: MachineMak
     (rig.environment / "bin" / "python").unlink()
     assert "environment" in rig.doit("build").executed
     assert (rig.environment / "bin" / "python").exists()
+
+
+def test_a_locked_package_that_can_not_be_installed_is_told_with_who_asks_for_it(
+    machine: MachineMaker, forge: Forge, tmp_path: Path
+) -> None:
+    links, name, other = tmp_path / "links", f"gone{UNIQUE}", f"moved{UNIQUE}"
+    wheel(links, other, "1.0")
+    wheel(links, "bringer", "1.0", (name,))
+    gone = wheel(links, name, "1.0")
+    asked = {"alpha": f"toml\n{other}\n", "beta": "bringer\n"}
+    nodes = [forge.node(each, {"requirements.txt": text}) for each, text in asked.items()]
+    python = {"torch": "none", "find_links": [str(links)]}
+    rig = machine(custom_nodes=[{"url": each.url} for each in nodes], python=python)
+    rig.doit("lock")
+    content = json.loads(rig.lock_file.read_text())
+    content["python"]["packages"][other]["sha256"] = ["0" * 64]
+    rig.lock_file.write_text(json.dumps(content))
+    gone.unlink()
+    run = rig.doit("environment", code=1)
+    assert "the locked packages can't be installed: " in run.output
+    assert f"custom node beta's {name} 1.0 (requirements.txt:1) can't be had" in run.output
+    assert f"custom node alpha's {other} 1.0 (requirements.txt:2) is another file" in run.output

@@ -389,3 +389,25 @@ def test_nested_requirements_of_a_local_node_are_watched(
     rig.doit("lock")
     (node / "deps" / "base.txt").write_text("toml\n")
     assert "toml" in {line.split()[1] for line in rig.doit("lock").moves}
+
+
+def test_what_machine_yaml_adds_is_resolved_with_all_else_locked_and_planned(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    alpha = forge.node("alpha", {"requirements.txt": "packaging<24\n"})
+    python = {"torch": "none", "packages": ["toml", "packaging>=23"]}
+    rig = machine(custom_nodes=[{"url": alpha.url}], python=python)
+    planned = rig.doit("plan", "lock")
+    assert "packages resolved" in planned.output
+    rig.doit("lock")
+    assert lock_of(rig)["python"]["asked"]["packages"] == python["packages"]
+    assert pinned(rig, "packaging").startswith("23")
+    rig.spec["python"] = {**python, "packages": ["toml", "packaging>=23", "isodate"]}
+    version = next(iter(rig.doit("plan", "lock").moves)).split()[-1]
+    assert rig.doit("plan", "lock").moves == {f"+ isodate {version}"}
+    run = rig.doit("lock", "locked=1", code=1)
+    assert "machine.lock was made for packages " in run.output
+    rig.spec["python"] = {**python, "packages": ["packaging>=24"]}
+    run = rig.doit("lock", code=1)
+    assert "custom node alpha asks for 'packaging<24' (requirements.txt:1)" in run.output
+    assert "machine.yaml asks for 'packaging>=24' (python.packages)" in run.output

@@ -109,3 +109,66 @@ def test_a_file_that_is_a_link_out_of_the_repository_is_refused(tmp_path: Path) 
         requirements.read(NODE, folder)
     assert "which is not in its repository" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+PROJECT = """[project]
+name = "pack"
+dependencies = [
+    "toml",
+    "numpy>=1.2; python_version > '3'",
+    "tiny @ git+https://host/tiny.git",
+]
+"""
+
+
+def test_what_only_a_pyproject_asks_for_is_taken_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    asked = requirements.read(NODE, tmp_path)
+    assert texts(asked) == [
+        "toml",
+        "numpy>=1.2; python_version > '3'",
+        "tiny @ git+https://host/tiny.git",
+    ]
+    assert [line.place for line in asked.lines] == [f"pyproject.toml:{n}" for n in (4, 5, 6)]
+    assert asked.lines[1].name == "numpy"
+
+
+def test_where_both_files_are_the_requirements_file_counts_alone(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    assert texts(read(tmp_path, "idna\n")) == ["idna"]
+    assert texts(read(tmp_path, "# nothing\n")) == []
+
+
+def test_a_requirements_file_may_be_spelt_with_capitals(tmp_path: Path) -> None:
+    (tmp_path / "Requirements.TXT").write_text("toml\n")
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    asked = requirements.read(NODE, tmp_path)
+    assert texts(asked) == ["toml"]
+    assert asked.lines[0].place == "Requirements.TXT:1"
+    assert texts(read(tmp_path, "idna\n")) == ["idna"], "one that is spelt right wins"
+
+
+def test_requirements_files_that_a_pyproject_names_are_read(tmp_path: Path) -> None:
+    (tmp_path / "needs.txt").write_text("toml\n")
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "pack"\ndynamic = ["dependencies"]\n'
+        '[tool.setuptools.dynamic]\ndependencies = {file = ["needs.txt"]}\n'
+    )
+    asked = requirements.read(NODE, tmp_path)
+    assert [(line.text, line.place) for line in asked.lines] == [("toml", "needs.txt:1")]
+
+
+@pytest.mark.parametrize("text", ["[project\n", "[project]\nname = 'x'\n", "project = 1\n", ""])
+def test_a_pyproject_that_says_nothing_or_nonsense_fails_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    asked = requirements.read(NODE, tmp_path)
+    assert asked.lines == []
+    assert len(asked.remarks) == (text == "[project\n")
+    assert all("pyproject.toml can't be read" in remark for remark in asked.remarks)
+
+
+def test_what_a_pyproject_asks_for_and_can_not_be_taken_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["a=1"]\n')
+    with pytest.raises(Refused) as caught:
+        requirements.read(NODE, tmp_path)
+    assert "custom node alpha asks for 'a=1' (pyproject.toml:1)" in str(caught.value)

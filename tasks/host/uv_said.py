@@ -10,13 +10,20 @@ LONGEST = 300
 """Characters of a line."""
 
 
+#: What says no more than that it failed.
+FRAME = re.compile(
+    r"^No solution found when resolving dependencies |"
+    r", we can conclude that your requirements are unsatisfiable\.$"
+)
+
+
 def gist(output: str) -> str:
     """uv's error without its advice on other things; of a build's log the last line."""
     error = re.split(r"^(?:error: |  × )", output, maxsplit=1, flags=re.M)[-1]
     error = re.split(r"^hint:", error, maxsplit=1, flags=re.M)[0]
     head, *logs = re.split(r"^\s+(?:\[std(?:out|err)\]|--- std(?:out|err))$", error, flags=re.M)
     said = head.strip().splitlines()[0] if logs else head
-    text = re.sub(r"\s+", " ", said.replace("cause:", "")).strip()
+    text = FRAME.sub("", re.sub(r"\s+", " ", said.replace("cause:", "")).strip())
     if logs:
         text += f": {process.last_line(logs[-1])}"
     text = text or process.last_line(output)

@@ -1,4 +1,4 @@
-"""What the parts of machine.yaml have in common."""
+"""What all parts of machine.yaml have in common."""
 
 from __future__ import annotations
 

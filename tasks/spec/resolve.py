@@ -10,8 +10,9 @@ from typing import Any
 
 from .downloads import DEFAULT_TOKENS
 from .machine import Machine
-from .model import COMFYUI_REPO, SMOKE, ComfyUI, CustomNode, Health, Models, Python, Spec
+from .model import COMFYUI_REPO, SMOKE, ComfyUI, CustomNode, Health, Models, Spec
 from .paths import STORE, absolute
+from .python import Python
 from .urls import parse_remote, repository_name
 
 

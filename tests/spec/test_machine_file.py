@@ -17,9 +17,10 @@ from tasks.spec.urls import parse_remote
 
 ROOT = Path(__file__).parents[2]
 KEYS = [
-    *Spec.model_fields, "repo", "path", "ref", "install_path", "torch", "overrides", "prefer",
-    "find_links", "url", "name", "env", "folder", "extra_roots", "files", "target", "source",
-    "gpus", "cpu_only", "pin", "port_start", "listen", "args", "port", "timeout", "command",
+    *Spec.model_fields, "repo", "path", "ref", "install_path", "torch", "packages", "overrides",
+    "prefer", "find_links", "url", "name", "env", "folder", "extra_roots", "files", "target",
+    "source", "gpus", "cpu_only", "pin", "port_start", "listen", "args", "port", "timeout",
+    "command",
 ]  # fmt: skip
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.dates(), st.binary(max_size=5),
