@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from tasks.conflicts import Conflict, Unanswered, Verdict
@@ -10,6 +11,8 @@ from tasks.host.failure import Failure
 from tasks.question import REFUSED, Demand, Problem
 
 NO = "packages can't be resolved"
+MANY = 3
+"""Conflicts of one custom node after which it is named as such."""
 
 
 def failure(verdict: Verdict, problem: Problem) -> Failure:
@@ -19,7 +22,24 @@ def failure(verdict: Verdict, problem: Problem) -> Failure:
     if len(lines) == 1:
         return Failure("; ".join([f"{NO}: {lines[0]}", *mend]), problem.log)
     first = f"{NO}, for {len(lines)} reasons:"
-    return Failure("\n    ".join([first, *lines, *mend]), problem.log)
+    return Failure("\n    ".join([first, *lines, *mend, *_often(verdict)]), problem.log)
+
+
+def _often(verdict: Verdict) -> Iterator[str]:
+    """The custom node that most of many conflicts have in common."""
+    counted = Counter(
+        name
+        for each in verdict.hard
+        for name in {demand.node for demand in (each.alone,) if demand}
+        | {demand.node for demand in each.core}
+        if name
+    )
+    for name, number in counted.most_common(1):
+        if number >= MANY and 2 * number > len(verdict.hard):
+            yield (
+                f"custom node {name} is in {number} of these: another ref of it may do, or "
+                "optional: true, with which the others go on without it"
+            )
 
 
 def unanswered(error: Unanswered) -> Failure:

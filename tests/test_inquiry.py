@@ -121,6 +121,13 @@ def test_all_independent_conflicts_are_told_at_once_with_overrides_that_settle_t
     solve(*proposed(said), **nodes)
 
 
+def test_a_node_that_most_of_many_conflicts_have_in_common_is_named(solve: Solve) -> None:
+    said = refusal(solve, bad="array<2 / image<2 / nowhere", b="array>=2", c="image==2.1")
+    assert "custom node bad is in 3 of these" in said
+    assert "optional: true" in said
+    assert "of these" not in refusal(solve, a="array<2", b="array>=2", c="image<2", d="image==2.1")
+
+
 def test_who_depends_on_whom_in_between_is_told(solve: Solve) -> None:
     said = refusal(solve, a="array<2", b="voice")
     assert "node b asks for 'voice' (requirements.txt:1), which needs array through sound" in said
