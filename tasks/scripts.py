@@ -20,7 +20,7 @@ def tasks(machine: Machine) -> Iterator[Task]:
     layout = machine.layout
     yield step(
         "generation:scripts",
-        "Run the nodes' install scripts, once per commit and what they touch",
+        "Run the nodes' install scripts, once until their commit or packages change",
         check=partial(_scripts_pending, machine),
         action=partial(_run_scripts, machine),
         foresee=partial(_foresee, machine),

@@ -26,6 +26,8 @@ from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 """From <linux/prctl.h>."""
+REAPED_AFTER = 600
+"""Seconds after which ComfyUI reaps an orphan that ended."""
 ENTRY = Path(__file__).parent / "inside" / "entry.py"
 
 
@@ -55,24 +57,23 @@ def main() -> None:
             "COMFY_MACHINE_REPORT": wanted.report,
             "COMFY_MACHINE_INSIDE": str(ENTRY),
             "COMFY_MACHINE_INSIDE_PID": str(os.getpid()),
+            "COMFY_MACHINE_ORPHANS": str(REAPED_AFTER),
         }
+        # An exec keeps it: what leaves its family is given back to it.
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
         if wanted.changes is not None:
             variables["COMFY_MACHINE_CHANGES"] = wanted.changes
     os.execvpe(wanted.command[0], wanted.command, {**os.environ, **variables})
 
 
 def _adopt() -> dict[str, str]:
-    """End what an earlier process of this app left; have what this one starts be known as its own.
-
-    As a child subreaper, which an exec keeps, it is given back whatever leaves its family.
-    """
+    """End what an earlier process of this app left; mark what this one starts as its own."""
     from tasks.host import apps
 
     with contextlib.suppress(Exception):
         workspace, name = Path(os.environ[apps.WORKSPACE]), os.environ[apps.NAME]
         for each in apps.end_left(workspace, {name}):
             print(f"ended, since {name} had left it behind: pid {each.pid}", flush=True)
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     return {apps.PROCESS: apps.identity(os.getpid()) or ""}
 
 

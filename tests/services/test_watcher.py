@@ -33,7 +33,7 @@ def test_what_hides_from_everybody_ends_with_its_instance(tmp_path: Path) -> Non
     watched = Watch(settings, Watched(0, "comfyui-gpu0", "127.0.0.1"), Census(tmp_path, 0.0))
     marks = {apps.WORKSPACE: str(tmp_path), apps.NAME: "comfyui-gpu0", apps.PORT: "1"}
     instance = subprocess.Popen(
-        [sys.executable, "-I", SHIM, "--", sys.executable, "-c", STARTS_ONE],
+        [sys.executable, "-I", SHIM, "--report", tmp_path, "--", sys.executable, "-c", STARTS_ONE],
         env=os.environ | marks,
         stdout=subprocess.PIPE,
         text=True,

@@ -19,6 +19,7 @@ MODULES = {
     "COMFY_MACHINE_CHANGES": "changes",
     "COMFY_MACHINE_PROOF": "proof",
     "COMFY_MACHINE_MEMORY": "memory",
+    "COMFY_MACHINE_ORPHANS": "orphans",
 }
 """Variable → the module that is attached when it is set."""
 
