@@ -13,11 +13,13 @@ from tasks.question import REFUSED, Demand, Problem
 NO = "packages can't be resolved"
 MANY = 3
 """Conflicts of one custom node after which it is named as such."""
+WIDE = 400
+"""Characters above which a conflict has several lines."""
 
 
 def failure(verdict: Verdict, problem: Problem) -> Failure:
     """All that is in the way, one line each, and what was tried together and settles it."""
-    lines = [_line(each, problem) for each in verdict.hard]
+    lines = [_folded(_line(each, problem)) for each in verdict.hard]
     mend = list(_mend(verdict))
     if len(lines) == 1:
         return Failure("; ".join([f"{NO}: {lines[0]}", *mend]), problem.log)
@@ -78,6 +80,11 @@ def _line(conflict: Conflict, problem: Problem) -> str:
     if not conflict.reachable or not (conflict.packages or len(parts) > len(conflict.core)):
         parts.append(uv_said.gist(conflict.answer.output))
     return "; ".join(parts)
+
+
+def _folded(text: str) -> str:
+    """A line each for those who ask, where there are many of them."""
+    return text if len(text) <= WIDE else text.replace("; custom node ", ";\n      custom node ")
 
 
 def _asks(demand: Demand, conflict: Conflict) -> str:

@@ -109,6 +109,12 @@ def test_everyone_on_a_side_of_a_conflict_is_named(solve: Solve) -> None:
     assert blamed(said) == {"a array<2", "c array<2", "d array>=2", "e array==2.1", "f array==1.5"}
 
 
+def test_a_conflict_of_many_is_no_line_without_end(solve: Solve) -> None:
+    said = refusal(solve, **{f"n{number}": "array<2" for number in range(30)}, new="array>=2")
+    assert len(blamed(said)) == 31
+    assert max(map(len, said.splitlines())) < 200
+
+
 def test_all_independent_conflicts_are_told_at_once_with_overrides_that_settle_them_together(
     solve: Solve,
 ) -> None:
