@@ -161,6 +161,8 @@ def _carry(machine: Machine, folder: Path, *, new: bool) -> None:
     carried.carry(before, now, set(old["nodes"]), there, layout.left)
     if not new:
         return
+    heads = {place: git.head(folder / place) for place in old["heads"]}
+    carried.carry_bytecode(previous, folder, (p for p, c in old["heads"].items() if heads[p] == c))
     for line in carried.carry_rewritten(
         previous, folder, generations.rewritten(previous), old["heads"],
         [_place(name) for name in _ran(machine)], layout.left,

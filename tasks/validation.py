@@ -273,7 +273,9 @@ def _judge(machine: Machine, results: Mapping[str, Result], log: Path) -> None:
             "nodes.load_custom_node that could be asked; its instances tell by their node classes"
         )
     if failures:
-        raise Failure("; ".join(failures), log)
+        lines = "\n    ".join(failures)
+        which = "it" if len(failures) == 1 else "these"
+        raise Failure(f"{lines}\n    optional: true lets the others go on without {which}", log)
 
 
 def _lacks_files(machine: Machine, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import all_suffixes
 from itertools import count
@@ -36,6 +37,22 @@ def carry(previous: Path, current: Path, old: set[str], new: set[str], left: Pat
             untracked = git.untracked(node)
             moved = _moved(node, untracked)
             _copy(node, target, [name for name in untracked if name not in moved], generation)
+
+
+def carry_bytecode(previous: Path, current: Path, places: Iterable[str]) -> None:
+    """Copy what Python compiled of checkouts that are the same in both generations.
+
+    Python takes it only for a source of the same time and size, so it can't be wrong.
+    """
+    for place in places:
+        for folder, folders, _ in os.walk(previous / place):
+            at_top = Path(folder) == previous / place
+            skip = {".git", *(("models", "custom_nodes") if at_top else ())}
+            if files.BYTECODE in folders:
+                there = current / place / os.path.relpath(folder, previous / place)
+                if there.is_dir() and not os.path.lexists(there / files.BYTECODE):
+                    shutil.copytree(Path(folder) / files.BYTECODE, there / files.BYTECODE)
+            folders[:] = [name for name in folders if name not in {*skip, files.BYTECODE}]
 
 
 def carry_rewritten(

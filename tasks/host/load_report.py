@@ -29,6 +29,8 @@ class Error:
     """The shared library that the dynamic loader did not find."""
     key: str | None = None
     """What a KeyError did not find."""
+    module: str | None = None
+    """The module that was imported and isn't there."""
     errno: int | None = None
     file: str | None = None
     """The file that an OSError names."""

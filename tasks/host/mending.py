@@ -22,6 +22,12 @@ def mend(error: Error) -> str | None:
     """Half a sentence; None where nothing is known that would help."""
     if error.library:
         return _library(error.library)
+    if error.module and error.module.isidentifier():
+        # One that isn't in a package of its own: that package is not installed.
+        return (
+            f"no installed package has {error.module}, and nobody asks for one: python.packages "
+            f"takes the name of the package that has it, often {error.module} as well"
+        )
     if error.errno == errno.EADDRINUSE:
         port = f"port {error.address.rpartition(':')[2]}" if error.address else "its port"
         return (

@@ -171,6 +171,20 @@ def test_a_cloned_nodes_bytecode_and_env_stay(generations: Generations) -> None:
     assert not (generations.new / "custom_nodes/cloned/.env").exists()
 
 
+def test_of_the_same_commit_what_python_compiled_comes_along(generations: Generations) -> None:
+    compiled = "__pycache__/__init__.cpython-311.pyc"
+    for place in ("comfy", "custom_nodes/kept/inner", "custom_nodes/gone", "models"):
+        write(generations.old / place / compiled)
+    (generations.new / "comfy").mkdir()
+    (generations.new / "custom_nodes/kept/inner").mkdir()
+    before, now = generations.old, generations.new
+    carried.carry_bytecode(before, now, [".", "custom_nodes/kept", "custom_nodes/gone"])
+    assert (generations.new / "comfy" / compiled).is_file()
+    assert (generations.new / "custom_nodes/kept/inner" / compiled).is_file()
+    assert not (generations.new / "custom_nodes/gone").exists()
+    assert not (generations.new / "models" / compiled).exists()
+
+
 class Rewriting:
     """Two generations of one custom node that keeps settings in files of its repository."""
 

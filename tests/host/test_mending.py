@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 
 import pytest
@@ -52,6 +53,19 @@ def test_a_program_that_is_missing_is_told_from_a_file_that_is() -> None:
                   modules=tuple(told["modules"]))  # fmt: skip
     assert mending.mend(error) == "apt install libimage-exiftool-perl"
     assert mending.mend(Error("FileNotFoundError", "…", errno=2, file="settings")) is None
+
+
+def test_a_module_that_no_installed_package_has_is_told_from_one_of_the_nodes_own() -> None:
+    told = {}
+    for name in ("nowhere_to_be_found", "json.nowhere"):
+        with pytest.raises(ModuleNotFoundError) as caught:
+            importlib.import_module(name)
+        told[name] = Error(**describe(caught.value))
+    mend = mending.mend(told["nowhere_to_be_found"])
+    assert mend is not None
+    assert "no installed package has nowhere_to_be_found" in mend
+    assert "python.packages" in mend
+    assert mending.mend(told["json.nowhere"]) is None
 
 
 def test_of_what_no_value_tells_nothing_is_said() -> None:

@@ -29,6 +29,9 @@ def describe(error: BaseException) -> dict[str, Any]:
         "modules": sorted({name for each in chain for name in _modules(each.__traceback__)})[:100],
         "library": next(filter(None, map(_library, chain)), None),
         "key": next((e.args[0] for e in chain if isinstance(e, KeyError) and _is_key(e)), None),
+        "module": next(
+            (e.name for e in chain if isinstance(e, ModuleNotFoundError) and e.name), None
+        ),
         "errno": next((each.errno for each in chain if isinstance(each, OSError)), None),
         "file": next(
             (str(e.filename) for e in chain if isinstance(e, OSError) and e.filename), None
