@@ -99,8 +99,11 @@ def _missing(machine: Machine) -> str | None:
     if reason := arguments.untried(machine, code, source.of(machine).read().get("commit")):
         return reason
     beside = made.read(folder)
-    reason = generations.damage(folder, beside) if beside else f"{folder.name} isn't whole"
-    for top, names in generations.edited(folder).items() if reason is None else ():
+    if not beside:
+        return f"{folder.name} isn't whole"
+    differ = generations.differing(folder)
+    reason = generations.damage(folder, beside, differ)
+    for top, names in generations.edited(folder, differ).items() if reason is None else ():
         warn(
             f"{', '.join(names)} in {top} was edited by hand; the next change that builds a new "
             "generation will stop for it"

@@ -12,9 +12,10 @@ from tasks.host import changes, files, git, made
 
 Stamp = list[int] | None
 """Size and time (ns) of a file; None: it isn't there."""
+Differing = dict[str, dict[str, Stamp]]
 
 
-def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
+def damage(folder: Path, receipt: dict[str, Any], differ: Differing | None = None) -> str | None:
     """What was moved or removed by hand; files that nobody tracks are no damage, nor is what its
     own processes did."""
     own = changes.read(folder)
@@ -27,19 +28,31 @@ def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
             return f"{place} doesn't point at {target}"
     if not (folder / "environment").exists():
         return "its environment is gone"
-    for place, name in gone(folder):
+    for place, name in gone(folder, differ):
         return f"{place}/{name} is missing"
     return None
 
 
-def gone(folder: Path) -> Iterator[tuple[str, str]]:
+def differing(folder: Path, stamps: Mapping[str, Any] | None = None) -> Differing:
+    """Checkout → its tracked files that are not as they were, each with its stamp now.
+
+    There are thousands, and every run looks at them. Raises AttributeError for a damaged receipt.
+    """
+    found: Differing = {}
+    stamps = files.read_receipt(tracked(folder)) if stamps is None else stamps
+    for place, before in stamps.items():
+        top = f"{folder}/{place}/"
+        now = ((name, _stamp(top + name), stamp) for name, stamp in before.items())
+        found[place] = {name: there for name, there, stamp in now if there != stamp}
+    return found
+
+
+def gone(folder: Path, differ: Differing | None = None) -> Iterator[tuple[str, str]]:
     """Each tracked file that was removed by hand, with the checkout that it is missing from."""
     own = changes.read(folder)
-    for place, stamps in files.read_receipt(tracked(folder)).items():
-        for name, stamp in () if own.strays(place) else stamps.items():
-            # One that was not there to begin with, a script moved.
-            known = stamp and f"{place}/{name}" not in own.files
-            if known and not os.path.lexists(f"{folder}/{place}/{name}"):
+    for place, names in (differing(folder) if differ is None else differ).items():
+        for name, there in () if own.strays(place) else names.items():
+            if there is None and f"{place}/{name}" not in own.files:
                 yield place, name
 
 
@@ -54,18 +67,19 @@ def intact(folder: Path, receipt: Mapping[str, Any], place: str) -> bool:
     return place not in away and git.head(folder / place) == receipt["heads"][place]
 
 
-def edited(folder: Path) -> dict[Path, list[str]]:
+def edited(folder: Path, differ: Differing | None = None) -> dict[Path, list[str]]:
     """Tracked files of a generation that were edited by hand, by the checkout they are in.
 
     Sizes and times come first, since this runs on every run; git is asked only where they differ.
     """
     own = changes.read(folder)
     found = {}
-    for place, stamps in recorded(folder).items():
+    differ = differing(folder, recorded(folder)) if differ is None else differ
+    for place, names in differ.items():
         top = folder / place
-        differ = {name for name in _differing(top, stamps) if f"{place}/{name}" not in own.files}
-        if differ:
-            found[top] = [name for name in git.edited(top) if name in differ]
+        others = {name for name in names if f"{place}/{name}" not in own.files}
+        if others:
+            found[top] = [name for name in git.edited(top) if name in others]
     return {top: names for top, names in found.items() if names}
 
 
@@ -129,7 +143,7 @@ class Watch:
         told = changes.read(self.folder)
         for place, stamps in self.stamps.items():
             if not told.strays(place):
-                for name in _differing(self.folder / place, stamps):
+                for name in differing(self.folder, {place: stamps})[place]:
                     if f"{place}/{name}" not in told.files:
                         path = f"{place}/{name}"
                         changes.add(self.folder, changes.owner(path), file=path)
@@ -154,10 +168,6 @@ def watch(folder: Path) -> Watch:
 def differs(folder: Path, place: str, name: str, stamps: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether a tracked file is another one than when the generation was made."""
     return _stamp(f"{folder}/{place}/{name}") != stamps.get(place, {}).get(name)
-
-
-def _differing(top: Path, stamps: Mapping[str, Any]) -> list[str]:
-    return [name for name, stamp in stamps.items() if _stamp(f"{top}/{name}") != stamp]
 
 
 def _stamp(path: Path | str) -> Stamp:

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.host import files
+from tasks.host.seen import while_unchanged
 from tasks.spec.layout import Layout
+
+_receipt = while_unchanged(files.read_receipt)
 
 
 def unmet(layout: Layout) -> Path:
@@ -20,7 +23,7 @@ def node_receipt(layout: Layout, name: str) -> Path:
 
 
 def not_fetched(layout: Layout, name: str) -> str | None:
-    reason = files.read_receipt(layout.seen(node_receipt(layout, name))).get("left_out")
+    reason = _receipt(layout.seen(node_receipt(layout, name))).get("left_out")
     return str(reason) if reason else None
 
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 FRESH = 2.0
 """Seconds after a change within which another one may leave the time as it is: a file system's
 clock has coarse ticks."""
-KEPT = 64
+KEPT = 1024
 """Answers that one function keeps."""
 
 
