@@ -52,6 +52,21 @@ def test_what_runs_goes_on_when_the_next_generation_does_not_validate(
     assert (rig.running()["comfyui-gpu0"].pid, rig.comfyui) == before
 
 
+def test_a_node_that_is_added_is_proved_beside_the_old_ones_which_it_may_break(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    old = forge.node("old", {"inner.py": "import colorsys\n"})
+    old.commit({"__init__.py": "from . import inner\nNODE_CLASS_MAPPINGS = {}\n"})
+    rig = machine(custom_nodes=[{"url": old.url}])
+    rig.doit("build")
+    before = rig.layout.current.resolve()
+    breaks = {"prestartup_script.py": "import sys\nsys.modules['colorsys'] = None\n"}
+    rig.spec["custom_nodes"].append({"url": forge.node("added", breaks).url})
+    said = rig.doit("build", code=2).output
+    assert "custom node old doesn't import: ModuleNotFoundError: import of colorsys halted" in said
+    assert rig.layout.current.resolve() == before
+
+
 def test_an_optional_node_that_does_not_import_is_a_warning_of_every_run(
     machine: MachineMaker, forge: Forge
 ) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 
 from tasks.host import debian
 from tasks.host.load_report import Error
 
+STDLIB = sys.stdlib_module_names
 DRIVER = re.compile(r"lib(cuda|nvcuvid|nvoptix|nvidia-[\w-]+)\.so")
 """NVIDIA's own, which come with its driver: an image has none of them."""
 CUDA = re.compile(
@@ -22,7 +24,7 @@ def mend(error: Error) -> str | None:
     """Half a sentence; None where nothing is known that would help."""
     if error.library:
         return _library(error.library)
-    if error.module and error.module.isidentifier():
+    if error.module and error.module.isidentifier() and error.module not in STDLIB:
         # One that isn't in a package of its own: that package is not installed.
         return (
             f"no installed package has {error.module}, and nobody asks for one: python.packages "
