@@ -6,13 +6,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tasks import builds, packages, preinstalled, question, requirements, resolution
+from tasks import builds, growth, packages, preinstalled, question, requirements, resolution
 from tasks.engine.said import move
 from tasks.host import retention
 from tasks.host.build_log import Missing
 from tasks.host.failure import Failure
 from tasks.requirements import Asked
-from tasks.resolution import Solution
 from tasks.spec import Machine, PythonSet
 from tasks.spec.lock import dumped
 
@@ -113,6 +112,11 @@ def _solved(
     """A new set. Raises Failure."""
     asked = tuple(asked)
     problem = question.Problem(machine, asked, packages.torch_build(machine), before, log)
+    if python := growth.grown(problem):
+        left_out = {**python.left_out, **refused}
+        python = python.model_copy(update={"left_out": left_out})
+        remarks = [*preinstalled.remarks(machine, asked), *_remarks(asked, python.reduced, before)]
+        return Settled(python, before, remarks, packages.without(asked, left_out))
     solution = resolution.solve(problem)
     # Without the lines of those that could not be had, the question is another one next time.
     had = packages.without(asked, solution.absent)
@@ -126,7 +130,7 @@ def _solved(
     return Settled(
         python,
         before,
-        [*preinstalled.remarks(machine, asked), *_remarks(asked, solution, before)],
+        [*preinstalled.remarks(machine, asked), *_remarks(asked, solution.reduced, before)],
         packages.without(asked, left_out),
         absent=solution.absent,
         again=solution.again,
@@ -162,7 +166,9 @@ def _without_what_the_lock_lacks(
     return kept, missing
 
 
-def _remarks(asked: Iterable[Asked], solution: Solution, before: PythonSet | None) -> list[str]:
+def _remarks(
+    asked: Iterable[Asked], reduced: Mapping[str, str], before: PythonSet | None
+) -> list[str]:
     said = [
         f"{each.owner}: {line} is not used, it would concern every package; "
         "python.extra_index_urls and python.find_links do that"
@@ -170,9 +176,9 @@ def _remarks(asked: Iterable[Asked], solution: Solution, before: PythonSet | Non
         for line in each.unused
     ]
     said += [f"{each.owner}: {remark}" for each in asked for remark in each.remarks]
-    reduced = before.reduced if before else {}
-    replaced = sorted(solution.reduced.items())
-    return said + [f"{n} is replaced by {one}" for n, one in replaced if reduced.get(n) != one]
+    known = before.reduced if before else {}
+    replaced = sorted(reduced.items())
+    return said + [f"{n} is replaced by {one}" for n, one in replaced if known.get(n) != one]
 
 
 def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
