@@ -60,7 +60,9 @@ def test_a_node_that_is_added_is_proved_beside_the_old_ones_which_it_may_break(
     rig = machine(custom_nodes=[{"url": old.url}])
     rig.doit("build")
     before = rig.layout.current.resolve()
-    breaks = {"prestartup_script.py": "import sys\nsys.modules['colorsys'] = None\n"}
+    breaks: dict[str, str | None] = {
+        "prestartup_script.py": "import sys\nsys.modules['colorsys'] = None\n"
+    }
     rig.spec["custom_nodes"].append({"url": forge.node("added", breaks).url})
     said = rig.doit("build", code=2).output
     assert "custom node old doesn't import: ModuleNotFoundError: import of colorsys halted" in said

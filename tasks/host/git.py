@@ -127,12 +127,13 @@ def edited(checkout: Path) -> list[str]:
 
     `models/` is left out: in a generation it is a link.
     """
-    # `git diff` follows settings of the user's (diff.*); these two don't.
-    _ask(checkout, "update_index", "-q", "--refresh")
-    own = _ask(
-        *(checkout, "diff_index", "HEAD", "-z", "--name-only", "--diff-filter=d"),
+    # `git diff` follows settings of the user's (diff.*), and both it and diff-index would have the
+    # index written anew where only a file's time differs.
+    entries = _ask(
+        *(checkout, "status", "--porcelain=v1", "-z", "--untracked-files=no", "--no-renames"),
         *("--ignore-submodules=dirty", "--", ".", ":!models"),
     )
+    own = [entry[3:] for entry in entries if "D" not in entry[:2]]
     found = [name for name in own if not _stands_for(checkout, name)]
     for path in gitlinks(checkout) if (checkout / ".gitmodules").exists() else ():
         if (checkout / path / ".git").exists():

@@ -33,6 +33,7 @@ SETTINGS = {
     "submodule.active": ".",
     "uploadpack.allowAnySHA1InWant": "true",
     # What git says is read by us.
+    "diff.orderFile": "/dev/null",
     "color.ui": "false",
     "color.remote": "false",
     "color.advice": "false",
@@ -44,6 +45,8 @@ SETTINGS = {
 #: Where variables win over settings, or none of these is old enough to be refused.
 ENVIRONMENT = {
     "GIT_ATTR_NOSYSTEM": "1",
+    # To look changes nothing.
+    "GIT_OPTIONAL_LOCKS": "0",
     "GIT_DEFAULT_HASH": "sha1",
     "GIT_DEFAULT_REF_FORMAT": "files",
     "GIT_LITERAL_PATHSPECS": "0",

@@ -76,8 +76,8 @@ def main() -> None:
             scratch.mkdir()
             print(f"{name}: {shown(seconds)}, {number} files, {size(own)} more")
         moment = trees.now(environment)
-        looked = timed(lambda: environments.written_since(environment, moment))
-        claimed = timed(lambda: records.claims(uv.site_packages(environment)))
+        looked, _ = timed(lambda: environments.written_since(environment, moment))
+        claimed, _ = timed(lambda: records.claims(uv.site_packages(environment)))
         print(
             f"look for what was written into: {looked:.2f} s; whose all files are: {claimed:.2f} s"
         )

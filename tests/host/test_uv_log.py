@@ -80,7 +80,7 @@ def test_an_installation_is_followed_while_it_goes_on(
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     for name in ("one", "two"):
         with zipfile.ZipFile(wheel(tmp_path / "simple" / name, name, "1.0"), "a") as archive:
-            archive.writestr(f"{name}/blob", os.urandom(1_100_000))
+            archive.writestr(f"{name}/blob", os.urandom(1_090_000))
     log, venv, packages = tmp_path / "log", tmp_path / "venv", tmp_path / "packages.txt"
     packages.write_text("one==1.0\ntwo==1.0\n")
     uv.make_environment(venv, Path(sys.executable), log)
