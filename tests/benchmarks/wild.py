@@ -222,6 +222,14 @@ class Theirs:
         self.folder = folder
         self.workspace = folder / "ComfyUI"
         self._program = folder / "comfy-cli" / "bin" / "comfy"
+        caches = Path.home() / ".cache"
+        # Its settings are its own, the package caches the ones that our side has too.
+        self._env = {
+            "HOME": str(folder),
+            "DO_NOT_TRACK": "1",
+            "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(caches / "uv")),
+            "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR", str(caches / "pip")),
+        }
         commands: tuple[list[str | Path], ...] = (
             [BIN / "uv", "venv", "--quiet", "--python", sys.executable, folder / "comfy-cli"],
             [BIN / "uv", "pip", "install", "--quiet", "--python",
@@ -250,16 +258,9 @@ class Theirs:
         name = url.removesuffix(".git").rsplit("/", 1)[-1]
         for mode in MODES:
             shutil.rmtree(self.workspace / "custom_nodes" / name, ignore_errors=True)
-            where: list[str | Path] = [
-                self._program,
-                "--skip-prompt",
-                "--workspace",
-                self.workspace,
-            ]
-            command: list[str | Path] = [*where, "node", "install", "--exit-on-fail", *mode, url]
-            code, seconds, output = run(
-                command, self.folder, THEIR_LONGEST, HOME=str(self.folder), DO_NOT_TRACK="1"
-            )
+            words = ["node", "install", "--exit-on-fail", *mode, url]
+            command = [self._program, "--skip-prompt", "--workspace", self.workspace, *words]
+            code, seconds, output = run(command, self.folder, THEIR_LONGEST, **self._env)
             if seconds >= THEIR_LONGEST:
                 print(f"  comfy node install {' '.join(mode)} was ended after {seconds:.0f} s")
                 found.append(seconds)
