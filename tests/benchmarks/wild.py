@@ -259,7 +259,13 @@ class Theirs:
         for mode in MODES:
             shutil.rmtree(self.workspace / "custom_nodes" / name, ignore_errors=True)
             words = ["node", "install", "--exit-on-fail", *mode, url]
-            command = [self._program, "--skip-prompt", "--workspace", self.workspace, *words]
+            command: list[str | Path] = [
+                self._program,
+                "--skip-prompt",
+                "--workspace",
+                self.workspace,
+                *words,
+            ]
             code, seconds, output = run(command, self.folder, THEIR_LONGEST, **self._env)
             if seconds >= THEIR_LONGEST:
                 print(f"  comfy node install {' '.join(mode)} was ended after {seconds:.0f} s")
