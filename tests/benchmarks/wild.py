@@ -227,6 +227,7 @@ class Theirs:
         self._env = {
             "HOME": str(folder),
             "DO_NOT_TRACK": "1",
+            "UV_SYSTEM_CERTS": "true",
             "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(caches / "uv")),
             "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR", str(caches / "pip")),
         }
@@ -236,7 +237,7 @@ class Theirs:
              folder / "comfy-cli" / "bin" / "python", COMFY_CLI],
         )  # fmt: skip
         for command in commands:
-            code, _, output = run(command, folder)
+            code, _, output = run(command, folder, UV_SYSTEM_CERTS="true")
             if code:
                 raise SystemExit(output)
 
@@ -250,7 +251,7 @@ class Theirs:
         subprocess.run(["cp", "-al", environment, venv], check=True)
         # Its way to install packs needs the Manager as a package.
         run([BIN / "uv", "pip", "install", "--quiet", "--python", venv / "bin" / "python",
-             "comfyui_manager"], self.folder)  # fmt: skip
+             "comfyui_manager"], self.folder, UV_SYSTEM_CERTS="true")  # fmt: skip
 
     def install(self, url: str) -> float:
         """Seconds of the fastest way that works; of each mode a copy is undone by hand."""
