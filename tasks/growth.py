@@ -24,8 +24,10 @@ def grown(problem: Problem) -> PythonSet | None:
     before, machine = problem.before, problem.machine
     if before is None or not _only_adds(machine, problem.asked, before):
         return None
-    # What did not fit with less fits with more no better.
-    away = {each.node.name for each in problem.asked if each.node}.intersection(before.left_out)
+    # What did not fit with less fits with more no better. One whose lines were refused has none
+    # there, and is asked about now.
+    conflicting = before.left_out.keys() & before.asked.requirements.custom_nodes.keys()
+    away = {each.node.name for each in problem.asked if each.node} & conflicting
     staying = packages.without(problem.asked, away)
     missing = [line for line in _added(staying, before) if not _has(before, machine, line)]
     if any(line.hashes or line.constraint or line.url or not line.name for line in missing):
