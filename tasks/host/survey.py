@@ -119,7 +119,7 @@ def take(
         running = apps.running(layout.workspace, daemon)
         by_name = {app.name: app for app in running}
         probes = [pool.submit(_probe, each, by_name.get(each.name)) for each in instances]
-        memory = usage.resident_each(running)
+        memory = usage.resident_each(app.pid for app in running)
         health = [probe.result() for probe in probes]
     away = stopped.read(layout.stopped)
     known = {app["name"]: app.get("pm2_env") for app in answer.apps or []} if answer else {}

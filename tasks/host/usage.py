@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tasks.host.apps import App
 
 OWN = ("Pss_Anon", "Pss_Shmem", "SwapPss")
 """Fields of smaps_rollup. Pages of files are none of them: the kernel takes those back."""
@@ -133,12 +129,12 @@ def _cgroup_limits(root: Path) -> Iterator[int]:
                 yield int((place / name).read_text())
 
 
-def resident_each(found: Sequence[App]) -> dict[int, int]:
-    """Bytes of memory that each app has resident with all that it started, by its pid."""
+def resident_each(pids: Iterable[int]) -> dict[int, int]:
+    """Bytes of memory that each process has resident with all that it started, by its pid."""
     import psutil
 
     parents = {pid: _parent(pid) for pid in psutil.pids()}
-    totals = {app.pid: 0 for app in found}
+    totals = dict.fromkeys(pids, 0)
     for pid in parents:
         above: int | None = pid
         while above not in totals and above in parents:

@@ -158,7 +158,7 @@ def test_the_memory_of_an_app_is_its_childrens_too(start: Starter, tmp_path: Pat
     (child,) = psutil.Process(parent.pid).children()
     found = apps.running(tmp_path, None)
     until(lambda: child.memory_info().rss > 5e6, 10, "the child")
-    resident = usage.resident_each(found)
+    resident = usage.resident_each(app.pid for app in found)
     own = {pid: psutil.Process(pid).memory_info().rss for pid in (parent.pid, child.pid, alone.pid)}
     assert set(resident) == {parent.pid, alone.pid}
     assert abs(resident[parent.pid] - own[parent.pid] - own[child.pid]) < 2e6
