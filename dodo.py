@@ -8,21 +8,12 @@ from tasks import (
     collection,
     directories,
     dotenv,
-    environment,
-    generation,
     gpus,
     health,
-    instances,
     limits,
-    links,
-    lock,
-    models,
     nodes,
-    pm2,
     ports,
-    scripts,
     server,
-    source,
     supervisor,
     validation,
     variables,
@@ -31,6 +22,15 @@ from tasks import (
 )
 from tasks.engine.configuration import doit_config, load_machine
 from tasks.engine.step import Task
+from tasks.environment import stage as environment
+from tasks.generation import scripts
+from tasks.generation import stage as generation
+from tasks.instances import stage as instances
+from tasks.links import stage as links
+from tasks.lock import stage as lock
+from tasks.models import stage as models
+from tasks.pm2 import stage as pm2
+from tasks.source import stage as source
 
 MACHINE, INSTANCES = load_machine()
 DOIT_CONFIG = doit_config(MACHINE)

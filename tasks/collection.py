@@ -9,12 +9,15 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks import databases, generation, last_good
-from tasks.engine.said import warn
-from tasks.engine.step import Task, step
-from tasks.host import disk, garbage, made, retention
-from tasks.spec import Instance, Machine
-from tasks.spec.layout import Layout
+from .engine.messages import warn
+from .engine.step import Task, step
+from .generation import last_good
+from .generation import stage as generation
+from .host.generations import kept_generations
+from .host.storage import digest_folders, disk, garbage
+from .pm2 import databases
+from .spec import Instance, Machine
+from .spec.layout import Layout
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
@@ -59,18 +62,21 @@ def _collect(machine: Machine, instances: Sequence[Instance], log: Path) -> None
 
 def _garbage(layout: Layout) -> list[Path]:
     """What nothing needs that runs, so that it can be gone on with."""
-    return [*garbage.entries(layout), *retention.unneeded(layout, retention.in_use(layout))]
+    return [
+        *garbage.entries(layout),
+        *kept_generations.unneeded(layout, kept_generations.in_use(layout)),
+    ]
 
 
 def _kept(machine: Machine) -> set[str]:
     number = machine.retention.generations
-    return {generation.folder_of(machine).name, *retention.kept(machine.layout, number)}
+    return {generation.folder_of(machine).name, *kept_generations.kept(machine.layout, number)}
 
 
 def _unneeded(machine: Machine) -> list[Path]:
-    return retention.unneeded(machine.layout, _kept(machine))
+    return kept_generations.unneeded(machine.layout, _kept(machine))
 
 
 def _unneeded_databases(machine: Machine) -> list[Path]:
-    keep, there = _kept(machine), made.list_folders(machine.layout.generations)
+    keep, there = _kept(machine), digest_folders.list_folders(machine.layout.generations)
     return databases.unneeded(machine.layout, [path for path in there if path.name in keep])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tasks import source
-from tasks.host.installed import WantedNode
-from tasks.host.model_files import WantedModel
-from tasks.spec import Machine
+from .host.downloads.model_files import WantedModel
+from .host.generations.installed import WantedNode
+from .source import stage as source
+from .spec import Machine
 
 
 def comfyui(machine: Machine) -> WantedNode:

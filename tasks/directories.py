@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks.engine.step import Task, step
-from tasks.host import files, image
-from tasks.host.failure import Failure
-from tasks.spec import Instance, Machine
-from tasks.spec.layout import Layout
+from .engine.step import Task, step
+from .host.generations import image_volumes
+from .host.system import files
+from .host.system.failure import Failure
+from .spec import Instance, Machine
+from .spec.layout import Layout
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
@@ -66,7 +67,7 @@ def _serves(folder: Path, layout: Layout) -> bool:
         return True
     own = folder in (layout.workspace, layout.machine)
     read_only = bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
-    return own and (read_only or image.is_here(layout))
+    return own and (read_only or image_volumes.is_here(layout))
 
 
 def _models_target(models: Path, layout: Layout) -> str:

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from tasks import validation
-from tasks.engine.said import warn
-from tasks.engine.step import Task, group, step
-from tasks.host import files
-from tasks.host.failure import Failure
-from tasks.spec import CustomNode, Machine, expand
+from . import validation
+from .engine.messages import warn
+from .engine.step import Task, group, step
+from .host.system import files
+from .host.system.failure import Failure
+from .spec import CustomNode, Machine, expand
 
 MODE = 0o600
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.host import files
-from tasks.host.failure import Failure
-from tasks.host.gpu import Gpu
-from tasks.spec import Instance, Machine
-from tasks.spec.layout import Layout
+from .host.system import files
+from .host.system.failure import Failure
+from .host.system.gpu import Gpu
+from .spec import Instance, Machine
+from .spec.layout import Layout
 
 
 def read(layout: Layout) -> dict[str, str]:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks import gpu_pins
-from tasks.engine.said import warn
-from tasks.engine.step import Task, step
-from tasks.host import apps, gpu
-from tasks.host.failure import Failure
-from tasks.host.gpu import Gpu, gib
-from tasks.spec import Instance, Machine
+from . import gpu_pins
+from .engine.messages import warn
+from .engine.step import Task, step
+from .host.pm2 import apps
+from .host.system import gpu
+from .host.system.failure import Failure
+from .host.system.gpu import Gpu, gib
+from .spec import Instance, Machine
 
 FULL = 0.9
 """Share of a GPU's memory from which on others have filled it."""

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks import gate, last_good, roll, server
-from tasks.engine.step import Task, group, step
-from tasks.host import warmup
-from tasks.host.failure import Failure
-from tasks.spec import Instance, Machine
+from . import server
+from .engine.step import Task, group, step
+from .generation import last_good
+from .host.comfyui import warmup
+from .host.system.failure import Failure
+from .instances import gate, roll
+from .spec import Instance, Machine
 
 SEEN = 5
 """Seconds in which the health server must find one healthy that has passed the gate."""

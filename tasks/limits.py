@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tasks import arguments, generation, source
-from tasks.engine.said import warn
-from tasks.engine.step import Task, step
-from tasks.host import apps, gpu, usage
-from tasks.host.failure import Failure
-from tasks.spec import Instance, Limits, Machine, in_bytes
-from tasks.spec.sizes import shown
+from .engine.messages import warn
+from .engine.step import Task, step
+from .generation import stage as generation
+from .host.pm2 import apps
+from .host.system import gpu, usage
+from .host.system.failure import Failure
+from .source import arguments
+from .source import stage as source
+from .spec import Instance, Limits, Machine, in_bytes
+from .spec.sizes import shown
 
 SYS_NICE, SYS_RESOURCE = 23, 24
 """Numbers of capabilities; root in a container often lacks them."""

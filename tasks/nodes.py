@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from tasks import source
-from tasks.engine import journal
-from tasks.engine.said import tell, warn
-from tasks.engine.step import Task, group, step
-from tasks.host import files
-from tasks.host import left_out as away
-from tasks.host.failure import Failure
-from tasks.host.sources import Source
-from tasks.spec import CustomNode, Machine
+from .engine import journal
+from .engine.messages import tell, warn
+from .engine.step import Task, group, step
+from .host.generations import left_out_nodes as away
+from .host.repositories.sources import Source
+from .host.system import files
+from .host.system.failure import Failure
+from .source import stage as source
+from .spec import CustomNode, Machine
 
 
 def source_of(machine: Machine, node: CustomNode) -> Source:

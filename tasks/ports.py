@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks.engine.said import tell
-from tasks.engine.step import Task, step
-from tasks.host import apps, files, pm2, ports
-from tasks.host.failure import Failure
-from tasks.spec import Instance, Machine
+from .engine.messages import tell
+from .engine.step import Task, step
+from .host.pm2 import apps, pm2
+from .host.system import files, port_holders
+from .host.system.failure import Failure
+from .spec import Instance, Machine
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
@@ -69,10 +70,10 @@ def _undecided(machine: Machine, instances: Sequence[Instance]) -> str | None:
     return None
 
 
-def _strangers(machine: Machine) -> dict[int, ports.Holder]:
+def _strangers(machine: Machine) -> dict[int, port_holders.Holder]:
     """Ports that others hold. Our own instances leave theirs, or have it already."""
     ours = apps.family(machine.workspace)
-    return {port: held for port, held in ports.holders().items() if held.pid not in ours}
+    return {port: held for port, held in port_holders.holders().items() if held.pid not in ours}
 
 
 def _choose(machine: Machine, instances: Sequence[Instance]) -> dict[str, dict[str, int]]:

@@ -9,14 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import declared
-from tasks import pm2 as configs
-from tasks.engine.said import go_on, warn
-from tasks.engine.step import Task, step
-from tasks.host import apps, comfyui, files, health_client, pm2, ports
-from tasks.host.failure import Failure
-from tasks.spec import Instance, Machine, expand
-from tasks.spec.layout import Layout
+from . import declared
+from .engine.messages import go_on, warn
+from .engine.step import Task, step
+from .host.comfyui import api, health_client
+from .host.pm2 import apps, pm2
+from .host.system import files, port_holders
+from .host.system.failure import Failure
+from .pm2 import stage as configs
+from .spec import Instance, Machine, expand
+from .spec.layout import Layout
 
 NAME = apps.SERVER
 CODE = ("host", "services/health", "spec")
@@ -107,7 +109,7 @@ def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]
 
 def _app(machine: Machine) -> configs.App:
     """The app, marked by all that it is made of. Raises Failure when its token isn't set."""
-    from tasks.host import templates
+    from .host.system import templates
 
     layout, health = machine.layout, machine.health
     command = [sys.executable, "-I", "-m", "tasks.services.health", _settings_file(layout)]
@@ -175,7 +177,7 @@ def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     if not machine.health.token and machine.health.listen not in ("127.0.0.1", "::1", "localhost"):
         warn(f"{NAME} listens on {machine.health.listen}: without HEALTH_TOKEN others are answered "
              "on /livez and /readyz alone")  # fmt: skip
-    go_on(f"progress and health: {comfyui.url(machine.health.listen, machine.health.port)}")
+    go_on(f"progress and health: {api.url(machine.health.listen, machine.health.port)}")
 
 
 def _end(layout: Layout, running: apps.App | None) -> None:
@@ -195,7 +197,7 @@ def _remove_secrets(layout: Layout, kept: Path | None) -> None:
 
 
 def _refuse_taken_port(machine: Machine, running: apps.App | None) -> None:
-    held: Mapping[int, ports.Holder] = ports.holders()
+    held: Mapping[int, port_holders.Holder] = port_holders.holders()
     holder = held.get(machine.health.port)
     if holder and not (running and running.pid == holder.pid):
         raise Failure(f"{NAME} can't start: {holder}; stop that, or choose another health.port")

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tasks.engine.step import Task, step
-from tasks.host import files, pm2, process
-from tasks.host.failure import Failure
-from tasks.spec import Machine
-from tasks.spec.layout import Layout
+from .engine.step import Task, step
+from .host.pm2 import pm2
+from .host.system import files, process
+from .host.system.failure import Failure
+from .spec import Machine
+from .spec.layout import Layout
 
 TIMEOUT = 600.0
 """Seconds for npm."""

@@ -10,28 +10,24 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tasks import displacement, environment, generation, last_good, nodes
-from tasks.engine.said import warn
-from tasks.engine.step import Task, step
-from tasks.generation import DOTENV
-from tasks.host import (
-    changes,
-    constraints,
-    drift,
-    environments,
-    files,
-    generations,
-    gpu,
-    load_result,
-    mending,
-    process,
-    trees,
-)
-from tasks.host.failure import Failure
-from tasks.host.load_result import Outcome, Result, read, receipt_of
-from tasks.host.proof import Proof
-from tasks.spec import CustomNode, Machine, expand
-from tasks.spec.layout import Layout
+from . import nodes
+from .engine.messages import warn
+from .engine.step import Task, step
+from .environment import replaced_packages
+from .environment import stage as environment
+from .generation import last_good
+from .generation import stage as generation
+from .generation.stage import DOTENV
+from .host.comfyui import load_result, remedies
+from .host.comfyui.load_result import Outcome, Result, read, receipt_of
+from .host.comfyui.quick_test import Proof
+from .host.generations import drift, manifest, reported_changes
+from .host.python import constraints, environments
+from .host.storage import trees
+from .host.system import files, gpu, process
+from .host.system.failure import Failure
+from .spec import CustomNode, Machine, expand
+from .spec.layout import Layout
 
 #: Modules that speak to a GPU: an exception that passes through one may be due to its lack.
 GPU_MODULES = re.compile(r"(torch\.cuda|triton|cupy|cupy_backends|pycuda|pynvml|numba\.cuda)(\.|$)")
@@ -68,7 +64,7 @@ def _lacks_gpu(result: Result) -> bool:
         return "gpu" in result.asked
     if any(GPU_MODULES.match(module) for module in error.modules):
         return True
-    if error.library and mending.DRIVER.match(error.library):
+    if error.library and remedies.DRIVER.match(error.library):
         return True
     return "gpu" in result.asked and error.type not in NOT_OF_A_GPU
 
@@ -133,7 +129,7 @@ def validate(machine: Machine, log: Path) -> None:
 def _prove(machine: Machine, folder: Path, log: Path) -> None:
     """Import every node, and note what became of it. Raises Failure for a required one."""
     home = environment.folder_of(machine)
-    watch, by_hand = generations.watch(folder), environments.additions(home)
+    watch, by_hand = manifest.watch(folder), environments.additions(home)
     since = trees.now(home)
     try:
         results = _proof(machine, folder, ["--cpu"], log).run()
@@ -143,8 +139,8 @@ def _prove(machine: Machine, folder: Path, log: Path) -> None:
     finally:
         watch.end()
     results = {name: redacted(machine, result) for name, result in results.items()}
-    results = displacement.put_back(machine, folder, results, log, since)
-    own = changes.read(folder)
+    results = replaced_packages.put_back(machine, folder, results, log, since)
+    own = reported_changes.read(folder)
     environment.record(home, besides=by_hand.keys() - own.packages)
     for line in drift.by_processes(folder, own.since(watch.own)):
         warn(line)
@@ -167,7 +163,7 @@ def _proof(machine: Machine, folder: Path, args: list[str], log: Path) -> Proof:
         args=args,
         log=log,
         timeout=machine.comfyui.proof_timeout,
-        changes=changes.file_of(folder),
+        changes=reported_changes.file_of(folder),
         database=generation.code_of(machine).knows("--database-url"),
         later=_later(machine),
         declared=[node.name for node in nodes.present(machine)],

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks.engine.step import Task, step
-from tasks.host.failure import Failure
-from tasks.spec import Instance, Machine, problem_at, variables
-from tasks.spec.problems import Loc
+from .engine.step import Task, step
+from .host.system.failure import Failure
+from .spec import Instance, Machine, problem_at, variable_references
+from .spec.problems import Loc
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
@@ -28,7 +28,7 @@ def unset(machine: Machine, instances: Sequence[Instance]) -> Iterator[tuple[Loc
     """What starting these instances lacks: the place in machine.yaml, and the variable."""
     for loc, env in _envs(machine, instances):
         for key, value in env.items():
-            for name in variables.unset(value, machine.env):
+            for name in variable_references.unset(value, machine.env):
                 yield (*loc, key), name
 
 

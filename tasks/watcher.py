@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import limits
-from tasks import pm2 as configs
-from tasks.engine.step import Task, step
-from tasks.host import apps, files, pm2
-from tasks.spec import Instance, Machine, in_bytes
-from tasks.spec.layout import Layout
+from . import limits
+from .engine.step import Task, step
+from .host.pm2 import apps, pm2
+from .host.system import files
+from .pm2 import stage as configs
+from .spec import Instance, Machine, in_bytes
+from .spec.layout import Layout
 
 NAME = apps.WATCHER
 HUNG = 30
@@ -80,7 +81,7 @@ def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]
 
 def _app(machine: Machine, instances: Sequence[Instance]) -> configs.App:
     """The app, marked by all that it is made of; nothing is rendered to know that."""
-    from tasks.host import templates
+    from .host.system import templates
 
     layout = machine.layout
     module = "tasks.services.watcher"

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks import gate, last_good, roll
-from tasks import pm2 as configs
-from tasks.engine.step import Task, group, step
-from tasks.host import blame, comfyui, pm2
-from tasks.host.failure import Failure
-from tasks.spec import Instance, Machine
+from .engine.step import Task, group, step
+from .generation import last_good
+from .host.comfyui import api
+from .host.pm2 import log_evidence, pm2
+from .host.system.failure import Failure
+from .instances import gate, roll
+from .pm2 import stage as configs
+from .spec import Instance, Machine
 
 SETTLE = 1.0
 """Seconds that a worker must live before it counts as started."""
@@ -60,9 +62,9 @@ def _start(machine: Machine, instance: Instance, name: str, log: Path) -> None:
         if seen and now != seen:
             break
         seen = now
-        time.sleep(comfyui.POLL)
+        time.sleep(api.POLL)
     else:
         if seen:
             return
     said = layout.logs / f"{name}.log"
-    raise Failure(f"{name} died at once: {blame.gist(said)}", said)
+    raise Failure(f"{name} died at once: {log_evidence.gist(said)}", said)

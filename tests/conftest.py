@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tasks.host import files, locks, made, private
+from tasks.host.storage import digest_folders
+from tasks.host.system import files, locks, private_folder
 from tasks.spec.layout import Layout
 from tests import starter
 from tests.cards import Nvml
@@ -72,7 +73,7 @@ def built(shared_folder: Path) -> Iterator[Layout]:
         rig.folder.mkdir(exist_ok=True)
         rig.doit("build")
     yield rig.layout
-    shutil.rmtree(private.folder(rig.workspace), ignore_errors=True)
+    shutil.rmtree(private_folder.folder(rig.workspace), ignore_errors=True)
 
 
 @pytest.fixture
@@ -145,9 +146,9 @@ def copy_environments(there: Path, here: Path) -> None:
     """Hard links, which take a tenth of the time: no test of these writes into a package in place.
     Receipts are copied."""
     here.mkdir(parents=True, exist_ok=True)
-    for folder in made.list_folders(there):
+    for folder in digest_folders.list_folders(there):
         subprocess.run(["cp", "-al", folder, here / folder.name], check=True)
-        made.finish(here / folder.name, made.read(folder))
+        digest_folders.finish(here / folder.name, digest_folders.read(folder))
 
 
 def uv_cache() -> str:

@@ -19,9 +19,12 @@ import psutil
 import yaml
 
 from tasks import declared
-from tasks.host import apps, garbage, model_files, pm2, private
-from tasks.host.comfyui import Client, probe
-from tasks.host.run_lock import RunLock
+from tasks.host.comfyui.api import Client, probe
+from tasks.host.downloads import model_files
+from tasks.host.pm2 import apps, pm2
+from tasks.host.storage import garbage
+from tasks.host.system import private_folder
+from tasks.host.system.run_lock import RunLock
 from tasks.spec import load
 from tasks.spec.layout import Layout
 from tests import starter
@@ -182,7 +185,7 @@ class Rig:
 
     def pm2(self, *arguments: str) -> str:
         """What the workspace's own PM2 prints."""
-        home = private.folder(self.workspace)
+        home = private_folder.folder(self.workspace)
         return subprocess.run(
             [str(pm2.node()), str(pm2.script(self.layout)), "-s", *arguments],
             env={**os.environ, "PM2_HOME": str(home)},
@@ -193,7 +196,7 @@ class Rig:
 
     def close(self) -> None:
         """End whatever runs, as `doit down` does, and insist that nothing is left."""
-        if private.folder(self.workspace).exists():
+        if private_folder.folder(self.workspace).exists():
             lock = RunLock(self.workspace)
             lock.take("the end of a test")
             pm2.kill(self.layout)
@@ -202,7 +205,7 @@ class Rig:
             garbage.stop(self.layout)
             lock.give_back()
             left = apps.family(self.workspace)
-            shutil.rmtree(private.folder(self.workspace))
+            shutil.rmtree(private_folder.folder(self.workspace))
             assert not left
 
 

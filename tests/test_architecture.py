@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host import private
+from tasks.host.system import private_folder
 from tests.rig import DOIT, PROJECT
 
 MODULES = [PROJECT / "dodo.py", *sorted((PROJECT / "tasks").rglob("*.py"))]
@@ -143,7 +143,7 @@ def test_doit_list_makes_no_file(fresh: Path) -> None:
     before = {path.name for path in PROJECT.iterdir()}
     doit(fresh, "list", "--all", "--status")
     assert [path.name for path in fresh.iterdir()] == ["machine.yaml"]
-    assert not private.folder(fresh / "ws").exists()
+    assert not private_folder.folder(fresh / "ws").exists()
     assert {path.name for path in PROJECT.glob("*.db*")} <= before
 
 

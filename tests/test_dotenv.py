@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host import private
+from tasks.host.system import private_folder
 from tests.conftest import MachineMaker
 from tests.forge import NODE, Forge, Repository
 from tests.rig import Rig
@@ -92,7 +92,7 @@ def test_the_secret_is_in_its_file_and_nowhere_else(rig: Rig) -> None:
     assert holding(rig, b"canary-") == [file_of(rig)]
     assert "canary-" not in rig.pm2("jlist")
     rig.pm2("save", "--force")
-    dump = private.folder(rig.workspace) / "dump.pm2"
+    dump = private_folder.folder(rig.workspace) / "dump.pm2"
     assert "canary-" not in dump.read_text()
 
 

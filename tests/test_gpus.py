@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from tasks import gpus
-from tasks.engine import said
-from tasks.host import apps, gpu
+from tasks.engine import messages
+from tasks.host.pm2 import apps
+from tasks.host.system import gpu
 from tasks.spec import load
 from tests.cards import EXCLUSIVE_PROCESS, GIB, PROHIBITED, Card, Nvml, card, lost, uuid
 from tests.conftest import MachineMaker
@@ -58,7 +59,7 @@ Gate = Callable[..., "str | None"]
 @pytest.fixture
 def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gate:
     """Asks the step: what it refuses to start instances for, None when it lets them."""
-    monkeypatch.setattr(said, "_warnings", {})
+    monkeypatch.setattr(messages, "_warnings", {})
 
     def gate(auto: int = 0, **instances: object) -> str | None:
         spec = {"workspace": "ws", "comfyui": {}, "instances": instances}
@@ -104,7 +105,7 @@ def test_free_gpus_are_let_through_without_a_word(gate: Gate, nvml: Nvml) -> Non
     assert gate(gpus=2) is None
     assert gate(auto=2, gpus="auto") is None
     assert gate(gpus=[1]) is None
-    assert said.warnings() == []
+    assert messages.warnings() == []
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_a_gpu_that_others_use_a_part_of_is_a_warning(
 ) -> None:
     nvml.show(card(1, used=used * GIB, compute=[(4194305, used * GIB)]))
     assert gate(gpus=1) is None
-    assert said.warnings() == warned * [
+    assert messages.warnings() == warned * [
         f"GPU 0 (NVIDIA H100 80GB HBM3): {used}.0 GiB of 80.0 GiB are used by pid 4194305, not "
         f"visible from here, {used}.0 GiB; comfyui-gpu0 has the rest"
     ]
@@ -200,7 +201,7 @@ def test_what_ours_and_their_children_use_is_no_strangers(
     nvml.show(card(1, used=78 * GIB, compute=users, mode=EXCLUSIVE_PROCESS))
     refused = gate(gpus=1)
     nvml.show(card(1, used=78 * GIB, compute=[(each, None) for each, _ in users]))
-    assert (refused is None, gate(gpus=1) is None, said.warnings()) == (known, known, [])
+    assert (refused is None, gate(gpus=1) is None, messages.warnings()) == (known, known, [])
     child.kill()
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.said import move
-from tasks.host import garbage
+from tasks.engine.messages import move
+from tasks.host.storage import garbage
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge, Repository

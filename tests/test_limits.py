@@ -7,7 +7,8 @@ import shutil
 import psutil
 import pytest
 
-from tasks.host import apps, usage
+from tasks.host.pm2 import apps
+from tasks.host.system import usage
 from tasks.limits import SYS_NICE, Allowed, capable, refusal
 from tasks.spec import Limits
 from tasks.spec.sizes import shown

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host import files, pm2, private
+from tasks.host.pm2 import pm2
+from tasks.host.system import files, private_folder
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import PROJECT, SIMULATOR, Rig, Run
@@ -42,7 +43,7 @@ def test_pm2_is_installed_anew_from_npms_cache(tmp_path: Path, supervisor: Path)
     """The `supervisor` fixture has filled the cache."""
     rig = Rig(tmp_path, {"workspace": "ws", "comfyui": {"path": str(SIMULATOR)}})
     runs = isolated(rig, "timeout 100 {doit} supervisor")
-    files.remove(private.folder(rig.workspace))
+    files.remove(private_folder.folder(rig.workspace))
     assert runs.code == 0, runs.output
     assert "supervisor" in runs.executed
     assert pm2.script(rig.layout).is_file()
@@ -78,7 +79,7 @@ def test_a_lock_and_warm_caches_build_an_empty_workspace(
         rig.folder.mkdir()
         shutil.copy(warm.lock_file, rig.lock_file)
         runs = isolated(rig, f"{{doit}} build {how} && {{doit}} build {how}")
-        files.remove(private.folder(rig.workspace))
+        files.remove(private_folder.folder(rig.workspace))
         assert runs.code == 0, runs.output
         assert {"supervisor", "lock", "environment", "validation"} <= runs.executed
         assert runs.moves == set(), "nothing is newer than the lock"

@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import requests
 
-from tasks.host import apps, files, pm2, private
+from tasks.host.pm2 import apps, pm2
+from tasks.host.system import files, private_folder
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
@@ -296,7 +297,7 @@ def _is_nowhere_to_be_seen(secret: str, rig: Rig, ask: Asker, server: int) -> No
     (file,) = files_with_it(rig.folder)
     assert file.parent == rig.layout.secrets
     assert file.stat().st_mode & 0o777 == 0o600
-    assert files_with_it(private.folder(rig.workspace)) == []
+    assert files_with_it(private_folder.folder(rig.workspace)) == []
     assert secret not in rig.pm2("jlist")
     for process in psutil.process_iter():
         try:

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tasks.host import files, pm2, private
+from tasks.host.pm2 import pm2
+from tasks.host.system import files, private_folder
 from tests.rig import SIMULATOR, Rig, free_ports
 
 
@@ -29,7 +30,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     env = {f"npm_config_{name}": value for name, value in settings.items()}
     yield Rig(tmp_path, {"workspace": "ws", "comfyui": {"path": str(SIMULATOR)}}, env)
     for name in ("ws", "second"):
-        files.remove(private.folder(tmp_path / name))
+        files.remove(private_folder.folder(tmp_path / name))
 
 
 @contextmanager

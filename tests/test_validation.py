@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tasks import declared
-from tasks.host import installed, node_classes
+from tasks.host.comfyui import node_classes
+from tasks.host.generations import installed
 from tasks.spec import load
 from tests.conftest import MachineMaker
 from tests.forge import Forge

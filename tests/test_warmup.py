@@ -6,7 +6,8 @@ import json
 import os
 import signal
 
-from tasks.host import files, warmup, workflow
+from tasks.host.comfyui import own_jobs, warmup
+from tasks.host.system import files
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 
@@ -28,7 +29,7 @@ def test_an_instance_is_healthy_once_its_warm_up_job_has_come_through(
     assert rig.doit("probe", "--live").output == "live: PM2 runs\n"
     assert rig.doit("probe", "--ready", code=1).output.count("its warm-up job failed") == 2
 
-    file.write_text(json.dumps(workflow.smoke("PreviewImage")))
+    file.write_text(json.dumps(own_jobs.smoke("PreviewImage")))
     run = rig.doit()
     assert {"health:gpu0", "health:gpu1"} <= run.executed
     assert "instances:start" not in run.executed, "what runs is warmed, not restarted"

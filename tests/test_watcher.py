@@ -17,8 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tasks.host import apps, files, pm2
-from tasks.host.watch import GAP
+from tasks.host.comfyui.symptoms import GAP
+from tasks.host.pm2 import apps, pm2
+from tasks.host.system import files
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge

@@ -29,7 +29,8 @@ from typing import Any
 
 import yaml
 
-from tasks.host import files, load_result
+from tasks.host.comfyui import load_result
+from tasks.host.system import files
 from tasks.spec.layout import Layout
 
 PROJECT = Path(__file__).parents[1]

@@ -8,9 +8,9 @@ from typing import Any
 from doit import cmd_clean
 from doit.exceptions import InvalidCommand
 
-from tasks.engine.configuration import load_machine
-from tasks.host import made
-from tasks.host.run_lock import RunLock, Taken
+from ..engine.configuration import load_machine
+from ..host.storage import digest_folders
+from ..host.system.run_lock import RunLock, Taken
 
 
 class Clean(cmd_clean.Clean):  # type: ignore[misc]
@@ -32,7 +32,7 @@ class Clean(cmd_clean.Clean):  # type: ignore[misc]
                 self.outstream.write(f"{'would remove' if dryrun else 'removed'} {path}\n")
                 removed += 1
                 if not dryrun:
-                    made.remove(path)
+                    digest_folders.remove(path)
         if not removed:
             self.outstream.write("nothing to remove\n")
         lock.release()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.commands.base import Call, LockingCommand
-from tasks.host import apps, shutdown
+from ..host.pm2 import apps, shutdown
+from .shared.command import Call, LockingCommand
 
 
 class Down(LockingCommand):

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tasks import environment
-from tasks.commands.base import Call, MachineCommand, flag
-from tasks.host import files
-from tasks.host.failure import Failure
-from tasks.spec import Lock, Machine
-from tasks.spec.loader import read
-from tasks.spec.model import COMFYUI_REPO
-from tasks.spec.paths import absolute
+from ..environment import stage as environment
+from ..host.system import files
+from ..host.system.failure import Failure
+from ..spec import Lock, Machine
+from ..spec.loader import read
+from ..spec.model import COMFYUI_REPO
+from ..spec.paths import absolute
+from .shared.command import Call, MachineCommand, flag
 
 Data = dict[Any, Any]
 PREFIX = "comfy-machine"

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks import pm2 as configs
-from tasks.commands.base import Call, MachineCommand
-from tasks.host import process
-from tasks.host.failure import Failure
-from tasks.spec import Instance, Machine
-from tasks.spec.layout import Layout
+from ..host.system import process
+from ..host.system.failure import Failure
+from ..pm2 import stage as configs
+from ..spec import Instance, Machine
+from ..spec.layout import Layout
+from .shared.command import Call, MachineCommand
 
 WIDE = 1024
 """Bytes of a log line, at most on average, by which the asked-for lines are looked for."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from doit import cmd_run
 
-from tasks.engine import planning
+from ..engine import planning
 
 
 class Plan(cmd_run.Run):  # type: ignore[misc]

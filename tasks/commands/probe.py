@@ -9,12 +9,12 @@ from typing import Any
 
 from doit.exceptions import InvalidCommand
 
-from tasks.commands import verdict
-from tasks.commands.base import Call, MachineCommand, flag
-from tasks.host import health_client
-from tasks.server import client
-from tasks.spec import Instance, Machine
-from tasks.spec.problems import shown
+from ..host.comfyui import health_client
+from ..server import client
+from ..spec import Instance, Machine
+from ..spec.problems import shown
+from .shared import health_verdict
+from .shared.command import Call, MachineCommand, flag
 
 PAUSE = 0.5
 """Seconds between two looks of `--wait`."""
@@ -103,18 +103,18 @@ def _look(
     """The same by ourselves."""
     if what == "live":
         return _is_live(machine)
-    found = verdict.take(machine, instances)
+    found = health_verdict.take(machine, instances)
     names = {each.name for each in chosen}
     rows = [row for row in found.instances if not names or row.instance in names]
-    wrong = [verdict.said_of(row) for row in rows if row.health != "healthy"]
+    wrong = [health_verdict.said_of(row) for row in rows if row.health != "healthy"]
     if not rows:
-        ok, said = not machine.enabled, [verdict.why_none(machine)]
+        ok, said = not machine.enabled, [health_verdict.why_none(machine)]
     elif what == "ready" and not chosen:
         ok, said = len(wrong) < len(rows), wrong
     elif chosen:
         ok, said = not wrong, wrong
     else:
-        said = verdict.faults(machine, found)
+        said = health_verdict.faults(machine, found)
         ok = not said
     if ok:
         return Verdict(True, what)
@@ -123,8 +123,8 @@ def _look(
 
 
 def _is_live(machine: Machine) -> Verdict:
-    from tasks.host import pm2
-    from tasks.host.run_lock import RunLock
+    from ..host.pm2 import pm2
+    from ..host.system.run_lock import RunLock
 
     if pm2.daemon(machine.layout) is not None:
         return Verdict(True, "live: PM2 runs")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tasks import last_good, roll
-from tasks.commands.base import Call, LockingCommand
-from tasks.host.failure import Failure
+from ..generation import last_good
+from ..host.system.failure import Failure
+from ..instances import roll
+from .shared.command import Call, LockingCommand
 
 
 class Restart(LockingCommand):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tasks import instances as stage
-from tasks import last_good
-from tasks.commands.base import Call, LockingCommand
+from ..generation import last_good
+from ..instances import stage
+from .shared.command import Call, LockingCommand
 
 
 class Rollback(LockingCommand):

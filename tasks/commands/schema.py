@@ -12,7 +12,7 @@ class Schema(Command):  # type: ignore[misc]
     doc_purpose = "print the JSON Schema of machine.yaml, for editors"
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
-        from tasks.spec.schema import schema
+        from ..spec.json_schema import schema
 
         print(json.dumps(schema(), indent=2))
         return 0

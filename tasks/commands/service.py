@@ -6,11 +6,11 @@ import getpass
 import sys
 from pathlib import Path
 
-from tasks.commands.base import Call, MachineCommand, flag
-from tasks.host import systemd
-from tasks.host.failure import Failure
-from tasks.host.run_lock import RunLock, Taken
-from tasks.spec import Machine
+from ..host.system import systemd
+from ..host.system.failure import Failure
+from ..host.system.run_lock import RunLock, Taken
+from ..spec import Machine
+from .shared.command import Call, MachineCommand, flag
 
 PROJECT = Path(__file__).parents[2]
 BOOT = PROJECT / "tasks" / "services" / "boot.py"

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from tasks import gate
-from tasks.commands.base import Call, MachineCommand
-from tasks.host import comfyui, workflow
-from tasks.host.failure import Failure
-from tasks.spec import Instance, Machine
+from ..host.comfyui import api, own_jobs
+from ..host.system.failure import Failure
+from ..instances import gate
+from ..spec import Instance, Machine
+from .shared.command import Call, MachineCommand
 
 TIMEOUT = 120.0
 """Seconds; the first job on real ComfyUI took 0.4 s, behind a queue it takes longer."""
@@ -47,8 +47,8 @@ def _run(machine: Machine, instance: Instance) -> list[Path]:
     app = gate.find(machine, instance.name)
     if app is None:
         raise Failure("it doesn't run: run doit")
-    client = comfyui.Client(instance.listen, app.port or instance.port, scheme=app.scheme)
-    entry = client.wait(client.submit(workflow.smoke("SaveImage")), TIMEOUT)
+    client = api.Client(instance.listen, app.port or instance.port, scheme=app.scheme)
+    entry = client.wait(client.submit(own_jobs.smoke("SaveImage")), TIMEOUT)
     folder = machine.layout.outputs(instance.gpu)
     files = [
         folder / image["subfolder"] / image["filename"]

@@ -10,12 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
-from tasks import gpus, last_good, nodes
-from tasks.commands import disk_report, run_report, verdict
-from tasks.commands.base import Call, MachineCommand, flag
-from tasks.host import drift, journal, load_result, survey
-from tasks.host.gpu import Gpu, gib
-from tasks.spec import Machine
+from .. import gpus, nodes
+from ..generation import last_good
+from ..host.comfyui import load_result, observation
+from ..host.generations import drift
+from ..host.system import run_journal
+from ..host.system.gpu import Gpu, gib
+from ..spec import Machine
+from .shared import disk_report, health_verdict, run_report
+from .shared.command import Call, MachineCommand, flag
 
 GREEN, YELLOW, RED = 32, 33, 31
 COLOURS = {"healthy": GREEN, "running": GREEN, "draining": YELLOW, "starting": YELLOW}
@@ -30,9 +33,9 @@ class Status(MachineCommand):
         machine, instances = call.machine, call.instances
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(gpus.cards, machine, instances)
-            found = verdict.take(machine, instances)
+            found = health_verdict.take(machine, instances)
             cards = asked.result()
-        run = run_report.of(found.run, journal.read(machine.layout))
+        run = run_report.of(found.run, run_journal.read(machine.layout))
         behind = last_good.refusal(machine)
         away = nodes.left_out(machine)
         results = load_result.read(machine.layout.current.resolve())
@@ -62,10 +65,10 @@ class Status(MachineCommand):
                 print(disk)
             for line in drifted:
                 print(_printable(line))
-        return 1 if verdict.faults(machine, found) else 0
+        return 1 if health_verdict.faults(machine, found) else 0
 
 
-def _document(found: survey.Survey, cards: Mapping[int, Gpu]) -> dict[str, Any]:
+def _document(found: observation.Survey, cards: Mapping[int, Gpu]) -> dict[str, Any]:
     """For programs: only the rows of the instances have a key `pid`. Memory is in bytes."""
     return {
         "instances": {
@@ -88,7 +91,7 @@ def _card(card: Gpu | None) -> dict[str, Any]:
     }
 
 
-def _show(found: survey.Survey, cards: Mapping[int, Gpu], machine: Machine) -> None:
+def _show(found: observation.Survey, cards: Mapping[int, Gpu], machine: Machine) -> None:
     if found.instances:
         _print_table(
             "instance GPU memory port pid uptime restarts queue health".split(),
@@ -109,7 +112,7 @@ def _show(found: survey.Survey, cards: Mapping[int, Gpu], machine: Machine) -> N
             ],
         )
     else:
-        print(verdict.why_none(machine))
+        print(health_verdict.why_none(machine))
     if found.workers:
         print()
         _print_table(
@@ -134,7 +137,7 @@ def _show(found: survey.Survey, cards: Mapping[int, Gpu], machine: Machine) -> N
         print("the watcher doesn't run, nobody restarts what hangs: run doit")
 
 
-def _gpu(row: survey.Row, card: Gpu | None) -> str:
+def _gpu(row: observation.Row, card: Gpu | None) -> str:
     """The GPU as the table shows it."""
     if card is None:
         return str(row.gpu)

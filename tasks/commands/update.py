@@ -9,11 +9,11 @@ from typing import Any
 from doit import cmd_run
 from doit.exceptions import InvalidCommand
 
-from tasks import source
-from tasks.engine import planning
-from tasks.engine.configuration import load_machine
-from tasks.spec import Machine
-from tasks.spec.problems import did_you_mean
+from ..engine import planning
+from ..engine.configuration import load_machine
+from ..source import stage as source
+from ..spec import Machine
+from ..spec.problems import did_you_mean
 
 EVERYTHING_OF_PYTHON = "python"
 

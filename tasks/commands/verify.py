@@ -10,16 +10,21 @@ from typing import Any
 from doit import cmd_run
 from doit.exceptions import InvalidCommand
 
-from tasks import contents, environment, links, model_pins, models
-from tasks.commands.base import flag
-from tasks.engine import board
-from tasks.engine.configuration import load_machine
-from tasks.host import crew, written
-from tasks.host.failure import Failure
-from tasks.host.progress import Progress, duration, size
-from tasks.host.run_lock import RunLock, Taken
-from tasks.host.store import Store
-from tasks.spec import Machine
+from ..engine import progress_board
+from ..engine.configuration import load_machine
+from ..environment import stage as environment
+from ..environment import verification
+from ..host.downloads.store import Store
+from ..host.python import altered_files
+from ..host.system import thread_pool
+from ..host.system.failure import Failure
+from ..host.system.progress import Progress, duration, size
+from ..host.system.run_lock import RunLock, Taken
+from ..links import stage as links
+from ..models import model_pins
+from ..models import stage as models
+from ..spec import Machine
+from .shared.command import flag
 
 READERS = 4
 """Files at once; enough for a fast disk, and not too many for a slow one."""
@@ -56,14 +61,14 @@ class Verify(cmd_run.Run):  # type: ignore[misc]
 
 def _verify_environments(machine: Machine, *, mend: bool) -> bool:
     """Whether something is damaged in an environment, and was not mended."""
-    folders = contents.kept(machine)
+    folders = verification.kept(machine)
     if not folders:
         return False
     progress = Progress("verify")
-    with board.following(progress):
-        looks = contents.look(folders, progress)
+    with progress_board.following(progress):
+        looks = verification.look(folders, progress)
     for look in looks:
-        written.note_spoilt(look.folder, look.spoilt)
+        altered_files.note_spoilt(look.folder, look.spoilt)
         for each in look.spoilt:
             what = "is missing" if each.gone else "isn't what was installed"
             print(f"✗ {each.path} of {each.package} {what} (environment {look.folder.name})")
@@ -83,7 +88,7 @@ def _verify_environments(machine: Machine, *, mend: bool) -> bool:
     return any(left)
 
 
-def _left(machine: Machine, look: contents.Look, *, mend: bool) -> bool:
+def _left(machine: Machine, look: verification.Look, *, mend: bool) -> bool:
     """Whether this environment stays damaged."""
     name = look.folder.name
     if name in environment.in_use(machine):
@@ -99,7 +104,7 @@ def _left(machine: Machine, look: contents.Look, *, mend: bool) -> bool:
         print(f"{name} is not mended: {taken}")
         return True
     try:
-        contents.mend(machine, look, machine.layout.log("verify"))
+        verification.mend(machine, look, machine.layout.log("verify"))
         print(f"{name} is mended")
         return False
     except Failure as failure:
@@ -122,9 +127,9 @@ def _verify(machine: Machine) -> tuple[list[str], list[str]]:
     for name in [*targets, *sources]:
         at = store.place(name) if name in targets else Path(name)
         progress.add(name, at.stat().st_size if at.exists() else 0)
-    with board.following(progress):
-        found = crew.each(partial(_sound, store, progress), targets, READERS)
-        given = crew.each(partial(links.sound, machine, progress), sources.values(), READERS)
+    with progress_board.following(progress):
+        found = thread_pool.each(partial(_sound, store, progress), targets, READERS)
+        given = thread_pool.each(partial(links.sound, machine, progress), sources.values(), READERS)
     rotten = [target for sha256, why in found if why for target in targets[sha256]]
     for sha256, why in found:
         if why:

@@ -11,12 +11,13 @@ from typing import Any
 from doit import get_var
 from doit.exceptions import InvalidDodoFile
 
-from tasks.engine import planning, signals
-from tasks.engine.journal import Writer
-from tasks.engine.reporter import PlanReporter, Reporter
-from tasks.host import git, gpu
-from tasks.host.run_lock import RunLock
-from tasks.spec import Instance, Machine, SpecError, load
+from ..host.repositories import git
+from ..host.system import gpu
+from ..host.system.run_lock import RunLock
+from ..spec import Instance, Machine, SpecError, load
+from . import planning, signals
+from .journal import Writer
+from .reporter import PlanReporter, Reporter
 
 VARIABLES = ("machine", "locked", "force")
 """What may stand on doit's command line as NAME=VALUE."""

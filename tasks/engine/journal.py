@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tasks.host import files, process
-from tasks.host.journal import Notes, RunState, Task, read_times
-from tasks.host.redact import redact
-from tasks.spec.layout import Layout
+from ..host.system import files, process
+from ..host.system.redaction import redact
+from ..host.system.run_journal import Notes, RunState, Task, read_times
+from ..spec.layout import Layout
 
 EVERY = 0.25
 BEAT = 2.0

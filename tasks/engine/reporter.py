@@ -8,12 +8,12 @@ from typing import Any, TextIO
 
 from doit.exceptions import BaseFail, InvalidTask, UnmetDependency
 
-from tasks.engine import board, said, signals
-from tasks.engine.journal import Writer
-from tasks.host import process
-from tasks.host.failure import Failure
-from tasks.host.journal import RunState
-from tasks.host.run_lock import RunLock, Taken
+from ..host.system import process
+from ..host.system.failure import Failure
+from ..host.system.run_journal import RunState
+from ..host.system.run_lock import RunLock, Taken
+from . import messages, progress_board, signals
+from .journal import Writer
 
 
 class Reporter:
@@ -34,7 +34,7 @@ class Reporter:
         self.failures: list[tuple[str, str]] = []
         self.held_back: list[str] = []
         self.errors: list[str] = []
-        said.show = lambda text: self.write(f"  {text}\n")
+        messages.show = lambda text: self.write(f"  {text}\n")
         self.colours = outstream.isatty() and "NO_COLOR" not in os.environ
 
     def initialize(self, tasks: Any, selected_tasks: Any) -> None:
@@ -60,7 +60,7 @@ class Reporter:
         if task.actions:
             self.executed += 1
             for line in task.meta["foreseen"]:
-                said.tell(line)
+                messages.tell(line)
             seconds = self._seconds(task)
             self.journal.done(task.name, seconds)
             self.write(f"{self._mark('✓', 32)} {task.name:<32}{seconds:>8.1f} s\n")
@@ -106,9 +106,9 @@ class Reporter:
         # Before another run can begin.
         self.journal.end(self._outcome())
         self.lock.release()
-        for text in said.news():
+        for text in messages.news():
             self.write(f"  {text}\n")
-        for text in said.warnings():
+        for text in messages.warnings():
             self.write(f"{self._mark('!', 33)} {text}\n")
         for name, message in self.failures:
             self.write(f"{self._mark('✗', 31)} {name}: {message}\n")
@@ -125,7 +125,7 @@ class Reporter:
         return "failed" if self.failures or self.errors else "succeeded"
 
     def write(self, text: str) -> None:
-        if screen := board.console:
+        if screen := progress_board.console:
             from rich.text import Text
 
             screen.print(Text.from_ansi(text), end="")

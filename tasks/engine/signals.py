@@ -9,7 +9,7 @@ import threading
 import time
 from types import FrameType
 
-from tasks.host import process
+from ..host.system import process
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INSIST = 0.05

@@ -17,9 +17,9 @@ from typing import Any
 
 from doit.exceptions import TaskFailed
 
-from tasks.engine import planning
-from tasks.host.failure import Failure
-from tasks.host.redact import redact
+from ..host.system.failure import Failure
+from ..host.system.redaction import redact
+from . import planning
 
 Task = dict[str, Any]
 Check = Callable[[], str | None]

@@ -23,12 +23,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.host import apps, image, log_stream, pm2, private, shutdown
-from tasks.host.failure import Failure
-from tasks.host.run_lock import RunLock
-from tasks.services.boot import FIRST, LONGEST
-from tasks.spec import SpecError, load
-from tasks.spec.layout import Layout
+from ..host.generations import image_volumes
+from ..host.pm2 import apps, log_stream, pm2, shutdown
+from ..host.system import private_folder
+from ..host.system.failure import Failure
+from ..host.system.run_lock import RunLock
+from ..spec import SpecError, load
+from ..spec.layout import Layout
+from .boot import FIRST, LONGEST
 
 GRACE = 10.0
 """Seconds that Docker gives a container to stop."""
@@ -213,10 +215,10 @@ def _become(command: list[str]) -> int:
 def _unready(layout: Layout) -> str | None:
     """Make the folders ready that are to be written; what is wrong with them."""
     try:
-        if not image.claim(layout):
+        if not image_volumes.claim(layout):
             return f"another container has {layout.state}: give each a volume of its own"
-        image.settle(layout)
-        private.make(layout.workspace)
+        image_volumes.settle(layout)
+        private_folder.make(layout.workspace)
     except OSError as error:
         mend = f"mount {layout.state} for uid {os.getuid()}"
         return f"{error.filename}: {error.strerror}; {mend}"

@@ -68,7 +68,7 @@ def main() -> None:
 
 def _adopt() -> dict[str, str]:
     """End what an earlier process of this app left; mark what this one starts as its own."""
-    from tasks.host import apps
+    from tasks.host.pm2 import apps
 
     with contextlib.suppress(Exception):
         workspace, name = Path(os.environ[apps.WORKSPACE]), os.environ[apps.NAME]
@@ -78,11 +78,11 @@ def _adopt() -> dict[str, str]:
 
 
 def _prepare(database: Path) -> None:
-    from tasks.host import databases
-    from tasks.host.failure import Failure
+    from tasks.host.comfyui import database_files
+    from tasks.host.system.failure import Failure
 
     try:
-        databases.prepare(database)
+        database_files.prepare(database)
     except Failure as error:
         sys.exit(str(error))
 

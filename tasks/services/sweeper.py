@@ -15,8 +15,9 @@ from pathlib import Path
 
 import psutil
 
-from tasks.host import disk, files, garbage
-from tasks.spec.layout import Layout
+from ..host.storage import disk, garbage
+from ..host.system import files
+from ..spec.layout import Layout
 
 
 def main(workspace: Path, descriptor: int) -> None:

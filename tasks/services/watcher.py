@@ -21,12 +21,14 @@ from typing import Any
 
 import psutil
 
-from tasks.host import apps, comfyui, files, health_client, pm2, rotation, usage, watch
-from tasks.host.census import Census
-from tasks.host.comfyui import Health, Jobs
-from tasks.host.failure import Failure
-from tasks.host.run_lock import RunLock
-from tasks.spec.layout import Layout
+from ..host.comfyui import api, health_client, symptoms
+from ..host.comfyui.api import Health, Jobs
+from ..host.pm2 import apps, log_rotation, pm2
+from ..host.pm2.app_processes import Census
+from ..host.system import files, usage
+from ..host.system.failure import Failure
+from ..host.system.run_lock import RunLock
+from ..spec.layout import Layout
 
 SPARE = 5
 """Only at every so many looks is it asked for its jobs, with all their prompts, and measured."""
@@ -51,8 +53,8 @@ class Settings:
     instances: tuple[Watched, ...]
     server: dict[str, Any] | None
     """Where the health server listens, if there is to be one."""
-    rules: watch.Rules
-    logs: rotation.Rules
+    rules: symptoms.Rules
+    logs: log_rotation.Rules
     restart: bool
     every: float
 
@@ -67,8 +69,8 @@ def read(file: Path) -> Settings:
         workspace=Path(found["workspace"]),
         instances=tuple(Watched(**each) for each in found["instances"]),
         server=found["server"],
-        rules=watch.Rules(**found["rules"]),
-        logs=rotation.Rules(**found["logs"]),
+        rules=symptoms.Rules(**found["rules"]),
+        logs=log_rotation.Rules(**found["logs"]),
         restart=found["restart"],
         every=found["every"],
     )
@@ -85,7 +87,7 @@ class Watch:
         self._written = files.read_receipt(self._file)
         self._process: psutil.Process | None = None
         self._port, self._scheme = 0, "http"
-        self._story = watch.Story()
+        self._story = symptoms.Story()
         self._looks = 0
         self._finding: dict[str, Any] = {}
         self._try = 0.0
@@ -98,14 +100,14 @@ class Watch:
             self._end_helpers()
             self._process, self._port = process, (found.app.port or 0) if found else 0
             self._scheme = found.app.scheme if found else "http"
-            self._story, self._looks, self._try = watch.Story(self._passed()), 0, 0.0
+            self._story, self._looks, self._try = symptoms.Story(self._passed()), 0, 0.0
         if process is None:
             self._note(0, None)
             return
         self._note_helpers(process.pid)
         if not self._draining():
             look = self._look(process)
-            self._story, reason = watch.judge(self._story, look, self._settings.rules)
+            self._story, reason = symptoms.judge(self._story, look, self._settings.rules)
             self._note(process.pid, reason)
             if reason and self._settings.restart and time.monotonic() >= self._try:
                 self._restart(process.pid, reason)
@@ -141,13 +143,13 @@ class Watch:
         say(f"{self._instance.name} was still marked as draining, and no run is on")
         return False
 
-    def _look(self, process: psutil.Process) -> watch.Look:
+    def _look(self, process: psutil.Process) -> symptoms.Look:
         turn = self._looks % SPARE == 0
         self._looks += 1
-        health = comfyui.probe(self._instance.listen, self._port, scheme=self._scheme)
+        health = api.probe(self._instance.listen, self._port, scheme=self._scheme)
         jobs = self._jobs(health, turn)
         none_runs = (jobs and jobs.waiting and not jobs.running) or self._story.untaken is not None
-        return watch.Look(
+        return symptoms.Look(
             at=time.monotonic(),
             age=time.time() - process.create_time(),
             answered=health.answered,
@@ -161,7 +163,7 @@ class Watch:
             return Jobs()
         if health.queue is None or not (turn or self._settings.rules.job_timeout < 60):
             return None
-        return comfyui.jobs(self._instance.listen, self._port, scheme=self._scheme)
+        return api.jobs(self._instance.listen, self._port, scheme=self._scheme)
 
     def _note(self, pid: int, reason: str | None) -> None:
         """Write down what is wrong, once; what was restarted before stays."""
@@ -213,7 +215,7 @@ class ServerWatch:
         if server is None or not pid:
             return
         asked = health_client.Server(self._settings.workspace, token=None, **server)
-        answer = health_client.ask(asked, "/livez", comfyui.PROBE_TIMEOUT)
+        answer = health_client.ask(asked, "/livez", api.PROBE_TIMEOUT)
         if answer and answer[0] == 200:
             self._since = now
         elif now - self._since >= self._settings.rules.hung:
@@ -245,8 +247,8 @@ def _for_ever(what: str, step: Callable[[], None], every: float) -> None:
 
 
 def _rotate(settings: Settings) -> None:
-    rotation.mend(settings.layout)
-    for name in rotation.rotate(settings.layout, settings.logs):
+    log_rotation.mend(settings.layout)
+    for name in log_rotation.rotate(settings.layout, settings.logs):
         say(f"{name} was rotated")
 
 

@@ -11,13 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .lock import Asked, Lock, ModelPin, Package, Pin, PythonSet
+    from .lock_format import Asked, Lock, ModelPin, Package, Pin, PythonSet
     from .machine import Instance, Machine
     from .machine_file import load, problem_at
     from .model import CustomNode, Limits, ModelFile, ModelRoot, Worker
     from .problems import SpecError
     from .sizes import in_bytes
-    from .variables import expand
+    from .variable_references import expand
 
 __all__ = [
     "Asked",
@@ -39,7 +39,9 @@ __all__ = [
     "load",
     "problem_at",
 ]
-_MODULES = ("variables", "sizes", "problems", "lock", "model", "machine", "machine_file")
+_MODULES = (
+    "variable_references", "sizes", "problems", "lock_format", "model", "machine", "machine_file",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import tls, workflow
+from . import tls, workflow_file
 from .fields import check_name, check_path, check_target
 from .model import Health, Instances
 from .paths import STORE, absolute
 from .problems import Loc, shown
 from .urls import parse_remote, repository_name
-from .variables import DEVICE, check_device
+from .variable_references import DEVICE, check_device
 
 Found = tuple[Loc, str]
 
@@ -31,7 +31,7 @@ def check_all(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) ->
     yield from tls.check(section(data, "instances"))
     yield from check_models(data)
     yield from check_workers(data)
-    for name, what in workflow.check(section(data, "health"), folder, environ):
+    for name, what in workflow_file.check(section(data, "health"), folder, environ):
         yield ("health", name), what
     yield from check_paths(data, folder, environ)
 

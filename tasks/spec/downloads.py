@@ -6,7 +6,7 @@ import re
 from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from .problems import has_control, shown
-from .variables import VARIABLE, check_variable
+from .variable_references import VARIABLE, check_variable
 
 DEFAULT_TOKENS = {"huggingface.co": "${HF_TOKEN}", "civitai.com": "${CIVITAI_TOKEN}"}
 """What is used where machine.yaml names no variable of its own."""

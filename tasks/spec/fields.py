@@ -16,9 +16,9 @@ from pydantic import (
 )
 
 from .downloads import check_token, check_token_host, parse_download
+from .overlapping_packages import check_prefer
 from .problems import has_control, shown
 from .sizes import SIZE, check_size
-from .twins import check_prefer
 from .urls import (
     check_index,
     check_place_of_wheels,
@@ -26,7 +26,7 @@ from .urls import (
     parse_remote,
     refuse_url_credentials,
 )
-from .variables import check_instance_variable, check_value, check_variable
+from .variable_references import check_instance_variable, check_value, check_variable
 
 OUR_ARGS = {
     "--port": "instances.port_start",

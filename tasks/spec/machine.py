@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from . import tls
 from .layout import Layout
-from .lock import Lock
+from .lock_format import Lock
 from .model import Override, Spec
 from .problems import Problem, SpecError
-from .variables import DEVICE
+from .variable_references import DEVICE
 
 
 class Instance(BaseModel):

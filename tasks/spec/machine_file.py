@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from .checks import Found, check_all, check_overrides
+from .field_errors import told
 from .loader import Document, read
-from .lock import Lock, read_lock
+from .lock_format import Lock, read_lock
 from .machine import Machine
-from .messages import told
 from .model import Spec
 from .overrides import Applied, Environment, apply, read_environment, select
 from .problems import Loc, Problem, SpecError, dotted

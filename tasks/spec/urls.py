@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from .problems import has_control, shown
-from .variables import VARIABLE
+from .variable_references import VARIABLE
 
 _CLONE = re.compile(r"^git\s+clone\s+")
 _TRANSPORT = re.compile(r"^[A-Za-z0-9+.-]*::")

@@ -43,7 +43,7 @@ from pathlib import Path
 
 import yaml
 
-from tasks.host import private
+from tasks.host.system import private_folder
 
 PROJECT = Path(__file__).parents[2]
 SIMULATOR = PROJECT / "examples" / "simulation" / "comfyui"
@@ -271,7 +271,7 @@ class Ours:
         return seconds, output
 
     def remove(self) -> None:
-        shutil.rmtree(private.folder(self.folder / "ws"), ignore_errors=True)
+        shutil.rmtree(private_folder.folder(self.folder / "ws"), ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -563,7 +563,7 @@ def temporary_folder(keep: bool) -> Iterator[Path]:
         yield folder
     finally:
         for name in (OURS, MANY):
-            shutil.rmtree(private.folder(folder / name / "ws"), ignore_errors=True)
+            shutil.rmtree(private_folder.folder(folder / name / "ws"), ignore_errors=True)
         if keep:
             print(f"kept: {folder}")
         else:

@@ -22,9 +22,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks import contents
-from tasks.host import environments, files, records, trees, uv
-from tasks.host.progress import Progress, size
+from tasks.environment import verification
+from tasks.host.python import environments, records, uv
+from tasks.host.storage import trees
+from tasks.host.system import files
+from tasks.host.system.progress import Progress, size
 
 
 def own_bytes(folder: Path) -> tuple[int, int]:
@@ -81,8 +83,8 @@ def main() -> None:
         print(
             f"look for what was written into: {looked:.2f} s; whose all files are: {claimed:.2f} s"
         )
-        found: list[contents.Look] = []
-        whole = timed(lambda: found.extend(contents.look([environment], Progress("verify"))))
+        found: list[verification.Look] = []
+        whole = timed(lambda: found.extend(verification.look([environment], Progress("verify"))))
         print(f"read whole: {shown([whole])}, {found[0].files} files")
     finally:
         shutil.rmtree(scratch)

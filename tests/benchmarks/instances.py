@@ -24,7 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tasks.host import private
+from tasks.host.system import private_folder
 from tests.benchmarks.figures import at_most, conclude
 from tests.forge import Forge
 from tests.rig import SIMULATOR, Rig, free_ports
@@ -179,7 +179,7 @@ def measure(folder: Path, rounds: int, imports: float) -> None:
         for rig in (one, eight):
             with suppress(AssertionError):
                 rig.close()
-            assert not private.folder(rig.workspace).exists()
+            assert not private_folder.folder(rig.workspace).exists()
 
 
 def main() -> int:

@@ -31,8 +31,11 @@ from pathlib import Path
 
 import psutil
 
-from tasks.host import changes, comfyui, hook, process
-from tasks.host.proof import SERVICES, Proof
+from tasks.host.comfyui import api
+from tasks.host.comfyui.quick_test import SERVICES, Proof
+from tasks.host.generations import reported_changes
+from tasks.host.python import pth_hook
+from tasks.host.system import process
 from tests.benchmarks.figures import at_most, conclude
 
 PROJECT = Path(__file__).parents[2]
@@ -61,7 +64,7 @@ class Bench:
 
     @property
     def changes(self) -> Path:
-        return changes.file_of(self.comfyui.parent)
+        return reported_changes.file_of(self.comfyui.parent)
 
     def folders(self) -> list[str]:
         home = Path(tempfile.mkdtemp(dir=self.scratch))
@@ -113,7 +116,7 @@ class Bench:
         )  # fmt: skip
         try:
             deadline = time.monotonic() + PATIENCE
-            while not comfyui.probe("127.0.0.1", port).healthy:
+            while not api.probe("127.0.0.1", port).healthy:
                 assert child.poll() is None, "it ended"
                 assert time.monotonic() < deadline, "it doesn't answer"
                 time.sleep(0.05)
@@ -191,7 +194,7 @@ def main() -> int:
         here = Path(scratch)
         code = wanted.comfyui.resolve() if wanted.comfyui else simulator(here)
         python = wanted.python.absolute() if wanted.python else environment(here / "venv")
-        hook.write(next((python.parents[1] / "lib").glob("python*/site-packages")))
+        pth_hook.write(next((python.parents[1] / "lib").glob("python*/site-packages")))
         bench = Bench(code, python, here)
         proof = compare("proof", bench.proof, bench.bare_proof, wanted.pairs)
         start = compare("start", bench.start, bench.bare_start, wanted.pairs)

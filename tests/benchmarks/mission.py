@@ -32,9 +32,10 @@ import psutil
 import requests
 import yaml
 
-from tasks.host import apps, files, pm2, private, usage
-from tasks.host.comfyui import Client
-from tasks.host.workflow import smoke
+from tasks.host.comfyui.api import Client
+from tasks.host.comfyui.own_jobs import smoke
+from tasks.host.pm2 import apps, pm2
+from tasks.host.system import files, private_folder, usage
 from tasks.spec.layout import Layout
 from tests.benchmarks.figures import at_least, at_most, conclude
 from tests.forge import Forge
@@ -132,7 +133,7 @@ class Workspace:
 
     def end(self) -> None:
         self.doit("down")
-        shutil.rmtree(private.folder(self.layout.workspace), ignore_errors=True)
+        shutil.rmtree(private_folder.folder(self.layout.workspace), ignore_errors=True)
 
 
 def simulated(folder: Path) -> dict[str, Any]:

@@ -28,14 +28,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tasks.host import crew
-from tasks.host.patience import Patience
-from tasks.host.progress import Progress
-from tasks.host.room import Room
-from tasks.host.store import Store
-from tasks.host.wanted import Wanted
-from tasks.host.web import HOST_CONNECTIONS, Web
-from tasks.model_pins import AT_ONCE
+from tasks.host.downloads.download_request import Wanted
+from tasks.host.downloads.store import Store
+from tasks.host.downloads.web import HOST_CONNECTIONS, Web
+from tasks.host.storage.disk_space import Room
+from tasks.host.system import thread_pool
+from tasks.host.system.progress import Progress
+from tasks.host.system.retries import Patience
+from tasks.models.model_pins import AT_ONCE
 from tests.benchmarks.figures import at_least, at_most, conclude, miss
 from tests.model_server import ModelServer, Ways, model_server, noise
 from tests.rig import PROJECT, SIMULATOR, Rig, free_ports
@@ -169,7 +169,7 @@ def _fetch_all(store: Store, url: str) -> None:
     def one(number: int) -> str:
         return store.fetch(Wanted(f"{number}", f"{url}/{number}"), web, room, progress).sha256
 
-    for _, result in crew.each(one, range(SMALL), AT_ONCE, ramp=True):
+    for _, result in thread_pool.each(one, range(SMALL), AT_ONCE, ramp=True):
         assert isinstance(result, str), result
 
 

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tasks.host import made, trees
+from tasks.host.storage import digest_folders, trees
 from tasks.spec.layout import Layout
 from tests.rig import PROJECT
 
 
 def test_it_runs_and_prints_its_figures(built: Layout, tmp_path: Path) -> None:
-    (home,) = made.list_folders(built.environments)
+    (home,) = digest_folders.list_folders(built.environments)
     trees.copy(home, tmp_path / "environment", lambda _: False)
     words = ["--environment", str(tmp_path / "environment"), "--rounds", "1"]
     ended = subprocess.run(

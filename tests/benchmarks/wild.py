@@ -35,7 +35,7 @@ from typing import Any
 
 import yaml
 
-from tasks.host import journal, private
+from tasks.host.system import private_folder, run_journal
 from tasks.spec.layout import Layout
 from tests.benchmarks.figures import at_most, conclude, miss
 
@@ -84,7 +84,7 @@ class Bench:
 
     def seconds(self) -> dict[str, float]:
         """What each task of the last run took that did something."""
-        told = journal.read(self.layout)
+        told = run_journal.read(self.layout)
         done = [task for task in told.tasks if task.state in ("done", "failed")] if told else []
         return {task.name: task.seconds or 0.0 for task in done}
 
@@ -160,7 +160,7 @@ def stages(bench: Bench) -> str:
 
 def measure_no_op(bench: Bench, rounds: int) -> None:
     code, _, output = bench.doit()
-    told = journal.read(bench.layout)
+    told = run_journal.read(bench.layout)
     if code or "nothing to do" not in output:
         miss("a second run has nothing to do")
         print(output)
@@ -289,7 +289,7 @@ def temporary_folder() -> Iterator[Path]:
     finally:
         if (folder / "machine.yaml").exists():
             Bench(folder).doit("down")
-        shutil.rmtree(private.folder(folder / "workspace"), ignore_errors=True)
+        shutil.rmtree(private_folder.folder(folder / "workspace"), ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tasks.host import files, health_client, private
+from tasks.host.comfyui import health_client
+from tasks.host.system import files, private_folder
 from tests.rig import SIMULATOR, Rig, free_ports
 
 SECRET = "hidden-from-all"
@@ -74,7 +75,7 @@ def rig(tmp_path: Path, server: Server) -> Iterator[Rig]:
         },
         env={"HEALTH_TOKEN": SECRET},
     )
-    files.remove(private.folder(tmp_path / "ws"))
+    files.remove(private_folder.folder(tmp_path / "ws"))
 
 
 def test_the_server_of_another_machine_is_not_believed(rig: Rig, server: Server) -> None:

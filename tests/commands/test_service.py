@@ -13,11 +13,12 @@ import psutil
 import pytest
 
 from tasks.commands.service import BOOT
-from tasks.host import pm2, private, systemd
-from tasks.host.run_lock import RunLock
+from tasks.host.pm2 import pm2
+from tasks.host.system import private_folder, systemd
+from tasks.host.system.run_lock import RunLock
 from tests.conftest import MachineMaker
 from tests.contract.client import until
-from tests.host.test_systemd import command, value
+from tests.host.system.test_systemd import command, value
 from tests.rig import DOIT, PROJECT, Rig, snapshot
 
 NAMESPACE = ["unshare", "--mount", "--propagation", "private"]
@@ -108,7 +109,7 @@ def test_print_changes_nothing_and_needs_no_systemd(machine: MachineMaker) -> No
     assert f"machine={rig.file}" in unit
     assert str(DOIT) in unit
     assert snapshot(rig.folder) == before
-    assert not private.folder(rig.workspace).exists()
+    assert not private_folder.folder(rig.workspace).exists()
 
 
 def test_without_systemd_one_line_says_so(machine: MachineMaker, tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
-from tasks.commands import status, verdict
-from tasks.host import files, pm2
-from tasks.host.run_lock import RunLock
-from tasks.host.survey import Row
+from tasks.commands import status
+from tasks.commands.shared import health_verdict
+from tasks.host.comfyui.observation import Row
+from tasks.host.pm2 import pm2
+from tasks.host.system import files
+from tasks.host.system.run_lock import RunLock
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
@@ -198,4 +200,4 @@ def test_what_the_health_server_says_too_is_said_once() -> None:
     lost = "PM2 doesn't hold it: run doit"
     seen = Row("comfyui-gpu0", 0, 8188, 7, None, 1.0, None, 0, "healthy", "", lost)
     told = {"layers": {"running": {"pid": 7}}, "status": "degraded", "reason": f"{lost}; no canary"}
-    assert verdict._completed(seen, {"0": told}).note == f"{lost}; no canary"
+    assert health_verdict._completed(seen, {"0": told}).note == f"{lost}; no canary"

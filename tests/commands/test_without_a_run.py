@@ -19,8 +19,9 @@ import psutil
 import pytest
 import yaml
 
-from tasks.host import files, private, process, stopped
-from tasks.host.run_lock import RunLock
+from tasks.host.pm2 import stopped_apps
+from tasks.host.system import files, private_folder, process
+from tasks.host.system.run_lock import RunLock
 from tests.rig import DOIT, PROJECT, SIMULATOR, Rig, free_ports
 
 COMMANDS = sorted(each.name for each in entry_points(group="doit.COMMAND"))
@@ -39,7 +40,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
             "instances": instances,
         },
     )
-    files.remove(private.folder(tmp_path / "ws"))
+    files.remove(private_folder.folder(tmp_path / "ws"))
 
 
 def test_status_says_that_nothing_runs(rig: Rig) -> None:
@@ -65,7 +66,7 @@ def test_status_has_the_line_to_blame_of_an_instance_that_died(rig: Rig) -> None
     files.write_text(rig.layout.log("comfyui-gpu0"), "loading\nRuntimeError: no luck\n\n")
     files.write_text(rig.layout.log("comfyui-gpu1"), "loading\nRuntimeError: no luck\n")
     rig.layout.state.mkdir(parents=True, exist_ok=True)
-    stopped.note(rig.layout, {"comfyui-gpu1"})
+    stopped_apps.note(rig.layout, {"comfyui-gpu1"})
     shown = json.loads(rig.doit("status", "--json", code=1).output)["instances"]
     assert shown["0"]["reason"] == "comfyui-gpu0.log:2: RuntimeError: no luck"
     assert shown["1"]["reason"] == "stopped"
@@ -75,8 +76,8 @@ def test_status_can_be_asked_with_a_damaged_lock_file_and_receipts(rig: Rig) -> 
     rig.lock_file.write_text("<<<<<<< HEAD\n")
     files.write_text(rig.layout.watched(0), "[5]")
     files.write_text(rig.layout.watched(1), '{"restarted": "stuck", "at": "never", "pid": null}')
-    (private.make(rig.workspace) / "run.lock").write_text("nonsense")
-    files.write_text(private.folder(rig.workspace) / "rpc.sock", "")
+    (private_folder.make(rig.workspace) / "run.lock").write_text("nonsense")
+    files.write_text(private_folder.folder(rig.workspace) / "rpc.sock", "")
     shown = json.loads(rig.doit("status", "--json", code=1).output)
     assert shown["run"] is None
     rows = shown["instances"]
@@ -124,7 +125,7 @@ def test_looking_makes_no_file(rig: Rig) -> None:
     rig.doit("status", code=1)
     rig.doit("logs", code=1)
     assert [path.name for path in rig.folder.iterdir()] == ["machine.yaml"]
-    assert not private.folder(rig.workspace).exists()
+    assert not private_folder.folder(rig.workspace).exists()
 
 
 def test_smoke_says_why_for_every_instance(rig: Rig) -> None:

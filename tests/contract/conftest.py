@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from .client import Client
-from .features import Features, ask
-from .installation import Installation
+from tests.contract.client import Client
+from tests.contract.features import Features, ask
+from tests.contract.installation import Installation
 
 SIMULATOR = Path(__file__).parents[2] / "examples" / "simulation" / "comfyui"
 REAL_URL = os.environ.get("REAL_COMFYUI_URL")

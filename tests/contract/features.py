@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .client import Client, picture, preview
+from tests.contract.client import Client, picture, preview
 
 TAG = "\x1b[32m[INFO]\x1b[0m "
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"

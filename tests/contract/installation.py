@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
-from .client import Client, until
+from tests.contract.client import Client, until
 
 STOP_TIMEOUT = 30.0
 """Seconds until a server must have ended after a signal."""

@@ -6,8 +6,8 @@ import uuid
 
 import pytest
 
-from .client import Client
-from .features import Features
+from tests.contract.client import Client
+from tests.contract.features import Features
 
 OTHER = "http://127.0.0.2:8188"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from .client import Client, Prompt, messages, picture, preview, until
-from .conftest import KINDS, installation_of
-from .installation import Base, Installation, Server, node
+from tests.contract.client import Client, Prompt, messages, picture, preview, until
+from tests.contract.conftest import KINDS, installation_of
+from tests.contract.installation import Base, Installation, Server, node
 
 WITHOUT_NODES = "NODE_CLASS_MAPPINGS = {}\n"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from .client import JOB_TIMEOUT, picture, preview, save, until
-from .installation import Installation
+from tests.contract.client import JOB_TIMEOUT, picture, preview, save, until
+from tests.contract.installation import Installation
 
 KNOWN = [
     *("--listen", "127.0.0.1", "--lowvram", "--preview-method", "auto", "--verbose", "DEBUG"),

@@ -8,7 +8,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from .client import Client, preview
+from tests.contract.client import Client, preview
 
 
 def png(colour: str = "red", size: tuple[int, int] = (8, 8)) -> bytes:

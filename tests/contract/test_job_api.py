@@ -6,9 +6,9 @@ import uuid
 
 import pytest
 
-from .client import Client, messages, picture, preview, save, until
-from .features import UNKNOWN_ID, Features
-from .installation import WAITING_NODE, Installation
+from tests.contract.client import Client, messages, picture, preview, save, until
+from tests.contract.features import UNKNOWN_ID, Features
+from tests.contract.installation import WAITING_NODE, Installation
 
 
 @pytest.fixture

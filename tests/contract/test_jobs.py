@@ -10,8 +10,8 @@ import pytest
 import requests
 from PIL import Image
 
-from .client import Client, Prompt, messages, picture, preview, save
-from .features import Features
+from tests.contract.client import Client, Prompt, messages, picture, preview, save
+from tests.contract.features import Features
 
 
 def fetch(server: Client, image: dict[str, str]) -> requests.Response:

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from .client import Prompt, messages, picture, preview, save, until
-from .installation import WAITING_NODE, Base, Installation, Server
+from tests.contract.client import Prompt, messages, picture, preview, save, until
+from tests.contract.installation import WAITING_NODE, Base, Installation, Server
 
 PORT_TAKEN = ["[Errno 98]", "is already in use on address 127.0.0.1"]
 """What is logged where a port is taken: the newer says it without a traceback."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from .installation import Installation, node
+from tests.contract.installation import Installation, node
 
 # Wraps the loader once ComfyUI's `nodes` was executed, and what it logs with; and what executes
 # prestartup scripts.

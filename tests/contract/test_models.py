@@ -8,8 +8,8 @@ from textwrap import dedent
 
 import pytest
 
-from .client import Client, checkpoint
-from .installation import Base, Installation
+from tests.contract.client import Client, checkpoint
+from tests.contract.installation import Base, Installation
 
 
 def listed(server: Client, folder: str = "checkpoints") -> list[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SIMULATOR
-from .features import ask
-from .installation import Installation, Server
+from tests.contract.conftest import SIMULATOR
+from tests.contract.features import ask
+from tests.contract.installation import Installation, Server
 
 
 @pytest.fixture

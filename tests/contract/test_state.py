@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from .client import Client
-from .features import Features
+from tests.contract.client import Client
+from tests.contract.features import Features
 
 FOLDERS = """
     checkpoints configs loras vae text_encoders diffusion_models clip_vision style_models

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from .client import Client, Prompt, checkpoint, messages, picture, preview, save
-from .features import Features
+from tests.contract.client import Client, Prompt, checkpoint, messages, picture, preview, save
+from tests.contract.features import Features
 
 
 def node_error(answer: dict[str, Any], node_id: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from .client import JOB_TIMEOUT, Client, Prompt, picture, preview
+from tests.contract.client import JOB_TIMEOUT, Client, Prompt, picture, preview
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 

@@ -13,7 +13,7 @@ from doit.task import Stream, dict_to_task
 
 from tasks.engine import journal as engine
 from tasks.engine.step import Action, step
-from tasks.host import journal
+from tasks.host.system import run_journal
 from tasks.spec.layout import Layout
 from tests.conftest import MachineMaker
 from tests.contract.client import until
@@ -55,8 +55,8 @@ def writer(layout: Layout) -> Iterator[engine.Writer]:
     writer.end("failed")
 
 
-def seen(layout: Layout) -> journal.Journal:
-    found = journal.read(layout)
+def seen(layout: Layout) -> run_journal.Journal:
+    found = run_journal.read(layout)
     assert found
     return found
 
@@ -118,7 +118,7 @@ def test_what_is_told_last_is_written_and_what_took_how_long_is_kept(
     writer.fail("c", 1.0, "too late")
     assert seen(layout).state == "interrupted"
     assert seen(layout).tasks[2].state == "waiting"
-    assert journal.read_times(layout) == {"a": 12.5, "other": 3.0}
+    assert run_journal.read_times(layout) == {"a": 12.5, "other": 3.0}
 
 
 def test_a_run_that_leaves_tasks_open_did_not_succeed(
@@ -183,7 +183,7 @@ def test_a_failed_run_says_which_task_and_why_and_what_was_not_done_for_it(
     assert not run.of("waiting")
     assert not run.of("running")
     good = next(task for task in run.of("done") if task.name == "nodes:good")
-    assert journal.read_times(rig.layout)["nodes:good"] == good.seconds
+    assert run_journal.read_times(rig.layout)["nodes:good"] == good.seconds
     assert (
         f"the last run (build) failed: nodes:bad: {bad.reason}\n"
         in rig.doit("status", code=1).output

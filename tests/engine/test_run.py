@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host import apps, files, journal, private
-from tasks.host.run_lock import RunLock, Taken
+from tasks.host.pm2 import apps
+from tasks.host.system import files, private_folder, run_journal
+from tasks.host.system.run_lock import RunLock, Taken
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
@@ -113,13 +114,13 @@ def test_a_second_run_is_refused_at_once_and_a_killed_one_gives_the_lock_back(sl
     assert slow.rig.layout.progress("times").read_text() == written, "what took how long stays"
 
 
-def seen(rig: Rig) -> journal.Journal:
-    found = journal.read(rig.layout)
+def seen(rig: Rig) -> run_journal.Journal:
+    found = run_journal.read(rig.layout)
     assert found
     return found
 
 
-def task(rig: Rig, name: str) -> journal.Task:
+def task(rig: Rig, name: str) -> run_journal.Task:
     return next(task for task in seen(rig).tasks if task.name == name)
 
 
@@ -159,7 +160,7 @@ def _sees_it_done(rig: Rig) -> None:
     done = {each.name for each in run.of("done")}
     assert {"generation:scripts", "validation"} <= done
     assert "environment" not in done, "the run before had made it"
-    assert set(journal.read_times(rig.layout)) == done
+    assert set(run_journal.read_times(rig.layout)) == done
 
 
 def test_an_interrupted_run_leaves_nothing_running_and_the_next_one_goes_on(slow: Slow) -> None:
@@ -193,4 +194,4 @@ def test_the_lock_is_one_workspaces_and_names_its_holder(tmp_path: Path) -> None
             RunLock(tmp_path).take("up")
     finally:
         for workspace in (tmp_path, tmp_path / "other"):
-            files.remove(private.folder(workspace))
+            files.remove(private_folder.folder(workspace))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tasks.engine.step import Holds, step
-from tasks.host.failure import Failure
+from tasks.host.system.failure import Failure
 from tests.rig import DOIT
 
 Check = Callable[[], str | None]

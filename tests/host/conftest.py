@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.host import private
+from tasks.host.system import private_folder
 from tests.contract.installation import WAITING_NODE, Installation, Server
 from tests.rig import SIMULATOR
 
@@ -30,4 +30,4 @@ def private_folders(
 ) -> None:
     """Those of stores without locks go away with the test's."""
     folder = tmp_path_factory.mktemp("private")
-    monkeypatch.setattr(private, "folder", lambda _: folder / "uid" / "store")
+    monkeypatch.setattr(private_folder, "folder", lambda _: folder / "uid" / "store")

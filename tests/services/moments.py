@@ -6,14 +6,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tasks.host import apps, survey
-from tasks.host.comfyui import Health
-from tasks.host.installed import WantedNode
-from tasks.host.model_files import ModelState
-from tasks.services.health.answers import Layer, Run, Task
-from tasks.services.health.facts import Facts, Installed
-from tasks.services.health.sample import Sample
-from tasks.services.health.settings import Instance, Settings, Worker
+from tasks.host.comfyui import observation
+from tasks.host.comfyui.api import Health
+from tasks.host.downloads.model_files import ModelState
+from tasks.host.generations.installed import WantedNode
+from tasks.host.pm2 import apps
+from tasks.services.health.model.answers import Layer, Run, Task
+from tasks.services.health.model.facts import Facts, Installed
+from tasks.services.health.model.sample import Sample
+from tasks.services.health.model.settings import Instance, Settings, Worker
 
 NOWHERE = Path("/nonexistent")
 GPU0 = Instance(0, "comfyui-gpu0", "127.0.0.1", 8188, whole=False)
@@ -61,8 +62,8 @@ def app(name: str = GPU0.name, *, supervised: bool = True, age: float = 5.0) -> 
 
 def seen(
     found: apps.App | None, pm2: dict[str, Any] | None = None, log: Path = NOWHERE
-) -> survey.Seen:
-    return survey.Seen(found, None, pm2, log)
+) -> observation.Seen:
+    return observation.Seen(found, None, pm2, log)
 
 
 def sample(**changes: Any) -> Sample:

@@ -6,7 +6,7 @@ import math
 import time
 from typing import Any
 
-from tasks.services.health import answers as a
+from tasks.services.health.model import answers as a
 
 Topics = dict[str, a.Verdict]
 LAYERS = ("installed", "running", "functional", "models")

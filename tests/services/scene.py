@@ -16,8 +16,10 @@ from typing import Any
 
 import requests
 
-from tasks.host import apps, hook, private
-from tasks.host.proof import SERVICES
+from tasks.host.comfyui.quick_test import SERVICES
+from tasks.host.pm2 import apps
+from tasks.host.python import pth_hook
+from tasks.host.system import private_folder
 from tasks.spec.layout import Layout
 from tests.contract.client import until
 from tests.contract.installation import Base, Installation, Server
@@ -127,7 +129,7 @@ class Scene:
         reports = self.layout.reports(gpu)
         shim = [sys.executable, "-I", str(SERVICES / "shim.py"), "--report", str(reports), "--"]
         # What an environment of a machine has as a .pth file.
-        (self.folder / "sitecustomize.py").write_text(hook.LINE)
+        (self.folder / "sitecustomize.py").write_text(pth_hook.LINE)
         marks = self.marks(gpu) | {"PYTHONPATH": str(self.folder)}
         server = self.installation.launch(base, port=port, env=marks | env, before=shim)
         self.servers[gpu] = server
@@ -149,7 +151,7 @@ class Scene:
 
     def note(self, gpu: int, pid: int) -> None:
         """As PM2 does, which is how it is seen that one came."""
-        pids = private.make(self.layout.workspace) / "pids"
+        pids = private_folder.make(self.layout.workspace) / "pids"
         pids.mkdir(exist_ok=True)
         (pids / f"{self.settings['instances'][gpu]['name']}-{pid}.pid").write_text(str(pid))
 
@@ -198,7 +200,7 @@ class Scene:
             if not server.ended:
                 server.process.send_signal(signal.SIGCONT)
         self.installation.close()
-        shutil.rmtree(private.folder(self.layout.workspace), ignore_errors=True)
+        shutil.rmtree(private_folder.folder(self.layout.workspace), ignore_errors=True)
 
     def raw(self, content: bytes, timeout: float = PATIENCE) -> bytes:
         """What comes back for bytes of any kind, until the server hangs up or falls silent."""

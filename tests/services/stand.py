@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tasks.services.health import answers, page
+from tasks.services.health.model import answers
+from tasks.services.health.web import page
 
 PATHS = {
     "/health/comfyui": "overview",

@@ -20,8 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import Response
 from starlette.types import Message
 
-from tasks.host import files, process
-from tasks.services.health.guard import Guard
+from tasks.host.system import files, process
+from tasks.services.health.web.guard import Guard
 from tests.contract.client import until
 from tests.services.conftest import SceneMaker
 from tests.services.scene import PATIENCE, Scene, is_well

@@ -7,8 +7,9 @@ import os
 import signal
 from pathlib import Path
 
-from tasks.host import files, load_result
-from tasks.host.load_result import Outcome, Result
+from tasks.host.comfyui import load_result
+from tasks.host.comfyui.load_result import Outcome, Result
+from tasks.host.system import files
 from tests.contract.installation import WAITING_NODE, node
 from tests.services.conftest import SceneMaker
 from tests.services.scene import Told, is_well

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host import hook, load_report
+from tasks.host.comfyui import load_report
+from tasks.host.python import pth_hook
 from tasks.services.shim import ENTRY
 from tests.rig import PROJECT
 
@@ -37,7 +38,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def python(tmp_path: Path) -> Path:
     """An environment with nothing but the line in it."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
-    hook.write(next((tmp_path / "env" / "lib").glob("python*/site-packages")))
+    pth_hook.write(next((tmp_path / "env" / "lib").glob("python*/site-packages")))
     return tmp_path / "env" / "bin" / "python"
 
 

@@ -21,14 +21,17 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tasks import dotenv
-from tasks.host import comfyui, files, survey
-from tasks.host.census import Census
-from tasks.services.health import judgement, protocol, settings
-from tasks.services.health.answers import Layer
-from tasks.services.health.facts import Facts, Installed
-from tasks.services.health.instance import InstanceSampler
-from tasks.services.health.sample import Sample
-from tasks.services.health.supervisor import Supervisor
+from tasks.host.comfyui import api, observation
+from tasks.host.pm2.app_processes import Census
+from tasks.host.system import files
+from tasks.services.health.looks.instance_look import InstanceSampler
+from tasks.services.health.looks.pm2_look import Supervisor
+from tasks.services.health.model import settings
+from tasks.services.health.model.answers import Layer
+from tasks.services.health.model.facts import Facts, Installed
+from tasks.services.health.model.sample import Sample
+from tasks.services.health.verdicts import instance_verdict
+from tasks.services.health.web import protocol
 from tests.contract.client import until
 from tests.rig import free_ports
 from tests.services.conftest import SceneMaker
@@ -425,7 +428,7 @@ ODD = "\ud800\x00\x1b[2J\u2028<script>\x85\n"
 def test_an_instance_that_answers_rubbish_is_not_well(answer: bytes) -> None:
     with rogue(free_ports(1)) as one:
         one.answers["/prompt"] = answer
-        health = comfyui.probe("127.0.0.1", one.port, 2.0)
+        health = api.probe("127.0.0.1", one.port, 2.0)
     assert not health.healthy
     assert len(health.reason) < 300
 
@@ -444,7 +447,7 @@ def test_an_instance_that_answers_drop_by_drop_is_given_no_longer(head: bytes, e
     """Every drop comes in time; all of them together never do."""
     with rogue(free_ports(1)) as one:
         one.answers["/prompt"] = one.drip(head, each)
-        health = comfyui.probe("127.0.0.1", one.port, 0.5)
+        health = api.probe("127.0.0.1", one.port, 0.5)
     assert (health.healthy, health.answered) == (False, False)
 
 
@@ -458,15 +461,15 @@ def test_an_instance_that_answers_drop_by_drop_is_given_no_longer(head: bytes, e
 def test_an_answer_without_end_is_not_read_without_end(head: bytes, each: bytes) -> None:
     with rogue(free_ports(1)) as one:
         one.answers["/object_info"] = one.flood(head, each)
-        assert comfyui.ask("127.0.0.1", one.port, "/object_info") is None
-    assert one.sent < comfyui.LONGEST + (16 << 20)
+        assert api.ask("127.0.0.1", one.port, "/object_info") is None
+    assert one.sent < api.LONGEST + (16 << 20)
 
 
 def test_an_answer_of_too_many_values_is_not_read() -> None:
     """In memory each is twenty times as long, and to read them holds up all threads."""
     with rogue(free_ports(1)) as one:
-        one.answers["/object_info"] = _http(b"[" + b"[]," * comfyui.MOST + b"1]")
-        assert comfyui.ask("127.0.0.1", one.port, "/object_info") is None
+        one.answers["/object_info"] = _http(b"[" + b"[]," * api.MOST + b"1]")
+        assert api.ask("127.0.0.1", one.port, "/object_info") is None
 
 
 def _report(folder: Path, pid: int) -> None:
@@ -589,11 +592,11 @@ def test_what_was_not_looked_at_for_long_is_not_known(scene: SceneMaker) -> None
     one = scene()
     one.tell()
     told = settings.read(one.file)
-    seen = survey.Seen(None, None, None, one.layout.log("comfyui-gpu0"))
+    seen = observation.Seen(None, None, None, one.layout.log("comfyui-gpu0"))
     facts = Facts(told, Installed(Layer(ok=True)), models={})
-    sample = Sample(1000.0, seen, comfyui.Health(True))
-    fresh = judgement.judge(told.instances[0], sample, facts, 1010.0)
-    stale = judgement.judge(told.instances[0], sample, facts, 1200.0)
+    sample = Sample(1000.0, seen, api.Health(True))
+    fresh = instance_verdict.judge(told.instances[0], sample, facts, 1010.0)
+    stale = instance_verdict.judge(told.instances[0], sample, facts, 1200.0)
     assert (fresh.status, stale.status) == ("down", "unknown")
     assert stale.reason == "it was last looked at 200 s ago"
 

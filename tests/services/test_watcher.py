@@ -9,12 +9,14 @@ from pathlib import Path
 
 import psutil
 
-from tasks.host import apps, files, private, rotation, watch
-from tasks.host.census import Census
+from tasks.host.comfyui import symptoms
+from tasks.host.pm2 import apps, log_rotation
+from tasks.host.pm2.app_processes import Census
+from tasks.host.system import files, private_folder
 from tasks.services.watcher import Settings, Watch, Watched
 from tests.contract.client import until
 
-SHIM = Path(apps.__file__).parents[1] / "services" / "shim.py"
+SHIM = Path(apps.__file__).parents[2] / "services" / "shim.py"
 STARTS_ONE = """
 import os, sys, time
 os.system(f"env -i nohup {sys.executable} -c 'import time; time.sleep(600)' >/dev/null 2>&1 &")
@@ -25,10 +27,10 @@ time.sleep(600)
 
 def test_what_hides_from_everybody_ends_with_its_instance(tmp_path: Path) -> None:
     """Without its environment and its family, only who adopted it tells whose it is."""
-    private.make(tmp_path)
-    rules = watch.Rules(hung=30, job_timeout=3600, start_timeout=300)
+    private_folder.make(tmp_path)
+    rules = symptoms.Rules(hung=30, job_timeout=3600, start_timeout=300)
     settings = Settings(
-        tmp_path, (), None, rules, rotation.Rules(max_size=1, max_age=0, keep=1), True, 0.1
+        tmp_path, (), None, rules, log_rotation.Rules(max_size=1, max_age=0, keep=1), True, 0.1
     )
     watched = Watch(settings, Watched(0, "comfyui-gpu0", "127.0.0.1"), Census(tmp_path, 0.0))
     marks = {apps.WORKSPACE: str(tmp_path), apps.NAME: "comfyui-gpu0", apps.PORT: "1"}
@@ -55,4 +57,4 @@ def test_what_hides_from_everybody_ends_with_its_instance(tmp_path: Path) -> Non
     finally:
         instance.kill()
         instance.communicate()
-        files.remove(private.folder(tmp_path))
+        files.remove(private_folder.folder(tmp_path))

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.spec import SpecError
-
-from .conftest import Lines, Load
+from tests.spec.conftest import Lines, Load
 
 NODE = "https://github.com/owner/"
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.spec.downloads import check_token, check_token_host, parse_download
-
-from .conftest import Lines, Load
+from tests.spec.conftest import Lines, Load
 
 HF = "https://huggingface.co"
 FILE = f"{HF}/org/name/resolve/main/x.safetensors"

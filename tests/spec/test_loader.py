@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from tasks.spec import SpecError, load
-
-from .conftest import Lines, Load
+from tests.spec.conftest import Lines, Load
 
 START = "workspace: ws\ncomfyui: {}\n"
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.spec import SpecError, expand
-
-from .conftest import Load
+from tests.spec.conftest import Load
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,8 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.spec import in_bytes
-
-from .conftest import Lines, Load
+from tests.spec.conftest import Lines, Load
 
 
 @pytest.mark.parametrize(

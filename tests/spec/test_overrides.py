@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from tasks.spec import SpecError, load
-
-from .conftest import Lines, Load
+from tests.spec.conftest import Lines, Load
 
 GPUS = "auto, a number of GPUs, or a list of their indices such as [0, 2]"
 NODES = """custom_nodes:

@@ -13,11 +13,11 @@ from types import FrameType
 
 import uvicorn
 
-from tasks.host import files, health_client
-
-from . import app
-from .protocol import Protocol
-from .sampler import Sampler
+from ...host.comfyui import health_client
+from ...host.system import files
+from .looks.sampler import Sampler
+from .web import app
+from .web.protocol import Protocol
 
 OPEN_FILES = 8192
 CONNECTIONS = 2048

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host import changes, files, generations, git, hook, made
-from tasks.host.changes import Changes
+from tasks.host.generations import manifest, reported_changes
+from tasks.host.generations.reported_changes import Changes
+from tasks.host.python import pth_hook
+from tasks.host.repositories import git
+from tasks.host.storage import digest_folders
+from tasks.host.system import files
 from tests.forge import Forge
 from tests.rig import PROJECT
 
@@ -50,7 +54,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with nothing but the line in it."""
     folder = tmp_path_factory.mktemp("python") / "env"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    hook.write(next((folder / "lib").glob("python*/site-packages")))
+    pth_hook.write(next((folder / "lib").glob("python*/site-packages")))
     return folder / "bin" / "python"
 
 
@@ -70,13 +74,13 @@ def load(generation: Path, python: Path) -> Load:
         (comfyui / "serving.py").write_text(serving)
         ended = subprocess.run(
             [sys.executable, "-I", str(SHIM), "--report", str(generation.parent / "reports"),
-             "--changes", str(changes.file_of(generation)), "--", str(python), "main.py"],
+             "--changes", str(reported_changes.file_of(generation)), "--", str(python), "main.py"],
             cwd=comfyui, env={"PATH": os.environ["PATH"]}, timeout=30, text=True,
             capture_output=True,
         )  # fmt: skip
         assert (ended.returncode, ended.stdout) == (0, "it served\n"), ended.stderr
         assert ("inside/changes.py" in ended.stderr) == harmed
-        return changes.read(generation)
+        return reported_changes.read(generation)
 
     return load
 
@@ -92,11 +96,11 @@ def assemble(generation: Path, packs: dict[str, str]) -> None:
         heads[f"ComfyUI/custom_nodes/{name}"] = nodes.repository(name, {**made_of}).folder
     commits = {place: git.head(folder) for place, folder in heads.items()}
     files.point(generation / "environment", generation)
-    made.finish(
+    digest_folders.finish(
         generation,
         {"digest": "0123", "heads": commits, "links": {}, "nodes": [*packs], "scripts": {}},
     )
-    generations.stamp(generation)
+    manifest.stamp(generation)
 
 
 def place(name: str, file: str = "") -> str:
@@ -127,8 +131,10 @@ def test_a_custom_node_that_rewrites_a_tracked_file_of_its_own(
 ) -> None:
     found = load({"selfsame": code, "well": "open(here + '/settings.json').read()"})
     assert found == Changes(files={place("selfsame", "settings.json"): "selfsame"})
-    assert generations.edited(generation) == {}
-    assert made.damaged(generation, made.read(generation), generations.damage) is None
+    assert manifest.edited(generation) == {}
+    assert (
+        digest_folders.damaged(generation, digest_folders.read(generation), manifest.damage) is None
+    )
 
 
 def test_what_is_no_change_of_the_generation_is_not_noted(load: Load, tmp_path: Path) -> None:
@@ -158,7 +164,9 @@ def test_a_folder_that_is_moved_takes_its_files_along(load: Load, generation: Pa
     assert found.files == dict.fromkeys(
         [place("alpha", "sub/a.txt"), place("alpha", "sub/b.txt")], "alpha"
     )
-    assert made.damaged(generation, made.read(generation), generations.damage) is None
+    assert (
+        digest_folders.damaged(generation, digest_folders.read(generation), manifest.damage) is None
+    )
 
 
 def test_what_a_custom_node_rewrites_while_it_serves_is_its_own(
@@ -171,10 +179,10 @@ def test_what_a_custom_node_rewrites_while_it_serves_is_its_own(
     serving = "import sys, threading\nt = threading.Thread(target=sys.modules['alpha'].save)\n"
     found = load({}, serving + "t.start(); t.join()\n")
     assert found.files == {place("alpha", "settings.json"): "alpha"}
-    assert generations.edited(generation) == {}
-    noted = changes.file_of(generation).read_text()
+    assert manifest.edited(generation) == {}
+    noted = reported_changes.file_of(generation).read_text()
     load({}, serving + "t.start(); t.join()\n")
-    assert changes.file_of(generation).read_text() == noted, "it doesn't grow"
+    assert reported_changes.file_of(generation).read_text() == noted, "it doesn't grow"
 
 
 @pytest.mark.parametrize(
@@ -194,12 +202,16 @@ def test_a_custom_node_that_moves_its_own_checkout(load: Load, generation: Path,
     assert found.moved(place("alpha"), now)
     assert not found.moved(place("beta"), "5" * 40)
     assert set(found.heads.values()) == {"alpha"}
-    assert made.damaged(generation, made.read(generation), generations.damage) is None
+    assert (
+        digest_folders.damaged(generation, digest_folders.read(generation), manifest.damage) is None
+    )
 
 
 def test_one_that_leaves_git_behind_is_rebuilt_no_more(load: Load, generation: Path) -> None:
     load({"alpha": "import shutil; shutil.rmtree(here + '/.git')"})
-    assert made.damaged(generation, made.read(generation), generations.damage) is None
+    assert (
+        digest_folders.damaged(generation, digest_folders.read(generation), manifest.damage) is None
+    )
 
 
 def test_one_that_pulls_others_or_later_is_known_by_the_git_it_started(
@@ -212,7 +224,9 @@ def test_one_that_pulls_others_or_later_is_known_by_the_git_it_started(
     )
     found = load({"alpha": code, "beta": "", "gamma": ""})
     assert found.led == {place("beta"): "alpha"}
-    assert made.damaged(generation, made.read(generation), generations.damage) is None
+    assert (
+        digest_folders.damaged(generation, digest_folders.read(generation), manifest.damage) is None
+    )
 
 
 def test_what_goes_from_and_comes_into_the_environment(load: Load, python: Path) -> None:
@@ -271,5 +285,5 @@ def test_what_harms_our_module_harms_nothing_else(load: Load, harm: str) -> None
 
 
 def test_where_nothing_can_be_noted_all_goes_on(load: Load, generation: Path) -> None:
-    changes.file_of(generation).mkdir(parents=True)
+    reported_changes.file_of(generation).mkdir(parents=True)
     load({"alpha": "open(here + '/settings.json', 'w')"}, harmed=True)

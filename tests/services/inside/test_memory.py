@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 import tasks
-from tasks.host import apps, hook
+from tasks.host.pm2 import apps
+from tasks.host.python import pth_hook
 from tasks.services.inside.memory import Share
 
 GB = 1 << 30
@@ -135,7 +136,7 @@ def comfyui(tmp_path: Path) -> Path:
         (tmp_path / "ComfyUI" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "ComfyUI" / name).write_text(text)
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(hook.LINE)
+    (tmp_path / "site" / "sitecustomize.py").write_text(pth_hook.LINE)
     (tmp_path / "site" / "library.py").write_text(ASKS)
     return tmp_path / "ComfyUI"
 

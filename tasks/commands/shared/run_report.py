@@ -1,0 +1,79 @@
+"""What `doit status` says of the run that is on, or of the last one if it did not succeed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...host.system.progress import duration
+from ...host.system.run_journal import Journal, Task
+from ...host.system.run_lock import Run
+
+
+@dataclass(frozen=True)
+class Report:
+    """`str()` is one line for people, `document` the same for programs: times are seconds."""
+
+    line: str
+    document: dict[str, Any]
+
+    def __str__(self) -> str:
+        return self.line
+
+
+def of(run: Run | None, journal: Journal | None) -> Report | None:
+    """None when no run is on and the last one, if there was one, succeeded."""
+    # Commands that take the lock, such as down, write no journal.
+    if journal and journal.state == "running" and (run is None or run.pid == journal.pid):
+        return _on(journal, run.task if run else "")
+    if run:
+        line = f"a run is on: pid {run.pid}, {run.task or 'starting'}"
+        return Report(line, {"process": run.pid, "task": run.task})
+    if journal and journal.state == "failed":
+        return _failed(journal)
+    if journal and journal.state == "interrupted":
+        return _interrupted(journal)
+    return None
+
+
+def _on(journal: Journal, noted: str) -> Report:
+    running = journal.of("running")
+    task = " ".join(task.name for task in running) or noted
+    left = journal.seconds_left
+    words = ", ".join(map(_far, running)) or noted or "starting"
+    about = "" if left is None else f", about {duration(left)} left"
+    return Report(
+        f"a run is on: pid {journal.pid}, {words}{about}",
+        {"process": journal.pid, "task": task, **_document(journal), "seconds_left": left},
+    )
+
+
+def _failed(journal: Journal) -> Report:
+    failed = journal.of("failed")
+    task = " ".join(task.name for task in failed)
+    reason = failed[0].reason.partition("\n")[0] if failed else ""
+    why = f": {failed[0].name}: {reason}" if failed else ""
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    line = f"the last run ({journal.command}) failed{why}{more}"
+    return Report(line, {"process": None, "task": task, **_document(journal), "reason": reason})
+
+
+def _interrupted(journal: Journal) -> Report:
+    task = " ".join(task.name for task in journal.of("running"))
+    at = f" at {task}" if task else ""
+    line = f"the last run ({journal.command}) was interrupted{at}: run doit again to go on"
+    return Report(line, {"process": None, "task": task, **_document(journal)})
+
+
+def _document(journal: Journal) -> dict[str, Any]:
+    return {
+        "command": journal.command,
+        "state": journal.state,
+        "percent": journal.percent,
+        "done": journal.done,
+        "total": len(journal.tasks),
+    }
+
+
+def _far(task: Task) -> str:
+    return task.name if task.percent is None else f"{task.name} ({task.percent:.0f} %)"

@@ -1,0 +1,97 @@
+"""Progress for whoever looks: a live board on a terminal, plain lines elsewhere, the journal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from ..host.system.progress import Progress, Told, line, share, unheard
+from ..host.system.thread_pool import beside
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LINE_EVERY = 10.0
+"""Seconds between two lines where there is no terminal."""
+LOOK_EVERY = 0.2
+ROWS = 8
+
+console: Console | None = None
+"""The terminal while a board is on it: whoever prints then does it through this."""
+
+
+def following(progress: Progress, told: Told = unheard) -> AbstractContextManager[None]:
+    """Show `progress` until the body ends; `told` hears the same."""
+    return beside(_watch, _terminal if sys.stdout.isatty() else _lines, progress, told)
+
+
+def _watch(show: Any, progress: Progress, told: Told, ended: threading.Event) -> None:
+    with show() as draw:
+        while not ended.wait(LOOK_EVERY):
+            shot = progress.snapshot()
+            draw(shot)
+            told(*share(shot))
+
+
+@contextlib.contextmanager
+def _lines() -> Iterator[Any]:
+    last = time.monotonic()
+
+    def draw(shot: dict[str, Any]) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY:
+            last = time.monotonic()
+            print(f"  {line(shot)}", flush=True)
+
+    yield draw
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[Any]:
+    global console
+    from rich import progress as bars
+    from rich.console import Console
+    from rich.table import Column
+
+    columns = (
+        bars.TextColumn("  {task.description}", table_column=Column(no_wrap=True)),
+        bars.BarColumn(bar_width=20),
+        bars.DownloadColumn(),
+        bars.TransferSpeedColumn(),
+        bars.TimeRemainingColumn(compact=True),
+    )
+    screen = Console()
+    with bars.Progress(*columns, console=screen, transient=True) as board:
+        console = screen
+        rows: dict[str, bars.TaskID] = {}
+
+        def draw(shot: dict[str, Any]) -> None:
+            names = {item["name"]: item for item in shot["running"][:ROWS]}
+            for name in [name for name in rows if name and name not in names]:
+                board.remove_task(rows.pop(name))
+            all_ = {"bytes": shot["bytes"], "bytes_done": shot["bytes_done"]}
+            title = f"{shot['what']} {shot['files_done']}/{shot['files']}"
+            for name, item in {"": all_, **names}.items():
+                if name not in rows:
+                    rows[name] = board.add_task(name or title)
+                board.update(
+                    rows[name],
+                    total=item["bytes"],
+                    completed=item["bytes_done"],
+                    description=_short(name, max(12, screen.width - 60)) or title,
+                )
+
+        try:
+            yield draw
+        finally:
+            console = None
+
+
+def _short(name: str, limit: int) -> str:
+    """The end of a name says more than its beginning."""
+    return name if len(name) <= limit else f"…{name[1 - limit :]}"

@@ -1,0 +1,54 @@
+"""Room for what is to be made: where there is too little, the oldest kept generations go first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from ..host.generations import kept_generations
+from ..host.storage import digest_folders
+from ..host.storage.disk_space import Room, free
+from ..host.system import files
+from ..host.system.failure import Failure
+from ..host.system.progress import size
+from ..spec import Machine
+from .messages import tell
+
+
+@contextmanager
+def room(machine: Machine, what: str, folder: Path, need: int) -> Iterator[None]:
+    """While `folder` is made, which takes about `need` bytes.
+
+    That is an estimate, so it lets old generations go and fails nothing; a failure on a volume
+    that proved too small says so, and leaves nothing of `folder` behind. Raises Failure.
+    """
+    volume = machine.layout.machine
+    _make(machine, what, need)
+    short = free(volume) < need
+    try:
+        yield
+    except Exception as error:
+        there = free(volume)
+        said = f"{what} needs about {size(need)}, {volume} has {size(there)} left: make room there"
+        if there == 0:
+            if not digest_folders.read(folder):
+                files.remove(folder)
+            raise Failure(said) from error
+        if short and isinstance(error, Failure):
+            raise Failure(f"{error}; {said}", error.log) from error
+        raise
+
+
+def room_for_models(machine: Machine, store: Path) -> Room:
+    """Where they are to lie; it is made, if generations lie on the same volume."""
+    here = machine.layout.machine
+    same = here.is_dir() and here.stat().st_dev == store.stat().st_dev
+    return Room(store, partial(_make, machine, "the models") if same else None)
+
+
+def _make(machine: Machine, what: str, need: int) -> None:
+    if gone := kept_generations.make_room(machine.layout, need):
+        names = f"generation{'s' if len(gone) > 1 else ''} {', '.join(gone)}"
+        tell(f"{what} need{'' if what.endswith('s') else 's'} about {size(need)}: {names} went")

@@ -1,0 +1,56 @@
+"""The locked packages are installed into an environment that nothing runs from yet."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+
+from ..engine import journal
+from ..host.python import altered_files, environments, uv, uv_progress
+from ..host.python.environments import fits
+from ..host.python.uv_errors import gist, refused
+from ..host.system import files, process
+from ..host.system.failure import Failure
+from ..lock import package_set, packages
+from ..lock.resolver import REFUSED
+from ..spec import Machine
+
+
+def install(
+    machine: Machine, folder: Path, keep: Collection[str], anew: altered_files.Spoilt, log: Path
+) -> None:
+    """Install what the lock lists, of `anew` also what is there; all else but `keep` goes.
+
+    Raises Failure.
+    """
+    wanted, there = packages.of(machine).packages, environments.installed(folder)
+    listed = packages.listed(machine, wanted)
+    new = [name for name, package in wanted.items() if not fits(package, there.get(name))]
+    told = partial(journal.tell, "environment")
+    away = sorted(set(there) - set(wanted) - set(keep))
+    # Of a package that goes, nothing is to be mended.
+    anew = {name: paths for name, paths in anew.items() if name in wanted}
+    files.copy_file(listed, folder / environments.LIST)
+    try:
+        with uv_progress.following(log, f"{len(new)} package{'' if len(new) == 1 else 's'}", told):
+            if away:
+                uv.uninstall(folder, away, log)
+            where = packages.where(machine)
+            uv.install(folder, listed, *where, log, anew=anew)
+            environments.heal(folder, listed, where, anew, log)
+    except process.CommandFailed as failed:
+        raise _not_installed(machine, new, failed, log) from failed
+
+
+def _not_installed(
+    machine: Machine, new: list[str], failed: process.CommandFailed, log: Path
+) -> Failure:
+    said = "the locked packages can't be installed"
+    if refusal := refused(failed.output):
+        return Failure(f"{said}: {refusal}", log)
+    lines = package_set.why_not_installed(machine, new, log) if failed.code == REFUSED else []
+    if lines:
+        return Failure("\n    ".join([f"{said}: {lines[0]}", *lines[1:]]), log)
+    mend = "see that the package index can be reached, then run doit again"
+    return Failure(f"{said} ({gist(failed.output)}): {mend}", log)

@@ -1,0 +1,49 @@
+"""Locked packages that custom nodes replace while they are imported, past pip's constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ..engine.messages import warn
+from ..host.comfyui.load_result import Outcome, Result
+from ..host.generations import reported_changes
+from ..host.python import environments
+from ..spec import Machine
+from . import restoration
+from . import stage as environment
+
+
+def put_back(
+    machine: Machine, folder: Path, results: Mapping[str, Result], log: Path, since: int
+) -> dict[str, Result]:
+    """Put back what was replaced since a moment (`trees.now`). Whoever did it would do it again in
+    an instance: its result says so, and no instance is started with it.
+
+    Raises Failure as `hold.hold` does.
+    """
+    home = environment.folder_of(machine)
+    who = _who(restoration.changes(machine, home, None).moved, reported_changes.read(folder).gone)
+    named = f"custom node {', '.join(who)}" if who else "a custom node"
+    said = f"{named}, while it was imported,"
+    for line in restoration.hold(machine, home, said, log, since=since, patches_stay=True)[0]:
+        warn(line)
+    return dict(results) | {
+        name: replace(result, outcome=Outcome.DISPLACES, displaced=tuple(who[name]))
+        for name, result in results.items()
+        if name in who
+    }
+
+
+def _who(
+    displaced: Mapping[str, str], gone: Mapping[str, reported_changes.Who]
+) -> dict[str, list[str]]:
+    """Custom node → the locked packages that it replaced."""
+    found: dict[str, list[str]] = {}
+    for dist_info, pack in gone.items():
+        name, version = environments.named(dist_info)
+        if name in displaced and pack:
+            what = f"{name} {version} (by {displaced[name]})"
+            found.setdefault(pack, []).append(what)
+    return found

@@ -1,0 +1,160 @@
+"""What a script or an import changed in an environment: found, and put back to what is locked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..engine.messages import warn
+from ..host.python import altered_files, environments, records, uv
+from ..host.python.altered_files import Known
+from ..host.python.environments import fits
+from ..host.python.records import Claims, Wrong
+from ..host.system import process
+from ..host.system.failure import Failure
+from ..lock import packages, preinstalled
+from ..lock.torch_family import TORCH_FAMILY
+from ..spec import Machine
+
+SHOWN = 3
+"""Files of one package that are named."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What somebody changed of what is locked."""
+
+    moved: Mapping[str, str]
+    """Locked package → the version that is there now, or "nothing"."""
+    hiding: Mapping[str, str]
+    """Package that hides a preinstalled one → its version."""
+    patched: Mapping[str, list[str]]
+    """Locked package → files that are not as it has them."""
+    newcomers: Mapping[str, set[str]]
+    """Package that is not locked → the locked ones whose files it replaced."""
+
+    @property
+    def names(self) -> set[str]:
+        """Everything locked that was touched."""
+        return {*self.moved, *self.patched}
+
+
+def changes(machine: Machine, folder: Path, since: int | None) -> Changes:
+    """What differs from the lock; files are looked at that were written since (`trees.now`)."""
+    there = environments.installed(folder)
+    wanted = packages.of(machine).packages
+    moved = {
+        name: there.get(name, "nothing")
+        for name, package in wanted.items()
+        if not fits(package, there.get(name))
+    }
+    hiding = {n: there[n] for n in sorted(set(preinstalled.versions(machine)) & set(there))}
+    wrong, claims = ([], {}) if since is None else _wrong(folder, set(wanted) - set(moved), since)
+    patched: dict[str, list[str]] = {}
+    newcomers: dict[str, set[str]] = {}
+    for each in wrong:
+        patched.setdefault(each.package, []).append(each.path)
+        for other in set(claims[each.path]) - set(wanted) - set(hiding):
+            newcomers.setdefault(other, set()).add(each.package)
+    return Changes(moved, hiding, patched, newcomers)
+
+
+def _wrong(folder: Path, locked: set[str], since: int) -> tuple[list[Wrong], Claims]:
+    """Files of locked packages that were written or removed, and whose all files are."""
+    site = uv.site_packages(folder)
+    look = environments.written_since(folder, since)
+    claims = records.claims(site)
+    own = {
+        path: {name: digest for name, digest in owners.items() if name in locked}
+        for path, owners in claims.items()
+    }
+    gone = [
+        p for p in own if p not in look.every and not (p.startswith("..") and (site / p).exists())
+    ]
+    touched = [path for path in (*look.written, *gone) if own.get(path)]
+    return records.compare(site, own, touched), claims
+
+
+def hold(
+    machine: Machine, folder: Path, who: str, log: Path, *, since: int | None = None,
+    patches_stay: bool = False,
+) -> tuple[list[str], Changes]:  # fmt: skip
+    """Put back what `who` changed of the locked packages; what to say of that, and what it was.
+
+    With `patches_stay` files that were written into in place stay so, and are written down: who
+    patches at each import would do it again. Raises Failure when something can't be put back, and
+    when it was torch, or another one hides what is preinstalled: a node that wants another one
+    would want it again.
+    """
+    found = changes(machine, folder, since)
+    replaced = {name for names in found.newcomers.values() for name in names}
+    anew = set(found.patched) & replaced if patches_stay else set(found.patched)
+    _put_back(machine, folder, who, found, anew, log)
+    said = _told(machine, who, found, anew)
+    stays = {name: paths for name, paths in found.patched.items() if name not in anew}
+    if stays:
+        warn(f"{who} wrote into {_listed(stays)}: that stays, in this environment alone")
+        marks = {path: Known(name, who) for name, paths in stays.items() for path in paths}
+        altered_files.note_known(folder, marks)
+    if found.hiding or (set(found.moved) | replaced) & set(TORCH_FAMILY):
+        raise Failure("; ".join(said) + ": the node needs another torch, or a fork", log)
+    return said, found
+
+
+def _put_back(
+    machine: Machine, folder: Path, who: str, found: Changes, anew: set[str], log: Path
+) -> None:
+    """Raises Failure, by the name of who did it, where that can't be done."""
+    away = sorted({*found.hiding, *found.newcomers} if anew else found.hiding)
+    wanted = packages.of(machine).packages
+    back = {name: wanted[name] for name in (*found.moved, *anew)}
+    left: list[Wrong] = []
+    try:
+        if away:
+            uv.uninstall(folder, away, log)
+        if back:
+            listed, where = packages.listed(machine, back), packages.where(machine)
+            uv.install(folder, listed, *where, log, anew=set(back))
+            paths = {name: found.patched[name] for name in anew}
+            left = environments.heal(folder, listed, where, paths, log)
+    except process.CommandFailed as failed:
+        said = f"{who} changed {', '.join(sorted({*back, *away}))}, which can't be put back"
+        raise Failure(f"{said}: {process.last_line(failed.output)}", log) from failed
+    if left:
+        first = f"{left[0].path} of {left[0].package}"
+        raise Failure(f"{who} changed {first}, which can't be put back", log)
+
+
+def _told(machine: Machine, who: str, found: Changes, anew: set[str]) -> list[str]:
+    wanted = packages.of(machine).packages
+    said = [
+        f"{who} changed {name} {wanted[name].shown} to {version}, it was put back"
+        for name, version in sorted(found.moved.items())
+    ]
+    said += [
+        f"{who} installed {name} {version} over the preinstalled one, it was removed"
+        for name, version in found.hiding.items()
+    ]
+    for name, over in sorted(found.newcomers.items()):
+        if over & anew:
+            files = ", ".join(sorted(over & anew))
+            said.append(
+                f"{who} installed {name} over the files of {files}, which are locked: it was "
+                f"removed, they were put back; python.packages: [{name}] lets it in, and "
+                "python.prefer says which of them stays"
+            )
+    replaced = {name for names in found.newcomers.values() for name in names}
+    patched = {name: found.patched[name] for name in sorted(anew - replaced)}
+    if patched:
+        said.append(f"{who} wrote into {_listed(patched)}: it was put back")
+    return said
+
+
+def _listed(patched: Mapping[str, list[str]]) -> str:
+    """Packages, each with some of its files."""
+    parts = []
+    for name, paths in patched.items():
+        more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+        parts.append(f"{', '.join(paths[:SHOWN])}{more} of {name}")
+    return "; ".join(parts)

@@ -1,0 +1,285 @@
+"""The Python environment: what the lock lists, for ComfyUI and every custom node."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from .. import nodes
+from ..engine import space
+from ..engine.messages import move, tell
+from ..engine.step import Task, step
+from ..host.generations import reported_changes
+from ..host.generations.kept_generations import of_generations
+from ..host.pm2 import apps
+from ..host.python import altered_files, constraints, environments, pth_hook, records, uv
+from ..host.python.environments import damage, fits
+from ..host.storage import digest_folders, disk
+from ..host.system import files
+from ..host.system.failure import Failure
+from ..lock import packages, preinstalled
+from ..spec import Machine
+from ..spec.layout import Layout
+from . import installation, script_records, torch_trial
+from .script_records import Records
+
+INSTALL_SCRIPT = "install.py"
+
+
+def tasks(machine: Machine) -> Iterator[Task]:
+    layout = machine.layout
+    yield step(
+        "environment",
+        "The Python environment, one install for ComfyUI and all custom nodes",
+        check=partial(_missing, machine),
+        action=partial(_make_where_there_is_room, machine),
+        foresee=partial(_foresee, machine),
+        log=layout.log("environment"),
+        after=["lock"],
+        garbage=partial(_garbage, layout),
+    )
+
+
+def folder_of(machine: Machine) -> Path:
+    """The environment that the last `environment` step made or chose. Raises Failure if none."""
+    layout = machine.layout
+    return layout.seen(digest_folders.pointed(layout.seen(_pointer(layout)), layout.environments))
+
+
+def scripts(machine: Machine) -> dict[str, str]:
+    """The nodes that have something to run, each with the version of what it runs."""
+    found = {}
+    for node in nodes.present(machine):
+        script = nodes.folder_of(machine, node) / INSTALL_SCRIPT
+        if node.script or script.is_file():
+            commit = nodes.source_of(machine, node).read().get("commit")
+            found[node.name] = str(commit or files.file_digest(script)) + (node.script or "")
+    return found
+
+
+def record(
+    folder: Path, *, grown: bool = False, besides: Collection[str] = (), **changes: Any
+) -> None:
+    """Write down what is in the environment now, which from here on is what belongs there.
+
+    That is what the lock holds and what scripts added; packages that custom nodes installed while
+    they were imported are guests, which may go as they came. The packages `besides` somebody
+    installed by hand, and they are not written down. With `grown` what is new beside the packages
+    belongs there too.
+    """
+    receipt = digest_folders.read(folder) | changes
+    names = sorted(path.name for path in uv.site_packages(folder).iterdir())
+    info = [name for name in names if name.endswith(".dist-info")]
+    beside = [name for name in names if name not in info and name != files.BYTECODE]
+    if "scripts" not in changes:
+        receipt["scripts"] = script_records.of(folder)
+    ours = {*receipt.get("locked", ()), *script_records.added(receipt["scripts"])}
+    receipt["installed"] = [name for name in info if records.name_of(name) in ours]
+    there = environments.installed(folder)
+    guests = sorted(set(there) - ours - set(besides))
+    receipt["guests"] = {name: there[name] for name in guests}
+    known = beside if grown else receipt.get("top", beside)
+    receipt["top"] = [name for name in beside if name in known]
+    digest_folders.finish(folder, receipt)
+
+
+def in_use(machine: Machine) -> frozenset[str]:
+    """The environments that some process here runs from."""
+    folder = machine.layout.generations
+    return of_generations(folder / name for name in apps.folders_in_use(folder))
+
+
+def _garbage(layout: Layout) -> list[Path]:
+    keep = of_generations(digest_folders.list_folders(layout.generations))
+    return [
+        path for path in digest_folders.list_folders(layout.environments) if path.name not in keep
+    ]
+
+
+def _pointer(layout: Layout) -> Path:
+    return layout.receipts / "environment.json"
+
+
+def _missing(machine: Machine) -> str | None:
+    layout = machine.layout
+    folder = folder_of(machine)
+    if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(machine):
+        return "its packages or its nodes' scripts changed"
+    beside = digest_folders.read(folder)
+    if not beside:
+        return f"{folder.name} isn't whole"
+    # What a process of the current generation took away it would take away again.
+    own = reported_changes.read(layout.current.resolve()).gone
+    for key in ("installed", "top"):
+        beside[key] = [name for name in beside.get(key, ()) if name not in own]
+    return damage(folder, beside) or torch_trial.due(machine, beside)
+
+
+def _digest(machine: Machine) -> str:
+    python = packages.of(machine)
+    return files.digest(
+        {
+            "interpreter": sys.version,
+            "packages": {name: p.requirement(name) for name, p in python.packages.items()},
+            "preinstalled": preinstalled.versions(machine),
+            "scripts": scripts(machine),
+            "hook": pth_hook.LINE,
+            # One of before shares its files with uv's cache.
+            "own": True,
+        }
+    )
+
+
+def _choose(machine: Machine) -> tuple[str, Path, bool]:
+    """The digest, its folder, and whether that is there and whole."""
+    layout = machine.layout
+    digest = _digest(machine)
+    in_use = of_generations(digest_folders.list_folders(layout.generations))
+    return digest, *digest_folders.choose(layout.environments, digest, damage, in_use)
+
+
+def _make_where_there_is_room(machine: Machine, log: Path) -> None:
+    _, folder, whole = _choose(machine)
+    need = 0 if whole else _needed(machine)
+    with space.room(machine, "the environment", folder, need):
+        _make(machine, log)
+
+
+def _needed(machine: Machine) -> int:
+    """Bytes: what the one before has of its own, and what is new, as far as both are known."""
+    try:
+        before = folder_of(machine)
+        there, own = environments.installed(before), disk.read(machine.layout).environments
+    except (Failure, OSError):
+        there, own, before = {}, {}, Path()
+    wanted = packages.of(machine).packages
+    new = (each for name, each in wanted.items() if not fits(each, there.get(name)))
+    return own.get(before.name, 0) + sum(each.size or 0 for each in new)
+
+
+def _make(machine: Machine, log: Path) -> None:
+    layout = machine.layout
+    digest, folder, whole = _choose(machine)
+    if not whole:
+        digest_folders.remove(folder)
+        _tell_dropped(machine)
+        previous = _previous(machine)
+        stand = _standing(machine, previous)
+        if previous:
+            environments.grow(previous, folder)
+        else:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            see_base = preinstalled.wanted(machine)
+            python = preinstalled.base_python() if see_base else Path(sys.executable)
+            uv.make_environment(folder, python, log, see_base=see_base)
+        installation.install(machine, folder, script_records.added(stand), _changed(previous), log)
+        pth_hook.write(uv.site_packages(folder))
+        locked = sorted(packages.of(machine).packages)
+        constraints.write(folder, locked, preinstalled.versions(machine))
+        record(
+            folder,
+            digest=digest,
+            own=True,
+            locked=locked,
+            scripts=stand,
+            pending=_pending(machine, stand),
+            sees_base=preinstalled.wanted(machine),
+        )
+        if previous and previous.name.partition(".")[0] == digest:
+            altered_files.expect(
+                folder, altered_files.known(previous), altered_files.spoilt(previous)
+            )
+    if torch_trial.due(machine, digest_folders.read(folder)):
+        family = torch_trial.prove(machine, folder, log)
+        digest_folders.finish(folder, digest_folders.read(folder) | {"family": family})
+    digest_folders.point(_pointer(layout), folder, digest)
+
+
+def _foresee(machine: Machine, log: Path) -> list[str]:
+    layout = machine.layout
+    digest, folder, whole = _choose(machine)
+    lines = _difference(machine)
+    if not whole:
+        foreseen = layout.kept(folder)
+        foreseen.mkdir(parents=True)
+        pending = _pending(machine, _standing(machine, _previous(machine)))
+        digest_folders.finish(foreseen, {"digest": digest, "pending": pending})
+    elif torch_trial.due(machine, digest_folders.read(folder)):
+        lines.append("import the torch family, once")
+    digest_folders.point(layout.kept(_pointer(layout)), folder, digest)
+    return lines
+
+
+def _difference(machine: Machine) -> list[str]:
+    """Package by package, what the new environment has and the present one doesn't."""
+    from rich.filesize import decimal
+
+    wanted = packages.of(machine).packages
+    try:
+        there = environments.installed((machine.layout.current / "environment").resolve())
+    except OSError:
+        there = {}
+    lines = []
+    for name in sorted({*there, *wanted}):
+        package = wanted.get(name)
+        if package is None:
+            lines.append(move(name, there[name], None))
+        elif not fits(package, there.get(name)):
+            size = f" ({decimal(package.size)})" if package.size else ""
+            lines.append(move(name, there.get(name), package.shown) + size)
+    return lines
+
+
+def _tell_dropped(machine: Machine) -> None:
+    """What was installed by hand into the environment that runs doesn't come along."""
+    current = machine.layout.current.resolve()
+    wanted, own = packages.of(machine).packages, reported_changes.read(current).packages
+    for name, version in environments.additions((current / "environment").resolve()).items():
+        if name not in own and name not in wanted:
+            tell(f"{name} {version}, installed by hand, is not in the new environment")
+
+
+def _previous(machine: Machine) -> Path | None:
+    """The environment to start from, None where there is none that would do.
+
+    One in which `doit verify` found files that aren't what was installed will do: they are
+    installed anew.
+    """
+    try:
+        previous = folder_of(machine)
+    except Failure:
+        return None
+    receipt = digest_folders.read(previous)
+    same_python = (previous / "bin" / "python").resolve() == Path(sys.executable).resolve()
+    if (
+        not receipt
+        or not same_python
+        or digest_folders.damaged(previous, receipt, environments.lost)
+    ):
+        return None
+    if receipt.get("sees_base", False) != preinstalled.wanted(machine):
+        return None
+    return previous if environments.is_removable(previous) else None
+
+
+def _standing(machine: Machine, previous: Path | None) -> Records:
+    """The scripts that need not run again in an environment that grows from this one."""
+    if previous is None:
+        return {}
+    noted, there = script_records.of(previous), environments.installed(previous)
+    return script_records.standing(noted, scripts(machine), packages.of(machine).packages, there)
+
+
+def _pending(machine: Machine, stand: Records) -> list[str]:
+    return sorted(set(scripts(machine)) - set(stand))
+
+
+def _changed(previous: Path | None) -> dict[str, list[str]]:
+    """The packages of which it has files that aren't what was installed."""
+    found = altered_files.spoilt(previous) if previous else {}
+    for path, each in altered_files.known(previous).items() if previous else ():
+        found.setdefault(each.package, []).append(path)
+    return found

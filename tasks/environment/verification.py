@@ -1,0 +1,121 @@
+"""`doit verify` of environments: every file hashed again, against what its package says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ..host.python import altered_files, environments, records, uv
+from ..host.python.records import Claims, Wrong
+from ..host.storage import digest_folders
+from ..host.system import process, thread_pool
+from ..host.system.failure import Failure
+from ..host.system.progress import Progress
+from ..lock import packages
+from ..spec import Machine
+
+READERS = 4
+"""Files at once."""
+UNIT = "the Python environments"
+"""As the progress names them."""
+Identity = tuple[int, int]
+"""Device and inode."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was found in one environment."""
+
+    folder: Path
+    spoilt: tuple[Wrong, ...] = ()
+    """To be mended."""
+    known: Mapping[str, altered_files.Known] = field(default_factory=dict)
+    """What something here writes into each time, by path."""
+    files: int = 0
+
+
+def kept(machine: Machine) -> list[Path]:
+    """The environments of the workspace that are whole."""
+    return [
+        path
+        for path in digest_folders.list_folders(machine.layout.environments)
+        if digest_folders.read(path)
+    ]
+
+
+def look(folders: Iterable[Path], progress: Progress) -> list[Look]:
+    """Read every file of these environments once, one that several share too."""
+    every = {folder: records.claims(uv.site_packages(folder)) for folder in folders}
+    sizes: dict[Identity, tuple[int, Path]] = {}
+    places: dict[Path, dict[str, Identity | None]] = {}
+    for folder, claims in every.items():
+        site = uv.site_packages(folder)
+        places[folder] = {path: _identity(site / path, sizes) for path in claims}
+    progress.add(UNIT, sum(size for size, _ in sizes.values()))
+    read = partial(_read, sizes, progress)
+    digests = {
+        one: result if isinstance(result, str) else ""
+        for one, result in thread_pool.each(read, sizes, READERS)
+    }
+    progress.end(UNIT)
+    return [_judged(folder, claims, places[folder], digests) for folder, claims in every.items()]
+
+
+def _identity(path: Path, sizes: dict[Identity, tuple[int, Path]]) -> Identity | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    one = status.st_dev, status.st_ino
+    sizes.setdefault(one, (status.st_size, path))
+    return one
+
+
+def _read(sizes: Mapping[Identity, tuple[int, Path]], progress: Progress, one: Identity) -> str:
+    size, path = sizes[one]
+    found = records.digest(path) or ""
+    progress.advance(UNIT, size)
+    return found
+
+
+def _judged(
+    folder: Path,
+    claims: Claims,
+    places: Mapping[str, Identity | None],
+    digests: Mapping[Identity, str],
+) -> Look:
+    locked = set(digest_folders.read(folder).get("locked", ()))
+    known = altered_files.known(folder)
+    wrong: list[Wrong] = []
+    for path, owners in claims.items():
+        one = places[path]
+        # What nobody locked came with a custom node, which may do with it as it likes.
+        own = {name: digest for name, digest in owners.items() if name in locked}
+        wrong += records.judge(path, own, None if one is None else digests[one])
+    found = {each.path for each in wrong}
+    return Look(
+        folder,
+        tuple(each for each in wrong if each.path not in known),
+        {path: each for path, each in known.items() if path in found},
+        len(claims),
+    )
+
+
+def mend(machine: Machine, found: Look, log: Path) -> list[Wrong]:
+    """Install the packages anew that have such files; what is wrong after that, and then known.
+
+    Only for an environment that nothing runs from. Raises Failure.
+    """
+    folder, paths = found.folder, altered_files.by_package(found.spoilt)
+    where = packages.where(machine)
+    try:
+        uv.install(folder, folder / environments.LIST, *where, log, anew=paths)
+        left = environments.heal(folder, folder / environments.LIST, where, paths, log)
+    except process.CommandFailed as failed:
+        said = f"{', '.join(sorted(paths))} can't be installed anew in {folder.name}"
+        raise Failure(f"{said}: {process.last_line(failed.output)}", log) from failed
+    altered_files.expect(folder, {}, paths)
+    altered_files.note_spoilt(folder, ())
+    return left

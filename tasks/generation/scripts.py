@@ -1,0 +1,173 @@
+"""The install scripts of custom nodes: `install.py` and `script:`, run before validation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..engine.messages import tell, warn
+from ..engine.step import Task, step
+from ..environment import restoration, script_records
+from ..environment import stage as environment
+from ..host.generations import manifest
+from ..host.python import constraints, environments
+from ..host.repositories import git
+from ..host.storage import digest_folders, trees
+from ..host.system import process
+from ..host.system.failure import Failure
+from ..lock import packages
+from ..spec import CustomNode, Machine
+from . import stage as generation
+
+
+def tasks(machine: Machine) -> Iterator[Task]:
+    layout = machine.layout
+    yield step(
+        "generation:scripts",
+        "Run the nodes' install scripts, once until their commit or packages change",
+        check=partial(_scripts_pending, machine),
+        action=partial(_run_scripts, machine),
+        foresee=partial(_foresee, machine),
+        log=layout.log("generation:scripts"),
+        after=["generation:assemble"],
+    )
+
+
+def _to_run(machine: Machine) -> list[CustomNode]:
+    """The nodes whose script has not run in this environment, or not in this generation.
+
+    A script writes into both; what it wrote into its node's folder is carried from the current
+    generation to the next, and with it the note that it ran.
+    """
+    wanted = environment.scripts(machine)
+    pending = digest_folders.read(environment.folder_of(machine)).get("pending", [])
+    ran = digest_folders.read(generation.folder_of(machine)).get("scripts", {})
+    return [
+        node
+        for node in machine.custom_nodes
+        if node.name in wanted and (node.name in pending or ran.get(node.name) != wanted[node.name])
+    ]
+
+
+def _scripts_pending(machine: Machine) -> str | None:
+    waiting = _to_run(machine)
+    names = ", ".join(node.name for node in waiting)
+    if waiting and all(node.optional for node in waiting) and _is_in_use(machine):
+        # A script that failed would try again in the environment that instances run from.
+        warn(f"the script of custom node {names} failed; it is tried again after doit down")
+        return None
+    return f"the scripts of {names} have not run" if waiting else None
+
+
+def _is_in_use(machine: Machine) -> bool:
+    return environment.folder_of(machine).name in environment.in_use(machine)
+
+
+def _foresee(machine: Machine, log: Path) -> list[str]:
+    return [f"run the script of custom node {node.name}" for node in _to_run(machine)]
+
+
+def _run_scripts(machine: Machine, log: Path) -> None:
+    """Run them in machine.yaml's order; one that is done is written down at once."""
+    home, folder = environment.folder_of(machine), generation.folder_of(machine)
+    failures: list[Failure] = []
+    for node in _to_run(machine):
+        own = log_of(machine, node)
+        noted = script_records.of(home)
+        noted.pop(node.name, None)
+        try:
+            done = _run_and_hold(machine, folder, node, own)
+        except Failure as failure:
+            if node.optional:
+                warn(f"{failure}; it is optional")
+            else:
+                failures.append(failure)
+            continue
+        finally:
+            # A failed one may have installed something as well.
+            environment.record(home, grown=True, scripts=noted)
+            _join(own, node, log)
+        pending = [
+            name for name in digest_folders.read(home).get("pending", []) if name != node.name
+        ]
+        noted[node.name] = done
+        environment.record(home, grown=True, scripts=noted, pending=pending)
+        _note_script(machine, folder, node)
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise Failure("; ".join(map(str, failures)), log)
+
+
+def log_of(machine: Machine, node: CustomNode) -> Path:
+    """The log of one node's script."""
+    return machine.layout.log(f"generation:scripts:{node.name}")
+
+
+def _join(own: Path, node: CustomNode, log: Path) -> None:
+    """Append a script's log to that of all, each line led by the node's name."""
+    with own.open(errors="replace") as lines, log.open("a") as joint:
+        joint.writelines(f"{node.name}: {line.rstrip()}\n" for line in lines)
+
+
+def _run_and_hold(machine: Machine, folder: Path, node: CustomNode, log: Path) -> dict[str, Any]:
+    """Run a node's script, put back what it changed of the locked packages, and return what it did.
+
+    Raises Failure.
+    """
+    home = environment.folder_of(machine)
+    who = f"the script of custom node {node.name}"
+    before, since = environments.installed(home), trees.now(home)
+    failed = ""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")
+    try:
+        _run_script(folder, node, log)
+    except process.CommandFailed as failure:
+        failed = f"{who} failed: {failure} ({process.last_line(failure.output)})"
+    said, changes = restoration.hold(machine, home, who, log, since=since)
+    for line in said:
+        warn(line)
+    if failed:
+        raise Failure(failed, log)
+    wanted, version = packages.of(machine).packages, environment.scripts(machine)[node.name]
+    done = script_records.made_of(version, home, before, changes.names, wanted)
+    if done["added"]:
+        listed = ", ".join(f"{name} {version}" for name, version in sorted(done["added"].items()))
+        tell(f"{who} installed {listed}, which machine.lock doesn't hold")
+    return done
+
+
+def _note_script(machine: Machine, folder: Path, node: CustomNode) -> None:
+    """Write down that the script ran; it may have moved its own checkout, which then stays so."""
+    receipt = digest_folders.read(folder)
+    receipt["scripts"][node.name] = environment.scripts(machine)[node.name]
+    place = f"ComfyUI/custom_nodes/{node.name}"
+    if place in receipt["heads"]:
+        receipt["heads"][place] = git.head(folder / place)
+        if manifest.tracked(folder).exists():
+            manifest.stamp(folder, place)
+    digest_folders.finish(folder, receipt)
+
+
+def _run_script(folder: Path, node: CustomNode, log: Path) -> None:
+    here = folder / "ComfyUI" / "custom_nodes" / node.name
+    python = generation.python_of(folder)
+    env = process.allowed_environment(os.environ, installer=True) | {
+        "VIRTUAL_ENV": str(python.parent.parent),
+        # The names under which ComfyUI-Manager tells scripts where ComfyUI is.
+        "COMFYUI_PATH": str(folder / "ComfyUI"),
+        "COMFYUI_FOLDERS_BASE_PATH": str(folder / "ComfyUI"),
+    }
+    env["PATH"] = f"{python.parent}:{env.get('PATH', os.defpath)}"
+    env = constraints.within(folder / "environment", env | {"UV_LINK_MODE": "copy"})
+    if (here / environment.INSTALL_SCRIPT).is_file():
+        argv = [python, environment.INSTALL_SCRIPT]
+        process.run(argv, env=env, cwd=here, log=log, timeout=node.script_timeout)
+    if node.script:
+        process.run(
+            ["sh", "-c", node.script], env=env, cwd=here, log=log, timeout=node.script_timeout
+        )

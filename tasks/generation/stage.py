@@ -1,0 +1,296 @@
+"""A generation: ComfyUI with its custom nodes and environment, assembled, proved, then kept.
+
+What runs is never changed: every difference makes a new folder, and instances move over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from .. import nodes
+from ..engine import space
+from ..engine.messages import tell, warn
+from ..engine.step import Task, group, step
+from ..environment import stage as environment
+from ..host.comfyui import source_facts
+from ..host.comfyui.source_facts import Code
+from ..host.generations import carry_over, drift, manifest
+from ..host.generations.kept_generations import in_use
+from ..host.repositories import git
+from ..host.storage import digest_folders, disk
+from ..host.system import files, process
+from ..host.system.failure import Failure
+from ..source import arguments
+from ..source import stage as source
+from ..spec import CustomNode, Machine
+from ..spec.layout import Layout
+
+DOTENV = ".env"
+
+
+def tasks(machine: Machine) -> Iterator[Task]:
+    layout = machine.layout
+    yield group("generation", "ComfyUI with nodes and environment, assembled, validated")
+    yield step(
+        "generation:assemble",
+        "Copy ComfyUI and the nodes together, carry over what they wrote",
+        check=partial(_missing, machine),
+        action=partial(_assemble_where_there_is_room, machine),
+        foresee=partial(_foresee, machine),
+        log=layout.log("generation:assemble"),
+        after=["environment"],
+        garbage=partial(_garbage, layout),
+    )
+
+
+def folder_of(machine: Machine) -> Path:
+    """The generation that the last `generation:assemble` made or chose. Raises Failure if none."""
+    layout = machine.layout
+    return layout.seen(digest_folders.pointed(layout.seen(_pointer(layout)), layout.generations))
+
+
+def python_of(folder: Path) -> Path:
+    return folder / "environment" / "bin" / "python"
+
+
+def code_of(machine: Machine) -> Code:
+    """What is known of the code of the ComfyUI in it."""
+    try:
+        found = source_facts.of(digest_folders.read(folder_of(machine)).get("code"))
+    except Failure:
+        found = Code()
+    # A generation of a comfy-machine that did not ask has nothing of it in its receipt.
+    return found if found.whole else source.code_of(machine)
+
+
+def _pointer(layout: Layout) -> Path:
+    return layout.receipts / "generation.json"
+
+
+def _garbage(layout: Layout) -> list[Path]:
+    keep = in_use(layout)
+    return [
+        path for path in digest_folders.list_folders(layout.generations) if path.name not in keep
+    ]
+
+
+def _digest(machine: Machine) -> str:
+    return files.digest(
+        {
+            "comfyui": source.of(machine).read().get("commit"),
+            "nodes": {node.name: _version(machine, node) for node in nodes.present(machine)},
+            "environment": environment.folder_of(machine).name,
+        }
+    )
+
+
+def _version(machine: Machine, node: CustomNode) -> object:
+    if node.path:
+        return str(node.path)
+    # That there is an env: makes a link; what it says is in a file outside.
+    linked = [DOTENV] if node.env else []
+    return [*nodes.source_of(machine, node).version(), *linked]
+
+
+def _missing(machine: Machine) -> str | None:
+    layout = machine.layout
+    for line in drift.lines(layout.current.resolve()) if layout.overlay else ():
+        warn(line)
+    folder = folder_of(machine)
+    if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(machine):
+        return "its parts changed"
+    code = code_of(machine)
+    _warn_of_flags(machine, code)
+    if reason := arguments.untried(machine, code, source.of(machine).read().get("commit")):
+        return reason
+    beside = digest_folders.read(folder)
+    if not beside:
+        return f"{folder.name} isn't whole"
+    differ = manifest.differing(folder)
+    reason = manifest.damage(folder, beside, differ)
+    for top, names in manifest.edited(folder, differ).items() if reason is None else ():
+        warn(
+            f"{', '.join(names)} in {top} was edited by hand; the next change that builds a new "
+            "generation will stop for it"
+        )
+    return reason
+
+
+def _choose(machine: Machine) -> tuple[str, Path, bool]:
+    """The digest, its folder, whether that is whole. Raises Failure if edits would be lost."""
+    layout = machine.layout
+    digest = _digest(machine)
+    previous = layout.current.resolve()
+    folder, whole = digest_folders.choose(
+        layout.generations, digest, manifest.damage, in_use(layout)
+    )
+    if previous != folder and (found := manifest.edited(previous)):
+        drop = " && ".join(
+            f"git -C {top} checkout -- {' '.join(names)}" for top, names in found.items()
+        )
+        listed = ", ".join(name for names in found.values() for name in names)
+        raise Failure(f"edited by hand: {listed}; keep the edits in a fork, or drop them: {drop}")
+    return digest, folder, whole
+
+
+def _assemble_where_there_is_room(machine: Machine, log: Path) -> None:
+    _, folder, whole = _choose(machine)
+    sizes = {} if whole else disk.read(machine.layout).generations
+    need = sizes.get(machine.layout.current.resolve().name, 0)
+    with space.room(machine, "the generation", folder, need):
+        _assemble(machine, log)
+
+
+def _assemble(machine: Machine, log: Path) -> None:
+    layout = machine.layout
+    digest, folder, whole = _choose(machine)
+    code = _ask(machine, folder, log)
+    if not whole:
+        digest_folders.remove(folder)
+        receipt = _copy(machine, folder) | {"code": code.receipt()}
+    if folder != layout.current.resolve():
+        _carry(machine, folder, new=not whole)
+    if not whole:
+        digest_folders.finish(folder, {"digest": digest, "scripts": _ran(machine), **receipt})
+    elif digest_folders.read(folder).get("code") != code.receipt():
+        digest_folders.finish(folder, digest_folders.read(folder) | {"code": code.receipt()})
+    digest_folders.point(_pointer(layout), folder, digest)
+
+
+def _carry(machine: Machine, folder: Path, *, new: bool) -> None:
+    """Take along what was written into the current generation.
+
+    One that was made before lacks what was written since; its own tracked files stay as they are.
+    """
+    layout = machine.layout
+    previous, old = layout.current.resolve(), _previous(layout)
+    if not old or not (previous / "ComfyUI").is_dir():
+        return
+    there = {node.name for node in nodes.present(machine)}
+    now, before = folder / "ComfyUI", previous / "ComfyUI"
+    carry_over.carry(before, now, set(old["nodes"]), there, layout.left)
+    if not new:
+        return
+    heads = {place: git.head(folder / place) for place in old["heads"]}
+    carry_over.carry_bytecode(
+        previous, folder, (p for p, c in old["heads"].items() if heads[p] == c)
+    )
+    for line in carry_over.carry_rewritten(
+        previous, folder, manifest.rewritten(previous), old["heads"],
+        [_place(name) for name in _ran(machine)], layout.left,
+    ):  # fmt: skip
+        tell(line)
+
+
+def _foresee(machine: Machine, log: Path) -> list[str]:
+    layout = machine.layout
+    digest, folder, whole = _choose(machine)
+    if not whole:
+        foreseen = layout.kept(folder)
+        foreseen.mkdir(parents=True)
+        code = source.code_of(machine).receipt()
+        digest_folders.finish(foreseen, {"digest": digest, "scripts": _ran(machine), "code": code})
+    digest_folders.point(layout.kept(_pointer(layout)), folder, digest)
+    there = {node.name for node in nodes.present(machine)}
+    gone = sorted(set(_previous(layout).get("nodes", ())) - there)
+    return [f"custom node {name} goes" for name in gone]
+
+
+def _ask(machine: Machine, folder: Path, log: Path) -> Code:
+    """What its code says of itself, asked with the environment's Python where doit's own could not
+    tell: one of the future may load a package before it says. A whole folder's receipt knows.
+    Raises Failure for arguments."""
+    code = source.code_of(machine)
+    if not code.whole:
+        python = environment.folder_of(machine) / "bin" / "python"
+        tried = source.tried(machine, code, python, log)
+        env = process.allowed_environment(os.environ)
+        known = source_facts.of(digest_folders.read(folder).get("code"))
+        code = known if known.whole else source_facts.ask(python, tried.checkout, env, log, code)
+        arguments.insist(machine, replace(tried, code=code))
+    _warn_of_flags(machine, code)
+    return code
+
+
+def _warn_of_flags(machine: Machine, code: Code) -> None:
+    if code.flags is None:
+        warn(
+            "which flags this ComfyUI knows isn't known (main.py --help doesn't say): "
+            "instances.args are passed on as they are"
+        )
+    elif machine.instances.assets and "--enable-assets" not in code.flags:
+        warn("instances.assets: this ComfyUI has no --enable-assets, so they are as it has them")
+
+
+def _previous(layout: Layout) -> dict[str, Any]:
+    """The receipt of the current generation, empty if there is none."""
+    current = layout.current.resolve()
+    return digest_folders.read(current, heads=dict, links=dict, nodes=list, scripts=dict)
+
+
+def _ran(machine: Machine) -> dict[str, str]:
+    """The scripts that ran in the current generation; their nodes' folders are taken as they are.
+
+    One whose folder was damaged since is copied afresh, and its script runs again.
+    """
+    wanted = environment.scripts(machine)
+    previous, old = machine.layout.current.resolve(), _previous(machine.layout)
+    return {
+        name: version
+        for name, version in old.get("scripts", {}).items()
+        if wanted.get(name) == version and manifest.intact(previous, old, _place(name))
+    }
+
+
+def _place(name: str) -> str:
+    return f"ComfyUI/custom_nodes/{name}"
+
+
+def _copy(machine: Machine, folder: Path) -> dict[str, Any]:
+    """Fill `folder` and return what its receipt will say."""
+    comfyui = source.of(machine)
+    checkout = comfyui.checkout(str(comfyui.read()["commit"]))
+    files.copy_tree(checkout, folder / "ComfyUI")
+    heads = {"ComfyUI": git.head(checkout)}
+    links = {
+        "environment": os.path.relpath(environment.folder_of(machine), folder),
+        "ComfyUI/models": os.path.relpath(machine.layout.models, folder / "ComfyUI"),
+    }
+    files.remove(folder / "ComfyUI" / "models")
+    (folder / "ComfyUI" / "custom_nodes").mkdir(exist_ok=True)
+    previous, ran = machine.layout.current.resolve(), _ran(machine)
+    for node in nodes.present(machine):
+        place = _place(node.name)
+        files.remove(folder / place)
+        if node.path:
+            links[place] = str(node.path)
+        else:
+            if node.name in ran:
+                carry_over.carry_whole(previous / place, folder / place, previous)
+            else:
+                files.copy_tree(nodes.folder_of(machine, node), folder / place)
+            heads[place] = git.head(folder / place)
+            if node.env:
+                _make_room(folder / place / DOTENV, node)
+                file = Layout(machine.workspace).dotenv(node.name)
+                links[f"{place}/{DOTENV}"] = os.path.relpath(file, folder / place)
+    for place, target in links.items():
+        files.point(folder / place, target)
+    names = [node.name for node in nodes.present(machine)]
+    return {"heads": heads, "links": links, "nodes": names}
+
+
+def _make_room(link: Path, node: CustomNode) -> None:
+    """Keep a node's `.env` out of git's sight. Raises Failure where the node has one of its own."""
+    if os.path.lexists(link):
+        raise Failure(
+            f"custom node {node.name} has a {DOTENV} of its own in its repository, which env would "
+            f"replace: remove env, or fork the node without that file"
+        )
+    if f"/{DOTENV}" not in git.ignored(link.parent):
+        git.ignore(link.parent, f"/{DOTENV}")

@@ -1,0 +1,263 @@
+"""The one client of ComfyUI's HTTP interface, and the one probe."""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..system.failure import Failure
+
+if TYPE_CHECKING:
+    import requests
+
+PROBE_TIMEOUT = 2.0
+"""Seconds; an idle instance answers in 1.4 ms, one that loads a checkpoint in up to a second."""
+SHOWN = 200
+"""Characters that are kept of what an instance says in words of its own."""
+RUNNING = 16
+"""Jobs that may run at once; ComfyUI runs one."""
+LONGEST = 16 << 20
+"""Bytes of an answer; with 2,000 nodes and as many models `/object_info` has some ten million."""
+MOST = 1_000_000
+"""Values in it, roughly: each takes 60 bytes of memory, and may be written in three."""
+BRIEF = 1 << 16
+"""The same of how many jobs it has."""
+POLL = 0.1
+"""Seconds between two looks at something that is on its way."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What an instance answered: healthy, or why not; and how many jobs it has."""
+
+    healthy: bool
+    reason: str = ""
+    queue: int | None = None
+    refused: bool = field(default=False, compare=False)
+    """Nothing listens on the port: it is starting or gone."""
+    answered: bool = field(default=True, compare=False)
+    """False: nothing came, right or wrong."""
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The ids of the jobs that run (one, or none), and how many wait."""
+
+    running: tuple[str, ...] = ()
+    waiting: int = 0
+
+
+class Client:
+    """Speaks to one instance. Methods raise requests.RequestException when it doesn't answer."""
+
+    def __init__(
+        self, host: str, port: int, timeout: float = 10.0, *, scheme: str = "http"
+    ) -> None:
+        import requests
+        import urllib3
+
+        # An instance listens on this machine; a proxy of the environment would only be in the way.
+        self._session = requests.Session()
+        self._session.trust_env = False
+        if scheme == "https":
+            # See _speak_tls.
+            self._session.verify = False
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        self._timeout = timeout
+        self.url = url(host, port, scheme)
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        answer = self._session.get(f"{self.url}{path}", params=parameters, timeout=self._timeout)
+        answer.raise_for_status()
+        return answer.json()
+
+    def submit(self, prompt: dict[str, Any], *, client: str = "", front: bool = False) -> str:
+        """Queue a prompt and return its id; with `front` it waits for no other but the running.
+
+        `client` says in the queue whose it is. Raises Failure with ComfyUI's reason if refused.
+        """
+        job = {"prompt": prompt, "front": front} | ({"client_id": client} if client else {})
+        answer = self._session.post(f"{self.url}/prompt", json=job, timeout=self._timeout)
+        if answer.status_code == 400:
+            raise Failure(f"{self.url} refused the job: {_refusal(answer)}")
+        answer.raise_for_status()
+        return str(answer.json()["prompt_id"])
+
+    def delete(self, prompt_id: str) -> None:
+        """Take a prompt that waits out of the queue; one that runs goes on."""
+        answer = self._session.post(
+            f"{self.url}/queue", json={"delete": [prompt_id]}, timeout=self._timeout
+        )
+        answer.raise_for_status()
+
+    def done(self, prompt_id: str) -> dict[str, Any] | None:
+        """The history entry of a prompt, None when it isn't finished. Raises Failure when it
+        ended in an error."""
+        entry: dict[str, Any] = self.get(f"/history/{prompt_id}").get(prompt_id, {})
+        if entry and entry.get("status", {}).get("status_str") != "success":
+            raise Failure(f"{self.url}: job {prompt_id} ended in an error: {_error(entry)}")
+        return entry or None
+
+    def wait(self, prompt_id: str, timeout: float) -> dict[str, Any]:
+        """The history entry of a finished prompt. Raises Failure after `timeout` seconds or
+        when the job ended in an error."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if entry := self.done(prompt_id):
+                return entry
+            time.sleep(POLL)
+        raise Failure(f"{self.url}: job {prompt_id} wasn't done after {timeout:g} s")
+
+
+def url(host: str, port: int, scheme: str = "http") -> str:
+    """The base URL at which this machine reaches an instance that listens on `host`."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host.split(",")[0], host.split(",")[0])
+    if ":" in reachable and not reachable.startswith("["):
+        reachable = f"[{reachable}]"
+    return f"{scheme}://{reachable}:{port}"
+
+
+def probe(host: str, port: int, timeout: float | None = None, *, scheme: str = "http") -> Health:
+    """Ask an instance whether it can work; never raises. `timeout` is in seconds, PROBE_TIMEOUT by
+    default.
+
+    `GET /prompt` is the cheapest answer there is (1.4 ms); the port opens only when ComfyUI has
+    loaded everything, so a refused connection means that it is starting or gone. Not through
+    requests, whose import takes longer than all the rest of `doit status`.
+    """
+    from http.client import HTTPException
+
+    base, timeout = url(host, port, scheme), timeout or PROBE_TIMEOUT
+    try:
+        queue = int(_ask(base, "/prompt", timeout, BRIEF)["exec_info"]["queue_remaining"])
+        if not 0 <= queue < 1 << 31:
+            raise ValueError("its queue has no length")
+    except TimeoutError:
+        reason = f"no answer from {base} within {timeout:g} s"
+        return Health(False, reason, answered=False)
+    except OSError:
+        return Health(False, f"nothing answers on {base}", refused=True, answered=False)
+    except (HTTPException, LookupError, TypeError, ValueError, ArithmeticError,
+            RecursionError) as error:  # fmt: skip
+        return Health(False, f"{base} doesn't answer like ComfyUI: {str(error)[:SHOWN]}")
+    return Health(True, queue=queue)
+
+
+def jobs(host: str, port: int, *, scheme: str = "http") -> Jobs | None:
+    """What an instance works on; None when it doesn't say."""
+    try:
+        queue = ask(host, port, "/queue", scheme=scheme)
+        running = tuple(str(job[1])[:SHOWN] for job in queue["queue_running"][:RUNNING])
+        return Jobs(running, len(queue["queue_pending"]))
+    except (LookupError, TypeError, RecursionError):
+        return None
+
+
+def ask(
+    host: str, port: int, path: str, timeout: float = PROBE_TIMEOUT, *, scheme: str = "http"
+) -> Any:
+    """What an instance answers to a GET, as JSON; None when it doesn't within `timeout` seconds."""
+    from http.client import HTTPException
+
+    try:
+        return _ask(url(host, port, scheme), path, timeout, LONGEST)
+    except (OSError, HTTPException, ValueError, RecursionError):
+        return None
+
+
+def _ask(base: str, path: str, timeout: float, longest: int) -> Any:
+    """JSON of at most `longest` bytes, within `timeout` seconds for all of it."""
+    import http.client
+    import json
+
+    scheme, _, place = base.partition("://")
+    connection = http.client.HTTPConnection(place)
+    try:
+        connection.sock = _hurried(connection.host, connection.port, timeout)
+        if scheme == "https":
+            connection.sock = _speak_tls(connection.sock)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        if answer.status != http.client.OK:
+            raise ValueError(f"{answer.status} {answer.reason}")
+        content = answer.read(longest + 1)
+        if len(content) > longest:
+            raise ValueError(f"its answer is longer than {longest} bytes")
+        if sum(map(content.count, (b",", b"[", b"{"))) > MOST:
+            raise ValueError(f"its answer has more than {MOST} values")
+        return json.loads(content)
+    finally:
+        connection.close()
+
+
+class _Hurried(socket.socket):
+    """Reads until a deadline: a socket's own timeout begins anew with every byte."""
+
+    deadline = float("inf")
+
+    def recv_into(self, *arguments: Any, **options: Any) -> int:
+        self.settimeout(_left(self.deadline))
+        return super().recv_into(*arguments, **options)
+
+
+def _left(deadline: float) -> float:
+    """Seconds until it. Raises TimeoutError after it."""
+    if (left := deadline - time.monotonic()) <= 0:
+        raise TimeoutError
+    return left
+
+
+def _hurried(host: str, port: int, timeout: float) -> _Hurried:
+    deadline = time.monotonic() + timeout
+    connected = socket.create_connection((host, port), timeout)
+    hurried = _Hurried(fileno=connected.detach())
+    hurried.deadline = deadline
+    hurried.settimeout(timeout)
+    return hurried
+
+
+def _speak_tls(plain: _Hurried) -> socket.socket:
+    """The same over TLS, without a look at the certificate. Raises ValueError for what speaks none.
+
+    A process on this machine is ours by what the kernel knows of it, as with http. Its certificate
+    is made for others: it names another host, and may be renewed on disk, or run out, while jobs
+    run with it; an instance that were restarted for that would lose them.
+    """
+    import ssl
+
+    deadline = plain.deadline
+
+    class Hurried(ssl.SSLSocket):
+        def recv_into(self, *arguments: Any, **options: Any) -> int:
+            self.settimeout(_left(deadline))
+            return super().recv_into(*arguments, **options)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.sslsocket_class = Hurried
+    try:
+        return context.wrap_socket(plain)
+    except ssl.SSLError as error:
+        raise ValueError(f"it doesn't speak TLS ({error.reason or error})") from None
+
+
+def _refusal(answer: requests.Response) -> str:
+    try:
+        told = answer.json()
+        # What is wrong with the nodes says more: which model isn't there.
+        for node in (told.get("node_errors") or {}).values():
+            for error in node["errors"]:
+                return f"{node['class_type']}: {error['message']}: {error['details']}".strip(": ")
+        return f"{told['error']['message']} {told['error']['details']}".strip()
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return answer.text[:200]
+
+
+def _error(entry: dict[str, Any]) -> str:
+    for name, details in entry.get("status", {}).get("messages", []):
+        if name == "execution_error":
+            return f"{details.get('node_type')}: {str(details.get('exception_message')).strip()}"
+    return "see its log"

@@ -1,0 +1,59 @@
+"""The client of the machine's health server. Not through requests, whose import takes longer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..system import private_folder
+from . import api
+
+PATIENCE = 1.0
+"""Seconds that an answer may take beyond what it was asked to wait; it comes from memory."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the health server of a workspace listens, and the token that it wants."""
+
+    workspace: Path
+    listen: str
+    port: int
+    token: str | None
+
+
+def name(workspace: Path) -> str:
+    """What it calls itself in its answers, by which one workspace's is told from another's."""
+    return f"comfy-machine/{private_folder.folder(workspace).name}"
+
+
+def ask(server: Server, path: str, timeout: float = PATIENCE) -> tuple[int, dict[str, Any]] | None:
+    """The code and body of the server's answer to a path, within `timeout` seconds.
+
+    None when nothing answers there, or something else than this health server.
+    """
+    import http.client
+    import json
+
+    address = api.url(server.listen, server.port).removeprefix("http://")
+    connection = http.client.HTTPConnection(address, timeout=timeout)
+    try:
+        connection.request("GET", path, headers=_headers(server.token))
+        answer = connection.getresponse()
+        body = json.loads(answer.read())
+    except (OSError, http.client.HTTPException, ValueError, RecursionError):
+        return None
+    finally:
+        connection.close()
+    if answer.headers.get("Server") != name(server.workspace):
+        return None
+    if not isinstance(body, dict) or not isinstance(body.get("status"), str):
+        return None
+    return answer.status, body
+
+
+def _headers(token: str | None) -> dict[str, bytes]:
+    """Bytes: of text http.client sends no more than Latin-1."""
+    said = (token or "").strip().encode(errors="surrogateescape")
+    return {"Authorization": b"Bearer " + said} if said else {}

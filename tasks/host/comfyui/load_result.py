@@ -1,0 +1,185 @@
+"""What became of a custom node, as a value: in the build's proof, or in an instance."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from ..system import files
+from . import load_report, remedies
+from .load_report import EXTRAS, Error, Pack, Report
+
+SHOWN = 3
+"""Threads that a sentence names."""
+
+
+class Outcome(str, Enum):
+    """What became of it. UNKNOWN is no failure."""
+
+    LOADED = "loaded"
+    FAILED = "failed"
+    """It raised, or gave ComfyUI what it can't use."""
+    EMPTY = "empty"
+    """It has nothing that ComfyUI looks for."""
+    SKIPPED = "skipped"
+    """ComfyUI loaded all that it wanted to, and this one not."""
+    ENDED = "ended"
+    """It ends the whole process: without it ComfyUI starts."""
+    HUNG = "hung"
+    """Its import did not end in time."""
+    DISPLACES = "displaces"
+    """It puts other versions in the place of locked packages, whatever it is told."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome for one custom node; `str` says it of the node, "doesn't import: …"."""
+
+    outcome: Outcome
+    seconds: float = 0.0
+    error: Error | None = None
+    code: int | None = None
+    """The exit code of the process that it ended; negative: the signal."""
+    classes: tuple[str, ...] | None = None
+    """The node classes that it gave; None: not known."""
+    asked: tuple[str, ...] = ()
+    """What it asked for that isn't there: variables, ".env", "gpu"."""
+    threads: tuple[str, ...] = ()
+    """Threads of its that keep the process from ending."""
+    displaced: tuple[str, ...] = ()
+    """The locked packages, "idna 3.7 (by 3.6)"."""
+
+    @property
+    def loaded(self) -> bool:
+        return self.outcome is Outcome.LOADED
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome not in (Outcome.LOADED, Outcome.UNKNOWN)
+
+    @property
+    def fatal(self) -> bool:
+        """Instances are started without it."""
+        return self.outcome in (Outcome.ENDED, Outcome.HUNG, Outcome.DISPLACES)
+
+    def __str__(self) -> str:
+        match self.outcome:
+            case Outcome.LOADED:
+                return "is loaded"
+            case Outcome.FAILED:
+                help_ = remedies.mend(self.error) if self.error else None
+                said = f"doesn't import: {self.error or 'ComfyUI could not use what it gave'}"
+                return f"{said} ({help_})" if help_ else said
+            case Outcome.EMPTY:
+                return "was not loaded: it has neither NODE_CLASS_MAPPINGS nor comfy_entrypoint"
+            case Outcome.SKIPPED:
+                return "was not loaded: ComfyUI passes it over"
+            case Outcome.ENDED if self.code is not None and self.code < 0:
+                return f"ends ComfyUI (signal {-self.code})"
+            case Outcome.ENDED:
+                return f"ends ComfyUI (exit code {self.code})"
+            case Outcome.HUNG:
+                return f"didn't finish its import in {self.seconds:.0f} s (comfyui.proof_timeout)"
+            case Outcome.DISPLACES:
+                what = ", ".join(self.displaced)
+                return f"replaces locked packages while it is loaded: {what}"
+        return "may or may not be loaded: the process didn't tell"
+
+
+def is_own(name: str) -> bool:
+    """Whether a result is of ComfyUI's own nodes."""
+    return name.startswith(tuple(f"{folder}/" for folder in EXTRAS))
+
+
+def of_report(report: Report, names: Collection[str] = ()) -> dict[str, Result]:
+    """Results by name in custom_nodes, those of `names` too, and of ComfyUI's own that failed."""
+    every = {name: _of(pack, report) for name, pack in report.packs.items()}
+    every |= {
+        name: _of(pack, report)
+        for name, pack in report.extras.items()
+        if not pack.loaded and not pack.begun
+    }
+    missing = Outcome.SKIPPED if report.settled else Outcome.UNKNOWN
+    return every | {name: Result(missing) for name in names if name not in every}
+
+
+def failed(reports: Path, pid: int) -> dict[str, Result]:
+    """What failed in a process; nothing where that isn't known."""
+    report = load_report.of_process(reports, pid)
+    results = of_report(report) if report else {}
+    return {name: result for name, result in results.items() if result.failed}
+
+
+def _of(pack: Pack, report: Report) -> Result:
+    outcome = Outcome.FAILED
+    if pack.begun:
+        outcome = Outcome.UNKNOWN
+    elif pack.loaded:
+        outcome = Outcome.LOADED
+    elif pack.empty and not pack.error:
+        outcome = Outcome.EMPTY
+    own = report.classes.get(pack.name.removesuffix(".py"), ())
+    classes = tuple(sorted(own)) if report.complete and pack.loaded else None
+    return Result(
+        outcome=outcome,
+        seconds=round(pack.seconds, 3),
+        error=pack.error,
+        classes=classes,
+        asked=pack.asked,
+        threads=pack.threads[:SHOWN],
+    )
+
+
+def receipt_of(generation: Path) -> Path:
+    return generation.with_name(f"{generation.name}.validation.json")
+
+
+def write(generation: Path, results: dict[str, Result], unproved: Collection[str]) -> None:
+    """Note what became of each custom node when the generation was proved."""
+    files.write_receipt(
+        receipt_of(generation),
+        {
+            "nodes": {name: asdict(result) for name, result in results.items()},
+            "unproved": sorted(unproved),
+        },
+    )
+
+
+def read(generation: Path) -> dict[str, Result]:
+    """What became of each custom node of a generation when it was last proved.
+
+    An entry that this version can't read, an older one's, is left out: it isn't known.
+    """
+    found = files.read_receipt(receipt_of(generation), nodes=dict).get("nodes", {})
+    results = {str(name): _read(entry) for name, entry in found.items()}
+    return {name: result for name, result in results.items() if result}
+
+
+def unproved(generation: Path) -> frozenset[str]:
+    """The nodes whose failure may be due to what only run time has, in that receipt."""
+    found = files.read_receipt(receipt_of(generation), unproved=list).get("unproved", [])
+    return frozenset(name for name in found if isinstance(name, str))
+
+
+def _read(entry: Any) -> Result | None:
+    try:
+        error, classes = entry["error"], entry["classes"]
+        changes = {
+            "outcome": Outcome(entry["outcome"]),
+            "error": None if error is None else _read_error(error),
+            "classes": None if classes is None else tuple(classes),
+            "asked": tuple(entry["asked"]),
+            "threads": tuple(entry["threads"]),
+            "displaced": tuple(entry.get("displaced", ())),
+        }
+        return Result(**{**entry, **changes})
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return None
+
+
+def _read_error(entry: Any) -> Error:
+    return Error(**{**entry, "modules": tuple(entry["modules"])})

@@ -1,0 +1,170 @@
+"""What the code of a ComfyUI says of itself before it runs: version, flags, folder types.
+
+`main.py --help` names every flag, and folder_paths.py every folder type; both end or are loaded
+before torch is, and need the standard library alone (tried from 0.3.43 to 0.33.0). What can't be
+found out is not known, which is None.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..system import files, process
+
+TIMEOUT = 120.0
+"""Seconds; both take 0.1, unless a ComfyUI loads torch before it looks at its arguments."""
+REFUSED = 2
+"""argparse's exit code for arguments that it doesn't take."""
+_OPTION = re.compile(r"^  (-\S.*?)(?:  .*)?$", re.M)
+"""A line of `--help` that begins with an option: what it does stands on the right, two blanks away,
+or in lines of its own, which are indented further."""
+_NAME = re.compile(r"(?:^|, )(--?\w[\w-]*)")
+_FOLDER_TYPES = """
+import json, os, sys
+told, sys.argv = sys.argv[1], ["main.py"]
+os.makedirs = os.mkdir = lambda *args, **options: None  # it makes input/, here in a checkout
+import folder_paths
+found = {
+    kind: [os.path.relpath(path, folder_paths.models_dir) for path in paths]
+    for kind, (paths, *_) in folder_paths.folder_names_and_paths.items()
+}
+with open(told, "w") as file:
+    json.dump(found, file)
+"""
+
+
+@dataclass(frozen=True)
+class Code:
+    """What is known of a ComfyUI."""
+
+    version: str = ""
+    """Empty where it has none."""
+    flags: frozenset[str] | None = None
+    folder_types: Mapping[str, tuple[str, ...]] | None = None
+    """Folder type → the folders below models/ that it is looked for in; none where it lies
+    elsewhere, as `datasets` does."""
+
+    @property
+    def whole(self) -> bool:
+        return self.flags is not None and self.folder_types is not None
+
+    def knows(self, flag: str) -> bool:
+        """Whether it takes a flag; so as long as its flags aren't known."""
+        return self.flags is None or flag in self.flags
+
+    def receipt(self) -> dict[str, Any]:
+        """As `of` reads it."""
+        flags = None if self.flags is None else sorted(self.flags)
+        return {"version": self.version, "flags": flags, "folder_types": self.folder_types}
+
+
+def of(receipt: Any) -> Code:
+    """What a receipt says; nothing is known by one that says something else."""
+    try:
+        flags, types = receipt["flags"], receipt["folder_types"]
+        return Code(
+            str(receipt["version"]),
+            None if flags is None else frozenset(map(str, flags)),
+            None if types is None else {kind: tuple(map(str, of)) for kind, of in types.items()},
+        )
+    except (LookupError, TypeError, AttributeError):
+        return Code()
+
+
+def ask(
+    python: Path,
+    checkout: Path,
+    env: Mapping[str, str],
+    log: Path | None,
+    known: Code | None = None,
+) -> Code:
+    """What can be found out with this Python, beside what is known. Writes nothing there."""
+    known = known or Code(version=_version(checkout))
+    if known.flags is None:
+        known = replace(known, flags=_flags(python, checkout, env, log))
+    if known.folder_types is None:
+        known = replace(known, folder_types=_folder_types(python, checkout, env, log))
+    return known
+
+
+def refusal(
+    python: Path, checkout: Path, env: Mapping[str, str], log: Path | None, args: Sequence[str]
+) -> str | None:
+    """argparse's words for a value that it doesn't take; None: all are fine, or it isn't known.
+
+    It looks at them one by one, so `--help` behind them is not reached when one is wrong; that a
+    flag is unknown it would say only after the last.
+    """
+    try:
+        _run(python, checkout, env, log, ["main.py", *args, "--help"])
+    except process.CommandFailed as failed:
+        if failed.code == REFUSED:
+            return process.last_line(failed.output).removeprefix("main.py: error: ")
+    return None
+
+
+def first_refused(
+    python: Path, checkout: Path, env: Mapping[str, str], log: Path | None, args: Sequence[str]
+) -> tuple[int, str] | None:
+    """The number of the argument from which on they are not taken, and argparse's words."""
+    why = refusal(python, checkout, env, log, args)
+    if why is None:
+        return None
+    taken = (n for n in range(len(args) - 1, 0, -1)
+             if refusal(python, checkout, env, log, args[:n]) is None)  # fmt: skip
+    return next(taken, 0), why
+
+
+def parse_flags(said: str) -> frozenset[str] | None:
+    """The flags that argparse's help lists; None where it isn't that."""
+    found = {name for option in _OPTION.findall(said) for name in _NAME.findall(option)}
+    return frozenset(found) if "--help" in found else None
+
+
+def _flags(
+    python: Path, checkout: Path, env: Mapping[str, str], log: Path | None
+) -> frozenset[str] | None:
+    try:
+        return parse_flags(_run(python, checkout, env, log, ["main.py", "--help"]))
+    except process.CommandFailed:
+        return None
+
+
+def _folder_types(
+    python: Path, checkout: Path, env: Mapping[str, str], log: Path | None
+) -> Mapping[str, tuple[str, ...]] | None:
+    with tempfile.TemporaryDirectory() as scratch:
+        told = Path(scratch, "folder_types.json")
+        try:
+            _run(python, checkout, env, log, ["-c", _FOLDER_TYPES, told])
+            found = files.read_receipt(told)
+        except process.CommandFailed:
+            return None
+    below = {
+        kind: tuple(path for path in paths if not path.startswith(".."))
+        for kind, paths in found.items()
+    }
+    return below or None
+
+
+def _run(
+    python: Path, checkout: Path, env: Mapping[str, str], log: Path | None, words: Sequence[object]
+) -> str:
+    # As it is for people: argparse breaks lines at the terminal's width, and may color them.
+    plain = {"COLUMNS": "100", "NO_COLOR": "1"}
+    argv = [python, "-B", *words]
+    return process.run(argv, env={**env, **plain}, cwd=checkout, log=log, timeout=TIMEOUT)
+
+
+def _version(checkout: Path) -> str:
+    try:
+        text = (checkout / "comfyui_version.py").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = re.search(r"""^__version__ = ["']([\w.+-]{1,40})["']""", text, re.M)
+    return found[1] if found else ""

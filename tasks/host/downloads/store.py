@@ -1,0 +1,214 @@
+"""The store of downloads: files named by their sha256, which several machines may share.
+
+<sha256>            a file, never changed once it is there
+<sha256>.json       its size and time when it was verified
+<digest>.url.json   what an address gave, and which version that was
+<name>.part         a download on its way
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from ..storage.disk_space import Room
+from ..system import files
+from ..system.failure import Failure
+from . import content_check, partial_file, remote_file
+from .download import download
+from .download_request import Got, Meter, OtherContent, Wanted
+from .partial_file import Version
+from .web import Web
+
+NAME = re.compile(r"[0-9a-f]{64}")
+
+
+class Store:
+    """A folder of verified files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def place(self, sha256: str) -> Path:
+        return self.folder / sha256
+
+    def holds(self, sha256: str) -> tuple[int, int] | None:
+        """Size and time (whole seconds) of a file that is as it was when it was verified."""
+        now = stamp(self.place(sha256))
+        noted = files.read_receipt(self._receipt(sha256), size=int, mtime=int)
+        return now if now and now == (noted.get("size"), noted.get("mtime")) else None
+
+    def verify(self, sha256: str, meter: Meter, name: str) -> bool:
+        """Hash a file anew, and note what came of it. Raises OSError when it can't be read."""
+        before = stamp(self.place(sha256))
+        right = before is not None and hash_file(self.place(sha256), meter, name) == sha256
+        if right and stamp(self.place(sha256)) == before:
+            # A store may be a read-only volume.
+            with contextlib.suppress(OSError):
+                self._note(sha256)
+        else:
+            # Whoever shares the store and noted its time is to look again.
+            with contextlib.suppress(OSError):
+                self._receipt(sha256).unlink(missing_ok=True)
+                os.utime(self.place(sha256), (0, 0))
+        return right
+
+    def fetch(self, wanted: Wanted, web: Web, room: Room, meter: Meter) -> Got:
+        """Download a file, unless somebody else does so meanwhile. Raises Failure, OSError."""
+        name = wanted.sha256 or files.digest(wanted.url)
+        before = _written(self._url(wanted.url))
+        with partial_file.opened(
+            self.folder / f"{name}.part", wanted.sha256 is not None
+        ) as downloading:
+            waited = _written(self._url(wanted.url)) != before
+            if there := self._there(wanted, web, meter, waited):
+                return there
+            self._refuse_known(wanted, web)
+            try:
+                got = download(wanted, downloading, web, room, meter)
+            except OtherContent as other:
+                self._remember(wanted.url, other.got)
+                raise
+            self._remember(wanted.url, got)
+            if self.holds(got.sha256):
+                downloading.discard()
+            else:
+                downloading.keep(self.place(got.sha256))
+                self._note(got.sha256)
+        return got
+
+    def adopt(self, file: Path, sha256: str) -> None:
+        """Take a file of this content in; it is gone from its place then. Raises OSError."""
+        if self.holds(sha256):
+            file.unlink()
+            return
+        try:
+            file.rename(self.place(sha256))
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with partial_file.opened(self.folder / f"{sha256}.part", True) as copying:
+                copying.restart(Version())
+                with (
+                    file.open("rb") as original,
+                    open(copying.descriptor, "wb", closefd=False) as to,
+                ):
+                    shutil.copyfileobj(original, to, 1 << 20)
+                copying.keep(self.place(sha256))
+            file.unlink()
+        self._note(sha256)
+
+    def parts(self) -> Iterator[Path]:
+        """Downloads that nobody works on, and their notes."""
+        for path in sorted(self.folder.glob("*.part")):
+            if partial_file.free(path):
+                yield path
+                note = path.with_name(f"{path.name}.json")
+                if note.exists():
+                    yield note
+
+    def _receipt(self, sha256: str) -> Path:
+        return self.folder / f"{sha256}.json"
+
+    def _note(self, sha256: str) -> None:
+        now = stamp(self.place(sha256))
+        if now:
+            _write(self._receipt(sha256), {"size": now[0], "mtime": now[1]})
+
+    def _there(self, wanted: Wanted, web: Web, meter: Meter, waited: bool) -> Got | None:
+        """What the store has of it already; with no sha256 known the server is asked.
+
+        `waited`: somebody fetched it just now, which serves where the server tells no versions.
+        """
+        if wanted.sha256:
+            held = self.holds(wanted.sha256)
+            return Got(wanted.sha256, Version(held[0]), held[0], None) if held else None
+        known = files.read_receipt(self._url(wanted.url), sha256=str, version=dict)
+        if not known or not NAME.fullmatch(known["sha256"]):
+            return None
+        try:
+            version = Version(**known["version"])
+        except TypeError:
+            return None
+        if not stamp(self.place(known["sha256"])):
+            return None
+        now = remote_file.ask(wanted.url, wanted.label, web)
+        same = now.version.fits(version) or (waited and now.version == version)
+        if now.sha256 != known["sha256"] and not same:
+            return None
+        # Without its receipt it is one that a killed run had just given its name, or a changed one.
+        if self.holds(known["sha256"]) or self.verify(known["sha256"], meter, wanted.label):
+            return Got(known["sha256"], now.version, version.size or 0, now.pinned)
+        return None
+
+    def _refuse_known(self, wanted: Wanted, web: Web) -> None:
+        """Raise Failure when the address gave another content before, and still has that one.
+
+        Twenty gigabytes would else come again at every run.
+        """
+        known = files.read_receipt(self._url(wanted.url), sha256=str, version=dict)
+        if wanted.sha256 and known and known["sha256"] != wanted.sha256:
+            with contextlib.suppress(TypeError):
+                now = remote_file.ask(wanted.url, wanted.label, web).version
+                if now.fits(Version(**known["version"])):
+                    why = content_check.other(known["sha256"], wanted.sha256, wanted.label)
+                    raise Failure(f"{wanted.label}: {why}")
+
+    def _url(self, url: str) -> Path:
+        return self.folder / f"{files.digest(url)}.url.json"
+
+    def _remember(self, url: str, got: Got) -> None:
+        _write(self._url(url), {"sha256": got.sha256, "version": asdict(got.version)})
+
+
+def stamp(file: Path | str) -> tuple[int, int] | None:
+    """Size and time of change in whole seconds, as every file system keeps them; None: no file."""
+    try:
+        status = os.stat(file)  # noqa: PTH116  for 5,000 models
+    except OSError:
+        return None
+    return status.st_size, int(status.st_mtime)
+
+
+def _written(file: Path) -> tuple[int, int] | None:
+    """What is another one after each time that a file was replaced."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def hash_file(file: Path, meter: Meter, name: str) -> str:
+    """sha256 of a file, at the disk's speed. Raises OSError."""
+    total, block = hashlib.sha256(), bytearray(1 << 20)
+    with file.open("rb", buffering=0) as opened:
+        meter.begin(name, os.fstat(opened.fileno()).st_size)
+        while count := opened.readinto(block):
+            total.update(memoryview(block)[:count])
+            meter.advance(name, count)
+    return total.hexdigest()
+
+
+def _write(path: Path, value: dict[str, object]) -> None:
+    """As files.write_receipt, but what is lost with the power is only found out again."""
+    import json
+
+    beside = f"{path}.{os.getpid()}.{threading.get_ident()}"
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, json.dumps(value).encode())
+        os.replace(beside, path)  # noqa: PTH105  for hundreds of small files
+    except OSError:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,191 @@
+"""What outlives a generation: files that ComfyUI and custom nodes wrote into their folders."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from importlib.machinery import all_suffixes
+from itertools import count
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..repositories import git
+from ..system import files
+from . import reported_changes
+
+CODE = (*all_suffixes(), ".js", ".mjs", ".css", ".html")
+"""Endings of what is no setting: of another commit it would only break this one."""
+
+
+def carry(previous: Path, current: Path, old: set[str], new: set[str], left: Path) -> None:
+    """Copy untracked files from one generation's ComfyUI to the next.
+
+    `old` and `new` name the declared custom nodes of each. Custom nodes that nobody declared
+    were installed by hand and come along whole; the files of a node that is no longer declared
+    go to `left`. Nothing that the next generation already has is overwritten.
+    """
+    nodes = {f"custom_nodes/{name}" for name in old | new}
+    own = [name for name in git.untracked(previous) if not _below(name, nodes | {"models"})]
+    generation = previous.parent.resolve()
+    _copy(previous, current, own, generation)
+    for name in sorted(old):
+        node = previous / "custom_nodes" / name
+        if node.is_symlink() or not (node / ".git").exists():
+            continue
+        target = current / "custom_nodes" / name if name in new else left / name
+        if not target.is_symlink():
+            untracked = git.untracked(node)
+            moved = _moved(node, untracked)
+            _copy(node, target, [name for name in untracked if name not in moved], generation)
+
+
+def carry_bytecode(previous: Path, current: Path, places: Iterable[str]) -> None:
+    """Copy what Python compiled of checkouts that are the same in both generations.
+
+    Python takes it only for a source of the same time and size, so it can't be wrong.
+    """
+    for place in places:
+        for folder, folders, _ in os.walk(previous / place):
+            at_top = Path(folder) == previous / place
+            skip = {".git", *(("models", "custom_nodes") if at_top else ())}
+            if files.BYTECODE in folders:
+                there = current / place / os.path.relpath(folder, previous / place)
+                if there.is_dir() and not os.path.lexists(there / files.BYTECODE):
+                    shutil.copytree(Path(folder) / files.BYTECODE, there / files.BYTECODE)
+            folders[:] = [name for name in folders if name not in {*skip, files.BYTECODE}]
+
+
+def carry_rewritten(
+    previous: Path,
+    current: Path,
+    rewritten: Mapping[str, Sequence[str]],
+    heads: Mapping[str, str],
+    whole: Collection[str],
+    left: Path,
+) -> Iterator[str]:
+    """Take along the tracked files that custom nodes rewrite themselves; what to say of that.
+
+    `rewritten` are files by their checkout (relative to both generations), `heads` the commits
+    that the previous one was made of, `whole` the checkouts that are there already. A setting goes
+    over where its commit has the same file as the next one's; anything else that differs is kept
+    in `left`.
+    """
+    own = reported_changes.read(previous)
+    for place, names in rewritten.items():
+        node = PurePosixPath(place).name
+        kept = []
+        for name in names:
+            source, target = previous / place / name, current / place / name
+            if _stays(source, previous.resolve()):
+                continue
+            if _equal(source, target):
+                if place not in whole:
+                    continue
+            elif _is_setting(previous, current, place, name, heads):
+                files.remove(target)
+                files.copy_file(source, target)
+            else:
+                if keep_aside(source, left / node / name):
+                    kept.append(name)
+                continue
+            reported_changes.add(current, own.files.get(f"{place}/{name}"), file=f"{place}/{name}")
+        if kept:
+            what = "ComfyUI" if place == "ComfyUI" else f"custom node {node}"
+            yield (
+                f"{what}: {', '.join(kept)}, rewritten by a process, as it was before: "
+                f"{left / node}"
+            )
+
+
+def _is_setting(
+    previous: Path, current: Path, place: str, name: str, heads: Mapping[str, str]
+) -> bool:
+    """Whether what a process wrote fits the next commit: no code, and the same there as before."""
+    if name.endswith(CODE) or (current / place).is_symlink():
+        return False
+    before = _blob(previous / place, heads.get(place), name)
+    return before is not None and before == _blob(current / place, "HEAD", name)
+
+
+def carry_whole(source: Path, target: Path, generation: Path) -> None:
+    """Copy a folder as it is, but for what belongs to the generation it is in."""
+    files.copy_tree(source, target)
+    for inner in sorted(target.rglob("*"), reverse=True):
+        if _stays(inner, generation):
+            files.remove(inner)
+
+
+def keep_aside(source: Path, place: Path) -> bool:
+    """Copy a file or link to `place`, or beside what is there; whether that was needed."""
+    for number in count(1):
+        target = place if number == 1 else place.with_name(f"{place.name}.{number}")
+        if _equal(source, target):
+            return False
+        if not os.path.lexists(target):
+            files.copy_file(source, target)
+            return True
+    raise AssertionError("unreachable")
+
+
+def _equal(one: Path, other: Path) -> bool:
+    if one.is_symlink() or other.is_symlink():
+        return files.link_target(one) == files.link_target(other)
+    return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
+
+
+def _blob(checkout: Path, commit: str | None, name: str) -> str | None:
+    """Which content a commit has under this name; None: none that is known."""
+    if commit is None or not checkout.is_dir():
+        return None
+    try:
+        return str(git.command(checkout).rev_parse("--verify", "--quiet", f"{commit}:{name}"))
+    except git.error_type():
+        return None
+
+
+def _moved(checkout: Path, untracked: Sequence[str]) -> set[str]:
+    """Untracked files that are tracked ones elsewhere: a script moved them, and the script of
+    another commit will again."""
+    command: Any = git.command(checkout)
+    deleted = [name for name in command.ls_files("-z", "--deleted").split("\0") if name]
+    if not deleted:
+        return set()
+    content: dict[int, set[str]] = {}
+    for entry in command.ls_tree("-r", "-l", "-z", "HEAD").split("\0"):
+        facts, _, name = entry.partition("\t")
+        if name in deleted:
+            _, _, blob, size = facts.split()
+            content.setdefault(int(size) if size.isdigit() else -1, set()).add(blob)
+    return {
+        name
+        for name in untracked
+        if not name.endswith("/")
+        and (blobs := content.get((checkout / name).lstat().st_size))
+        and command.hash_object("--", name) in blobs
+    }
+
+
+def _below(name: str, folders: set[str]) -> bool:
+    path = PurePosixPath(name)
+    return any(str(each) in folders for each in (path, *path.parents))
+
+
+def _copy(source: Path, target: Path, names: Iterable[str], generation: Path) -> None:
+    for name in names:
+        path = source / name
+        place = target / name
+        if _stays(path, generation) or os.path.lexists(place):
+            continue
+        if name.endswith("/"):
+            carry_whole(path, place, generation)
+        else:
+            files.copy_tree(path, place)
+
+
+def _stays(path: Path, generation: Path) -> bool:
+    """Bytecode, `.env` files, and links that lead into the generation belong to the old one."""
+    if files.BYTECODE in path.parts or path.suffix == ".pyc" or path.name == ".env":
+        return True
+    return path.is_symlink() and path.resolve().is_relative_to(generation)

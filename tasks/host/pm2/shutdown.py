@@ -1,0 +1,30 @@
+"""The end of all that runs for a workspace, in the order in which nothing misses the other."""
+
+from __future__ import annotations
+
+from ...spec.layout import Layout
+from ..storage import garbage
+from ..system import files, private_folder
+from . import apps, pm2, stopped_apps
+
+
+def end_all(layout: Layout) -> list[apps.App]:
+    """End the watcher, workers and the health server, instances, then PM2; what did run.
+
+    Raises Failure.
+    """
+    running = pm2.running(layout)
+    names = {app.name for app in running}
+    instances = {name for name in names if name.startswith("comfyui-gpu")}
+    if names and pm2.script(layout).is_file():
+        # The watcher first: what is ended here is not to be restarted.
+        for part in ({apps.WATCHER}, names - instances, instances):
+            pm2.delete(layout, names & part)
+    pm2.kill(layout)
+    for orphan in apps.running(layout.workspace, None):
+        apps.end(orphan)
+    apps.end_left(layout.workspace)
+    stopped_apps.note(layout, names)
+    garbage.stop(layout)
+    files.remove(private_folder.folder(layout.workspace))
+    return running

@@ -1,0 +1,130 @@
+"""What the log of a package's build says that this system lacks.
+
+Compilers and build tools have no other way to say it. The Debian packages are those of bookworm
+and Ubuntu 24.04; for a file that isn't among them `apt-file` is asked, where it is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..system import process
+from ..system.failure import Failure
+
+Kind = Literal["header", "library", "program", "module"]
+
+#: In the order in which they are believed: what a compiler misses is more than that it failed.
+PATTERNS: tuple[tuple[Kind, str], ...] = (
+    ("header", r"fatal error: '?([\w./+-]+\.(?:h|hpp|hh|cuh))'?(?::| file not found)"),
+    ("library", r"ld(?:\.\w+)?: cannot find -l([\w.+-]+)"),
+    ("library", r"(?:Package|Dependency) '?\"?([\w.+-]+)'?\"? (?:was )?not found"),
+    ("library", r"No package '([\w.+-]+)' found"),
+    ("program", r"\[Errno 2\] No such file or directory: '([\w+-]+)'"),
+    ("program", r"(?:unable to execute|error: command) '([\w.+-]+)'(?: failed)?: No such file"),
+    ("program", r"(?:/bin/)?(?:ba|da)?sh: (?:line \d+: |\d+: )?([\w.+-]+): (?:command )?not found"),
+    ("program", r"Program '?([\w.+-]+)'? not found"),
+    ("program", r"\b(nvcc|cargo|rustc|cmake|ninja|pkg-config|gfortran|swig)\b[^\n]{0,40}"
+                r"(?:not found|not installed|isn't installed|could not be found)"),
+    ("program", r"Unknown compiler\(s\): \[\['(\w+)'"),
+    ("module", r"ModuleNotFoundError: No module named '(\w+)"),
+)  # fmt: skip
+OTHERWISE: tuple[tuple[str, str], ...] = (
+    (r"CUDA_HOME environment variable is not set", "nvcc"),
+    (r"can't find Rust compiler|Cargo, the Rust package manager, is not installed", "cargo"),
+    (r"CMAKE_C(?:XX)?_COMPILER not set|No CMAKE_C(?:XX)?_COMPILER could be found", "g++"),
+    (r"Could not find PkgConfig", "pkg-config"),
+)
+"""Sentences that name a program in another way."""
+DEBIAN = {
+    **dict.fromkeys(["gcc", "cc", "g++", "c++", "make", "x86_64-linux-gnu-gcc"], "build-essential"),
+    **{name: name for name in ("cmake", "pkg-config", "gfortran", "swig", "git", "cargo")},
+    "ninja": "ninja-build", "rustc": "rustc", "clang": "clang", "nvcc": "nvidia-cuda-toolkit",
+    "Python.h": "python3-dev", "portaudio.h": "portaudio19-dev", "cairo": "libcairo2-dev",
+    "cairo.h": "libcairo2-dev", "zlib.h": "zlib1g-dev", "jpeglib.h": "libjpeg-dev",
+    "ft2build.h": "libfreetype-dev", "ffi.h": "libffi-dev", "openssl/ssl.h": "libssl-dev",
+    "libxml/xpath.h": "libxml2-dev", "libxml/xmlversion.h": "libxml2-dev",
+    "libxslt/xslt.h": "libxslt1-dev", "sndfile.h": "libsndfile1-dev",
+    "asoundlib.h": "libasound2-dev",
+    "alsa/asoundlib.h": "libasound2-dev", "libavcodec": "libavcodec-dev",
+    "libavformat": "libavformat-dev", "libavdevice": "libavdevice-dev",
+    "libavcodec/avcodec.h": "libavcodec-dev", "libavformat/avformat.h": "libavformat-dev",
+    "GL/gl.h": "libgl1-mesa-dev", "GL/glu.h": "libglu1-mesa-dev", "EGL/egl.h": "libegl1-mesa-dev",
+    "X11/Xlib.h": "libx11-dev", "sox.h": "libsox-dev", "espeak-ng/speak_lib.h": "libespeak-ng-dev",
+    "espeak/speak_lib.h": "libespeak-dev", "mysql.h": "default-libmysqlclient-dev",
+    "libpq-fe.h": "libpq-dev", "sqlite3.h": "libsqlite3-dev", "yaml.h": "libyaml-dev",
+    "lzma.h": "liblzma-dev", "bzlib.h": "libbz2-dev", "curl/curl.h": "libcurl4-openssl-dev",
+    "gmp.h": "libgmp-dev", "hdf5.h": "libhdf5-dev", "sentencepiece": "libsentencepiece-dev",
+    "girepository-1.0": "libgirepository1.0-dev", "gobject-introspection-1.0":
+    "libgirepository1.0-dev", "dbus-1": "libdbus-1-dev", "opencv4": "libopencv-dev",
+    "uuid/uuid.h": "uuid-dev", "magic.h": "libmagic-dev", "enchant.h": "libenchant-2-dev",
+    "blas": "libopenblas-dev", "openblas": "libopenblas-dev", "lapack": "liblapack-dev",
+    "portaudio": "portaudio19-dev",
+}  # fmt: skip
+"""What brings a header, a program, a library or a .pc file; of CUDA NVIDIA's own is the better."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something that a build needs; `str()` is a part of a sentence."""
+
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        if self.kind == "module":
+            return (
+                f"its build needs {self.name} and doesn't ask for it: take a wheel of it "
+                "(python.find_links), or install it by its node's script with "
+                "pip install --no-build-isolation"
+            )
+        package = debian(self)
+        return f"{self.name} is missing" + (f" (apt install {package})" if package else "")
+
+    @property
+    def there(self) -> bool:
+        """Whether it has come meanwhile. Of a library or module that can't be told so cheaply."""
+        if self.kind == "program":
+            return shutil.which(self.name) is not None
+        places = (Path("/usr/include"), Path("/usr/local/include"))
+        return self.kind == "header" and any(
+            (place / self.name).exists() or any(place.glob(f"*/{self.name}")) for place in places
+        )
+
+
+def missing(log: str) -> Missing | None:
+    """What a build's log says that it lacks, None if it says nothing of the kind."""
+    for kind, pattern in PATTERNS:
+        if found := re.search(pattern, log):
+            return Missing(kind, found[1])
+    return next((Missing("program", name) for p, name in OTHERWISE if re.search(p, log)), None)
+
+
+def debian(what: Missing) -> str | None:
+    """The Debian package that brings it, None where nobody knows."""
+    if known := DEBIAN.get(what.name):
+        return known
+    return next(_asked(what), None) if shutil.which("apt-file") else None
+
+
+def _asked(what: Missing) -> Iterator[str]:
+    ending = {
+        "header": rf"/{re.escape(what.name)}$",
+        "program": rf"/s?bin/{re.escape(what.name)}$",
+        "library": rf"/(?:lib{re.escape(what.name)}\.so|{re.escape(what.name)}\.pc)$",
+    }.get(what.kind)
+    if ending:
+        try:
+            said = process.run(
+                ["apt-file", "search", "--package-only", "--regexp", ending],
+                env=process.allowed_environment(os.environ),
+                timeout=60,
+            )
+        except Failure:
+            return
+        yield from said.split()

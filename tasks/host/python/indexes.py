@@ -1,0 +1,71 @@
+"""Package indexes and pages of wheels, given to uv by its environment: an argument list can be
+read by everyone on the machine, and some of their URLs have credentials."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from ...spec import expand
+from ..system.failure import Failure
+
+
+def environment(urls: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables by which uv asks these indexes in their order, before those of UV_INDEX.
+
+    `urls` is python.extra_index_urls; `environ` has the values of its `${NAME}`, and the
+    caller's UV_INDEX. Raises Failure for a variable that isn't set.
+    """
+    if not urls:
+        return {}
+    indexes, credentials = [], {}
+    for number, text in enumerate(urls):
+        url, user, password = _expanded("python.extra_index_urls", text, environ)
+        # uv makes the names of the variables from that of the index.
+        indexes.append(f"machine-yaml-{number}={url}")
+        credentials[f"UV_INDEX_MACHINE_YAML_{number}_USERNAME"] = user
+        credentials[f"UV_INDEX_MACHINE_YAML_{number}_PASSWORD"] = password
+    known = {name: value for name, value in credentials.items() if value}
+    return {"UV_INDEX": " ".join([*indexes, environ.get("UV_INDEX", "")]).strip()} | known
+
+
+def find_links(places: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """The variable by which uv looks for wheels in these places, and in those of UV_FIND_LINKS.
+
+    `places` is python.find_links, folders absolute. uv ignores the variable when it is given
+    any --find-links. Raises Failure for a variable that isn't set.
+    """
+    if not places:
+        return {}
+    links = [_link(place, environ) for place in places]
+    return {"UV_FIND_LINKS": ",".join([*links, environ.get("UV_FIND_LINKS", "")]).strip(",")}
+
+
+def _link(place: str, environ: Mapping[str, str]) -> str:
+    """uv splits the variable at commas; in a URL one can be spelt in another way."""
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place):
+        return Path(place).as_uri()
+    url, *credentials = _expanded("python.find_links", place, environ)
+    userinfo = ":".join(quote(each, safe="") for each in credentials if each)
+    return url.replace(",", "%2C").replace("://", f"://{userinfo}@" if userinfo else "://", 1)
+
+
+def _expanded(field: str, text: str, environ: Mapping[str, str]) -> tuple[str, str, str]:
+    """A URL without its credentials, and the user and the password that its variables hold."""
+    userinfo, at, _ = urlsplit(text).netloc.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    url = text.replace(f"://{userinfo}{at}", "://", 1)
+    return url, _value(field, user, environ), _value(field, password, environ)
+
+
+def _value(field: str, text: str, environ: Mapping[str, str]) -> str:
+    filled = {name: value for name, value in environ.items() if value}
+    try:
+        return expand(text, filled)
+    except KeyError as error:
+        raise Failure(
+            f"the variable {error.args[0]} isn't set, {field} needs it: set it, or put it into "
+            ".env.local beside the machine file"
+        ) from None

@@ -1,0 +1,158 @@
+"""The cache of bare repositories: what was fetched once is there for every workspace, offline too.
+
+Fetches are shallow and by commit, with a full fetch as the fallback. It is the user's
+(`$XDG_CACHE_HOME/comfy-machine/git`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote
+
+from ..system import files, locks
+from ..system.failure import Failure
+from ..system.progress import Told
+from . import git
+
+if TYPE_CHECKING:
+    from git import Git
+
+T = TypeVar("T")
+
+ATTEMPTS = 3
+PRIVATE = re.compile(
+    r"could not read (Username|Password)|Authentication failed|Permission denied|error: 403", re.I
+)
+ABSENT = re.compile(r"not found|does not exist|does not appear to be a git repository", re.I)
+TRANSIENT = re.compile(
+    r"could not resolve host|timed out|timeout|connection (reset|refused)|early EOF"
+    r"|unexpected disconnect|HTTP 5\d\d|error: 5\d\d|RPC failed|Operation too slow",
+    re.I,
+)
+
+
+class NoSuchCommit(Failure):
+    """The repository is there and doesn't have this commit."""
+
+
+def folder() -> Path:
+    """Where bare repositories are kept, for all workspaces of this user."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG specification wants a relative one ignored.
+    root = named if named.is_absolute() else Path.home() / ".cache"
+    return root / "comfy-machine" / "git"
+
+
+def attempt(url: str, action: Callable[[], T]) -> T:
+    """Do what talks to a remote; what may pass is tried again, the rest becomes a Failure."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return action()
+        except git.error_type() as error:
+            text = str(error.stderr)
+            if TRANSIENT.search(text) and attempt < ATTEMPTS:
+                time.sleep(attempt)
+                continue
+            if PRIVATE.search(text):
+                raise Failure(
+                    f"{url} isn't there, or it is private: correct the url, or give git "
+                    "credentials for it (git config credential.helper, or an ssh key)"
+                ) from error
+            if ABSENT.search(text):
+                raise Failure(f"{url} isn't there: correct the url ({git.gist(error)})") from error
+            local = Path(unquote(url.removeprefix("file://")))
+            if url.startswith("file://") and (whose := git.owner(local)):
+                raise Failure(
+                    f"{url} can't be fetched, {whose}: git config --global --add safe.directory "
+                    f"{local}"
+                ) from error
+            raise Failure(
+                f"{url} can't be fetched ({git.gist(error)}): see that the url is right and "
+                "that its host can be reached"
+            ) from error
+    raise AssertionError("unreachable")
+
+
+def _place(url: str) -> Path:
+    name = re.sub(r"[^\w.-]", "_", url.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git"))
+    return folder() / f"{name}-{files.digest(url)}.git"
+
+
+def fetch(url: str, commit: str, told: Told, **environment: str) -> Path:
+    """Bring `commit` into the cache, unless it is there; return the cache's repository.
+
+    `environment` holds further variables for git. Raises Failure.
+    """
+    cache = _place(url)
+    with locks.exclusive(cache.with_suffix(".lock")):
+        repository = _open_cache(cache)
+        repository.update_environment(**environment)
+        if _has(repository, commit):
+            return cache
+        try:
+            attempt(
+                url,
+                lambda: git.fetch(
+                    repository, "--depth=1", "--no-tags", "--", url, commit, told=told
+                ),
+            )
+        except Failure:
+            _fetch_all(repository, url, told)
+        if not _has(repository, commit):
+            raise NoSuchCommit(f"{url} has no commit {commit}: correct ref")
+        repository.update_ref(f"refs/comfy-machine/{commit}", commit)
+    return cache
+
+
+def _open_cache(cache: Path) -> Git:
+    """The cache's repository, made anew when it is damaged; the caller holds its lock."""
+    for stale in cache.rglob("*.lock"):
+        stale.unlink()
+    try:
+        repository = git.command(cache)
+        if repository.rev_parse("--is-bare-repository") == "true":
+            return repository
+    except (Failure, git.error_type()):
+        pass
+    files.remove(cache)
+    cache.mkdir(parents=True)
+    repository = git.command(cache)
+    git.init(repository, "--bare")
+    repository.config("uploadpack.allowAnySHA1InWant", "true")
+    return repository
+
+
+def _fetch_all(repository: Git, url: str, told: Told) -> None:
+    """Every branch and tag with history: for servers that serve no single commit."""
+    deepen = ["--unshallow"] if repository.rev_parse("--is-shallow-repository") == "true" else []
+    heads_and_tags = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
+    attempt(
+        url,
+        lambda: git.fetch(
+            repository, "--force", "--prune", *deepen, "--", url, *heads_and_tags, told=told
+        ),
+    )
+
+
+def resolve_abbreviated(url: str, ref: str, told: Told) -> str:
+    cache = _place(url)
+    with locks.exclusive(cache.with_suffix(".lock")):
+        repository = _open_cache(cache)
+        _fetch_all(repository, url, told)
+        try:
+            return str(repository.rev_parse("--verify", "--quiet", f"{ref}^{{commit}}"))
+        except git.error_type():
+            raise Failure(f"{url} has no branch, tag or commit {ref!r}: correct ref") from None
+
+
+def _has(repository: Git, commit: str) -> bool:
+    try:
+        repository.cat_file("-e", f"{commit}^{{commit}}")
+    except git.error_type():
+        return False
+    return True

@@ -1,0 +1,228 @@
+"""GPUs: counted without a driver call, and what the driver's own library (NVML) says of each."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .failure import Failure
+from .redaction import redact
+
+DEVICES = Path("/dev")
+NO_GPU = (
+    "no GPU here (no /dev/nvidia0): install the NVIDIA driver; a container needs --gpus all, an "
+    "image build doit build; without a GPU set instances.cpu_only: true"
+)
+
+
+def count(devices: Path = DEVICES) -> int:
+    """How many NVIDIA GPUs this machine shows, by their device nodes.
+
+    Opens nothing, so an image build and `doit list` can ask. A container that was given
+    GPU 3 alone has /dev/nvidia3, and CUDA calls it 0: the number counts, not the names.
+    """
+    try:
+        return sum(1 for node in devices.iterdir() if re.fullmatch(r"nvidia\d+", node.name))
+    except OSError:
+        return 0
+
+
+def driver_present(devices: Path = DEVICES) -> bool:
+    """Whether programs can use a GPU here."""
+    return (devices / "nvidiactl").exists()
+
+
+def gib(size: int) -> str:
+    """Bytes for a person."""
+    return f"{size / 2**30:.1f} GiB"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that uses a GPU."""
+
+    pid: int
+    """As the driver counts: a container has other numbers, or none, for the same process."""
+    memory: int | None
+    """Bytes of the GPU's; None when the driver won't tell."""
+    computes: bool
+    """False when it only draws."""
+
+    def __str__(self) -> str:
+        size = "" if self.memory is None else f", {gib(self.memory)}"
+        command = self.command
+        if command is None:
+            return f"pid {self.pid}, not visible from here{size}"
+        return f"pid {self.pid} ({command}{size})"
+
+    @property
+    def command(self) -> str | None:
+        """What it runs, cut to 100 characters; None when it can't be seen from here."""
+        import psutil
+
+        try:
+            process = psutil.Process(self.pid)
+            words = " ".join(process.cmdline() or [process.name()]).split()
+        except psutil.Error:
+            return None
+        return redact(" ".join(words))[:100]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as NVML shows it."""
+
+    index: int
+    """In nvidia-smi's order, which is CUDA's with CUDA_DEVICE_ORDER=PCI_BUS_ID."""
+    uuid: str = ""
+    name: str = ""
+    total: int = 0
+    """Bytes of memory; 0 where it has none of its own, or the driver won't tell."""
+    used: int = 0
+    """Bytes, by whomever."""
+    processes: tuple[Process, ...] = ()
+    mode: str = "Default"
+    """Compute mode: Default, Prohibited or Exclusive_Process."""
+    mig: bool = False
+    """Whether it is split: only its parts can then be used."""
+    trouble: str | None = None
+    """Why it can't be used, in NVML's words; what isn't known of it is empty then."""
+
+    def __str__(self) -> str:
+        return f"GPU {self.index} ({self.name})" if self.name else f"GPU {self.index}"
+
+
+def inventory(devices: Path = DEVICES) -> list[Gpu]:
+    """Every GPU that the driver shows, in nvidia-smi's order.
+
+    Raises Failure when NVML can't be had, with what it says and what to do.
+    """
+    import pynvml
+
+    try:
+        with _nvml():
+            return [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError as error:
+        raise Failure(_advice(error, devices)) from None
+
+
+def of(here: Sequence[Gpu], index: int, uuid: str | None) -> Gpu | None:
+    """The GPU of an instance: the one that was recorded for it, else that of its number."""
+    if uuid:
+        return next((card for card in here if card.uuid == uuid), None)
+    return here[index] if index < len(here) else None
+
+
+@contextlib.contextmanager
+def _nvml() -> Iterator[None]:
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def _advice(error: Any, devices: Path) -> str:
+    """What it means that NVML can't be had."""
+    import pynvml
+
+    absent = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+    if error.value in absent and not count(devices) and not driver_present(devices):
+        return NO_GPU
+    says = f"NVML says: {str(error).rstrip('.')}"
+    match error.value:
+        case pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+            return (
+                f"the NVIDIA driver is here, its library libnvidia-ml.so.1 isn't ({says}): give "
+                "a container NVIDIA_DRIVER_CAPABILITIES=compute,utility and NVIDIA's container "
+                "toolkit, or install the driver's compute libraries"
+            )
+        case pynvml.NVML_ERROR_DRIVER_NOT_LOADED:
+            return f"the NVIDIA driver isn't loaded ({says}): modprobe nvidia, or reboot"
+        case pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
+            return (
+                f"the NVIDIA driver and its library are of different versions ({says}): reboot "
+                "after an update of the driver; start a container anew"
+            )
+    return f"the NVIDIA driver doesn't answer ({says}): see nvidia-smi and dmesg"
+
+
+def _gpu(index: int) -> Gpu:
+    import pynvml
+
+    gpu = Gpu(index)
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        uuid, name = pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)
+        gpu = replace(gpu, uuid=uuid, name=name)
+        total, used = _memory(handle)
+        mig, _ = _told((0, 0), pynvml.nvmlDeviceGetMigMode, handle)
+        return replace(
+            gpu,
+            total=total,
+            used=used,
+            processes=_processes(handle),
+            mode=_mode(handle),
+            mig=mig == pynvml.NVML_DEVICE_MIG_ENABLE,
+        )
+    except pynvml.NVMLError as error:
+        return replace(gpu, trouble=str(error).rstrip("."))
+
+
+def _told(otherwise: Any, ask: Callable[..., Any], *arguments: Any) -> Any:
+    """NVML's answer; `otherwise` where this GPU, driver or container gives none."""
+    import pynvml
+
+    try:
+        return ask(*arguments)
+    except pynvml.NVMLError as error:
+        if error.value in (
+            pynvml.NVML_ERROR_NOT_SUPPORTED,
+            pynvml.NVML_ERROR_NO_PERMISSION,
+            pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+            pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+        ):
+            return otherwise
+        raise
+
+
+def _memory(handle: Any) -> tuple[int, int]:
+    """Total and used bytes."""
+    import pynvml
+
+    # The first version, all that older drivers have, counts as used what they keep for themselves.
+    for version in (pynvml.nvmlMemory_v2, None):
+        if found := _told(None, pynvml.nvmlDeviceGetMemoryInfo, handle, version):
+            return found.total, found.used
+    return 0, 0
+
+
+def _mode(handle: Any) -> str:
+    import pynvml
+
+    names = {
+        pynvml.NVML_COMPUTEMODE_PROHIBITED: "Prohibited",
+        pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS: "Exclusive_Process",
+    }
+    return names.get(_told(None, pynvml.nvmlDeviceGetComputeMode, handle), "Default")
+
+
+def _processes(handle: Any) -> tuple[Process, ...]:
+    """Those that draw and those that compute; one that does both is there once."""
+    import pynvml
+
+    found: dict[int, Process] = {}
+    for computes, ask in (
+        (False, pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3),
+        (True, pynvml.nvmlDeviceGetComputeRunningProcesses_v3),
+    ):
+        for process in _told([], ask, handle):
+            found[process.pid] = Process(process.pid, process.usedGpuMemory, computes)
+    return tuple(found[pid] for pid in sorted(found))

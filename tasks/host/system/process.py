@@ -1,0 +1,272 @@
+"""Child processes: run one to its end, its output in a log; end all of them with us."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import ssl
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from .failure import Failure
+from .redaction import redact
+
+#: Given to every child: what a program needs to find files, speak and reach the network.
+ALLOWED = frozenset(
+    """PATH HOME LANG LANGUAGE LC_ALL LC_CTYPE TZ TMPDIR USER LOGNAME SHELL
+    http_proxy https_proxy no_proxy all_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY
+    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
+    LD_LIBRARY_PATH HF_HOME XDG_CACHE_HOME""".split()
+)
+ALLOWED_PREFIXES = ("NVIDIA_",)
+#: The variable by which what a killed run left behind is found, and this process's value of it:
+#: a pid alone may come again.
+RUN = "COMFY_MACHINE_RUN"
+RUN_ID = f"{os.getpid()}.{time.time_ns()}"
+GRACE = 6.0
+"""Seconds between SIGTERM and SIGKILL for a command that is to end."""
+ASK_EVERY = 1.0
+"""Seconds between two questions whether it is enough."""
+CLOCK = 10.0
+"""Seconds by which a process may seem to have begun after its own note: clocks are set."""
+#: Where Debian, Ubuntu and Red Hat keep their certificates.
+CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+#: Given besides to what installs: git, uv, npm and the scripts of custom nodes.
+INSTALLER_PREFIXES = (
+    "GIT_", "PIP_", "UV_", "npm_config_", "NODE_EXTRA_CA_CERTS", "SSH_AUTH_SOCK", "NETRC",
+)  # fmt: skip
+#: Given to nobody: with these git prints every URL and header, credentials and all.
+TRACES = ("GIT_TRACE", "GIT_CURL_VERBOSE")
+
+
+class CommandFailed(Failure):
+    """A command ended with a code other than 0, or ran out of time.
+
+    `output` holds what it printed, `code` its exit code (negative: the
+    signal that ended it; None: it ran out of time, as `timed_out` says, or never started).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        output: str,
+        log: Path | None,
+        code: int | None = None,
+        *,
+        timed_out: bool = False,
+    ) -> None:
+        super().__init__(message, log)
+        self.output = output
+        self.code = code
+        self.timed_out = timed_out
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How a command failed: a few words, empty if it didn't; its exit code; out of time?"""
+
+    words: str = ""
+    code: int | None = None
+    timed_out: bool = False
+
+
+def certificates() -> str | None:
+    """The file with the certificates that this system trusts, None if there is none."""
+    system = ssl.get_default_verify_paths().openssl_cafile
+    return next((file for file in (*CERTIFICATES, system) if Path(file).is_file()), None)
+
+
+def allowed_environment(environ: Mapping[str, str], *, installer: bool = False) -> dict[str, str]:
+    """The part of `environ` that children may see; no secret of the caller is in it.
+
+    An installer also trusts the certificates that this system trusts, as a company's proxy
+    needs it: uv and Node come with their own, and look no further by themselves.
+    """
+    prefixes = ALLOWED_PREFIXES + (INSTALLER_PREFIXES if installer else ())
+    allowed = {
+        k: v
+        for k, v in environ.items()
+        if k in ALLOWED or (k.startswith(prefixes) and not k.startswith(TRACES))
+    }
+    if installer and (bundle := certificates()):
+        return {"UV_SYSTEM_CERTS": "true", "NODE_EXTRA_CA_CERTS": bundle} | allowed
+    return allowed
+
+
+def run(
+    argv: Sequence[object],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    log: Path | None = None,
+    timeout: float | None = None,
+    stays: bool = False,
+    enough: Callable[[], bool] | None = None,
+) -> str:
+    """Run `argv` and return what it printed (stdout and stderr together, the last 16 MiB).
+
+    The output goes to the end of `log` while it comes; credentials in it are masked there once
+    the command has ended, and in what is returned. `timeout` is in seconds; after it
+    the whole process group is ended (SIGTERM, and SIGKILL after GRACE seconds), as it is without
+    an error once `enough`, asked every second, says so. What it leaves behind when we are killed
+    is ended by the next run, unless it `stays`, as PM2's daemon does. Raises CommandFailed.
+    """
+    words = [str(word) for word in argv]
+    marks = {} if stays else {RUN: RUN_ID}
+    with log.open("ab+") if log else tempfile.TemporaryFile() as sink:
+        if log:
+            sink.write(f"$ {redact(shlex.join(words))}\n".encode())
+            sink.flush()
+        start = sink.seek(0, os.SEEK_END)
+        try:
+            ending = _run(words, {**env, **marks}, cwd, sink.fileno(), timeout, enough)
+        finally:
+            _mask(sink, start)
+        output = _read(sink, start)
+    if ending.words:
+        said = f"{Path(words[0]).name} {ending.words}"
+        raise CommandFailed(said, output, log, ending.code, timed_out=ending.timed_out)
+    return output
+
+
+def _run(
+    words: list[str],
+    env: dict[str, str],
+    cwd: Path | None,
+    sink: int,
+    timeout: float | None,
+    enough: Callable[[], bool] | None,
+) -> _Ending:
+    try:
+        child = subprocess.Popen(
+            words,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return _Ending(f"can't be started: {error.strerror}: {words[0]}")
+    try:
+        code = _wait(child, timeout, enough)
+    except subprocess.TimeoutExpired:
+        _end(child)
+        return _Ending(f"ran longer than {timeout:g} s", timed_out=True)
+    except BaseException:
+        _end(child)
+        raise
+    if code < 0:
+        return _Ending(f"was ended by {signal.Signals(-code).name}", code)
+    return _Ending(f"ended with code {code}" if code else "", code)
+
+
+def _wait(
+    child: subprocess.Popen[bytes], timeout: float | None, enough: Callable[[], bool] | None
+) -> int:
+    """Its exit code, 0 if it was ended since that was `enough`. Raises TimeoutExpired."""
+    if enough is None:
+        return child.wait(timeout)
+    deadline = time.monotonic() + (timeout if timeout is not None else float("inf"))
+    while True:
+        try:
+            return child.wait(min(ASK_EVERY, max(0.0, deadline - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            if enough():
+                _end(child)
+                return 0
+            if time.monotonic() >= deadline:
+                raise
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ask it to end, then kill what is left of its process group."""
+    child.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(GRACE)
+    kill_group(child.pid)
+    child.wait()
+
+
+def _mask(file: IO[bytes], start: int) -> None:
+    """Redact what a file holds from byte `start`; it is read whole only when there is a reason."""
+    file.seek(start)
+    if all(_redacted(line) == line for line in file):
+        return
+    file.seek(start)
+    content = _redacted(file.read())
+    file.truncate(start)
+    file.seek(start)
+    file.write(content)
+    file.flush()
+
+
+def _redacted(content: bytes) -> bytes:
+    return redact(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+
+
+def _read(file: IO[bytes], start: int, limit: int = 1 << 24) -> str:
+    """What a file holds from byte `start`, the last `limit` bytes of it."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(start, size - limit))
+    return file.read().decode(errors="replace")
+
+
+def tail(log: Path, limit: int = 65536) -> str:
+    """The last `limit` bytes of a log; empty if it can't be read."""
+    try:
+        with log.open("rb") as file:
+            return _read(file, 0, limit)
+    except OSError:
+        return ""
+
+
+def last_line(text: str) -> str:
+    """The last line that says something; the gist of a traceback or of an error output."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no output"
+
+
+def kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def end_children() -> None:
+    """Kill whatever this process started and that still runs; PM2's daemon is no child of ours."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def end_left_by(run_id: str) -> None:
+    """Kill what a run, a doit that was killed itself, had started and left behind."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(RUN) == run_id:
+                process.kill()
+
+
+def is_run(run_id: str) -> bool:
+    """Whether the run of this RUN_ID goes on; its pid may be another's by now."""
+    import psutil
+
+    try:
+        pid, noted = (int(number) for number in run_id.split("."))
+        process = psutil.Process(pid)
+        late = process.create_time() > noted / 1e9 + CLOCK
+        return not late and process.status() != psutil.STATUS_ZOMBIE
+    except (ValueError, OverflowError, psutil.Error):
+        return False

@@ -1,0 +1,87 @@
+"""One run at a time per workspace: a kernel lock that a killed run gives back by itself."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import private_folder, process
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is on; `task` is what it does now, empty when it only begins."""
+
+    pid: int
+    task: str
+
+
+class Taken(Exception):  # noqa: N818  reads as what happened
+    """Another run has the workspace; `str()` names its pid and task."""
+
+
+class RunLock:
+    """The run lock of a workspace; held until this process ends."""
+
+    def __init__(self, workspace: Path) -> None:
+        self._workspace = workspace
+        self._descriptor = -1
+
+    @property
+    def path(self) -> Path:
+        """Where it is, from the first run on until `doit down`."""
+        return private_folder.folder(self._workspace) / "run.lock"
+
+    def take(self, what: str) -> None:
+        """Raises Taken at once when another run holds it."""
+        private_folder.make(self._workspace)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            run_id, _, task = os.pread(descriptor, 4096, 0).decode(errors="replace").partition(" ")
+            os.close(descriptor)
+            pid = run_id.split(".")[0]
+            raise Taken(
+                f"a run is on in {self._workspace} (pid {pid}, {task or 'starting'}): "
+                "wait for it, or end it with: kill " + pid
+            ) from None
+        self._descriptor = descriptor
+        if left := os.pread(descriptor, 4096, 0).decode(errors="replace"):
+            process.end_left_by(left.split(" ")[0])
+        self.note(what)
+
+    def holder(self) -> int | None:
+        """The pid of the run that is on, None when there is none; takes nothing."""
+        run = self.run()
+        return run.pid if run else None
+
+    def run(self) -> Run | None:
+        """The run that is on, as it noted itself; takes nothing, so no run is ever in its way."""
+        try:
+            note = self.path.read_text(errors="replace")
+        except OSError:
+            return None
+        # A killed run leaves its note behind.
+        run_id, _, task = note.partition(" ")
+        return Run(int(run_id.split(".")[0]), task) if process.is_run(run_id) else None
+
+    def release(self) -> None:
+        """Say that this run came to its end; the kernel's lock goes with the process."""
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, 0)
+
+    def give_back(self) -> None:
+        """Let another run begin while this process goes on."""
+        self.release()
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def note(self, what: str) -> None:
+        """Say what this run is doing, for whoever finds the lock taken."""
+        content = f"{process.RUN_ID} {what}".encode()[:4096]
+        # Never empty in between: whoever looks would think that no run is on.
+        os.pwrite(self._descriptor, content, 0)
+        os.ftruncate(self._descriptor, len(content))

@@ -1,0 +1,34 @@
+"""Jinja2 templates of this project, rendered strictly: an unknown name is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[3] / "templates"
+
+
+def _to_yaml(text: str) -> str:
+    """A YAML scalar in double quotes; JSON's surrogate pairs would not do."""
+    import yaml
+
+    return str(yaml.safe_dump(text, default_style='"', width=1 << 20)).strip()
+
+
+def render(
+    name: str, *, filters: Mapping[str, Callable[[str], str]] | None = None, **values: Any
+) -> str:
+    """The text of a template; `filters` are those that this one needs besides Jinja2's."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters |= {"toyaml": _to_yaml, **(filters or {})}
+    return environment.get_template(name).render(**values)

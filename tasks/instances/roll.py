@@ -1,0 +1,186 @@
+"""A roll: instances that are to run otherwise are replaced in turns, each drained first.
+
+Whatever serves nothing goes first and together, as at a first boot; then those that serve, one
+by one, each healthy before the next. So of two or more one always serves.
+"""
+
+from __future__ import annotations
+
+import atexit
+import time
+from collections.abc import Collection, Sequence
+
+from ..engine.messages import go_on
+from ..generation import last_good
+from ..host.comfyui import api
+from ..host.pm2 import apps, pm2
+from ..host.system import files, process
+from ..links import stage as links
+from ..spec import Instance, Machine
+from . import gate
+
+SILENCE = 30.0
+"""Seconds without an answer after which an instance has no jobs worth waiting for."""
+
+
+def together(machine: Machine) -> bool:
+    """Whether all have to be stopped at once: folders that they have listed are to change."""
+    return bool(links.swaps(machine))
+
+
+def due(machine: Machine, instances: Sequence[Instance]) -> list[Instance]:
+    """The instances that don't run as they should."""
+    there = {app.name: app.fingerprint for app in _running(machine)}
+    wanted = last_good.wanted(machine, instances)
+    every = together(machine)
+    return [
+        instance
+        for instance in instances
+        if instance.name in wanted and (every or there.get(instance.name) != wanted[instance.name])
+    ]
+
+
+def workers(machine: Machine, instances: Sequence[Instance]) -> list[str]:
+    """Workers that run, and otherwise than they should; they are replaced with their instance."""
+    wanted = last_good.wanted(machine, instances)
+    there = {app.name: app.fingerprint for app in _running(machine)}
+    names = wanted.keys() & there.keys() - {instance.name for instance in instances}
+    return sorted(name for name in names if wanted[name] != there[name])
+
+
+def left_over(machine: Machine, instances: Sequence[Instance]) -> list[Instance]:
+    """Instances that a run which was killed left marked as draining."""
+    return [i for i in instances if machine.layout.draining(i.gpu).exists()]
+
+
+def roll(
+    machine: Machine, instances: Sequence[Instance], due: Sequence[Instance], *, proved: bool
+) -> None:
+    """Replace those of the instances that are due, in turns, with workers that changed too.
+
+    `proved` waits for the last turn as well. Raises Failure when a turn doesn't become
+    healthy; later turns are then untouched.
+    """
+    left = list(due)
+    while left:
+        turn = _turn(machine, left)
+        if _serves(machine, turn):
+            _admit(machine, [instance for instance in instances if instance not in left])
+        left = [instance for instance in left if instance not in turn]
+        begin = _replace(machine, turn)
+        try:
+            if left or proved:
+                gate.wait(machine, turn, begin)
+        finally:
+            for instance in turn:
+                files.remove(machine.layout.draining(instance.gpu))
+
+
+def settle(machine: Machine, instances: Sequence[Instance], due: Sequence[Instance]) -> None:
+    """Roll, and note that they passed the gate. Raises Failure as `roll` does."""
+    roll(machine, instances, due, proved=True)
+    for instance in due:
+        gate.note(machine, instance)
+
+
+def _admit(machine: Machine, instances: Sequence[Instance]) -> None:
+    """Before one that serves is taken down, the others pass the gate.
+
+    A run that was killed may have left some as they should be that nobody has seen healthy.
+    """
+    there = {app.name: app for app in _running(machine)}
+    for instance in instances:
+        app = there.get(instance.name)
+        if app and not gate.passed(machine, instance, app):
+            gate.wait(machine, [instance], time.monotonic())
+
+
+def _serves(machine: Machine, turn: Sequence[Instance]) -> bool:
+    there = {app.name: app for app in _running(machine)}
+    return any(i.name in there and gate.probe(i, there[i.name]).healthy for i in turn)
+
+
+def _running(machine: Machine) -> list[apps.App]:
+    layout = machine.layout
+    return [a for a in pm2.running(layout) if a.supervised]
+
+
+def _turn(machine: Machine, left: Sequence[Instance]) -> list[Instance]:
+    """Who is next. One waits for a port that another of ours has still to leave."""
+    if together(machine):
+        return list(left)
+    there = {app.name: app for app in _running(machine)}
+    held = {app.port: app.name for app in there.values() if app.port}
+    free = [i for i in left if held.get(_port(machine, i), i.name) == i.name]
+    health = {i.name: gate.probe(i, there[i.name]) for i in free if i.name in there}
+    if idle := [i for i in free if i.name not in health or health[i.name].refused]:
+        return idle
+    # One that listens may be silent because it loads a checkpoint.
+    silent = [i for i in free if not health[i.name].healthy]
+    # Ports that go round in a circle are left together.
+    return silent[:1] or free[:1] or list(left)
+
+
+def _port(machine: Machine, instance: Instance) -> int:
+    for app in last_good.apps_of(machine, instance.gpu):
+        if app["name"] == instance.name:
+            return int(app["env"][apps.PORT])
+    return instance.port
+
+
+def _replace(machine: Machine, turn: Sequence[Instance]) -> float:
+    """Drain, stop and start; when they were started (monotonic, seconds)."""
+    layout = machine.layout
+    drain(machine, turn)
+    names = {instance.name for instance in turn} | set(workers(machine, turn))
+    wanted = [
+        app for i in turn for app in last_good.apps_of(machine, i.gpu) if app["name"] in names
+    ]
+    if together(machine):
+        pm2.delete(layout, names)
+        links.swap(machine)
+    begin = time.monotonic()
+    pm2.start(layout, wanted)
+    return begin
+
+
+def drain(machine: Machine, instances: Collection[Instance]) -> None:
+    """Mark instances as draining and wait until they have no job, at most `drain_timeout` s.
+
+    The caller removes the marks.
+    """
+    there = {app.name: app for app in _running(machine)}
+    waiting = [instance for instance in instances if instance.name in there]
+    for instance in instances:
+        mark = machine.layout.draining(instance.gpu)
+        # Also when a signal ends this run, which ends no thread in order.
+        atexit.register(files.remove, mark)
+        files.write_receipt(mark, {"run": process.RUN_ID})
+    begin = time.monotonic()
+    heard = {instance.name: begin for instance in waiting}
+    said: dict[str, int] = {}
+    while waiting:
+        for instance in list(waiting):
+            health, now = gate.probe(instance, there[instance.name]), time.monotonic()
+            jobs, late = health.queue, now - begin > machine.instances.drain_timeout
+            if jobs is None:
+                if health.refused or late or now - heard[instance.name] > SILENCE:
+                    waiting.remove(instance)
+                continue
+            heard[instance.name] = now
+            if jobs == 0:
+                waiting.remove(instance)
+            elif late:
+                go_on(
+                    f"{instance.name} still had {_count(jobs)} after "
+                    f"{machine.instances.drain_timeout} s (instances.drain_timeout)"
+                )
+                waiting.remove(instance)
+            elif said.get(instance.name) != jobs:
+                said[instance.name] = jobs
+                go_on(f"{instance.name} is restarted once it has done {_count(jobs)}")
+        time.sleep(api.POLL if waiting else 0)
+
+
+def _count(jobs: int) -> str:
+    return f"{jobs} job" if jobs == 1 else f"{jobs} jobs"

@@ -1,0 +1,156 @@
+"""Instances: those that left are ended, those that don't run or changed are started in turns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from ..engine.step import Task, group, step
+from ..generation import last_good
+from ..host.pm2 import apps, pm2
+from ..host.system import files
+from ..host.system.failure import Failure
+from ..links import stage as links
+from ..spec import Instance, Machine
+from ..spec.layout import Layout
+from . import roll
+
+
+def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
+    layout = machine.layout
+    yield group("instances", "One ComfyUI instance per GPU, started or replaced")
+    yield step(
+        "instances:stop",
+        "End what left machine.yaml, and orphans",
+        check=partial(_to_stop, machine, instances),
+        action=partial(_stop, machine, instances),
+        foresee=partial(_foresee_stop, machine, instances),
+        log=layout.log("instances:stop"),
+        after=["pm2", "directories"],
+    )
+    yield step(
+        "instances:start",
+        "Start what doesn't run, together; replace what changed, one after the other",
+        check=partial(_to_start, machine, instances),
+        action=partial(_start, machine, instances),
+        foresee=partial(_foresee_start, machine, instances),
+        log=layout.log("instances:start"),
+        after=["instances:stop"],
+    )
+
+
+def _leaving(machine: Machine, instances: Sequence[Instance]) -> list[apps.App]:
+    wanted = set(last_good.wanted(machine, instances))
+    wanted |= {apps.SERVER, *({apps.WATCHER} if instances else ())}
+    layout = machine.layout
+    return [app for app in pm2.running(layout) if not app.supervised or app.name not in wanted]
+
+
+def _gpu(app: apps.App) -> int | None:
+    """The GPU of an instance that PM2 holds; orphans are not worth waiting for."""
+    found = re.fullmatch(r"comfyui-gpu(\d+)", app.name)
+    return int(found[1]) if found and app.supervised else None
+
+
+def _retired(layout: Layout, instances: Sequence[Instance]) -> list[str]:
+    """GPUs whose config is not needed any more."""
+    gpus = {f"gpu{instance.gpu}" for instance in instances}
+    return sorted({path.name.split(".")[0] for path in layout.apps.glob("gpu*.json")} - gpus)
+
+
+def _to_stop(machine: Machine, instances: Sequence[Instance]) -> str | None:
+    names = [app.name for app in _leaving(machine, instances)]
+    names += _retired(machine.layout, instances)
+    if names:
+        return f"{', '.join(dict.fromkeys(names))} left, or PM2 lost it"
+    left = pm2.look(machine.layout).left
+    return f"{left[0].app} left a process behind (pid {left[0].pid})" if left else None
+
+
+def _foresee_stop(machine: Machine, instances: Sequence[Instance], log: Path) -> list[str]:
+    lines = [f"stop {app.name} (pid {app.pid})" for app in _leaving(machine, instances)]
+    left = pm2.look(machine.layout).left
+    return lines + [f"end what {each.app} left behind (pid {each.pid})" for each in left]
+
+
+def _stop(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
+    layout = machine.layout
+    leaving = _leaving(machine, instances)
+    gone = [machine.instance(gpu) for app in leaving if (gpu := _gpu(app)) is not None]
+    roll.drain(machine, gone)
+    # Somebody may run apps of their own in this PM2; ours end in -gpuN.
+    known = {name for name in pm2.apps(layout) if re.search(r"-gpu\d+$", name)}
+    pm2.delete(
+        layout,
+        {app.name for app in leaving if app.supervised}
+        | (known - set(last_good.wanted(machine, instances))),
+    )
+    for app in leaving:
+        if not app.supervised:
+            pm2.end_orphan(app)
+    pm2.end_left(layout)
+    for instance in gone:
+        files.remove(layout.draining(instance.gpu))
+    for name in _retired(layout, instances):
+        for path in layout.apps.glob(f"{name}.*json"):
+            files.remove(path)
+
+
+def _to_start(machine: Machine, instances: Sequence[Instance]) -> str | None:
+    if roll.together(machine):
+        swapped = sorted(links.swaps(machine))
+        return f"{', '.join(swapped)}, which instances have listed, points elsewhere"
+    if names := [instance.name for instance in roll.due(machine, instances)]:
+        return f"{', '.join(names)} changed or doesn't run"
+    if names := [instance.name for instance in roll.left_over(machine, instances)]:
+        return f"{', '.join(names)} is still marked as draining"
+    return None
+
+
+def _foresee_start(machine: Machine, instances: Sequence[Instance], log: Path) -> list[str]:
+    there = {app.name: app.pid for app in pm2.running(machine.layout) if app.supervised}
+    due = roll.due(machine, instances)
+    names = [*(instance.name for instance in due), *roll.workers(machine, due)]
+    return [
+        f"restart {name} (pid {there[name]})" if name in there else f"start {name}"
+        for name in names
+    ]
+
+
+def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
+    """Raises Failure when what is new isn't healthy; what was before runs then, where it can."""
+    for instance in roll.left_over(machine, instances):
+        files.remove(machine.layout.draining(instance.gpu))
+    if not instances:
+        links.swap(machine)
+    due = roll.due(machine, instances)
+    try:
+        roll.roll(machine, instances, due, proved=last_good.fallback(machine) is not None)
+    except Failure as failure:
+        back = last_good.retreat(machine, str(failure))
+        if back is None:
+            raise
+        # What was good before is not held to a warm-up job that nobody has tried.
+        health = machine.health.model_copy(update={"warmup": None})
+        tried_again = machine.model_copy(update={"force": False, "health": health})
+        _return(tried_again, instances, failure)
+        raise Failure(
+            f"{failure}; the machine is back on generation {back.back_on}", failure.log
+        ) from failure
+
+
+def _return(machine: Machine, instances: Sequence[Instance], failure: Failure) -> None:
+    """Raises Failure when what was good before isn't any more."""
+    try:
+        settle(machine, instances)
+    except Failure as second:
+        raise Failure(f"{failure}; going back failed too: {second}", second.log) from second
+
+
+def settle(machine: Machine, instances: Sequence[Instance]) -> None:
+    """Have exactly that run which was good. Raises Failure as `roll.settle` does."""
+    away = {app.name for app in _leaving(machine, instances) if app.supervised}
+    pm2.delete(machine.layout, away)
+    roll.settle(machine, instances, roll.due(machine, instances))

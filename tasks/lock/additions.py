@@ -1,0 +1,98 @@
+"""What is asked in addition to a set that is settled, resolved beside it: nothing of it moves.
+
+A whole resolve prefers what is there and would come to the same, but asks about everything again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..spec import Machine, PythonSet
+from ..spec.overlapping_packages import FAMILIES
+from . import packages, resolver
+from .requirements import Asked, Line, normal
+from .resolver import Problem
+from .torch_family import TORCH_FAMILY, named
+
+BOUND = frozenset({*TORCH_FAMILY, *(name for each in FAMILIES.values() for name in each)})
+"""Packages whose versions, or presence, are bound to others by more than their metadata."""
+
+
+def grown(problem: Problem) -> PythonSet | None:
+    """The set before with what is new in the question; None where a whole resolve has to say."""
+    before, machine = problem.before, problem.machine
+    if before is None or not _only_adds(machine, problem.asked, before):
+        return None
+    # What did not fit with less fits with more no better. One whose lines were refused has none
+    # there, and is asked about now.
+    conflicting = before.left_out.keys() & before.asked.requirements.custom_nodes.keys()
+    away = {each.node.name for each in problem.asked if each.node} & conflicting
+    staying = packages.without(problem.asked, away)
+    missing = [line for line in _added(staying, before) if not _has(before, machine, line)]
+    if any(line.hashes or line.constraint or line.url or not line.name for line in missing):
+        return None
+    found = dict(before.packages)
+    if missing:
+        fixed = [f"{name}=={each.version}" for name, each in found.items() if each.version]
+        limits = [line.text for each in staying for line in each.lines if line.constraint]
+        within = replace(problem, instead=before.reduced)
+        answer = resolver.call(within, [line.text for line in missing], [*fixed, *limits])
+        new = {name: each for name, each in answer.packages.items() if name not in found}
+        unsure = [name for name in answer.packages if name in found and not found[name].version]
+        if not answer.fits or unsure or not BOUND.isdisjoint(new):
+            return None
+        found |= new
+    asked = packages.recorded(machine, problem.asked)
+    return before.model_copy(
+        update={
+            "asked": asked.model_copy(update={"torch": before.asked.torch}),
+            "packages": dict(sorted(found.items())),
+            "left_out": {name: before.left_out[name] for name in sorted(away)},
+        }
+    )
+
+
+def _only_adds(machine: Machine, asked: Iterable[Asked], before: PythonSet) -> bool:
+    """Whether all that was asked still is, in the same way."""
+    if machine.updates is not None or machine.lock.python is None:
+        return False
+    now = packages.recorded(machine, asked)
+    kept = {"requirements": now.requirements, "packages": now.packages}
+    if before.asked.model_copy(update=kept) != now:
+        return False
+    was, there = before.asked, dict(now.requirements.custom_nodes)
+    return (
+        set(was.packages) <= set(now.packages)
+        and set(was.requirements.comfyui) <= set(now.requirements.comfyui)
+        and all(
+            set(lines) <= set(there.get(name, ()))
+            for name, lines in was.requirements.custom_nodes.items()
+        )
+    )
+
+
+def _added(asked: Iterable[Asked], before: PythonSet) -> list[Line]:
+    """The lines that nobody asked for before."""
+    was = before.asked
+    every = (was.requirements.comfyui, was.packages, *was.requirements.custom_nodes.values())
+    known = {line for lines in every for line in lines}
+    return [line for each in asked for line in each.lines if str(line) not in known]
+
+
+def _has(before: PythonSet, machine: Machine, line: Line) -> bool:
+    """Whether a line changes nothing: it is met, not of this platform, or overridden."""
+    if not line.applies:
+        return True
+    name, found = normal(line.name or ""), line.requirement
+    if found is None or line.url or line.hashes or found.extras:
+        return False
+    package = before.packages.get(name)
+    if name in before.reduced:
+        return True
+    if package is None:
+        return line.constraint
+    if name in named(machine.python.overrides):
+        return True
+    version = package.version
+    return version is not None and found.specifier.contains(version, prereleases=True)

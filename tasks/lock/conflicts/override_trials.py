@@ -1,0 +1,120 @@
+"""What a conflict is about, and which overrides settle it: tried, on just its lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from .. import resolver
+from ..resolver import Demand
+from .conflict import Conflict, chain_to
+from .inquiry import Inquiry
+from .minimal_sets import core, each_failing
+
+CANDIDATES = 40
+"""Packages of which it is tried whether they are what a conflict is about."""
+
+
+def settled(
+    inquiry: Inquiry,
+    conflict: Conflict,
+    demands: Sequence[Demand],
+    known: Sequence[Conflict] = (),
+    before: Sequence[str] = (),
+) -> Conflict:
+    """With what it is about, the overrides that settle it, and whose lines are in it too.
+
+    Those of `known` conflicts come first; the ones of `before` hold already.
+    """
+    if any(each.own and each.name in inquiry.problem.held for each in conflict.core):
+        return conflict  # That the lock lets go of torch settles it.
+    if not conflict.reachable or (conflict.alone and conflict.alone.line.url):
+        return conflict
+    found = _as(inquiry, conflict, known) or _overridden(inquiry, conflict, before)
+    settled = replace(conflict, packages=found[0], overrides=found[1])
+    return replace(
+        settled, alike=_alike(inquiry, settled, demands), through=_through(inquiry, settled)
+    )
+
+
+def _as(
+    inquiry: Inquiry, conflict: Conflict, known: Sequence[Conflict]
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """The packages and overrides of another that settle this one too."""
+    for each in known:
+        if each.overrides and inquiry.ask(conflict.core, each.overrides).fits:
+            return each.packages, each.overrides
+    return None
+
+
+def _overridden(
+    inquiry: Inquiry, conflict: Conflict, before: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What it is about, and for each of these packages an override that serves."""
+    packages = _disputed(inquiry, conflict, before)
+    overrides = list(packages)
+    for number, name in enumerate(packages):
+        texts = [each.line.bare for each in conflict.core if each.name == name and not each.own]
+        for text in () if conflict.alone else texts:
+            tried = [*overrides[:number], text, *overrides[number + 1 :]]
+            if inquiry.ask(conflict.core, [*before, *tried]).fits:
+                overrides = tried
+                break
+    return packages, tuple(overrides)
+
+
+def _disputed(inquiry: Inquiry, conflict: Conflict, before: Sequence[str]) -> tuple[str, ...]:
+    """The fewest packages that, each in any version, make the lines fit; () if none do."""
+    lines = conflict.core
+    needed = [_needs(inquiry, each) for each in lines]
+    often = {name: sum(name in each for each in needed) for name in set().union(*needed)}
+    names = {each.name for each in lines if each.name}
+    said = conflict.answer.output
+    ranked = sorted(
+        names | {name for name, count in often.items() if count > 1},
+        key=lambda name: (-often[name], name not in names, name not in said, name),
+    )[:CANDIDATES]
+    if not ranked or not inquiry.ask(lines, [*before, *ranked]).fits:
+        return ()
+    return tuple(core(lambda some: inquiry.ask(lines, [*before, *some]).fits, ranked))
+
+
+def _needs(inquiry: Inquiry, demand: Demand) -> set[str]:
+    """The packages that a line brings, itself among them."""
+    own = {demand.name} if demand.name else set()
+    return own if demand.line.constraint else own | set(inquiry.ask([demand]).packages)
+
+
+def _alike(inquiry: Inquiry, conflict: Conflict, demands: Sequence[Demand]) -> dict[Demand, Demand]:
+    """Which other lines on the same packages conflict in the place of one of these."""
+    found: dict[Demand, Demand] = {}
+    for one in conflict.core:
+        if one.own or one.name not in conflict.packages or conflict.alone:
+            continue
+        others = [
+            each
+            for each in demands
+            if each.name == one.name and each not in conflict.core and not each.own
+        ]
+        rest = [each for each in conflict.core if each is not one]
+        fails = partial(_fail, inquiry, rest)
+        same = [each for each in others if each.line.bare == one.line.bare]
+        # One that takes any version is in no conflict.
+        known = {*same, *found, *(each for each in others if each.line.is_plain)}
+        left = [each for each in others if each not in known]
+        found |= dict.fromkeys([*same, *each_failing(fails, left)], one)
+    return found
+
+
+def _fail(inquiry: Inquiry, rest: Sequence[Demand], others: Sequence[Demand]) -> bool:
+    return not inquiry.ask([*rest, *others]).fits
+
+
+def _through(inquiry: Inquiry, conflict: Conflict) -> dict[Demand, tuple[str, ...]]:
+    return {
+        each: chain
+        for each in conflict.core
+        if not each.own and each.name not in conflict.packages and len(conflict.core) > 1
+        if (chain := chain_to(conflict.packages, resolver.parents(inquiry.problem, [each])))
+    }

@@ -1,0 +1,113 @@
+"""All conflicts of a problem, found by asking uv again, with less and less, until nothing can go.
+
+Optional nodes leave, the fewest that end every conflict; for the conflicts of others overrides
+are looked for, and tried together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+
+from .. import resolver
+from ..resolver import REFUSED, Demand
+from . import override_trials
+from .conflict import Conflict, Unanswered, Verdict
+from .inquiry import Inquiry
+from .minimal_sets import fewest
+
+ROUNDS = 12
+"""How often more overrides are looked for when those that were found don't do together."""
+
+
+def verdict_on(inquiry: Inquiry) -> Verdict:
+    """Raises Unanswered."""
+    demands = inquiry.problem.demands
+    found: list[Conflict] = []
+    hard: list[Conflict] = []
+    away: set[Demand] = set()
+    leaving: frozenset[str] = frozenset()
+    order = [node.name for node in inquiry.problem.machine.custom_nodes]
+    answer, rest = inquiry.ask_all(demands), demands
+    if not answer.fits and answer.code != REFUSED and not resolver.reachable(inquiry.problem):
+        raise Unanswered(answer, inquiry.problem.log)
+    while not answer.fits:
+        while conflict := inquiry.conflict(rest):
+            if conflict.optional:
+                found.append(conflict)
+                leaving = fewest([each.optional for each in found], order)
+            else:
+                conflict = override_trials.settled(
+                    inquiry, conflict, _without(demands, leaving, ()), hard
+                )
+                away |= conflict.losing
+                _add(hard, conflict)
+            rest = _without(demands, leaving, away)
+        if hard:
+            break
+        answer = inquiry.ask_all(rest)
+    kept = _without(demands, leaving, ())
+    overrides = _together(inquiry, hard, kept)
+    hopeless = tuple(each for each in hard if not each.overrides)
+    reasons = {} if hard else {n: _reason(inquiry, n, found, kept, demands) for n in leaving}
+    return Verdict(answer, reasons, tuple(hard), overrides, hopeless)
+
+
+def _together(inquiry: Inquiry, hard: list[Conflict], kept: Sequence[Demand]) -> tuple[str, ...]:
+    """Overrides with which all that is kept resolves, but for what has no mend.
+
+    Conflicts that hid behind the others are added to them.
+    """
+    overrides = list(dict.fromkeys(text for each in hard for text in each.overrides))
+    lost = {demand for each in hard if not each.overrides for demand in each.losing}
+    kept = [each for each in kept if each not in lost]
+    for _ in range(ROUNDS if overrides else 0):
+        conflict = inquiry.conflict(kept, overrides)
+        if conflict is None:
+            return tuple(overrides)
+        more = override_trials.settled(inquiry, conflict, kept, (), overrides)
+        if not inquiry.ask(more.core).fits:
+            _add(hard, more)
+        if set(more.overrides) <= set(overrides):
+            break
+        overrides += [text for text in more.overrides if text not in overrides]
+    return ()
+
+
+def _reason(
+    inquiry: Inquiry,
+    node: str,
+    found: Sequence[Conflict],
+    kept: Sequence[Demand],
+    demands: Sequence[Demand],
+) -> Conflict:
+    """The conflict for which a node leaves; its overrides would keep it, or there are none."""
+    conflict = next(each for each in found if node in each.optional)
+    lines = [*kept, *(each for each in demands if each.node == node)]
+    settled = override_trials.settled(inquiry, conflict, lines)
+    if settled.overrides and not inquiry.ask(lines, settled.overrides).fits:
+        return replace(settled, overrides=())
+    return settled
+
+
+def _without(
+    demands: Iterable[Demand], nodes: Collection[str], lines: Collection[Demand]
+) -> list[Demand]:
+    return [each for each in demands if each.node not in nodes and each not in lines]
+
+
+def _add(conflicts: list[Conflict], conflict: Conflict) -> None:
+    """Add it, or make it a part of one that is settled in the same way."""
+    for number, known in enumerate(conflicts):
+        if known.overrides and known.overrides == conflict.overrides:
+            loser = next(each for each in known.core if each in known.losing)
+            winner = next((each for each in known.core if each not in known.losing), loser)
+            more = {
+                each: loser if each in conflict.losing else winner
+                for each in (*conflict.core, *conflict.alike)
+                if each not in known.core
+            }
+            through = {**known.through, **conflict.through}
+            conflicts[number] = replace(known, alike={**known.alike, **more}, through=through)
+            return
+    conflicts.append(conflict)

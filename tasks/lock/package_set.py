@@ -1,0 +1,219 @@
+"""Which packages fit what is asked: those of the lock, where they do, else a new set."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..engine.messages import move
+from ..host.generations import kept_generations
+from ..host.python.build_log import Missing
+from ..host.system.failure import Failure
+from ..spec import Machine, PythonSet
+from ..spec.lock_format import dumped
+from . import additions, packages, preinstalled, requirements, resolution, resolver, source_builds
+from .requirements import Asked
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The packages, and how they came about."""
+
+    python: PythonSet
+    before: PythonSet | None
+    """The one that it takes the place of."""
+    remarks: list[str]
+    """What was replaced or not used."""
+    asked: tuple[Asked, ...]
+    """By all that are not left out."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Optional nodes of which a package could not be had here: no part of the lock, which is
+    for other machines too."""
+    again: tuple[str, ...] = ()
+    """Those that could not be reached: every run tries them again."""
+    missing: tuple[Missing, ...] = ()
+    """What their builds lacked: they are tried again when one of these is there."""
+    as_locked: bool = False
+    """Whether it was known before."""
+
+    @property
+    def said(self) -> list[str]:
+        """What was replaced or not used, and each move."""
+        return [*self.remarks, *_moves(self.before, self.python)]
+
+
+def settle(machine: Machine, log: Path) -> Settled:
+    """The set that fits what is asked: the lock's, the last one, or a new one. Raises Failure."""
+    asked, refused = packages.ask(machine)
+    if machine.locked:
+        asked, missing = _without_what_the_lock_lacks(machine, asked)
+        refused |= missing
+    for fitting in _candidates(machine):
+        if fitting.asked == packages.recorded(machine, asked):
+            left_out = {**fitting.left_out, **refused}
+            python = fitting.model_copy(update={"left_out": left_out})
+            last = packages.known(machine) or python
+            return Settled(python, last, [], packages.without(asked, left_out), as_locked=True)
+    if machine.locked:
+        raise Failure(_difference(machine, asked))
+    return _solved(machine, asked, refused, machine.lock.python or packages.known(machine), log)
+
+
+def buildable(machine: Machine, settled: Settled, log: Path) -> Settled:
+    """The set of which everything can be built here, without the optional nodes that prevent it.
+
+    Raises Failure when others need what can't be built.
+    """
+    while True:
+        python = settled.python
+        problem = resolver.Problem(
+            machine, settled.asked, python.asked.torch, python, log, instead=python.reduced
+        )
+        broken = source_builds.broken(problem, python.packages)
+        if hard := [each for each in broken if not each.may_go]:
+            raise Failure("\n    ".join(map(str, hard)), log)
+        if not broken:
+            return settled
+        away = {name: str(each) for each in reversed(broken) for name in each.optional}
+        unreached = {name for each in broken if not each.reachable for name in each.optional}
+        fewer = _solved(machine, packages.without(settled.asked, away), {}, python, log)
+        settled = replace(
+            fewer,
+            python=fewer.python.model_copy(
+                update={"left_out": {**python.left_out, **fewer.python.left_out, **away}}
+            ),
+            before=settled.before,
+            remarks=[*settled.remarks, *fewer.remarks],
+            absent={**settled.absent, **fewer.absent, **away},
+            again=tuple(sorted({*settled.again, *fewer.again, *unreached})),
+            missing=(*settled.missing, *(each.missing for each in broken if each.missing)),
+        )
+
+
+def why_not_installed(machine: Machine, names: Collection[str], log: Path) -> list[str]:
+    """Which of the settled packages of these names can't be installed, each in one line."""
+    python = packages.of(machine)
+    asked = packages.without(packages.ask(machine)[0], python.left_out)
+    problem = resolver.Problem(
+        machine, asked, python.asked.torch, python, log, instead=python.reduced
+    )
+    wanted = {name: each for name, each in python.packages.items() if name in names}
+    return source_builds.why_not_installed(problem, wanted)
+
+
+def _solved(
+    machine: Machine,
+    asked: Iterable[Asked],
+    refused: Mapping[str, str],
+    before: PythonSet | None,
+    log: Path,
+) -> Settled:
+    """A new set. Raises Failure."""
+    asked = tuple(asked)
+    problem = resolver.Problem(machine, asked, packages.torch_build(machine), before, log)
+    if python := additions.grown(problem):
+        left_out = {**python.left_out, **refused}
+        python = python.model_copy(update={"left_out": left_out})
+        remarks = [*preinstalled.remarks(machine, asked), *_remarks(asked, python.reduced, before)]
+        return Settled(python, before, remarks, packages.without(asked, left_out))
+    solution = resolution.solve(problem)
+    # Without the lines of those that could not be had, the question is another one next time.
+    had = packages.without(asked, solution.absent)
+    left_out = {**solution.left_out, **solution.absent, **refused}
+    python = PythonSet(
+        asked=packages.recorded(machine, had).model_copy(update={"torch": solution.torch}),
+        packages=solution.packages,
+        left_out=left_out,
+        reduced=solution.reduced,
+    )
+    return Settled(
+        python,
+        before,
+        [*preinstalled.remarks(machine, asked), *_remarks(asked, solution.reduced, before)],
+        packages.without(asked, left_out),
+        absent=solution.absent,
+        again=solution.again,
+        missing=solution.missing,
+    )
+
+
+def _candidates(machine: Machine) -> list[PythonSet]:
+    """The sets that may fit as they are; after the lock was deleted the last one is only preferred.
+
+    It may be what was wrong with that lock.
+    """
+    if machine.updates is not None or machine.lock.python is None:
+        return []
+    # Going back to what a kept generation has is going back to its packages, one by one.
+    kept = kept_generations.settled(machine.layout)
+    others = [] if machine.locked else [packages.known(machine), *kept]
+    return [each for each in (machine.lock.python, *others) if each]
+
+
+def _without_what_the_lock_lacks(
+    machine: Machine, asked: list[Asked]
+) -> tuple[list[Asked], dict[str, str]]:
+    """With locked=1 an optional node whose packages could not be had for the lock is left out."""
+    lock = machine.lock.python
+    there = lock.asked.requirements.custom_nodes if lock else {}
+    missing = {
+        each.node.name: "machine.lock has no packages for it: run doit lock without locked=1"
+        for each in asked
+        if each.node and each.node.optional and each.lines and each.node.name not in there
+    }
+    kept = [each for each in asked if not (each.node and each.node.name in missing)]
+    return kept, missing
+
+
+def _remarks(
+    asked: Iterable[Asked], reduced: Mapping[str, str], before: PythonSet | None
+) -> list[str]:
+    said = [
+        f"{each.owner}: {line} is not used, it would concern every package; "
+        "python.extra_index_urls and python.find_links do that"
+        for each in asked
+        for line in each.unused
+    ]
+    said += [f"{each.owner}: {remark}" for each in asked for remark in each.remarks]
+    known = before.reduced if before else {}
+    replaced = sorted(reduced.items())
+    return said + [f"{n} is replaced by {one}" for n, one in replaced if known.get(n) != one]
+
+
+def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
+    if before is None:
+        return [f"{len(after.packages)} packages resolved"]
+    names = sorted({*before.packages, *after.packages})
+    old = {name: package.shown for name, package in before.packages.items()}
+    new = {name: package.shown for name, package in after.packages.items()}
+    return [
+        move(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)
+    ]
+
+
+def _difference(machine: Machine, asked: list[Asked]) -> str:
+    """Which part of what is asked the lock doesn't have."""
+    mend = "run doit lock without locked=1, and commit the lock"
+    there = machine.lock.python
+    if there is None:
+        return f"machine.lock has no Python packages: {mend}"
+    old, new = dumped(there.asked), dumped(packages.recorded(machine, asked))
+    for key in sorted({*old, *new} - {"requirements"}):
+        if old.get(key) != new.get(key):
+            was, now = old.get(key), new.get(key)
+            if key == "python":
+                mend = f"run doit lock with Python {now} (an image's: make image-lock)"
+            return f"machine.lock was made for {key} {was}, here it is {now}: {mend}"
+    locked, here = there.asked.requirements, requirements.recorded(asked)
+    lines = _changed("ComfyUI", locked.comfyui, here.comfyui)
+    for owner in sorted({*locked.custom_nodes, *here.custom_nodes}):
+        lines += _changed(
+            owner, locked.custom_nodes.get(owner, ()), here.custom_nodes.get(owner, ())
+        )
+    return f"machine.lock doesn't have what is asked for ({'; '.join(lines)}): {mend}"
+
+
+def _changed(owner: str, was: tuple[str, ...], now: tuple[str, ...]) -> list[str]:
+    added = [f"{owner} now asks for {line!r}" for line in now if line not in was]
+    return added + [f"{owner} no longer asks for {line!r}" for line in was if line not in now]

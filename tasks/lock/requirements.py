@@ -1,0 +1,285 @@
+"""What ComfyUI, the custom nodes and machine.yaml ask for, and what of it can't be taken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import nodes
+from ..host.system.failure import Failure
+from ..host.system.redaction import redact
+from ..source import stage as source
+from ..spec import CustomNode, Machine
+from ..spec.lock_format import Requirements
+from . import pyproject
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+    from pip_requirements_parser import InstallRequirement, OptionLine, RequirementsFile
+
+FILE = "requirements.txt"
+CONSTRAINT = "-c "
+COMFYUI = "ComfyUI"
+PLACES = frozenset(["index_url", "extra_index_urls", "find_links"])
+"""Options that say where packages are looked for."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One requirement, or a constraint, and where it stands."""
+
+    text: str
+    place: str
+    """requirements.txt:3"""
+    name: str | None
+    """The package's, None for a URL without one."""
+    constraint: bool = False
+    url: str | None = None
+    """Where it is fetched from, if it says so."""
+
+    def __str__(self) -> str:
+        return f"{CONSTRAINT}{self.text}" if self.constraint else self.text
+
+    @property
+    def hashes(self) -> set[str]:
+        """The sha256 that its file must have one of; empty when it names none."""
+        return set(re.findall(r"--hash=sha256:([0-9a-f]{64})", self.text))
+
+    @property
+    def bare(self) -> str:
+        """Without marker and hashes."""
+        return re.split(r"\s*;|\s--hash", self.text, maxsplit=1)[0].strip()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it takes any version of its package."""
+        return self.name is not None and re.fullmatch(r"[\w.-]+(\[[^]]*\])?", self.bare) is not None
+
+    @property
+    def requirement(self) -> Requirement | None:
+        """As packaging reads it; None for a URL without a name."""
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        try:
+            return Requirement(self.text.partition(" --")[0])
+        except InvalidRequirement:
+            return None
+
+    @property
+    def applies(self) -> bool:
+        """Whether its marker, if it has one, is of this platform and Python."""
+        requirement = self.requirement
+        marker = requirement.marker if requirement else None
+        return marker is None or marker.evaluate()
+
+
+@dataclass
+class Asked:
+    """What one custom node, or ComfyUI or machine.yaml (node None) asks for."""
+
+    node: CustomNode | None
+    lines: list[Line] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    """Lines that change how packages are looked for; they would change it for everybody."""
+    places: list[str] = field(default_factory=list)
+    """Those of them that say where packages are."""
+    remarks: list[str] = field(default_factory=list)
+    """What else there is to say of its files."""
+    by: str = COMFYUI
+    """Whose this is when it is no node's."""
+
+    @property
+    def owner(self) -> str:
+        return f"custom node {self.node.name}" if self.node else self.by
+
+
+class Refused(Failure):
+    """A line that can't be taken; `node` is the one that asks for it."""
+
+    def __init__(self, message: str, node: CustomNode | None) -> None:
+        super().__init__(message)
+        self.node = node
+
+
+def normal(name: str) -> str:
+    """A package's name as the index spells it (PEP 503)."""
+    from packaging.utils import canonicalize_name
+
+    return str(canonicalize_name(name.strip(".-_")))
+
+
+def of_comfyui(machine: Machine) -> Asked:
+    comfyui = source.of(machine)
+    return read(None, comfyui.checkout(str(comfyui.read().get("commit"))))
+
+
+def of_machine(machine: Machine) -> Asked:
+    """What machine.yaml adds: python.packages."""
+    lines = [_known(text, "python.packages") for text in machine.python.packages]
+    return Asked(None, lines, by=machine.file.name)
+
+
+def of_node(machine: Machine, node: CustomNode) -> Asked:
+    """Raises Refused."""
+    if not node.requirements:
+        return Asked(node)
+    return read(node, nodes.folder_of(machine, node))
+
+
+def of_lock(machine: Machine, node: CustomNode) -> Asked:
+    """What the lock says that a node asks for."""
+    python = machine.lock.python
+    texts = python.asked.requirements.custom_nodes.get(node.name, ()) if python else ()
+    return Asked(node, [_known(text, machine.lock_file.name) for text in texts])
+
+
+def recorded(asked: Iterable[Asked]) -> Requirements:
+    """As the lock holds it; what machine.yaml adds is in another place there."""
+    lines = [(each, tuple(sorted(map(str, each.lines)))) for each in asked]
+    return Requirements(
+        comfyui=next((found for each, found in lines if each.owner == COMFYUI), ()),
+        custom_nodes={each.node.name: found for each, found in lines if each.node and found},
+    )
+
+
+def read(node: CustomNode | None, folder: Path) -> Asked:
+    """The requirements file of a checkout, with the files that it names. Raises Refused.
+
+    Without one, what its pyproject.toml says: where both are, the field's tools install the first
+    alone, so it is the one that is tried and kept up to date.
+    """
+    asked, top = Asked(node), folder.resolve()
+    if name := _file(folder):
+        file = _below(asked, top, Path(), name, name)
+        found = _read(asked, top, file, constraint=False)
+    else:
+        found = _of_project(asked, top)
+    for line in found:
+        if str(line) not in map(str, asked.lines):
+            asked.lines.append(line)
+    return asked
+
+
+def _file(folder: Path) -> str | None:
+    """Its requirements file, which may be spelt with capitals; one that is spelt right wins."""
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.name.lower() == FILE)
+    except OSError:
+        return None
+    return FILE if FILE in names else next(iter(names), None)
+
+
+def _of_project(asked: Asked, top: Path) -> Iterator[Line]:
+    try:
+        project = pyproject.read(top)
+    except pyproject.Unreadable as error:
+        asked.remarks.append(f"{pyproject.FILE} {error}: nothing that it asks for is installed")
+        return
+    for name in project.files:
+        file = _below(asked, top, Path(), name, pyproject.FILE)
+        yield from _read(asked, top, file, constraint=False)
+    with pyproject.as_requirements(project) as file:
+        for requirement in _parse(asked, file, pyproject.FILE).requirements:
+            line = _line(asked, requirement, Path(pyproject.FILE), False)
+            yield replace(line, place=project.place_of(line.place.rpartition(":")[2]))
+
+
+def _known(text: str, place: str) -> Line:
+    """A line that was taken before."""
+    line = Line(text.removeprefix(CONSTRAINT), place, None, text.startswith(CONSTRAINT))
+    found = line.requirement
+    return replace(line, name=found.name if found else None, url=_url(text))
+
+
+def _read(
+    asked: Asked, top: Path, file: Path, *, constraint: bool, depth: int = 0
+) -> Iterator[Line]:
+    if depth > 10:
+        raise _refused(asked, f"{file}, which names itself in a circle")
+    parsed = _parse(asked, top / file, str(file))
+    for option in parsed.options:
+        for other, of_constraints in _named_files(option):
+            inner = _below(asked, top, file.parent, other, f"{file}:{_number(option)}")
+            yield from _read(
+                asked, top, inner, constraint=constraint or of_constraints, depth=depth + 1
+            )
+        if not {"requirements", "constraints"} & set(option.options):
+            text = f"{redact(option.requirement_line.line)} ({file}:{_number(option)})"
+            asked.unused.append(text)
+            asked.places += [text] if PLACES & set(option.options) else []
+    for requirement in parsed.requirements:
+        yield _line(asked, requirement, file, constraint)
+
+
+def _parse(asked: Asked, file: Path, shown: str) -> RequirementsFile:
+    from pip_requirements_parser import RequirementsFile
+
+    try:
+        parsed = RequirementsFile.from_file(str(file), include_nested=False)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise _refused(asked, f"{shown}, which can't be read ({why})") from None
+    for bad in parsed.invalid_lines:
+        raise _refused(asked, f"{bad.line!r} ({shown}:{bad.line_number}), which is no requirement")
+    return parsed
+
+
+def _named_files(option: OptionLine) -> Iterator[tuple[str, bool]]:
+    for name in option.options.get("requirements") or ():
+        yield name, False
+    for name in option.options.get("constraints") or ():
+        yield name, True
+
+
+def _below(asked: Asked, top: Path, folder: Path, name: str, place: str) -> Path:
+    """The file relative to its checkout, links followed. Raises Refused when it isn't in there."""
+    there = (top / folder / name).resolve()
+    if "://" in name or not there.is_relative_to(top):
+        raise _refused(asked, f"{redact(name)!r} ({place}), which is not in its repository")
+    if not there.is_file():
+        raise _refused(asked, f"{name!r} ({place}), which isn't a file there")
+    return there.relative_to(top)
+
+
+def _line(asked: Asked, requirement: InstallRequirement, file: Path, constraint: bool) -> Line:
+    place = f"{file}:{requirement.requirement_line.line_number}"
+    text = re.sub(r"\s+", " ", requirement.requirement_line.line).strip()
+    link = requirement.link
+    if requirement.is_editable and link and link.scheme.startswith("git+"):
+        text = re.sub(r"^(-e|--editable)[ =]", "", text)
+    elif requirement.is_editable or (link and link.scheme in ("", "file")) or _is_path(text):
+        raise _refused(asked, f"the local {text!r} ({place})")
+    if "${" in text:
+        # uv and pip would put the value in, and the lock would keep it.
+        raise _refused(asked, f"a variable of the environment: {text!r} ({place})")
+    if redact(text) != text:
+        raise _refused(asked, f"a URL with credentials ({place})")
+    if link and "+" in link.scheme and not link.scheme.startswith("git+"):
+        raise _refused(asked, f"{text!r} ({place}), of repositories only git's can be used")
+    # Options of pip for one package, --global-option and the like; hashes are kept.
+    words = text.split(" --")
+    text = " --".join([words[0], *(word for word in words[1:] if word.startswith("hash="))])
+    return Line(text, place, requirement.name, constraint, _url(text))
+
+
+def _url(text: str) -> str | None:
+    found = re.search(r"(?:git\+)?([a-z]+://[^\s#@]+(?:@[^\s#@/]+/[^\s#@]+)?)", text)
+    return found[1] if found else None
+
+
+def _is_path(text: str) -> bool:
+    return re.match(r"\.|/|~|file:", text) is not None
+
+
+def _number(option: OptionLine) -> int:
+    return int(option.requirement_line.line_number)
+
+
+def _refused(asked: Asked, what: str) -> Refused:
+    mend = "correct it in a fork"
+    if asked.node:
+        mend += ", or set requirements: false and install them by its script"
+    return Refused(f"{asked.owner} asks for {what}: {mend}", asked.node)

@@ -1,0 +1,199 @@
+"""One resolve for all: which version of every package fits ComfyUI and every custom node."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ..host.python import uv_errors
+from ..host.python.build_log import Missing
+from ..host.system.failure import Failure
+from ..spec import Package
+from ..spec.overlapping_packages import FAMILIES, chosen
+from .conflicts import explanation
+from .conflicts.conflict import Conflict, Unanswered
+from .conflicts.inquiry import Inquiry
+from .conflicts.search import verdict_on
+from .requirements import Asked, normal
+from .resolver import Problem, call
+from .torch_family import matched
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What fits together, and what had to go for it."""
+
+    packages: dict[str, Package]
+    left_out: dict[str, str]
+    """Optional nodes that conflict with others, and why: the same question, the same answer."""
+    absent: dict[str, str]
+    """Those of which a package could not be had here and now; no other machine is to go by that."""
+    again: tuple[str, ...]
+    """Those of them whose packages could not be reached: to be tried again by every run."""
+    missing: tuple[Missing, ...]
+    """What builds lacked: when one of these is there, it is to be tried again."""
+    reduced: dict[str, str]
+    torch: str
+
+
+def solve(problem: Problem) -> Solution:
+    """Raises Failure naming who asks for what, and overrides that would settle it."""
+    lines = [line for each in problem.asked for line in each.lines]
+    direct = {normal(line.name) for line in lines if line.name and line.applies}
+    problem = replace(problem, instead=_twins(problem, direct))
+    away: dict[str, str] = {}
+    leaving: dict[str, Conflict] = {}
+    while True:
+        packages, left = _fitting(problem)
+        if packages is None:
+            problem = replace(problem, metadata_counts=False, matched={})
+            continue
+        leaving |= left
+        away |= {name: explanation.reason(each, problem) for name, each in left.items()}
+        problem = replace(problem, asked=_without(problem.asked, left))
+        refused = _by_other_hashes(problem, packages)
+        if refused:
+            away |= refused
+            problem = replace(problem, asked=_without(problem.asked, refused))
+            continue
+        twins = _twins(problem, packages)
+        matching = _matched(problem, packages)
+        if set(twins.values()) <= set(packages) and not matching:
+            # Who goes has asked for nothing that the one that stays doesn't ask for.
+            kept = {n: package for n, package in packages.items() if n not in twins}
+            return _solution(problem, _with_asked_hashes(problem, kept), twins, away, leaving)
+        problem = replace(
+            problem,
+            instead=_instead(problem.instead, twins),
+            matched={**problem.matched, **matching},
+        )
+
+
+def _solution(
+    problem: Problem,
+    packages: dict[str, Package],
+    twins: Mapping[str, str],
+    away: Mapping[str, str],
+    leaving: Mapping[str, Conflict],
+) -> Solution:
+    alone = {name: each for name, each in leaving.items() if each.alone or not each.reachable}
+    lacking = [lack for each in alone.values() if (lack := explanation.missing(each))]
+    return Solution(
+        packages=packages,
+        left_out={name: why for name, why in away.items() if name not in alone},
+        absent={name: why for name, why in away.items() if name in alone},
+        again=tuple(sorted(name for name, each in alone.items() if not each.reachable)),
+        missing=tuple(dict.fromkeys(lacking)),
+        reduced=_instead(problem.instead, twins),
+        torch=_build(problem, packages),
+    )
+
+
+def _fitting(problem: Problem) -> tuple[dict[str, Package] | None, Mapping[str, Conflict]]:
+    """The packages, and the optional nodes that leave for them; None: override torch, plainly.
+
+    Raises Failure.
+    """
+    inquiry = Inquiry(problem)
+    answer = inquiry.ask_all(problem.demands)
+    if not answer.fits and problem.pinned:
+        return None, {}
+    try:
+        if not answer.fits and uv_errors.refused(answer.output):
+            raise Unanswered(answer, problem.log)
+        verdict = verdict_on(inquiry)
+    except Unanswered as error:
+        raise explanation.unanswered(error) from None
+    if verdict.hard:
+        raise explanation.failure(verdict, problem)
+    return dict(verdict.answer.packages), verdict.leaving
+
+
+def _without(asked: Iterable[Asked], names: Container[str]) -> tuple[Asked, ...]:
+    return tuple(each for each in asked if not (each.node and each.node.name in names))
+
+
+def _by_other_hashes(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
+    """Optional nodes that ask for a package by hashes which no file of it has; uv checks none.
+
+    Raises Failure for others.
+    """
+    away: dict[str, str] = {}
+    others = []
+    for each in problem.asked:
+        for line in each.lines:
+            package = packages.get(normal(line.name or ""))
+            if package and line.hashes and line.applies and line.hashes.isdisjoint(package.sha256):
+                said = (
+                    f"{each.owner} asks for {line.name} by hashes that no file of "
+                    f"{package.shown} has ({line.place}): correct them in a fork"
+                )
+                if each.node and each.node.optional:
+                    away[each.node.name] = said
+                else:
+                    others.append(said)
+    if others:
+        raise Failure("\n    ".join(others), problem.log)
+    return away
+
+
+def _with_asked_hashes(problem: Problem, packages: dict[str, Package]) -> dict[str, Package]:
+    """Of each package the files that a requirement with hashes allows."""
+    for each in problem.asked:
+        for line in each.lines:
+            name = normal(line.name or "")
+            if name in packages and line.hashes and line.applies:
+                allowed = tuple(d for d in packages[name].sha256 if d in line.hashes)
+                packages[name] = packages[name].model_copy(update={"sha256": allowed})
+    return packages
+
+
+def _twins(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
+    """Which of these packages to replace by which others of their families."""
+    instead: dict[str, str] = {}
+    for family, members in FAMILIES.items():
+        there = members & set(packages)
+        if not there:
+            continue
+        preferred = problem.machine.python.prefer.get(family)
+        one = preferred or chosen(family, there, cuda=problem.torch != "cpu")
+        instead |= {name: one for name in there if name != one}
+    return instead
+
+
+def _instead(before: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """Each that goes with the one that stays; one that stayed before may go now."""
+    return {**{gone: more.get(one, one) for gone, one in before.items()}, **more}
+
+
+def _matched(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
+    """What holds torch and torchaudio together where nothing that they say of themselves does.
+
+    torchaudio up to 2.11.0 asks for no torch.
+    """
+    versions = {n: packages[n].version for n in ("torch", "torchaudio") if n in packages}
+    if None in versions.values() or len(versions) < 2:
+        return {}
+    if not problem.metadata_counts and problem.overridden.intersection(versions):
+        return {}
+    fixed = {*problem.held, *problem.overridden, *problem.matched}
+    found = matched({name: str(version) for name, version in versions.items()}, fixed)
+    return {} if found and _asks_for(problem, packages, "torchaudio", "torch") else found
+
+
+def _asks_for(problem: Problem, packages: Mapping[str, Package], one: str, other: str) -> bool:
+    """Whether a chosen package's metadata names the other: then, resolved alone, it brings it.
+
+    uv has that metadata in its cache by now, from whichever index or folder it took the package.
+    """
+    chosen = {name: f"{name}=={packages[name].version}" for name in (one, other)}
+    return other in call(problem, [chosen[one]], [chosen[other]]).packages
+
+
+def _build(problem: Problem, packages: Mapping[str, Package]) -> str:
+    """The torch build that came out; uv's own `auto` tells by the version, 2.9.0+cu128."""
+    if problem.torch != "auto":
+        return problem.torch
+    torch = packages.get("torch")
+    _, _, local = str(torch.version if torch else "").partition("+")
+    return local or "pypi"

@@ -1,0 +1,240 @@
+"""Packages that come as their source: built before anything is installed, once on each machine.
+
+One that doesn't build is then known with who asks for it, while an optional node may still leave.
+uv keeps what it built, and the install takes it from there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..engine import journal
+from ..host.python import build_log, uv, uv_errors
+from ..host.python.build_log import Missing
+from ..host.system import files, process
+from ..spec import Machine, Package
+from . import resolver
+from .conflicts.minimal_sets import each_failing
+from .resolver import REFUSED, Demand, Problem
+
+
+@dataclass(frozen=True)
+class Unbuilt:
+    """A package that can't be built here."""
+
+    name: str
+    shown: str
+    """Its name and version."""
+    why: str
+    reachable: bool
+    """False: something that it needs could not be fetched."""
+    missing: Missing | None
+    askers: tuple[tuple[Demand, tuple[str, ...]], ...]
+    """Who asks for it, each with the packages in between."""
+
+    @property
+    def optional(self) -> set[str]:
+        """The optional nodes that need it."""
+        return {str(each.node) for each, _ in self.askers if each.optional}
+
+    @property
+    def may_go(self) -> bool:
+        """Whether nobody else needs it."""
+        return bool(self.askers) and all(each.optional for each, _ in self.askers)
+
+    def __str__(self) -> str:
+        fate = "can't be built" if self.reachable else "can't be fetched"
+        return f"{_whose(self.shown, self.askers)} {fate}: {self.why}"
+
+
+def why_not_installed(problem: Problem, packages: Mapping[str, Package]) -> list[str]:
+    """Which of these can't be installed, each in one line; empty where that can't be told.
+
+    They are tried again, in ever fewer at once.
+    """
+    errors: dict[str, process.CommandFailed] = {}
+
+    def fails(names: Sequence[str]) -> bool:
+        try:
+            _call(problem, packages, names)
+        except process.CommandFailed as error:
+            errors.update(dict.fromkeys(names, error) if len(names) == 1 else {})
+            return True
+        return False
+
+    failing = each_failing(fails, sorted(packages))
+    if not failing:
+        return []
+    parents = resolver.parents(problem, problem.demands, packages)
+    lines = []
+    for name in failing:
+        asking = list(askers(problem.demands, packages, parents, name))
+        if not asking:
+            asking = [(each, ()) for each in _needing(problem, packages)]
+        whose = _whose(f"{name} {packages[name].shown}", asking)
+        lines.append(f"{whose} {_why(problem, packages, name, errors[name])}")
+    return lines
+
+
+def _needing(problem: Problem, packages: Mapping[str, Package]) -> list[Demand]:
+    """Whose lines don't resolve any more; a package that is gone leaves no graph to look into."""
+    return each_failing(
+        lambda some: not resolver.parents(problem, some, packages),
+        [each for each in problem.demands if not each.own],
+    )
+
+
+def _why(
+    problem: Problem,
+    packages: Mapping[str, Package],
+    name: str,
+    error: process.CommandFailed,
+) -> str:
+    package = packages[name]
+    if package.sha256:
+        try:
+            _call(problem, {name: package.model_copy(update={"sha256": ()})}, [name])
+        except process.CommandFailed:
+            pass
+        else:
+            return (
+                "is another file there than the lock names; if that is right: doit update " + name
+            )
+    if lacks := build_log.missing(error.output):
+        return f"can't be built: {lacks}"
+    mend = (
+        f"doit update {name} takes another version" if package.version else "see that it is there"
+    )
+    return f"can't be had ({uv_errors.gist(error.output)}): {mend}"
+
+
+def due(machine: Machine, packages: Mapping[str, Package]) -> list[str]:
+    """Those that were not built on this machine yet."""
+    receipt = files.read_receipt(machine.layout.seen(_receipt(machine)))
+    there = receipt.get("built", []) if receipt.get("python") == sys.version else []
+    wanted = ((name, each) for name, each in sorted(packages.items()) if each.from_source)
+    return [name for name, each in wanted if each.requirement(name) not in there]
+
+
+def broken(problem: Problem, packages: Mapping[str, Package]) -> list[Unbuilt]:
+    """Build what is due, and say what of it can't be."""
+    machine = problem.machine
+    waiting = due(machine, packages)
+    failed = _build(problem, packages, waiting) if waiting else {}
+    if waiting:
+        built = {n: each for n, each in packages.items() if each.from_source and n not in failed}
+        texts = sorted(each.requirement(name) for name, each in built.items())
+        receipt = {"python": sys.version, "built": texts}
+        files.write_receipt(machine.layout.kept(_receipt(machine)), receipt)
+    if not failed:
+        return []
+    parents = resolver.parents(problem, problem.demands, packages)
+    reachable = resolver.reachable(problem)
+    return [
+        _unbuilt(problem, packages, name, error, parents, reachable)
+        for name, error in failed.items()
+    ]
+
+
+def askers(
+    demands: Iterable[Demand],
+    packages: Mapping[str, Package],
+    parents: Mapping[str, Sequence[str]],
+    package: str,
+) -> Iterator[tuple[Demand, tuple[str, ...]]]:
+    """Whose lines bring a package, each with the packages in between."""
+    ways = ways_to(package, parents)
+    for demand in demands:
+        if demand.line.constraint or demand.own or not demand.line.applies:
+            continue
+        for name, way in ways.items():
+            if demand.name == name or (demand.name is None and _is(demand, packages.get(name))):
+                yield demand, way
+                break
+
+
+def ways_to(package: str, parents: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """By each package that needs it, and itself, the shortest way to this one, itself left out."""
+    found: dict[str, tuple[str, ...]] = {package: ()}
+    left = [package]
+    while left:
+        name = left.pop(0)
+        for above in parents.get(name, ()):
+            if above not in found:
+                found[above] = (above, *found[name])
+                left.append(above)
+    return found
+
+
+def _build(
+    problem: Problem, packages: Mapping[str, Package], names: Sequence[str]
+) -> dict[str, process.CommandFailed]:
+    """Build them all at once, and if that fails one by one: which failed."""
+    journal.tell("lock", None, f"building {', '.join(names)}")
+    try:
+        _call(problem, packages, names)
+    except process.CommandFailed as error:
+        if len(names) == 1:
+            return {names[0]: error}
+        return {
+            name: one for each in names for name, one in _build(problem, packages, [each]).items()
+        }
+    return {}
+
+
+def _call(problem: Problem, packages: Mapping[str, Package], names: Sequence[str]) -> None:
+    machine = problem.machine
+    folder = machine.layout.scratch / "build"
+    files.remove(folder)
+    listed = machine.layout.scratch / "build.txt"
+    files.write_text(listed, "".join(f"{packages[name].requirement(name)}\n" for name in names))
+    backend = resolver.backend(problem.torch)
+    try:
+        uv.build(folder, listed, backend, resolver.places(machine), problem.log)
+    finally:
+        files.remove(folder)
+
+
+def _unbuilt(
+    problem: Problem,
+    packages: Mapping[str, Package],
+    name: str,
+    error: process.CommandFailed,
+    parents: Mapping[str, Sequence[str]],
+    reachable: bool,
+) -> Unbuilt:
+    lacks = build_log.missing(error.output)
+    return Unbuilt(
+        name=name,
+        shown=f"{name} {packages[name].shown}",
+        why=str(lacks) if lacks else uv_errors.gist(error.output),
+        reachable=error.code == REFUSED and (bool(lacks) or reachable),
+        missing=lacks,
+        askers=tuple(askers(problem.demands, packages, parents, name)),
+    )
+
+
+def _is(demand: Demand, package: Package | None) -> bool:
+    return bool(package and demand.line.url and demand.line.url in (package.git, package.url))
+
+
+def _whose(shown: str, asking: Iterable[tuple[Demand, tuple[str, ...]]]) -> str:
+    """A package, with all who ask for it."""
+    found = list(asking)
+    if len(found) == 1:
+        ((demand, chain),) = found
+        at = _through(chain) or f" ({demand.line.place})"
+        return f"{demand.owner}'s {shown}{at}"
+    owners = dict.fromkeys(f"{each.owner}{_through(chain)}" for each, chain in found)
+    return f"{shown} of {', '.join(owners)}" if owners else shown
+
+
+def _through(chain: Sequence[str]) -> str:
+    return f" (through {', '.join(chain)})" if chain else ""
+
+
+def _receipt(machine: Machine) -> Path:
+    return machine.layout.receipts / "builds.json"

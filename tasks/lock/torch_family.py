@@ -1,0 +1,66 @@
+"""torch, torchvision and torchaudio: which versions of them may go together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
+
+from .requirements import normal
+
+TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
+
+
+def named(requirements: Iterable[str]) -> set[str]:
+    """The packages that these requirements are of."""
+    found = (re.match(r"\s*([A-Za-z0-9][\w.-]*)", text) for text in requirements)
+    return {normal(match[1]) for match in found if match}
+
+
+def is_pin(requirement: str) -> bool:
+    """Whether it says of a member that it is exactly this version."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        asked = Requirement(requirement)
+    except InvalidRequirement:
+        return False
+    exact = [each.operator == "==" and "*" not in each.version for each in asked.specifier]
+    return normal(asked.name) in TORCH_FAMILY and exact == [True] and asked.marker is None
+
+
+def matched(versions: Mapping[str, str], fixed: Container[str]) -> dict[str, str]:
+    """A constraint, by its package, that makes torch and torchaudio of one minor version.
+
+    torchaudio works with the torch of its own, where its metadata names none. It is on the one
+    of them that may move; empty if none may, or they match.
+    """
+    minor = {name: _minor(version) for name, version in versions.items()}
+    if minor["torch"] == minor["torchaudio"]:
+        return {}
+    for name, other in (("torch", "torchaudio"), ("torchaudio", "torch")):
+        if name not in fixed:
+            return {name: f"{name}=={minor[other]}.*"}
+    return {}
+
+
+def others(versions: Mapping[str, str], broken: str) -> Iterator[dict[str, str]]:
+    """Constraints, by package, under which another set than these versions is looked for.
+
+    First another version of the `broken` one, which is the least that may help, then another
+    minor version of torch, then the newest of all.
+    """
+    kept = {name: f"{name}=={version}" for name, version in versions.items()}
+    minor = {name: _minor(version) for name, version in versions.items()}
+    if broken != "torch":
+        same = f",=={minor['torch']}.*" if broken == "torchaudio" else ""
+        yield {"torch": kept["torch"], broken: f"{broken}!={versions[broken]}{same}"}
+    if broken == "torchaudio" and minor["torch"] != minor[broken]:
+        yield {"torch": f"torch=={minor[broken]}.*", broken: kept[broken]}
+    else:
+        yield {"torch": f"torch!={minor['torch']}.*"}
+    yield {}
+
+
+def _minor(version: str) -> str:
+    """2.11.1+cu128 → 2.11"""
+    return ".".join(version.split(".")[:2])

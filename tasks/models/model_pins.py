@@ -1,0 +1,140 @@
+"""What is known of each download before it is asked for: machine.yaml, machine.lock, or here."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+from ..engine import lock_file
+from ..engine.messages import move, tell
+from ..host.downloads import civitai, model_files, remote_file
+from ..host.downloads.web import Web
+from ..host.system import files, thread_pool
+from ..host.system.failure import Failure
+from ..spec import Machine, ModelFile, ModelPin
+
+AT_ONCE = 8
+"""Files that are worked on at the same time."""
+
+
+def wanted(machine: Machine) -> list[ModelFile]:
+    """The models that are downloads."""
+    return [file for file in machine.models.files if file.url]
+
+
+def web_of(machine: Machine) -> Web:
+    return Web(tokens=machine.models.tokens, environ=machine.env)
+
+
+def noted(machine: Machine) -> dict[str, dict[str, Any]]:
+    """What this machine fetched, by target: a pin's fields, and `mtime` when it was verified."""
+    return model_files.noted(machine.layout)
+
+
+def note(machine: Machine, models: dict[str, dict[str, Any]]) -> None:
+    files.write_receipt(model_files.receipt_of(machine.layout), {"models": models})
+
+
+def pin(machine: Machine, file: ModelFile, noted: dict[str, dict[str, Any]]) -> ModelPin:
+    """What machine.yaml says, completed by machine.lock, or by what this machine has seen."""
+    locked, seen = machine.lock.models.get(file.target), noted.get(file.target)
+    return model_files.pin(file.url or "", file.sha256, locked, seen)
+
+
+def moved(machine: Machine) -> dict[str, ModelPin]:
+    """The lock's models with those that are to be updated at their newest. Raises Failure.
+
+    Where a host doesn't say what it has, the next run downloads the file to see.
+    """
+    web, here = web_of(machine), noted(machine)
+    files_ = [file for file in wanted(machine) if file.target in machine.lock.models]
+    chosen = [f for f in files_ if not f.sha256 and machine.updating(f.target)]
+    pins = {file.target: machine.lock.models[file.target] for file in files_}
+    for file, found in thread_pool.each(lambda file: _newest(file, web), chosen, AT_ONCE):
+        before = pin(machine, file, here)
+        if isinstance(found, BaseException):
+            if not file.optional:
+                raise found
+            continue
+        if found.sha256 != before.sha256 or found.sha256 is None:
+            pins[file.target] = found
+            new = found.sha256[:12] if found.sha256 else "seen anew by the next doit"
+            tell(move(file.target, (before.sha256 or "unknown")[:12], new))
+    return pins
+
+
+def _newest(file: ModelFile, web: Web) -> ModelPin:
+    url = file.url or ""
+    if civitai.is_page(url):
+        address, sha256 = civitai.newest(url, file.target, web)
+        return ModelPin(url=url, download=address, sha256=sha256)
+    offered = remote_file.ask(url, file.target, web)
+    return ModelPin(
+        url=url, download=offered.pinned, sha256=offered.sha256, size=offered.version.size
+    ) if offered.sha256 else ModelPin(url=url)  # fmt: skip
+
+
+def missing_from_lock(machine: Machine) -> list[str]:
+    """Targets whose sha256 neither machine.yaml nor machine.lock has."""
+    return [
+        file.target
+        for file in wanted(machine)
+        if not file.optional and pin(machine, file, {}).sha256 is None
+    ]
+
+
+def insist_on_lock(machine: Machine) -> None:
+    """With locked=1 nothing may be seen for the first time. Raises Failure."""
+    if machine.locked and (missing := missing_from_lock(machine)):
+        raise Failure(
+            f"{machine.lock_file.name} doesn't have {', '.join(missing[:5])}"
+            f"{' …' if len(missing) > 5 else ''}: run doit models without locked=1, and commit "
+            "the lock; or give sha256"
+        )
+
+
+def recorded(machine: Machine) -> bool:
+    """Whether the lock is to have what is seen."""
+    writable = os.access(machine.lock_file.resolve().parent, os.W_OK)
+    return writable and not machine.overridden and not machine.locked
+
+
+def lock_section(machine: Machine, noted: dict[str, dict[str, Any]]) -> dict[str, ModelPin]:
+    pins = {file.target: pin(machine, file, noted) for file in wanted(machine)}
+    return {target: pin for target, pin in pins.items() if pin.sha256}
+
+
+class Notes:
+    """What was fetched, written down now and then and at the end."""
+
+    EVERY = 1.0
+    """Seconds."""
+
+    def __init__(self, machine: Machine, noted: dict[str, dict[str, Any]]) -> None:
+        self._machine = machine
+        self._noted = noted
+        self._fetched: dict[str, ModelPin] = {}
+        self._lock = threading.Lock()
+        self._written = time.monotonic()
+
+    def add(self, models: list[ModelFile], pin: ModelPin, mtime: int) -> None:
+        with self._lock:
+            for file in models:
+                own = pin.model_copy(update={"url": file.url})
+                self._fetched[file.target] = own
+                self._noted[file.target] = {**own.model_dump(), "mtime": mtime}
+            if time.monotonic() - self._written > self.EVERY:
+                self._write()
+
+    def write(self) -> None:
+        with self._lock:
+            self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        note(self._machine, self._noted)
+        if recorded(self._machine):
+            section = lock_section(self._machine, self._noted) | self._fetched
+            lock_file.write(self._machine, models=section)

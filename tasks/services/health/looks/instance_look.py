@@ -1,0 +1,298 @@
+"""Looks at one instance again and again, in a thread of its own: none waits for another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from urllib.parse import quote
+
+import psutil
+
+from ....host.comfyui import (
+    api,
+    load_result,
+    object_info,
+    observation,
+    own_jobs,
+    progress_bar,
+    symptoms,
+    warmup,
+)
+from ....host.comfyui.api import Health, Jobs
+from ....host.downloads import model_files
+from ....host.downloads.model_files import ModelState
+from ....host.pm2.app_processes import Census, Found
+from ....host.system import usage
+from ....host.system.log_once import Steady
+from ....host.system.redaction import redact
+from ..model.answers import Job, Point, Trial
+from ..model.sample import Sample, differs
+from ..model.settings import Instance, Settings
+from .own_job_runs import Trials
+from .pm2_look import Supervisor
+
+EVERY = 0.75
+"""Seconds between two looks."""
+SOON = 0.2
+"""Seconds while it starts: it is seen to be there as soon as `doit` sees it."""
+PATIENCE = (0.75, 2.0, 5.0, 15.0)
+"""Seconds that it is given for an answer, the last for all that follow. One that hangs is asked
+less and less often, and the question that is still open is answered as soon as it goes on."""
+BUSY = 10.0
+"""Seconds without an answer in which one that works counts as busy: it loads a checkpoint."""
+UNTAKEN = 5.0
+"""Seconds after which a job that nothing works on tells that its worker thread is dead."""
+JOBS_EVERY = 3.0
+"""Seconds between two questions for its jobs, which it answers with all their prompts."""
+MEASURE_EVERY = 5.0
+KEPT = 120
+"""Points of the history: ten minutes."""
+CATALOGUE_EVERY = 60.0
+"""Seconds until one that didn't list its node classes is asked again: half a megabyte, 70 ms."""
+LISTING_EVERY = 30.0
+"""Seconds between two looks at the models that it lists."""
+FAILED = 100
+"""Nodes that failed, as many as are told of."""
+
+
+class InstanceSampler:
+    """One instance; `sample` is the last look at it."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        settings: Callable[[], Settings],
+        census: Census,
+        supervisor: Supervisor,
+        news: Callable[[], None],
+    ) -> None:
+        self.instance = instance
+        self._settings = settings
+        self._census = census
+        self._supervisor = supervisor
+        self._news = news
+        self._models: Mapping[str, ModelState] = {}
+        self._stop = threading.Event()
+        self.looked = threading.Event()
+        """Set once it has looked."""
+        self._history: deque[Point] = deque(maxlen=KEPT)
+        self._before = ""
+        self._begin(None)
+        self._trials = Trials(instance, settings, lambda: self.sample)
+        self.sample = Sample(time.monotonic(), self._seen(None, None), Health(False))
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._trials.stop()
+
+    def run(self) -> None:
+        threading.Thread(target=self._trials.run, daemon=True).start()
+        steady = Steady()
+        while not self._stop.is_set():
+            steady.attempt(self.step)
+            self.looked.set()
+            starts = self.sample.seen.app is not None and self.sample.health.refused
+            self._stop.wait(SOON if starts else EVERY)
+
+    def step(self) -> None:
+        """Look once, and tell the news."""
+        before = self.sample
+        found = self._census.find(self.instance.name)
+        if self._process != (found.process if found else None):
+            if self._process is not None:
+                why = observation.why(self._seen(None, None))
+                self._before = f"ended {time.strftime('%F %T')}: {why}"
+            self._begin(found)
+        self.sample = self._look(found) if found else self._missing()
+        if differs(before, self.sample):
+            self._news()
+
+    def list_models(self, models: Mapping[str, ModelState]) -> None:
+        """Which models it is asked about, at its next look if they changed."""
+        if models != self._models:
+            self._models, self._listed = models, float("-inf")
+
+    def _begin(self, found: Found | None) -> None:
+        """What was known is of another process."""
+        self._process: psutil.Process | None = found.process if found else None
+        self._scheme = found.app.scheme if found else "http"
+        self._story = symptoms.Story()
+        self._silent: float | None = None
+        self._well: Health | None = None
+        self._classes: frozenset[str] | None = None
+        self._failed: dict[str, str] | None = None
+        self._listings: dict[str, Sequence[str]] = {}
+        self._asked = self._catalogued = self._listed = self._measured = float("-inf")
+        self._jobs: Jobs | None = None
+        self._threads: frozenset[int] = frozenset()
+        self._memory: int | None = None
+
+    def _missing(self) -> Sample:
+        self._point(None, None)
+        return Sample(
+            time.monotonic(),
+            self._seen(None, None),
+            Health(False, f"{self.instance.name} doesn't run", refused=True, answered=False),
+            before=self._before,
+            history=tuple(self._history),
+        )
+
+    def _seen(self, found: Found | None, memory: int | None) -> observation.Seen:
+        name = self.instance.name
+        return self._supervisor.seen(name, found, memory, self._settings().layout.log(name))
+
+    def _look(self, found: Found) -> Sample:
+        layout, gpu = self._settings().layout, self.instance.gpu
+        pid, port = found.app.pid, found.app.port or self.instance.port
+        health = self._probe(pid, port)
+        if health.healthy:
+            self._well = health
+            self._ask_for_jobs(pid, port, health.queue or 0)
+            self._ask_for_more(found)
+        self._measure(pid, health.queue)
+        trouble = self._judge(pid, health)
+        seen = self._seen(found, self._memory)
+        wrong, restarted = observation.watched(layout.watched(gpu), seen)
+        warm = warmup.read(layout, gpu, found.app) if self._settings().warmup else None
+        return Sample(
+            at=time.monotonic(),
+            seen=seen,
+            health=self._well if self._well and not health.answered and not trouble else health,
+            silent=self._silent,
+            trouble=trouble,
+            watched=wrong,
+            before=restarted or self._before,
+            draining=layout.draining(gpu).exists(),
+            cold=self._cold(seen, found, warm),
+            warmup=Trial(**asdict(warm)) if warm else None,
+            canary=self._trials.canary,
+            job=self._job(),
+            classes=self._classes,
+            failed_nodes=self._failed or {},
+            listed=dict(self._listings),
+            history=tuple(self._history),
+        )
+
+    def _cold(
+        self, seen: observation.Seen, found: Found, warm: own_jobs.Trial | None
+    ) -> tuple[str, str] | None:
+        settings, gpu = self._settings(), self.instance.gpu
+        if settings.warmup is None or not warmup.is_cold(settings.layout, gpu, found.app):
+            return None
+        return observation.warming(warm, seen.uptime or 0.0, settings.start_timeout)
+
+    def _probe(self, pid: int, port: int) -> Health:
+        """Ask, longer each time that no answer came; a busy one has done something meanwhile."""
+        silences = 0
+        if self._silent is not None:
+            past = time.monotonic() - self._silent
+            silences = max(1, sum(past >= sum(PATIENCE[: number + 1]) for number in range(3)))
+        asked, before = time.monotonic(), usage.own_effort(pid)
+        health = api.probe(self.instance.listen, port, PATIENCE[silences], scheme=self._scheme)
+        after = usage.own_effort(pid)
+        if health.answered or health.refused:
+            self._silent = None
+        elif self._silent is None:
+            self._silent = asked
+        took = time.monotonic() - asked
+        self._works = (
+            before is not None
+            and after is not None
+            and (after.waits or not symptoms.idles(before, after, took))
+        )
+        return health
+
+    def _judge(self, pid: int, health: Health) -> str:
+        """What is wrong, seen over time; empty when nothing is."""
+        now, settings = time.monotonic(), self._settings()
+        look = symptoms.Look(
+            at=now,
+            age=time.time() - (self._process.create_time() if self._process else 0.0),
+            answered=True,
+            effort=usage.own_effort(pid),
+            jobs=self._jobs,
+        )
+        rules = symptoms.Rules(UNTAKEN, settings.job_timeout, settings.start_timeout)
+        self._story, verdict = symptoms.judge(self._story, look, rules)
+        if self._silent is not None:
+            return self._silence(now - self._silent)
+        if verdict and self._story.untaken is not None and "none was begun" in verdict:
+            return f"its worker thread is dead: {verdict}"
+        return verdict or self._dead_thread(pid, now)
+
+    def _silence(self, seconds: float) -> str:
+        since = time.strftime("%H:%M:%S", time.localtime(time.time() - seconds))
+        if self._works:
+            return f"no answer since {since}, though it works" if seconds >= BUSY else ""
+        return f"it hangs: no answer since {since}, and it does nothing"
+
+    def _dead_thread(self, pid: int, now: float) -> str:
+        """A job that a thread died of is shown as running for ever (seen with sys.exit())."""
+        if not self._jobs or not self._jobs.running:
+            return ""
+        gone = self._threads - usage.threads(pid)
+        if gone and now - self._story.idle >= UNTAKEN:
+            return (
+                f"its worker thread is dead: job {self._jobs.running[0]} counts as running, "
+                "and nothing works on it"
+            )
+        return ""
+
+    def _ask_for_jobs(self, pid: int, port: int, queue: int) -> None:
+        now = time.monotonic()
+        if not queue:
+            self._jobs, self._threads, self._asked = Jobs(), usage.threads(pid), float("-inf")
+        elif now - self._asked >= JOBS_EVERY:
+            self._asked = now
+            self._jobs = api.jobs(self.instance.listen, port, scheme=self._scheme) or self._jobs
+
+    def _job(self) -> Job | None:
+        if not self._jobs or not self._jobs.running:
+            return None
+        job = self._jobs.running[0]
+        since = self._story.jobs.get(job, time.monotonic())
+        bar = progress_bar.last(self._settings().layout.log(self.instance.name))
+        return Job(
+            id=job,
+            seconds=round(time.monotonic() - since, 1),
+            percent=bar.percent if bar else None,
+            step=bar.step if bar else "",
+        )
+
+    def _ask_for_more(self, found: Found) -> None:
+        """What takes longer, and seldom changes."""
+        now, listen = time.monotonic(), self.instance.listen
+        port = found.app.port or self.instance.port
+        ask = partial(api.ask, listen, port, scheme=self._scheme)
+        if self._failed is None:
+            reports = self._settings().layout.reports(self.instance.gpu)
+            failed = load_result.failed(reports, found.app.pid)
+            self._failed = {name: redact(str(failed[name])) for name in list(failed)[:FAILED]}
+        if self._classes is None and now - self._catalogued >= CATALOGUE_EVERY:
+            self._catalogued = now
+            layout, gpu = self._settings().layout, self.instance.gpu
+            self._classes = object_info.classes(layout, gpu, found.app, self.instance.listen)
+        if now - self._listed >= LISTING_EVERY:
+            self._listed = now
+            kinds = model_files.kinds(self._models, ask("/internal/folder_paths"))
+            told = {folder: ask(f"/models/{quote(kind)}") for folder, kind in kinds.items()}
+            self._listings = {
+                folder: [name for name in names if isinstance(name, str)]
+                for folder, names in told.items()
+                if isinstance(names, list)
+            }
+
+    def _measure(self, pid: int, queue: int | None) -> None:
+        if time.monotonic() - self._measured >= MEASURE_EVERY:
+            self._memory = usage.resident(pid)
+            self._point(self._memory, queue)
+
+    def _point(self, memory: int | None, queue: int | None) -> None:
+        now = time.monotonic()
+        if now - self._measured >= MEASURE_EVERY:
+            self._measured = now
+            self._history.append(Point(at=round(time.time(), 1), memory=memory, queue=queue))

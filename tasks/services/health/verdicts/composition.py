@@ -1,0 +1,163 @@
+"""All the answers of one moment, made of what was seen. No I/O but a sick instance's log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+from ....host.downloads import model_files
+from ....host.pm2 import log_evidence
+from ....spec.layout import Layout
+from ..model.answers import (
+    HEALTHY,
+    Installation,
+    InstanceHealth,
+    InstancesHealth,
+    Model,
+    ModelsHealth,
+    Overview,
+    Service,
+    Verdict,
+)
+from ..model.facts import Facts, Judged
+from ..model.sample import Sample
+from . import instance_verdict, machine_verdict
+from .answer_board import Answer, Answers, Since
+
+LINES = 12
+"""Lines of a sick instance's log that are shown."""
+
+
+def compose(
+    facts: Facts,
+    samples: Mapping[int, Sample],
+    since: Since,
+    mask: Callable[[bytes], bytes],
+) -> Answers:
+    """The answers; `samples` are by GPU."""
+    now = time.monotonic()
+    oldest = min((sample.at for sample in samples.values()), default=now)
+    judged = {
+        each.gpu: _instance(
+            instance_verdict.judge(each, samples[each.gpu], facts, now), facts, since
+        )
+        for each in facts.settings.instances
+    }
+    installation, models = machine_verdict.installation(facts), machine_verdict.models(facts)
+    machine = machine_verdict.overall(facts, list(judged.values()), installation, models)
+    every = machine_verdict.together(list(judged.values()), machine)
+    answered = {gpu: Answer(each, mask, samples[gpu].at) for gpu, each in judged.items()}
+    return Answers(
+        overview=Answer(_overview(facts, judged, machine, since), mask, oldest),
+        installation=Answer(_installation(facts, installation, since), mask),
+        instances=Answer(
+            InstancesHealth(
+                **_verdict("instances", every, since),  # type: ignore[arg-type]
+                age=0,
+                instances={str(gpu): each for gpu, each in judged.items()},
+            ),
+            mask, oldest,
+        ),
+        models=Answer(_models(facts, models, samples, since), mask, now),
+        by_gpu=answered,
+        ready=Answer(Verdict(**_verdict("ready", _ready(judged), since)), mask),  # type: ignore[arg-type]
+        at=now,
+    )  # fmt: skip
+
+
+def _ready(judged: Mapping[int, InstanceHealth]) -> Judged:
+    if any(each.status in HEALTHY for each in judged.values()):
+        return Judged("healthy")
+    return Judged("unhealthy", "no instance takes jobs", "see /health/comfyui")
+
+
+def _verdict(what: str, judged: Judged, since: Since) -> dict[str, object]:
+    return {
+        "status": judged.status,
+        "since": since.of(what, judged.status),
+        "reason": judged.reason,
+        "advice": judged.advice,
+    }
+
+
+def _instance(verdict: InstanceHealth, facts: Facts, since: Since) -> InstanceHealth:
+    verdict.since = since.of(verdict.name, f"{verdict.status} {verdict.layers.running.pid}")
+    if verdict.status not in HEALTHY:
+        verdict.log = tail(facts.settings.layout, verdict.name)
+    return verdict
+
+
+def tail(layout: Layout, name: str) -> list[str]:
+    """The last lines of a log that say something."""
+    return log_evidence.last_lines(layout.log(name), LINES)
+
+
+def _overview(
+    facts: Facts, judged: Mapping[int, InstanceHealth], machine: Judged, since: Since
+) -> Overview:
+    every = list(judged.values())
+    running = facts.run if facts.run and facts.run.state == "running" else None
+    return Overview(
+        **_verdict("machine", machine, since),  # type: ignore[arg-type]
+        age=0,
+        layers={
+            "installed": facts.installed.layer.ok,
+            "running": all(each.layers.running.ok for each in every),
+            "functional": all(each.layers.functional.ok for each in every),
+            "models": all(each.layers.models.ok for each in every)
+            and machine_verdict.models(facts).status in HEALTHY,
+        },
+        instances={
+            str(each.gpu): Verdict(
+                status=each.status, since=each.since, reason=each.reason, advice=each.advice
+            )
+            for each in every
+        },
+        services=[service for each in every for service in (_service(each), *each.workers)],
+        run=running.model_copy(update={"tasks": []}) if running else None,
+    )
+
+
+def _service(instance: InstanceHealth) -> Service:
+    """An instance among the services; it waits for the run that installs what it is made of."""
+    waits = [] if instance.status in HEALTHY or instance.layers.installed.ok else ["installation"]
+    return Service(
+        name=instance.name,
+        running=instance.layers.running.ok,
+        pid=instance.layers.running.pid,
+        waits_for=waits,
+        reason=instance.reason,
+    )
+
+
+def _installation(facts: Facts, judged: Judged, since: Since) -> Installation:
+    seen = facts.installed
+    return Installation(
+        **_verdict("installation", judged, since),  # type: ignore[arg-type]
+        installed=seen.layer,
+        generation=seen.generation,
+        comfyui=seen.comfyui,
+        nodes=list(seen.nodes),
+        packages=seen.packages,
+        run=facts.run,
+    )
+
+
+def _models(
+    facts: Facts, judged: Judged, samples: Mapping[int, Sample], since: Since
+) -> ModelsHealth:
+    return ModelsHealth(
+        **_verdict("models", judged, since),  # type: ignore[arg-type]
+        age=0,
+        models=[
+            Model(
+                **asdict(state),
+                listed={
+                    str(gpu): model_files.listed(sample.listed, state.target)
+                    for gpu, sample in samples.items()
+                },
+            )
+            for state in (facts.models or {}).values()
+        ],
+    )

@@ -1,0 +1,126 @@
+"""Who may ask what: pure ASGI, in front of everything else."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import ipaddress
+import re
+import time
+
+import anyio
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ....host.system.log_once import Steady
+from ..model.answers import Refusal
+
+_HOST = re.compile(r"(?:\[([^\[\]]+)\]|([^:@/\[\]]+))(?::\d*)?")
+"""An address of IPv6, or another name; then a port."""
+PROBES = ("/livez", "/readyz")
+"""Say no more than yes or no, and answer whoever asks."""
+
+
+def refusal(code: int, reason: str, advice: str, **headers: str) -> Response:
+    """What can't be answered, in the shape of an answer."""
+    body = Refusal(status="error", since=round(time.time(), 1), reason=reason, advice=advice)
+    return Response(
+        body.model_dump_json(), code, headers=headers or None, media_type="application/json"
+    )
+
+
+def _malformed() -> bytes:
+    body = refusal(400, "this is no HTTP request", "see /openapi.json").body
+    head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + bytes(body)
+
+
+REFUSED = _malformed()
+"""What whoever speaks no HTTP is told."""
+
+
+class Guard:
+    """Asks for the token; without one it lets in only those on this machine."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        # A file from which it was read ends with a newline; no header can.
+        self._token = token.strip().encode(errors="surrogateescape")
+        self._steady = Steady()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = self._refuse(scope) if scope["type"] == "http" else None
+        try:
+            await (refused or self._app)(scope, receive, send)
+        except Exception as error:
+            # Whoever asks was told (500); what is wrong is said once, not at every request.
+            if scope["type"] != "http":
+                raise
+            if not _hung_up(error):
+                self._steady.say()
+
+    def _refuse(self, scope: Scope) -> Response | None:
+        if scope["path"] in PROBES:
+            return None
+        headers = Headers(scope=scope)
+        if self._token:
+            if _is(self._token, headers.get("authorization", "")):
+                return None
+            return refusal(
+                401, "the token is missing or wrong", "send it: Authorization: Bearer …",
+                **{"WWW-Authenticate": 'Basic realm="comfy-machine", charset="UTF-8"'},
+            )  # fmt: skip
+        if not _is_local(scope):
+            return refusal(
+                403, "without a token only /livez and /readyz answer beyond this machine",
+                "set HEALTH_TOKEN, or health.token in machine.yaml",
+            )  # fmt: skip
+        # A page of the web may give this machine a name of its own (DNS rebinding).
+        if not _is_localhost(headers.get("host", "localhost")):
+            return refusal(403, "the host isn't localhost", "ask 127.0.0.1, or set health.token")
+        return None
+
+
+def _hung_up(error: BaseException) -> bool:
+    """Whether it is only that a follower left while it was sent something (FastAPI 0.165)."""
+    inner = getattr(error, "exceptions", None)
+    return all(map(_hung_up, inner)) if inner else isinstance(error, anyio.BrokenResourceError)
+
+
+def _is(token: bytes, authorization: str) -> bool:
+    """As a bearer's, or as the password that a browser asks for."""
+    kind, _, text = authorization.partition(" ")
+    # As Starlette reads a header; clients send UTF-8.
+    sent = text.encode("latin-1")
+    if kind.lower() == "basic":
+        try:
+            _, _, sent = base64.b64decode(sent, validate=True).partition(b":")
+        except binascii.Error:
+            return False
+    elif kind.lower() != "bearer":
+        return False
+    return hmac.compare_digest(sent.strip(), token)
+
+
+def _is_local(scope: Scope) -> bool:
+    """Whether the connection came over the loopback interface, at both its ends."""
+    ends = (scope.get("client"), scope.get("server"))
+    return all(end is not None and _is_loopback(str(end[0])) for end in ends)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _is_localhost(host: str) -> bool:
+    """Whether a Host header, with or without port, names the loopback interface."""
+    found = _HOST.fullmatch(host)
+    name = (found[1] or found[2]).lower() if found else ""
+    return name == "localhost" or _is_loopback(name)

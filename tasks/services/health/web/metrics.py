@@ -1,0 +1,119 @@
+"""What Prometheus scrapes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import cast
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from ..model.answers import HEALTHY, Installation, InstancesHealth, ModelsHealth, Overview
+from ..verdicts.answer_board import Answers
+
+PREFIX = "comfy_machine"
+
+
+class Collector:
+    """The last answers as metrics; ones and zeros for true and false."""
+
+    def __init__(self, answers: Callable[[], Answers]) -> None:
+        self._answers = answers
+
+    def collect(self) -> Iterator[Metric]:
+        answers = self._answers()
+        overview = cast(Overview, answers.overview.verdict)
+        yield _one("healthy", "The machine is healthy.", overview.status in HEALTHY)
+        layers = _gauge("layer", "A layer of the machine is well.", "layer")
+        for name, well in overview.layers.items():
+            layers.add_metric([name], well)
+        yield layers
+        workers = _gauge("worker_running", "A worker runs.", "worker")
+        instances = cast(InstancesHealth, answers.instances.verdict).instances.values()
+        names = {instance.name for instance in instances}
+        for service in overview.services:
+            if service.name not in names:
+                workers.add_metric([service.name], service.running)
+        yield workers
+        yield from _instances(answers)
+        yield from _installation(cast(Installation, answers.installation.verdict))
+        models = _gauge("model_ok", "A declared model is present and verified.", "target")
+        for model in cast(ModelsHealth, answers.models.verdict).models:
+            models.add_metric([model.target], model.ok)
+        yield models
+
+
+def _instances(answers: Answers) -> Iterator[Metric]:
+    seen = cast(InstancesHealth, answers.instances.verdict).instances
+    healthy = _gauge("instance_healthy", "An instance is healthy.", "gpu")
+    layers = _gauge("instance_layer", "A layer of an instance is well.", "gpu", "layer")
+    memory = _gauge("instance_memory_bytes", "Resident memory, children included.", "gpu")
+    uptime = _gauge("instance_uptime_seconds", "Since its process began.", "gpu")
+    queue = _gauge("instance_queue_jobs", "Jobs, the running one included.", "gpu")
+    age = _gauge("instance_sample_age_seconds", "Age of what is known of it.", "gpu")
+    used = _gauge("gpu_memory_used_bytes", "Memory in use on its GPU, by whomever.", "gpu")
+    total = _gauge("gpu_memory_bytes", "Memory of its GPU.", "gpu")
+    restarts = CounterMetricFamily(
+        f"{PREFIX}_instance_restarts", "Restarts by PM2.", labels=["gpu"]
+    )
+    now = time.monotonic()
+    for gpu, instance in seen.items():
+        healthy.add_metric([gpu], instance.status in HEALTHY)
+        for name in ("installed", "running", "functional", "models"):
+            layers.add_metric([gpu, name], getattr(instance.layers, name).ok)
+        age.add_metric([gpu], now - (answers.by_gpu[int(gpu)].sampled or now))
+        running, card = instance.layers.running, instance.card
+        for family, value in (
+            (memory, running.memory),
+            (uptime, running.uptime),
+            (queue, instance.layers.functional.queue),
+            (restarts, running.restarts),
+            (used, card.memory_used if card else None),
+            (total, card.memory_total if card else None),
+        ):
+            if value is not None:
+                family.add_metric([gpu], value)
+    yield from (healthy, layers, memory, uptime, restarts, queue, age, used, total)
+
+
+def _installation(installation: Installation) -> Iterator[Metric]:
+    nodes = _gauge("node_ok", "A custom node is installed and imports.", "node")
+    for node in installation.nodes:
+        nodes.add_metric([node.name], node.ok)
+    yield nodes
+    run = installation.run
+    running = run is not None and run.state == "running"
+    yield _one("run_running", "A run of doit is on.", running)
+    if run is not None:
+        yield _one("run_succeeded", "The last run succeeded, or is on.",
+                   run.state in ("running", "succeeded"))  # fmt: skip
+        if running and run.percent is not None:
+            yield _one("run_progress_ratio", "How far the run is.", run.percent / 100)
+        if running and run.seconds_left is not None:
+            yield _one("run_left_seconds", "What the run still takes.", run.seconds_left)
+
+
+def _gauge(name: str, doc: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{PREFIX}_{name}", doc, labels=labels)
+
+
+def _one(name: str, doc: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{PREFIX}_{name}", doc, value=value)
+
+
+class Metrics:
+    """The text that is scraped, made once for each set of answers."""
+
+    def __init__(self, answers: Callable[[], Answers]) -> None:
+        self._answers = answers
+        self._registry = CollectorRegistry()
+        self._registry.register(Collector(answers))
+        ProcessCollector(registry=self._registry)
+        self._made: tuple[float, bytes] = (float("-inf"), b"")
+
+    def text(self) -> bytes:
+        at = self._answers().at
+        if self._made[0] != at:
+            self._made = (at, generate_latest(self._registry))
+        return self._made[1]

@@ -1,0 +1,173 @@
+"""The arguments of ComfyUI, ours and machine.yaml's, against what the pinned ComfyUI takes."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..engine.messages import warn
+from ..host.comfyui import source_facts
+from ..host.comfyui.source_facts import Code
+from ..host.system import files, process
+from ..host.system.failure import Failure
+from ..spec import Machine, problem_at, tls
+from ..spec.problems import Loc, did_you_mean
+
+NEEDED = (
+    "--listen", "--port", "--output-directory", "--input-directory", "--temp-directory",
+    "--user-directory", "--extra-model-paths-config", "--cpu", "--quick-test-for-ci",
+    "--disable-all-custom-nodes", "--whitelist-custom-nodes",
+)  # fmt: skip
+"""Without these, instances would share what each must have of its own, and no custom node could
+be left out. `--database-url` isn't among them: before it there was no database, and where it may
+go one day, the database lies in the user folder."""
+OLDEST = "ComfyUI 0.3.44 (July 2025)"
+"""The first release that knows all of them: `--whitelist-custom-nodes`, the last, came on
+2025-06-28 with ba9548f7, after 0.3.43."""
+_NUMBER = re.compile(r"-\d+$|-\d*\.\d+$")
+"""argparse takes these for values."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A ComfyUI, and the Python that its code is asked with."""
+
+    code: Code
+    commit: str
+    checkout: Path
+    python: Path
+    log: Path | None
+
+    @property
+    def name(self) -> str:
+        return " ".join(filter(None, ["ComfyUI", self.code.version, f"({self.commit[:12]})"]))
+
+    def first_refused(self, args: list[str]) -> tuple[int, str] | None:
+        env = process.allowed_environment(os.environ)
+        return source_facts.first_refused(self.python, self.checkout, env, self.log, args)
+
+
+def asset_flags(machine: Machine, code: Code) -> list[str]:
+    """The flag that has assets on or off. ComfyUI without one has none, or not yet a choice."""
+    flag = "--enable-assets" if machine.instances.assets else "--disable-assets"
+    return [flag] if flag in (code.flags or ()) else []
+
+
+def untried(machine: Machine, code: Code, commit: object) -> str | None:
+    """Why machine.yaml's arguments are to be looked at; None: this ComfyUI takes them."""
+    if code.flags is None or _noted(machine) == _note(machine, commit):
+        return None
+    return "instances.args were not yet held against what this ComfyUI takes"
+
+
+def insist(machine: Machine, tried: Tried) -> None:
+    """Raise Failure when this ComfyUI lacks a flag that we need, or doesn't take machine.yaml's.
+
+    Nothing is refused where its flags aren't known.
+    """
+    flags = tried.code.flags
+    if flags is None:
+        return
+    if lacks := [flag for flag in NEEDED if flag not in flags]:
+        raise Failure(
+            f"{tried.name} doesn't know {', '.join(lacks)}, which every machine needs: the oldest "
+            f"that works is {OLDEST}; correct comfyui.ref"
+        )
+    problems = [*_unknown(machine, tried, flags)] or [*_refused(machine, tried)]
+    if problems:
+        raise Failure("\n    ".join(dict.fromkeys(problems)))
+    files.write_receipt(machine.layout.kept(_receipt(machine)), _note(machine, tried.commit))
+
+
+def given(machine: Machine) -> Iterator[list[tuple[str, Loc]]]:
+    """The arguments of each kind of instance, each argument with its place in machine.yaml."""
+    common: list[tuple[str, Loc]] = [
+        (arg, ("instances", "args", number)) for number, arg in enumerate(machine.instances.args)
+    ]
+    yield common
+    for gpu, own in machine.instances.overrides.items():
+        where: Loc = ("instances", "overrides", gpu, "args")
+        if own.args:
+            yield [*common, *((arg, (*where, number)) for number, arg in enumerate(own.args))]
+
+
+def lacking(machine: Machine, tried: Callable[[], Tried]) -> str | None:
+    """Why instances can't be started with the files that machine.yaml's arguments name, or None."""
+    for pairs in given(machine):
+        args = [arg for arg, _ in pairs]
+        found = _unfit_for_tls(args)
+        if found is None and any(_missing_path([arg]) for arg in args):
+            found = tried().first_refused(args)
+        if found:
+            return str(problem_at(machine.file, pairs[found[0]][1], found[1]))
+    return None
+
+
+def _unfit_for_tls(args: list[str]) -> tuple[int, str] | None:
+    """What is wrong with the key and the certificate, by the number of the argument."""
+    if tls.scheme(args) == "http":
+        return None
+    files = tls.named(args)
+    for number, file in files.values():
+        try:
+            Path(file).read_bytes()
+        except OSError as error:
+            return number, f"{file} can't be read: {error.strerror}"
+    (_, key), (number, certificate) = files[tls.KEY], files[tls.CERTIFICATE]
+    try:
+        # Without a password: there is no one whom an instance could ask for it.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError:
+        return number, f"{certificate} is no certificate of the key {key}, or that has a password"
+    return None
+
+
+def _unknown(machine: Machine, tried: Tried, flags: frozenset[str]) -> Iterator[str]:
+    for arg, loc in dict.fromkeys(pair for pairs in given(machine) for pair in pairs):
+        flag = arg.partition("=")[0]
+        if not flag.startswith("-") or flag in {"-", "--"} or _NUMBER.match(arg) or flag in flags:
+            continue
+        # argparse takes the beginning of a flag for the flag, if it is of no other
+        meant = sorted(known for known in flags if flag[:2] == "--" and known.startswith(flag))
+        if len(meant) == 1:
+            continue
+        why = f"could be {' or '.join(meant[:4])}: write it in full" if meant else (
+            f"is no flag of {tried.name}{did_you_mean(flag, flags)}"
+        )  # fmt: skip
+        yield str(problem_at(machine.file, loc, f"{flag} {why}"))
+
+
+def _refused(machine: Machine, tried: Tried) -> Iterator[str]:
+    for pairs in given(machine):
+        args = [arg for arg, _ in pairs]
+        if found := tried.first_refused(args) if args else None:
+            number, why = found
+            text = str(problem_at(machine.file, pairs[number][1], f"{tried.name}: {why}"))
+            if missing := _missing_path(args[number:]):
+                # An image is built without what is mounted later.
+                warn(f"{text}; {missing} must be there when instances start")
+            else:
+                yield text
+
+
+def _missing_path(args: list[str]) -> str | None:
+    """The first of the values here that is a path to nothing, if there is one."""
+    values = (arg.partition("=")[2] if arg.startswith("-") else arg for arg in args[:2])
+    return next((v for v in values if v.startswith("/") and not os.path.exists(v)), None)  # noqa: PTH110
+
+
+def _receipt(machine: Machine) -> Path:
+    return machine.layout.receipts / "arguments.json"
+
+
+def _noted(machine: Machine) -> dict[str, object]:
+    return files.read_receipt(machine.layout.seen(_receipt(machine)))
+
+
+def _note(machine: Machine, commit: object) -> dict[str, object]:
+    lists = [[arg for arg, _ in pairs] for pairs in given(machine)]
+    return {"commit": commit, "args": lists}

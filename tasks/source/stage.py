@@ -1,0 +1,126 @@
+"""ComfyUI's source at its commit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from ..engine import journal
+from ..engine.messages import move, tell, warn
+from ..engine.step import Task, step
+from ..host.comfyui import source_facts
+from ..host.comfyui.source_facts import Code
+from ..host.repositories.sources import Source
+from ..host.system import files, process
+from ..host.system.failure import Failure
+from ..host.system.progress import Told, unheard
+from ..spec import Machine
+from . import arguments, targets
+
+NAME = "ComfyUI"
+Fetch = Callable[[Source], list[str]]
+
+
+def of(machine: Machine) -> Source:
+    layout = machine.layout
+    entry = machine.comfyui
+    return Source(
+        name=NAME,
+        url=entry.repo,
+        path=entry.path,
+        ref=entry.ref,
+        recursive=False,
+        receipt=layout.receipts / "source.json",
+        layout=layout,
+        locked=machine.lock.comfyui,
+        must_be_locked=machine.locked,
+        update=machine.updating(NAME, NAME.lower()),
+    )
+
+
+def tasks(machine: Machine) -> Iterator[Task]:
+    source = of(machine)
+    yield step(
+        "source",
+        "ComfyUI's source, at its commit; it takes the arguments of machine.yaml",
+        check=partial(_missing, machine),
+        action=partial(_obtain, machine),
+        foresee=partial(_foresee, machine),
+        log=machine.layout.log("source"),
+        after=["directories"],
+        garbage=source.checkouts,
+    )
+
+
+def fetch(source: Source, log: Path, told: Told = unheard) -> list[str]:
+    """Obtain a source; how its commit moved, if it was there before."""
+    before, missed = source.read().get("commit"), source.large
+    source.obtain(log, told)
+    after = source.read()["commit"]
+    if source.large.left and source.large != missed:
+        warn(f"{source.name}: {source.large}; {source.large.mend}")
+    return [move(source.name, before[:12], after[:12])] if before and before != after else []
+
+
+def foresee(source: Source, log: Path) -> list[str]:
+    """What `fetch` would do; the checkout goes into the plan's overlay."""
+    there = source.read().get("commit")
+    moves = fetch(source, log)
+    return moves or ([] if there else [f"clone {source.url or source.path} at {source.commit}"])
+
+
+def code_of(machine: Machine) -> Code:
+    """What its code says of itself, as far as doit's own Python could ask it."""
+    return source_facts.of(files.read_receipt(machine.layout.seen(_code_receipt(of(machine)))))
+
+
+def tried(machine: Machine, code: Code, python: Path, log: Path | None = None) -> arguments.Tried:
+    """This ComfyUI, to hold arguments against it."""
+    source = of(machine)
+    commit = str(source.read()["commit"])
+    return arguments.Tried(code, commit, source.checkout(commit), python, log)
+
+
+def _code_receipt(source: Source) -> Path:
+    checkout = source.layout.sources / source.checkout(str(source.read().get("commit"))).name
+    return checkout.with_name(f"{checkout.name}.code.json")
+
+
+def _missing(machine: Machine) -> str | None:
+    source = of(machine)
+    if reason := source.why_not_there():
+        return reason
+    if not source.layout.seen(_code_receipt(source)).exists():
+        return f"{source.name} was not yet asked for its flags"
+    code = code_of(machine)
+    targets.warn_of_strange(machine, code)
+    return arguments.untried(machine, code, source.read()["commit"])
+
+
+def _obtain(machine: Machine, log: Path) -> None:
+    for line in fetch(of(machine), log, partial(journal.tell, "source")):
+        tell(line)
+    _ask(machine, log)
+
+
+def _foresee(machine: Machine, log: Path) -> list[str]:
+    lines = foresee(of(machine), log)
+    _ask(machine, log)
+    return lines
+
+
+def _ask(machine: Machine, log: Path) -> None:
+    """Find out what it is, before anything is installed for it. Raises Failure."""
+    source = of(machine)
+    checkout = source.checkout(str(source.read()["commit"]))
+    if not (checkout / "main.py").is_file():
+        files.remove(source.layout.kept(source.receipt))
+        raise Failure(f"{source.url} isn't ComfyUI, it has no main.py: correct comfyui.repo")
+    python, env = Path(sys.executable), process.allowed_environment(os.environ)
+    code = source_facts.ask(python, checkout, env, log)
+    files.write_receipt(source.layout.kept(_code_receipt(source)), code.receipt())
+    targets.warn_of_strange(machine, code)
+    arguments.insist(machine, tried(machine, code, python, log))

@@ -1,0 +1,46 @@
+"""Where models are to lie, against the folder types of the pinned ComfyUI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+
+from ..engine.messages import warn
+from ..host.comfyui.source_facts import Code
+from ..spec import Machine, problem_at
+from ..spec.problems import did_you_mean
+
+MODELS = "models"
+
+
+def looks_into(types: Mapping[str, tuple[str, ...]], target: str) -> bool:
+    """Whether a folder type has a target's folder, below models/ or, as `datasets`, elsewhere."""
+    folders = [folder for kind, below in types.items() for folder in below or (kind,)]
+    return any(target.startswith(f"{folder}/") for folder in folders)
+
+
+def warn_of_strange(machine: Machine, code: Code) -> None:
+    """Warn, once for each folder, of targets in which this ComfyUI looks for nothing.
+
+    A custom node may; what can't be known before it is loaded is no mistake.
+    """
+    for number, why in _strange(machine, code):
+        loc = ("models", "files", number, "target")
+        warn(str(problem_at(machine.file, loc, why)))
+
+
+def _strange(machine: Machine, code: Code) -> Iterator[tuple[int, str]]:
+    """The first target of each such folder by its number, and what is strange about it."""
+    types, seen = code.folder_types, set()
+    for number, file in enumerate(machine.models.files):
+        first, slash, rest = file.target.partition("/")
+        if types is None or not slash or first in seen or looks_into(types, file.target):
+            continue
+        seen.add(first)
+        name = f"ComfyUI {code.version}".strip()
+        if first == MODELS:
+            yield number, f"is below the models folder already; did you mean {rest}?"
+        else:
+            known = [folder for below in types.values() for folder in below]
+            hint = did_you_mean(first, known) or ": right if a custom node does"
+            yield number, f"{name} itself looks for nothing in {PurePosixPath(first)}/{hint}"

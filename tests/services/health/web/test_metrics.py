@@ -1,0 +1,121 @@
+"""What Prometheus scrapes, read by its own parser."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tasks.host.comfyui import observation
+from tasks.host.downloads.model_files import ModelState
+from tasks.services.health.model.answers import Card, Layer, Part, Run, tame
+from tasks.services.health.model.facts import Facts
+from tasks.services.health.model.sample import Sample
+from tasks.services.health.model.settings import Instance, Worker
+from tasks.services.health.verdicts.answer_board import Answers, Since
+from tasks.services.health.verdicts.composition import compose
+from tasks.services.health.web.metrics import Metrics
+from tests.services import moments as m
+
+TWO = m.settings(
+    instances=(m.GPU0, Instance(1, "comfyui-gpu1", "127.0.0.1", 8189, whole=True)),
+    workers=(Worker("fetch-gpu0", 0), Worker("comfyui-gpus-gpu1", 1)),
+)
+ODD = 'a "quoted"\\back\nslash-é.safetensors'
+Labels = dict[str, str]
+
+
+def scraped(answers: Answers) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    text = Metrics(lambda: answers).text().decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        assert family.documentation
+        for each in family.samples:
+            key = each.name.removeprefix("comfy_machine_"), frozenset(each.labels.items())
+            assert key not in found, "said twice"
+            found[key] = each.value
+    return found
+
+
+def answers(facts: Facts, *seen: Sample) -> Answers:
+    return compose(facts, dict(enumerate(seen)), Since(), lambda body: body)
+
+
+def of(values: dict[Any, float], name: str, **labels: str) -> float | None:
+    return values.get((name, frozenset(labels.items())))
+
+
+def test_every_instance_and_every_layer_of_it_is_told() -> None:
+    running = observation.Seen(m.app(age=100), 5000, {"restart_time": 3}, m.NOWHERE)
+    down = m.sample(seen=m.seen(None, {"restart_time": 7}), health=m.REFUSES)
+    facts = m.facts(
+        settings=TWO, cards={1: Card(name="x", uuid="y", memory_used=1, memory_total=9)}
+    )
+    values = scraped(
+        answers(facts, m.sample(seen=running, health=replace(m.ANSWERS, queue=2)), down)
+    )
+
+    assert of(values, "healthy") == 0
+    for gpu, well in (("0", 1), ("1", 0)):
+        assert of(values, "instance_healthy", gpu=gpu) == well
+        for layer in ("installed", "running", "functional", "models"):
+            told = of(values, "instance_layer", gpu=gpu, layer=layer)
+            assert told == (well if layer in ("running", "functional") else 1)
+            assert of(values, "layer", layer=layer) == (layer in ("installed", "models"))
+        assert (of(values, "instance_sample_age_seconds", gpu=gpu) or 0) >= 0
+    assert of(values, "instance_memory_bytes", gpu="0") == 5000
+    assert of(values, "instance_queue_jobs", gpu="0") == 2
+    assert (of(values, "instance_uptime_seconds", gpu="0") or 0) >= 100
+    for name in ("instance_memory_bytes", "instance_queue_jobs", "instance_uptime_seconds"):
+        assert of(values, name, gpu="1") is None, "nobody knows"
+    assert of(values, "instance_restarts_total", gpu="0") == 3
+    assert of(values, "instance_restarts_total", gpu="1") == 7
+    assert of(values, "gpu_memory_used_bytes", gpu="1") == 1
+    assert of(values, "gpu_memory_bytes", gpu="1") == 9
+    assert of(values, "worker_running", worker="fetch-gpu0") == 1
+    assert of(values, "worker_running", worker="comfyui-gpus-gpu1") == 0
+    assert of(values, "worker_running", worker="comfyui-gpu0") is None, "it is an instance"
+    assert of(values, "process_open_fds") or of(values, "process_resident_memory_bytes")
+
+
+def test_labels_are_escaped() -> None:
+    model = ModelState(ODD, False, "it isn't there", optional=True)
+    installed = replace(m.installed(), nodes=[Part(name=ODD, ok=False, reason=ODD)])
+    values = scraped(answers(m.facts(models=m.models(model), installed=installed), m.sample()))
+    assert of(values, "model_ok", target=tame(ODD)) == 0
+    assert of(values, "node_ok", node=tame(ODD)) == 0
+    assert of(values, "healthy") == 1, "degraded is well enough"
+
+
+def test_the_run_is_told_while_it_is_on_and_when_it_is_over() -> None:
+    def told(run: Run | None) -> list[float | None]:
+        values = scraped(answers(m.facts(run=run), m.sample()))
+        names = ("run_running", "run_succeeded", "run_progress_ratio", "run_left_seconds")
+        return [of(values, name) for name in names]
+
+    on = m.INSTALLS.model_copy(update={"percent": 25.0, "seconds_left": 40.0})
+    assert told(None) == [0, None, None, None]
+    assert told(on) == [1, 1, 0.25, 40]
+    assert told(m.INSTALLS) == [1, 1, None, None]
+    assert told(m.SUCCEEDED) == [0, 1, None, None]
+    assert told(m.FAILED) == told(m.INTERRUPTED) == [0, 0, None, None]
+
+
+def test_a_machine_without_anything_has_metrics_too() -> None:
+    nothing = m.facts(
+        settings=m.settings(instances=(), workers=(), nodes=()), workers={}, models=None,
+        installed=replace(m.installed("nothing"), layer=Layer(ok=False, reason="nothing")),
+    )  # fmt: skip
+    values = scraped(answers(nothing))
+    assert of(values, "healthy") == 0
+    assert of(values, "layer", layer="installed") == 0
+
+
+def test_the_text_is_made_once_for_each_set_of_answers() -> None:
+    posted = [answers(m.facts(), m.sample())]
+    metrics = Metrics(lambda: posted[-1])
+    first = metrics.text()
+    assert metrics.text() is first
+    posted.append(answers(m.facts(), m.sample(seen=m.seen(None))))
+    assert metrics.text() != first
