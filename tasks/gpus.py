@@ -1,4 +1,8 @@
-"""The GPUs that the instances need: there, working, and not filled by somebody else."""
+"""The GPUs that the instances need: present, working, and not filled by other programs.
+
+With `instances.pin: uuid` it is recorded which GPU each instance has, for machines whose order of
+GPUs changes.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from . import gpu_pins
 from .engine.messages import warn
 from .engine.step import Task, step
 from .host.pm2 import apps
-from .host.system import gpu
+from .host.system import files, gpu
 from .host.system.failure import Failure
 from .host.system.gpu import Gpu, gib
 from .spec import Instance, Machine
+from .spec.layout import Layout
 
 FULL = 0.9
 """Share of a GPU's memory from which on others have filled it."""
@@ -48,7 +52,7 @@ def device_of(machine: Machine, instance: Instance) -> str:
         return instance.device
     if machine.instances.pin == "index":
         return str(instance.gpu)
-    if uuid := gpu_pins.read(machine.layout).get(instance.name):
+    if uuid := _pins(machine.layout).get(instance.name):
         return uuid
     raise Failure(f"the GPU of {instance.name} isn't recorded yet: run doit gpus")
 
@@ -61,7 +65,7 @@ def cards(machine: Machine, instances: Sequence[Instance]) -> dict[int, Gpu]:
         here = gpu.inventory()
     except Failure:
         return {}
-    pins = gpu_pins.read(machine.layout) if machine.instances.pin == "uuid" else {}
+    pins = _pins(machine.layout) if machine.instances.pin == "uuid" else {}
     found = {
         each.gpu: gpu.of(here, each.gpu, pins.get(each.name))
         for each in instances
@@ -74,7 +78,7 @@ def _unready(machine: Machine, instances: Sequence[Instance]) -> str | None:
     """Asks NVML only when something is to be started: a run with nothing to do is cheap."""
     if machine.instances.cpu_only or not machine.enabled:
         return None
-    if new := gpu_pins.unrecorded(machine, instances):
+    if new := _unrecorded(machine, instances):
         return f"the GPU of {', '.join(each.name for each in new)} isn't recorded yet"
     if not instances or _to_start(machine, instances):
         _look(machine, instances)
@@ -90,9 +94,9 @@ def _foresee(machine: Machine, instances: Sequence[Instance], log: Path) -> list
     if machine.instances.cpu_only or not machine.enabled:
         return []
     pins = _look(machine, instances)
-    known = gpu_pins.read(machine.layout) if pins else {}
+    known = _pins(machine.layout) if pins else {}
     if pins != known:
-        gpu_pins.write(machine.layout, pins)
+        _write_pins(machine.layout, pins)
     return [f"{name} on {uuid}" for name, uuid in pins.items() if known.get(name) != uuid]
 
 
@@ -114,8 +118,8 @@ def _look(machine: Machine, instances: Sequence[Instance]) -> dict[str, str]:
             f"gpus: auto counts /dev/nvidia<N>, and there is none; the driver shows {len(here)}: "
             f"set instances.gpus: {len(here)}"
         )
-    pins = gpu_pins.add(machine, instances, here) if machine.instances.pin == "uuid" else {}
-    asked = [*_to_start(machine, instances), *gpu_pins.unrecorded(machine, instances)]
+    pins = _add_pins(machine, instances, here) if machine.instances.pin == "uuid" else {}
+    asked = [*_to_start(machine, instances), *_unrecorded(machine, instances)]
     # One that names a part of a GPU is no matter of the whole ones.
     whole = [each for each in instances if each in asked and not each.device]
     pairs = [(each, gpu.of(here, each.gpu, pins.get(each.name))) for each in whole]
@@ -200,3 +204,55 @@ def _others(card: Gpu, ours: set[int]) -> int:
     if None in own:
         return sum(each.memory or 0 for each in card.processes if each.pid not in ours)
     return max(card.used - sum(size or 0 for size in own), 0)
+
+
+def _pins(layout: Layout) -> dict[str, str]:
+    """Instance → UUID, as recorded.
+
+    Raises Failure when the file is damaged: made anew, it might give one the GPU of another.
+    """
+    file = layout.seen(layout.gpus)
+    found = files.read_receipt(file, gpus=dict)
+    if not found and file.exists():
+        raise Failure(f"{file} is damaged: mend it, or delete it to pin every instance anew")
+    return {str(name): str(uuid) for name, uuid in found.get("gpus", {}).items()}
+
+
+def _unrecorded(machine: Machine, instances: Sequence[Instance]) -> list[Instance]:
+    """The instances whose GPU is to be recorded."""
+    if machine.instances.pin != "uuid":
+        return []
+    known = _pins(machine.layout)
+    return [each for each in instances if each.name not in known and not each.device]
+
+
+def _add_pins(
+    machine: Machine, instances: Sequence[Instance], here: Sequence[Gpu]
+) -> dict[str, str]:
+    """Instance → UUID, with a GPU for each that has none recorded; writes nothing.
+
+    It gets the GPU of its index if that is nobody's, else the first that is nobody's; those of
+    instances that left machine.yaml are taken last. There is none for one whose index is beyond
+    `here` or that of a GPU in trouble. Raises Failure when all are somebody's.
+    """
+    known = _pins(machine.layout)
+    names = {instance.name for instance in instances}
+    left = {uuid for name, uuid in known.items() if name not in names}
+    for instance in _unrecorded(machine, instances):
+        if instance.gpu >= len(here) or here[instance.gpu].trouble:
+            continue
+        taken = {uuid for name, uuid in known.items() if name in names}
+        free = [card for card in here if not card.trouble and card.uuid not in taken]
+        if not free:
+            raise Failure(
+                f"no GPU is left for {instance.name}: {machine.layout.gpus} gives others all that "
+                "can be used: correct instances.gpus, or delete a line there"
+            )
+        chosen = min(free, key=lambda card: (card.uuid in left, card.index != instance.gpu))
+        known = {name: uuid for name, uuid in known.items() if uuid != chosen.uuid}
+        known[instance.name] = chosen.uuid
+    return known
+
+
+def _write_pins(layout: Layout, pins: dict[str, str]) -> None:
+    files.write_receipt(layout.kept(layout.gpus), {"gpus": pins})

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import declared
 from .engine.messages import go_on, warn
 from .engine.step import Task, step
 from .host.comfyui import api, health_client
+from .host.downloads.model_files import WantedModel
+from .host.generations.installed import WantedNode
 from .host.pm2 import apps, pm2
 from .host.system import files, port_holders
 from .host.system.failure import Failure
+from .pm2 import app, own_service
 from .pm2 import stage as configs
+from .pm2.app import App
+from .source import stage as source
 from .spec import Instance, Machine, expand
 from .spec.layout import Layout
 
 NAME = apps.SERVER
-CODE = ("host", "services/health", "spec")
-"""What it is made of: a newer one takes the place of one that runs."""
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
@@ -63,7 +64,7 @@ def complaint(machine: Machine, instance: Instance, pid: int, wait: int = 0) -> 
 
 
 def _settings_file(layout: Layout) -> Path:
-    return layout.apps / f"{NAME}.json"
+    return own_service.settings_file(layout, NAME)
 
 
 def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]:
@@ -92,10 +93,10 @@ def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]
             for instance in instances
             for worker in machine.workers
         ],
-        "comfyui": asdict(declared.comfyui(machine)),
-        "nodes": [asdict(node) for node in declared.nodes(machine)],
+        "comfyui": asdict(declared_comfyui(machine)),
+        "nodes": [asdict(node) for node in declared_nodes(machine)],
         "selected": None if chosen is None else list(chosen),
-        "models": [asdict(model) for model in declared.models(machine)],
+        "models": [asdict(model) for model in declared_models(machine)],
         "models_folder": str(machine.models.folder),
         "store": str(machine.models.store),
         "restarts": machine.instances.restart_unhealthy,
@@ -107,73 +108,74 @@ def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]
     }
 
 
-def _app(machine: Machine) -> configs.App:
-    """The app, marked by all that it is made of. Raises Failure when its token isn't set."""
-    from .host.system import templates
+def declared_comfyui(machine: Machine) -> WantedNode:
+    entry = machine.comfyui
+    path = str(entry.path) if entry.path else None
+    return WantedNode(source.NAME, None if path else entry.repo, entry.ref, path)
 
-    layout, health = machine.layout, machine.health
-    command = [sys.executable, "-I", "-m", "tasks.services.health", _settings_file(layout)]
-    token = {"HEALTH_TOKEN": health.token} if health.token else {}
+
+def declared_nodes(machine: Machine) -> tuple[WantedNode, ...]:
+    return tuple(
+        WantedNode(node.name, node.url, node.ref, str(node.path) if node.path else None,
+                   node.optional)
+        for node in machine.custom_nodes
+    )  # fmt: skip
+
+
+def declared_models(machine: Machine) -> tuple[WantedModel, ...]:
+    return tuple(
+        WantedModel(file.target, file.url, file.sha256,
+                    str(file.source) if file.source else None, file.optional)
+        for file in machine.models.files
+    )  # fmt: skip
+
+
+def _app(machine: Machine) -> App:
+    """The app, marked by all that it is made of. Raises Failure when its token isn't set."""
+
+    health = machine.health
     if health.token and client(machine).token is None:
         name = health.token.strip("${}")
         raise Failure(
             f"health.token: the variable {name} isn't set: set it, or put it into "
             f"{machine.file.parent / '.env.local'}"
         )
-    app = configs.app(machine, NAME, layout.workspace, command, {}, token)
-    folder = Path(__file__).parent
-    code = sorted(path for part in CODE for path in (folder / part).glob("*.py"))
-    made_of = [*code, templates.FOLDER / configs.TEMPLATE, templates.FOLDER / "page.html"]
-    about = asdict(app) | {"secrets": configs.sealed(layout, app)}
-    listens = [health.listen, health.port]
-    app.env[apps.FINGERPRINT] = files.digest([about, listens, [*map(files.file_digest, made_of)]])
-    return app
-
-
-def _running(layout: Layout) -> apps.App | None:
-    return next((app for app in pm2.running(layout) if app.name == NAME), None)
+    named = {"HEALTH_TOKEN": health.token} if health.token else {}
+    about = [health.listen, health.port]
+    return own_service.declare(machine, NAME, "tasks.services.health", about, named)
 
 
 def _outdated(machine: Machine, instances: Sequence[Instance]) -> str | None:
     layout = machine.layout
-    running = _running(layout)
+    running = own_service.running(layout, NAME)
     if not machine.health.server:
         return f"{NAME} runs, and health.server is false" if running else None
-    if reason := _why_restart(machine, running):
+    wanted = _app(machine)
+    if reason := own_service.why_restart(wanted, running):
         return reason
     if files.read_receipt(_settings_file(layout)) != _settings(machine, instances):
         return "what it watches changed"
-    app = _app(machine)
-    file = configs.secrets_file(layout, NAME, app.secrets)
-    return f"{file} is missing" if app.secrets and not file.is_file() else None
-
-
-def _why_restart(machine: Machine, running: apps.App | None) -> str | None:
-    if running is None or not running.supervised:
-        return f"{NAME} doesn't run"
-    if running.fingerprint != _app(machine).env[apps.FINGERPRINT]:
-        return f"{NAME} doesn't run as it should"
-    return None
+    file = app.secrets_file(layout, NAME, wanted.secrets)
+    return f"{file} is missing" if wanted.secrets and not file.is_file() else None
 
 
 def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     """Raises Failure when its port is taken, or it doesn't start."""
     layout = machine.layout
-    running = _running(layout)
+    running = own_service.running(layout, NAME)
     if not machine.health.server:
         _end(layout, running)
         _remove_secrets(layout, None)
         return
-    file = _settings_file(layout)
-    files.write_receipt(file, _settings(machine, instances))
-    app = _app(machine)
-    configs.write_secrets(layout, app)
-    if _why_restart(machine, running) is None:
+    files.write_receipt(_settings_file(layout), _settings(machine, instances))
+    wanted = _app(machine)
+    app.write_secrets(layout, wanted)
+    if own_service.why_restart(wanted, running) is None:
         return
     _refuse_taken_port(machine, running)
     _end(layout, running)
-    _remove_secrets(layout, configs.secrets_file(layout, NAME, app.secrets))
-    configs.start_own(layout, app, file.with_suffix(".ready.json"))
+    _remove_secrets(layout, app.secrets_file(layout, NAME, wanted.secrets))
+    own_service.start(layout, wanted)
     if not machine.health.token and machine.health.listen not in ("127.0.0.1", "::1", "localhost"):
         warn(f"{NAME} listens on {machine.health.listen}: without HEALTH_TOKEN others are answered "
              "on /livez and /readyz alone")  # fmt: skip

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import limits
 from .engine.step import Task, step
-from .host.pm2 import apps, pm2
+from .host.pm2 import apps
 from .host.system import files
-from .pm2 import stage as configs
+from .pm2 import own_service
+from .pm2.app import App
 from .spec import Instance, Machine, in_bytes
 from .spec.layout import Layout
 
@@ -23,16 +22,6 @@ HUNG = 30
 EVERY = 2
 """Seconds between two looks."""
 DAY = 86400
-CODE = (
-    "services/watcher.py",
-    "host/apps.py",
-    "host/census.py",
-    "host/health_client.py",
-    "host/watch.py",
-    "host/rotation.py",
-    "host/usage.py",
-)
-"""What it is made of: a newer one takes the place of one that runs."""
 
 
 def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
@@ -48,7 +37,7 @@ def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
 
 
 def _settings_file(layout: Layout) -> Path:
-    return layout.apps / "watcher.json"
+    return own_service.settings_file(layout, NAME)
 
 
 def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]:
@@ -79,18 +68,10 @@ def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]
     }
 
 
-def _app(machine: Machine, instances: Sequence[Instance]) -> configs.App:
-    """The app, marked by all that it is made of; nothing is rendered to know that."""
-    from .host.system import templates
-
-    layout = machine.layout
-    module = "tasks.services.watcher"
-    command = [sys.executable, "-I", "-m", module, str(_settings_file(layout))]
-    app = configs.app(machine, NAME, layout.workspace, command, {}, {})
-    code = [Path(__file__).parent / name for name in CODE]
-    made_of = [files.file_digest(path) for path in (*code, templates.FOLDER / configs.TEMPLATE)]
-    app.env[apps.FINGERPRINT] = files.digest([asdict(app), _settings(machine, instances), made_of])
-    return app
+def _app(machine: Machine, instances: Sequence[Instance]) -> App:
+    return own_service.declare(
+        machine, NAME, "tasks.services.watcher", _settings(machine, instances)
+    )
 
 
 def _outdated(machine: Machine, instances: Sequence[Instance]) -> str | None:
@@ -99,18 +80,12 @@ def _outdated(machine: Machine, instances: Sequence[Instance]) -> str | None:
         return None
     if files.read_receipt(_settings_file(layout)) != _settings(machine, instances):
         return "what is watched changed"
-    wanted = _app(machine, instances).env[apps.FINGERPRINT]
-    for app in pm2.running(layout):
-        if app.name == NAME and app.supervised and app.fingerprint == wanted:
-            return None
-    return f"{NAME} doesn't run as it should"
+    return own_service.why_restart(_app(machine, instances), own_service.running(layout, NAME))
 
 
 def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
     """Raises Failure when it doesn't start."""
     layout = machine.layout
     limits.warn_of_all_together(machine, instances)
-    file = _settings_file(layout)
-    files.write_receipt(file, _settings(machine, instances))
-    app = _app(machine, instances)
-    configs.start_own(layout, app, file.with_suffix(".ready.json"))
+    files.write_receipt(_settings_file(layout), _settings(machine, instances))
+    own_service.start(layout, _app(machine, instances))

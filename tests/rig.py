@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import yaml
 
-from tasks import declared
+from tasks import server
 from tasks.host.comfyui.api import Client, probe
 from tasks.host.downloads import model_files
 from tasks.host.pm2 import apps, pm2
@@ -107,7 +107,7 @@ class Rig:
         machine = load(self.file, {})
         folder, store = machine.models.folder, Path(str(machine.models.store))
         place = model_files.Place(self.layout, folder, store, machine.lock.models)
-        return model_files.look(place, declared.models(machine))
+        return model_files.look(place, server.declared_models(machine))
 
     def packages(self) -> dict[str, str]:
         """Name → version of what is installed in the current environment."""

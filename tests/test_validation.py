@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import declared
+from tasks import server
 from tasks.host.comfyui import node_classes
 from tasks.host.generations import installed
 from tasks.spec import load
@@ -21,7 +21,7 @@ def look(rig: Rig) -> installed.Installed:
     rig.write()
     machine = load(rig.file, {})
     return installed.look(
-        machine.layout, machine.lock, declared.comfyui(machine), declared.nodes(machine)
+        machine.layout, machine.lock, server.declared_comfyui(machine), declared.nodes(machine)
     )
 
 

@@ -19,7 +19,7 @@ from ..engine.step import Task, group, step
 from ..environment import stage as environment
 from ..host.comfyui import source_facts
 from ..host.comfyui.source_facts import Code
-from ..host.generations import carry_over, drift, manifest
+from ..host.generations import drift, manifest
 from ..host.generations.kept_generations import in_use
 from ..host.repositories import git
 from ..host.storage import digest_folders, disk
@@ -29,6 +29,7 @@ from ..source import arguments
 from ..source import stage as source
 from ..spec import CustomNode, Machine
 from ..spec.layout import Layout
+from . import carry_over
 
 DOTENV = ".env"
 

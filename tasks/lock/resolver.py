@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..host.python import indexes, pylock, uv
+from ..host.python import uv
 from ..host.repositories import git
 from ..host.system import files, process
 from ..host.system.failure import Failure
 from ..spec import Machine, Package, PythonSet
+from . import indexes, pylock
 from .requirements import Asked, Line, normal
 from .torch_family import TORCH_FAMILY, is_pin, named
 

@@ -14,13 +14,13 @@ from ..engine.messages import tell, warn
 from ..engine.step import Task, step
 from ..host.downloads import civitai, remote_file
 from ..host.downloads.download_request import Wanted
+from ..host.downloads.retries import Patience
 from ..host.downloads.store import Store, hash_file, stamp
 from ..host.downloads.web import Web
 from ..host.storage.disk_space import Room
 from ..host.system import files, thread_pool
 from ..host.system.failure import Failure
 from ..host.system.progress import Progress, duration, size
-from ..host.system.retries import Patience
 from ..spec import Machine, ModelFile, ModelPin
 from . import model_pins, placement
 

@@ -32,7 +32,8 @@ def job(**inputs: Any) -> bytes:
         (b'{"prompt": {"1": {"class_type": "A", "inputs": {}}}}',
          f"is no workflow in API format: {EXPORT}"),
         (b'{"1": {"class_type": "A", "inputs": []}}', f"is no workflow in API format: {EXPORT}"),
-        (b" " * (workflow_file.MAX_BYTES + 1), f"is larger than 20 MB, it is no workflow: {EXPORT}"),
+        (b" " * (workflow_file.MAX_BYTES + 1),
+         f"is larger than 20 MB, it is no workflow: {EXPORT}"),
     ],
     ids=["png", "empty", "deep", "ui", "no-nodes", "list", "wrapped", "no-inputs", "large"],
 )  # fmt: skip

@@ -13,11 +13,11 @@ from dataclasses import replace
 
 from ..storage.disk_space import Room
 from ..system.failure import Failure
-from ..system.retries import Denied, Passing
 from . import content_check, remote_file
 from .download_request import Got, Meter, OtherContent, Wanted
 from .partial_file import Part, Version
 from .prefix_hash import PrefixHash
+from .retries import Denied, Passing
 from .spans import Spans
 from .web import HOST_CONNECTIONS, Answer, Web
 

@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..storage import volumes
 from ..system import files, private_folder
+from . import volumes
 from .byte_ranges import Range, Ranges
 
 NOTE_EVERY = 4 << 20

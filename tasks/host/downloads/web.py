@@ -17,9 +17,9 @@ from ...spec import expand
 from ...spec.problems import shown
 from ...spec.variable_references import VARIABLE
 from ..system import process
-from ..system import retries as patiently
-from ..system.retries import Denied, Passing, Patience, gist
+from . import retries as patiently
 from .credentials import UnusableToken, authorization
+from .retries import Denied, Passing, Patience, gist
 
 if TYPE_CHECKING:
     import urllib3

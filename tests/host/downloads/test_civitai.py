@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tasks.host.downloads import civitai
+from tasks.host.downloads.retries import Patience
 from tasks.host.downloads.web import Web
 from tasks.host.system.failure import Failure
-from tasks.host.system.retries import Patience
 from tests.proxy import Internet, Reply, internet, moved
 
 PAGE = "https://civitai.com/models/4384"

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.downloads import partial_file
+from tasks.host.downloads import partial_file, volumes
 from tasks.host.downloads.partial_file import Version, opened
-from tasks.host.storage import volumes
 from tests.model_server import until
 
 pytestmark = pytest.mark.usefixtures("private_folders")

@@ -17,15 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.downloads import partial_file
+from tasks.host.downloads import partial_file, volumes
 from tasks.host.downloads.download_request import Got, Wanted
+from tasks.host.downloads.retries import Patience
 from tasks.host.downloads.store import Store, stamp
 from tasks.host.downloads.web import Web
-from tasks.host.storage import volumes
 from tasks.host.storage.disk_space import Room
 from tasks.host.system.failure import Failure
 from tasks.host.system.progress import Progress
-from tasks.host.system.retries import Patience
 from tests.model_server import Asked, ModelServer, Ways, model_server, noise, until
 from tests.rig import PROJECT
 

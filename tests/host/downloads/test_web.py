@@ -13,10 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from tasks.host.downloads import retries
+from tasks.host.downloads.retries import Denied, Passing, Patience
 from tasks.host.downloads.web import REDIRECTS, Answer, Web
-from tasks.host.system import retries
 from tasks.host.system.failure import Failure
-from tasks.host.system.retries import Denied, Passing, Patience
 from tests.proxy import Internet, Reply, internet, moved
 
 FILE = "https://huggingface.co/me/model/resolve/main/x.bin"

@@ -12,16 +12,7 @@ from urllib.parse import quote
 
 import psutil
 
-from ....host.comfyui import (
-    api,
-    load_result,
-    object_info,
-    observation,
-    own_jobs,
-    progress_bar,
-    symptoms,
-    warmup,
-)
+from ....host.comfyui import api, load_result, object_info, observation, own_jobs, symptoms, warmup
 from ....host.comfyui.api import Health, Jobs
 from ....host.downloads import model_files
 from ....host.downloads.model_files import ModelState
@@ -32,6 +23,7 @@ from ....host.system.redaction import redact
 from ..model.answers import Job, Point, Trial
 from ..model.sample import Sample, differs
 from ..model.settings import Instance, Settings
+from . import progress_bar
 from .own_job_runs import Trials
 from .pm2_look import Supervisor
 

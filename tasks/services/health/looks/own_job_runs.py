@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 
-from ....host.comfyui import canary, warmup
+from ....host.comfyui import warmup
 from ....host.system.log_once import Steady
 from ....host.system.run_lock import RunLock
 from ..model.answers import Trial
 from ..model.sample import Sample
 from ..model.settings import Instance, Settings
+from . import canary
 
 EVERY = 1.0
 

@@ -11,9 +11,9 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..repositories import git
-from ..system import files
-from . import reported_changes
+from ..host.generations import reported_changes
+from ..host.repositories import git
+from ..host.system import files
 
 CODE = (*all_suffixes(), ".js", ".mjs", ".css", ".html")
 """Endings of what is no setting: of another commit it would only break this one."""

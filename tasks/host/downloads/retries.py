@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .failure import Failure
+from ..system.failure import Failure
 
 
 class Denied(Failure):

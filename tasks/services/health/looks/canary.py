@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...spec.workflow_file import Prompt
-from ..system.failure import Failure
-from . import api, own_jobs
-from .own_jobs import Trial
+from ....host.comfyui import api, own_jobs
+from ....host.comfyui.own_jobs import Trial
+from ....host.system.failure import Failure
+from ....spec.workflow_file import Prompt
 
 AGAIN = 30.0
 """Seconds after which a failed one is tried again, or `every` where that is less."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from ...spec import expand
-from ..system.failure import Failure
+from ..host.system.failure import Failure
+from ..spec import expand
 
 
 def environment(urls: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..system import files
+from ....host.system import files
 
 TAIL = 4096
 """Bytes at the end of a log in which it is looked for."""

@@ -13,9 +13,20 @@ from pathlib import Path
 import pytest
 import requests
 
-from tasks.host.comfyui import api, canary, own_jobs
-from tasks.host.comfyui.canary import Canary, Queue, Rules, Story, Wait, due, seen, verdict, waited
+from tasks.host.comfyui import api, own_jobs
 from tasks.host.comfyui.own_jobs import Trial
+from tasks.services.health.looks import canary
+from tasks.services.health.looks.canary import (
+    Canary,
+    Queue,
+    Rules,
+    Story,
+    Wait,
+    due,
+    seen,
+    verdict,
+    waited,
+)
 from tasks.spec.model import SMOKE
 from tasks.spec.workflow_file import Prompt
 from tests.contract.client import until

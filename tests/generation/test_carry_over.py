@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.generations import carry_over, reported_changes
+from tasks.generation import carry_over
+from tasks.host.generations import reported_changes
 from tasks.host.repositories import git
 from tasks.host.system import files
 from tests.forge import Forge, Repository

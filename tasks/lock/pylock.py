@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...spec import Package
+from ..spec import Package
 
 if sys.version_info >= (3, 11):
     import tomllib

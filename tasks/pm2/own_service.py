@@ -1,0 +1,92 @@
+"""A service of ours beside the instances: the health server, the watcher."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..host.comfyui import api
+from ..host.pm2 import apps, pm2
+from ..host.system import files, process
+from ..host.system.failure import Failure
+from ..spec import Machine
+from ..spec.layout import Layout
+from . import app
+from .app import App
+
+CODE = ("host", "services", "spec")
+"""The folders of `tasks` that services import from."""
+STARTS = 15.0
+"""Seconds that a service may take to be ready; on a busy core its imports take two."""
+
+
+def settings_file(layout: Layout, name: str) -> Path:
+    """What the service is told, in one file, which it gets as its only argument."""
+    return layout.apps / f"{name}.json"
+
+
+def declare(
+    machine: Machine, name: str, module: str, about: Any, named: Mapping[str, str] | None = None
+) -> App:
+    """The app that runs `module`; `named` are variables of machine.yaml.
+
+    Its fingerprint covers our code and templates, and `about`: a service that runs older code, or
+    was told something else at its start, is replaced. Raises Failure for a variable that isn't set.
+    """
+    layout = machine.layout
+    command = [sys.executable, "-I", "-m", module, str(settings_file(layout, name))]
+    made = app.declare(machine, name, layout.workspace, command, {}, named or {})
+    parts = asdict(made) | {"secrets": app.sealed(layout, made)}
+    made.env[apps.FINGERPRINT] = files.digest([parts, about, code_digest()])
+    return made
+
+
+@lru_cache
+def code_digest() -> str:
+    """A digest of all code and templates that a service can load."""
+    from ..host.system import templates
+
+    top = Path(__file__).parents[1]
+    code = [path for folder in CODE for path in sorted((top / folder).rglob("*.py"))]
+    return files.digest(
+        [files.file_digest(path) for path in (*code, *sorted(templates.FOLDER.iterdir()))]
+    )
+
+
+def running(layout: Layout, name: str) -> apps.App | None:
+    return next((each for each in pm2.running(layout) if each.name == name), None)
+
+
+def why_restart(wanted: App, current: apps.App | None) -> str | None:
+    """Why the service has to be started (again); None when what runs is what is wanted."""
+    if current is None or not current.supervised:
+        return f"{wanted.name} doesn't run"
+    if current.fingerprint != wanted.env[apps.FINGERPRINT]:
+        return f"{wanted.name} runs with other settings or older code"
+    return None
+
+
+def start(layout: Layout, wanted: App) -> None:
+    """Start it and wait until it is ready, which it says by writing a file.
+
+    Raises Failure when that takes longer than STARTS seconds.
+    """
+    from ..host.system import templates
+
+    ready = settings_file(layout, wanted.name).with_suffix(".ready.json")
+    files.remove(ready)
+    pm2.start(layout, json.loads(templates.render(app.TEMPLATE, apps=[asdict(wanted)]))["apps"])
+    deadline = time.monotonic() + STARTS
+    while not ready.exists():
+        if time.monotonic() > deadline:
+            log = layout.log(wanted.name)
+            raise Failure(
+                f"{wanted.name} doesn't start: {process.last_line(process.tail(log))}", log
+            )
+        time.sleep(api.POLL)
