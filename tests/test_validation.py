@@ -21,7 +21,10 @@ def look(rig: Rig) -> installed.Installed:
     rig.write()
     machine = load(rig.file, {})
     return installed.look(
-        machine.layout, machine.lock, server.declared_comfyui(machine), declared.nodes(machine)
+        machine.layout,
+        machine.lock,
+        server.declared_comfyui(machine),
+        server.declared_nodes(machine),
     )
 
 

@@ -1,1 +1,12 @@
-"""The only helpers that know doit: configuration, steps, reporter, run lock."""
+"""What the stages share: steps, the reporter, the journal, messages, the lock file."""
+
+__all__ = [
+    "configuration",
+    "journal",
+    "lock_file",
+    "messages",
+    "planning",
+    "progress_board",
+    "space",
+    "step",
+]

@@ -166,17 +166,17 @@ def _make(machine: Machine, log: Path) -> None:
     if not whole:
         digest_folders.remove(folder)
         _tell_dropped(machine)
-        previous = _previous(machine)
+        previous, see_base = _previous(machine), preinstalled.wanted(machine)
         stand = _standing(machine, previous)
         if previous:
             environments.grow(previous, folder)
         else:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            see_base = preinstalled.wanted(machine)
             python = preinstalled.base_python() if see_base else Path(sys.executable)
             uv.make_environment(folder, python, log, see_base=see_base)
         installation.install(machine, folder, script_records.added(stand), _changed(previous), log)
         pth_hook.write(uv.site_packages(folder))
+        proved = torch_trial.inherited(previous, folder) if previous and not see_base else {}
         locked = sorted(packages.of(machine).packages)
         constraints.write(folder, locked, preinstalled.versions(machine))
         record(
@@ -186,7 +186,8 @@ def _make(machine: Machine, log: Path) -> None:
             locked=locked,
             scripts=stand,
             pending=_pending(machine, stand),
-            sees_base=preinstalled.wanted(machine),
+            sees_base=see_base,
+            **proved,
         )
         if previous and previous.name.partition(".")[0] == digest:
             altered_files.expect(

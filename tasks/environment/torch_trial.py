@@ -12,6 +12,7 @@ from ..engine import journal
 from ..engine.messages import warn
 from ..host.python import environments, import_trial, uv
 from ..host.python.import_trial import Broken, Tried
+from ..host.storage import digest_folders
 from ..host.system import files, gpu, process
 from ..host.system.failure import Failure
 from ..lock import packages, preinstalled, torch_family
@@ -33,6 +34,19 @@ def due(machine: Machine, receipt: Mapping[str, Any]) -> str | None:
     if (awaited := family.get("awaits")) and gpu.driver_present():
         return f"its torch was not imported yet, for want of {awaited}"
     return None
+
+
+def inherited(previous: Path, folder: Path) -> dict[str, Any]:
+    """What the receipt of an environment that grew from `previous` says of the family already.
+
+    Its proof stands as long as nothing but other packages was added.
+    """
+    family = digest_folders.read(previous).get("family")
+    before, now = environments.installed(previous), environments.installed(folder)
+    added = {name for name in now if name not in before}
+    if not isinstance(family, dict) or not before.items() <= now.items() or added & {*TORCH_FAMILY}:
+        return {}
+    return {"family": family}
 
 
 def prove(machine: Machine, folder: Path, log: Path) -> dict[str, Any]:

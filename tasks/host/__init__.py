@@ -1,1 +1,1 @@
-"""What the machine is and does: processes, git, uv, files, GPUs, ports, PM2, ComfyUI. No doit."""
+"""What this machine is and does: files, processes, git, uv, downloads, PM2, ComfyUI. No doit."""

@@ -1,0 +1,11 @@
+"""machine.lock: the commits of all repositories, and one resolve of all packages."""
+
+__all__ = [
+    "package_set",
+    "packages",
+    "preinstalled",
+    "requirements",
+    "resolver",
+    "stage",
+    "torch_family",
+]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tasks.environment import torch_trial
+from tasks.host.storage import digest_folders
 from tasks.host.system import gpu
 from tasks.spec import load
 from tests.bases import make_base
@@ -57,7 +58,7 @@ def rig(machine: MachineMaker, forge: Forge, links: Path) -> Rig:
 
 
 def receipt(rig: Rig) -> dict[str, Any]:
-    (file,) = (rig.layout.environments).glob("*.json")
+    (file,) = rig.layout.environments.glob("*.json")
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 
@@ -80,6 +81,26 @@ def test_an_environments_torch_is_imported_once(
     rig.spec["custom_nodes"] = [{"url": beta.url}, *rig.spec["custom_nodes"]]
     rig.doit("build")
     assert imports(tmp_path) == 1, "the packages are the same, so is the environment"
+
+
+def test_a_proof_stands_until_a_package_moves(
+    rig: Rig, forge: Forge, links: Path, tmp_path: Path
+) -> None:
+    rig.spec["python"]["overrides"] = ["torchaudio; python_version < '3'"]
+    nodes = rig.spec["custom_nodes"] = [{"url": forge.node("alpha").url}]
+    rig.doit("build")
+    nodes.append({"url": forge.node("beta", {"requirements.txt": "toml==0.10.2"}).url})
+    assert "environment" in rig.doit("build").executed
+    assert imports(tmp_path) == 1, "only another package was added"
+    assert digest_folders.read(rig.environment)["family"]["imported"]["torch"] == "90.3.0"
+    nodes.append({"url": forge.node("gamma", {"requirements.txt": "toml==0.10.1"}).url})
+    nodes.pop(1)
+    rig.doit("build")
+    assert imports(tmp_path) == 2, "toml moved"
+    wheel(links, "torchaudio", "90.3.0", ("torch>=90.2",))
+    rig.spec["python"]["overrides"] = []
+    rig.doit("build")
+    assert digest_folders.read(rig.environment)["family"]["imported"]["torchaudio"] == "90.3.0"
 
 
 def test_an_environment_that_was_made_without_that_is_proved_where_it_is(

@@ -1,0 +1,18 @@
+"""ComfyUI: its HTTP interface, its code, what it loads, the jobs that we give it."""
+
+__all__ = [
+    "api",
+    "database_files",
+    "health_client",
+    "load_report",
+    "load_result",
+    "node_classes",
+    "object_info",
+    "observation",
+    "own_jobs",
+    "quick_test",
+    "remedies",
+    "source_facts",
+    "symptoms",
+    "warmup",
+]

@@ -1,1 +1,3 @@
-"""The health server: what is sampled, what is made of it, and how it is served."""
+"""The health server: `looks` observe, `verdicts` judge, `web` answers."""
+
+__all__ = []

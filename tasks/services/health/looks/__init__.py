@@ -1,0 +1,3 @@
+"""Observation, in background threads: no request waits for one."""
+
+__all__ = ["sampler"]

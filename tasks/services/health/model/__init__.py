@@ -1,0 +1,3 @@
+"""What is observed and answered, as values."""
+
+__all__ = ["answers", "facts", "sample", "settings"]
