@@ -1,4 +1,15 @@
-"""The machine's table of contents: `doit list` shows these stages in this order."""
+"""The machine's table of contents: `doit list` shows these stages in this order.
+
+directories variables supervisor server      folders, PM2, the page
+     source nodes ─▶ lock ─▶ environment     code and packages
+                                  │
+up ◀─ build ◀─ models    generation ─▶ validation
+▲                                         │
+│        links dotenv gpus ports limits ◀─┘  what instances need here
+│                          │
+└─ collection ◀─ workers ◀─ health ◀─ instances ◀─ pm2
+                 watcher ◀──────────────┘
+"""
 
 from __future__ import annotations
 
@@ -20,8 +31,9 @@ from tasks import (
     watcher,
     workers,
 )
-from tasks.engine.configuration import doit_config, load_machine
-from tasks.engine.step import Task
+from tasks.engine.configuration import SETTINGS as DOIT_CONFIG  # noqa: F401  doit reads it
+from tasks.engine.configuration import current
+from tasks.engine.step import Task, group
 from tasks.environment import stage as environment
 from tasks.generation import scripts
 from tasks.generation import stage as generation
@@ -32,104 +44,40 @@ from tasks.models import stage as models
 from tasks.pm2 import stage as pm2
 from tasks.source import stage as source
 
-MACHINE, INSTANCES = load_machine()
-DOIT_CONFIG = doit_config(MACHINE)
+RUN = current()
 
 
-def task_directories() -> Iterator[Task]:
-    return directories.tasks(MACHINE, INSTANCES)
-
-
-def task_variables() -> Iterator[Task]:
-    return variables.tasks(MACHINE, INSTANCES)
-
-
-def task_supervisor() -> Iterator[Task]:
-    return supervisor.tasks(MACHINE)
-
-
-def task_server() -> Iterator[Task]:
-    return server.tasks(MACHINE, INSTANCES)
-
-
-def task_source() -> Iterator[Task]:
-    return source.tasks(MACHINE)
-
-
-def task_nodes() -> Iterator[Task]:
-    return nodes.tasks(MACHINE)
-
-
-def task_lock() -> Iterator[Task]:
-    return lock.tasks(MACHINE)
-
-
-def task_environment() -> Iterator[Task]:
-    return environment.tasks(MACHINE)
-
-
-def task_generation() -> Iterator[Task]:
-    yield from generation.tasks(MACHINE)
-    yield from scripts.tasks(MACHINE)
-
-
-def task_validation() -> Iterator[Task]:
-    return validation.tasks(MACHINE)
-
-
-def task_models() -> Iterator[Task]:
-    return models.tasks(MACHINE)
-
-
-def task_build() -> Task:
-    """All that an image holds: code, packages, nodes, models; starts nothing, needs no GPU"""
-    return {"actions": None, "task_dep": ["supervisor", "validation", "models"]}
-
-
-def task_links() -> Iterator[Task]:
-    return links.tasks(MACHINE)
-
-
-def task_dotenv() -> Iterator[Task]:
-    return dotenv.tasks(MACHINE)
-
-
-def task_gpus() -> Iterator[Task]:
-    return gpus.tasks(MACHINE, INSTANCES)
-
-
-def task_ports() -> Iterator[Task]:
-    return ports.tasks(MACHINE, INSTANCES)
-
-
-def task_limits() -> Iterator[Task]:
-    return limits.tasks(MACHINE, INSTANCES)
-
-
-def task_pm2() -> Iterator[Task]:
-    return pm2.tasks(MACHINE, INSTANCES)
-
-
-def task_instances() -> Iterator[Task]:
-    return instances.tasks(MACHINE, INSTANCES)
-
-
-def task_health() -> Iterator[Task]:
-    return health.tasks(MACHINE, INSTANCES)
-
-
-def task_watcher() -> Iterator[Task]:
-    return watcher.tasks(MACHINE, INSTANCES)
-
-
-def task_workers() -> Iterator[Task]:
-    return workers.tasks(MACHINE, INSTANCES)
-
-
-def task_collection() -> Iterator[Task]:
-    return collection.tasks(MACHINE, INSTANCES)
-
-
-def task_up() -> Task:
-    """The machine is what machine.yaml says and every instance is healthy (the default)"""
-    return {"actions": None, "task_dep": ["server", "build", "collection"]}
+def task_machine() -> Iterator[Task]:
+    yield from directories.tasks(RUN)
+    yield from variables.tasks(RUN)
+    yield from supervisor.tasks(RUN)
+    yield from server.tasks(RUN)
+    yield from source.tasks(RUN)
+    yield from nodes.tasks(RUN)
+    yield from lock.tasks(RUN)
+    yield from environment.tasks(RUN)
+    yield from generation.tasks(RUN)
+    yield from scripts.tasks(RUN)
+    yield from validation.tasks(RUN)
+    yield from models.tasks(RUN)
+    yield group(
+        "build",
+        "All that an image holds: code, packages, nodes, models; starts nothing, needs no GPU",
+        ["supervisor", "validation", "models"],
+    )
+    yield from links.tasks(RUN)
+    yield from dotenv.tasks(RUN)
+    yield from gpus.tasks(RUN)
+    yield from ports.tasks(RUN)
+    yield from limits.tasks(RUN)
+    yield from pm2.tasks(RUN)
+    yield from instances.tasks(RUN)
+    yield from health.tasks(RUN)
+    yield from watcher.tasks(RUN)
+    yield from workers.tasks(RUN)
+    yield from collection.tasks(RUN)
+    yield group(
+        "up",
+        "The machine is what machine.yaml says and every instance is healthy (the default)",
+        ["server", "build", "collection"],
+    )

@@ -9,52 +9,53 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from .engine.messages import warn
+from .engine.run import Run
 from .engine.step import Task, step
 from .generation import last_good
 from .generation import stage as generation
 from .host.generations import kept_generations
 from .host.storage import digest_folders, disk, garbage
 from .pm2 import databases
-from .spec import Instance, Machine
+from .spec import Instance
 from .spec.layout import Layout
 
 
-def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
+def tasks(run: Run) -> Iterator[Task]:
+    instances = run.instances
     yield step(
+        run,
         "collection",
         "Note what is good, remove what nothing needs; fails while machine.yaml's was refused",
-        check=partial(_to_do, machine, instances),
-        action=partial(_collect, machine, instances),
-        foresee=partial(_foresee, machine),
-        log=machine.layout.log("collection"),
+        check=partial(_to_do, run, instances),
+        action=partial(_collect, run, instances),
+        foresee=partial(_foresee, run),
         after=["validation", "links", "gpus", "instances", "health", "watcher", "workers"],
-        garbage=partial(_garbage, machine.layout),
+        garbage=partial(_garbage, run.layout),
     )
 
 
-def _to_do(machine: Machine, instances: Sequence[Instance]) -> str | None:
-    layout = machine.layout
-    if reason := last_good.unnoted(machine, instances):
+def _to_do(run: Run, instances: Sequence[Instance]) -> str | None:
+    layout = run.layout
+    if reason := last_good.unnoted(run, instances):
         return reason
-    names = [path.name for path in [*_unneeded(machine), *_unneeded_databases(machine)]]
+    names = [path.name for path in [*_unneeded(run), *_unneeded_databases(run)]]
     if names := names or [path.name for path in garbage.left(layout)]:
         return f"nothing needs {', '.join(names)}"
     for name, reason in disk.read(layout).stuck.items():
         if (layout.garbage / name).exists():
-            warn(f"{layout.garbage / name} can't be deleted ({reason}): remove it by hand")
+            run.warn(f"{layout.garbage / name} can't be deleted ({reason}): remove it by hand")
     return None
 
 
-def _foresee(machine: Machine, log: Path) -> list[str]:
-    last_good.insist(machine)
+def _foresee(run: Run, log: Path) -> list[str]:
+    last_good.insist(run)
     return []
 
 
-def _collect(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
-    layout = machine.layout
-    last_good.note(machine, instances)
-    for path in [*_unneeded(machine), *_unneeded_databases(machine)]:
+def _collect(run: Run, instances: Sequence[Instance], log: Path) -> None:
+    layout = run.layout
+    last_good.note(run, instances)
+    for path in [*_unneeded(run), *_unneeded_databases(run)]:
         garbage.discard(layout, path)
     last_good.forget(layout)
     garbage.start(layout)
@@ -68,15 +69,15 @@ def _garbage(layout: Layout) -> list[Path]:
     ]
 
 
-def _kept(machine: Machine) -> set[str]:
-    number = machine.retention.generations
-    return {generation.folder_of(machine).name, *kept_generations.kept(machine.layout, number)}
+def _kept(run: Run) -> set[str]:
+    number = run.machine.retention.generations
+    return {generation.folder_of(run).name, *kept_generations.kept(run.layout, number)}
 
 
-def _unneeded(machine: Machine) -> list[Path]:
-    return kept_generations.unneeded(machine.layout, _kept(machine))
+def _unneeded(run: Run) -> list[Path]:
+    return kept_generations.unneeded(run.layout, _kept(run))
 
 
-def _unneeded_databases(machine: Machine) -> list[Path]:
-    keep, there = _kept(machine), digest_folders.list_folders(machine.layout.generations)
-    return databases.unneeded(machine.layout, [path for path in there if path.name in keep])
+def _unneeded_databases(run: Run) -> list[Path]:
+    keep, there = _kept(run), digest_folders.list_folders(run.layout.generations)
+    return databases.unneeded(run.layout, [path for path in there if path.name in keep])

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from .engine.run import Run
 from .engine.step import Task, step
 from .host.generations import image_volumes
 from .host.system import files
 from .host.system.failure import Failure
-from .spec import Instance, Machine
 from .spec.layout import Layout
 
 
-def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
-    layout = machine.layout
+def tasks(run: Run) -> Iterator[Task]:
+    instances = run.instances
+    layout = run.layout
     folders = [
-        machine.workspace,
+        run.machine.workspace,
         *(getattr(layout, name) for name in ("machine", "receipts", "logs", "state")),
         layout.inputs,
         *(layout.outputs(instance.gpu) for instance in instances),
         *(layout.instance(instance.gpu) / "user" for instance in instances),
     ]
     yield step(
+        run,
         "directories",
         "Shared folders: there, writable",
-        check=partial(_missing, folders, machine.models.folder, layout),
-        action=partial(_make, folders, machine.models.folder, layout),
-        log=layout.log("directories"),
+        check=partial(_missing, folders, run.machine.models.folder, layout),
+        action=partial(_make, folders, run.machine.models.folder, layout),
     )
 
 

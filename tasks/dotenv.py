@@ -12,86 +12,85 @@ from functools import partial
 from pathlib import Path
 
 from . import validation
-from .engine.messages import warn
+from .engine.run import Run
 from .engine.step import Task, group, step
 from .host.system import files
 from .host.system.failure import Failure
-from .spec import CustomNode, Machine, expand
+from .spec import CustomNode, expand
 
 MODE = 0o600
 
 
-def tasks(machine: Machine) -> Iterator[Task]:
-    layout = machine.layout
-    served = wanted(machine) if machine.enabled else []
+def tasks(run: Run) -> Iterator[Task]:
+    served = wanted(run) if run.machine.enabled else []
     yield group("dotenv", "The .env of custom nodes that have env:, mode 0600")
     for node in served:
         yield step(
+            run,
             f"dotenv:{node.name}",
             f"The .env of {node.name}",
-            check=partial(_differs, machine, node),
-            action=partial(_write, machine, node),
-            foresee=partial(_foresee, machine, node),
-            log=layout.log(f"dotenv:{node.name}"),
+            check=partial(_differs, run, node),
+            action=partial(_write, run, node),
+            foresee=partial(_foresee, run, node),
             after=["directories", "variables"],
         )
     yield step(
+        run,
         # No node's name begins with a dot.
         "dotenv:.proof",
         "A node that missed its .env in a build imports with it",
         # Validation is part of the build, so it can't wait for these files.
-        check=partial(_unproved, machine),
-        action=partial(validation.validate, machine),
-        log=layout.log("dotenv:.proof"),
+        check=partial(_unproved, run),
+        action=partial(validation.validate, run),
         after=["validation", *(f"dotenv:{node.name}" for node in served)],
     )
     yield step(
+        run,
         "dotenv:.prune",
         "Files of nodes that have no env any more are removed",
-        check=partial(_unwanted, machine),
-        action=partial(_prune, machine),
-        log=layout.log("dotenv:.prune"),
+        check=partial(_unwanted, run),
+        action=partial(_prune, run),
         # What runs may still read them: they go once what comes next is proved.
         after=["dotenv:.proof"],
     )
 
 
-def _unproved(machine: Machine) -> str | None:
+def _unproved(run: Run) -> str | None:
     # A plan can't know what would import.
-    return None if machine.overlay else validation.unvalidated(machine)
+    return None if run.overlay else validation.unvalidated(run)
 
 
-def wanted(machine: Machine) -> list[CustomNode]:
+def wanted(run: Run) -> list[CustomNode]:
     """The nodes that instances load and that have `env:`."""
-    chosen = machine.selected_nodes
+    chosen = run.machine.selected_nodes
     return [
         node
-        for node in machine.custom_nodes
+        for node in run.machine.custom_nodes
         if node.env and (chosen is None or node.name in chosen)
     ]
 
 
-def contents(machine: Machine) -> dict[str, str]:
+def contents(run: Run) -> dict[str, str]:
     """What each node's .env says, by the node's name. Holds secrets; Failure as in `_content`."""
-    found = {node.name: _content(machine, node) for node in wanted(machine)}
+    found = {node.name: _content(run, node) for node in wanted(run)}
     return {name: text for name, text in found.items() if text is not None}
 
 
-def _content(machine: Machine, node: CustomNode) -> str | None:
+def _content(run: Run, node: CustomNode) -> str | None:
     """The text of a node's .env; None, with a warning, for an optional one that can't have it.
 
     Raises Failure for a variable that isn't set.
     """
     try:
-        values = {key: expand(value, machine.env) for key, value in node.env.items()}
+        values = {key: expand(value, run.machine.env) for key, value in node.env.items()}
     except KeyError as error:
         said = (
             f"custom node {node.name}: the variable {error.args[0]} isn't set, its env needs it: "
-            f"set it, or put it into {machine.file.parent / '.env.local'}"
+            f"set it, or put it into {run.machine.file.parent / '.env.local'}"
         )
         if not node.optional:
             raise Failure(said) from None
-        warn(f"{said}; it is optional and goes without its .env")
+        run.warn(f"{said}; it is optional and goes without its .env")
         return None
     return "".join(f"{key}={quoted(value)}\n" for key, value in values.items())
 
@@ -115,9 +114,9 @@ def quoted(value: str) -> str:
     return f'"{text}{apart}"'
 
 
-def _differs(machine: Machine, node: CustomNode) -> str | None:
-    file = machine.layout.dotenv(node.name)
-    text = _content(machine, node)
+def _differs(run: Run, node: CustomNode) -> str | None:
+    file = run.layout.dotenv(node.name)
+    text = _content(run, node)
     if text is None:
         return f"{file} isn't wanted now" if file.exists() else None
     if not file.is_file():
@@ -127,33 +126,33 @@ def _differs(machine: Machine, node: CustomNode) -> str | None:
     return None if file.read_bytes() == text.encode() else f"what {file} says changed"
 
 
-def _foresee(machine: Machine, node: CustomNode, log: Path) -> list[str]:
+def _foresee(run: Run, node: CustomNode, log: Path) -> list[str]:
     """Nothing to say but that a variable isn't set, which `_content` raises."""
-    _content(machine, node)
+    _content(run, node)
     return []
 
 
-def _write(machine: Machine, node: CustomNode, log: Path) -> None:
-    file = machine.layout.dotenv(node.name)
-    text = _content(machine, node)
+def _write(run: Run, node: CustomNode, log: Path) -> None:
+    file = run.layout.dotenv(node.name)
+    text = _content(run, node)
     if text is None:
         files.remove(file)
     else:
         files.write_text(file, text, mode=MODE)
 
 
-def _gone(machine: Machine) -> list[Path]:
+def _gone(run: Run) -> list[Path]:
     """Files of other nodes, and what a killed run left half-written."""
-    layout = machine.layout
-    keep = {layout.dotenv(node.name) for node in wanted(machine)}
+    layout = run.layout
+    keep = {layout.dotenv(node.name) for node in wanted(run)}
     return sorted(set(layout.dotenvs.glob("*")) - keep)
 
 
-def _unwanted(machine: Machine) -> str | None:
-    names = [path.name for path in _gone(machine)]
+def _unwanted(run: Run) -> str | None:
+    names = [path.name for path in _gone(run)]
     return f"no node needs {', '.join(names)}" if names else None
 
 
-def _prune(machine: Machine, log: Path) -> None:
-    for path in _gone(machine):
+def _prune(run: Run, log: Path) -> None:
+    for path in _gone(run):
         files.remove(path)

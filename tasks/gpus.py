@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from .engine.messages import warn
+from .engine.run import Run
 from .engine.step import Task, step
 from .host.pm2 import apps
 from .host.system import files, gpu
 from .host.system.failure import Failure
 from .host.system.gpu import Gpu, gib
-from .spec import Instance, Machine
+from .spec import Instance
 from .spec.layout import Layout
 
 FULL = 0.9
@@ -29,19 +29,20 @@ NONE_SHOWN = (
 )
 
 
-def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
+def tasks(run: Run) -> Iterator[Task]:
+    instances = run.instances
     yield step(
+        run,
         "gpus",
         "The GPUs that the instances need",
-        check=partial(_unready, machine, instances),
-        action=partial(_record, machine, instances),
-        foresee=partial(_foresee, machine, instances),
-        log=machine.layout.log("gpus"),
+        check=partial(_unready, run, instances),
+        action=partial(_record, run, instances),
+        foresee=partial(_foresee, run, instances),
         after=["validation"],
     )
 
 
-def device_of(machine: Machine, instance: Instance) -> str:
+def device_of(run: Run, instance: Instance) -> str:
     """What CUDA_VISIBLE_DEVICES is for an instance; empty hides every GPU.
 
     Raises Failure when its GPU is to be recorded first.
@@ -50,22 +51,22 @@ def device_of(machine: Machine, instance: Instance) -> str:
         return ""
     if instance.device:
         return instance.device
-    if machine.instances.pin == "index":
+    if run.machine.instances.pin == "index":
         return str(instance.gpu)
-    if uuid := _pins(machine.layout).get(instance.name):
+    if uuid := _pins(run.layout).get(instance.name):
         return uuid
     raise Failure(f"the GPU of {instance.name} isn't recorded yet: run doit gpus")
 
 
-def cards(machine: Machine, instances: Sequence[Instance]) -> dict[int, Gpu]:
+def cards(run: Run, instances: Sequence[Instance]) -> dict[int, Gpu]:
     """The GPU of each instance, by its number, as far as the driver tells."""
-    if machine.instances.cpu_only or not instances:
+    if run.machine.instances.cpu_only or not instances:
         return {}
     try:
         here = gpu.inventory()
     except Failure:
         return {}
-    pins = _pins(machine.layout) if machine.instances.pin == "uuid" else {}
+    pins = _pins(run.layout) if run.machine.instances.pin == "uuid" else {}
     found = {
         each.gpu: gpu.of(here, each.gpu, pins.get(each.name))
         for each in instances
@@ -74,38 +75,38 @@ def cards(machine: Machine, instances: Sequence[Instance]) -> dict[int, Gpu]:
     return {number: card for number, card in found.items() if card}
 
 
-def _unready(machine: Machine, instances: Sequence[Instance]) -> str | None:
+def _unready(run: Run, instances: Sequence[Instance]) -> str | None:
     """Asks NVML only when something is to be started: a run with nothing to do is cheap."""
-    if machine.instances.cpu_only or not machine.enabled:
+    if run.machine.instances.cpu_only or not run.machine.enabled:
         return None
-    if new := _unrecorded(machine, instances):
+    if new := _unrecorded(run, instances):
         return f"the GPU of {', '.join(each.name for each in new)} isn't recorded yet"
-    if not instances or _to_start(machine, instances):
-        _look(machine, instances)
+    if not instances or _to_start(run, instances):
+        _look(run, instances)
     return None
 
 
-def _record(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
-    _foresee(machine, instances, log)
+def _record(run: Run, instances: Sequence[Instance], log: Path) -> None:
+    _foresee(run, instances, log)
 
 
-def _foresee(machine: Machine, instances: Sequence[Instance], log: Path) -> list[str]:
+def _foresee(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
     """Refuse what stands in the way, record the GPUs of new instances (of a plan, for the plan)."""
-    if machine.instances.cpu_only or not machine.enabled:
+    if run.machine.instances.cpu_only or not run.machine.enabled:
         return []
-    pins = _look(machine, instances)
-    known = _pins(machine.layout) if pins else {}
+    pins = _look(run, instances)
+    known = _pins(run.layout) if pins else {}
     if pins != known:
-        _write_pins(machine.layout, pins)
+        _write_pins(run.layout, pins)
     return [f"{name} on {uuid}" for name, uuid in pins.items() if known.get(name) != uuid]
 
 
-def _to_start(machine: Machine, instances: Sequence[Instance]) -> list[Instance]:
-    running = {app.name for app in apps.running(machine.workspace, None)}
+def _to_start(run: Run, instances: Sequence[Instance]) -> list[Instance]:
+    running = {app.name for app in apps.running(run.machine.workspace, None)}
     return [instance for instance in instances if instance.name not in running]
 
 
-def _look(machine: Machine, instances: Sequence[Instance]) -> dict[str, str]:
+def _look(run: Run, instances: Sequence[Instance]) -> dict[str, str]:
     """The GPU of each instance by UUID; empty with `pin: index`.
 
     Raises Failure when one can't be started on its GPU; says so where others use a part of it.
@@ -118,38 +119,38 @@ def _look(machine: Machine, instances: Sequence[Instance]) -> dict[str, str]:
             f"gpus: auto counts /dev/nvidia<N>, and there is none; the driver shows {len(here)}: "
             f"set instances.gpus: {len(here)}"
         )
-    pins = _add_pins(machine, instances, here) if machine.instances.pin == "uuid" else {}
-    asked = [*_to_start(machine, instances), *_unrecorded(machine, instances)]
+    pins = _add_pins(run, instances, here) if run.machine.instances.pin == "uuid" else {}
+    asked = [*_to_start(run, instances), *_unrecorded(run, instances)]
     # One that names a part of a GPU is no matter of the whole ones.
     whole = [each for each in instances if each in asked and not each.device]
     pairs = [(each, gpu.of(here, each.gpu, pins.get(each.name))) for each in whole]
-    wrong = _missing(machine, [each for each, card in pairs if not card], pins, here)
-    ours = apps.family(machine.workspace)
+    wrong = _missing(run, [each for each, card in pairs if not card], pins, here)
+    ours = apps.family(run.machine.workspace)
     wrong += [why for each, card in pairs if card and (why := _obstacle(each, card, ours))]
     if wrong:
         raise Failure("; ".join(wrong))
     for instance, card in pairs:
         if card and _share(card, ours) > SHARED:
-            warn(f"{card}: {_taken(card, ours)}; {instance.name} has the rest")
+            run.warn(f"{card}: {_taken(card, ours)}; {instance.name} has the rest")
     return pins
 
 
 def _missing(
-    machine: Machine, instances: Sequence[Instance], pins: dict[str, str], here: Sequence[Gpu]
+    run: Run, instances: Sequence[Instance], pins: dict[str, str], here: Sequence[Gpu]
 ) -> list[str]:
     """What is wrong with instances whose GPU isn't there."""
     silent = [f"{card}: {card.trouble}" for card in here if card.trouble and not card.uuid]
     aside = f" ({', '.join(silent)})" if silent else ""
     found = [
         f"{pins[each.name]}, the GPU of {each.name}, isn't here any more{aside}: put it back, or "
-        f"delete its line in {machine.layout.gpus} to give {each.name} another"
+        f"delete its line in {run.layout.gpus} to give {each.name} another"
         for each in instances
         if each.name in pins
     ]
     if beyond := [str(each.gpu) for each in instances if each.name not in pins]:
         there = "there is 1" if len(here) == 1 else f"there are {len(here)}"
         advice = "correct instances.gpus"
-        if machine.instances.gpus == "auto":
+        if run.machine.instances.gpus == "auto":
             advice = f"dmesg may say where they are; or set instances.gpus: {len(here)}"
         found.append(f"no GPU {', '.join(beyond)} here, {there}: {advice}")
     return found
@@ -218,34 +219,32 @@ def _pins(layout: Layout) -> dict[str, str]:
     return {str(name): str(uuid) for name, uuid in found.get("gpus", {}).items()}
 
 
-def _unrecorded(machine: Machine, instances: Sequence[Instance]) -> list[Instance]:
+def _unrecorded(run: Run, instances: Sequence[Instance]) -> list[Instance]:
     """The instances whose GPU is to be recorded."""
-    if machine.instances.pin != "uuid":
+    if run.machine.instances.pin != "uuid":
         return []
-    known = _pins(machine.layout)
+    known = _pins(run.layout)
     return [each for each in instances if each.name not in known and not each.device]
 
 
-def _add_pins(
-    machine: Machine, instances: Sequence[Instance], here: Sequence[Gpu]
-) -> dict[str, str]:
+def _add_pins(run: Run, instances: Sequence[Instance], here: Sequence[Gpu]) -> dict[str, str]:
     """Instance → UUID, with a GPU for each that has none recorded; writes nothing.
 
     It gets the GPU of its index if that is nobody's, else the first that is nobody's; those of
     instances that left machine.yaml are taken last. There is none for one whose index is beyond
     `here` or that of a GPU in trouble. Raises Failure when all are somebody's.
     """
-    known = _pins(machine.layout)
+    known = _pins(run.layout)
     names = {instance.name for instance in instances}
     left = {uuid for name, uuid in known.items() if name not in names}
-    for instance in _unrecorded(machine, instances):
+    for instance in _unrecorded(run, instances):
         if instance.gpu >= len(here) or here[instance.gpu].trouble:
             continue
         taken = {uuid for name, uuid in known.items() if name in names}
         free = [card for card in here if not card.trouble and card.uuid not in taken]
         if not free:
             raise Failure(
-                f"no GPU is left for {instance.name}: {machine.layout.gpus} gives others all that "
+                f"no GPU is left for {instance.name}: {run.layout.gpus} gives others all that "
                 "can be used: correct instances.gpus, or delete a line there"
             )
         chosen = min(free, key=lambda card: (card.uuid in left, card.index != instance.gpu))

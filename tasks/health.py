@@ -3,60 +3,61 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from . import server
+from .engine.run import Run
 from .engine.step import Task, group, step
 from .generation import last_good
 from .host.comfyui import warmup
 from .host.system.failure import Failure
 from .instances import gate, roll
-from .spec import Instance, Machine
+from .spec import Instance
 
 SEEN = 5
 """Seconds in which the health server must find one healthy that has passed the gate."""
 
 
-def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
-    layout = machine.layout
+def tasks(run: Run) -> Iterator[Task]:
+    instances = run.instances
     yield group("health", "Every instance answers and is healthy")
     for instance in instances:
         yield step(
+            run,
             f"health:gpu{instance.gpu}",
             f"{instance.name} is healthy",
-            check=partial(_unhealthy, machine, instance),
-            action=partial(_pass, machine, instance),
-            log=layout.log(f"health:gpu{instance.gpu}"),
+            check=partial(_unhealthy, run, instance),
+            action=partial(_pass, run, instance),
             after=["instances"],
         )
 
 
-def _unhealthy(machine: Machine, instance: Instance) -> str | None:
-    wanted = last_good.wanted(machine, [instance]).get(instance.name)
-    app = gate.find(machine, instance.name)
-    if wanted is None and last_good.refusal(machine):
+def _unhealthy(run: Run, instance: Instance) -> str | None:
+    wanted = last_good.wanted(run, [instance]).get(instance.name)
+    app = gate.find(run, instance.name)
+    if wanted is None and last_good.refusal(run):
         return None
     if app is None:
         return f"{instance.name} doesn't run"
     if app.fingerprint != wanted:
         return f"{instance.name} doesn't run as its config says"
-    if machine.overlay and roll.together(machine):
+    if run.overlay and roll.together(run):
         # A run has restarted them by now, a plan has not.
         return f"{instance.name} is restarted"
-    if not gate.is_warm(machine, instance, app):
+    if not gate.is_warm(run, instance, app):
         return warmup.NOT_YET
-    if not gate.passed(machine, instance, app):
+    if not gate.passed(run, instance, app):
         return f"{instance.name} was started anew"
     health = gate.probe(instance, app)
-    return server.complaint(machine, instance, app.pid) if health.healthy else health.reason
+    return server.complaint(run, instance, app.pid) if health.healthy else health.reason
 
 
-def _pass(machine: Machine, instance: Instance, log: Path) -> None:
+def _pass(run: Run, instance: Instance, log: Path) -> None:
     """Raises Failure, as `gate.wait` does, and when the health server doesn't find it healthy."""
-    gate.wait(machine, [instance], time.monotonic())
-    gate.note(machine, instance)
-    app = gate.find(machine, instance.name)
-    if app and (wrong := server.complaint(machine, instance, app.pid, SEEN)):
-        raise Failure(f"{instance.name}: {wrong}", machine.layout.log(instance.name))
+    gate.wait(run, [instance], time.monotonic())
+    gate.note(run, instance)
+    app = gate.find(run, instance.name)
+    if app and (wrong := server.complaint(run, instance, app.pid, SEEN)):
+        raise Failure(f"{instance.name}: {wrong}", run.layout.log(instance.name))

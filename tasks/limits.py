@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from .engine.messages import warn
+from .engine.run import Run
 from .engine.step import Task, step
 from .generation import stage as generation
 from .host.pm2 import apps
@@ -16,7 +16,7 @@ from .host.system import gpu, usage
 from .host.system.failure import Failure
 from .source import arguments
 from .source import stage as source
-from .spec import Instance, Limits, Machine, in_bytes
+from .spec import Instance, Limits, in_bytes
 from .spec.sizes import shown
 
 SYS_NICE, SYS_RESOURCE = 23, 24
@@ -35,32 +35,33 @@ class Allowed:
     """The highest number."""
 
 
-def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
+def tasks(run: Run) -> Iterator[Task]:
+    instances = run.instances
     yield step(
+        run,
         "limits",
         "What instances are given, this machine has: memory, files",
-        check=partial(_beyond, machine, instances),
-        action=partial(_refuse, machine, instances),
-        log=machine.layout.log("limits"),
+        check=partial(_beyond, run, instances),
+        action=partial(_refuse, run, instances),
         after=["validation"],
     )
 
 
-def _beyond(machine: Machine, instances: Sequence[Instance]) -> str | None:
-    limits = machine.instances.limits
+def _beyond(run: Run, instances: Sequence[Instance]) -> str | None:
+    limits = run.machine.instances.limits
     if not instances:
         return None
     beyond = None if limits == Limits() else refusal(limits, allowed())
-    return beyond or arguments.lacking(machine, partial(_tried, machine))
+    return beyond or arguments.lacking(run, partial(_tried, run))
 
 
-def _tried(machine: Machine) -> arguments.Tried:
-    python = generation.python_of(generation.folder_of(machine))
-    return source.tried(machine, generation.code_of(machine), python)
+def _tried(run: Run) -> arguments.Tried:
+    python = generation.python_of(generation.folder_of(run))
+    return source.tried(run, generation.code_of(run), python)
 
 
-def _refuse(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
-    if reason := _beyond(machine, instances):
+def _refuse(run: Run, instances: Sequence[Instance], log: Path) -> None:
+    if reason := _beyond(run, instances):
         raise Failure(reason)
 
 
@@ -99,23 +100,23 @@ def capable(number: int) -> bool:
     return bool(int(held, 16) >> number & 1)
 
 
-def warn_of_all_together(machine: Machine, instances: Sequence[Instance]) -> None:
+def warn_of_all_together(run: Run, instances: Sequence[Instance]) -> None:
     """Caps that each fit, and together don't: the kernel may end an instance before one does."""
-    memory = machine.instances.limits.memory
+    memory = run.machine.instances.limits.memory
     if memory and in_bytes(memory) * len(instances) > usage.machine_memory():
-        warn(
+        run.warn(
             f"instances.limits.memory: {memory} for each of {len(instances)} instances is more "
             f"than this machine has ({shown(usage.machine_memory() >> 20 << 20)})"
         )
 
 
-def memory_share(machine: Machine) -> dict[str, str]:
+def memory_share(run: Run) -> dict[str, str]:
     """What an instance's `services/inside/memory.py` is told; nothing where it isn't wanted."""
-    wanted = machine.instances
+    wanted = run.machine.instances
     if not wanted.share_memory:
         return {}
     most = [str(in_bytes(wanted.limits.memory))] if wanted.limits.memory else []
-    return {apps.MEMORY: " ".join([str(len(machine.instances_for(gpu.count()))), *most])}
+    return {apps.MEMORY: " ".join([str(len(run.machine.instances_for(gpu.count()))), *most])}
 
 
 def shim_options(limits: Limits) -> list[str]:

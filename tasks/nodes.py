@@ -6,111 +6,109 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from .engine import journal
-from .engine.messages import tell, warn
+from .engine.run import Run
 from .engine.step import Task, group, step
 from .host.generations import left_out_nodes as away
 from .host.repositories.sources import Source
 from .host.system import files
 from .host.system.failure import Failure
 from .source import stage as source
-from .spec import CustomNode, Machine
+from .spec import CustomNode
 
 
-def source_of(machine: Machine, node: CustomNode) -> Source:
+def source_of(run: Run, node: CustomNode) -> Source:
     return Source(
         name=node.name,
         url=node.url,
         path=None,
         ref=node.ref,
         recursive=node.recursive,
-        receipt=_receipt(machine, node),
-        layout=machine.layout,
-        locked=machine.lock.custom_nodes.get(node.name),
-        must_be_locked=machine.locked,
-        update=machine.updating(node.name),
+        receipt=_receipt(run, node),
+        layout=run.layout,
+        locked=run.machine.lock.custom_nodes.get(node.name),
+        must_be_locked=run.locked,
+        update=run.updating(node.name),
     )
 
 
-def folder_of(machine: Machine, node: CustomNode) -> Path:
+def folder_of(run: Run, node: CustomNode) -> Path:
     """Where the node's files are read: its local folder, or its checkout."""
     if node.path:
         return node.path
-    of = source_of(machine, node)
+    of = source_of(run, node)
     return of.checkout(str(of.read().get("commit")))
 
 
-def receipts(machine: Machine) -> Path:
-    return machine.layout.receipts / "nodes"
+def receipts(run: Run) -> Path:
+    return run.layout.receipts / "nodes"
 
 
-def fetched(machine: Machine) -> list[CustomNode]:
+def fetched(run: Run) -> list[CustomNode]:
     """The declared nodes, without the optional ones that could not be fetched."""
     return [
-        node for node in machine.custom_nodes if not away.not_fetched(machine.layout, node.name)
+        node for node in run.machine.custom_nodes if not away.not_fetched(run.layout, node.name)
     ]
 
 
-def present(machine: Machine) -> list[CustomNode]:
+def present(run: Run) -> list[CustomNode]:
     """The declared nodes, without the optional ones that are left out."""
-    missing = left_out(machine)
-    return [node for node in machine.custom_nodes if node.name not in missing]
+    missing = left_out(run)
+    return [node for node in run.machine.custom_nodes if node.name not in missing]
 
 
-def left_out(machine: Machine) -> dict[str, str]:
+def left_out(run: Run) -> dict[str, str]:
     """The optional nodes that are not part of the machine now, each with the reason."""
-    return away.left_out(machine.layout, [node.name for node in machine.custom_nodes])
+    return away.left_out(run.layout, [node.name for node in run.machine.custom_nodes])
 
 
-def leave_out(machine: Machine, unmet: dict[str, str]) -> None:
+def leave_out(run: Run, unmet: dict[str, str]) -> None:
     """Write down the optional nodes whose requirements can't be met."""
-    files.write_receipt(machine.layout.kept(away.unmet(machine.layout)), unmet)
+    files.write_receipt(run.layout.kept(away.unmet(run.layout)), unmet)
 
 
-def tasks(machine: Machine) -> Iterator[Task]:
-    layout = machine.layout
+def tasks(run: Run) -> Iterator[Task]:
     yield group("nodes", "Custom nodes' sources, at their commits")
-    for node in machine.custom_nodes:
+    for node in run.machine.custom_nodes:
         yield step(
+            run,
             f"nodes:{node.name}",
             f"Custom node {node.name}",
-            check=partial(_missing, machine, node),
-            action=partial(_obtain, machine, node),
-            foresee=partial(_foresee, machine, node),
-            log=layout.log(f"nodes:{node.name}"),
+            check=partial(_missing, run, node),
+            action=partial(_obtain, run, node),
+            foresee=partial(_foresee, run, node),
             after=["directories"],
-            garbage=source_of(machine, node).checkouts,
+            garbage=source_of(run, node).checkouts,
         )
 
 
-def _receipt(machine: Machine, node: CustomNode) -> Path:
-    return away.node_receipt(machine.layout, node.name)
+def _receipt(run: Run, node: CustomNode) -> Path:
+    return away.node_receipt(run.layout, node.name)
 
 
-def _missing(machine: Machine, node: CustomNode) -> str | None:
-    if reason := away.not_fetched(machine.layout, node.name):
+def _missing(run: Run, node: CustomNode) -> str | None:
+    if reason := away.not_fetched(run.layout, node.name):
         return f"it was left out: {reason}"
     if node.path:
         return None if node.path.is_dir() else f"{node.path} isn't there"
-    return source_of(machine, node).why_not_there()
+    return source_of(run, node).why_not_there()
 
 
-def _obtain(machine: Machine, node: CustomNode, log: Path) -> None:
-    told = partial(journal.tell, f"nodes:{node.name}")
-    for line in _fetch(machine, node, partial(source.fetch, log=log, told=told)):
-        tell(line)
+def _obtain(run: Run, node: CustomNode, log: Path) -> None:
+    told = partial(run.progress, f"nodes:{node.name}")
+    for line in _fetch(run, node, partial(source.fetch, run, log=log, told=told)):
+        run.tell(line)
 
 
-def _foresee(machine: Machine, node: CustomNode, log: Path) -> list[str]:
-    return _fetch(machine, node, partial(source.foresee, log=log))
+def _foresee(run: Run, node: CustomNode, log: Path) -> list[str]:
+    return _fetch(run, node, partial(source.foresee, run, log=log))
 
 
-def _fetch(machine: Machine, node: CustomNode, fetch: source.Fetch) -> list[str]:
+def _fetch(run: Run, node: CustomNode, fetch: source.Fetch) -> list[str]:
     """Obtain a node, or leave it out if it is optional and can't be had; every run tries again."""
-    receipt = machine.layout.kept(_receipt(machine, node))
+    receipt = run.layout.kept(_receipt(run, node))
     try:
         if not node.path:
-            return fetch(source_of(machine, node))
+            return fetch(source_of(run, node))
         if not node.path.is_dir():
             raise Failure(f"{node.path} isn't a folder: correct path")
         files.remove(receipt)
@@ -118,5 +116,5 @@ def _fetch(machine: Machine, node: CustomNode, fetch: source.Fetch) -> list[str]
         if not node.optional:
             raise
         files.write_receipt(receipt, {"left_out": str(failure)})
-        warn(f"custom node {node.name} (optional) is left out: {failure}")
+        run.warn(f"custom node {node.name} (optional) is left out: {failure}")
     return []

@@ -8,25 +8,25 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from .engine.run import Run
 from .engine.step import Task, step
 from .host.pm2 import pm2
 from .host.system import files, process
 from .host.system.failure import Failure
-from .spec import Machine
 from .spec.layout import Layout
 
 TIMEOUT = 600.0
 """Seconds for npm."""
 
 
-def tasks(machine: Machine) -> Iterator[Task]:
-    layout = machine.layout
+def tasks(run: Run) -> Iterator[Task]:
+    layout = run.layout
     yield step(
+        run,
         "supervisor",
         f"PM2 {pm2.VERSION}, installed",
         check=partial(_missing, layout),
         action=partial(_install, layout),
-        log=layout.log("supervisor"),
         after=["directories"],
         garbage=partial(_garbage, layout),
     )

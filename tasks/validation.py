@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from . import nodes
-from .engine.messages import warn
+from .engine.run import Run
 from .engine.step import Task, step
 from .environment import replaced_packages
 from .environment import stage as environment
@@ -26,7 +26,7 @@ from .host.python import constraints, environments
 from .host.storage import trees
 from .host.system import files, gpu, process
 from .host.system.failure import Failure
-from .spec import CustomNode, Machine, expand
+from .spec import CustomNode, expand
 from .spec.layout import Layout
 
 #: Modules that speak to a GPU: an exception that passes through one may be due to its lack.
@@ -37,24 +37,24 @@ NOT_OF_A_GPU = frozenset(
 )
 
 
-def tasks(machine: Machine) -> Iterator[Task]:
+def tasks(run: Run) -> Iterator[Task]:
     yield step(
+        run,
         "validation",
         "Every custom node imports; then the generation is the current one",
-        check=partial(unvalidated, machine),
-        action=partial(validate, machine),
-        foresee=partial(_foresee, machine),
-        log=machine.layout.log("validation"),
+        check=partial(unvalidated, run),
+        action=partial(validate, run),
+        foresee=partial(_foresee, run),
         after=["generation"],
     )
 
 
-def unproved(machine: Machine, result: Result) -> bool:
+def unproved(run: Run, result: Result) -> bool:
     """Whether a failure may be due to what only run time has: a GPU, a variable, a .env."""
     if not result.failed:
         return False
-    gpu_comes_later = not machine.instances.cpu_only and not gpu.driver_present()
-    asked = not _later(machine).isdisjoint(result.asked)
+    gpu_comes_later = not run.machine.instances.cpu_only and not gpu.driver_present()
+    asked = not _later(run).isdisjoint(result.asked)
     return asked or (gpu_comes_later and _lacks_gpu(result))
 
 
@@ -74,31 +74,31 @@ def fatal(folder: Path) -> list[str]:
     return sorted(name for name, result in read(folder).items() if result.fatal)
 
 
-def unvalidated(machine: Machine) -> str | None:
-    layout = machine.layout
-    folder = generation.folder_of(machine)
-    if reason := _unproved(machine, folder):
+def unvalidated(run: Run) -> str | None:
+    layout = run.layout
+    folder = generation.folder_of(run)
+    if reason := _unproved(run, folder):
         return reason
-    chosen = last_good.folder_of(machine)
+    chosen = last_good.folder_of(run)
     if files.link_target(layout.current) != _current_target(layout, chosen):
         return f"{chosen.name} isn't the current generation"
-    if files.link_target(machine.comfyui.install_path) != _install_target(machine):
-        return f"{machine.comfyui.install_path} doesn't point at ComfyUI"
+    if files.link_target(run.machine.comfyui.install_path) != _install_target(run):
+        return f"{run.machine.comfyui.install_path} doesn't point at ComfyUI"
     return None
 
 
-def _unproved(machine: Machine, folder: Path) -> str | None:
+def _unproved(run: Run, folder: Path) -> str | None:
     """Why the nodes are to be imported, and not only the links to be set."""
     results = read(folder)
     if not receipt_of(folder).exists():
         return f"{folder.name} was not validated"
-    for node in nodes.present(machine):
+    for node in nodes.present(run):
         result = results.get(node.name)
-        if result is None or not result.failed or unproved(machine, result):
+        if result is None or not result.failed or unproved(run, result):
             continue
         if not _is_final(folder, node):
             return f"{node.name} {result}"
-        warn(f"custom node {node.name} {result}")
+        run.warn(f"custom node {node.name} {result}")
     return None
 
 
@@ -111,48 +111,48 @@ def _is_final(folder: Path, node: CustomNode) -> bool:
     return node.optional and not node.path and node.name not in unsure
 
 
-def _foresee(machine: Machine, log: Path) -> list[str]:
-    layout = machine.layout
-    files.point(layout.kept(layout.state / "current"), last_good.folder_of(machine))
+def _foresee(run: Run, log: Path) -> list[str]:
+    layout = run.layout
+    files.point(layout.kept(layout.state / "current"), last_good.folder_of(run))
     return []
 
 
-def validate(machine: Machine, log: Path) -> None:
-    layout = machine.layout
-    folder = generation.folder_of(machine)
-    if _unproved(machine, folder):
-        _prove(machine, folder, log)
-    files.point(layout.current, _current_target(layout, last_good.folder_of(machine)))
-    files.point(machine.comfyui.install_path, _install_target(machine))
+def validate(run: Run, log: Path) -> None:
+    layout = run.layout
+    folder = generation.folder_of(run)
+    if _unproved(run, folder):
+        _prove(run, folder, log)
+    files.point(layout.current, _current_target(layout, last_good.folder_of(run)))
+    files.point(run.machine.comfyui.install_path, _install_target(run))
 
 
-def _prove(machine: Machine, folder: Path, log: Path) -> None:
+def _prove(run: Run, folder: Path, log: Path) -> None:
     """Import every node, and note what became of it. Raises Failure for a required one."""
-    home = environment.folder_of(machine)
+    home = environment.folder_of(run)
     watch, by_hand = manifest.watch(folder), environments.additions(home)
     since = trees.now(home)
     try:
-        results = _proof(machine, folder, ["--cpu"], log).run()
+        results = _proof(run, folder, ["--cpu"], log).run()
         needs_gpu = any(result.failed and _lacks_gpu(result) for result in results.values())
-        if needs_gpu and gpu.driver_present() and not machine.instances.cpu_only:
-            results = _proof(machine, folder, [], log).run()
+        if needs_gpu and gpu.driver_present() and not run.machine.instances.cpu_only:
+            results = _proof(run, folder, [], log).run()
     finally:
         watch.end()
-    results = {name: redacted(machine, result) for name, result in results.items()}
-    results = replaced_packages.put_back(machine, folder, results, log, since)
+    results = {name: redacted(run, result) for name, result in results.items()}
+    results = replaced_packages.put_back(run, folder, results, log, since)
     own = reported_changes.read(folder)
     environment.record(home, besides=by_hand.keys() - own.packages)
     for line in drift.by_processes(folder, own.since(watch.own)):
-        warn(line)
-    _note_hangs(machine, results)
-    unsure = [name for name, result in results.items() if unproved(machine, result)]
+        run.warn(line)
+    _note_hangs(run, results)
+    unsure = [name for name, result in results.items() if unproved(run, result)]
     load_result.write(folder, results, unsure)
-    _judge(machine, results, log)
+    _judge(run, results, log)
 
 
-def _proof(machine: Machine, folder: Path, args: list[str], log: Path) -> Proof:
-    named, _ = _variables(machine)
-    scratch = machine.layout.scratch / "validation"
+def _proof(run: Run, folder: Path, args: list[str], log: Path) -> Proof:
+    named, _ = _variables(run)
+    scratch = run.layout.scratch / "validation"
     files.remove(scratch)
     return Proof(
         python=generation.python_of(folder),
@@ -162,109 +162,109 @@ def _proof(machine: Machine, folder: Path, args: list[str], log: Path) -> Proof:
         | constraints.within(folder / "environment", named),
         args=args,
         log=log,
-        timeout=machine.comfyui.proof_timeout,
+        timeout=run.machine.comfyui.proof_timeout,
         changes=reported_changes.file_of(folder),
-        database=generation.code_of(machine).knows("--database-url"),
-        later=_later(machine),
-        declared=[node.name for node in nodes.present(machine)],
-        away=_known_hangs(machine),
+        database=generation.code_of(run).knows("--database-url"),
+        later=_later(run),
+        declared=[node.name for node in nodes.present(run)],
+        away=_known_hangs(run),
     )
 
 
-def _hangs(machine: Machine) -> Path:
-    return machine.layout.receipts / "hangs.json"
+def _hangs(run: Run) -> Path:
+    return run.layout.receipts / "hangs.json"
 
 
-def _known_hangs(machine: Machine) -> dict[str, Result]:
+def _known_hangs(run: Run) -> dict[str, Result]:
     """Nodes whose import did not end when it was tried with the same code and packages."""
-    noted = files.read_receipt(_hangs(machine), nodes=dict).get("nodes", {})
-    if machine.force:
+    noted = files.read_receipt(_hangs(run), nodes=dict).get("nodes", {})
+    if run.force:
         return {}
     known = {}
-    for node in machine.custom_nodes:
+    for node in run.machine.custom_nodes:
         # A damaged note is none: it is tried again.
         with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):
-            if noted[node.name]["of"] == _tried(machine, node):
+            if noted[node.name]["of"] == _tried(run, node):
                 known[node.name] = Result(Outcome.HUNG, float(noted[node.name]["seconds"]))
     return known
 
 
-def _note_hangs(machine: Machine, results: Mapping[str, Result]) -> None:
-    declared = {node.name: node for node in machine.custom_nodes}
+def _note_hangs(run: Run, results: Mapping[str, Result]) -> None:
+    declared = {node.name: node for node in run.machine.custom_nodes}
     found = {
-        name: {"of": _tried(machine, declared[name]), "seconds": result.seconds}
+        name: {"of": _tried(run, declared[name]), "seconds": result.seconds}
         for name, result in results.items()
         if result.outcome is Outcome.HUNG and name in declared and not declared[name].path
     }
-    if found or _hangs(machine).exists():
-        files.write_receipt(_hangs(machine), {"nodes": found})
+    if found or _hangs(run).exists():
+        files.write_receipt(_hangs(run), {"nodes": found})
 
 
-def _tried(machine: Machine, node: CustomNode) -> list[str]:
+def _tried(run: Run, node: CustomNode) -> list[str]:
     """What a node's import depends on: its commit, and the environment."""
-    commit = nodes.source_of(machine, node).read().get("commit")
-    return [str(commit), environment.folder_of(machine).name]
+    commit = nodes.source_of(run, node).read().get("commit")
+    return [str(commit), environment.folder_of(run).name]
 
 
-def redacted(machine: Machine, result: Result) -> Result:
+def redacted(run: Run, result: Result) -> Result:
     """A node may raise with a secret in its message; it goes no further."""
     error = result.error
     if error is None:
         return result
-    for key, written in _named(machine):
+    for key, written in _named(run):
         with contextlib.suppress(KeyError):
-            value = expand(written, machine.env)
+            value = expand(written, run.machine.env)
             if value and "${" in written:
                 error = error.masked(value, f"${{{key}}}")
     return replace(result, error=error)
 
 
-def _variables(machine: Machine) -> tuple[dict[str, str], list[str]]:
+def _variables(run: Run) -> tuple[dict[str, str], list[str]]:
     """The variables of run time as far as this moment knows them, and the names without a value.
 
     An image build has no secrets; a node that wants one then is proved where it is set.
     """
     known, unset = {}, []
-    for key, written in _named(machine):
+    for key, written in _named(run):
         try:
-            known[key] = expand(written, machine.env)
+            known[key] = expand(written, run.machine.env)
         except KeyError as error:
             unset += [key, str(error.args[0])]
     return known, unset
 
 
-def _named(machine: Machine) -> Iterator[tuple[str, str]]:
+def _named(run: Run) -> Iterator[tuple[str, str]]:
     """The nodes' env, which stands in no file during a build, and instances.env, which wins."""
-    for node in machine.custom_nodes:
+    for node in run.machine.custom_nodes:
         yield from node.env.items()
-    yield from machine.instances.env.items()
+    yield from run.machine.instances.env.items()
 
 
-def _later(machine: Machine) -> frozenset[str]:
+def _later(run: Run) -> frozenset[str]:
     """What only run time has: variables without a value now, and a .env, which no build writes."""
-    _, unset = _variables(machine)
-    dotenv = machine.layout.dotenv
-    waits = any(node.env and not dotenv(node.name).exists() for node in machine.custom_nodes)
+    _, unset = _variables(run)
+    dotenv = run.layout.dotenv
+    waits = any(node.env and not dotenv(node.name).exists() for node in run.machine.custom_nodes)
     return frozenset([*unset, *([DOTENV] if waits else [])])
 
 
-def _judge(machine: Machine, results: Mapping[str, Result], log: Path) -> None:
+def _judge(run: Run, results: Mapping[str, Result], log: Path) -> None:
     """Raises Failure for every required node that failed; the rest becomes warnings."""
-    required = {node.name for node in nodes.present(machine) if not node.optional}
+    required = {node.name for node in nodes.present(run) if not node.optional}
     failures = []
     for name, result in sorted(results.items()):
         if not result.failed:
             continue
         kind = "ComfyUI's own" if load_result.is_own(name) else "custom node"
-        if unproved(machine, result):
-            warn(f"{kind} {name} can't be proved here, `doit up` will: it {result}")
+        if unproved(run, result):
+            run.warn(f"{kind} {name} can't be proved here, `doit up` will: it {result}")
         elif name in required:
-            failures.append(f"custom node {name} {result}{_lacks_files(machine, name)}")
+            failures.append(f"custom node {name} {result}{_lacks_files(run, name)}")
         else:
-            warn(f"{kind} {name} {result}{_lacks_files(machine, name)} (log: {log})")
+            run.warn(f"{kind} {name} {result}{_lacks_files(run, name)} (log: {log})")
     unknown = sorted(name for name, result in results.items() if result.outcome is Outcome.UNKNOWN)
     if unknown:
-        warn(
+        run.warn(
             f"whether {', '.join(unknown)} can be loaded is not known: this ComfyUI has no "
             "nodes.load_custom_node that could be asked; its instances tell by their node classes"
         )
@@ -274,10 +274,10 @@ def _judge(machine: Machine, results: Mapping[str, Result], log: Path) -> None:
         raise Failure(f"{lines}\n    optional: true lets the others go on without {which}", log)
 
 
-def _lacks_files(machine: Machine, name: str) -> str:
+def _lacks_files(run: Run, name: str) -> str:
     """What of a node that failed was not in its repository: the failure may be due to that."""
-    for node in machine.custom_nodes:
-        large = nodes.source_of(machine, node).large
+    for node in run.machine.custom_nodes:
+        large = nodes.source_of(run, node).large
         if node.name == name and large.left:
             return f"; {large}; {large.mend}"
     return ""
@@ -287,6 +287,6 @@ def _current_target(layout: Layout, folder: Path) -> str:
     return os.path.relpath(folder, layout.state)
 
 
-def _install_target(machine: Machine) -> str:
-    current = machine.layout.current / "ComfyUI"
-    return os.path.relpath(current, machine.comfyui.install_path.parent)
+def _install_target(run: Run) -> str:
+    current = run.layout.current / "ComfyUI"
+    return os.path.relpath(current, run.machine.comfyui.install_path.parent)

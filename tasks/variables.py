@@ -6,69 +6,69 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from .engine.run import Run
 from .engine.step import Task, step
 from .host.system.failure import Failure
-from .spec import Instance, Machine, problem_at, variable_references
+from .spec import Instance, problem_at, variable_references
 from .spec.problems import Loc
 
 
-def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
-    refuse = partial(_refuse, machine, instances)
+def tasks(run: Run) -> Iterator[Task]:
+    instances = run.instances
+    refuse = partial(_refuse, run, instances)
     yield step(
+        run,
         "variables:",
         "The variables that env: names are set",
-        check=partial(_unset, machine, instances),
+        check=partial(_unset, run, instances),
         action=refuse,
         foresee=lambda log: refuse(log) or (),
-        log=machine.layout.log("variables"),
     )
 
 
-def unset(machine: Machine, instances: Sequence[Instance]) -> Iterator[tuple[Loc, str]]:
+def unset(run: Run, instances: Sequence[Instance]) -> Iterator[tuple[Loc, str]]:
     """What starting these instances lacks: the place in machine.yaml, and the variable."""
-    for loc, env in _envs(machine, instances):
+    for loc, env in _envs(run, instances):
         for key, value in env.items():
-            for name in variable_references.unset(value, machine.env):
+            for name in variable_references.unset(value, run.machine.env):
                 yield (*loc, key), name
 
 
-def _envs(
-    machine: Machine, instances: Sequence[Instance]
-) -> Iterator[tuple[Loc, Mapping[str, str]]]:
-    if not machine.enabled:
+def _envs(run: Run, instances: Sequence[Instance]) -> Iterator[tuple[Loc, Mapping[str, str]]]:
+    if not run.machine.enabled:
         return
-    chosen = machine.selected_nodes
-    for number, node in enumerate(machine.custom_nodes):
+    chosen = run.machine.selected_nodes
+    for number, node in enumerate(run.machine.custom_nodes):
         # An optional one goes without, with a warning.
         if not node.optional and (chosen is None or node.name in chosen):
             yield ("custom_nodes", number, "env"), node.env
     if not instances:
         return
-    yield ("instances", "env"), machine.instances.env
+    yield ("instances", "env"), run.machine.instances.env
     for instance in instances:
-        if own := machine.instances.overrides.get(instance.gpu):
+        if own := run.machine.instances.overrides.get(instance.gpu):
             yield ("instances", "overrides", instance.gpu, "env"), own.env
-    for number, worker in enumerate(machine.workers):
+    for number, worker in enumerate(run.machine.workers):
         yield ("workers", number, "env"), worker.env
 
 
-def _unset(machine: Machine, instances: Sequence[Instance]) -> str | None:
-    names = [name for _, name in unset(machine, instances)]
+def _unset(run: Run, instances: Sequence[Instance]) -> str | None:
+    names = [name for _, name in unset(run, instances)]
     return f"not set: {', '.join(dict.fromkeys(names))}" if names else None
 
 
-def _refuse(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
+def _refuse(run: Run, instances: Sequence[Instance], log: Path) -> None:
     """Raises Failure with a line for each."""
-    local = machine.file.parent / ".env.local"
+    local = run.machine.file.parent / ".env.local"
     lines = [
         str(
             problem_at(
-                machine.file,
+                run.machine.file,
                 loc,
                 f"the variable {name} isn't set: set it, or put it into {local}",
             )
         )
-        for loc, name in unset(machine, instances)
+        for loc, name in unset(run, instances)
     ]
     if lines:
         raise Failure("\n    ".join(lines))

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from . import limits
+from .engine.run import Run
 from .engine.step import Task, step
 from .host.pm2 import apps
 from .host.system import files
 from .pm2 import own_service
 from .pm2.app import App
-from .spec import Instance, Machine, in_bytes
+from .spec import Instance, in_bytes
 from .spec.layout import Layout
 
 NAME = apps.WATCHER
@@ -24,13 +25,15 @@ EVERY = 2
 DAY = 86400
 
 
-def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
-    layout = machine.layout
+def tasks(run: Run) -> Iterator[Task]:
+    instances = run.instances
+    layout = run.layout
     yield step(
+        run,
         "watcher",
         "Restarts instances that hang, rotates logs",
-        check=partial(_outdated, machine, instances),
-        action=partial(_start, machine, instances),
+        check=partial(_outdated, run, instances),
+        action=partial(_start, run, instances),
         log=layout.log("watcher:start"),
         after=["instances"],
     )
@@ -40,19 +43,19 @@ def _settings_file(layout: Layout) -> Path:
     return own_service.settings_file(layout, NAME)
 
 
-def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]:
+def _settings(run: Run, instances: Sequence[Instance]) -> dict[str, Any]:
     """All that it knows; the service reads it."""
-    wanted = machine.instances
+    wanted = run.machine.instances
     memory = wanted.limits.memory
     return {
-        "workspace": str(machine.workspace),
+        "workspace": str(run.machine.workspace),
         "instances": [
             {"gpu": each.gpu, "name": each.name, "listen": each.listen} for each in instances
         ],
         "rules": {
             "hung": HUNG,
             "job_timeout": wanted.job_timeout,
-            "start_timeout": machine.health.timeout,
+            "start_timeout": run.machine.health.timeout,
             "memory": in_bytes(memory) if memory else None,
         },
         "logs": {
@@ -60,32 +63,30 @@ def _settings(machine: Machine, instances: Sequence[Instance]) -> dict[str, Any]
             "max_age": wanted.logs.max_age * DAY,
             "keep": wanted.logs.keep,
         },
-        "server": {"listen": machine.health.listen, "port": machine.health.port}
-        if machine.health.server
+        "server": {"listen": run.machine.health.listen, "port": run.machine.health.port}
+        if run.machine.health.server
         else None,
         "restart": wanted.restart_unhealthy,
         "every": EVERY,
     }
 
 
-def _app(machine: Machine, instances: Sequence[Instance]) -> App:
-    return own_service.declare(
-        machine, NAME, "tasks.services.watcher", _settings(machine, instances)
-    )
+def _app(run: Run, instances: Sequence[Instance]) -> App:
+    return own_service.declare(run, NAME, "tasks.services.watcher", _settings(run, instances))
 
 
-def _outdated(machine: Machine, instances: Sequence[Instance]) -> str | None:
-    layout = machine.layout
+def _outdated(run: Run, instances: Sequence[Instance]) -> str | None:
+    layout = run.layout
     if not instances:
         return None
-    if files.read_receipt(_settings_file(layout)) != _settings(machine, instances):
+    if files.read_receipt(_settings_file(layout)) != _settings(run, instances):
         return "what is watched changed"
-    return own_service.why_restart(_app(machine, instances), own_service.running(layout, NAME))
+    return own_service.why_restart(_app(run, instances), own_service.running(layout, NAME))
 
 
-def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
+def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
     """Raises Failure when it doesn't start."""
-    layout = machine.layout
-    limits.warn_of_all_together(machine, instances)
-    files.write_receipt(_settings_file(layout), _settings(machine, instances))
-    own_service.start(layout, _app(machine, instances))
+    layout = run.layout
+    limits.warn_of_all_together(run, instances)
+    files.write_receipt(_settings_file(layout), _settings(run, instances))
+    own_service.start(layout, _app(run, instances))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from .engine.run import Run
 from .engine.step import Task, group, step
 from .generation import last_good
 from .host.comfyui import api
@@ -14,46 +15,44 @@ from .host.pm2 import log_evidence, pm2
 from .host.system.failure import Failure
 from .instances import gate, roll
 from .pm2 import stage as configs
-from .spec import Instance, Machine
+from .spec import Instance
 
 SETTLE = 1.0
 """Seconds that a worker must live before it counts as started."""
 
 
-def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
-    layout = machine.layout
+def tasks(run: Run) -> Iterator[Task]:
+    instances = run.instances
     yield group("workers", "Workers, each behind its instance")
     for instance in instances:
-        for worker in machine.workers:
+        for worker in run.machine.workers:
             name = configs.worker_name(worker, instance)
             yield step(
+                run,
                 f"workers:{name}",
                 f"{name}, behind {instance.name}",
-                check=partial(_not_running, machine, instance, name),
-                action=partial(_start, machine, instance, name),
-                log=layout.log(f"workers:{name}"),
+                check=partial(_not_running, run, instance, name),
+                action=partial(_start, run, instance, name),
                 after=[f"health:gpu{instance.gpu}"],
             )
 
 
-def _not_running(machine: Machine, instance: Instance, name: str) -> str | None:
-    wanted = last_good.wanted(machine, [instance]).get(name)
-    app = gate.find(machine, name)
+def _not_running(run: Run, instance: Instance, name: str) -> str | None:
+    wanted = last_good.wanted(run, [instance]).get(name)
+    app = gate.find(run, name)
     if app and app.supervised and app.fingerprint == wanted:
         return None
-    if wanted is None and last_good.refusal(machine):
+    if wanted is None and last_good.refusal(run):
         return None
-    if machine.overlay and name in roll.workers(machine, roll.due(machine, [instance])):
+    if run.overlay and name in roll.workers(run, roll.due(run, [instance])):
         # A run has replaced it with its instance by now, a plan has not.
         return None
     return f"{name} doesn't run as its config says"
 
 
-def _start(machine: Machine, instance: Instance, name: str, log: Path) -> None:
-    layout = machine.layout
-    pm2.start(
-        layout, [app for app in last_good.apps_of(machine, instance.gpu) if app["name"] == name]
-    )
+def _start(run: Run, instance: Instance, name: str, log: Path) -> None:
+    layout = run.layout
+    pm2.start(layout, [app for app in last_good.apps_of(run, instance.gpu) if app["name"] == name])
     seen: set[int] = set()
     deadline = time.monotonic() + SETTLE
     while time.monotonic() < deadline:

@@ -19,6 +19,7 @@ import psutil
 import yaml
 
 from tasks import server
+from tasks.engine.run import Run
 from tasks.host.comfyui.api import Client, probe
 from tasks.host.downloads import model_files
 from tasks.host.pm2 import apps, pm2
@@ -35,7 +36,7 @@ DOIT = Path(sys.executable).parent / "doit"
 
 
 @dataclass(frozen=True)
-class Run:
+class Ended:
     """How one doit call ended."""
 
     code: int
@@ -107,7 +108,7 @@ class Rig:
         machine = load(self.file, {})
         folder, store = machine.models.folder, Path(str(machine.models.store))
         place = model_files.Place(self.layout, folder, store, machine.lock.models)
-        return model_files.look(place, server.declared_models(machine))
+        return model_files.look(place, server.declared_models(Run(machine)))
 
     def packages(self) -> dict[str, str]:
         """Name → version of what is installed in the current environment."""
@@ -125,10 +126,10 @@ class Rig:
     def environ(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         return {**os.environ, **self.env, **(extra or {})}
 
-    def doit(self, *arguments: str, code: int | None = 0, **env: str) -> Run:
+    def doit(self, *arguments: str, code: int | None = 0, **env: str) -> Ended:
         """Run doit to its end; `code` is the exit code to insist on, None for any."""
         words, variables = self.command(*arguments), self.environ(env)
-        run = Run(*starter.run(words, PROJECT, variables, timeout=150))
+        run = Ended(*starter.run(words, PROJECT, variables, timeout=150))
         assert code is None or run.code == code, run.output
         return run
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,7 +75,12 @@ def test_imports_point_one_way(file: Path) -> None:
 
 def test_the_walk_over_imports_sees_them_all() -> None:
     seen = set().union(*map(ours, MODULES))
-    assert {"tasks.spec.model", "tasks.host.git", "tasks.engine.step", "tasks.source"} <= seen
+    assert {
+        "tasks.spec.model",
+        "tasks.host.repositories.git",
+        "tasks.engine.step",
+        "tasks.source.stage",
+    } <= seen
     assert {layer(_name(file)) for file in MODULES} == set(LAYERS)
     known = NAMES | {"tasks"}
     assert seen <= known, "or a name was resolved wrongly"
@@ -92,9 +99,79 @@ def test_stages_reach_doit_through_the_engine_alone() -> None:
     assert not [_name(f) for f in stages if {"doit"} & {n.split(".")[0] for n in imports(f)}]
 
 
+def package(module: str) -> str:
+    """The package that a module is in; of a package itself."""
+    return module if module in PACKAGES else module.rpartition(".")[0]
+
+
+PACKAGES = {_name(file) for file in MODULES if file.name == "__init__.py"}
+
+
+def front(room: str) -> set[str] | None:
+    """The modules of a room that others may import: its `__all__`; None: any, as of `tasks.spec`,
+    whose `__all__` holds names."""
+    tree = ast.parse((PROJECT / Path(*room.split("."), "__init__.py")).read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            names = {f"{room}.{name}" for name in ast.literal_eval(node.value)}
+            return names if names <= NAMES else None
+    return None
+
+
+FRONTS = {room: names for room in PACKAGES if (names := front(room)) is not None}
+
+
+def test_every_room_has_a_front() -> None:
+    assert {"tasks.host.python", "tasks.lock", "tasks.services.health.verdicts"} <= set(FRONTS)
+    without = PACKAGES - set(FRONTS)
+    assert without == {"tasks", "tasks.spec", "tasks.host", "tasks.commands",
+                       "tasks.commands.shared", "tasks.services", "tasks.services.inside",
+                       "tasks.services.health"}  # fmt: skip
+
+
 @pytest.mark.parametrize("file", MODULES, ids=_name)
-def test_a_module_stays_below_300_lines(file: Path) -> None:
-    assert len(file.read_text().splitlines()) <= 300
+def test_a_room_is_entered_by_its_front(file: Path) -> None:
+    here = f"{package(_name(file))}."
+    behind = {
+        name
+        for name in ours(file)
+        if (room := package(name)) in FRONTS and not here.startswith(f"{room}.")
+        and name not in FRONTS[room] | PACKAGES
+    }  # fmt: skip
+    assert behind == set(), "a room's helpers are its own"
+
+
+def test_what_stands_at_a_front_is_asked_for_from_outside() -> None:
+    wanted = {
+        name
+        for file in MODULES
+        for name in ours(file)
+        if not f"{package(_name(file))}.".startswith(f"{package(name)}.")
+    }
+    assert {name for names in FRONTS.values() for name in names} - wanted == set()
+
+
+def test_rooms_need_each_other_in_one_direction() -> None:
+    """A room is a package, or a module of `tasks` itself."""
+
+    def room(module: str) -> str:
+        above = package(module)
+        return module if above in ("tasks", "tasks.services", "") else above
+
+    graph: dict[str, set[str]] = {}
+    for file in MODULES:
+        here = room(_name(file))
+        # The name of a package is asked for beside the names in it.
+        others = {room(name) for name in ours(file) - PACKAGES} - {here}
+        graph.setdefault(here, set()).update(others)
+    list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_a_base_name_has_one_meaning() -> None:
+    """But for a stage and the service that it starts: a stage's name is its task's."""
+    bases = [name.rpartition(".")[2] for name in NAMES - PACKAGES]
+    twice = {base for base, count in Counter(bases).items() if count > 1}
+    assert twice == {"stage", "watcher", "run"}
 
 
 @pytest.fixture

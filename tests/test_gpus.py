@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from tasks import gpus
-from tasks.engine import messages
+from tasks.engine.messages import Messages
+from tasks.engine.run import Run
 from tasks.host.pm2 import apps
 from tasks.host.system import gpu
 from tasks.spec import load
@@ -57,16 +58,21 @@ Gate = Callable[..., "str | None"]
 
 
 @pytest.fixture
-def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gate:
+def messages() -> Messages:
+    return Messages()
+
+
+@pytest.fixture
+def gate(tmp_path: Path, messages: Messages) -> Gate:
     """Asks the step: what it refuses to start instances for, None when it lets them."""
-    monkeypatch.setattr(messages, "_warnings", {})
 
     def gate(auto: int = 0, **instances: object) -> str | None:
         spec = {"workspace": "ws", "comfyui": {}, "instances": instances}
         file = tmp_path / "machine.yaml"
         file.write_text(yaml.safe_dump(spec))
         machine = load(file, {"HOME": str(tmp_path)})
-        [task] = gpus.tasks(machine, machine.instances_for(auto))
+        run = Run(machine, machine.instances_for(auto), messages=messages)
+        [task] = gpus.tasks(run)
         if task["uptodate"][0]():
             return None
         [(perform, arguments)] = task["actions"]
@@ -100,12 +106,14 @@ def start() -> Iterator[Callable[..., int]]:
         process.communicate()
 
 
-def test_free_gpus_are_let_through_without_a_word(gate: Gate, nvml: Nvml) -> None:
+def test_free_gpus_are_let_through_without_a_word(
+    gate: Gate, messages: Messages, nvml: Nvml
+) -> None:
     nvml.show(card(1, used=GIB), card(2))
     assert gate(gpus=2) is None
     assert gate(auto=2, gpus="auto") is None
     assert gate(gpus=[1]) is None
-    assert messages.warnings() == []
+    assert messages.warnings == []
 
 
 @pytest.mark.parametrize(
@@ -174,11 +182,11 @@ def test_one_that_nobody_visible_fills_is_refused_too(gate: Gate, nvml: Nvml) ->
 
 @pytest.mark.parametrize(("used", "warned"), [(3, False), (5, True), (71, True)])
 def test_a_gpu_that_others_use_a_part_of_is_a_warning(
-    gate: Gate, nvml: Nvml, used: int, warned: bool
+    gate: Gate, messages: Messages, nvml: Nvml, used: int, warned: bool
 ) -> None:
     nvml.show(card(1, used=used * GIB, compute=[(4194305, used * GIB)]))
     assert gate(gpus=1) is None
-    assert messages.warnings() == warned * [
+    assert messages.warnings == warned * [
         f"GPU 0 (NVIDIA H100 80GB HBM3): {used}.0 GiB of 80.0 GiB are used by pid 4194305, not "
         f"visible from here, {used}.0 GiB; comfyui-gpu0 has the rest"
     ]
@@ -192,7 +200,12 @@ CHILD = (
 
 @pytest.mark.parametrize("known", [True, False])
 def test_what_ours_and_their_children_use_is_no_strangers(
-    gate: Gate, nvml: Nvml, start: Callable[..., int], tmp_path: Path, known: bool
+    gate: Gate,
+    messages: Messages,
+    nvml: Nvml,
+    start: Callable[..., int],
+    tmp_path: Path,
+    known: bool,
 ) -> None:
     marks = {apps.WORKSPACE: str(tmp_path / "ws"), apps.NAME: "worker-gpu0"}
     pid = start(CHILD, **(marks if known else {}))
@@ -201,7 +214,7 @@ def test_what_ours_and_their_children_use_is_no_strangers(
     nvml.show(card(1, used=78 * GIB, compute=users, mode=EXCLUSIVE_PROCESS))
     refused = gate(gpus=1)
     nvml.show(card(1, used=78 * GIB, compute=[(each, None) for each, _ in users]))
-    assert (refused is None, gate(gpus=1) is None, messages.warnings()) == (known, known, [])
+    assert (refused is None, gate(gpus=1) is None, messages.warnings) == (known, known, [])
     child.kill()
 
 
@@ -285,7 +298,7 @@ def test_an_instance_on_a_part_of_a_gpu_has_that_and_none_recorded(
     part = {"env": {"CUDA_VISIBLE_DEVICES": "MIG-1"}}
     assert gate(gpus=2, pin=pin, overrides={0: part}) is None
     machine = load(tmp_path / "machine.yaml", {"HOME": str(tmp_path)})
-    devices = [gpus.device_of(machine, each) for each in machine.instances_for(0)]
+    devices = [gpus.device_of(Run(machine), each) for each in machine.instances_for(0)]
     assert devices == ["MIG-1", uuid(2) if pin == "uuid" else "1"]
     assert pins(tmp_path) == ({"gpu1": uuid(2)} if pin == "uuid" else {})
 

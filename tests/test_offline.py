@@ -12,7 +12,7 @@ from tasks.host.pm2 import pm2
 from tasks.host.system import files, private_folder
 from tests.conftest import MachineMaker
 from tests.forge import Forge
-from tests.rig import PROJECT, SIMULATOR, Rig, Run
+from tests.rig import PROJECT, SIMULATOR, Ended, Rig
 
 pytestmark = pytest.mark.afresh
 
@@ -90,8 +90,8 @@ def test_a_lock_and_warm_caches_build_an_empty_workspace(
         assert rig.lock_file.read_text() == warm.lock_file.read_text()
 
 
-def isolated(rig: Rig, script: str) -> Run:
-    """Run a shell script in a network of its own; `{doit}` is doit on the machine."""
+def isolated(rig: Rig, script: str) -> Ended:
+    """Ended a shell script in a network of its own; `{doit}` is doit on the machine."""
     doit = f"{rig.command()[0]} machine={rig.file}"
     ended = subprocess.run(
         [*ISOLATED, "sh", "-c", script.format(doit=doit)],
@@ -102,4 +102,4 @@ def isolated(rig: Rig, script: str) -> Run:
         text=True,
         timeout=150,
     )
-    return Run(ended.returncode, ended.stdout)
+    return Ended(ended.returncode, ended.stdout)

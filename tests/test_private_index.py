@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import MachineMaker
 from tests.forge import Forge
-from tests.rig import Run
+from tests.rig import Ended
 from tests.servers import index_server
 
 pytestmark = pytest.mark.afresh
@@ -29,7 +29,7 @@ def holding(folder: Path, secret: str) -> list[Path]:
     ]
 
 
-def why(run: Run) -> str:
+def why(run: Ended) -> str:
     """The one line that says why a step failed."""
     (line,) = (line for line in run.output.splitlines() if re.match(r"✗ \w+: ", line))
     return line

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks import server
+from tasks.engine.run import Run
 from tasks.host.comfyui import node_classes
 from tasks.host.generations import installed
 from tasks.spec import load
@@ -20,11 +21,12 @@ pytestmark = pytest.mark.afresh
 def look(rig: Rig) -> installed.Installed:
     rig.write()
     machine = load(rig.file, {})
+    run = Run(machine)
     return installed.look(
         machine.layout,
         machine.lock,
-        server.declared_comfyui(machine),
-        server.declared_nodes(machine),
+        server.declared_comfyui(run),
+        server.declared_nodes(run),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from doit import cmd_clean
 from doit.exceptions import InvalidCommand
 
-from ..engine.configuration import load_machine
+from ..engine.configuration import load_run
 from ..host.storage import digest_folders
 from ..host.system.run_lock import RunLock, Taken
 
@@ -19,8 +19,8 @@ class Clean(cmd_clean.Clean):  # type: ignore[misc]
     doc_purpose = "remove checkouts and unused generations; never what runs, models or outputs"
 
     def clean_tasks(self, tasks: Iterable[Any], dryrun: bool, cleanforget: bool) -> None:
-        machine, _ = load_machine()
-        lock = RunLock(machine.workspace)
+        run = load_run()
+        lock = RunLock(run.machine.workspace)
         try:
             lock.take("clean")
         except Taken as taken:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..engine.run import Run
 from ..environment import stage as environment
 from ..host.system import files
 from ..host.system.failure import Failure
-from ..spec import Lock, Machine
+from ..spec import Lock
 from ..spec.loader import read
 from ..spec.model import COMFYUI_REPO
 from ..spec.paths import absolute
@@ -35,44 +36,44 @@ class Layers(MachineCommand):
     )
 
     def perform(self, call: Call) -> int:
-        machine = call.machine
+        run = call.run
         if call.options["labels"]:
-            print(
-                " ".join(f"--label {PREFIX}.{name}={commit}" for name, commit in _commits(machine))
-            )
+            print(" ".join(f"--label {PREFIX}.{name}={commit}" for name, commit in _commits(run)))
             return 0
         if len(call.names) != 1:
             raise Failure("name the folder to write them to")
-        folder, data = Path(call.names[0]), read(machine.file, machine.file.name).data
+        folder, data = Path(call.names[0]), read(run.machine.file, run.machine.file.name).data
         for name, (part, lock) in {
-            "environment": _environment(machine, data),
-            "code": _code(machine, data),
-            "models": _models(machine, data),
+            "environment": _environment(run, data),
+            "code": _code(run, data),
+            "models": _models(run, data),
         }.items():
-            _write(machine, folder / name, part, lock)
+            _write(run, folder / name, part, lock)
         return 0
 
 
-def _commits(machine: Machine) -> list[tuple[str, str]]:
+def _commits(run: Run) -> list[tuple[str, str]]:
     """What machine.lock names, as far as the names can stand in labels."""
-    pins = {f"custom-node.{name}": pin for name, pin in machine.lock.custom_nodes.items()}
-    pinned = {"comfyui": machine.lock.comfyui, **pins}
+    pins = {f"custom-node.{name}": pin for name, pin in run.machine.lock.custom_nodes.items()}
+    pinned = {"comfyui": run.machine.lock.comfyui, **pins}
     return [(quote(name), pin.commit) for name, pin in pinned.items() if pin]
 
 
-def _environment(machine: Machine, data: Data) -> tuple[Data, Lock]:
+def _environment(run: Run, data: Data) -> tuple[Data, Lock]:
     """ComfyUI, and the nodes whose scripts will run in it."""
-    names = set(environment.scripts(machine))
+    names = set(environment.scripts(run))
     nodes = [
         {key: value for key, value in node.items() if key != "env"}
-        for node, known in zip(data.get("custom_nodes") or (), machine.custom_nodes, strict=False)
+        for node, known in zip(
+            data.get("custom_nodes") or (), run.machine.custom_nodes, strict=False
+        )
         if known.name in names
     ]
     part = _some(data, "workspace", "comfyui", "python") | {
         "custom_nodes": nodes,
         "instances": _some(data.get("instances") or {}, "cpu_only"),
     }
-    return part, _for_nodes(machine.lock, names)
+    return part, _for_nodes(run.machine.lock, names)
 
 
 def _for_nodes(lock: Lock, names: set[str]) -> Lock:
@@ -88,35 +89,35 @@ def _for_nodes(lock: Lock, names: set[str]) -> Lock:
     return Lock(comfyui=lock.comfyui, custom_nodes=pins, python=python)
 
 
-def _code(machine: Machine, data: Data) -> tuple[Data, Lock]:
+def _code(run: Run, data: Data) -> tuple[Data, Lock]:
     """ComfyUI and every node, and what they see while they are imported."""
     part = _some(data, "workspace", "comfyui", "python", "custom_nodes") | {
         "models": _some(data.get("models") or {}, "folder"),
         "instances": _some(data.get("instances") or {}, "cpu_only", "env"),
     }
-    return part, machine.lock.model_copy(update={"models": {}})
+    return part, run.machine.lock.model_copy(update={"models": {}})
 
 
-def _models(machine: Machine, data: Data) -> tuple[Data, Lock]:
+def _models(run: Run, data: Data) -> tuple[Data, Lock]:
     """The downloads. A machine has a ComfyUI; which one doesn't matter here."""
     models = _some(data.get("models") or {}, "folder", "store", "tokens", "files")
     part = _some(data, "workspace") | {"comfyui": {"repo": COMFYUI_REPO}, "models": models}
-    return part, Lock(models=machine.lock.models)
+    return part, Lock(models=run.machine.lock.models)
 
 
 def _some(data: Mapping[Any, Any], *keys: str) -> Data:
     return {key: data[key] for key in keys if key in data}
 
 
-def _write(machine: Machine, folder: Path, part: Data, lock: Lock) -> None:
+def _write(run: Run, folder: Path, part: Data, lock: Lock) -> None:
     """The two files, and the local folders that the first one names."""
     import yaml
 
     files.write_text(folder / "machine.yaml", yaml.safe_dump(part, sort_keys=False))
-    if machine.lock_file.exists():
+    if run.machine.lock_file.exists():
         files.write_text(folder / "machine.lock", lock.text())
-    top = machine.file.parent.resolve()
-    for place in _places(machine, part):
+    top = run.machine.file.parent.resolve()
+    for place in _places(run, part):
         here = place.resolve()
         if not here.is_relative_to(top):
             raise Failure(f"{place} lies outside of the machine's folder: move it there")
@@ -127,10 +128,10 @@ def _write(machine: Machine, folder: Path, part: Data, lock: Lock) -> None:
         files.copy_tree(here, target)
 
 
-def _places(machine: Machine, part: Data) -> Iterator[Path]:
+def _places(run: Run, part: Data) -> Iterator[Path]:
     """The local folders that it names."""
     for entry in (part["comfyui"], *(part.get("custom_nodes") or ())):
         if entry.get("path"):
-            yield absolute(machine.file.parent, entry["path"], machine.env)
+            yield absolute(run.machine.file.parent, entry["path"], run.machine.env)
     if "python" in part:
-        yield from (path for path in map(Path, machine.python.find_links) if path.is_absolute())
+        yield from (path for path in map(Path, run.machine.python.find_links) if path.is_absolute())

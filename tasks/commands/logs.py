@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..engine.run import Run
 from ..host.system import process
 from ..host.system.failure import Failure
 from ..pm2 import stage as configs
-from ..spec import Instance, Machine
+from ..spec import Instance
 from ..spec.layout import Layout
 from .shared.command import Call, MachineCommand
 
@@ -42,13 +43,13 @@ class Logs(MachineCommand):
     )
 
     def perform(self, call: Call) -> int:
-        options, layout = call.options, call.machine.layout
+        options, layout = call.options, call.run.layout
         if options["lines"] < 0:
             raise Failure("-n takes a number of lines, 0 or more")
         if call.names:
             logs = [_named(layout, name) for name in call.names]
         else:
-            logs = _all(call.machine, call.instances)
+            logs = _all(call.run, call.run.instances)
             if not options["follow"]:
                 logs = [log for log in logs if log.is_file()]
         if not logs:
@@ -62,15 +63,15 @@ class Logs(MachineCommand):
         return 0
 
 
-def _all(machine: Machine, instances: tuple[Instance, ...]) -> list[Path]:
+def _all(run: Run, instances: tuple[Instance, ...]) -> list[Path]:
     """The logs of the instances, each with its workers' behind it."""
-    layout = machine.layout
+    layout = run.layout
     return [
         layout.log(name)
         for instance in instances
         for name in (
             instance.name,
-            *(configs.worker_name(worker, instance) for worker in machine.workers),
+            *(configs.worker_name(worker, instance) for worker in run.machine.workers),
         )
     ]
 

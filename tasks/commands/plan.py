@@ -7,19 +7,22 @@ packages resolved into a temporary folder, which later steps look into before th
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from doit import cmd_run
+from ..engine.command import RunCommand
+from ..engine.reporter import PlanReporter
+from ..engine.run import Run
 
-from ..engine import planning
 
-
-class Plan(cmd_run.Run):  # type: ignore[misc]
+class Plan(RunCommand):
     doc_purpose = "say what doit would do and why; change nothing"
     doc_usage = "[TASK ...]"
+    reporter = PlanReporter
 
-    def execute(self, params: Any, args: list[str]) -> Any:
+    @contextmanager
+    def prepared(self, run: Run) -> Iterator[Run]:
         with tempfile.TemporaryDirectory(prefix="comfy-machine-plan-") as folder:
-            planning.overlay = Path(folder).resolve()
-            return super().execute(params, args)
+            yield replace(run, overlay=Path(folder).resolve())

@@ -9,9 +9,10 @@ from typing import Any
 
 from doit.exceptions import InvalidCommand
 
+from ..engine.run import Run
 from ..host.comfyui import health_client
 from ..server import client
-from ..spec import Instance, Machine
+from ..spec import Instance
 from ..spec.problems import shown
 from .shared import health_verdict
 from .shared.command import Call, MachineCommand, flag
@@ -53,7 +54,7 @@ class Probe(MachineCommand):
     )
 
     def perform(self, call: Call) -> int:
-        machine, options = call.machine, call.options
+        run, options = call.run, call.options
         what = "live" if options["live"] else "ready" if options["ready"] else "healthy"
         if options["live"] and (options["ready"] or call.names):
             raise InvalidCommand("--live is about the whole machine: leave --ready and names out")
@@ -61,7 +62,7 @@ class Probe(MachineCommand):
         deadline = time.monotonic() + options["wait"]
         while True:
             left = max(0.0, deadline - time.monotonic())
-            told = _ask(machine, what, chosen, left) or _look(machine, what, call.instances, chosen)
+            told = _ask(run, what, chosen, left) or _look(run, what, run.instances, chosen)
             left = deadline - time.monotonic()
             if told.ok or left <= 0:
                 print(shown(told.line, 1000))
@@ -69,9 +70,9 @@ class Probe(MachineCommand):
             time.sleep(min(PAUSE, left))
 
 
-def _ask(machine: Machine, what: str, chosen: Sequence[Instance], wait: float) -> Verdict | None:
+def _ask(run: Run, what: str, chosen: Sequence[Instance], wait: float) -> Verdict | None:
     """What the health server says; None when it says nothing."""
-    if not machine.health.server:
+    if not run.machine.health.server:
         return None
     paths = [f"{PATHS['healthy']}/instances/{each.gpu}" for each in chosen] or [PATHS[what]]
     deadline = time.monotonic() + wait
@@ -79,7 +80,7 @@ def _ask(machine: Machine, what: str, chosen: Sequence[Instance], wait: float) -
     for path in paths:
         left = max(0, round(deadline - time.monotonic()))
         answer = health_client.ask(
-            client(machine),
+            client(run),
             f"{path}?wait={left}" if left else path,
             health_client.PATIENCE + left,
         )
@@ -98,23 +99,23 @@ def _told(code: int, body: dict[str, Any]) -> Verdict:
 
 
 def _look(
-    machine: Machine, what: str, instances: Sequence[Instance], chosen: Sequence[Instance]
+    run: Run, what: str, instances: Sequence[Instance], chosen: Sequence[Instance]
 ) -> Verdict:
     """The same by ourselves."""
     if what == "live":
-        return _is_live(machine)
-    found = health_verdict.take(machine, instances)
+        return _is_live(run)
+    found = health_verdict.take(run, instances)
     names = {each.name for each in chosen}
     rows = [row for row in found.instances if not names or row.instance in names]
     wrong = [health_verdict.said_of(row) for row in rows if row.health != "healthy"]
     if not rows:
-        ok, said = not machine.enabled, [health_verdict.why_none(machine)]
+        ok, said = not run.machine.enabled, [health_verdict.why_none(run)]
     elif what == "ready" and not chosen:
         ok, said = len(wrong) < len(rows), wrong
     elif chosen:
         ok, said = not wrong, wrong
     else:
-        said = health_verdict.faults(machine, found)
+        said = health_verdict.faults(run, found)
         ok = not said
     if ok:
         return Verdict(True, what)
@@ -122,12 +123,12 @@ def _look(
     return Verdict(False, f"{'; '.join(said)}; {advice}")
 
 
-def _is_live(machine: Machine) -> Verdict:
+def _is_live(run: Run) -> Verdict:
     from ..host.pm2 import pm2
     from ..host.system.run_lock import RunLock
 
-    if pm2.daemon(machine.layout) is not None:
+    if pm2.daemon(run.layout) is not None:
         return Verdict(True, "live: PM2 runs")
-    if run := RunLock(machine.workspace).run():
-        return Verdict(True, f"live: a run is on (pid {run.pid})")
+    if other := RunLock(run.machine.workspace).run():
+        return Verdict(True, f"live: a run is on (pid {other.pid})")
     return Verdict(False, "PM2 doesn't run, and no run is on; run doit")

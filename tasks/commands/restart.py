@@ -14,14 +14,14 @@ class Restart(LockingCommand):
     takes_names = True
 
     def work(self, call: Call) -> int:
-        machine, instances = call.machine, call.instances
-        made = last_good.wanted(machine, instances)
+        run, instances = call.run, call.run.instances
+        made = last_good.wanted(run, instances)
         chosen = call.named() or [instance for instance in instances if instance.name in made]
         if not chosen:
             raise Failure("there is nothing to restart yet: run doit")
         if missing := [each.name for each in chosen if each.name not in made]:
             raise Failure(f"{', '.join(missing)} was not made yet: run doit")
-        roll.settle(machine, instances, chosen)
+        roll.settle(run, instances, chosen)
         for instance in chosen:
             print(f"{instance.name} is healthy")
         return 0

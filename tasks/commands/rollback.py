@@ -11,7 +11,7 @@ class Rollback(LockingCommand):
     doc_purpose = "go back to the last good generation; machine.yaml and the lock stay as they are"
 
     def work(self, call: Call) -> int:
-        refusal = last_good.roll_back(call.machine)
-        stage.settle(call.machine, call.instances)
+        refusal = last_good.roll_back(call.run)
+        stage.settle(call.run, call.run.instances)
         print(f"back on generation {refusal.back_on}, until machine.yaml changes or doit force=1")
         return 0

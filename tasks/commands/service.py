@@ -6,10 +6,10 @@ import getpass
 import sys
 from pathlib import Path
 
+from ..engine.run import Run
 from ..host.system import systemd
 from ..host.system.failure import Failure
 from ..host.system.run_lock import RunLock, Taken
-from ..spec import Machine
 from .shared.command import Call, MachineCommand, flag
 
 PROJECT = Path(__file__).parents[2]
@@ -24,22 +24,22 @@ class Service(MachineCommand):
     )
 
     def perform(self, call: Call) -> int:
-        machine, at = call.machine, systemd.manager()
-        name = systemd.unit_name(machine.file)
+        run, at = call.run, systemd.manager()
+        name = systemd.unit_name(run.machine.file)
         if call.options["remove"]:
-            return _remove(machine, at, name)
-        text = unit(machine, user_unit=at.user)
+            return _remove(run, at, name)
+        text = unit(run, user_unit=at.user)
         if call.options["print"]:
             print(f"# {at.folder / name}\n{text}", end="")
             return 0
-        return _install(machine, at, name, text)
+        return _install(run, at, name, text)
 
 
-def unit(machine: Machine, *, user_unit: bool) -> str:
+def unit(run: Run, *, user_unit: bool) -> str:
     """The unit file of a machine, with the doit of this very installation."""
     return systemd.render(
-        machine.file,
-        machine.workspace,
+        run.machine.file,
+        run.machine.workspace,
         PROJECT,
         [sys.executable, "-I", BOOT],
         Path(sys.executable).parent / "doit",
@@ -47,8 +47,8 @@ def unit(machine: Machine, *, user_unit: bool) -> str:
     )
 
 
-def _install(machine: Machine, at: systemd.Manager, name: str, text: str) -> int:
-    lock = _locked(machine)
+def _install(run: Run, at: systemd.Manager, name: str, text: str) -> int:
+    lock = _locked(run)
     if lock is None:
         return 2
     # The unit's own doit, which starts at once, takes the lock.
@@ -68,16 +68,16 @@ def _install(machine: Machine, at: systemd.Manager, name: str, text: str) -> int
     return 0
 
 
-def _remove(machine: Machine, at: systemd.Manager, name: str) -> int:
-    if _locked(machine) is None:
+def _remove(run: Run, at: systemd.Manager, name: str) -> int:
+    if _locked(run) is None:
         return 2
     gone = systemd.remove(at, name)
     print(f"{at.folder / name} {'is removed' if gone else 'was not installed'}")
     return 0
 
 
-def _locked(machine: Machine) -> RunLock | None:
-    lock = RunLock(machine.workspace)
+def _locked(run: Run) -> RunLock | None:
+    lock = RunLock(run.machine.workspace)
     try:
         lock.take("service")
     except Taken as taken:

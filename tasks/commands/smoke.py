@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from ..engine.run import Run
 from ..host.comfyui import api, own_jobs
 from ..host.system.failure import Failure
 from ..instances import gate
-from ..spec import Instance, Machine
+from ..spec import Instance
 from .shared.command import Call, MachineCommand
 
 TIMEOUT = 120.0
@@ -20,36 +21,36 @@ class Smoke(MachineCommand):
     doc_purpose = "send one small job through every instance and name the files it wrote"
 
     def perform(self, call: Call) -> int:
-        if not call.instances:
+        if not call.run.instances:
             raise Failure("there are no instances to send a job to")
-        with ThreadPoolExecutor(len(call.instances)) as pool:
-            results = pool.map(partial(_try, call.machine), call.instances)
+        with ThreadPoolExecutor(len(call.run.instances)) as pool:
+            results = pool.map(partial(_try, call.run), call.run.instances)
         failed = 0
-        for instance, (files, reason) in zip(call.instances, results, strict=True):
+        for instance, (files, reason) in zip(call.run.instances, results, strict=True):
             failed += bool(reason)
             print(f"{'✗' if reason else '✓'} {instance.name}: {reason or files}")
         return 1 if failed else 0
 
 
-def _try(machine: Machine, instance: Instance) -> tuple[str, str]:
+def _try(run: Run, instance: Instance) -> tuple[str, str]:
     """The files of one job and an empty string, or nothing and the reason."""
     import requests
 
     try:
-        return ", ".join(map(str, _run(machine, instance))), ""
+        return ", ".join(map(str, _run(run, instance))), ""
     except Failure as failure:
         return "", str(failure)
     except requests.RequestException as error:
         return "", f"it doesn't answer ({type(error).__name__}): run doit"
 
 
-def _run(machine: Machine, instance: Instance) -> list[Path]:
-    app = gate.find(machine, instance.name)
+def _run(run: Run, instance: Instance) -> list[Path]:
+    app = gate.find(run, instance.name)
     if app is None:
         raise Failure("it doesn't run: run doit")
     client = api.Client(instance.listen, app.port or instance.port, scheme=app.scheme)
     entry = client.wait(client.submit(own_jobs.smoke("SaveImage")), TIMEOUT)
-    folder = machine.layout.outputs(instance.gpu)
+    folder = run.layout.outputs(instance.gpu)
     files = [
         folder / image["subfolder"] / image["filename"]
         for output in entry["outputs"].values()

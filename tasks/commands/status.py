@@ -11,12 +11,12 @@ from dataclasses import asdict
 from typing import Any
 
 from .. import gpus, nodes
+from ..engine.run import Run
 from ..generation import last_good
 from ..host.comfyui import load_result, observation
 from ..host.generations import drift
 from ..host.system import run_journal
 from ..host.system.gpu import Gpu, gib
-from ..spec import Machine
 from .shared import disk_report, health_verdict, run_report
 from .shared.command import Call, MachineCommand, flag
 
@@ -30,21 +30,21 @@ class Status(MachineCommand):
     cmd_options = (flag("json", "print JSON for programs: bytes, seconds, instances by GPU"),)
 
     def perform(self, call: Call) -> int:
-        machine, instances = call.machine, call.instances
+        run, instances = call.run, call.run.instances
         with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(gpus.cards, machine, instances)
-            found = health_verdict.take(machine, instances)
+            asked = pool.submit(gpus.cards, run, instances)
+            found = health_verdict.take(run, instances)
             cards = asked.result()
-        run = run_report.of(found.run, run_journal.read(machine.layout))
-        behind = last_good.refusal(machine)
-        away = nodes.left_out(machine)
-        results = load_result.read(machine.layout.current.resolve())
-        drifted = drift.lines(machine.layout.current.resolve())
+        report = run_report.of(found.run, run_journal.read(run.layout))
+        behind = last_good.refusal(run)
+        away = nodes.left_out(run)
+        results = load_result.read(run.layout.current.resolve())
+        drifted = drift.lines(run.layout.current.resolve())
         failing = {name: str(each) for name, each in results.items() if each.failed}
-        disk = disk_report.of(machine)
+        disk = disk_report.of(run)
         if call.options["json"]:
             document = _document(found, cards) | {
-                "run": run and run.document,
+                "run": report and report.document,
                 "left_out": away,
                 "not_imported": failing,
                 "disk": asdict(disk) if disk else None,
@@ -52,9 +52,9 @@ class Status(MachineCommand):
             }
             print(json.dumps(document | ({"behind": asdict(behind)} if behind else {})))
         else:
-            _show(found, cards, machine)
-            if run:
-                print(_printable(str(run)))
+            _show(found, cards, run)
+            if report:
+                print(_printable(str(report)))
             if behind:
                 print(f"behind machine.yaml: {behind}")
             for name, reason in away.items():
@@ -65,7 +65,7 @@ class Status(MachineCommand):
                 print(disk)
             for line in drifted:
                 print(_printable(line))
-        return 1 if health_verdict.faults(machine, found) else 0
+        return 1 if health_verdict.faults(run, found) else 0
 
 
 def _document(found: observation.Survey, cards: Mapping[int, Gpu]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _card(card: Gpu | None) -> dict[str, Any]:
     }
 
 
-def _show(found: observation.Survey, cards: Mapping[int, Gpu], machine: Machine) -> None:
+def _show(found: observation.Survey, cards: Mapping[int, Gpu], run: Run) -> None:
     if found.instances:
         _print_table(
             "instance GPU memory port pid uptime restarts queue health".split(),
@@ -112,7 +112,7 @@ def _show(found: observation.Survey, cards: Mapping[int, Gpu], machine: Machine)
             ],
         )
     else:
-        print(health_verdict.why_none(machine))
+        print(health_verdict.why_none(run))
     if found.workers:
         print()
         _print_table(

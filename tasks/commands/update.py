@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from doit import cmd_run
 from doit.exceptions import InvalidCommand
 
-from ..engine import planning
-from ..engine.configuration import load_machine
+from ..engine.command import RunCommand
+from ..engine.run import Run
 from ..source import stage as source
-from ..spec import Machine
 from ..spec.problems import did_you_mean
 
 EVERYTHING_OF_PYTHON = "python"
 
 
-class Update(cmd_run.Run):  # type: ignore[misc]
+class Update(RunCommand):
     doc_purpose = "move the lock to the newest: all of it, or these nodes, packages and models"
     doc_usage = "[NAME ...]"
     doc_description = (
@@ -27,27 +28,30 @@ class Update(cmd_run.Run):  # type: ignore[misc]
     )
 
     def execute(self, params: Any, args: list[str]) -> Any:
-        machine, _ = load_machine()
-        if reason := _refusal(machine, args):
+        self._names = args
+        return super().execute(params, ["lock"])
+
+    @contextmanager
+    def prepared(self, run: Run) -> Iterator[Run]:
+        if reason := _refusal(run, self._names):
             raise InvalidCommand(reason)
-        planning.updates = frozenset(args)
         with tempfile.TemporaryDirectory(prefix="comfy-machine-update-") as folder:
             # Only the lock is written: doit then sees what moved, and a failure moves nothing.
-            planning.overlay = Path(folder).resolve()
-            return super().execute(params, ["lock"])
+            overlay = Path(folder).resolve()
+            yield replace(run, updates=frozenset(self._names), overlay=overlay)
 
 
-def _refusal(machine: Machine, names: list[str]) -> str | None:
-    if machine.lock_damage:
-        return machine.lock_damage
-    if machine.locked:
+def _refusal(run: Run, names: list[str]) -> str | None:
+    if run.machine.lock_damage:
+        return run.machine.lock_damage
+    if run.locked:
         return "update changes the lock, and locked=1 forbids it: leave one of them out"
-    if machine.overridden:
+    if run.machine.overridden:
         return "the environment overrides machine.yaml, and overrides never write the lock"
-    nodes = [node.name for node in machine.custom_nodes]
-    packages = [*machine.lock.python.packages] if machine.lock.python else []
+    nodes = [node.name for node in run.machine.custom_nodes]
+    packages = [*run.machine.lock.python.packages] if run.machine.lock.python else []
     known = [source.NAME, source.NAME.lower(), EVERYTHING_OF_PYTHON, "torch", *nodes, *packages,
-             *machine.lock.models]  # fmt: skip
+             *run.machine.lock.models]  # fmt: skip
     for name in names:
         if name not in known:
             hint = (

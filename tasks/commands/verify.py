@@ -10,8 +10,8 @@ from typing import Any
 from doit import cmd_run
 from doit.exceptions import InvalidCommand
 
-from ..engine import progress_board
-from ..engine.configuration import load_machine
+from ..engine.configuration import load_run
+from ..engine.run import Run
 from ..environment import stage as environment
 from ..environment import verification
 from ..host.downloads.store import Store
@@ -23,7 +23,6 @@ from ..host.system.run_lock import RunLock, Taken
 from ..links import stage as links
 from ..models import model_pins
 from ..models import stage as models
-from ..spec import Machine
 from .shared.command import flag
 
 READERS = 4
@@ -46,11 +45,11 @@ class Verify(cmd_run.Run):  # type: ignore[misc]
     def execute(self, params: Any, args: list[str]) -> Any:
         if args:
             raise InvalidCommand(f"verify takes no names: {' '.join(args)}")
-        machine, _ = load_machine()
-        if machine.lock_damage:
-            raise InvalidCommand(machine.lock_damage)
-        spoilt = _verify_environments(machine, mend=params["fetch"])
-        rotten, lost = _verify(machine)
+        run = load_run()
+        if run.machine.lock_damage:
+            raise InvalidCommand(run.machine.lock_damage)
+        spoilt = _verify_environments(run, mend=params["fetch"])
+        rotten, lost = _verify(run)
         if rotten and params["fetch"]:
             code = super().execute(params, ["models"])
             return code or (1 if lost or spoilt else 0)
@@ -59,13 +58,13 @@ class Verify(cmd_run.Run):  # type: ignore[misc]
         return 1 if rotten or lost or spoilt else 0
 
 
-def _verify_environments(machine: Machine, *, mend: bool) -> bool:
+def _verify_environments(run: Run, *, mend: bool) -> bool:
     """Whether something is damaged in an environment, and was not mended."""
-    folders = verification.kept(machine)
+    folders = verification.kept(run)
     if not folders:
         return False
     progress = Progress("verify")
-    with progress_board.following(progress):
+    with run.board.following(progress):
         looks = verification.look(folders, progress)
     for look in looks:
         altered_files.note_spoilt(look.folder, look.spoilt)
@@ -84,27 +83,27 @@ def _verify_environments(machine: Machine, *, mend: bool) -> bool:
         f"environment{'' if number == 1 else 's'} are right: {size(read)} read in "
         f"{duration(seconds)}"
     )
-    left = [_left(machine, look, mend=mend) for look in looks if look.spoilt]
+    left = [_left(run, look, mend=mend) for look in looks if look.spoilt]
     return any(left)
 
 
-def _left(machine: Machine, look: verification.Look, *, mend: bool) -> bool:
+def _left(run: Run, look: verification.Look, *, mend: bool) -> bool:
     """Whether this environment stays damaged."""
     name = look.folder.name
-    if name in environment.in_use(machine):
+    if name in environment.in_use(run):
         print(f"from {name} instances run: the next doit makes it anew, and they move over")
         return True
     if not mend:
         print(f"doit verify --fetch mends {name}")
         return True
-    lock = RunLock(machine.workspace)
+    lock = RunLock(run.machine.workspace)
     try:
         lock.take("verify")
     except Taken as taken:
         print(f"{name} is not mended: {taken}")
         return True
     try:
-        verification.mend(machine, look, machine.layout.log("verify"))
+        verification.mend(run, look, run.layout.log("verify"))
         print(f"{name} is mended")
         return False
     except Failure as failure:
@@ -114,22 +113,22 @@ def _left(machine: Machine, look: verification.Look, *, mend: bool) -> bool:
         lock.give_back()
 
 
-def _verify(machine: Machine) -> tuple[list[str], list[str]]:
+def _verify(run: Run) -> tuple[list[str], list[str]]:
     """Damaged downloads, and damaged files that are not ours to fetch."""
-    store, noted = models.store_of(machine), model_pins.noted(machine)
-    pins = {f.target: model_pins.pin(machine, f, noted) for f in model_pins.wanted(machine)}
+    store, noted = models.store_of(run), model_pins.noted(run)
+    pins = {f.target: model_pins.pin(run, f, noted) for f in model_pins.wanted(run)}
     targets: dict[str, list[str]] = {}
     for target, pin in pins.items():
         targets.setdefault(pin.sha256 or "", []).append(target)
     never = targets.pop("", [])
-    sources = {str(file.source): file for file in links.held(machine)}
+    sources = {str(file.source): file for file in links.held(run)}
     progress = Progress("verify")
     for name in [*targets, *sources]:
         at = store.place(name) if name in targets else Path(name)
         progress.add(name, at.stat().st_size if at.exists() else 0)
-    with progress_board.following(progress):
+    with run.board.following(progress):
         found = thread_pool.each(partial(_sound, store, progress), targets, READERS)
-        given = thread_pool.each(partial(links.sound, machine, progress), sources.values(), READERS)
+        given = thread_pool.each(partial(links.sound, run, progress), sources.values(), READERS)
     rotten = [target for sha256, why in found if why for target in targets[sha256]]
     for sha256, why in found:
         if why:

@@ -25,17 +25,13 @@ from ..spec.layout import Layout
 EVERY = 0.25
 BEAT = 2.0
 """Seconds after which it is written again, even if nothing changed."""
-_current: Writer | None = None
 
 
-def tell(task: str, percent: float | None, detail: str) -> None:
-    """How far a task is, from any thread; None: unknown. Outside a run nobody hears it."""
-    if _current:
-        _current.change(task, percent=percent, detail=redact(detail))
+class Journal:
+    """Writes the journal of one run. Every method but `begin` may be called from any thread.
 
-
-class Writer:
-    """Writes the journal of one run. Every method but `begin` may be called from any thread."""
+    Before `begin` and after `end` nothing is written.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -45,10 +41,11 @@ class Writer:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._tasks: dict[str, Task] = {}
+        self._started: dict[str, float] = {}
+        self._open = False
 
     def begin(self, tasks: Mapping[str, Any], selected: Sequence[str]) -> None:
         """A run begins: of these of doit's tasks, and of all that they need."""
-        global _current
         if self._layout.overlay:
             return
         self._known = frozenset(tasks)
@@ -59,7 +56,7 @@ class Writer:
         self._notes = Notes(
             os.getpid(), process.RUN_ID, " ".join(selected), time.time(), 0.0, "running", ()
         )
-        _current = self
+        self._open = True
         self._write()
 
     def change(self, name: str, **changes: Any) -> None:
@@ -69,30 +66,40 @@ class Writer:
                 self._tasks[name] = replace(task, **changes)
                 self._changed.set()
 
+    def progress(self, name: str, percent: float | None, detail: str) -> None:
+        """How far a task is; None: unknown."""
+        self.change(name, percent=percent, detail=redact(detail))
+
     def start(self, name: str, log: Path) -> None:
+        self._started[name] = time.monotonic()
         self.change(name, state="running", began=time.time(), log=str(log))
         with self._lock:
             if self._thread is None and self._tasks:
                 self._thread = threading.Thread(target=self._keep, daemon=True)
                 self._thread.start()
 
-    def done(self, name: str, seconds: float) -> None:
-        self.change(name, state="done", seconds=seconds, percent=None, detail="")
+    def done(self, name: str) -> None:
+        self.change(name, state="done", seconds=self._took(name), percent=None, detail="")
 
-    def fail(self, name: str, seconds: float, message: str) -> None:
+    def fail(self, name: str, message: str) -> None:
         """`message` is what is printed; its last line may name a log."""
         reason, _, log = message.partition("\n  log: ")
         found = {"log": log} if log else {}
-        self.change(name, state="failed", seconds=seconds, detail="", reason=reason, **found)
-        if _current is self:
+        self.change(
+            name, state="failed", seconds=self._took(name), detail="", reason=reason, **found
+        )
+        if self._open:
             self._write()
+
+    def _took(self, name: str) -> float:
+        begin = self._started.pop(name, None)
+        return time.monotonic() - begin if begin else 0.0
 
     def end(self, state: RunState) -> None:
         """The last word; keeps how long each task took, for the estimates of later runs."""
-        global _current
-        if _current is not self:
+        if not self._open:
             return
-        _current = None
+        self._open = False
         with self._lock:
             if state == "succeeded" and any(task.open for task in self._tasks.values()):
                 state = "failed"

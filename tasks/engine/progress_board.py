@@ -14,6 +14,7 @@ from ..host.system.progress import Progress, Told, line, share, unheard
 from ..host.system.thread_pool import beside
 
 if TYPE_CHECKING:
+    from rich import progress as bars
     from rich.console import Console
 
 LINE_EVERY = 10.0
@@ -21,13 +22,64 @@ LINE_EVERY = 10.0
 LOOK_EVERY = 0.2
 ROWS = 8
 
-console: Console | None = None
-"""The terminal while a board is on it: whoever prints then does it through this."""
+
+class Board:
+    """Where a run shows its progress."""
+
+    def __init__(self) -> None:
+        self.console: Console | None = None
+        """The terminal while bars are on it: everything else is printed through it then."""
+
+    def following(self, progress: Progress, told: Told = unheard) -> AbstractContextManager[None]:
+        """Show `progress` until the body ends; `told` hears the same."""
+        show = self._terminal if sys.stdout.isatty() else _lines
+        return beside(_watch, show, progress, told)
+
+    @contextlib.contextmanager
+    def _terminal(self) -> Iterator[Any]:
+        from rich import progress as bars
+        from rich.console import Console
+        from rich.table import Column
+
+        columns = (
+            bars.TextColumn("  {task.description}", table_column=Column(no_wrap=True)),
+            bars.BarColumn(bar_width=20),
+            bars.DownloadColumn(),
+            bars.TransferSpeedColumn(),
+            bars.TimeRemainingColumn(compact=True),
+        )
+        screen = Console()
+        with bars.Progress(*columns, console=screen, transient=True) as board:
+            self.console = screen
+            try:
+                yield _Rows(board, screen.width).draw
+            finally:
+                self.console = None
 
 
-def following(progress: Progress, told: Told = unheard) -> AbstractContextManager[None]:
-    """Show `progress` until the body ends; `told` hears the same."""
-    return beside(_watch, _terminal if sys.stdout.isatty() else _lines, progress, told)
+class _Rows:
+    """The bars of a board: one for all, and one for each of the first ROWS items."""
+
+    def __init__(self, board: bars.Progress, width: int) -> None:
+        self._board = board
+        self._longest = max(12, width - 60)
+        self._rows: dict[str, bars.TaskID] = {}
+
+    def draw(self, shot: dict[str, Any]) -> None:
+        names = {item["name"]: item for item in shot["running"][:ROWS]}
+        for name in [name for name in self._rows if name and name not in names]:
+            self._board.remove_task(self._rows.pop(name))
+        every = {"bytes": shot["bytes"], "bytes_done": shot["bytes_done"]}
+        title = f"{shot['what']} {shot['files_done']}/{shot['files']}"
+        for name, item in {"": every, **names}.items():
+            if name not in self._rows:
+                self._rows[name] = self._board.add_task(name or title)
+            self._board.update(
+                self._rows[name],
+                total=item["bytes"],
+                completed=item["bytes_done"],
+                description=_short(name, self._longest) or title,
+            )
 
 
 def _watch(show: Any, progress: Progress, told: Told, ended: threading.Event) -> None:
@@ -49,47 +101,6 @@ def _lines() -> Iterator[Any]:
             print(f"  {line(shot)}", flush=True)
 
     yield draw
-
-
-@contextlib.contextmanager
-def _terminal() -> Iterator[Any]:
-    global console
-    from rich import progress as bars
-    from rich.console import Console
-    from rich.table import Column
-
-    columns = (
-        bars.TextColumn("  {task.description}", table_column=Column(no_wrap=True)),
-        bars.BarColumn(bar_width=20),
-        bars.DownloadColumn(),
-        bars.TransferSpeedColumn(),
-        bars.TimeRemainingColumn(compact=True),
-    )
-    screen = Console()
-    with bars.Progress(*columns, console=screen, transient=True) as board:
-        console = screen
-        rows: dict[str, bars.TaskID] = {}
-
-        def draw(shot: dict[str, Any]) -> None:
-            names = {item["name"]: item for item in shot["running"][:ROWS]}
-            for name in [name for name in rows if name and name not in names]:
-                board.remove_task(rows.pop(name))
-            all_ = {"bytes": shot["bytes"], "bytes_done": shot["bytes_done"]}
-            title = f"{shot['what']} {shot['files_done']}/{shot['files']}"
-            for name, item in {"": all_, **names}.items():
-                if name not in rows:
-                    rows[name] = board.add_task(name or title)
-                board.update(
-                    rows[name],
-                    total=item["bytes"],
-                    completed=item["bytes_done"],
-                    description=_short(name, max(12, screen.width - 60)) or title,
-                )
-
-        try:
-            yield draw
-        finally:
-            console = None
 
 
 def _short(name: str, limit: int) -> str:

@@ -6,27 +6,20 @@ import os
 import time
 from typing import Any, TextIO
 
-from doit.exceptions import BaseFail, InvalidTask, UnmetDependency
+from doit.exceptions import BaseFail, UnmetDependency
 
-from ..host.system import process
-from ..host.system.failure import Failure
-from ..host.system.run_journal import RunState
-from ..host.system.run_lock import RunLock, Taken
-from . import messages, progress_board, signals
-from .journal import Writer
+from . import signals
+from .run import Run
 
 
 class Reporter:
-    """doit's reporter interface; its `initialize` is where a run takes the run lock."""
+    """doit's reporter interface, for people."""
 
     desc = "one line per executed task"
-    lock: RunLock
-    journal: Writer
-    refusal: str | None = None
-    """Why no run can be begun."""
 
-    def __init__(self, outstream: TextIO, options: dict[str, Any]) -> None:
+    def __init__(self, outstream: TextIO, run: Run) -> None:
         self.out = outstream
+        self.run = run
         self.started: dict[str, float] = {}
         self.begin = time.monotonic()
         self.executed = 0
@@ -34,16 +27,11 @@ class Reporter:
         self.failures: list[tuple[str, str]] = []
         self.held_back: list[str] = []
         self.errors: list[str] = []
-        messages.show = lambda text: self.write(f"  {text}\n")
+        run.messages.show = lambda text: self.write(f"  {text}\n")
         self.colours = outstream.isatty() and "NO_COLOR" not in os.environ
 
     def initialize(self, tasks: Any, selected_tasks: Any) -> None:
-        self._refuse()
-        try:
-            self.lock.take(" ".join(selected_tasks))
-        except (Taken, Failure) as refused:
-            raise InvalidTask(str(refused)) from None
-        self.journal.begin(tasks, selected_tasks)
+        pass
 
     def get_status(self, task: Any) -> None:
         pass
@@ -51,8 +39,6 @@ class Reporter:
     def execute_task(self, task: Any) -> None:
         if task.actions:
             self.started[task.name] = time.monotonic()
-            self.lock.note(" ".join(self.started))
-            self.journal.start(task.name, task.meta["log"])
             if self.colours:
                 self.write(f"\x1b[2m… {task.name}\x1b[0m\n")
 
@@ -60,25 +46,19 @@ class Reporter:
         if task.actions:
             self.executed += 1
             for line in task.meta["foreseen"]:
-                messages.tell(line)
-            seconds = self._seconds(task)
-            self.journal.done(task.name, seconds)
-            self.write(f"{self._mark('✓', 32)} {task.name:<32}{seconds:>8.1f} s\n")
+                self.run.tell(line)
+            self.write(f"{self._mark('✓', 32)} {task.name:<32}{self._seconds(task):>8.1f} s\n")
 
     def add_failure(self, task: Any, fail: BaseFail) -> None:
         if isinstance(fail, UnmetDependency):
             self.held_back.append(task.name)
-            self.journal.change(task.name, state="held back")
             return
-        seconds, message = self._seconds(task), fail.get_msg().strip()
-        self.journal.fail(task.name, seconds, message)
-        self.write(f"{self._mark('✗', 31)} {task.name:<32}{seconds:>8.1f} s\n")
-        self.failures.append((task.name, message))
+        self.write(f"{self._mark('✗', 31)} {task.name:<32}{self._seconds(task):>8.1f} s\n")
+        self.failures.append((task.name, fail.get_msg().strip()))
 
     def skip_uptodate(self, task: Any) -> None:
         if task.actions:
             self.up_to_date += 1
-            self.journal.change(task.name, state="up to date")
 
     def skip_ignore(self, task: Any) -> None:
         self.write(f"- {task.name} is ignored\n")
@@ -101,14 +81,10 @@ class Reporter:
             self.write(f"{did}, {self.up_to_date} up to date ({seconds:.1f} s)\n")
 
     def _end(self) -> None:
-        """End what still runs, give the lock back, print everything but the last line."""
-        process.end_children()
-        # Before another run can begin.
-        self.journal.end(self._outcome())
-        self.lock.release()
-        for text in messages.news():
+        """Print everything but the last line."""
+        for text in self.run.messages.news:
             self.write(f"  {text}\n")
-        for text in messages.warnings():
+        for text in self.run.messages.warnings:
             self.write(f"{self._mark('!', 33)} {text}\n")
         for name, message in self.failures:
             self.write(f"{self._mark('✗', 31)} {name}: {message}\n")
@@ -119,13 +95,8 @@ class Reporter:
         for message in self.errors:
             self.write(f"{self._mark('✗', 31)} {message}\n")
 
-    def _outcome(self) -> RunState:
-        if signals.leaving():
-            return "interrupted"
-        return "failed" if self.failures or self.errors else "succeeded"
-
     def write(self, text: str) -> None:
-        if screen := progress_board.console:
+        if screen := self.run.board.console:
             from rich.text import Text
 
             screen.print(Text.from_ansi(text), end="")
@@ -137,10 +108,6 @@ class Reporter:
             # Whoever listened has left; the work goes on, and nothing more is said.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
 
-    def _refuse(self) -> None:
-        if self.refusal:
-            raise InvalidTask(self.refusal)
-
     def _seconds(self, task: Any) -> float:
         begin = self.started.pop(task.name, None)
         return time.monotonic() - begin if begin else 0.0
@@ -150,10 +117,7 @@ class Reporter:
 
 
 class PlanReporter(Reporter):
-    """What a run would do, and why; it takes no lock, since it changes nothing."""
-
-    def initialize(self, tasks: Any, selected_tasks: Any) -> None:
-        self._refuse()
+    """What a run would do, and why."""
 
     def execute_task(self, task: Any) -> None:
         pass

@@ -19,7 +19,7 @@ from doit.exceptions import TaskFailed
 
 from ..host.system.failure import Failure
 from ..host.system.redaction import redact
-from . import planning
+from .run import Run
 
 Task = dict[str, Any]
 Check = Callable[[], str | None]
@@ -53,27 +53,29 @@ class Holds:
 
 
 def step(
+    run: Run,
     name: str,
     doc: str,
     *,
     check: Check,
     action: Action,
-    log: Path,
+    log: Path | None = None,
     after: Iterable[str] = (),
     foresee: Foresight | None = None,
     garbage: Callable[[], Iterable[Path]] | None = None,
 ) -> Task:
     """A sub-task (`name` "gpu0") or, with a name ending in `:`, a whole task ("source:").
 
-    `action` gets the path of its log, emptied before. A Failure it raises ends the task with
-    one line; any other exception is a bug and goes to the log with its traceback. In a plan
-    `foresee` takes its place; a step without it is foreseen by its check alone. `garbage` lists
-    what `doit clean` may remove of it.
+    `action` gets the path of its log, emptied before, by default the one named after the task. A
+    Failure that it raises ends the task with one line; any other exception is a bug and goes to
+    the log with its traceback. In a plan `foresee` takes its place; a step without it is foreseen
+    by its check alone. `garbage` lists what `doit clean` may remove of it.
     """
     basename, _, sub = name.partition(":")
     holds = Holds(check)
     foreseen: list[str] = []
-    if planning.overlay:
+    log = log or run.layout.log(name)
+    if run.overlay:
         action = partial(_foresee, foresee, foreseen)
     return {
         "basename": basename,

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from ..engine import journal
+from ..engine.run import Run
 from ..host.python import altered_files, environments, uv, uv_progress
 from ..host.python.environments import fits
 from ..host.python.uv_errors import gist, refused
@@ -14,20 +14,19 @@ from ..host.system import files, process
 from ..host.system.failure import Failure
 from ..lock import package_set, packages
 from ..lock.resolver import REFUSED
-from ..spec import Machine
 
 
 def install(
-    machine: Machine, folder: Path, keep: Collection[str], anew: altered_files.Spoilt, log: Path
+    run: Run, folder: Path, keep: Collection[str], anew: altered_files.Spoilt, log: Path
 ) -> None:
     """Install what the lock lists, of `anew` also what is there; all else but `keep` goes.
 
     Raises Failure.
     """
-    wanted, there = packages.of(machine).packages, environments.installed(folder)
-    listed = packages.listed(machine, wanted)
+    wanted, there = packages.of(run).packages, environments.installed(folder)
+    listed = packages.listed(run, wanted)
     new = [name for name, package in wanted.items() if not fits(package, there.get(name))]
-    told = partial(journal.tell, "environment")
+    told = partial(run.progress, "environment")
     away = sorted(set(there) - set(wanted) - set(keep))
     # Of a package that goes, nothing is to be mended.
     anew = {name: paths for name, paths in anew.items() if name in wanted}
@@ -36,20 +35,18 @@ def install(
         with uv_progress.following(log, f"{len(new)} package{'' if len(new) == 1 else 's'}", told):
             if away:
                 uv.uninstall(folder, away, log)
-            where = packages.where(machine)
+            where = packages.where(run)
             uv.install(folder, listed, *where, log, anew=anew)
             environments.heal(folder, listed, where, anew, log)
     except process.CommandFailed as failed:
-        raise _not_installed(machine, new, failed, log) from failed
+        raise _not_installed(run, new, failed, log) from failed
 
 
-def _not_installed(
-    machine: Machine, new: list[str], failed: process.CommandFailed, log: Path
-) -> Failure:
+def _not_installed(run: Run, new: list[str], failed: process.CommandFailed, log: Path) -> Failure:
     said = "the locked packages can't be installed"
     if refusal := refused(failed.output):
         return Failure(f"{said}: {refusal}", log)
-    lines = package_set.why_not_installed(machine, new, log) if failed.code == REFUSED else []
+    lines = package_set.why_not_installed(run, new, log) if failed.code == REFUSED else []
     if lines:
         return Failure("\n    ".join([f"{said}: {lines[0]}", *lines[1:]]), log)
     mend = "see that the package index can be reached, then run doit again"

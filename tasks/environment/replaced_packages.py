@@ -6,29 +6,28 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..engine.messages import warn
+from ..engine.run import Run
 from ..host.comfyui.load_result import Outcome, Result
 from ..host.generations import reported_changes
 from ..host.python import environments
-from ..spec import Machine
 from . import restoration
 from . import stage as environment
 
 
 def put_back(
-    machine: Machine, folder: Path, results: Mapping[str, Result], log: Path, since: int
+    run: Run, folder: Path, results: Mapping[str, Result], log: Path, since: int
 ) -> dict[str, Result]:
     """Put back what was replaced since a moment (`trees.now`). Whoever did it would do it again in
     an instance: its result says so, and no instance is started with it.
 
     Raises Failure as `hold.hold` does.
     """
-    home = environment.folder_of(machine)
-    who = _who(restoration.changes(machine, home, None).moved, reported_changes.read(folder).gone)
+    home = environment.folder_of(run)
+    who = _who(restoration.changes(run, home, None).moved, reported_changes.read(folder).gone)
     named = f"custom node {', '.join(who)}" if who else "a custom node"
     said = f"{named}, while it was imported,"
-    for line in restoration.hold(machine, home, said, log, since=since, patches_stay=True)[0]:
-        warn(line)
+    for line in restoration.hold(run, home, said, log, since=since, patches_stay=True)[0]:
+        run.warn(line)
     return dict(results) | {
         name: replace(result, outcome=Outcome.DISPLACES, displaced=tuple(who[name]))
         for name, result in results.items()

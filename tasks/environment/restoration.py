@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engine.messages import warn
+from ..engine.run import Run
 from ..host.python import altered_files, environments, records, uv
 from ..host.python.altered_files import Known
 from ..host.python.environments import fits
@@ -15,7 +15,6 @@ from ..host.system import process
 from ..host.system.failure import Failure
 from ..lock import packages, preinstalled
 from ..lock.torch_family import TORCH_FAMILY
-from ..spec import Machine
 
 SHOWN = 3
 """Files of one package that are named."""
@@ -40,16 +39,16 @@ class Changes:
         return {*self.moved, *self.patched}
 
 
-def changes(machine: Machine, folder: Path, since: int | None) -> Changes:
+def changes(run: Run, folder: Path, since: int | None) -> Changes:
     """What differs from the lock; files are looked at that were written since (`trees.now`)."""
     there = environments.installed(folder)
-    wanted = packages.of(machine).packages
+    wanted = packages.of(run).packages
     moved = {
         name: there.get(name, "nothing")
         for name, package in wanted.items()
         if not fits(package, there.get(name))
     }
-    hiding = {n: there[n] for n in sorted(set(preinstalled.versions(machine)) & set(there))}
+    hiding = {n: there[n] for n in sorted(set(preinstalled.versions(run)) & set(there))}
     wrong, claims = ([], {}) if since is None else _wrong(folder, set(wanted) - set(moved), since)
     patched: dict[str, list[str]] = {}
     newcomers: dict[str, set[str]] = {}
@@ -77,7 +76,7 @@ def _wrong(folder: Path, locked: set[str], since: int) -> tuple[list[Wrong], Cla
 
 
 def hold(
-    machine: Machine, folder: Path, who: str, log: Path, *, since: int | None = None,
+    run: Run, folder: Path, who: str, log: Path, *, since: int | None = None,
     patches_stay: bool = False,
 ) -> tuple[list[str], Changes]:  # fmt: skip
     """Put back what `who` changed of the locked packages; what to say of that, and what it was.
@@ -87,14 +86,14 @@ def hold(
     when it was torch, or another one hides what is preinstalled: a node that wants another one
     would want it again.
     """
-    found = changes(machine, folder, since)
+    found = changes(run, folder, since)
     replaced = {name for names in found.newcomers.values() for name in names}
     anew = set(found.patched) & replaced if patches_stay else set(found.patched)
-    _put_back(machine, folder, who, found, anew, log)
-    said = _told(machine, who, found, anew)
+    _put_back(run, folder, who, found, anew, log)
+    said = _told(run, who, found, anew)
     stays = {name: paths for name, paths in found.patched.items() if name not in anew}
     if stays:
-        warn(f"{who} wrote into {_listed(stays)}: that stays, in this environment alone")
+        run.warn(f"{who} wrote into {_listed(stays)}: that stays, in this environment alone")
         marks = {path: Known(name, who) for name, paths in stays.items() for path in paths}
         altered_files.note_known(folder, marks)
     if found.hiding or (set(found.moved) | replaced) & set(TORCH_FAMILY):
@@ -102,19 +101,17 @@ def hold(
     return said, found
 
 
-def _put_back(
-    machine: Machine, folder: Path, who: str, found: Changes, anew: set[str], log: Path
-) -> None:
+def _put_back(run: Run, folder: Path, who: str, found: Changes, anew: set[str], log: Path) -> None:
     """Raises Failure, by the name of who did it, where that can't be done."""
     away = sorted({*found.hiding, *found.newcomers} if anew else found.hiding)
-    wanted = packages.of(machine).packages
+    wanted = packages.of(run).packages
     back = {name: wanted[name] for name in (*found.moved, *anew)}
     left: list[Wrong] = []
     try:
         if away:
             uv.uninstall(folder, away, log)
         if back:
-            listed, where = packages.listed(machine, back), packages.where(machine)
+            listed, where = packages.listed(run, back), packages.where(run)
             uv.install(folder, listed, *where, log, anew=set(back))
             paths = {name: found.patched[name] for name in anew}
             left = environments.heal(folder, listed, where, paths, log)
@@ -126,8 +123,8 @@ def _put_back(
         raise Failure(f"{who} changed {first}, which can't be put back", log)
 
 
-def _told(machine: Machine, who: str, found: Changes, anew: set[str]) -> list[str]:
-    wanted = packages.of(machine).packages
+def _told(run: Run, who: str, found: Changes, anew: set[str]) -> list[str]:
+    wanted = packages.of(run).packages
     said = [
         f"{who} changed {name} {wanted[name].shown} to {version}, it was put back"
         for name, version in sorted(found.moved.items())

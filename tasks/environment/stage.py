@@ -10,7 +10,8 @@ from typing import Any
 
 from .. import nodes
 from ..engine import space
-from ..engine.messages import move, tell
+from ..engine.messages import move
+from ..engine.run import Run
 from ..engine.step import Task, step
 from ..host.generations import reported_changes
 from ..host.generations.kept_generations import of_generations
@@ -21,7 +22,6 @@ from ..host.storage import digest_folders, disk
 from ..host.system import files
 from ..host.system.failure import Failure
 from ..lock import packages, preinstalled
-from ..spec import Machine
 from ..spec.layout import Layout
 from . import installation, script_records, torch_trial
 from .script_records import Records
@@ -29,33 +29,33 @@ from .script_records import Records
 INSTALL_SCRIPT = "install.py"
 
 
-def tasks(machine: Machine) -> Iterator[Task]:
-    layout = machine.layout
+def tasks(run: Run) -> Iterator[Task]:
+    layout = run.layout
     yield step(
+        run,
         "environment",
         "The Python environment, one install for ComfyUI and all custom nodes",
-        check=partial(_missing, machine),
-        action=partial(_make_where_there_is_room, machine),
-        foresee=partial(_foresee, machine),
-        log=layout.log("environment"),
+        check=partial(_missing, run),
+        action=partial(_make_where_there_is_room, run),
+        foresee=partial(_foresee, run),
         after=["lock"],
         garbage=partial(_garbage, layout),
     )
 
 
-def folder_of(machine: Machine) -> Path:
+def folder_of(run: Run) -> Path:
     """The environment that the last `environment` step made or chose. Raises Failure if none."""
-    layout = machine.layout
+    layout = run.layout
     return layout.seen(digest_folders.pointed(layout.seen(_pointer(layout)), layout.environments))
 
 
-def scripts(machine: Machine) -> dict[str, str]:
+def scripts(run: Run) -> dict[str, str]:
     """The nodes that have something to run, each with the version of what it runs."""
     found = {}
-    for node in nodes.present(machine):
-        script = nodes.folder_of(machine, node) / INSTALL_SCRIPT
+    for node in nodes.present(run):
+        script = nodes.folder_of(run, node) / INSTALL_SCRIPT
         if node.script or script.is_file():
-            commit = nodes.source_of(machine, node).read().get("commit")
+            commit = nodes.source_of(run, node).read().get("commit")
             found[node.name] = str(commit or files.file_digest(script)) + (node.script or "")
     return found
 
@@ -86,9 +86,9 @@ def record(
     digest_folders.finish(folder, receipt)
 
 
-def in_use(machine: Machine) -> frozenset[str]:
+def in_use(run: Run) -> frozenset[str]:
     """The environments that some process here runs from."""
-    folder = machine.layout.generations
+    folder = run.layout.generations
     return of_generations(folder / name for name in apps.folders_in_use(folder))
 
 
@@ -103,10 +103,10 @@ def _pointer(layout: Layout) -> Path:
     return layout.receipts / "environment.json"
 
 
-def _missing(machine: Machine) -> str | None:
-    layout = machine.layout
-    folder = folder_of(machine)
-    if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(machine):
+def _missing(run: Run) -> str | None:
+    layout = run.layout
+    folder = folder_of(run)
+    if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(run):
         return "its packages or its nodes' scripts changed"
     beside = digest_folders.read(folder)
     if not beside:
@@ -115,17 +115,17 @@ def _missing(machine: Machine) -> str | None:
     own = reported_changes.read(layout.current.resolve()).gone
     for key in ("installed", "top"):
         beside[key] = [name for name in beside.get(key, ()) if name not in own]
-    return damage(folder, beside) or torch_trial.due(machine, beside)
+    return damage(folder, beside) or torch_trial.due(beside)
 
 
-def _digest(machine: Machine) -> str:
-    python = packages.of(machine)
+def _digest(run: Run) -> str:
+    python = packages.of(run)
     return files.digest(
         {
             "interpreter": sys.version,
             "packages": {name: p.requirement(name) for name, p in python.packages.items()},
-            "preinstalled": preinstalled.versions(machine),
-            "scripts": scripts(machine),
+            "preinstalled": preinstalled.versions(run),
+            "scripts": scripts(run),
             "hook": pth_hook.LINE,
             # One of before shares its files with uv's cache.
             "own": True,
@@ -133,59 +133,59 @@ def _digest(machine: Machine) -> str:
     )
 
 
-def _choose(machine: Machine) -> tuple[str, Path, bool]:
+def _choose(run: Run) -> tuple[str, Path, bool]:
     """The digest, its folder, and whether that is there and whole."""
-    layout = machine.layout
-    digest = _digest(machine)
+    layout = run.layout
+    digest = _digest(run)
     in_use = of_generations(digest_folders.list_folders(layout.generations))
     return digest, *digest_folders.choose(layout.environments, digest, damage, in_use)
 
 
-def _make_where_there_is_room(machine: Machine, log: Path) -> None:
-    _, folder, whole = _choose(machine)
-    need = 0 if whole else _needed(machine)
-    with space.room(machine, "the environment", folder, need):
-        _make(machine, log)
+def _make_where_there_is_room(run: Run, log: Path) -> None:
+    _, folder, whole = _choose(run)
+    need = 0 if whole else _needed(run)
+    with space.room(run, "the environment", folder, need):
+        _make(run, log)
 
 
-def _needed(machine: Machine) -> int:
+def _needed(run: Run) -> int:
     """Bytes: what the one before has of its own, and what is new, as far as both are known."""
     try:
-        before = folder_of(machine)
-        there, own = environments.installed(before), disk.read(machine.layout).environments
+        before = folder_of(run)
+        there, own = environments.installed(before), disk.read(run.layout).environments
     except (Failure, OSError):
         there, own, before = {}, {}, Path()
-    wanted = packages.of(machine).packages
+    wanted = packages.of(run).packages
     new = (each for name, each in wanted.items() if not fits(each, there.get(name)))
     return own.get(before.name, 0) + sum(each.size or 0 for each in new)
 
 
-def _make(machine: Machine, log: Path) -> None:
-    layout = machine.layout
-    digest, folder, whole = _choose(machine)
+def _make(run: Run, log: Path) -> None:
+    layout = run.layout
+    digest, folder, whole = _choose(run)
     if not whole:
         digest_folders.remove(folder)
-        _tell_dropped(machine)
-        previous, see_base = _previous(machine), preinstalled.wanted(machine)
-        stand = _standing(machine, previous)
+        _tell_dropped(run)
+        previous, see_base = _previous(run), preinstalled.wanted(run)
+        stand = _standing(run, previous)
         if previous:
             environments.grow(previous, folder)
         else:
             folder.parent.mkdir(parents=True, exist_ok=True)
             python = preinstalled.base_python() if see_base else Path(sys.executable)
             uv.make_environment(folder, python, log, see_base=see_base)
-        installation.install(machine, folder, script_records.added(stand), _changed(previous), log)
+        installation.install(run, folder, script_records.added(stand), _changed(previous), log)
         pth_hook.write(uv.site_packages(folder))
         proved = torch_trial.inherited(previous, folder) if previous and not see_base else {}
-        locked = sorted(packages.of(machine).packages)
-        constraints.write(folder, locked, preinstalled.versions(machine))
+        locked = sorted(packages.of(run).packages)
+        constraints.write(folder, locked, preinstalled.versions(run))
         record(
             folder,
             digest=digest,
             own=True,
             locked=locked,
             scripts=stand,
-            pending=_pending(machine, stand),
+            pending=_pending(run, stand),
             sees_base=see_base,
             **proved,
         )
@@ -193,34 +193,34 @@ def _make(machine: Machine, log: Path) -> None:
             altered_files.expect(
                 folder, altered_files.known(previous), altered_files.spoilt(previous)
             )
-    if torch_trial.due(machine, digest_folders.read(folder)):
-        family = torch_trial.prove(machine, folder, log)
+    if torch_trial.due(digest_folders.read(folder)):
+        family = torch_trial.prove(run, folder, log)
         digest_folders.finish(folder, digest_folders.read(folder) | {"family": family})
     digest_folders.point(_pointer(layout), folder, digest)
 
 
-def _foresee(machine: Machine, log: Path) -> list[str]:
-    layout = machine.layout
-    digest, folder, whole = _choose(machine)
-    lines = _difference(machine)
+def _foresee(run: Run, log: Path) -> list[str]:
+    layout = run.layout
+    digest, folder, whole = _choose(run)
+    lines = _difference(run)
     if not whole:
         foreseen = layout.kept(folder)
         foreseen.mkdir(parents=True)
-        pending = _pending(machine, _standing(machine, _previous(machine)))
+        pending = _pending(run, _standing(run, _previous(run)))
         digest_folders.finish(foreseen, {"digest": digest, "pending": pending})
-    elif torch_trial.due(machine, digest_folders.read(folder)):
+    elif torch_trial.due(digest_folders.read(folder)):
         lines.append("import the torch family, once")
     digest_folders.point(layout.kept(_pointer(layout)), folder, digest)
     return lines
 
 
-def _difference(machine: Machine) -> list[str]:
+def _difference(run: Run) -> list[str]:
     """Package by package, what the new environment has and the present one doesn't."""
     from rich.filesize import decimal
 
-    wanted = packages.of(machine).packages
+    wanted = packages.of(run).packages
     try:
-        there = environments.installed((machine.layout.current / "environment").resolve())
+        there = environments.installed((run.layout.current / "environment").resolve())
     except OSError:
         there = {}
     lines = []
@@ -234,23 +234,23 @@ def _difference(machine: Machine) -> list[str]:
     return lines
 
 
-def _tell_dropped(machine: Machine) -> None:
+def _tell_dropped(run: Run) -> None:
     """What was installed by hand into the environment that runs doesn't come along."""
-    current = machine.layout.current.resolve()
-    wanted, own = packages.of(machine).packages, reported_changes.read(current).packages
+    current = run.layout.current.resolve()
+    wanted, own = packages.of(run).packages, reported_changes.read(current).packages
     for name, version in environments.additions((current / "environment").resolve()).items():
         if name not in own and name not in wanted:
-            tell(f"{name} {version}, installed by hand, is not in the new environment")
+            run.tell(f"{name} {version}, installed by hand, is not in the new environment")
 
 
-def _previous(machine: Machine) -> Path | None:
+def _previous(run: Run) -> Path | None:
     """The environment to start from, None where there is none that would do.
 
     One in which `doit verify` found files that aren't what was installed will do: they are
     installed anew.
     """
     try:
-        previous = folder_of(machine)
+        previous = folder_of(run)
     except Failure:
         return None
     receipt = digest_folders.read(previous)
@@ -261,21 +261,21 @@ def _previous(machine: Machine) -> Path | None:
         or digest_folders.damaged(previous, receipt, environments.lost)
     ):
         return None
-    if receipt.get("sees_base", False) != preinstalled.wanted(machine):
+    if receipt.get("sees_base", False) != preinstalled.wanted(run):
         return None
     return previous if environments.is_removable(previous) else None
 
 
-def _standing(machine: Machine, previous: Path | None) -> Records:
+def _standing(run: Run, previous: Path | None) -> Records:
     """The scripts that need not run again in an environment that grows from this one."""
     if previous is None:
         return {}
     noted, there = script_records.of(previous), environments.installed(previous)
-    return script_records.standing(noted, scripts(machine), packages.of(machine).packages, there)
+    return script_records.standing(noted, scripts(run), packages.of(run).packages, there)
 
 
-def _pending(machine: Machine, stand: Records) -> list[str]:
-    return sorted(set(scripts(machine)) - set(stand))
+def _pending(run: Run, stand: Records) -> list[str]:
+    return sorted(set(scripts(run)) - set(stand))
 
 
 def _changed(previous: Path | None) -> dict[str, list[str]]:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..engine import journal
-from ..engine.messages import warn
+from ..engine.run import Run
 from ..host.python import environments, import_trial, uv
 from ..host.python.import_trial import Broken, Tried
 from ..host.storage import digest_folders
@@ -17,13 +16,13 @@ from ..host.system import files, gpu, process
 from ..host.system.failure import Failure
 from ..lock import packages, preinstalled, torch_family
 from ..lock.torch_family import TORCH_FAMILY
-from ..spec import Machine, expand
+from ..spec import expand
 
 DRIVER = ("libcuda.so", "libnvidia-")
 """How the names of libraries begin that come with NVIDIA's driver and with no package."""
 
 
-def due(machine: Machine, receipt: Mapping[str, Any]) -> str | None:
+def due(receipt: Mapping[str, Any]) -> str | None:
     """Why the family is to be imported, None if its environment's receipt says that it was.
 
     What needed a library of the driver is tried again where there is one.
@@ -49,62 +48,60 @@ def inherited(previous: Path, folder: Path) -> dict[str, Any]:
     return {"family": family}
 
 
-def prove(machine: Machine, folder: Path, log: Path) -> dict[str, Any]:
+def prove(run: Run, folder: Path, log: Path) -> dict[str, Any]:
     """Import the members that are in this environment; what its receipt is to say of that.
 
     Raises Failure with the cause, and with a set that does import, which was installed and tried.
     """
-    versions = environments.installed(folder) | preinstalled.versions(machine)
+    versions = environments.installed(folder) | preinstalled.versions(run)
     members = {name: versions[name] for name in TORCH_FAMILY if name in versions}
     if not members:
         return {"imported": {}}
-    journal.tell("environment", None, f"import {', '.join(members)}")
-    tried = _attempt(machine, folder, list(members), log)
+    run.progress("environment", None, f"import {', '.join(members)}")
+    tried = _attempt(run, folder, list(members), log)
     if tried.broken is None:
         return {"imported": tried.imported}
     broken = tried.broken
-    if _comes_later(machine, broken):
-        warn(
+    if _comes_later(run, broken):
+        run.warn(
             f"whether {broken.name} imports isn't known here: it needs {broken.library}, which "
             "comes with the driver"
         )
         return {"imported": tried.imported, "awaits": broken.library}
-    raise Failure(_explain(machine, folder, members, broken, log), log)
+    raise Failure(_explain(run, folder, members, broken, log), log)
 
 
-def _attempt(machine: Machine, folder: Path, members: list[str], log: Path) -> Tried:
+def _attempt(run: Run, folder: Path, members: list[str], log: Path) -> Tried:
     env = process.allowed_environment(os.environ)
-    for key, written in machine.instances.env.items():
+    for key, written in run.machine.instances.env.items():
         if key.startswith("LD_"):
             with contextlib.suppress(KeyError):
-                env[key] = expand(written, machine.env)
-    scratch = machine.layout.scratch / "imports"
+                env[key] = expand(written, run.machine.env)
+    scratch = run.layout.scratch / "imports"
     return import_trial.attempt(folder / "bin" / "python", members, env, scratch, log)
 
 
-def _comes_later(machine: Machine, broken: Broken) -> bool:
+def _comes_later(run: Run, broken: Broken) -> bool:
     """Whether it lacks just the driver, which an image build doesn't have."""
-    here = machine.instances.cpu_only or gpu.driver_present()
+    here = run.machine.instances.cpu_only or gpu.driver_present()
     return not here and broken.library is not None and broken.library.startswith(DRIVER)
 
 
-def _explain(
-    machine: Machine, folder: Path, members: dict[str, str], broken: Broken, log: Path
-) -> str:
+def _explain(run: Run, folder: Path, members: dict[str, str], broken: Broken, log: Path) -> str:
     beside = [f"{name} {version}" for name, version in members.items() if name != broken.name]
     together = f" beside {' and '.join(beside)}" if beside else ""
     cause = broken.shown.replace(f"{uv.site_packages(folder)}/", "")
     said = f"{broken.name} {members[broken.name]} doesn't import{together}: {cause}"
     if not broken.final:
         return f"{said}; see that it has time and memory, then run doit again"
-    if preinstalled.wanted(machine):
+    if preinstalled.wanted(run):
         return (
             f"{said}; it is preinstalled: make .venv with another Python, or choose another torch"
         )
-    found, failed = _look_further(machine, folder, members, broken, log)
+    found, failed = _look_further(run, folder, members, broken, log)
     if found:
         pins = [f"{name}=={version}" for name, version in found.items()]
-        wins = [*packages.other_overrides(machine), *pins]
+        wins = [*packages.other_overrides(run), *pins]
         return f"{said}; these versions do, they were tried: python.overrides: {wins}"
     tried = [_listed(each) for each in failed]
     others = f"tried in vain: {'; '.join(tried)}" if tried else "no others were found to try"
@@ -112,26 +109,26 @@ def _explain(
 
 
 def _look_further(
-    machine: Machine, folder: Path, members: dict[str, str], broken: Broken, log: Path
+    run: Run, folder: Path, members: dict[str, str], broken: Broken, log: Path
 ) -> tuple[dict[str, str] | None, list[dict[str, str]]]:
     """Versions of the family that import together, and those that were tried before and don't."""
     failed = [members]
     for constraints in torch_family.others(members, broken.name):
         try:
-            wanted = packages.another_family(machine, constraints, log).packages
+            wanted = packages.another_family(run, constraints, log).packages
             family = {n: wanted[n].version or "" for n in members if n in wanted}
             if family in failed or "" in family.values():
                 continue
-            journal.tell("environment", None, f"try {_listed(family)}")
-            place = _scratch(machine, folder)
-            uv.sync(place, packages.listed(machine, wanted), *packages.where(machine), log)
+            run.progress("environment", None, f"try {_listed(family)}")
+            place = _scratch(run, folder)
+            uv.sync(place, packages.listed(run, wanted), *packages.where(run), log)
         except Failure:
             continue
-        if _attempt(machine, place, list(members), log).broken is None:
+        if _attempt(run, place, list(members), log).broken is None:
             files.remove(place)
             return family, failed[1:]
         failed.append(family)
-    files.remove(machine.layout.scratch / "trial")
+    files.remove(run.layout.scratch / "trial")
     return None, failed[1:]
 
 
@@ -139,9 +136,9 @@ def _listed(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _scratch(machine: Machine, folder: Path) -> Path:
+def _scratch(run: Run, folder: Path) -> Path:
     """An environment to change at will, which begins as this one."""
-    place = machine.layout.scratch / "trial"
+    place = run.layout.scratch / "trial"
     files.remove(place)
     environments.grow(folder, place)
     return place

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from ..engine.run import Run
 from ..host.python import altered_files, environments, records, uv
 from ..host.python.records import Claims, Wrong
 from ..host.storage import digest_folders
@@ -14,7 +15,6 @@ from ..host.system import process, thread_pool
 from ..host.system.failure import Failure
 from ..host.system.progress import Progress
 from ..lock import packages
-from ..spec import Machine
 
 READERS = 4
 """Files at once."""
@@ -36,11 +36,11 @@ class Look:
     files: int = 0
 
 
-def kept(machine: Machine) -> list[Path]:
+def kept(run: Run) -> list[Path]:
     """The environments of the workspace that are whole."""
     return [
         path
-        for path in digest_folders.list_folders(machine.layout.environments)
+        for path in digest_folders.list_folders(run.layout.environments)
         if digest_folders.read(path)
     ]
 
@@ -103,13 +103,13 @@ def _judged(
     )
 
 
-def mend(machine: Machine, found: Look, log: Path) -> list[Wrong]:
+def mend(run: Run, found: Look, log: Path) -> list[Wrong]:
     """Install the packages anew that have such files; what is wrong after that, and then known.
 
     Only for an environment that nothing runs from. Raises Failure.
     """
     folder, paths = found.folder, altered_files.by_package(found.spoilt)
-    where = packages.where(machine)
+    where = packages.where(run)
     try:
         uv.install(folder, folder / environments.LIST, *where, log, anew=paths)
         left = environments.heal(folder, folder / environments.LIST, where, paths, log)

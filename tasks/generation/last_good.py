@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..engine.run import Run
 from ..host.generations.kept_generations import good, remember
 from ..host.pm2 import apps
 from ..host.system import files
 from ..host.system.failure import Failure
-from ..spec import Instance, Machine
+from ..spec import Instance
 from ..spec.layout import Layout
 from . import stage as generation
 
@@ -50,102 +51,100 @@ class Refusal:
         return f"generation {self.generation} was {how}; since {when} {self.back_on} is held to"
 
 
-def refusal(machine: Machine) -> Refusal | None:
+def refusal(run: Run) -> Refusal | None:
     """What keeps the machine behind machine.yaml; over as soon as something else is asked for."""
-    if machine.force:
+    if run.force:
         return None
     try:
-        found = Refusal(**files.read_receipt(machine.layout.refused))
-        holds = found.wish == _wish(machine) and _is_whole(machine.layout, found.back_on)
+        found = Refusal(**files.read_receipt(run.layout.refused))
+        holds = found.wish == _wish(run) and _is_whole(run.layout, found.back_on)
         return found if holds else None
     except (TypeError, Failure):
         return None
 
 
-def folder_of(machine: Machine) -> Path:
+def folder_of(run: Run) -> Path:
     """The generation that instances are to start on. Raises Failure if there is none."""
-    if found := refusal(machine):
-        return machine.layout.generations / found.back_on
-    return generation.folder_of(machine)
+    if found := refusal(run):
+        return run.layout.generations / found.back_on
+    return generation.folder_of(run)
 
 
-def config_of(machine: Machine, gpu: int) -> Path:
+def config_of(run: Run, gpu: int) -> Path:
     """The PM2 config that a GPU's apps are to run with."""
-    layout = machine.layout
-    if found := refusal(machine):
+    layout = run.layout
+    if found := refusal(run):
         return layout.good(found.back_on) / layout.rendered(gpu).name
     return layout.seen(layout.rendered(gpu))
 
 
-def apps_of(machine: Machine, gpu: int) -> list[dict[str, Any]]:
+def apps_of(run: Run, gpu: int) -> list[dict[str, Any]]:
     """The apps of a GPU as PM2 is to have them; none where it was never good."""
-    found: list[dict[str, Any]] = files.read_receipt(config_of(machine, gpu), apps=list).get(
-        "apps", []
-    )
+    found: list[dict[str, Any]] = files.read_receipt(config_of(run, gpu), apps=list).get("apps", [])
     return found
 
 
-def wanted(machine: Machine, instances: Sequence[Instance]) -> dict[str, str]:
+def wanted(run: Run, instances: Sequence[Instance]) -> dict[str, str]:
     """Name → fingerprint of everything that is to run."""
     return {
         app["name"]: app["env"][apps.FINGERPRINT]
         for instance in instances
-        for app in apps_of(machine, instance.gpu)
+        for app in apps_of(run, instance.gpu)
     }
 
 
-def fallback(machine: Machine) -> str | None:
+def fallback(run: Run) -> str | None:
     """The generation to go back to if what machine.yaml asks for doesn't become healthy."""
-    layout = machine.layout
+    layout = run.layout
     rendered = {path.name: path.read_bytes() for path in _rendered(layout)}
     newest = "".join(good(layout)[-1:])
-    if refusal(machine) or not _is_whole(layout, newest) or rendered == _noted(layout, newest):
+    if refusal(run) or not _is_whole(layout, newest) or rendered == _noted(layout, newest):
         return None
     return newest
 
 
-def retreat(machine: Machine, reason: str) -> Refusal | None:
+def retreat(run: Run, reason: str) -> Refusal | None:
     """Refuse what machine.yaml asks for, and point back; None where there is nothing to go to."""
-    name = fallback(machine)
-    return _point_back(machine, name, reason) if name else None
+    name = fallback(run)
+    return _point_back(run, name, reason) if name else None
 
 
-def roll_back(machine: Machine) -> Refusal:
+def roll_back(run: Run) -> Refusal:
     """Point back to the next older good generation, each time one further. Raises Failure."""
-    layout = machine.layout
-    before = refusal(machine)
+    layout = run.layout
+    before = refusal(run)
     current = layout.current.resolve().name
     passed = [*(before.passed if before else ()), current]
     others = [n for n in good(layout) if n not in passed and _is_whole(layout, n)]
     if not others:
         on = f"; {before}; doit force=1 goes forward again" if before else ""
         raise Failure(f"there is no good generation to go back to, besides {current}{on}")
-    return _point_back(machine, others[-1], "doit rollback", passed=passed)
+    return _point_back(run, others[-1], "doit rollback", passed=passed)
 
 
-def _point_back(machine: Machine, name: str, reason: str, *, passed: Sequence[str] = ()) -> Refusal:
+def _point_back(run: Run, name: str, reason: str, *, passed: Sequence[str] = ()) -> Refusal:
     """To have `passed` some is to do it by hand."""
-    layout = machine.layout
-    left = generation.folder_of(machine).name
+    layout = run.layout
+    left = generation.folder_of(run).name
     # In a table and in a log one line is one line.
     said, by_hand = " ".join(reason.split()), bool(passed)
-    made = Refusal(_wish(machine), left, said, name, by_hand, time.time(), [*passed])
+    made = Refusal(_wish(run), left, said, name, by_hand, time.time(), [*passed])
     # First the link: a run that is killed in between tries again.
     files.point(layout.current, os.path.relpath(layout.generations / name, layout.state))
     files.write_receipt(layout.refused, asdict(made))
-    remember(layout, name, machine.retention.generations)
+    remember(layout, name, run.machine.retention.generations)
     return made
 
 
-def _wish(machine: Machine) -> str:
+def _wish(run: Run) -> str:
     """What is asked for, in short: machine.yaml, the lock, the generation, the variables used."""
-    layout = machine.layout
+    layout = run.layout
     volatile = {"lock", "lock_damage", "locked", "updates", "overlay", "enabled", "force"}
     volatile |= {"retention"}
-    said = machine.model_dump_json(exclude=volatile)
-    used = {name: machine.env.get(name) for name in re.findall(r"\$\{(\w+)", said)}
-    text = json.dumps([said, used, generation.folder_of(machine).name], sort_keys=True)
-    lock = files.file_digest(machine.lock_file)
+    said = run.machine.model_dump_json(exclude=volatile)
+    used = {name: run.machine.env.get(name) for name in re.findall(r"\$\{(\w+)", said)}
+    text = json.dumps([said, used, generation.folder_of(run).name], sort_keys=True)
+    lock = files.file_digest(run.machine.lock_file)
     return seal(layout, f"{lock}{text}")[:16]
 
 
@@ -176,9 +175,9 @@ def _is_whole(layout: Layout, name: str) -> bool:
     return there and bool(_noted(layout, name))
 
 
-def unnoted(machine: Machine, instances: Sequence[Instance]) -> str | None:
-    layout = machine.layout
-    if found := refusal(machine):
+def unnoted(run: Run, instances: Sequence[Instance]) -> str | None:
+    layout = run.layout
+    if found := refusal(run):
         return str(found)
     if not instances:
         return None
@@ -196,17 +195,17 @@ def unnoted(machine: Machine, instances: Sequence[Instance]) -> str | None:
     return "what was refused is past" if layout.refused.exists() else None
 
 
-def insist(machine: Machine) -> None:
+def insist(run: Run) -> None:
     """Raises Failure while the machine stays behind machine.yaml."""
-    if found := refusal(machine):
+    if found := refusal(run):
         raise Failure(f"{found}; correct machine.yaml, or try it again: doit force=1")
 
 
-def note(machine: Machine, instances: Sequence[Instance]) -> None:
+def note(run: Run, instances: Sequence[Instance]) -> None:
     """Note what instances run with as good. Raises Failure while the machine stays behind."""
-    layout = machine.layout
-    insist(machine)
-    if unnoted(machine, instances) is None:
+    layout = run.layout
+    insist(run)
+    if unnoted(run, instances) is None:
         return
     current = layout.current.resolve().name
     keep = {layout.rendered(instance.gpu) for instance in instances}
@@ -216,7 +215,7 @@ def note(machine: Machine, instances: Sequence[Instance]) -> None:
     for path in keep:
         files.write_text(layout.good(current) / path.name, path.read_text())
     files.write_text(layout.good(current) / layout.packages.name, layout.packages.read_text())
-    remember(layout, current, machine.retention.generations)
+    remember(layout, current, run.machine.retention.generations)
     files.remove(layout.refused)
 
 

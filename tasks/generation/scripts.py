@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..engine.messages import tell, warn
+from ..engine.run import Run
 from ..engine.step import Task, step
 from ..environment import restoration, script_records
 from ..environment import stage as environment
@@ -19,70 +19,69 @@ from ..host.storage import digest_folders, trees
 from ..host.system import process
 from ..host.system.failure import Failure
 from ..lock import packages
-from ..spec import CustomNode, Machine
+from ..spec import CustomNode
 from . import stage as generation
 
 
-def tasks(machine: Machine) -> Iterator[Task]:
-    layout = machine.layout
+def tasks(run: Run) -> Iterator[Task]:
     yield step(
+        run,
         "generation:scripts",
         "Run the nodes' install scripts, once until their commit or packages change",
-        check=partial(_scripts_pending, machine),
-        action=partial(_run_scripts, machine),
-        foresee=partial(_foresee, machine),
-        log=layout.log("generation:scripts"),
+        check=partial(_scripts_pending, run),
+        action=partial(_run_scripts, run),
+        foresee=partial(_foresee, run),
         after=["generation:assemble"],
     )
 
 
-def _to_run(machine: Machine) -> list[CustomNode]:
+def _to_run(run: Run) -> list[CustomNode]:
     """The nodes whose script has not run in this environment, or not in this generation.
 
     A script writes into both; what it wrote into its node's folder is carried from the current
     generation to the next, and with it the note that it ran.
     """
-    wanted = environment.scripts(machine)
-    pending = digest_folders.read(environment.folder_of(machine)).get("pending", [])
-    ran = digest_folders.read(generation.folder_of(machine)).get("scripts", {})
+    wanted = environment.scripts(run)
+    pending = digest_folders.read(environment.folder_of(run)).get("pending", [])
+    ran = digest_folders.read(generation.folder_of(run)).get("scripts", {})
     return [
         node
-        for node in machine.custom_nodes
+        for node in run.machine.custom_nodes
         if node.name in wanted and (node.name in pending or ran.get(node.name) != wanted[node.name])
     ]
 
 
-def _scripts_pending(machine: Machine) -> str | None:
-    waiting = _to_run(machine)
+def _scripts_pending(run: Run) -> str | None:
+    waiting = _to_run(run)
     names = ", ".join(node.name for node in waiting)
-    if waiting and all(node.optional for node in waiting) and _is_in_use(machine):
+    if waiting and all(node.optional for node in waiting) and _is_in_use(run):
         # A script that failed would try again in the environment that instances run from.
-        warn(f"the script of custom node {names} failed; it is tried again after doit down")
+        run.warn(f"the script of custom node {names} failed; it is tried again after doit down")
         return None
     return f"the scripts of {names} have not run" if waiting else None
 
 
-def _is_in_use(machine: Machine) -> bool:
-    return environment.folder_of(machine).name in environment.in_use(machine)
+def _is_in_use(run: Run) -> bool:
+    return environment.folder_of(run).name in environment.in_use(run)
 
 
-def _foresee(machine: Machine, log: Path) -> list[str]:
-    return [f"run the script of custom node {node.name}" for node in _to_run(machine)]
+def _foresee(run: Run, log: Path) -> list[str]:
+    return [f"run the script of custom node {node.name}" for node in _to_run(run)]
 
 
-def _run_scripts(machine: Machine, log: Path) -> None:
+def _run_scripts(run: Run, log: Path) -> None:
     """Run them in machine.yaml's order; one that is done is written down at once."""
-    home, folder = environment.folder_of(machine), generation.folder_of(machine)
+    home, folder = environment.folder_of(run), generation.folder_of(run)
     failures: list[Failure] = []
-    for node in _to_run(machine):
-        own = log_of(machine, node)
+    for node in _to_run(run):
+        own = log_of(run, node)
         noted = script_records.of(home)
         noted.pop(node.name, None)
         try:
-            done = _run_and_hold(machine, folder, node, own)
+            done = _run_and_hold(run, folder, node, own)
         except Failure as failure:
             if node.optional:
-                warn(f"{failure}; it is optional")
+                run.warn(f"{failure}; it is optional")
             else:
                 failures.append(failure)
             continue
@@ -95,16 +94,16 @@ def _run_scripts(machine: Machine, log: Path) -> None:
         ]
         noted[node.name] = done
         environment.record(home, grown=True, scripts=noted, pending=pending)
-        _note_script(machine, folder, node)
+        _note_script(run, folder, node)
     if len(failures) == 1:
         raise failures[0]
     if failures:
         raise Failure("; ".join(map(str, failures)), log)
 
 
-def log_of(machine: Machine, node: CustomNode) -> Path:
+def log_of(run: Run, node: CustomNode) -> Path:
     """The log of one node's script."""
-    return machine.layout.log(f"generation:scripts:{node.name}")
+    return run.layout.log(f"generation:scripts:{node.name}")
 
 
 def _join(own: Path, node: CustomNode, log: Path) -> None:
@@ -113,12 +112,12 @@ def _join(own: Path, node: CustomNode, log: Path) -> None:
         joint.writelines(f"{node.name}: {line.rstrip()}\n" for line in lines)
 
 
-def _run_and_hold(machine: Machine, folder: Path, node: CustomNode, log: Path) -> dict[str, Any]:
+def _run_and_hold(run: Run, folder: Path, node: CustomNode, log: Path) -> dict[str, Any]:
     """Run a node's script, put back what it changed of the locked packages, and return what it did.
 
     Raises Failure.
     """
-    home = environment.folder_of(machine)
+    home = environment.folder_of(run)
     who = f"the script of custom node {node.name}"
     before, since = environments.installed(home), trees.now(home)
     failed = ""
@@ -128,23 +127,23 @@ def _run_and_hold(machine: Machine, folder: Path, node: CustomNode, log: Path) -
         _run_script(folder, node, log)
     except process.CommandFailed as failure:
         failed = f"{who} failed: {failure} ({process.last_line(failure.output)})"
-    said, changes = restoration.hold(machine, home, who, log, since=since)
+    said, changes = restoration.hold(run, home, who, log, since=since)
     for line in said:
-        warn(line)
+        run.warn(line)
     if failed:
         raise Failure(failed, log)
-    wanted, version = packages.of(machine).packages, environment.scripts(machine)[node.name]
+    wanted, version = packages.of(run).packages, environment.scripts(run)[node.name]
     done = script_records.made_of(version, home, before, changes.names, wanted)
     if done["added"]:
         listed = ", ".join(f"{name} {version}" for name, version in sorted(done["added"].items()))
-        tell(f"{who} installed {listed}, which machine.lock doesn't hold")
+        run.tell(f"{who} installed {listed}, which machine.lock doesn't hold")
     return done
 
 
-def _note_script(machine: Machine, folder: Path, node: CustomNode) -> None:
+def _note_script(run: Run, folder: Path, node: CustomNode) -> None:
     """Write down that the script ran; it may have moved its own checkout, which then stays so."""
     receipt = digest_folders.read(folder)
-    receipt["scripts"][node.name] = environment.scripts(machine)[node.name]
+    receipt["scripts"][node.name] = environment.scripts(run)[node.name]
     place = f"ComfyUI/custom_nodes/{node.name}"
     if place in receipt["heads"]:
         receipt["heads"][place] = git.head(folder / place)

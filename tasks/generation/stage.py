@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import nodes
 from ..engine import space
-from ..engine.messages import tell, warn
+from ..engine.run import Run
 from ..engine.step import Task, group, step
 from ..environment import stage as environment
 from ..host.comfyui import source_facts
@@ -27,31 +27,31 @@ from ..host.system import files, process
 from ..host.system.failure import Failure
 from ..source import arguments
 from ..source import stage as source
-from ..spec import CustomNode, Machine
+from ..spec import CustomNode
 from ..spec.layout import Layout
 from . import carry_over
 
 DOTENV = ".env"
 
 
-def tasks(machine: Machine) -> Iterator[Task]:
-    layout = machine.layout
+def tasks(run: Run) -> Iterator[Task]:
+    layout = run.layout
     yield group("generation", "ComfyUI with nodes and environment, assembled, validated")
     yield step(
+        run,
         "generation:assemble",
         "Copy ComfyUI and the nodes together, carry over what they wrote",
-        check=partial(_missing, machine),
-        action=partial(_assemble_where_there_is_room, machine),
-        foresee=partial(_foresee, machine),
-        log=layout.log("generation:assemble"),
+        check=partial(_missing, run),
+        action=partial(_assemble_where_there_is_room, run),
+        foresee=partial(_foresee, run),
         after=["environment"],
         garbage=partial(_garbage, layout),
     )
 
 
-def folder_of(machine: Machine) -> Path:
+def folder_of(run: Run) -> Path:
     """The generation that the last `generation:assemble` made or chose. Raises Failure if none."""
-    layout = machine.layout
+    layout = run.layout
     return layout.seen(digest_folders.pointed(layout.seen(_pointer(layout)), layout.generations))
 
 
@@ -59,14 +59,14 @@ def python_of(folder: Path) -> Path:
     return folder / "environment" / "bin" / "python"
 
 
-def code_of(machine: Machine) -> Code:
+def code_of(run: Run) -> Code:
     """What is known of the code of the ComfyUI in it."""
     try:
-        found = source_facts.of(digest_folders.read(folder_of(machine)).get("code"))
+        found = source_facts.of(digest_folders.read(folder_of(run)).get("code"))
     except Failure:
         found = Code()
     # A generation of a comfy-machine that did not ask has nothing of it in its receipt.
-    return found if found.whole else source.code_of(machine)
+    return found if found.whole else source.code_of(run)
 
 
 def _pointer(layout: Layout) -> Path:
@@ -80,34 +80,34 @@ def _garbage(layout: Layout) -> list[Path]:
     ]
 
 
-def _digest(machine: Machine) -> str:
+def _digest(run: Run) -> str:
     return files.digest(
         {
-            "comfyui": source.of(machine).read().get("commit"),
-            "nodes": {node.name: _version(machine, node) for node in nodes.present(machine)},
-            "environment": environment.folder_of(machine).name,
+            "comfyui": source.of(run).read().get("commit"),
+            "nodes": {node.name: _version(run, node) for node in nodes.present(run)},
+            "environment": environment.folder_of(run).name,
         }
     )
 
 
-def _version(machine: Machine, node: CustomNode) -> object:
+def _version(run: Run, node: CustomNode) -> object:
     if node.path:
         return str(node.path)
     # That there is an env: makes a link; what it says is in a file outside.
     linked = [DOTENV] if node.env else []
-    return [*nodes.source_of(machine, node).version(), *linked]
+    return [*nodes.source_of(run, node).version(), *linked]
 
 
-def _missing(machine: Machine) -> str | None:
-    layout = machine.layout
+def _missing(run: Run) -> str | None:
+    layout = run.layout
     for line in drift.lines(layout.current.resolve()) if layout.overlay else ():
-        warn(line)
-    folder = folder_of(machine)
-    if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(machine):
+        run.warn(line)
+    folder = folder_of(run)
+    if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(run):
         return "its parts changed"
-    code = code_of(machine)
-    _warn_of_flags(machine, code)
-    if reason := arguments.untried(machine, code, source.of(machine).read().get("commit")):
+    code = code_of(run)
+    _warn_of_flags(run, code)
+    if reason := arguments.untried(run, code, source.of(run).read().get("commit")):
         return reason
     beside = digest_folders.read(folder)
     if not beside:
@@ -115,17 +115,17 @@ def _missing(machine: Machine) -> str | None:
     differ = manifest.differing(folder)
     reason = manifest.damage(folder, beside, differ)
     for top, names in manifest.edited(folder, differ).items() if reason is None else ():
-        warn(
+        run.warn(
             f"{', '.join(names)} in {top} was edited by hand; the next change that builds a new "
             "generation will stop for it"
         )
     return reason
 
 
-def _choose(machine: Machine) -> tuple[str, Path, bool]:
+def _choose(run: Run) -> tuple[str, Path, bool]:
     """The digest, its folder, whether that is whole. Raises Failure if edits would be lost."""
-    layout = machine.layout
-    digest = _digest(machine)
+    layout = run.layout
+    digest = _digest(run)
     previous = layout.current.resolve()
     folder, whole = digest_folders.choose(
         layout.generations, digest, manifest.damage, in_use(layout)
@@ -139,40 +139,40 @@ def _choose(machine: Machine) -> tuple[str, Path, bool]:
     return digest, folder, whole
 
 
-def _assemble_where_there_is_room(machine: Machine, log: Path) -> None:
-    _, folder, whole = _choose(machine)
-    sizes = {} if whole else disk.read(machine.layout).generations
-    need = sizes.get(machine.layout.current.resolve().name, 0)
-    with space.room(machine, "the generation", folder, need):
-        _assemble(machine, log)
+def _assemble_where_there_is_room(run: Run, log: Path) -> None:
+    _, folder, whole = _choose(run)
+    sizes = {} if whole else disk.read(run.layout).generations
+    need = sizes.get(run.layout.current.resolve().name, 0)
+    with space.room(run, "the generation", folder, need):
+        _assemble(run, log)
 
 
-def _assemble(machine: Machine, log: Path) -> None:
-    layout = machine.layout
-    digest, folder, whole = _choose(machine)
-    code = _ask(machine, folder, log)
+def _assemble(run: Run, log: Path) -> None:
+    layout = run.layout
+    digest, folder, whole = _choose(run)
+    code = _ask(run, folder, log)
     if not whole:
         digest_folders.remove(folder)
-        receipt = _copy(machine, folder) | {"code": code.receipt()}
+        receipt = _copy(run, folder) | {"code": code.receipt()}
     if folder != layout.current.resolve():
-        _carry(machine, folder, new=not whole)
+        _carry(run, folder, new=not whole)
     if not whole:
-        digest_folders.finish(folder, {"digest": digest, "scripts": _ran(machine), **receipt})
+        digest_folders.finish(folder, {"digest": digest, "scripts": _ran(run), **receipt})
     elif digest_folders.read(folder).get("code") != code.receipt():
         digest_folders.finish(folder, digest_folders.read(folder) | {"code": code.receipt()})
     digest_folders.point(_pointer(layout), folder, digest)
 
 
-def _carry(machine: Machine, folder: Path, *, new: bool) -> None:
+def _carry(run: Run, folder: Path, *, new: bool) -> None:
     """Take along what was written into the current generation.
 
     One that was made before lacks what was written since; its own tracked files stay as they are.
     """
-    layout = machine.layout
+    layout = run.layout
     previous, old = layout.current.resolve(), _previous(layout)
     if not old or not (previous / "ComfyUI").is_dir():
         return
-    there = {node.name for node in nodes.present(machine)}
+    there = {node.name for node in nodes.present(run)}
     now, before = folder / "ComfyUI", previous / "ComfyUI"
     carry_over.carry(before, now, set(old["nodes"]), there, layout.left)
     if not new:
@@ -183,49 +183,51 @@ def _carry(machine: Machine, folder: Path, *, new: bool) -> None:
     )
     for line in carry_over.carry_rewritten(
         previous, folder, manifest.rewritten(previous), old["heads"],
-        [_place(name) for name in _ran(machine)], layout.left,
+        [_place(name) for name in _ran(run)], layout.left,
     ):  # fmt: skip
-        tell(line)
+        run.tell(line)
 
 
-def _foresee(machine: Machine, log: Path) -> list[str]:
-    layout = machine.layout
-    digest, folder, whole = _choose(machine)
+def _foresee(run: Run, log: Path) -> list[str]:
+    layout = run.layout
+    digest, folder, whole = _choose(run)
     if not whole:
         foreseen = layout.kept(folder)
         foreseen.mkdir(parents=True)
-        code = source.code_of(machine).receipt()
-        digest_folders.finish(foreseen, {"digest": digest, "scripts": _ran(machine), "code": code})
+        code = source.code_of(run).receipt()
+        digest_folders.finish(foreseen, {"digest": digest, "scripts": _ran(run), "code": code})
     digest_folders.point(layout.kept(_pointer(layout)), folder, digest)
-    there = {node.name for node in nodes.present(machine)}
+    there = {node.name for node in nodes.present(run)}
     gone = sorted(set(_previous(layout).get("nodes", ())) - there)
     return [f"custom node {name} goes" for name in gone]
 
 
-def _ask(machine: Machine, folder: Path, log: Path) -> Code:
+def _ask(run: Run, folder: Path, log: Path) -> Code:
     """What its code says of itself, asked with the environment's Python where doit's own could not
     tell: one of the future may load a package before it says. A whole folder's receipt knows.
     Raises Failure for arguments."""
-    code = source.code_of(machine)
+    code = source.code_of(run)
     if not code.whole:
-        python = environment.folder_of(machine) / "bin" / "python"
-        tried = source.tried(machine, code, python, log)
+        python = environment.folder_of(run) / "bin" / "python"
+        tried = source.tried(run, code, python, log)
         env = process.allowed_environment(os.environ)
         known = source_facts.of(digest_folders.read(folder).get("code"))
         code = known if known.whole else source_facts.ask(python, tried.checkout, env, log, code)
-        arguments.insist(machine, replace(tried, code=code))
-    _warn_of_flags(machine, code)
+        arguments.insist(run, replace(tried, code=code))
+    _warn_of_flags(run, code)
     return code
 
 
-def _warn_of_flags(machine: Machine, code: Code) -> None:
+def _warn_of_flags(run: Run, code: Code) -> None:
     if code.flags is None:
-        warn(
+        run.warn(
             "which flags this ComfyUI knows isn't known (main.py --help doesn't say): "
             "instances.args are passed on as they are"
         )
-    elif machine.instances.assets and "--enable-assets" not in code.flags:
-        warn("instances.assets: this ComfyUI has no --enable-assets, so they are as it has them")
+    elif run.machine.instances.assets and "--enable-assets" not in code.flags:
+        run.warn(
+            "instances.assets: this ComfyUI has no --enable-assets, so they are as it has them"
+        )
 
 
 def _previous(layout: Layout) -> dict[str, Any]:
@@ -234,13 +236,13 @@ def _previous(layout: Layout) -> dict[str, Any]:
     return digest_folders.read(current, heads=dict, links=dict, nodes=list, scripts=dict)
 
 
-def _ran(machine: Machine) -> dict[str, str]:
+def _ran(run: Run) -> dict[str, str]:
     """The scripts that ran in the current generation; their nodes' folders are taken as they are.
 
     One whose folder was damaged since is copied afresh, and its script runs again.
     """
-    wanted = environment.scripts(machine)
-    previous, old = machine.layout.current.resolve(), _previous(machine.layout)
+    wanted = environment.scripts(run)
+    previous, old = run.layout.current.resolve(), _previous(run.layout)
     return {
         name: version
         for name, version in old.get("scripts", {}).items()
@@ -252,20 +254,20 @@ def _place(name: str) -> str:
     return f"ComfyUI/custom_nodes/{name}"
 
 
-def _copy(machine: Machine, folder: Path) -> dict[str, Any]:
+def _copy(run: Run, folder: Path) -> dict[str, Any]:
     """Fill `folder` and return what its receipt will say."""
-    comfyui = source.of(machine)
+    comfyui = source.of(run)
     checkout = comfyui.checkout(str(comfyui.read()["commit"]))
     files.copy_tree(checkout, folder / "ComfyUI")
     heads = {"ComfyUI": git.head(checkout)}
     links = {
-        "environment": os.path.relpath(environment.folder_of(machine), folder),
-        "ComfyUI/models": os.path.relpath(machine.layout.models, folder / "ComfyUI"),
+        "environment": os.path.relpath(environment.folder_of(run), folder),
+        "ComfyUI/models": os.path.relpath(run.layout.models, folder / "ComfyUI"),
     }
     files.remove(folder / "ComfyUI" / "models")
     (folder / "ComfyUI" / "custom_nodes").mkdir(exist_ok=True)
-    previous, ran = machine.layout.current.resolve(), _ran(machine)
-    for node in nodes.present(machine):
+    previous, ran = run.layout.current.resolve(), _ran(run)
+    for node in nodes.present(run):
         place = _place(node.name)
         files.remove(folder / place)
         if node.path:
@@ -274,15 +276,15 @@ def _copy(machine: Machine, folder: Path) -> dict[str, Any]:
             if node.name in ran:
                 carry_over.carry_whole(previous / place, folder / place, previous)
             else:
-                files.copy_tree(nodes.folder_of(machine, node), folder / place)
+                files.copy_tree(nodes.folder_of(run, node), folder / place)
             heads[place] = git.head(folder / place)
             if node.env:
                 _make_room(folder / place / DOTENV, node)
-                file = Layout(machine.workspace).dotenv(node.name)
+                file = Layout(run.machine.workspace).dotenv(node.name)
                 links[f"{place}/{DOTENV}"] = os.path.relpath(file, folder / place)
     for place, target in links.items():
         files.point(folder / place, target)
-    names = [node.name for node in nodes.present(machine)]
+    names = [node.name for node in nodes.present(run)]
     return {"heads": heads, "links": links, "nodes": names}
 
 

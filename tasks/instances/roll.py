@@ -10,29 +10,29 @@ import atexit
 import time
 from collections.abc import Collection, Sequence
 
-from ..engine.messages import go_on
+from ..engine.run import Run
 from ..generation import last_good
 from ..host.comfyui import api
 from ..host.pm2 import apps, pm2
 from ..host.system import files, process
 from ..links import stage as links
-from ..spec import Instance, Machine
+from ..spec import Instance
 from . import gate
 
 SILENCE = 30.0
 """Seconds without an answer after which an instance has no jobs worth waiting for."""
 
 
-def together(machine: Machine) -> bool:
+def together(run: Run) -> bool:
     """Whether all have to be stopped at once: folders that they have listed are to change."""
-    return bool(links.swaps(machine))
+    return bool(links.swaps(run))
 
 
-def due(machine: Machine, instances: Sequence[Instance]) -> list[Instance]:
+def due(run: Run, instances: Sequence[Instance]) -> list[Instance]:
     """The instances that don't run as they should."""
-    there = {app.name: app.fingerprint for app in _running(machine)}
-    wanted = last_good.wanted(machine, instances)
-    every = together(machine)
+    there = {app.name: app.fingerprint for app in _running(run)}
+    wanted = last_good.wanted(run, instances)
+    every = together(run)
     return [
         instance
         for instance in instances
@@ -40,22 +40,20 @@ def due(machine: Machine, instances: Sequence[Instance]) -> list[Instance]:
     ]
 
 
-def workers(machine: Machine, instances: Sequence[Instance]) -> list[str]:
+def workers(run: Run, instances: Sequence[Instance]) -> list[str]:
     """Workers that run, and otherwise than they should; they are replaced with their instance."""
-    wanted = last_good.wanted(machine, instances)
-    there = {app.name: app.fingerprint for app in _running(machine)}
+    wanted = last_good.wanted(run, instances)
+    there = {app.name: app.fingerprint for app in _running(run)}
     names = wanted.keys() & there.keys() - {instance.name for instance in instances}
     return sorted(name for name in names if wanted[name] != there[name])
 
 
-def left_over(machine: Machine, instances: Sequence[Instance]) -> list[Instance]:
+def left_over(run: Run, instances: Sequence[Instance]) -> list[Instance]:
     """Instances that a run which was killed left marked as draining."""
-    return [i for i in instances if machine.layout.draining(i.gpu).exists()]
+    return [i for i in instances if run.layout.draining(i.gpu).exists()]
 
 
-def roll(
-    machine: Machine, instances: Sequence[Instance], due: Sequence[Instance], *, proved: bool
-) -> None:
+def roll(run: Run, instances: Sequence[Instance], due: Sequence[Instance], *, proved: bool) -> None:
     """Replace those of the instances that are due, in turns, with workers that changed too.
 
     `proved` waits for the last turn as well. Raises Failure when a turn doesn't become
@@ -63,55 +61,55 @@ def roll(
     """
     left = list(due)
     while left:
-        turn = _turn(machine, left)
-        if _serves(machine, turn):
-            _admit(machine, [instance for instance in instances if instance not in left])
+        turn = _turn(run, left)
+        if _serves(run, turn):
+            _admit(run, [instance for instance in instances if instance not in left])
         left = [instance for instance in left if instance not in turn]
-        begin = _replace(machine, turn)
+        begin = _replace(run, turn)
         try:
             if left or proved:
-                gate.wait(machine, turn, begin)
+                gate.wait(run, turn, begin)
         finally:
             for instance in turn:
-                files.remove(machine.layout.draining(instance.gpu))
+                files.remove(run.layout.draining(instance.gpu))
 
 
-def settle(machine: Machine, instances: Sequence[Instance], due: Sequence[Instance]) -> None:
+def settle(run: Run, instances: Sequence[Instance], due: Sequence[Instance]) -> None:
     """Roll, and note that they passed the gate. Raises Failure as `roll` does."""
-    roll(machine, instances, due, proved=True)
+    roll(run, instances, due, proved=True)
     for instance in due:
-        gate.note(machine, instance)
+        gate.note(run, instance)
 
 
-def _admit(machine: Machine, instances: Sequence[Instance]) -> None:
+def _admit(run: Run, instances: Sequence[Instance]) -> None:
     """Before one that serves is taken down, the others pass the gate.
 
     A run that was killed may have left some as they should be that nobody has seen healthy.
     """
-    there = {app.name: app for app in _running(machine)}
+    there = {app.name: app for app in _running(run)}
     for instance in instances:
         app = there.get(instance.name)
-        if app and not gate.passed(machine, instance, app):
-            gate.wait(machine, [instance], time.monotonic())
+        if app and not gate.passed(run, instance, app):
+            gate.wait(run, [instance], time.monotonic())
 
 
-def _serves(machine: Machine, turn: Sequence[Instance]) -> bool:
-    there = {app.name: app for app in _running(machine)}
+def _serves(run: Run, turn: Sequence[Instance]) -> bool:
+    there = {app.name: app for app in _running(run)}
     return any(i.name in there and gate.probe(i, there[i.name]).healthy for i in turn)
 
 
-def _running(machine: Machine) -> list[apps.App]:
-    layout = machine.layout
+def _running(run: Run) -> list[apps.App]:
+    layout = run.layout
     return [a for a in pm2.running(layout) if a.supervised]
 
 
-def _turn(machine: Machine, left: Sequence[Instance]) -> list[Instance]:
+def _turn(run: Run, left: Sequence[Instance]) -> list[Instance]:
     """Who is next. One waits for a port that another of ours has still to leave."""
-    if together(machine):
+    if together(run):
         return list(left)
-    there = {app.name: app for app in _running(machine)}
+    there = {app.name: app for app in _running(run)}
     held = {app.port: app.name for app in there.values() if app.port}
-    free = [i for i in left if held.get(_port(machine, i), i.name) == i.name]
+    free = [i for i in left if held.get(_port(run, i), i.name) == i.name]
     health = {i.name: gate.probe(i, there[i.name]) for i in free if i.name in there}
     if idle := [i for i in free if i.name not in health or health[i.name].refused]:
         return idle
@@ -121,38 +119,36 @@ def _turn(machine: Machine, left: Sequence[Instance]) -> list[Instance]:
     return silent[:1] or free[:1] or list(left)
 
 
-def _port(machine: Machine, instance: Instance) -> int:
-    for app in last_good.apps_of(machine, instance.gpu):
+def _port(run: Run, instance: Instance) -> int:
+    for app in last_good.apps_of(run, instance.gpu):
         if app["name"] == instance.name:
             return int(app["env"][apps.PORT])
     return instance.port
 
 
-def _replace(machine: Machine, turn: Sequence[Instance]) -> float:
+def _replace(run: Run, turn: Sequence[Instance]) -> float:
     """Drain, stop and start; when they were started (monotonic, seconds)."""
-    layout = machine.layout
-    drain(machine, turn)
-    names = {instance.name for instance in turn} | set(workers(machine, turn))
-    wanted = [
-        app for i in turn for app in last_good.apps_of(machine, i.gpu) if app["name"] in names
-    ]
-    if together(machine):
+    layout = run.layout
+    drain(run, turn)
+    names = {instance.name for instance in turn} | set(workers(run, turn))
+    wanted = [app for i in turn for app in last_good.apps_of(run, i.gpu) if app["name"] in names]
+    if together(run):
         pm2.delete(layout, names)
-        links.swap(machine)
+        links.swap(run)
     begin = time.monotonic()
     pm2.start(layout, wanted)
     return begin
 
 
-def drain(machine: Machine, instances: Collection[Instance]) -> None:
+def drain(run: Run, instances: Collection[Instance]) -> None:
     """Mark instances as draining and wait until they have no job, at most `drain_timeout` s.
 
     The caller removes the marks.
     """
-    there = {app.name: app for app in _running(machine)}
+    there = {app.name: app for app in _running(run)}
     waiting = [instance for instance in instances if instance.name in there]
     for instance in instances:
-        mark = machine.layout.draining(instance.gpu)
+        mark = run.layout.draining(instance.gpu)
         # Also when a signal ends this run, which ends no thread in order.
         atexit.register(files.remove, mark)
         files.write_receipt(mark, {"run": process.RUN_ID})
@@ -162,7 +158,7 @@ def drain(machine: Machine, instances: Collection[Instance]) -> None:
     while waiting:
         for instance in list(waiting):
             health, now = gate.probe(instance, there[instance.name]), time.monotonic()
-            jobs, late = health.queue, now - begin > machine.instances.drain_timeout
+            jobs, late = health.queue, now - begin > run.machine.instances.drain_timeout
             if jobs is None:
                 if health.refused or late or now - heard[instance.name] > SILENCE:
                     waiting.remove(instance)
@@ -171,14 +167,14 @@ def drain(machine: Machine, instances: Collection[Instance]) -> None:
             if jobs == 0:
                 waiting.remove(instance)
             elif late:
-                go_on(
+                run.say(
                     f"{instance.name} still had {_count(jobs)} after "
-                    f"{machine.instances.drain_timeout} s (instances.drain_timeout)"
+                    f"{run.machine.instances.drain_timeout} s (instances.drain_timeout)"
                 )
                 waiting.remove(instance)
             elif said.get(instance.name) != jobs:
                 said[instance.name] = jobs
-                go_on(f"{instance.name} is restarted once it has done {_count(jobs)}")
+                run.say(f"{instance.name} is restarted once it has done {_count(jobs)}")
         time.sleep(api.POLL if waiting else 0)
 
 

@@ -4,47 +4,49 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from ..engine.run import Run
 from ..engine.step import Task, group, step
 from ..generation import last_good
 from ..host.pm2 import apps, pm2
 from ..host.system import files
 from ..host.system.failure import Failure
 from ..links import stage as links
-from ..spec import Instance, Machine
+from ..spec import Instance
 from ..spec.layout import Layout
 from . import roll
 
 
-def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
-    layout = machine.layout
+def tasks(run: Run) -> Iterator[Task]:
+    instances = run.instances
     yield group("instances", "One ComfyUI instance per GPU, started or replaced")
     yield step(
+        run,
         "instances:stop",
         "End what left machine.yaml, and orphans",
-        check=partial(_to_stop, machine, instances),
-        action=partial(_stop, machine, instances),
-        foresee=partial(_foresee_stop, machine, instances),
-        log=layout.log("instances:stop"),
+        check=partial(_to_stop, run, instances),
+        action=partial(_stop, run, instances),
+        foresee=partial(_foresee_stop, run, instances),
         after=["pm2", "directories"],
     )
     yield step(
+        run,
         "instances:start",
         "Start what doesn't run, together; replace what changed, one after the other",
-        check=partial(_to_start, machine, instances),
-        action=partial(_start, machine, instances),
-        foresee=partial(_foresee_start, machine, instances),
-        log=layout.log("instances:start"),
+        check=partial(_to_start, run, instances),
+        action=partial(_start, run, instances),
+        foresee=partial(_foresee_start, run, instances),
         after=["instances:stop"],
     )
 
 
-def _leaving(machine: Machine, instances: Sequence[Instance]) -> list[apps.App]:
-    wanted = set(last_good.wanted(machine, instances))
+def _leaving(run: Run, instances: Sequence[Instance]) -> list[apps.App]:
+    wanted = set(last_good.wanted(run, instances))
     wanted |= {apps.SERVER, *({apps.WATCHER} if instances else ())}
-    layout = machine.layout
+    layout = run.layout
     return [app for app in pm2.running(layout) if not app.supervised or app.name not in wanted]
 
 
@@ -60,32 +62,32 @@ def _retired(layout: Layout, instances: Sequence[Instance]) -> list[str]:
     return sorted({path.name.split(".")[0] for path in layout.apps.glob("gpu*.json")} - gpus)
 
 
-def _to_stop(machine: Machine, instances: Sequence[Instance]) -> str | None:
-    names = [app.name for app in _leaving(machine, instances)]
-    names += _retired(machine.layout, instances)
+def _to_stop(run: Run, instances: Sequence[Instance]) -> str | None:
+    names = [app.name for app in _leaving(run, instances)]
+    names += _retired(run.layout, instances)
     if names:
         return f"{', '.join(dict.fromkeys(names))} left, or PM2 lost it"
-    left = pm2.look(machine.layout).left
+    left = pm2.look(run.layout).left
     return f"{left[0].app} left a process behind (pid {left[0].pid})" if left else None
 
 
-def _foresee_stop(machine: Machine, instances: Sequence[Instance], log: Path) -> list[str]:
-    lines = [f"stop {app.name} (pid {app.pid})" for app in _leaving(machine, instances)]
-    left = pm2.look(machine.layout).left
+def _foresee_stop(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
+    lines = [f"stop {app.name} (pid {app.pid})" for app in _leaving(run, instances)]
+    left = pm2.look(run.layout).left
     return lines + [f"end what {each.app} left behind (pid {each.pid})" for each in left]
 
 
-def _stop(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
-    layout = machine.layout
-    leaving = _leaving(machine, instances)
-    gone = [machine.instance(gpu) for app in leaving if (gpu := _gpu(app)) is not None]
-    roll.drain(machine, gone)
+def _stop(run: Run, instances: Sequence[Instance], log: Path) -> None:
+    layout = run.layout
+    leaving = _leaving(run, instances)
+    gone = [run.machine.instance(gpu) for app in leaving if (gpu := _gpu(app)) is not None]
+    roll.drain(run, gone)
     # Somebody may run apps of their own in this PM2; ours end in -gpuN.
     known = {name for name in pm2.apps(layout) if re.search(r"-gpu\d+$", name)}
     pm2.delete(
         layout,
         {app.name for app in leaving if app.supervised}
-        | (known - set(last_good.wanted(machine, instances))),
+        | (known - set(last_good.wanted(run, instances))),
     )
     for app in leaving:
         if not app.supervised:
@@ -98,59 +100,59 @@ def _stop(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
             files.remove(path)
 
 
-def _to_start(machine: Machine, instances: Sequence[Instance]) -> str | None:
-    if roll.together(machine):
-        swapped = sorted(links.swaps(machine))
+def _to_start(run: Run, instances: Sequence[Instance]) -> str | None:
+    if roll.together(run):
+        swapped = sorted(links.swaps(run))
         return f"{', '.join(swapped)}, which instances have listed, points elsewhere"
-    if names := [instance.name for instance in roll.due(machine, instances)]:
+    if names := [instance.name for instance in roll.due(run, instances)]:
         return f"{', '.join(names)} changed or doesn't run"
-    if names := [instance.name for instance in roll.left_over(machine, instances)]:
+    if names := [instance.name for instance in roll.left_over(run, instances)]:
         return f"{', '.join(names)} is still marked as draining"
     return None
 
 
-def _foresee_start(machine: Machine, instances: Sequence[Instance], log: Path) -> list[str]:
-    there = {app.name: app.pid for app in pm2.running(machine.layout) if app.supervised}
-    due = roll.due(machine, instances)
-    names = [*(instance.name for instance in due), *roll.workers(machine, due)]
+def _foresee_start(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
+    there = {app.name: app.pid for app in pm2.running(run.layout) if app.supervised}
+    due = roll.due(run, instances)
+    names = [*(instance.name for instance in due), *roll.workers(run, due)]
     return [
         f"restart {name} (pid {there[name]})" if name in there else f"start {name}"
         for name in names
     ]
 
 
-def _start(machine: Machine, instances: Sequence[Instance], log: Path) -> None:
+def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
     """Raises Failure when what is new isn't healthy; what was before runs then, where it can."""
-    for instance in roll.left_over(machine, instances):
-        files.remove(machine.layout.draining(instance.gpu))
+    for instance in roll.left_over(run, instances):
+        files.remove(run.layout.draining(instance.gpu))
     if not instances:
-        links.swap(machine)
-    due = roll.due(machine, instances)
+        links.swap(run)
+    due = roll.due(run, instances)
     try:
-        roll.roll(machine, instances, due, proved=last_good.fallback(machine) is not None)
+        roll.roll(run, instances, due, proved=last_good.fallback(run) is not None)
     except Failure as failure:
-        back = last_good.retreat(machine, str(failure))
+        back = last_good.retreat(run, str(failure))
         if back is None:
             raise
         # What was good before is not held to a warm-up job that nobody has tried.
-        health = machine.health.model_copy(update={"warmup": None})
-        tried_again = machine.model_copy(update={"force": False, "health": health})
-        _return(tried_again, instances, failure)
+        health = run.machine.health.model_copy(update={"warmup": None})
+        again = run.with_machine(run.machine.model_copy(update={"health": health}))
+        _return(replace(again, force=False), instances, failure)
         raise Failure(
             f"{failure}; the machine is back on generation {back.back_on}", failure.log
         ) from failure
 
 
-def _return(machine: Machine, instances: Sequence[Instance], failure: Failure) -> None:
+def _return(run: Run, instances: Sequence[Instance], failure: Failure) -> None:
     """Raises Failure when what was good before isn't any more."""
     try:
-        settle(machine, instances)
+        settle(run, instances)
     except Failure as second:
         raise Failure(f"{failure}; going back failed too: {second}", second.log) from second
 
 
-def settle(machine: Machine, instances: Sequence[Instance]) -> None:
+def settle(run: Run, instances: Sequence[Instance]) -> None:
     """Have exactly that run which was good. Raises Failure as `roll.settle` does."""
-    away = {app.name for app in _leaving(machine, instances) if app.supervised}
-    pm2.delete(machine.layout, away)
-    roll.settle(machine, instances, roll.due(machine, instances))
+    away = {app.name for app in _leaving(run, instances) if app.supervised}
+    pm2.delete(run.layout, away)
+    roll.settle(run, instances, roll.due(run, instances))

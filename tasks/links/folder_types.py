@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from ..engine.run import Run
 from ..engine.step import Task, step
 from ..generation import stage as generation
 from ..host.system import files
 from ..host.system.failure import Failure
-from ..spec import Machine, ModelRoot
+from ..spec import ModelRoot
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
 #: In extra_model_paths.yaml this is a place of code.
@@ -21,27 +22,26 @@ Types = Mapping[str, tuple[str, ...]]
 """Folder type → the folders of it, as in `comfyui_code.Code`."""
 
 
-def tasks(machine: Machine) -> Iterator[Task]:
-    layout = machine.layout
+def tasks(run: Run) -> Iterator[Task]:
     yield step(
+        run,
         "links:roots",
         "Further roots of models are there",
-        check=partial(_no_root, machine),
-        action=partial(_insist_on_roots, machine),
-        log=layout.log("links:roots"),
+        check=partial(_no_root, run),
+        action=partial(_insist_on_roots, run),
         after=["directories"],
     )
     yield step(
+        run,
         "links:extra_model_paths",
         "extra_model_paths.yaml",
-        check=partial(_paths_differ, machine),
-        action=partial(_write_paths, machine),
-        log=layout.log("links:extra_model_paths"),
+        check=partial(_paths_differ, run),
+        action=partial(_write_paths, run),
         after=["links:roots", "generation"],
     )
 
 
-def model_paths(machine: Machine) -> str | None:
+def model_paths(run: Run) -> str | None:
     """The text of extra_model_paths.yaml; None when ComfyUI's own folders are all there is.
 
     A folder type that this ComfyUI has never heard of is mapped too, in the models folder for what
@@ -49,30 +49,32 @@ def model_paths(machine: Machine) -> str | None:
     """
     from ..host.system import templates
 
-    types = _types(machine)
-    folders = [(root.path, _types_in(root, types)) for root in machine.models.extra_roots]
-    if new := _new_kinds(machine, types):
-        folders.insert(0, (machine.models.folder, {kind: (kind,) for kind in new}))
+    types = _types(run)
+    folders = [(root.path, _types_in(root, types)) for root in run.machine.models.extra_roots]
+    if new := _new_kinds(run, types):
+        folders.insert(0, (run.machine.models.folder, {kind: (kind,) for kind in new}))
     if not folders:
         return None
     return templates.render("extra_model_paths.yaml.j2", folders=folders)
 
 
-def expected(machine: Machine) -> list[Path]:
+def expected(run: Run) -> list[Path]:
     """Folders that an instance must look into."""
-    here = [machine.models.folder / kind for kind in sorted(_kinds(machine))]
-    there = [(root.path, _types_in(root, _types(machine))) for root in machine.models.extra_roots]
+    here = [run.machine.models.folder / kind for kind in sorted(_kinds(run))]
+    there = [(root.path, _types_in(root, _types(run))) for root in run.machine.models.extra_roots]
     return [*here, *(path / name for path, of in there for names in of.values() for name in names)]
 
 
-def _types(machine: Machine) -> Types:
+def _types(run: Run) -> Types:
     """Those of the pinned ComfyUI; as long as they aren't known, every folder is mapped by name."""
-    return generation.code_of(machine).folder_types or {}
+    return generation.code_of(run).folder_types or {}
 
 
-def _kinds(machine: Machine) -> set[str]:
+def _kinds(run: Run) -> set[str]:
     """The folders that targets lie in; what lies beside them has none."""
-    first = {file.target.partition("/")[0] for file in machine.models.files if "/" in file.target}
+    first = {
+        file.target.partition("/")[0] for file in run.machine.models.files if "/" in file.target
+    }
     return {kind for kind in first if _mappable(kind)}
 
 
@@ -80,9 +82,9 @@ def _mappable(kind: str) -> bool:
     return _PLAIN.fullmatch(kind) is not None and kind not in _NEVER
 
 
-def _new_kinds(machine: Machine, types: Types) -> list[str]:
+def _new_kinds(run: Run, types: Types) -> list[str]:
     below = {folder for folders in types.values() for folder in folders}
-    return sorted(_kinds(machine) - below)
+    return sorted(_kinds(run) - below)
 
 
 def _types_in(root: ModelRoot, types: Types) -> Types:
@@ -97,30 +99,30 @@ def _types_in(root: ModelRoot, types: Types) -> Types:
     return found | {name: (name,) for name in sorted(there - known)}
 
 
-def _no_root(machine: Machine) -> str | None:
-    for root in machine.models.extra_roots:
+def _no_root(run: Run) -> str | None:
+    for root in run.machine.models.extra_roots:
         if not root.path.is_dir():
             return f"models.extra_roots: {root.path} isn't there: mount it or correct path"
     return None
 
 
-def _insist_on_roots(machine: Machine, log: Path) -> None:
-    if reason := _no_root(machine):
+def _insist_on_roots(run: Run, log: Path) -> None:
+    if reason := _no_root(run):
         raise Failure(reason)
 
 
-def _paths_differ(machine: Machine) -> str | None:
-    file = machine.layout.extra_model_paths
-    text = model_paths(machine)
+def _paths_differ(run: Run) -> str | None:
+    file = run.layout.extra_model_paths
+    text = model_paths(run)
     if text is None:
         return f"{file} isn't needed any more" if file.exists() else None
     same = file.is_file() and file.read_text() == text
     return None if same else f"{file} differs"
 
 
-def _write_paths(machine: Machine, log: Path) -> None:
-    text = model_paths(machine)
+def _write_paths(run: Run, log: Path) -> None:
+    text = model_paths(run)
     if text is None:
-        files.remove(machine.layout.extra_model_paths)
+        files.remove(run.layout.extra_model_paths)
     else:
-        files.write_text(machine.layout.extra_model_paths, text)
+        files.write_text(run.layout.extra_model_paths, text)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..spec import Machine, PythonSet
+from ..engine.run import Run
+from ..spec import PythonSet
 from ..spec.overlapping_packages import FAMILIES
 from . import packages, resolver
 from .requirements import Asked, Line, normal
@@ -21,15 +22,15 @@ BOUND = frozenset({*TORCH_FAMILY, *(name for each in FAMILIES.values() for name 
 
 def grown(problem: Problem) -> PythonSet | None:
     """The set before with what is new in the question; None where a whole resolve has to say."""
-    before, machine = problem.before, problem.machine
-    if before is None or not _only_adds(machine, problem.asked, before):
+    before, run = problem.before, problem.run
+    if before is None or not _only_adds(run, problem.asked, before):
         return None
     # What did not fit with less fits with more no better. One whose lines were refused has none
     # there, and is asked about now.
     conflicting = before.left_out.keys() & before.asked.requirements.custom_nodes.keys()
     away = {each.node.name for each in problem.asked if each.node} & conflicting
     staying = packages.without(problem.asked, away)
-    missing = [line for line in _added(staying, before) if not _has(before, machine, line)]
+    missing = [line for line in _added(staying, before) if not _has(before, run, line)]
     if any(line.hashes or line.constraint or line.url or not line.name for line in missing):
         return None
     found = dict(before.packages)
@@ -43,7 +44,7 @@ def grown(problem: Problem) -> PythonSet | None:
         if not answer.fits or unsure or not BOUND.isdisjoint(new):
             return None
         found |= new
-    asked = packages.recorded(machine, problem.asked)
+    asked = packages.recorded(run, problem.asked)
     return before.model_copy(
         update={
             "asked": asked.model_copy(update={"torch": before.asked.torch}),
@@ -53,11 +54,11 @@ def grown(problem: Problem) -> PythonSet | None:
     )
 
 
-def _only_adds(machine: Machine, asked: Iterable[Asked], before: PythonSet) -> bool:
+def _only_adds(run: Run, asked: Iterable[Asked], before: PythonSet) -> bool:
     """Whether all that was asked still is, in the same way."""
-    if machine.updates is not None or machine.lock.python is None:
+    if run.updates is not None or run.machine.lock.python is None:
         return False
-    now = packages.recorded(machine, asked)
+    now = packages.recorded(run, asked)
     kept = {"requirements": now.requirements, "packages": now.packages}
     if before.asked.model_copy(update=kept) != now:
         return False
@@ -80,7 +81,7 @@ def _added(asked: Iterable[Asked], before: PythonSet) -> list[Line]:
     return [line for each in asked for line in each.lines if str(line) not in known]
 
 
-def _has(before: PythonSet, machine: Machine, line: Line) -> bool:
+def _has(before: PythonSet, run: Run, line: Line) -> bool:
     """Whether a line changes nothing: it is met, not of this platform, or overridden."""
     if not line.applies:
         return True
@@ -92,7 +93,7 @@ def _has(before: PythonSet, machine: Machine, line: Line) -> bool:
         return True
     if package is None:
         return line.constraint
-    if name in named(machine.python.overrides):
+    if name in named(run.machine.python.overrides):
         return True
     version = package.version
     return version is not None and found.specifier.contains(version, prereleases=True)

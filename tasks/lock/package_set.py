@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..engine.messages import move
+from ..engine.run import Run
 from ..host.generations import kept_generations
 from ..host.python.build_log import Missing
 from ..host.system.failure import Failure
-from ..spec import Machine, PythonSet
+from ..spec import PythonSet
 from ..spec.lock_format import dumped
 from . import additions, packages, preinstalled, requirements, resolution, resolver, source_builds
 from .requirements import Asked
@@ -43,24 +44,24 @@ class Settled:
         return [*self.remarks, *_moves(self.before, self.python)]
 
 
-def settle(machine: Machine, log: Path) -> Settled:
+def settle(run: Run, log: Path) -> Settled:
     """The set that fits what is asked: the lock's, the last one, or a new one. Raises Failure."""
-    asked, refused = packages.ask(machine)
-    if machine.locked:
-        asked, missing = _without_what_the_lock_lacks(machine, asked)
+    asked, refused = packages.ask(run)
+    if run.locked:
+        asked, missing = _without_what_the_lock_lacks(run, asked)
         refused |= missing
-    for fitting in _candidates(machine):
-        if fitting.asked == packages.recorded(machine, asked):
+    for fitting in _candidates(run):
+        if fitting.asked == packages.recorded(run, asked):
             left_out = {**fitting.left_out, **refused}
             python = fitting.model_copy(update={"left_out": left_out})
-            last = packages.known(machine) or python
+            last = packages.known(run) or python
             return Settled(python, last, [], packages.without(asked, left_out), as_locked=True)
-    if machine.locked:
-        raise Failure(_difference(machine, asked))
-    return _solved(machine, asked, refused, machine.lock.python or packages.known(machine), log)
+    if run.locked:
+        raise Failure(_difference(run, asked))
+    return _solved(run, asked, refused, run.machine.lock.python or packages.known(run), log)
 
 
-def buildable(machine: Machine, settled: Settled, log: Path) -> Settled:
+def buildable(run: Run, settled: Settled, log: Path) -> Settled:
     """The set of which everything can be built here, without the optional nodes that prevent it.
 
     Raises Failure when others need what can't be built.
@@ -68,7 +69,7 @@ def buildable(machine: Machine, settled: Settled, log: Path) -> Settled:
     while True:
         python = settled.python
         problem = resolver.Problem(
-            machine, settled.asked, python.asked.torch, python, log, instead=python.reduced
+            run, settled.asked, python.asked.torch, python, log, instead=python.reduced
         )
         broken = source_builds.broken(problem, python.packages)
         if hard := [each for each in broken if not each.may_go]:
@@ -77,7 +78,7 @@ def buildable(machine: Machine, settled: Settled, log: Path) -> Settled:
             return settled
         away = {name: str(each) for each in reversed(broken) for name in each.optional}
         unreached = {name for each in broken if not each.reachable for name in each.optional}
-        fewer = _solved(machine, packages.without(settled.asked, away), {}, python, log)
+        fewer = _solved(run, packages.without(settled.asked, away), {}, python, log)
         settled = replace(
             fewer,
             python=fewer.python.model_copy(
@@ -91,19 +92,17 @@ def buildable(machine: Machine, settled: Settled, log: Path) -> Settled:
         )
 
 
-def why_not_installed(machine: Machine, names: Collection[str], log: Path) -> list[str]:
+def why_not_installed(run: Run, names: Collection[str], log: Path) -> list[str]:
     """Which of the settled packages of these names can't be installed, each in one line."""
-    python = packages.of(machine)
-    asked = packages.without(packages.ask(machine)[0], python.left_out)
-    problem = resolver.Problem(
-        machine, asked, python.asked.torch, python, log, instead=python.reduced
-    )
+    python = packages.of(run)
+    asked = packages.without(packages.ask(run)[0], python.left_out)
+    problem = resolver.Problem(run, asked, python.asked.torch, python, log, instead=python.reduced)
     wanted = {name: each for name, each in python.packages.items() if name in names}
     return source_builds.why_not_installed(problem, wanted)
 
 
 def _solved(
-    machine: Machine,
+    run: Run,
     asked: Iterable[Asked],
     refused: Mapping[str, str],
     before: PythonSet | None,
@@ -111,18 +110,18 @@ def _solved(
 ) -> Settled:
     """A new set. Raises Failure."""
     asked = tuple(asked)
-    problem = resolver.Problem(machine, asked, packages.torch_build(machine), before, log)
+    problem = resolver.Problem(run, asked, packages.torch_build(run), before, log)
     if python := additions.grown(problem):
         left_out = {**python.left_out, **refused}
         python = python.model_copy(update={"left_out": left_out})
-        remarks = [*preinstalled.remarks(machine, asked), *_remarks(asked, python.reduced, before)]
+        remarks = [*preinstalled.remarks(run, asked), *_remarks(asked, python.reduced, before)]
         return Settled(python, before, remarks, packages.without(asked, left_out))
     solution = resolution.solve(problem)
     # Without the lines of those that could not be had, the question is another one next time.
     had = packages.without(asked, solution.absent)
     left_out = {**solution.left_out, **solution.absent, **refused}
     python = PythonSet(
-        asked=packages.recorded(machine, had).model_copy(update={"torch": solution.torch}),
+        asked=packages.recorded(run, had).model_copy(update={"torch": solution.torch}),
         packages=solution.packages,
         left_out=left_out,
         reduced=solution.reduced,
@@ -130,7 +129,7 @@ def _solved(
     return Settled(
         python,
         before,
-        [*preinstalled.remarks(machine, asked), *_remarks(asked, solution.reduced, before)],
+        [*preinstalled.remarks(run, asked), *_remarks(asked, solution.reduced, before)],
         packages.without(asked, left_out),
         absent=solution.absent,
         again=solution.again,
@@ -138,24 +137,24 @@ def _solved(
     )
 
 
-def _candidates(machine: Machine) -> list[PythonSet]:
+def _candidates(run: Run) -> list[PythonSet]:
     """The sets that may fit as they are; after the lock was deleted the last one is only preferred.
 
     It may be what was wrong with that lock.
     """
-    if machine.updates is not None or machine.lock.python is None:
+    if run.updates is not None or run.machine.lock.python is None:
         return []
     # Going back to what a kept generation has is going back to its packages, one by one.
-    kept = kept_generations.settled(machine.layout)
-    others = [] if machine.locked else [packages.known(machine), *kept]
-    return [each for each in (machine.lock.python, *others) if each]
+    kept = kept_generations.settled(run.layout)
+    others = [] if run.locked else [packages.known(run), *kept]
+    return [each for each in (run.machine.lock.python, *others) if each]
 
 
 def _without_what_the_lock_lacks(
-    machine: Machine, asked: list[Asked]
+    run: Run, asked: list[Asked]
 ) -> tuple[list[Asked], dict[str, str]]:
     """With locked=1 an optional node whose packages could not be had for the lock is left out."""
-    lock = machine.lock.python
+    lock = run.machine.lock.python
     there = lock.asked.requirements.custom_nodes if lock else {}
     missing = {
         each.node.name: "machine.lock has no packages for it: run doit lock without locked=1"
@@ -192,13 +191,13 @@ def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
     ]
 
 
-def _difference(machine: Machine, asked: list[Asked]) -> str:
+def _difference(run: Run, asked: list[Asked]) -> str:
     """Which part of what is asked the lock doesn't have."""
     mend = "run doit lock without locked=1, and commit the lock"
-    there = machine.lock.python
+    there = run.machine.lock.python
     if there is None:
         return f"machine.lock has no Python packages: {mend}"
-    old, new = dumped(there.asked), dumped(packages.recorded(machine, asked))
+    old, new = dumped(there.asked), dumped(packages.recorded(run, asked))
     for key in sorted({*old, *new} - {"requirements"}):
         if old.get(key) != new.get(key):
             was, now = old.get(key), new.get(key)

@@ -7,20 +7,20 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from ..engine.run import Run
 from ..host.system import process
 from ..host.system.failure import Failure
-from ..spec import Machine
 from .requirements import Asked, Line, Refused
 from .torch_family import TORCH_FAMILY
 
 
-def wanted(machine: Machine) -> bool:
-    return machine.python.torch == "preinstalled"
+def wanted(run: Run) -> bool:
+    return run.machine.python.torch == "preinstalled"
 
 
-def versions(machine: Machine) -> dict[str, str]:
+def versions(run: Run) -> dict[str, str]:
     """The torch family's versions there; empty where machine.yaml doesn't ask for it."""
-    return _versions(base_python()) if wanted(machine) else {}
+    return _versions(base_python()) if wanted(run) else {}
 
 
 def base_python() -> Path:
@@ -32,18 +32,18 @@ def base_python() -> Path:
     return python
 
 
-def insist(machine: Machine) -> None:
+def insist(run: Run) -> None:
     """Raises Failure when torch isn't there."""
-    if wanted(machine) and "torch" not in versions(machine):
+    if wanted(run) and "torch" not in versions(run):
         raise Failure(
             f"python.torch is preinstalled, and {base_python()} has no torch: "
             "make .venv with the Python that has it, or choose another torch"
         )
 
 
-def fitting(machine: Machine, asked: Asked) -> Asked:
+def fitting(run: Run, asked: Asked) -> Asked:
     """What is asked for, if what is preinstalled is of use for that. Raises Refused."""
-    there = versions(machine)
+    there = versions(run)
     for line in asked.lines:
         version = there.get(str(line.name).lower())
         if version and not _fits(line, version):
@@ -55,11 +55,11 @@ def fitting(machine: Machine, asked: Asked) -> Asked:
     return asked
 
 
-def remarks(machine: Machine, asked: Iterable[Asked]) -> list[str]:
+def remarks(run: Run, asked: Iterable[Asked]) -> list[str]:
     """What is asked for of the torch family and is neither there nor installed."""
-    if not wanted(machine):
+    if not wanted(run):
         return []
-    missing = set(TORCH_FAMILY) - set(versions(machine))
+    missing = set(TORCH_FAMILY) - set(versions(run))
     return [
         f"{each.owner} asks for {line.name}, which is not preinstalled: it will be missing"
         for each in asked

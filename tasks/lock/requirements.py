@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import nodes
+from ..engine.run import Run
 from ..host.system.failure import Failure
 from ..host.system.redaction import redact
 from ..source import stage as source
-from ..spec import CustomNode, Machine
+from ..spec import CustomNode
 from ..spec.lock_format import Requirements
 from . import pyproject
 
@@ -111,29 +112,29 @@ def normal(name: str) -> str:
     return str(canonicalize_name(name.strip(".-_")))
 
 
-def of_comfyui(machine: Machine) -> Asked:
-    comfyui = source.of(machine)
+def of_comfyui(run: Run) -> Asked:
+    comfyui = source.of(run)
     return read(None, comfyui.checkout(str(comfyui.read().get("commit"))))
 
 
-def of_machine(machine: Machine) -> Asked:
+def of_machine(run: Run) -> Asked:
     """What machine.yaml adds: python.packages."""
-    lines = [_known(text, "python.packages") for text in machine.python.packages]
-    return Asked(None, lines, by=machine.file.name)
+    lines = [_known(text, "python.packages") for text in run.machine.python.packages]
+    return Asked(None, lines, by=run.machine.file.name)
 
 
-def of_node(machine: Machine, node: CustomNode) -> Asked:
+def of_node(run: Run, node: CustomNode) -> Asked:
     """Raises Refused."""
     if not node.requirements:
         return Asked(node)
-    return read(node, nodes.folder_of(machine, node))
+    return read(node, nodes.folder_of(run, node))
 
 
-def of_lock(machine: Machine, node: CustomNode) -> Asked:
+def of_lock(run: Run, node: CustomNode) -> Asked:
     """What the lock says that a node asks for."""
-    python = machine.lock.python
+    python = run.machine.lock.python
     texts = python.asked.requirements.custom_nodes.get(node.name, ()) if python else ()
-    return Asked(node, [_known(text, machine.lock_file.name) for text in texts])
+    return Asked(node, [_known(text, run.machine.lock_file.name) for text in texts])
 
 
 def recorded(asked: Iterable[Asked]) -> Requirements:

@@ -155,7 +155,7 @@ def _twins(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
         there = members & set(packages)
         if not there:
             continue
-        preferred = problem.machine.python.prefer.get(family)
+        preferred = problem.run.machine.python.prefer.get(family)
         one = preferred or chosen(family, there, cuda=problem.torch != "cpu")
         instead |= {name: one for name in there if name != one}
     return instead

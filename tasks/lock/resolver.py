@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..engine.run import Run
 from ..host.python import uv
 from ..host.repositories import git
 from ..host.system import files, process
 from ..host.system.failure import Failure
-from ..spec import Machine, Package, PythonSet
+from ..spec import Package, PythonSet
 from . import indexes, pylock
 from .requirements import Asked, Line, normal
 from .torch_family import TORCH_FAMILY, is_pin, named
@@ -65,7 +66,7 @@ class Answer:
 class Problem:
     """One resolve, and what its attempts add to it."""
 
-    machine: Machine
+    run: Run
     asked: tuple[Asked, ...]
     torch: str
     """The build, `auto` to let uv look at the driver."""
@@ -81,13 +82,15 @@ class Problem:
 
     @property
     def scratch(self) -> Path:
-        return self.machine.layout.scratch / "resolve"
+        return self.run.layout.scratch / "resolve"
 
     def overriding(self, overrides: Sequence[str]) -> Problem:
         """With these overrides beside those of machine.yaml."""
-        python = self.machine.python
-        python = python.model_copy(update={"overrides": (*python.overrides, *overrides)})
-        return replace(self, machine=self.machine.model_copy(update={"python": python}))
+        machine = self.run.machine
+        every = (*machine.python.overrides, *overrides)
+        python = machine.python.model_copy(update={"overrides": every})
+        other = machine.model_copy(update={"python": python})
+        return replace(self, run=self.run.with_machine(other))
 
     @property
     def demands(self) -> list[Demand]:
@@ -105,7 +108,7 @@ class Problem:
     @property
     def overridden(self) -> set[str]:
         """What the user decides: no constraint of ours is on these."""
-        return named(self.machine.python.overrides)
+        return named(self.run.machine.python.overrides)
 
     @property
     def pinned(self) -> list[str]:
@@ -114,15 +117,15 @@ class Problem:
         One of torch hides from uv what torchvision and torchaudio ask for; as a constraint an
         exact version is as good, and they are chosen to fit it.
         """
-        overrides = self.machine.python.overrides if self.metadata_counts else ()
+        overrides = self.run.machine.python.overrides if self.metadata_counts else ()
         return [text for text in overrides if is_pin(text)]
 
     @property
     def freed(self) -> bool:
         """Whether an update or a new override lets the torch family leave the lock's versions."""
-        if not self.before or self.machine.updating("torch", *TORCH_FAMILY):
+        if not self.before or self.run.updating("torch", *TORCH_FAMILY):
             return True
-        new = set(self.machine.python.overrides) - set(self.before.asked.overrides)
+        new = set(self.run.machine.python.overrides) - set(self.before.asked.overrides)
         return not named(new).isdisjoint(TORCH_FAMILY)
 
     @property
@@ -153,7 +156,7 @@ def parents(
     arguments = _arguments(problem, wanted, [*constraints, *fixed])
     result = problem.scratch / "graph.txt"
     try:
-        uv.explain(result, arguments, places(problem.machine), problem.log)
+        uv.explain(result, arguments, places(problem.run), problem.log)
     except process.CommandFailed:
         return {}
     found = re.findall(r"^(\w[\w.-]*)(?:==| @ ).*?\s# via (.+)$", result.read_text(), re.M)
@@ -178,11 +181,11 @@ def call(
     files.remove(problem.scratch)
     problem.scratch.mkdir(parents=True)
     result = problem.scratch / "pylock.toml"
-    if problem.before and problem.machine.updates != frozenset():
+    if problem.before and problem.run.updates != frozenset():
         pylock.write(result, problem.before.packages)
     arguments = [*_arguments(problem, wanted, constraints), *options]
     try:
-        uv.resolve(result, arguments, places(problem.machine), problem.log)
+        uv.resolve(result, arguments, places(problem.run), problem.log)
     except process.CommandFailed as failed:
         return Answer({}, failed.code, failed.output)
     return Answer(pylock.read(result))
@@ -206,11 +209,11 @@ def backend(torch: str) -> list[str]:
     return [] if torch in NO_INDEX else ["--torch-backend", torch]
 
 
-def places(machine: Machine) -> dict[str, str]:
+def places(run: Run) -> dict[str, str]:
     """uv's variables for where packages are looked for besides PyPI. Raises Failure."""
-    python = machine.python
-    return indexes.environment(python.extra_index_urls, machine.env) | indexes.find_links(
-        python.find_links, machine.env
+    python = run.machine.python
+    return indexes.environment(python.extra_index_urls, run.machine.env) | indexes.find_links(
+        python.find_links, run.machine.env
     )
 
 
@@ -236,7 +239,7 @@ def _arguments(
     problem: Problem, wanted: Iterable[str], constraints: Iterable[str]
 ) -> list[str | Path]:
     pinned, excludes = problem.pinned, [*problem.instead]
-    overrides = [text for text in problem.machine.python.overrides if text not in pinned]
+    overrides = [text for text in problem.run.machine.python.overrides if text not in pinned]
     if problem.torch in ("none", "preinstalled"):
         excludes += TORCH_FAMILY
     return [
@@ -255,7 +258,7 @@ def _listed(problem: Problem, name: str, lines: Iterable[str]) -> Path:
 
 
 def _upgrades(problem: Problem) -> list[str]:
-    updates = problem.machine.updates
+    updates = problem.run.updates
     if not problem.before or updates == frozenset():
         return []  # Nothing is preferred.
     known = set(problem.before.packages)

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engine import journal
+from ..engine.run import Run
 from ..host.python import build_log, uv, uv_errors
 from ..host.python.build_log import Missing
 from ..host.system import files, process
-from ..spec import Machine, Package
+from ..spec import Package
 from . import resolver
 from .conflicts.minimal_sets import each_failing
 from .resolver import REFUSED, Demand, Problem
@@ -111,9 +111,9 @@ def _why(
     return f"can't be had ({uv_errors.gist(error.output)}): {mend}"
 
 
-def due(machine: Machine, packages: Mapping[str, Package]) -> list[str]:
+def due(run: Run, packages: Mapping[str, Package]) -> list[str]:
     """Those that were not built on this machine yet."""
-    receipt = files.read_receipt(machine.layout.seen(_receipt(machine)))
+    receipt = files.read_receipt(run.layout.seen(_receipt(run)))
     there = receipt.get("built", []) if receipt.get("python") == sys.version else []
     wanted = ((name, each) for name, each in sorted(packages.items()) if each.from_source)
     return [name for name, each in wanted if each.requirement(name) not in there]
@@ -121,14 +121,14 @@ def due(machine: Machine, packages: Mapping[str, Package]) -> list[str]:
 
 def broken(problem: Problem, packages: Mapping[str, Package]) -> list[Unbuilt]:
     """Build what is due, and say what of it can't be."""
-    machine = problem.machine
-    waiting = due(machine, packages)
+    run = problem.run
+    waiting = due(run, packages)
     failed = _build(problem, packages, waiting) if waiting else {}
     if waiting:
         built = {n: each for n, each in packages.items() if each.from_source and n not in failed}
         texts = sorted(each.requirement(name) for name, each in built.items())
         receipt = {"python": sys.version, "built": texts}
-        files.write_receipt(machine.layout.kept(_receipt(machine)), receipt)
+        files.write_receipt(run.layout.kept(_receipt(run)), receipt)
     if not failed:
         return []
     parents = resolver.parents(problem, problem.demands, packages)
@@ -173,7 +173,7 @@ def _build(
     problem: Problem, packages: Mapping[str, Package], names: Sequence[str]
 ) -> dict[str, process.CommandFailed]:
     """Build them all at once, and if that fails one by one: which failed."""
-    journal.tell("lock", None, f"building {', '.join(names)}")
+    problem.run.progress("lock", None, f"building {', '.join(names)}")
     try:
         _call(problem, packages, names)
     except process.CommandFailed as error:
@@ -186,14 +186,14 @@ def _build(
 
 
 def _call(problem: Problem, packages: Mapping[str, Package], names: Sequence[str]) -> None:
-    machine = problem.machine
-    folder = machine.layout.scratch / "build"
+    run = problem.run
+    folder = run.layout.scratch / "build"
     files.remove(folder)
-    listed = machine.layout.scratch / "build.txt"
+    listed = run.layout.scratch / "build.txt"
     files.write_text(listed, "".join(f"{packages[name].requirement(name)}\n" for name in names))
     backend = resolver.backend(problem.torch)
     try:
-        uv.build(folder, listed, backend, resolver.places(machine), problem.log)
+        uv.build(folder, listed, backend, resolver.places(run), problem.log)
     finally:
         files.remove(folder)
 
@@ -236,5 +236,5 @@ def _through(chain: Sequence[str]) -> str:
     return f" (through {', '.join(chain)})" if chain else ""
 
 
-def _receipt(machine: Machine) -> Path:
-    return machine.layout.receipts / "builds.json"
+def _receipt(run: Run) -> Path:
+    return run.layout.receipts / "builds.json"

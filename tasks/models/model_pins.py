@@ -8,52 +8,53 @@ import time
 from typing import Any
 
 from ..engine import lock_file
-from ..engine.messages import move, tell
+from ..engine.messages import move
+from ..engine.run import Run
 from ..host.downloads import civitai, model_files, remote_file
 from ..host.downloads.web import Web
 from ..host.system import files, thread_pool
 from ..host.system.failure import Failure
-from ..spec import Machine, ModelFile, ModelPin
+from ..spec import ModelFile, ModelPin
 
 AT_ONCE = 8
 """Files that are worked on at the same time."""
 
 
-def wanted(machine: Machine) -> list[ModelFile]:
+def wanted(run: Run) -> list[ModelFile]:
     """The models that are downloads."""
-    return [file for file in machine.models.files if file.url]
+    return [file for file in run.machine.models.files if file.url]
 
 
-def web_of(machine: Machine) -> Web:
-    return Web(tokens=machine.models.tokens, environ=machine.env)
+def web_of(run: Run) -> Web:
+    return Web(tokens=run.machine.models.tokens, environ=run.machine.env)
 
 
-def noted(machine: Machine) -> dict[str, dict[str, Any]]:
+def noted(run: Run) -> dict[str, dict[str, Any]]:
     """What this machine fetched, by target: a pin's fields, and `mtime` when it was verified."""
-    return model_files.noted(machine.layout)
+    return model_files.noted(run.layout)
 
 
-def note(machine: Machine, models: dict[str, dict[str, Any]]) -> None:
-    files.write_receipt(model_files.receipt_of(machine.layout), {"models": models})
+def note(run: Run, models: dict[str, dict[str, Any]]) -> None:
+    files.write_receipt(model_files.receipt_of(run.layout), {"models": models})
 
 
-def pin(machine: Machine, file: ModelFile, noted: dict[str, dict[str, Any]]) -> ModelPin:
+def pin(run: Run, file: ModelFile, noted: dict[str, dict[str, Any]]) -> ModelPin:
     """What machine.yaml says, completed by machine.lock, or by what this machine has seen."""
-    locked, seen = machine.lock.models.get(file.target), noted.get(file.target)
+    locked, seen = run.machine.lock.models.get(file.target), noted.get(file.target)
     return model_files.pin(file.url or "", file.sha256, locked, seen)
 
 
-def moved(machine: Machine) -> dict[str, ModelPin]:
+def moved(run: Run) -> dict[str, ModelPin]:
     """The lock's models with those that are to be updated at their newest. Raises Failure.
 
     Where a host doesn't say what it has, the next run downloads the file to see.
     """
-    web, here = web_of(machine), noted(machine)
-    files_ = [file for file in wanted(machine) if file.target in machine.lock.models]
-    chosen = [f for f in files_ if not f.sha256 and machine.updating(f.target)]
-    pins = {file.target: machine.lock.models[file.target] for file in files_}
+    web, here = web_of(run), noted(run)
+    files_ = [file for file in wanted(run) if file.target in run.machine.lock.models]
+    chosen = [f for f in files_ if not f.sha256 and run.updating(f.target)]
+    pins = {file.target: run.machine.lock.models[file.target] for file in files_}
     for file, found in thread_pool.each(lambda file: _newest(file, web), chosen, AT_ONCE):
-        before = pin(machine, file, here)
+        before = pin(run, file, here)
         if isinstance(found, BaseException):
             if not file.optional:
                 raise found
@@ -61,7 +62,7 @@ def moved(machine: Machine) -> dict[str, ModelPin]:
         if found.sha256 != before.sha256 or found.sha256 is None:
             pins[file.target] = found
             new = found.sha256[:12] if found.sha256 else "seen anew by the next doit"
-            tell(move(file.target, (before.sha256 or "unknown")[:12], new))
+            run.tell(move(file.target, (before.sha256 or "unknown")[:12], new))
     return pins
 
 
@@ -76,33 +77,33 @@ def _newest(file: ModelFile, web: Web) -> ModelPin:
     ) if offered.sha256 else ModelPin(url=url)  # fmt: skip
 
 
-def missing_from_lock(machine: Machine) -> list[str]:
+def missing_from_lock(run: Run) -> list[str]:
     """Targets whose sha256 neither machine.yaml nor machine.lock has."""
     return [
         file.target
-        for file in wanted(machine)
-        if not file.optional and pin(machine, file, {}).sha256 is None
+        for file in wanted(run)
+        if not file.optional and pin(run, file, {}).sha256 is None
     ]
 
 
-def insist_on_lock(machine: Machine) -> None:
+def insist_on_lock(run: Run) -> None:
     """With locked=1 nothing may be seen for the first time. Raises Failure."""
-    if machine.locked and (missing := missing_from_lock(machine)):
+    if run.locked and (missing := missing_from_lock(run)):
         raise Failure(
-            f"{machine.lock_file.name} doesn't have {', '.join(missing[:5])}"
+            f"{run.machine.lock_file.name} doesn't have {', '.join(missing[:5])}"
             f"{' …' if len(missing) > 5 else ''}: run doit models without locked=1, and commit "
             "the lock; or give sha256"
         )
 
 
-def recorded(machine: Machine) -> bool:
+def recorded(run: Run) -> bool:
     """Whether the lock is to have what is seen."""
-    writable = os.access(machine.lock_file.resolve().parent, os.W_OK)
-    return writable and not machine.overridden and not machine.locked
+    writable = os.access(run.machine.lock_file.resolve().parent, os.W_OK)
+    return writable and not run.machine.overridden and not run.locked
 
 
-def lock_section(machine: Machine, noted: dict[str, dict[str, Any]]) -> dict[str, ModelPin]:
-    pins = {file.target: pin(machine, file, noted) for file in wanted(machine)}
+def lock_section(run: Run, noted: dict[str, dict[str, Any]]) -> dict[str, ModelPin]:
+    pins = {file.target: pin(run, file, noted) for file in wanted(run)}
     return {target: pin for target, pin in pins.items() if pin.sha256}
 
 
@@ -112,8 +113,8 @@ class Notes:
     EVERY = 1.0
     """Seconds."""
 
-    def __init__(self, machine: Machine, noted: dict[str, dict[str, Any]]) -> None:
-        self._machine = machine
+    def __init__(self, run: Run, noted: dict[str, dict[str, Any]]) -> None:
+        self._machine = run
         self._noted = noted
         self._fetched: dict[str, ModelPin] = {}
         self._lock = threading.Lock()

@@ -5,37 +5,37 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..engine.run import Run
 from ..host.downloads import model_files
 from ..host.system import files
 from ..host.system.failure import Failure
-from ..spec import Machine
 
 
-def place(machine: Machine, target: str) -> Path:
-    return machine.models.folder / target
+def place(run: Run, target: str) -> Path:
+    return run.machine.models.folder / target
 
 
-def link_to_store(machine: Machine, target: str, sha256: str) -> str:
+def link_to_store(run: Run, target: str, sha256: str) -> str:
     """What the link of a download says."""
-    models = machine.models
+    models = run.machine.models
     return model_files.link_text(str(models.folder), str(models.store), target, sha256)
 
 
-def link(machine: Machine, target: str, text: str) -> None:
+def link(run: Run, target: str, text: str) -> None:
     """Make the link, or make it right. Raises Failure, OSError; a real file is never replaced."""
-    refuse_climbing(machine, target)
+    refuse_climbing(run, target)
     try:
-        files.point(place(machine, target), text)
+        files.point(place(run, target), text)
     except (FileExistsError, NotADirectoryError):
         raise Failure(f"{target}: a folder of it is a file: move that away") from None
     except OSError as error:
         raise Failure(f"{target} can't be linked ({error.strerror}): see that "
-                      f"{machine.models.folder} is writable") from None  # fmt: skip
+                      f"{run.machine.models.folder} is writable") from None  # fmt: skip
 
 
-def refuse_climbing(machine: Machine, target: str) -> None:
+def refuse_climbing(run: Run, target: str) -> None:
     """Raise Failure when a folder of the target is a link: who knows what lies behind it."""
-    folder = Path(os.path.realpath(machine.models.folder))
+    folder = Path(os.path.realpath(run.machine.models.folder))
     parent = folder / Path(target).parent
     if (real := Path(os.path.realpath(parent))) != parent:
         raise Failure(
@@ -44,9 +44,9 @@ def refuse_climbing(machine: Machine, target: str) -> None:
         )
 
 
-def in_the_way(machine: Machine, target: str) -> Path | None:
+def in_the_way(run: Run, target: str) -> Path | None:
     """A real file where the link belongs. Raises Failure for a folder."""
-    at = place(machine, target)
+    at = place(run, target)
     if at.is_symlink() or not os.path.lexists(at):
         return None
     if not at.is_file():

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..engine.run import Run
 from ..generation import last_good
 from ..host.pm2 import apps
 from ..host.system import files
 from ..host.system.failure import Failure
-from ..spec import Machine, expand
+from ..spec import expand
 from ..spec.layout import Layout
 
 TEMPLATE = "instance.config.json.j2"
@@ -43,7 +44,7 @@ def secrets_file(layout: Layout, name: str, variables: Mapping[str, str]) -> Pat
 
 
 def declare(
-    machine: Machine,
+    run: Run,
     name: str,
     cwd: Path,
     command: Sequence[object],
@@ -58,23 +59,23 @@ def declare(
 
     Raises Failure for a variable that isn't set.
     """
-    layout = machine.layout
+    layout = run.layout
     hidden = {}
     for key, value in named.items():
         if "${" in value:
             try:
-                hidden[key] = expand(value, machine.env)
+                hidden[key] = expand(value, run.machine.env)
             except KeyError as error:
                 raise Failure(
                     f"{name}: the variable {error.args[0]} isn't set, {key} needs it: "
-                    f"set it, or put it into {machine.file.parent / '.env.local'}"
+                    f"set it, or put it into {run.machine.file.parent / '.env.local'}"
                 ) from None
     words = [str(word) for word in command]
     if hidden:
         shim = ["--env", str(secrets_file(layout, name, hidden)), *(shim or ())]
     if shim is not None:
         words = [sys.executable, "-I", str(SHIM), *shim, "--", *words]
-    marks = {apps.WORKSPACE: str(machine.workspace), apps.NAME: name}
+    marks = {apps.WORKSPACE: str(run.machine.workspace), apps.NAME: name}
     plain = {key: value for key, value in named.items() if key not in hidden}
     return App(
         name, str(cwd), words, {**env, **plain, **marks}, str(layout.logs / f"{name}.log"), hidden
@@ -94,7 +95,7 @@ def sealed(layout: Layout, app: App) -> dict[str, str]:
     return {name: last_good.seal(layout, value) for name, value in every.items()}
 
 
-def config(machine: Machine, wanted: Sequence[App]) -> dict[str, Any]:
+def config(run: Run, wanted: Sequence[App]) -> dict[str, Any]:
     """The apps as PM2 is to have them, each with its fingerprint."""
     from ..host.system import templates
 
@@ -102,6 +103,6 @@ def config(machine: Machine, wanted: Sequence[App]) -> dict[str, Any]:
         templates.render(TEMPLATE, apps=[asdict(app) for app in wanted])
     )
     for rendered, app in zip(config["apps"], wanted, strict=True):
-        read = [sealed(machine.layout, app), app.model_paths]
+        read = [sealed(run.layout, app), app.model_paths]
         rendered["env"][apps.FINGERPRINT] = files.digest([rendered, *read])
     return config

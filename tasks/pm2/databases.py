@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from ..engine.run import Run
 from ..host.comfyui.database_files import LAST
 from ..host.storage import digest_folders
 from ..source import stage as source
-from ..spec import Machine
 from ..spec.layout import Layout
 
 
-def file_of(machine: Machine, gpu: int) -> Path:
+def file_of(run: Run, gpu: int) -> Path:
     """The one that the instance of a GPU is to use; the exec shim makes it."""
-    return machine.layout.databases(gpu) / f"{_name(source.of(machine).read().get('commit'))}.db"
+    return run.layout.databases(gpu) / f"{_name(source.of(run).read().get('commit'))}.db"
 
 
 def unneeded(layout: Layout, generations: Collection[Path]) -> list[Path]:

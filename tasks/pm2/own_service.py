@@ -11,11 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..engine.run import Run
 from ..host.comfyui import api
 from ..host.pm2 import apps, pm2
 from ..host.system import files, process
 from ..host.system.failure import Failure
-from ..spec import Machine
 from ..spec.layout import Layout
 from . import app
 from .app import App
@@ -32,16 +32,16 @@ def settings_file(layout: Layout, name: str) -> Path:
 
 
 def declare(
-    machine: Machine, name: str, module: str, about: Any, named: Mapping[str, str] | None = None
+    run: Run, name: str, module: str, about: Any, named: Mapping[str, str] | None = None
 ) -> App:
     """The app that runs `module`; `named` are variables of machine.yaml.
 
     Its fingerprint covers our code and templates, and `about`: a service that runs older code, or
     was told something else at its start, is replaced. Raises Failure for a variable that isn't set.
     """
-    layout = machine.layout
+    layout = run.layout
     command = [sys.executable, "-I", "-m", module, str(settings_file(layout, name))]
-    made = app.declare(machine, name, layout.workspace, command, {}, named or {})
+    made = app.declare(run, name, layout.workspace, command, {}, named or {})
     parts = asdict(made) | {"secrets": app.sealed(layout, made)}
     made.env[apps.FINGERPRINT] = files.digest([parts, about, code_digest()])
     return made

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 from .. import dotenv, gpus, ports, validation
+from ..engine.run import Run
 from ..engine.step import Task, group, step
 from ..generation import stage as generation
 from ..host.comfyui import api
@@ -21,23 +22,23 @@ from ..host.system.failure import Failure
 from ..limits import memory_share, shim_options
 from ..links import folder_types
 from ..source.arguments import asset_flags
-from ..spec import Instance, Machine, Worker
+from ..spec import Instance, Worker
 from ..spec.layout import Layout
 from . import app, databases
 
 
-def tasks(machine: Machine, instances: Sequence[Instance]) -> Iterator[Task]:
-    layout = machine.layout
+def tasks(run: Run) -> Iterator[Task]:
+    instances = run.instances
     after = ["variables", "supervisor", "validation", "links", "dotenv", "gpus", "ports", "limits"]
     yield group("pm2", "The PM2 config of each GPU, rendered", after)
     for instance in instances:
         yield step(
+            run,
             f"pm2:gpu{instance.gpu}",
             f"PM2 config of {instance.name}",
-            check=partial(_outdated, machine, instance),
-            action=partial(_render, machine, instance),
-            foresee=partial(_foresee, machine, instance),
-            log=layout.log(f"pm2:gpu{instance.gpu}"),
+            check=partial(_outdated, run, instance),
+            action=partial(_render, run, instance),
+            foresee=partial(_foresee, run, instance),
             after=after,
         )
 
@@ -50,30 +51,30 @@ def _receipt(layout: Layout, gpu: int) -> Path:
     return layout.seen(layout.apps / f"gpu{gpu}.receipt.json")
 
 
-def _apps(machine: Machine, instance: Instance) -> list[app.App]:
+def _apps(run: Run, instance: Instance) -> list[app.App]:
     return [
-        _instance_app(machine, instance),
-        *(_worker_app(machine, worker, instance) for worker in machine.workers),
+        _instance_app(run, instance),
+        *(_worker_app(run, worker, instance) for worker in run.machine.workers),
     ]
 
 
-def _instance_app(machine: Machine, instance: Instance) -> app.App:
-    layout = machine.layout
-    folder = generation.folder_of(machine)
+def _instance_app(run: Run, instance: Instance) -> app.App:
+    layout = run.layout
+    folder = generation.folder_of(run)
     home = layout.instance(instance.gpu)
-    model_paths = folder_types.model_paths(machine)
-    port = ports.port_of(machine, instance)
-    database = databases.file_of(machine, instance.gpu)
-    code = generation.code_of(machine)
+    model_paths = folder_types.model_paths(run)
+    port = ports.port_of(run, instance)
+    database = databases.file_of(run, instance.gpu)
+    code = generation.code_of(run)
     has_database = code.knows("--database-url")
     env = {
         # nvidia-smi's order; CUDA's own is fastest first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": gpus.device_of(machine, instance),
+        "CUDA_VISIBLE_DEVICES": gpus.device_of(run, instance),
         apps.PORT: str(port),
         apps.SCHEME: instance.scheme,
         "PYTHONUNBUFFERED": "1",
-        **memory_share(machine),
+        **memory_share(run),
     }
     command = [
         *(generation.python_of(folder), folder / "ComfyUI" / "main.py"),
@@ -84,35 +85,35 @@ def _instance_app(machine: Machine, instance: Instance) -> app.App:
         *("--temp-directory", home),
         *("--user-directory", home / "user"),
         *(["--database-url", f"sqlite:///{database}"] if has_database else []),
-        *asset_flags(machine, code),
+        *asset_flags(run, code),
         *(["--cpu"] if instance.cpu_only else []),
         *(["--extra-model-paths-config", layout.extra_model_paths] if model_paths else []),
-        *_selection(machine, folder),
+        *_selection(run, folder),
         *instance.args,
     ]
     shim = [
         *("--report", str(layout.reports(instance.gpu))),
         *("--changes", str(reported_changes.file_of(folder))),
         *(["--database", str(database)] if has_database else []),
-        *shim_options(machine.instances.limits),
+        *shim_options(run.machine.instances.limits),
     ]
     named = constraints.within(folder / "environment", instance.env)
-    made = app.declare(machine, instance.name, folder / "ComfyUI", command, env, named, shim)
-    return replace(made, dotenvs=dotenv.contents(machine), model_paths=model_paths)
+    made = app.declare(run, instance.name, folder / "ComfyUI", command, env, named, shim)
+    return replace(made, dotenvs=dotenv.contents(run), model_paths=model_paths)
 
 
-def _selection(machine: Machine, folder: Path) -> list[str]:
+def _selection(run: Run, folder: Path) -> list[str]:
     """Flags that leave out nodes: not selected by the environment, or ComfyUI dies of them."""
     away = set(validation.fatal(folder))
-    if machine.selected_nodes is not None:
-        away |= {node.name for node in machine.custom_nodes} - set(machine.selected_nodes)
+    if run.machine.selected_nodes is not None:
+        away |= {node.name for node in run.machine.custom_nodes} - set(run.machine.selected_nodes)
     if not away:
         return []
     try:
         there = {path.name for path in (folder / "ComfyUI" / "custom_nodes").iterdir()}
     except FileNotFoundError:
         # A plan's generation is not made.
-        there = {node.name for node in machine.custom_nodes}
+        there = {node.name for node in run.machine.custom_nodes}
     chosen = sorted(there - away - {files.BYTECODE})
     return [
         "--disable-all-custom-nodes",
@@ -120,9 +121,9 @@ def _selection(machine: Machine, folder: Path) -> list[str]:
     ]
 
 
-def _worker_app(machine: Machine, worker: Worker, instance: Instance) -> app.App:
-    layout = machine.layout
-    port = ports.port_of(machine, instance)
+def _worker_app(run: Run, worker: Worker, instance: Instance) -> app.App:
+    layout = run.layout
+    port = ports.port_of(run, instance)
     url = api.url(instance.listen, port, instance.scheme)
     env = {
         "WORKER_ID": worker_name(worker, instance),
@@ -132,61 +133,61 @@ def _worker_app(machine: Machine, worker: Worker, instance: Instance) -> app.App
         "WORKER_DRAIN_FILE": str(layout.draining(instance.gpu)),
         "WORKER_OUTPUT_DIRECTORY": str(layout.outputs(instance.gpu)),
     }
-    program = shutil.which(worker.command[0], path=_search_path(machine))
+    program = shutil.which(worker.command[0], path=_search_path(run))
     if program is None:
         raise Failure(f"worker {worker.name}: {worker.command[0]} isn't there: correct command")
     command = [program, *worker.command[1:]]
     return app.declare(
-        machine, worker_name(worker, instance), layout.workspace, command, env, worker.env, ()
+        run, worker_name(worker, instance), layout.workspace, command, env, worker.env, ()
     )
 
 
-def _search_path(machine: Machine) -> str:
+def _search_path(run: Run) -> str:
     """Where a worker's command is looked for: the workspace comes first."""
-    return os.pathsep.join([str(machine.workspace), os.environ.get("PATH", os.defpath)])
+    return os.pathsep.join([str(run.machine.workspace), os.environ.get("PATH", os.defpath)])
 
 
-def _inputs(machine: Machine, instance: Instance) -> str:
+def _inputs(run: Run, instance: Instance) -> str:
     """A digest of what the config says, secrets by HMAC, and of the template."""
     from ..host.system import templates
 
-    layout = machine.layout
+    layout = run.layout
     wanted = [
         asdict(each) | {"secrets": app.sealed(layout, each), "dotenvs": None}
-        for each in _apps(machine, instance)
+        for each in _apps(run, instance)
     ]
     return files.digest([wanted, files.file_digest(templates.FOLDER / app.TEMPLATE)])
 
 
-def _outdated(machine: Machine, instance: Instance) -> str | None:
-    layout = machine.layout
+def _outdated(run: Run, instance: Instance) -> str | None:
+    layout = run.layout
     receipt = files.read_receipt(_receipt(layout, instance.gpu))
-    if receipt.get("inputs") != _inputs(machine, instance):
+    if receipt.get("inputs") != _inputs(run, instance):
         return f"what {instance.name} is to run changed"
     if receipt.get("config") != files.file_digest(layout.seen(layout.rendered(instance.gpu))):
         return f"{layout.rendered(instance.gpu)} was changed by hand"
-    for each in _apps(machine, instance):
+    for each in _apps(run, instance):
         file = app.secrets_file(layout, each.name, each.secrets)
         if each.secrets and not file.is_file():
             return f"{file} is missing"
     return None
 
 
-def _foresee(machine: Machine, instance: Instance, log: Path) -> list[str]:
-    layout = machine.layout
-    config = app.config(machine, _apps(machine, instance))
+def _foresee(run: Run, instance: Instance, log: Path) -> list[str]:
+    layout = run.layout
+    config = app.config(run, _apps(run, instance))
     files.write_receipt(layout.kept(layout.rendered(instance.gpu)), config)
     return []
 
 
-def _render(machine: Machine, instance: Instance, log: Path) -> None:
-    layout = machine.layout
-    wanted = _apps(machine, instance)
+def _render(run: Run, instance: Instance, log: Path) -> None:
+    layout = run.layout
+    wanted = _apps(run, instance)
     for each in wanted:
         app.write_secrets(layout, each)
     path = layout.rendered(instance.gpu)
-    files.write_receipt(path, app.config(machine, wanted))
+    files.write_receipt(path, app.config(run, wanted))
     files.write_receipt(
         _receipt(layout, instance.gpu),
-        {"inputs": _inputs(machine, instance), "config": files.file_digest(path)},
+        {"inputs": _inputs(run, instance), "config": files.file_digest(path)},
     )

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engine.messages import warn
+from ..engine.run import Run
 from ..host.comfyui import source_facts
 from ..host.comfyui.source_facts import Code
 from ..host.system import files, process
 from ..host.system.failure import Failure
-from ..spec import Machine, problem_at, tls
+from ..spec import problem_at, tls
 from ..spec.problems import Loc, did_you_mean
 
 NEEDED = (
@@ -51,20 +51,20 @@ class Tried:
         return source_facts.first_refused(self.python, self.checkout, env, self.log, args)
 
 
-def asset_flags(machine: Machine, code: Code) -> list[str]:
+def asset_flags(run: Run, code: Code) -> list[str]:
     """The flag that has assets on or off. ComfyUI without one has none, or not yet a choice."""
-    flag = "--enable-assets" if machine.instances.assets else "--disable-assets"
+    flag = "--enable-assets" if run.machine.instances.assets else "--disable-assets"
     return [flag] if flag in (code.flags or ()) else []
 
 
-def untried(machine: Machine, code: Code, commit: object) -> str | None:
+def untried(run: Run, code: Code, commit: object) -> str | None:
     """Why machine.yaml's arguments are to be looked at; None: this ComfyUI takes them."""
-    if code.flags is None or _noted(machine) == _note(machine, commit):
+    if code.flags is None or _noted(run) == _note(run, commit):
         return None
     return "instances.args were not yet held against what this ComfyUI takes"
 
 
-def insist(machine: Machine, tried: Tried) -> None:
+def insist(run: Run, tried: Tried) -> None:
     """Raise Failure when this ComfyUI lacks a flag that we need, or doesn't take machine.yaml's.
 
     Nothing is refused where its flags aren't known.
@@ -77,33 +77,34 @@ def insist(machine: Machine, tried: Tried) -> None:
             f"{tried.name} doesn't know {', '.join(lacks)}, which every machine needs: the oldest "
             f"that works is {OLDEST}; correct comfyui.ref"
         )
-    problems = [*_unknown(machine, tried, flags)] or [*_refused(machine, tried)]
+    problems = [*_unknown(run, tried, flags)] or [*_refused(run, tried)]
     if problems:
         raise Failure("\n    ".join(dict.fromkeys(problems)))
-    files.write_receipt(machine.layout.kept(_receipt(machine)), _note(machine, tried.commit))
+    files.write_receipt(run.layout.kept(_receipt(run)), _note(run, tried.commit))
 
 
-def given(machine: Machine) -> Iterator[list[tuple[str, Loc]]]:
+def given(run: Run) -> Iterator[list[tuple[str, Loc]]]:
     """The arguments of each kind of instance, each argument with its place in machine.yaml."""
     common: list[tuple[str, Loc]] = [
-        (arg, ("instances", "args", number)) for number, arg in enumerate(machine.instances.args)
+        (arg, ("instances", "args", number))
+        for number, arg in enumerate(run.machine.instances.args)
     ]
     yield common
-    for gpu, own in machine.instances.overrides.items():
+    for gpu, own in run.machine.instances.overrides.items():
         where: Loc = ("instances", "overrides", gpu, "args")
         if own.args:
             yield [*common, *((arg, (*where, number)) for number, arg in enumerate(own.args))]
 
 
-def lacking(machine: Machine, tried: Callable[[], Tried]) -> str | None:
+def lacking(run: Run, tried: Callable[[], Tried]) -> str | None:
     """Why instances can't be started with the files that machine.yaml's arguments name, or None."""
-    for pairs in given(machine):
+    for pairs in given(run):
         args = [arg for arg, _ in pairs]
         found = _unfit_for_tls(args)
         if found is None and any(_missing_path([arg]) for arg in args):
             found = tried().first_refused(args)
         if found:
-            return str(problem_at(machine.file, pairs[found[0]][1], found[1]))
+            return str(problem_at(run.machine.file, pairs[found[0]][1], found[1]))
     return None
 
 
@@ -126,8 +127,8 @@ def _unfit_for_tls(args: list[str]) -> tuple[int, str] | None:
     return None
 
 
-def _unknown(machine: Machine, tried: Tried, flags: frozenset[str]) -> Iterator[str]:
-    for arg, loc in dict.fromkeys(pair for pairs in given(machine) for pair in pairs):
+def _unknown(run: Run, tried: Tried, flags: frozenset[str]) -> Iterator[str]:
+    for arg, loc in dict.fromkeys(pair for pairs in given(run) for pair in pairs):
         flag = arg.partition("=")[0]
         if not flag.startswith("-") or flag in {"-", "--"} or _NUMBER.match(arg) or flag in flags:
             continue
@@ -138,18 +139,18 @@ def _unknown(machine: Machine, tried: Tried, flags: frozenset[str]) -> Iterator[
         why = f"could be {' or '.join(meant[:4])}: write it in full" if meant else (
             f"is no flag of {tried.name}{did_you_mean(flag, flags)}"
         )  # fmt: skip
-        yield str(problem_at(machine.file, loc, f"{flag} {why}"))
+        yield str(problem_at(run.machine.file, loc, f"{flag} {why}"))
 
 
-def _refused(machine: Machine, tried: Tried) -> Iterator[str]:
-    for pairs in given(machine):
+def _refused(run: Run, tried: Tried) -> Iterator[str]:
+    for pairs in given(run):
         args = [arg for arg, _ in pairs]
         if found := tried.first_refused(args) if args else None:
             number, why = found
-            text = str(problem_at(machine.file, pairs[number][1], f"{tried.name}: {why}"))
+            text = str(problem_at(run.machine.file, pairs[number][1], f"{tried.name}: {why}"))
             if missing := _missing_path(args[number:]):
                 # An image is built without what is mounted later.
-                warn(f"{text}; {missing} must be there when instances start")
+                run.warn(f"{text}; {missing} must be there when instances start")
             else:
                 yield text
 
@@ -160,14 +161,14 @@ def _missing_path(args: list[str]) -> str | None:
     return next((v for v in values if v.startswith("/") and not os.path.exists(v)), None)  # noqa: PTH110
 
 
-def _receipt(machine: Machine) -> Path:
-    return machine.layout.receipts / "arguments.json"
+def _receipt(run: Run) -> Path:
+    return run.layout.receipts / "arguments.json"
 
 
-def _noted(machine: Machine) -> dict[str, object]:
-    return files.read_receipt(machine.layout.seen(_receipt(machine)))
+def _noted(run: Run) -> dict[str, object]:
+    return files.read_receipt(run.layout.seen(_receipt(run)))
 
 
-def _note(machine: Machine, commit: object) -> dict[str, object]:
-    lists = [[arg for arg, _ in pairs] for pairs in given(machine)]
+def _note(run: Run, commit: object) -> dict[str, object]:
+    lists = [[arg for arg, _ in pairs] for pairs in given(run)]
     return {"commit": commit, "args": lists}

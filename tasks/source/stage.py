@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from ..engine import journal
-from ..engine.messages import move, tell, warn
+from ..engine.messages import move
+from ..engine.run import Run
 from ..engine.step import Task, step
 from ..host.comfyui import source_facts
 from ..host.comfyui.source_facts import Code
@@ -17,16 +17,15 @@ from ..host.repositories.sources import Source
 from ..host.system import files, process
 from ..host.system.failure import Failure
 from ..host.system.progress import Told, unheard
-from ..spec import Machine
 from . import arguments, targets
 
 NAME = "ComfyUI"
 Fetch = Callable[[Source], list[str]]
 
 
-def of(machine: Machine) -> Source:
-    layout = machine.layout
-    entry = machine.comfyui
+def of(run: Run) -> Source:
+    layout = run.layout
+    entry = run.machine.comfyui
     return Source(
         name=NAME,
         url=entry.repo,
@@ -35,51 +34,51 @@ def of(machine: Machine) -> Source:
         recursive=False,
         receipt=layout.receipts / "source.json",
         layout=layout,
-        locked=machine.lock.comfyui,
-        must_be_locked=machine.locked,
-        update=machine.updating(NAME, NAME.lower()),
+        locked=run.machine.lock.comfyui,
+        must_be_locked=run.locked,
+        update=run.updating(NAME, NAME.lower()),
     )
 
 
-def tasks(machine: Machine) -> Iterator[Task]:
-    source = of(machine)
+def tasks(run: Run) -> Iterator[Task]:
+    source = of(run)
     yield step(
+        run,
         "source",
         "ComfyUI's source, at its commit; it takes the arguments of machine.yaml",
-        check=partial(_missing, machine),
-        action=partial(_obtain, machine),
-        foresee=partial(_foresee, machine),
-        log=machine.layout.log("source"),
+        check=partial(_missing, run),
+        action=partial(_obtain, run),
+        foresee=partial(_foresee, run),
         after=["directories"],
         garbage=source.checkouts,
     )
 
 
-def fetch(source: Source, log: Path, told: Told = unheard) -> list[str]:
+def fetch(run: Run, source: Source, log: Path, told: Told = unheard) -> list[str]:
     """Obtain a source; how its commit moved, if it was there before."""
     before, missed = source.read().get("commit"), source.large
     source.obtain(log, told)
     after = source.read()["commit"]
     if source.large.left and source.large != missed:
-        warn(f"{source.name}: {source.large}; {source.large.mend}")
+        run.warn(f"{source.name}: {source.large}; {source.large.mend}")
     return [move(source.name, before[:12], after[:12])] if before and before != after else []
 
 
-def foresee(source: Source, log: Path) -> list[str]:
+def foresee(run: Run, source: Source, log: Path) -> list[str]:
     """What `fetch` would do; the checkout goes into the plan's overlay."""
     there = source.read().get("commit")
-    moves = fetch(source, log)
+    moves = fetch(run, source, log)
     return moves or ([] if there else [f"clone {source.url or source.path} at {source.commit}"])
 
 
-def code_of(machine: Machine) -> Code:
+def code_of(run: Run) -> Code:
     """What its code says of itself, as far as doit's own Python could ask it."""
-    return source_facts.of(files.read_receipt(machine.layout.seen(_code_receipt(of(machine)))))
+    return source_facts.of(files.read_receipt(run.layout.seen(_code_receipt(of(run)))))
 
 
-def tried(machine: Machine, code: Code, python: Path, log: Path | None = None) -> arguments.Tried:
+def tried(run: Run, code: Code, python: Path, log: Path | None = None) -> arguments.Tried:
     """This ComfyUI, to hold arguments against it."""
-    source = of(machine)
+    source = of(run)
     commit = str(source.read()["commit"])
     return arguments.Tried(code, commit, source.checkout(commit), python, log)
 
@@ -89,32 +88,32 @@ def _code_receipt(source: Source) -> Path:
     return checkout.with_name(f"{checkout.name}.code.json")
 
 
-def _missing(machine: Machine) -> str | None:
-    source = of(machine)
+def _missing(run: Run) -> str | None:
+    source = of(run)
     if reason := source.why_not_there():
         return reason
     if not source.layout.seen(_code_receipt(source)).exists():
         return f"{source.name} was not yet asked for its flags"
-    code = code_of(machine)
-    targets.warn_of_strange(machine, code)
-    return arguments.untried(machine, code, source.read()["commit"])
+    code = code_of(run)
+    targets.warn_of_strange(run, code)
+    return arguments.untried(run, code, source.read()["commit"])
 
 
-def _obtain(machine: Machine, log: Path) -> None:
-    for line in fetch(of(machine), log, partial(journal.tell, "source")):
-        tell(line)
-    _ask(machine, log)
+def _obtain(run: Run, log: Path) -> None:
+    for line in fetch(run, of(run), log, partial(run.progress, "source")):
+        run.tell(line)
+    _ask(run, log)
 
 
-def _foresee(machine: Machine, log: Path) -> list[str]:
-    lines = foresee(of(machine), log)
-    _ask(machine, log)
+def _foresee(run: Run, log: Path) -> list[str]:
+    lines = foresee(run, of(run), log)
+    _ask(run, log)
     return lines
 
 
-def _ask(machine: Machine, log: Path) -> None:
+def _ask(run: Run, log: Path) -> None:
     """Find out what it is, before anything is installed for it. Raises Failure."""
-    source = of(machine)
+    source = of(run)
     checkout = source.checkout(str(source.read()["commit"]))
     if not (checkout / "main.py").is_file():
         files.remove(source.layout.kept(source.receipt))
@@ -122,5 +121,5 @@ def _ask(machine: Machine, log: Path) -> None:
     python, env = Path(sys.executable), process.allowed_environment(os.environ)
     code = source_facts.ask(python, checkout, env, log)
     files.write_receipt(source.layout.kept(_code_receipt(source)), code.receipt())
-    targets.warn_of_strange(machine, code)
-    arguments.insist(machine, tried(machine, code, python, log))
+    targets.warn_of_strange(run, code)
+    arguments.insist(run, tried(run, code, python, log))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from ..engine.messages import warn
+from ..engine.run import Run
 from ..host.comfyui.source_facts import Code
-from ..spec import Machine, problem_at
+from ..spec import problem_at
 from ..spec.problems import did_you_mean
 
 MODELS = "models"
@@ -19,20 +19,20 @@ def looks_into(types: Mapping[str, tuple[str, ...]], target: str) -> bool:
     return any(target.startswith(f"{folder}/") for folder in folders)
 
 
-def warn_of_strange(machine: Machine, code: Code) -> None:
+def warn_of_strange(run: Run, code: Code) -> None:
     """Warn, once for each folder, of targets in which this ComfyUI looks for nothing.
 
     A custom node may; what can't be known before it is loaded is no mistake.
     """
-    for number, why in _strange(machine, code):
+    for number, why in _strange(run, code):
         loc = ("models", "files", number, "target")
-        warn(str(problem_at(machine.file, loc, why)))
+        run.warn(str(problem_at(run.machine.file, loc, why)))
 
 
-def _strange(machine: Machine, code: Code) -> Iterator[tuple[int, str]]:
+def _strange(run: Run, code: Code) -> Iterator[tuple[int, str]]:
     """The first target of each such folder by its number, and what is strange about it."""
     types, seen = code.folder_types, set()
-    for number, file in enumerate(machine.models.files):
+    for number, file in enumerate(run.machine.models.files):
         first, slash, rest = file.target.partition("/")
         if types is None or not slash or first in seen or looks_into(types, file.target):
             continue

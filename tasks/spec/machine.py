@@ -54,30 +54,16 @@ class Machine(Spec):
     """
     overridden: bool = False
     """The environment changed what the lock is about, so the lock stays as it is."""
-    locked: bool = False
-    """Fail rather than change the lock."""
-    force: bool = False
-    """Try again what was refused."""
-    updates: frozenset[str] | None = None
-    """Names to move to the newest (`doit update`), empty for all; None: nothing moves."""
-    overlay: Path | None = None
-    """Where `doit plan` writes down what a run would make."""
     env: dict[str, str] = Field(default={}, repr=False, exclude=True)
     """`.env.local` and the process environment, to expand `${NAME}` from. Holds secrets."""
 
     @property
     def layout(self) -> Layout:
-        return Layout(self.workspace, self.overlay)
+        return Layout(self.workspace)
 
     @property
     def lock_file(self) -> Path:
         return self.file.with_suffix(".lock")
-
-    def updating(self, *names: str) -> bool:
-        """Whether something of one of these names is to move to the newest."""
-        if self.updates is None:
-            return False
-        return not self.updates or bool(self.updates.intersection(names))
 
     def instances_for(self, gpu_count: int) -> tuple[Instance, ...]:
         """One instance per GPU; `gpus: auto` means `gpu_count` of them.

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from doit.task import Stream, dict_to_task
 
-from tasks.engine import journal as engine
+from tasks.engine.journal import Journal
+from tasks.engine.run import Run
 from tasks.engine.step import Action, step
 from tasks.host.system import run_journal
+from tasks.spec import Machine
 from tasks.spec.layout import Layout
 from tests.conftest import MachineMaker
 from tests.contract.client import until
@@ -21,6 +23,7 @@ from tests.forge import Forge
 
 pytestmark = pytest.mark.afresh
 
+RUN = Run(Machine.model_construct(workspace=Path("/nowhere")))
 SECRET = "s3cret-of-git"
 
 
@@ -28,7 +31,8 @@ def one(
     name: str, *after: str, action: Action = lambda _: None, log: Path = Path(os.devnull)
 ) -> Any:
     """A task that does something, as doit has it."""
-    made = step(f"{name}:", f"Does {name}", check=lambda: None, action=action, log=log, after=after)
+    made = step(RUN, f"{name}:", f"Does {name}", check=lambda: None, action=action, log=log,
+                after=after)  # fmt: skip
     del made["basename"]
     return dict_to_task({**made, "name": name})
 
@@ -49,8 +53,8 @@ def layout(tmp_path: Path) -> Layout:
 
 
 @pytest.fixture
-def writer(layout: Layout) -> Iterator[engine.Writer]:
-    writer = engine.Writer(layout)
+def writer(layout: Layout) -> Iterator[Journal]:
+    writer = Journal(layout)
     yield writer
     writer.end("failed")
 
@@ -67,7 +71,7 @@ def version(layout: Layout) -> int:
 
 
 def test_a_journal_has_what_was_asked_for_and_all_that_it_needs(
-    layout: Layout, writer: engine.Writer
+    layout: Layout, writer: Journal
 ) -> None:
     writer.begin(TASKS, ["last"])
     run = seen(layout)
@@ -82,7 +86,7 @@ def test_a_journal_has_what_was_asked_for_and_all_that_it_needs(
     assert run.tasks[0].doc == "Does a"
 
 
-def test_a_run_with_nothing_to_do_writes_twice(layout: Layout, writer: engine.Writer) -> None:
+def test_a_run_with_nothing_to_do_writes_twice(layout: Layout, writer: Journal) -> None:
     writer.begin(TASKS, ["last"])
     begun = version(layout)
     for name in TASKS:
@@ -95,71 +99,68 @@ def test_a_run_with_nothing_to_do_writes_twice(layout: Layout, writer: engine.Wr
 
 
 def test_what_is_told_last_is_written_and_what_took_how_long_is_kept(
-    layout: Layout, writer: engine.Writer
+    layout: Layout, writer: Journal
 ) -> None:
     writer.begin(TASKS, ["c"])
-    engine.tell("a", 1.0, "not begun")
+    writer.progress("a", 1.0, "not begun")
     writer.start("a", Path("a.log"))
     for number in range(1000):
-        engine.tell("a", number / 10, f"{number} of 1000, from ftp://me:{SECRET}@localhost/")
-    engine.tell("all", 5.0, "a group has no part in it")
+        writer.progress("a", number / 10, f"{number} of 1000, from ftp://me:{SECRET}@localhost/")
+    writer.progress("all", 5.0, "a group has no part in it")
     until(lambda: (seen(layout).tasks[0].detail or "").startswith("999 "), 10, "the last word")
     task = seen(layout).tasks[0]
     assert (task.state, task.percent, task.log) == ("running", 99.9, "a.log")
     assert SECRET not in layout.progress("run").read_text()
-    writer.done("a", 12.5)
-    writer.fail("b", 1.0, "no luck")
+    writer.done("a")
+    writer.fail("b", "no luck")
     task = seen(layout).tasks[0]
-    assert (task.state, task.seconds, task.percent, task.detail) == ("done", 12.5, None, "")
+    assert (task.state, task.percent, task.detail) == ("done", None, "")
+    assert task.seconds
     assert (seen(layout).tasks[1].reason, seen(layout).tasks[1].log) == ("no luck", None)
     layout.progress("times").write_text(json.dumps({"a": 1.0, "other": 3.0, "gone": 4.0}))
     writer.end("interrupted")
-    engine.tell("a", 5.0, "too late")
-    writer.fail("c", 1.0, "too late")
+    writer.progress("a", 5.0, "too late")
+    writer.fail("c", "too late")
     assert seen(layout).state == "interrupted"
     assert seen(layout).tasks[2].state == "waiting"
-    assert run_journal.read_times(layout) == {"a": 12.5, "other": 3.0}
+    assert run_journal.read_times(layout) == {"a": task.seconds, "other": 3.0}
 
 
-def test_a_run_that_leaves_tasks_open_did_not_succeed(
-    layout: Layout, writer: engine.Writer
-) -> None:
+def test_a_run_that_leaves_tasks_open_did_not_succeed(layout: Layout, writer: Journal) -> None:
     writer.begin(TASKS, ["a"])
     writer.end("succeeded")
     assert seen(layout).state == "failed"
 
 
-def test_a_run_goes_on_where_no_journal_can_be_written(
-    layout: Layout, writer: engine.Writer
-) -> None:
+def test_a_run_goes_on_where_no_journal_can_be_written(layout: Layout, writer: Journal) -> None:
     layout.machine.write_text("a file where the folder belongs")
     writer.begin(TASKS, ["last"])
     writer.start("a", Path("a.log"))
-    writer.done("a", 1.0)
-    writer.fail("b", 1.0, "no luck")
+    writer.done("a")
+    writer.fail("b", "no luck")
     writer.end("failed")
     assert layout.machine.is_file()
 
 
 def test_what_changes_nothing_has_no_journal(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "ws", tmp_path / "overlay")
-    writer = engine.Writer(layout)
+    writer = Journal(layout)
     writer.begin(TASKS, ["last"])
     writer.start("a", Path("a.log"))
-    writer.fail("a", 1.0, "no luck")
+    writer.fail("a", "no luck")
     writer.end("failed")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_credential_of_a_failure_is_written(
-    layout: Layout, writer: engine.Writer, tmp_path: Path
+    layout: Layout, writer: Journal, tmp_path: Path
 ) -> None:
     def action(log: Path) -> None:
         raise RuntimeError(f"fatal: http://me:{SECRET}@localhost/pack not found")
 
     task = one("a", action=action, log=tmp_path / "a.log")
     writer.begin(TASKS, ["a"])
-    writer.fail("a", 1.0, task.execute(Stream(0)).get_msg().strip())
+    writer.fail("a", task.execute(Stream(0)).get_msg().strip())
     (failed,) = seen(layout).of("failed")
     assert failed.reason == "unexpected RuntimeError: fatal: http://***@localhost/pack not found"
     assert failed.log == str(tmp_path / "a.log")

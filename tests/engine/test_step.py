@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tasks.engine.run import Run
 from tasks.engine.step import Holds, step
 from tasks.host.system.failure import Failure
+from tasks.spec import load
 from tests.rig import DOIT
 
 Check = Callable[[], str | None]
@@ -65,6 +67,13 @@ def test_a_reason_that_is_gone_is_not_repeated() -> None:
     assert repr(holds) == "holds"
 
 
+def run(folder: Path) -> Run:
+    """A run of the smallest machine."""
+    file = folder / "machine.yaml"
+    file.write_text("workspace: ws\ncomfyui: {}\n")
+    return Run(load(file, {}))
+
+
 @pytest.mark.parametrize(
     ("name", "basename", "sub"), [("source", "source", None), ("pm2:gpu0", "pm2", "gpu0")]
 )
@@ -72,7 +81,7 @@ def test_a_name_with_a_colon_is_a_sub_task(
     tmp_path: Path, name: str, basename: str, sub: str | None
 ) -> None:
     task = step(
-        name, "doc", check=lambda: None, action=lambda log: None, log=tmp_path / "log", after=["x"]
+        run(tmp_path), name, "doc", check=lambda: None, action=lambda log: None, after=["x"]
     )
     assert (task["basename"], task.get("name"), task["task_dep"]) == (basename, sub, ["x"])
     assert "file_dep" not in task
@@ -80,12 +89,15 @@ def test_a_name_with_a_colon_is_a_sub_task(
 
 DODO = """
 from pathlib import Path
+from tasks.engine.run import Run
 from tasks.engine.step import step
-from tasks.host import process
-from tasks.host.failure import Failure
+from tasks.host.system import process
+from tasks.host.system.failure import Failure
+from tasks.spec import load
 
 DOIT_CONFIG = {{"dep_file": ":memory:", "backend": "sqlite3"}}
 HERE = Path({here!r})
+RUN = Run(load(HERE / "machine.yaml", {{}}))
 
 
 def refused(log):
@@ -112,12 +124,13 @@ def bug_with_a_url(log):
 def task_steps():
     for action in (refused, refused_after_output, failed_command, bug, bug_with_a_url):
         name = action.__name__
-        yield step(name, name, check=lambda: "never", action=action,
+        yield step(RUN, name, name, check=lambda: "never", action=action,
                    log=HERE / "logs" / f"{{name}}.log")
 """
 
 
 def test_failures_are_one_line_and_a_log_and_bugs_go_to_the_log(tmp_path: Path) -> None:
+    run(tmp_path)
     (tmp_path / "dodo.py").write_text(DODO.format(here=str(tmp_path)))
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "bug.log").write_text("of an earlier run\n")

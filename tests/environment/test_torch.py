@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tasks.engine.run import Run
 from tasks.host.system import gpu
 from tasks.lock import packages
 from tasks.spec import load
@@ -66,14 +67,14 @@ def test_auto_is_the_locks_choice_if_that_is_of_use_here(
     rig.write()
     if in_lock:
         locked(rig, in_lock)
-    assert packages.torch_build(load(rig.file, {})) == chosen
+    assert packages.torch_build(Run(load(rig.file, {}))) == chosen
 
 
 def test_what_machine_yaml_says_counts_more_than_the_lock(tmp_path: Path) -> None:
     rig = Rig(tmp_path, {"workspace": "ws", "comfyui": {}, "python": {"torch": "cu128"}})
     rig.write()
     locked(rig, "cpu")
-    assert packages.torch_build(load(rig.file, {"COMFYUI_CPU_ONLY": "true"})) == "cu128"
+    assert packages.torch_build(Run(load(rig.file, {"COMFYUI_CPU_ONLY": "true"}))) == "cu128"
 
 
 def test_update_of_torch_chooses_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,8 +83,8 @@ def test_update_of_torch_chooses_anew(tmp_path: Path, monkeypatch: pytest.Monkey
     rig.write()
     locked(rig, "cu118")
     for updates, chosen in (({"torch"}, "auto"), (set(), "auto"), ({"numpy"}, "cu118")):
-        machine = load(rig.file, {}).model_copy(update={"updates": frozenset(updates)})
-        assert packages.torch_build(machine) == chosen
+        run = Run(load(rig.file, {}), updates=frozenset(updates))
+        assert packages.torch_build(run) == chosen
 
 
 def test_cpu_only_from_the_environment_keeps_the_lock_and_resolves_nothing(

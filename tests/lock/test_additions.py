@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.engine.run import Run
 from tasks.lock import additions, packages, resolution
 from tasks.lock.resolver import Problem
 from tasks.spec import Lock, PythonSet
@@ -42,13 +43,13 @@ def grow(
         machine = declared(tmp_path, links, list(lines), overrides)
         machine = machine.model_copy(update={"lock": Lock(python=before)})
         asked = [read(machine, tmp_path, name, text) for name, text in lines.items()]
-        return Problem(machine, tuple(asked), "none", before, tmp_path / "log")
+        return Problem(Run(machine), tuple(asked), "none", before, tmp_path / "log")
 
     def attempt(first: dict[str, str], then: dict[str, str], *overrides: str) -> PythonSet | None:
         asked = problem(first, None)
         solution = resolution.solve(asked)
         before = PythonSet(
-            asked=packages.recorded(asked.machine, asked.asked),
+            asked=packages.recorded(asked.run, asked.asked),
             packages=solution.packages,
             left_out=solution.left_out,
         )
@@ -57,7 +58,7 @@ def grow(
         found = additions.grown(asked)
         asked_uv.append((tmp_path / "log").exists())
         if found:
-            assert found.asked == packages.recorded(asked.machine, asked.asked)
+            assert found.asked == packages.recorded(asked.run, asked.asked)
             assert found.packages == resolution.solve(asked).packages
         return found
 

@@ -12,24 +12,24 @@ from typing import Any
 from doit.cmd_base import Command
 from doit.exceptions import InvalidCommand
 
-from ...engine.configuration import load_machine
+from ...engine.configuration import load_run
+from ...engine.run import Run
 from ...host.system.failure import Failure
 from ...host.system.run_lock import RunLock, Taken
-from ...spec import Instance, Machine
+from ...spec import Instance
 
 
 @dataclass(frozen=True)
 class Call:
     """What a command is to do, with which machine."""
 
-    machine: Machine
-    instances: tuple[Instance, ...]
+    run: Run
     options: dict[str, Any]
     names: list[str]
 
     def named(self) -> list[Instance]:
         """The instances that were named. Raises InvalidCommand for one that there isn't."""
-        known = {instance.name: instance for instance in self.instances}
+        known = {instance.name: instance for instance in self.run.instances}
         if unknown := [name for name in self.names if name not in known]:
             there = ", ".join(known) or "none"
             raise InvalidCommand(f"there is no instance {unknown[0]}; there are: {there}")
@@ -49,9 +49,9 @@ class MachineCommand(Command):  # type: ignore[misc]
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         if pos_args and not self.takes_names:
             raise InvalidCommand(f"{self.name} takes no names: {' '.join(pos_args)}")
-        machine, instances = load_machine()
+        run = load_run()
         try:
-            return self.perform(Call(machine, instances, opt_values, pos_args))
+            return self.perform(Call(run, opt_values, pos_args))
         except Failure as failure:
             log = f"\n  log: {failure.log}" if failure.log else ""
             print(f"{self.name}: {failure}{log}", file=sys.stderr)
@@ -65,7 +65,7 @@ class LockingCommand(MachineCommand):
     """A command that changes what runs: `work` has the run lock, or is refused at once."""
 
     def perform(self, call: Call) -> int:
-        lock = RunLock(call.machine.workspace)
+        lock = RunLock(call.run.machine.workspace)
         try:
             lock.take(self.name)
         except Taken as taken:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
+from ...engine.run import Run
 from ...host.generations import kept_generations
 from ...host.storage import disk
 from ...host.system.progress import size
-from ...spec import Machine
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class DiskReport:
         )
 
 
-def of(machine: Machine) -> DiskReport | None:
+def of(run: Run) -> DiskReport | None:
     """None before it was measured for the first time."""
-    layout = machine.layout
+    layout = run.layout
     found = disk.read(layout)
     if not found.at:
         return None

@@ -6,31 +6,32 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ...engine.run import Run
 from ...generation import last_good
 from ...host.comfyui import health_client, observation
 from ...host.comfyui.observation import Row, Survey
 from ...pm2 import stage as configs
 from ...server import client
-from ...spec import Instance, Machine
+from ...spec import Instance
 
 INSTANCES = "/health/comfyui/instances"
 
 
-def take(machine: Machine, instances: Sequence[Instance]) -> Survey:
+def take(run: Run, instances: Sequence[Instance]) -> Survey:
     """What runs of the machine, and how it is."""
     workers = {
         configs.worker_name(worker, instance): instance.gpu
-        for worker in machine.workers
+        for worker in run.machine.workers
         for instance in instances
     }
     found = observation.take(
-        machine.layout,
+        run.layout,
         instances,
         workers,
-        machine.health.timeout,
-        warms=machine.health.warmup is not None,
+        run.machine.health.timeout,
+        warms=run.machine.health.warmup is not None,
     )
-    answer = health_client.ask(client(machine), INSTANCES) if machine.health.server else None
+    answer = health_client.ask(client(run), INSTANCES) if run.machine.health.server else None
     told = answer[1].get("instances", {}) if answer else {}
     return replace(found, instances=[_completed(row, told) for row in found.instances])
 
@@ -50,16 +51,16 @@ def _completed(row: Row, told: dict[str, Any]) -> Row:
     return replace(row, health=known["status"], reason=known["reason"])
 
 
-def faults(machine: Machine, found: Survey) -> list[str]:
+def faults(run: Run, found: Survey) -> list[str]:
     """What is wrong, a sentence each, the worst first; empty when all is well."""
     wrong = [said_of(row) for row in found.instances if row.health != "healthy"]
-    if not found.instances and machine.enabled:
-        wrong.append(why_none(machine))
+    if not found.instances and run.machine.enabled:
+        wrong.append(why_none(run))
     wrong += [
         f"{app.name} (pid {app.pid}) runs too, and machine.yaml names it no more"
         for app in found.strangers
     ]
-    if behind := last_good.refusal(machine):
+    if behind := last_good.refusal(run):
         wrong.append(f"behind machine.yaml: {behind}")
     return wrong
 
@@ -69,7 +70,7 @@ def said_of(row: Row) -> str:
     return f"{row.instance} is {row.health}" + (f": {row.reason}" if row.reason else "")
 
 
-def why_none(machine: Machine) -> str:
-    if not machine.enabled:
+def why_none(run: Run) -> str:
+    if not run.machine.enabled:
         return "no instances: ENABLE_COMFYUI is false"
     return "no instances: instances.gpus is auto, and there is no GPU here"

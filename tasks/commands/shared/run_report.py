@@ -7,7 +7,7 @@ from typing import Any
 
 from ...host.system.progress import duration
 from ...host.system.run_journal import Journal, Task
-from ...host.system.run_lock import Run
+from ...host.system.run_lock import Holder
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Report:
         return self.line
 
 
-def of(run: Run | None, journal: Journal | None) -> Report | None:
+def of(run: Holder | None, journal: Journal | None) -> Report | None:
     """None when no run is on and the last one, if there was one, succeeded."""
     # Commands that take the lock, such as down, write no journal.
     if journal and journal.state == "running" and (run is None or run.pid == journal.pid):

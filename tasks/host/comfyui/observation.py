@@ -16,7 +16,7 @@ from ...spec import Instance
 from ...spec.layout import Layout
 from ..pm2 import apps, daemon_socket, log_evidence, pm2, stopped_apps
 from ..system import files, private_folder, usage
-from ..system.run_lock import Run, RunLock
+from ..system.run_lock import Holder, RunLock
 from ..system.stat_cache import while_unchanged
 from . import api, warmup
 from .own_jobs import Trial
@@ -69,7 +69,7 @@ class Survey:
     strangers: list[apps.App]
     watcher: int | None
     """The pid of the watcher."""
-    run: Run | None
+    run: Holder | None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from . import private_folder, process
 
 
 @dataclass(frozen=True)
-class Run:
+class Holder:
     """A run that is on; `task` is what it does now, empty when it only begins."""
 
     pid: int
@@ -58,7 +58,7 @@ class RunLock:
         run = self.run()
         return run.pid if run else None
 
-    def run(self) -> Run | None:
+    def run(self) -> Holder | None:
         """The run that is on, as it noted itself; takes nothing, so no run is ever in its way."""
         try:
             note = self.path.read_text(errors="replace")
@@ -66,7 +66,7 @@ class RunLock:
             return None
         # A killed run leaves its note behind.
         run_id, _, task = note.partition(" ")
-        return Run(int(run_id.split(".")[0]), task) if process.is_run(run_id) else None
+        return Holder(int(run_id.split(".")[0]), task) if process.is_run(run_id) else None
 
     def release(self) -> None:
         """Say that this run came to its end; the kernel's lock goes with the process."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-from ...engine import journal
 from .. import resolver
 from ..requirements import normal
 from ..resolver import REFUSED, Answer, Demand, Problem
@@ -45,7 +44,7 @@ class Inquiry:
 
     def _put(self, demands: frozenset[Demand], overrides: Sequence[str], *options: str) -> Answer:
         count = len(self._answers)
-        journal.tell("lock", None, f"looking for what doesn't fit, question {count}")
+        self.problem.run.progress("lock", None, f"looking for what doesn't fit, question {count}")
         problem = self.problem.overriding(overrides) if overrides else self.problem
         return resolver.ask(problem, self._ordered(demands), *options)
 

@@ -27,7 +27,7 @@ def verdict_on(inquiry: Inquiry) -> Verdict:
     hard: list[Conflict] = []
     away: set[Demand] = set()
     leaving: frozenset[str] = frozenset()
-    order = [node.name for node in inquiry.problem.machine.custom_nodes]
+    order = [node.name for node in inquiry.problem.run.machine.custom_nodes]
     answer, rest = inquiry.ask_all(demands), demands
     if not answer.fits and answer.code != REFUSED and not resolver.reachable(inquiry.problem):
         raise Unanswered(answer, inquiry.problem.log)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.host.system import files, private_folder
-from tasks.host.system.run_lock import Run, RunLock, Taken
+from tasks.host.system.run_lock import Holder, RunLock, Taken
 
 
 @pytest.fixture
@@ -27,20 +27,20 @@ def test_a_run_is_seen_with_what_it_does_until_it_ends(workspace: Path) -> None:
     lock, onlooker = RunLock(workspace), RunLock(workspace)
     assert onlooker.run() is None
     lock.take("models nodes:a")
-    assert onlooker.run() == Run(os.getpid(), "models nodes:a")
+    assert onlooker.run() == Holder(os.getpid(), "models nodes:a")
     assert onlooker.holder() == os.getpid()
     with pytest.raises(Taken, match=r"models nodes:a"):
         onlooker.take("other")
     lock.give_back()
     assert onlooker.run() is None
     onlooker.take("other")
-    assert lock.run() == Run(os.getpid(), "other")
+    assert lock.run() == Holder(os.getpid(), "other")
     onlooker.give_back()
 
 
 def test_a_killed_run_whose_pid_is_anothers_now_is_not_on(workspace: Path) -> None:
     note(workspace, f"{os.getpid()}.{time.time_ns()} models")
-    assert RunLock(workspace).run() == Run(os.getpid(), "models")
+    assert RunLock(workspace).run() == Holder(os.getpid(), "models")
     note(workspace, f"{os.getpid()}.1500000000000000000 models")
     assert RunLock(workspace).run() is None
 

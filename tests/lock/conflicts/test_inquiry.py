@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.engine.run import Run
 from tasks.host.system.failure import Failure
 from tasks.lock import requirements, resolution
 from tasks.lock.requirements import Asked
@@ -46,7 +47,7 @@ def solve(tmp_path: Path, links: Path, monkeypatch: pytest.MonkeyPatch) -> Solve
         machine = declared(tmp_path, links, list(lines), overrides)
         asked = [read(machine, tmp_path, name, text) for name, text in lines.items()]
         log = tmp_path / "log"
-        return resolution.solve(Problem(machine, tuple(asked), "none", None, log))
+        return resolution.solve(Problem(Run(machine), tuple(asked), "none", None, log))
 
     return attempt
 

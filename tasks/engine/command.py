@@ -1,0 +1,134 @@
+"""doit's `run` command for a machine: it holds the run lock, keeps the journal, ends children."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any
+
+from doit import cmd_run
+from doit.control import TaskControl
+from doit.exceptions import BaseFail, UnmetDependency
+from doit.runner import ERROR
+
+from ..host.system import process
+from ..host.system.failure import Failure
+from ..host.system.run_journal import RunState
+from ..host.system.run_lock import RunLock, Taken
+from . import signals
+from .configuration import begun, load_run, prepare
+from .reporter import Reporter
+from .run import Run
+
+
+class RunCommand(cmd_run.Run):  # type: ignore[misc]
+    """`doit` and `doit run`; what begins another kind of run is a subclass."""
+
+    reporter: type[Reporter] = Reporter
+
+    def execute(self, params: Any, args: list[str]) -> Any:
+        with ExitStack() as stack:
+            prepare(lambda: stack.enter_context(self.prepared(load_run())))
+            return super().execute(params, args)
+
+    @contextmanager
+    def prepared(self, run: Run) -> Iterator[Run]:
+        """The run as this command wants it; may raise InvalidCommand."""
+        yield run
+
+    # doit reads the options' names from the signature.
+    @wraps(cmd_run.Run._execute)
+    def _execute(self, outfile: Any, reporter: Any = None, **options: Any) -> Any:
+        run = begun()
+        if run is None:
+            return super()._execute(outfile, reporter=reporter, **options)
+        if reporter is Reporter:
+            reporter = self.reporter(outfile, run)
+        elif isinstance(reporter, str):
+            reporter = self.reporters[reporter](outfile, {})
+        control = TaskControl(self.task_list)
+        control.process(self.sel_tasks)
+        try:
+            with recording(run, control, reporter) as recorder:
+                return super()._execute(outfile, reporter=recorder, **options)
+        except (Taken, Failure) as refused:
+            print(refused, file=sys.stderr)
+            return ERROR
+
+
+@contextmanager
+def recording(run: Run, control: TaskControl, reporter: Any) -> Iterator[Recorder]:
+    """Hold the run lock and keep the journal while tasks run; then end what they left running.
+
+    A plan changes nothing, so it takes no lock. Raises Taken when another run is in progress,
+    Failure when machine.lock can't be read.
+    """
+    if run.machine.lock_damage:
+        raise Failure(run.machine.lock_damage)
+    lock = None if run.is_plan else RunLock(run.machine.workspace)
+    if lock:
+        lock.take(" ".join(control.selected_tasks))
+    recorder = Recorder(run, lock, reporter)
+    try:
+        run.journal.begin(control.tasks, control.selected_tasks)
+        yield recorder
+    finally:
+        process.end_children()
+        # The journal first: with the lock given back another run can begin.
+        run.journal.end(recorder.state)
+        if lock:
+            lock.release()
+
+
+class Recorder:
+    """doit's reporter interface: notes what happens, and passes it on to who prints it."""
+
+    def __init__(self, run: Run, lock: RunLock | None, reporter: Any) -> None:
+        self._run, self._lock, self._reporter = run, lock, reporter
+        self._running: dict[str, None] = {}
+        self._failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reporter, name)
+
+    @property
+    def state(self) -> RunState:
+        if signals.leaving():
+            return "interrupted"
+        return "failed" if self._failed else "succeeded"
+
+    def execute_task(self, task: Any) -> None:
+        if task.actions:
+            self._running[task.name] = None
+            if self._lock:
+                self._lock.note(" ".join(self._running))
+            self._run.journal.start(task.name, task.meta["log"])
+        self._reporter.execute_task(task)
+
+    def add_success(self, task: Any) -> None:
+        self._running.pop(task.name, None)
+        self._run.journal.done(task.name)
+        self._reporter.add_success(task)
+
+    def add_failure(self, task: Any, fail: BaseFail) -> None:
+        self._running.pop(task.name, None)
+        self._failed = True
+        if isinstance(fail, UnmetDependency):
+            self._run.journal.change(task.name, state="held back")
+        else:
+            self._run.journal.fail(task.name, fail.get_msg().strip())
+        self._reporter.add_failure(task, fail)
+
+    def skip_uptodate(self, task: Any) -> None:
+        self._run.journal.change(task.name, state="up to date")
+        self._reporter.skip_uptodate(task)
+
+    def cleanup_error(self, exception: BaseFail) -> None:
+        self._failed = True
+        self._reporter.cleanup_error(exception)
+
+    def runtime_error(self, message: str) -> None:
+        self._failed = True
+        self._reporter.runtime_error(message)
