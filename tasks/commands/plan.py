@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ..engine.command import RunCommand
 from ..engine.reporter import PlanReporter
 from ..engine.run import Run
+from ..engine.run_command import RunCommand
 
 
 class Plan(RunCommand):

@@ -11,8 +11,8 @@ from typing import Any
 
 from doit.exceptions import InvalidCommand
 
-from ..engine.command import RunCommand
 from ..engine.run import Run
+from ..engine.run_command import RunCommand
 from ..source import stage as source
 from ..spec.problems import did_you_mean
 

@@ -1,3 +1,12 @@
 """What the stages share: steps, the reporter, the journal, messages, the lock file."""
 
-__all__ = ["command", "configuration", "lock_file", "messages", "reporter", "run", "space", "step"]
+__all__ = [
+    "configuration",
+    "lock_file",
+    "messages",
+    "reporter",
+    "run",
+    "run_command",
+    "space",
+    "step",
+]

@@ -4,7 +4,6 @@ __all__ = [
     "package_set",
     "packages",
     "preinstalled",
-    "requirements",
     "resolver",
     "stage",
     "torch_family",

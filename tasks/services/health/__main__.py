@@ -16,7 +16,7 @@ import uvicorn
 from ...host.comfyui import health_client
 from ...host.system import files
 from .looks.sampler import Sampler
-from .web import app
+from .web import endpoints
 from .web.protocol import Protocol
 
 OPEN_FILES = 8192
@@ -37,7 +37,7 @@ def main(file: Path) -> None:
     sampler.board.room = min(sampler.board.room, connections // 4)
     sockets = [_listen(host, sampler.settings.port) for host in sampler.settings.listen.split(",")]
     ready = file.with_suffix(".ready.json")
-    application = app.make(
+    application = endpoints.make(
         sampler,
         os.environ.get("HEALTH_TOKEN", ""),
         lambda: files.write_receipt(ready, {"pid": os.getpid()}),

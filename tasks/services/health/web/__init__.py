@@ -1,3 +1,3 @@
 """The HTTP side: endpoints, the page, metrics, limits."""
 
-__all__ = ["app", "protocol"]
+__all__ = ["endpoints", "protocol"]
