@@ -10,8 +10,8 @@ from typing import Any
 from doit.exceptions import InvalidCommand
 
 from ..engine.configuration import load_run
-from ..engine.run_command import RunCommand
 from ..engine.run import Run
+from ..engine.run_command import RunCommand
 from ..environment import stage as environment
 from ..environment import verification
 from ..host.downloads.store import Store
