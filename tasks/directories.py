@@ -30,14 +30,14 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "directories",
         "Shared folders: there, writable",
-        check=partial(_missing, folders, run.machine.models.folder, layout),
-        action=partial(_make, folders, run.machine.models.folder, layout),
+        check=partial(_why_unusable, folders, run.machine.models.folder, layout),
+        action=partial(_create, folders, run.machine.models.folder, layout),
     )
 
 
-def _missing(folders: list[Path], models: Path, layout: Layout) -> str | None:
+def _why_unusable(folders: list[Path], models: Path, layout: Layout) -> str | None:
     for folder in folders:
-        if not folder.is_dir() or not _serves(folder, layout):
+        if not folder.is_dir() or not _is_writable(folder, layout):
             return f"{folder} isn't there and writable"
     if not models.is_dir():
         return f"{models} isn't there"
@@ -46,7 +46,7 @@ def _missing(folders: list[Path], models: Path, layout: Layout) -> str | None:
     return None
 
 
-def _make(folders: list[Path], models: Path, layout: Layout, log: Path) -> None:
+def _create(folders: list[Path], models: Path, layout: Layout, log: Path) -> None:
     for folder in [*folders, models]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -55,14 +55,16 @@ def _make(folders: list[Path], models: Path, layout: Layout, log: Path) -> None:
                 raise Failure(f"{folder} is a link to nothing: mount what it points to") from None
             raise Failure(f"{folder} is a file: move it away, a folder belongs there") from None
         except OSError as error:
-            raise Failure(f"{folder} can't be made ({error.strerror}): {_mend(folder)}") from error
+            raise Failure(
+                f"{folder} can't be made ({error.strerror}): {_chown_hint(folder)}"
+            ) from error
         # A models folder may be a read-only volume.
-        if folder != models and not _serves(folder, layout):
-            raise Failure(f"{folder} isn't writable: {_mend(folder)}")
+        if folder != models and not _is_writable(folder, layout):
+            raise Failure(f"{folder} isn't writable: {_chown_hint(folder)}")
     files.point(layout.models, _models_target(models, layout))
 
 
-def _serves(folder: Path, layout: Layout) -> bool:
+def _is_writable(folder: Path, layout: Layout) -> bool:
     """Whether a folder can be written; an image's own need not be, what lies in them does."""
     if os.access(folder, os.W_OK | os.X_OK):
         return True
@@ -78,7 +80,7 @@ def _models_target(models: Path, layout: Layout) -> str:
     return str(models)
 
 
-def _mend(folder: Path) -> str:
+def _chown_hint(folder: Path) -> str:
     """The command that lets this user write, said of the nearest folder that exists."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     status = there.stat()

@@ -22,7 +22,7 @@ MODE = 0o600
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    served = wanted(run) if run.machine.enabled else []
+    served = nodes_with_env(run) if run.machine.enabled else []
     yield group("dotenv", "The .env of custom nodes that have env:, mode 0600")
     for node in served:
         yield step(
@@ -31,7 +31,7 @@ def tasks(run: Run) -> Iterator[Task]:
             f"The .env of {node.name}",
             check=partial(_differs, run, node),
             action=partial(_write, run, node),
-            foresee=partial(_foresee, run, node),
+            preview=partial(_preview, run, node),
             after=["directories", "variables"],
         )
     yield step(
@@ -40,7 +40,7 @@ def tasks(run: Run) -> Iterator[Task]:
         "dotenv:.proof",
         "A node that missed its .env in a build imports with it",
         # Validation is part of the build, so it can't wait for these files.
-        check=partial(_unproved, run),
+        check=partial(_reason_to_validate, run),
         action=partial(validation.validate, run),
         after=["validation", *(f"dotenv:{node.name}" for node in served)],
     )
@@ -48,19 +48,19 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "dotenv:.prune",
         "Files of nodes that have no env any more are removed",
-        check=partial(_unwanted, run),
+        check=partial(_reason_to_prune, run),
         action=partial(_prune, run),
         # What runs may still read them: they go once what comes next is proved.
         after=["dotenv:.proof"],
     )
 
 
-def _unproved(run: Run) -> str | None:
+def _reason_to_validate(run: Run) -> str | None:
     # A plan can't know what would import.
-    return None if run.overlay else validation.unvalidated(run)
+    return None if run.overlay else validation.reason_to_validate(run)
 
 
-def wanted(run: Run) -> list[CustomNode]:
+def nodes_with_env(run: Run) -> list[CustomNode]:
     """The nodes that instances load and that have `env:`."""
     chosen = run.machine.selected_nodes
     return [
@@ -72,7 +72,7 @@ def wanted(run: Run) -> list[CustomNode]:
 
 def contents(run: Run) -> dict[str, str]:
     """What each node's .env says, by the node's name. Holds secrets; Failure as in `_content`."""
-    found = {node.name: _content(run, node) for node in wanted(run)}
+    found = {node.name: _content(run, node) for node in nodes_with_env(run)}
     return {name: text for name, text in found.items() if text is not None}
 
 
@@ -92,10 +92,10 @@ def _content(run: Run, node: CustomNode) -> str | None:
             raise Failure(said) from None
         run.warn(f"{said}; it is optional and goes without its .env")
         return None
-    return "".join(f"{key}={quoted(value)}\n" for key, value in values.items())
+    return "".join(f"{key}={quote(value)}\n" for key, value in values.items())
 
 
-def quoted(value: str) -> str:
+def quote(value: str) -> str:
     r"""A value so that python-dotenv reads it exactly, and simpler readers where it can be.
 
     Bare and in single quotes it stands as it is; only double quotes know escapes, and keep a
@@ -126,7 +126,7 @@ def _differs(run: Run, node: CustomNode) -> str | None:
     return None if file.read_bytes() == text.encode() else f"what {file} says changed"
 
 
-def _foresee(run: Run, node: CustomNode, log: Path) -> list[str]:
+def _preview(run: Run, node: CustomNode, log: Path) -> list[str]:
     """Nothing to say but that a variable isn't set, which `_content` raises."""
     _content(run, node)
     return []
@@ -141,18 +141,18 @@ def _write(run: Run, node: CustomNode, log: Path) -> None:
         files.write_text(file, text, mode=MODE)
 
 
-def _gone(run: Run) -> list[Path]:
+def _stale_files(run: Run) -> list[Path]:
     """Files of other nodes, and what a killed run left half-written."""
     layout = run.layout
-    keep = {layout.dotenv(node.name) for node in wanted(run)}
+    keep = {layout.dotenv(node.name) for node in nodes_with_env(run)}
     return sorted(set(layout.dotenvs.glob("*")) - keep)
 
 
-def _unwanted(run: Run) -> str | None:
-    names = [path.name for path in _gone(run)]
+def _reason_to_prune(run: Run) -> str | None:
+    names = [path.name for path in _stale_files(run)]
     return f"no node needs {', '.join(names)}" if names else None
 
 
 def _prune(run: Run, log: Path) -> None:
-    for path in _gone(run):
+    for path in _stale_files(run):
         files.remove(path)

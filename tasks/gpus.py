@@ -19,11 +19,11 @@ from .host.system.gpu import Gpu, gib
 from .spec import Instance
 from .spec.layout import Layout
 
-FULL = 0.9
+FULL_SHARE = 0.9
 """Share of a GPU's memory from which on others have filled it."""
-SHARED = 0.05
+WARN_SHARE = 0.05
 """Share from which on it is said that others use it."""
-NONE_SHOWN = (
+NO_GPU = (
     "the NVIDIA driver shows no GPU here: a container needs --gpus all; without a GPU set "
     "instances.cpu_only: true"
 )
@@ -35,9 +35,9 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "gpus",
         "The GPUs that the instances need",
-        check=partial(_unready, run, instances),
+        check=partial(_why_not_ready, run, instances),
         action=partial(_record, run, instances),
-        foresee=partial(_foresee, run, instances),
+        preview=partial(_preview, run, instances),
         after=["validation"],
     )
 
@@ -53,12 +53,12 @@ def device_of(run: Run, instance: Instance) -> str:
         return instance.device
     if run.machine.instances.pin == "index":
         return str(instance.gpu)
-    if uuid := _pins(run.layout).get(instance.name):
+    if uuid := _read_pins(run.layout).get(instance.name):
         return uuid
     raise Failure(f"the GPU of {instance.name} isn't recorded yet: run doit gpus")
 
 
-def cards(run: Run, instances: Sequence[Instance]) -> dict[int, Gpu]:
+def assigned(run: Run, instances: Sequence[Instance]) -> dict[int, Gpu]:
     """The GPU of each instance, by its number, as far as the driver tells."""
     if run.machine.instances.cpu_only or not instances:
         return {}
@@ -66,7 +66,7 @@ def cards(run: Run, instances: Sequence[Instance]) -> dict[int, Gpu]:
         here = gpu.inventory()
     except Failure:
         return {}
-    pins = _pins(run.layout) if run.machine.instances.pin == "uuid" else {}
+    pins = _read_pins(run.layout) if run.machine.instances.pin == "uuid" else {}
     found = {
         each.gpu: gpu.of(here, each.gpu, pins.get(each.name))
         for each in instances
@@ -75,67 +75,67 @@ def cards(run: Run, instances: Sequence[Instance]) -> dict[int, Gpu]:
     return {number: card for number, card in found.items() if card}
 
 
-def _unready(run: Run, instances: Sequence[Instance]) -> str | None:
+def _why_not_ready(run: Run, instances: Sequence[Instance]) -> str | None:
     """Asks NVML only when something is to be started: a run with nothing to do is cheap."""
     if run.machine.instances.cpu_only or not run.machine.enabled:
         return None
-    if new := _unrecorded(run, instances):
+    if new := _without_pin(run, instances):
         return f"the GPU of {', '.join(each.name for each in new)} isn't recorded yet"
-    if not instances or _to_start(run, instances):
-        _look(run, instances)
+    if not instances or _not_running(run, instances):
+        _check(run, instances)
     return None
 
 
 def _record(run: Run, instances: Sequence[Instance], log: Path) -> None:
-    _foresee(run, instances, log)
+    _preview(run, instances, log)
 
 
-def _foresee(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
+def _preview(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
     """Refuse what stands in the way, record the GPUs of new instances (of a plan, for the plan)."""
     if run.machine.instances.cpu_only or not run.machine.enabled:
         return []
-    pins = _look(run, instances)
-    known = _pins(run.layout) if pins else {}
+    pins = _check(run, instances)
+    known = _read_pins(run.layout) if pins else {}
     if pins != known:
         _write_pins(run.layout, pins)
     return [f"{name} on {uuid}" for name, uuid in pins.items() if known.get(name) != uuid]
 
 
-def _to_start(run: Run, instances: Sequence[Instance]) -> list[Instance]:
+def _not_running(run: Run, instances: Sequence[Instance]) -> list[Instance]:
     running = {app.name for app in apps.running(run.machine.workspace, None)}
     return [instance for instance in instances if instance.name not in running]
 
 
-def _look(run: Run, instances: Sequence[Instance]) -> dict[str, str]:
+def _check(run: Run, instances: Sequence[Instance]) -> dict[str, str]:
     """The GPU of each instance by UUID; empty with `pin: index`.
 
     Raises Failure when one can't be started on its GPU; says so where others use a part of it.
     """
     here = gpu.inventory()
     if not here:
-        raise Failure(NONE_SHOWN)
+        raise Failure(NO_GPU)
     if not instances:
         raise Failure(
             f"gpus: auto counts /dev/nvidia<N>, and there is none; the driver shows {len(here)}: "
             f"set instances.gpus: {len(here)}"
         )
     pins = _add_pins(run, instances, here) if run.machine.instances.pin == "uuid" else {}
-    asked = [*_to_start(run, instances), *_unrecorded(run, instances)]
+    asked = [*_not_running(run, instances), *_without_pin(run, instances)]
     # One that names a part of a GPU is no matter of the whole ones.
     whole = [each for each in instances if each in asked and not each.device]
     pairs = [(each, gpu.of(here, each.gpu, pins.get(each.name))) for each in whole]
-    wrong = _missing(run, [each for each, card in pairs if not card], pins, here)
+    wrong = _missing_gpus(run, [each for each, card in pairs if not card], pins, here)
     ours = apps.family(run.machine.workspace)
     wrong += [why for each, card in pairs if card and (why := _obstacle(each, card, ours))]
     if wrong:
         raise Failure("; ".join(wrong))
     for instance, card in pairs:
-        if card and _share(card, ours) > SHARED:
-            run.warn(f"{card}: {_taken(card, ours)}; {instance.name} has the rest")
+        if card and _share_of_others(card, ours) > WARN_SHARE:
+            run.warn(f"{card}: {_usage(card, ours)}; {instance.name} has the rest")
     return pins
 
 
-def _missing(
+def _missing_gpus(
     run: Run, instances: Sequence[Instance], pins: dict[str, str], here: Sequence[Gpu]
 ) -> list[str]:
     """What is wrong with instances whose GPU isn't there."""
@@ -178,14 +178,14 @@ def _obstacle(instance: Instance, card: Gpu, ours: set[int]) -> str | None:
             f"{card} is another's alone (compute mode Exclusive_Process), {_who(computing)}: end "
             f"that, or {smi} -c DEFAULT"
         )
-    if _share(card, ours) >= FULL:
-        return f"{card} is full, {_taken(card, ours)}: end that, {elsewhere}"
+    if _share_of_others(card, ours) >= FULL_SHARE:
+        return f"{card} is full, {_usage(card, ours)}: end that, {elsewhere}"
     return None
 
 
-def _taken(card: Gpu, ours: set[int]) -> str:
+def _usage(card: Gpu, ours: set[int]) -> str:
     strangers = [each for each in card.processes if each.pid not in ours]
-    return f"{gib(_others(card, ours))} of {gib(card.total)} are used by {_who(strangers)}"
+    return f"{gib(_bytes_of_others(card, ours))} of {gib(card.total)} are used by {_who(strangers)}"
 
 
 def _who(strangers: Sequence[gpu.Process]) -> str:
@@ -195,11 +195,11 @@ def _who(strangers: Sequence[gpu.Process]) -> str:
     return ", ".join(map(str, largest_first))
 
 
-def _share(card: Gpu, ours: set[int]) -> float:
-    return _others(card, ours) / card.total if card.total else 0.0
+def _share_of_others(card: Gpu, ours: set[int]) -> float:
+    return _bytes_of_others(card, ours) / card.total if card.total else 0.0
 
 
-def _others(card: Gpu, ours: set[int]) -> int:
+def _bytes_of_others(card: Gpu, ours: set[int]) -> int:
     """Bytes that others use. All that isn't known to be ours: not every process is shown."""
     own = [each.memory for each in card.processes if each.pid in ours]
     if None in own:
@@ -207,7 +207,7 @@ def _others(card: Gpu, ours: set[int]) -> int:
     return max(card.used - sum(size or 0 for size in own), 0)
 
 
-def _pins(layout: Layout) -> dict[str, str]:
+def _read_pins(layout: Layout) -> dict[str, str]:
     """Instance → UUID, as recorded.
 
     Raises Failure when the file is damaged: made anew, it might give one the GPU of another.
@@ -219,11 +219,11 @@ def _pins(layout: Layout) -> dict[str, str]:
     return {str(name): str(uuid) for name, uuid in found.get("gpus", {}).items()}
 
 
-def _unrecorded(run: Run, instances: Sequence[Instance]) -> list[Instance]:
+def _without_pin(run: Run, instances: Sequence[Instance]) -> list[Instance]:
     """The instances whose GPU is to be recorded."""
     if run.machine.instances.pin != "uuid":
         return []
-    known = _pins(run.layout)
+    known = _read_pins(run.layout)
     return [each for each in instances if each.name not in known and not each.device]
 
 
@@ -234,10 +234,10 @@ def _add_pins(run: Run, instances: Sequence[Instance], here: Sequence[Gpu]) -> d
     instances that left machine.yaml are taken last. There is none for one whose index is beyond
     `here` or that of a GPU in trouble. Raises Failure when all are somebody's.
     """
-    known = _pins(run.layout)
+    known = _read_pins(run.layout)
     names = {instance.name for instance in instances}
     left = {uuid for name, uuid in known.items() if name not in names}
-    for instance in _unrecorded(run, instances):
+    for instance in _without_pin(run, instances):
         if instance.gpu >= len(here) or here[instance.gpu].trouble:
             continue
         taken = {uuid for name, uuid in known.items() if name in names}

@@ -16,7 +16,7 @@ from .host.system.failure import Failure
 from .instances import gate, roll
 from .spec import Instance
 
-SEEN = 5
+SERVER_WAIT = 5
 """Seconds in which the health server must find one healthy that has passed the gate."""
 
 
@@ -28,14 +28,14 @@ def tasks(run: Run) -> Iterator[Task]:
             run,
             f"health:gpu{instance.gpu}",
             f"{instance.name} is healthy",
-            check=partial(_unhealthy, run, instance),
-            action=partial(_pass, run, instance),
+            check=partial(_why_not_healthy, run, instance),
+            action=partial(_wait, run, instance),
             after=["instances"],
         )
 
 
-def _unhealthy(run: Run, instance: Instance) -> str | None:
-    wanted = last_good.wanted(run, [instance]).get(instance.name)
+def _why_not_healthy(run: Run, instance: Instance) -> str | None:
+    wanted = last_good.wanted_fingerprints(run, [instance]).get(instance.name)
     app = gate.find(run, instance.name)
     if wanted is None and last_good.refusal(run):
         return None
@@ -43,7 +43,7 @@ def _unhealthy(run: Run, instance: Instance) -> str | None:
         return f"{instance.name} doesn't run"
     if app.fingerprint != wanted:
         return f"{instance.name} doesn't run as its config says"
-    if run.overlay and roll.together(run):
+    if run.overlay and roll.must_stop_all(run):
         # A run has restarted them by now, a plan has not.
         return f"{instance.name} is restarted"
     if not gate.is_warm(run, instance, app):
@@ -51,13 +51,13 @@ def _unhealthy(run: Run, instance: Instance) -> str | None:
     if not gate.passed(run, instance, app):
         return f"{instance.name} was started anew"
     health = gate.probe(instance, app)
-    return server.complaint(run, instance, app.pid) if health.healthy else health.reason
+    return server.unhealthy_reason(run, instance, app.pid) if health.healthy else health.reason
 
 
-def _pass(run: Run, instance: Instance, log: Path) -> None:
+def _wait(run: Run, instance: Instance, log: Path) -> None:
     """Raises Failure, as `gate.wait` does, and when the health server doesn't find it healthy."""
     gate.wait(run, [instance], time.monotonic())
     gate.note(run, instance)
     app = gate.find(run, instance.name)
-    if app and (wrong := server.complaint(run, instance, app.pid, SEEN)):
+    if app and (wrong := server.unhealthy_reason(run, instance, app.pid, SERVER_WAIT)):
         raise Failure(f"{instance.name}: {wrong}", run.layout.log(instance.name))

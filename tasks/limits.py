@@ -24,7 +24,7 @@ SYS_NICE, SYS_RESOURCE = 23, 24
 
 
 @dataclass(frozen=True)
-class Allowed:
+class Capacity:
     """What this machine has, and what this process may ask of it."""
 
     memory: int
@@ -41,31 +41,31 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "limits",
         "What instances are given, this machine has: memory, files",
-        check=partial(_beyond, run, instances),
+        check=partial(_why_not_possible, run, instances),
         action=partial(_refuse, run, instances),
         after=["validation"],
     )
 
 
-def _beyond(run: Run, instances: Sequence[Instance]) -> str | None:
+def _why_not_possible(run: Run, instances: Sequence[Instance]) -> str | None:
     limits = run.machine.instances.limits
     if not instances:
         return None
-    beyond = None if limits == Limits() else refusal(limits, allowed())
-    return beyond or arguments.lacking(run, partial(_tried, run))
+    beyond = None if limits == Limits() else excess(limits, capacity())
+    return beyond or arguments.file_problem(run, partial(_pinned, run))
 
 
-def _tried(run: Run) -> arguments.Tried:
+def _pinned(run: Run) -> arguments.PinnedComfyUI:
     python = generation.python_of(generation.folder_of(run))
-    return source.tried(run, generation.code_of(run), python)
+    return source.pinned(run, generation.code_of(run), python)
 
 
 def _refuse(run: Run, instances: Sequence[Instance], log: Path) -> None:
-    if reason := _beyond(run, instances):
+    if reason := _why_not_possible(run, instances):
         raise Failure(reason)
 
 
-def refusal(limits: Limits, has: Allowed) -> str | None:
+def excess(limits: Limits, has: Capacity) -> str | None:
     """None, or the first limit that can't be, with what can."""
     if limits.memory and in_bytes(limits.memory) > has.memory:
         return (
@@ -85,22 +85,24 @@ def refusal(limits: Limits, has: Allowed) -> str | None:
     return None
 
 
-def allowed() -> Allowed:
+def capacity() -> Capacity:
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if capable(SYS_RESOURCE):
+    if has_capability(SYS_RESOURCE):
         files = int(Path("/proc/sys/fs/nr_open").read_text())
     lowest = 20 - resource.getrlimit(resource.RLIMIT_NICE)[0]
-    return Allowed(usage.machine_memory(), -20 if capable(SYS_NICE) else min(lowest, 0), files)
+    return Capacity(
+        usage.machine_memory(), -20 if has_capability(SYS_NICE) else min(lowest, 0), files
+    )
 
 
-def capable(number: int) -> bool:
+def has_capability(number: int) -> bool:
     """Whether this process has a capability."""
     lines = Path("/proc/self/status").read_text().splitlines()
     held = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
     return bool(int(held, 16) >> number & 1)
 
 
-def warn_of_all_together(run: Run, instances: Sequence[Instance]) -> None:
+def warn_if_overcommitted(run: Run, instances: Sequence[Instance]) -> None:
     """Caps that each fit, and together don't: the kernel may end an instance before one does."""
     memory = run.machine.instances.limits.memory
     if memory and in_bytes(memory) * len(instances) > usage.machine_memory():

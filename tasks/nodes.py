@@ -43,14 +43,14 @@ def receipts(run: Run) -> Path:
     return run.layout.receipts / "nodes"
 
 
-def fetched(run: Run) -> list[CustomNode]:
+def fetched_nodes(run: Run) -> list[CustomNode]:
     """The declared nodes, without the optional ones that could not be fetched."""
     return [
         node for node in run.machine.custom_nodes if not away.not_fetched(run.layout, node.name)
     ]
 
 
-def present(run: Run) -> list[CustomNode]:
+def present_nodes(run: Run) -> list[CustomNode]:
     """The declared nodes, without the optional ones that are left out."""
     missing = left_out(run)
     return [node for node in run.machine.custom_nodes if node.name not in missing]
@@ -61,7 +61,7 @@ def left_out(run: Run) -> dict[str, str]:
     return away.left_out(run.layout, [node.name for node in run.machine.custom_nodes])
 
 
-def leave_out(run: Run, unmet: dict[str, str]) -> None:
+def record_left_out(run: Run, unmet: dict[str, str]) -> None:
     """Write down the optional nodes whose requirements can't be met."""
     files.write_receipt(run.layout.kept(away.unmet(run.layout)), unmet)
 
@@ -75,7 +75,7 @@ def tasks(run: Run) -> Iterator[Task]:
             f"Custom node {node.name}",
             check=partial(_missing, run, node),
             action=partial(_obtain, run, node),
-            foresee=partial(_foresee, run, node),
+            preview=partial(_preview, run, node),
             after=["directories"],
             garbage=source_of(run, node).checkouts,
         )
@@ -99,8 +99,8 @@ def _obtain(run: Run, node: CustomNode, log: Path) -> None:
         run.tell(line)
 
 
-def _foresee(run: Run, node: CustomNode, log: Path) -> list[str]:
-    return _fetch(run, node, partial(source.foresee, run, log=log))
+def _preview(run: Run, node: CustomNode, log: Path) -> list[str]:
+    return _fetch(run, node, partial(source.preview, run, log=log))
 
 
 def _fetch(run: Run, node: CustomNode, fetch: source.Fetch) -> list[str]:

@@ -20,9 +20,9 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "ports",
         "The port of each instance, decided before anything starts",
-        check=partial(_undecided, run, instances),
+        check=partial(_why_undecided, run, instances),
         action=partial(_decide, run, instances),
-        foresee=partial(_foresee, run, instances),
+        preview=partial(_preview, run, instances),
         after=["directories", "gpus"],
     )
 
@@ -33,13 +33,13 @@ def port_of(run: Run, instance: Instance) -> int:
     It is what an instance will be started with. A running one has its own in its environment,
     `apps.App.port`.
     """
-    decided = _decided(run).get(instance.name, {})
+    decided = _read_decisions(run).get(instance.name, {})
     if decided.get("wanted") == instance.port and run.machine.instances.port_conflict == "next":
         return int(decided["port"])
     return instance.port
 
 
-def _decided(run: Run) -> dict[str, dict[str, int]]:
+def _read_decisions(run: Run) -> dict[str, dict[str, int]]:
     """Name → the port that machine.yaml wants and the one that was taken."""
     layout = run.layout
     found: dict[str, dict[str, int]] = files.read_receipt(
@@ -48,30 +48,30 @@ def _decided(run: Run) -> dict[str, dict[str, int]]:
     return found
 
 
-def _record(run: Run, instances: Sequence[Instance]) -> dict[str, dict[str, int]]:
+def _decisions(run: Run, instances: Sequence[Instance]) -> dict[str, dict[str, int]]:
     return {
         instance.name: {"wanted": instance.port, "port": port_of(run, instance)}
         for instance in instances
     }
 
 
-def _undecided(run: Run, instances: Sequence[Instance]) -> str | None:
-    decided = _decided(run)
-    if any(decided.get(name) != each for name, each in _record(run, instances).items()):
+def _why_undecided(run: Run, instances: Sequence[Instance]) -> str | None:
+    decided = _read_decisions(run)
+    if any(decided.get(name) != each for name, each in _decisions(run, instances).items()):
         return "machine.yaml wants other ports"
     there = {app.name: app.port for app in pm2.running(run.layout)}
     # Whoever runs on its port has it, and need not be asked for.
     starting = [i for i in instances if there.get(i.name) != port_of(run, i)]
     if not starting:
         return None
-    strangers = _strangers(run)
+    strangers = _held_by_others(run)
     for instance in starting:
         if held := strangers.get(port_of(run, instance)):
             return f"{held}, {instance.name} wants it"
     return None
 
 
-def _strangers(run: Run) -> dict[int, port_holders.Holder]:
+def _held_by_others(run: Run) -> dict[int, port_holders.Holder]:
     """Ports that others hold. Our own instances leave theirs, or have it already."""
     ours = apps.family(run.machine.workspace)
     return {port: held for port, held in port_holders.holders().items() if held.pid not in ours}
@@ -82,9 +82,9 @@ def _choose(run: Run, instances: Sequence[Instance]) -> dict[str, dict[str, int]
 
     What instances had that are not to run now is remembered: they may come again.
     """
-    strangers = _strangers(run)
+    strangers = _held_by_others(run)
     taken = {instance.port: instance.name for instance in instances}
-    record = _decided(run)
+    record = _read_decisions(run)
     for instance in instances:
         port = port_of(run, instance)
         held = strangers.get(port)
@@ -104,7 +104,7 @@ def _choose(run: Run, instances: Sequence[Instance]) -> dict[str, dict[str, int]
     return record
 
 
-def _foresee(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
+def _preview(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
     layout = run.layout
     record = _choose(run, instances)
     files.write_receipt(layout.kept(layout.ports), {"instances": record})

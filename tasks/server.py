@@ -33,7 +33,7 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "server",
         "The health server, which answers while all else is installed",
-        check=partial(_outdated, run, instances),
+        check=partial(_why_outdated, run, instances),
         action=partial(_start, run, instances),
         after=["supervisor"],
     )
@@ -49,7 +49,7 @@ def client(run: Run) -> health_client.Server:
     return health_client.Server(run.machine.workspace, health.listen, health.port, token)
 
 
-def complaint(run: Run, instance: Instance, pid: int, wait: int = 0) -> str | None:
+def unhealthy_reason(run: Run, instance: Instance, pid: int, wait: int = 0) -> str | None:
     """Why the health server, if one answers, finds this process unhealthy; None: it doesn't.
 
     `wait` is how many seconds it may take to find it healthy.
@@ -147,7 +147,7 @@ def _app(run: Run) -> App:
     return own_service.declare(run, NAME, "tasks.services.health", about, named)
 
 
-def _outdated(run: Run, instances: Sequence[Instance]) -> str | None:
+def _why_outdated(run: Run, instances: Sequence[Instance]) -> str | None:
     layout = run.layout
     running = own_service.running(layout, NAME)
     if not run.machine.health.server:
@@ -166,7 +166,7 @@ def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
     layout = run.layout
     running = own_service.running(layout, NAME)
     if not run.machine.health.server:
-        _end(layout, running)
+        _stop(layout, running)
         _remove_secrets(layout, None)
         return
     files.write_receipt(_settings_file(layout), _settings(run, instances))
@@ -175,7 +175,7 @@ def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
     if own_service.why_restart(wanted, running) is None:
         return
     _refuse_taken_port(run, running)
-    _end(layout, running)
+    _stop(layout, running)
     _remove_secrets(layout, app.secrets_file(layout, NAME, wanted.secrets))
     own_service.start(layout, wanted)
     health = run.machine.health
@@ -187,7 +187,7 @@ def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
     run.say(f"progress and health: {api.url(health.listen, health.port)}")
 
 
-def _end(layout: Layout, running: apps.App | None) -> None:
+def _stop(layout: Layout, running: apps.App | None) -> None:
     if running is None:
         return
     if running.supervised:

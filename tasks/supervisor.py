@@ -25,14 +25,14 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "supervisor",
         f"PM2 {pm2.VERSION}, installed",
-        check=partial(_missing, layout),
+        check=partial(_why_missing, layout),
         action=partial(_install, layout),
         after=["directories"],
         garbage=partial(_garbage, layout),
     )
 
 
-def _missing(layout: Layout) -> str | None:
+def _why_missing(layout: Layout) -> str | None:
     folder = pm2.folder(layout)
     receipt = files.read_receipt(folder / "receipt.json")
     if receipt.get("version") != pm2.VERSION or not pm2.script(layout).is_file():

@@ -20,13 +20,13 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "variables:",
         "The variables that env: names are set",
-        check=partial(_unset, run, instances),
+        check=partial(_reason, run, instances),
         action=refuse,
-        foresee=lambda log: refuse(log) or (),
+        preview=lambda log: refuse(log) or (),
     )
 
 
-def unset(run: Run, instances: Sequence[Instance]) -> Iterator[tuple[Loc, str]]:
+def unset_variables(run: Run, instances: Sequence[Instance]) -> Iterator[tuple[Loc, str]]:
     """What starting these instances lacks: the place in machine.yaml, and the variable."""
     for loc, env in _envs(run, instances):
         for key, value in env.items():
@@ -52,8 +52,8 @@ def _envs(run: Run, instances: Sequence[Instance]) -> Iterator[tuple[Loc, Mappin
         yield ("workers", number, "env"), worker.env
 
 
-def _unset(run: Run, instances: Sequence[Instance]) -> str | None:
-    names = [name for _, name in unset(run, instances)]
+def _reason(run: Run, instances: Sequence[Instance]) -> str | None:
+    names = [name for _, name in unset_variables(run, instances)]
     return f"not set: {', '.join(dict.fromkeys(names))}" if names else None
 
 
@@ -68,7 +68,7 @@ def _refuse(run: Run, instances: Sequence[Instance], log: Path) -> None:
                 f"the variable {name} isn't set: set it, or put it into {local}",
             )
         )
-        for loc, name in unset(run, instances)
+        for loc, name in unset_variables(run, instances)
     ]
     if lines:
         raise Failure("\n    ".join(lines))

@@ -18,9 +18,9 @@ from .spec import Instance, in_bytes
 from .spec.layout import Layout
 
 NAME = apps.WATCHER
-HUNG = 30
+HANG_TIMEOUT = 30
 """Seconds without an answer; one that loads a checkpoint answers within a second."""
-EVERY = 2
+CHECK_EVERY = 2
 """Seconds between two looks."""
 DAY = 86400
 
@@ -32,7 +32,7 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "watcher",
         "Restarts instances that hang, rotates logs",
-        check=partial(_outdated, run, instances),
+        check=partial(_why_outdated, run, instances),
         action=partial(_start, run, instances),
         log=layout.log("watcher:start"),
         after=["instances"],
@@ -53,7 +53,7 @@ def _settings(run: Run, instances: Sequence[Instance]) -> dict[str, Any]:
             {"gpu": each.gpu, "name": each.name, "listen": each.listen} for each in instances
         ],
         "rules": {
-            "hung": HUNG,
+            "hung": HANG_TIMEOUT,
             "job_timeout": wanted.job_timeout,
             "start_timeout": run.machine.health.timeout,
             "memory": in_bytes(memory) if memory else None,
@@ -67,7 +67,7 @@ def _settings(run: Run, instances: Sequence[Instance]) -> dict[str, Any]:
         if run.machine.health.server
         else None,
         "restart": wanted.restart_unhealthy,
-        "every": EVERY,
+        "every": CHECK_EVERY,
     }
 
 
@@ -75,7 +75,7 @@ def _app(run: Run, instances: Sequence[Instance]) -> App:
     return own_service.declare(run, NAME, "tasks.services.watcher", _settings(run, instances))
 
 
-def _outdated(run: Run, instances: Sequence[Instance]) -> str | None:
+def _why_outdated(run: Run, instances: Sequence[Instance]) -> str | None:
     layout = run.layout
     if not instances:
         return None
@@ -87,6 +87,6 @@ def _outdated(run: Run, instances: Sequence[Instance]) -> str | None:
 def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
     """Raises Failure when it doesn't start."""
     layout = run.layout
-    limits.warn_of_all_together(run, instances)
+    limits.warn_if_overcommitted(run, instances)
     files.write_receipt(_settings_file(layout), _settings(run, instances))
     own_service.start(layout, _app(run, instances))

@@ -17,7 +17,7 @@ from .instances import gate, roll
 from .pm2 import stage as configs
 from .spec import Instance
 
-SETTLE = 1.0
+MUST_LIVE = 1.0
 """Seconds that a worker must live before it counts as started."""
 
 
@@ -31,20 +31,20 @@ def tasks(run: Run) -> Iterator[Task]:
                 run,
                 f"workers:{name}",
                 f"{name}, behind {instance.name}",
-                check=partial(_not_running, run, instance, name),
+                check=partial(_why_not_running, run, instance, name),
                 action=partial(_start, run, instance, name),
                 after=[f"health:gpu{instance.gpu}"],
             )
 
 
-def _not_running(run: Run, instance: Instance, name: str) -> str | None:
-    wanted = last_good.wanted(run, [instance]).get(name)
+def _why_not_running(run: Run, instance: Instance, name: str) -> str | None:
+    wanted = last_good.wanted_fingerprints(run, [instance]).get(name)
     app = gate.find(run, name)
     if app and app.supervised and app.fingerprint == wanted:
         return None
     if wanted is None and last_good.refusal(run):
         return None
-    if run.overlay and name in roll.workers(run, roll.due(run, [instance])):
+    if run.overlay and name in roll.changed_workers(run, roll.due(run, [instance])):
         # A run has replaced it with its instance by now, a plan has not.
         return None
     return f"{name} doesn't run as its config says"
@@ -54,7 +54,7 @@ def _start(run: Run, instance: Instance, name: str, log: Path) -> None:
     layout = run.layout
     pm2.start(layout, [app for app in last_good.apps_of(run, instance.gpu) if app["name"] == name])
     seen: set[int] = set()
-    deadline = time.monotonic() + SETTLE
+    deadline = time.monotonic() + MUST_LIVE
     while time.monotonic() < deadline:
         running = pm2.running(layout)
         now = {app.pid for app in running if app.name == name}

@@ -9,13 +9,13 @@ import pytest
 
 from tasks.host.pm2 import apps
 from tasks.host.system import usage
-from tasks.limits import SYS_NICE, Allowed, capable, refusal
+from tasks.limits import SYS_NICE, Capacity, excess, has_capability
 from tasks.spec import Limits
 from tasks.spec.sizes import shown
 from tests.conftest import MachineMaker
 from tests.rig import DOIT
 
-HAS = Allowed(memory=64 << 30, nice=0, open_files=4096)
+HAS = Capacity(memory=64 << 30, nice=0, open_files=4096)
 SET_PRIVILEGES = shutil.which("setpriv")
 
 
@@ -43,7 +43,7 @@ SET_PRIVILEGES = shutil.which("setpriv")
 def test_a_limit_that_cannot_be_is_refused_with_what_can(
     limits: dict[str, object], said: str | None
 ) -> None:
-    assert refusal(Limits.model_validate(limits), HAS) == said
+    assert excess(Limits.model_validate(limits), HAS) == said
 
 
 def test_more_memory_than_there_is_stops_the_run_before_anything_starts(
@@ -61,7 +61,7 @@ def test_more_memory_than_there_is_stops_the_run_before_anything_starts(
 @pytest.mark.skipif(SET_PRIVILEGES is None, reason="needs setpriv")
 def test_a_negative_nice_without_the_right_to_it_is_refused(machine: MachineMaker) -> None:
     rig = machine(instances={"limits": {"nice": -5}})
-    if capable(SYS_NICE):
+    if has_capability(SYS_NICE):
         rig.program = (str(SET_PRIVILEGES), "--bounding-set=-sys_nice", str(DOIT))
     run = rig.doit(code=2)
     assert run.failed == {"limits"}

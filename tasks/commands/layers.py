@@ -61,7 +61,7 @@ def _commits(run: Run) -> list[tuple[str, str]]:
 
 def _environment(run: Run, data: Data) -> tuple[Data, Lock]:
     """ComfyUI, and the nodes whose scripts will run in it."""
-    names = set(environment.scripts(run))
+    names = set(environment.script_versions(run))
     nodes = [
         {key: value for key, value in node.items() if key != "env"}
         for node, known in zip(

@@ -15,7 +15,7 @@ from ..spec import Instance
 from ..spec.layout import Layout
 from .shared.command import Call, MachineCommand
 
-WIDE = 1024
+LINE_BYTES = 1024
 """Bytes of a log line, at most on average, by which the asked-for lines are looked for."""
 
 
@@ -58,7 +58,7 @@ class Logs(MachineCommand):
             _follow(logs, options["lines"])
         for log in logs:
             print(f"==> {log}")
-            lines = process.tail(log, 65536 + options["lines"] * WIDE).splitlines()
+            lines = process.tail(log, 65536 + options["lines"] * LINE_BYTES).splitlines()
             print("\n".join(lines[max(0, len(lines) - options["lines"]) :]))
         return 0
 

@@ -15,13 +15,13 @@ class Restart(LockingCommand):
 
     def work(self, call: Call) -> int:
         run, instances = call.run, call.run.instances
-        made = last_good.wanted(run, instances)
+        made = last_good.wanted_fingerprints(run, instances)
         chosen = call.named() or [instance for instance in instances if instance.name in made]
         if not chosen:
             raise Failure("there is nothing to restart yet: run doit")
         if missing := [each.name for each in chosen if each.name not in made]:
             raise Failure(f"{', '.join(missing)} was not made yet: run doit")
-        roll.settle(run, instances, chosen)
+        roll.roll_and_record(run, instances, chosen)
         for instance in chosen:
             print(f"{instance.name} is healthy")
         return 0

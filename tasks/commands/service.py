@@ -48,7 +48,7 @@ def unit(run: Run, *, user_unit: bool) -> str:
 
 
 def _install(run: Run, at: systemd.Manager, name: str, text: str) -> int:
-    lock = _locked(run)
+    lock = _take_lock(run)
     if lock is None:
         return 2
     # The unit's own doit, which starts at once, takes the lock.
@@ -69,14 +69,14 @@ def _install(run: Run, at: systemd.Manager, name: str, text: str) -> int:
 
 
 def _remove(run: Run, at: systemd.Manager, name: str) -> int:
-    if _locked(run) is None:
+    if _take_lock(run) is None:
         return 2
     gone = systemd.remove(at, name)
     print(f"{at.folder / name} {'is removed' if gone else 'was not installed'}")
     return 0
 
 
-def _locked(run: Run) -> RunLock | None:
+def _take_lock(run: Run) -> RunLock | None:
     lock = RunLock(run.machine.workspace)
     try:
         lock.take("service")

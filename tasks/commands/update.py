@@ -16,7 +16,7 @@ from ..engine.run_command import RunCommand
 from ..source import stage as source
 from ..spec.problems import did_you_mean
 
-EVERYTHING_OF_PYTHON = "python"
+ALL_PACKAGES = "python"
 
 
 class Update(RunCommand):
@@ -50,7 +50,7 @@ def _refusal(run: Run, names: list[str]) -> str | None:
         return "the environment overrides machine.yaml, and overrides never write the lock"
     nodes = [node.name for node in run.machine.custom_nodes]
     packages = [*run.machine.lock.python.packages] if run.machine.lock.python else []
-    known = [source.NAME, source.NAME.lower(), EVERYTHING_OF_PYTHON, "torch", *nodes, *packages,
+    known = [source.NAME, source.NAME.lower(), ALL_PACKAGES, "torch", *nodes, *packages,
              *run.machine.lock.models]  # fmt: skip
     for name in names:
         if name not in known:

@@ -25,7 +25,7 @@ from ..models import model_pins
 from ..models import stage as models
 from .shared.command import flag
 
-READERS = 4
+PARALLEL_READERS = 4
 """Files at once; enough for a fast disk, and not too many for a slow one."""
 
 
@@ -49,7 +49,7 @@ class Verify(cmd_run.Run):  # type: ignore[misc]
         if run.machine.lock_damage:
             raise InvalidCommand(run.machine.lock_damage)
         spoilt = _verify_environments(run, mend=params["fetch"])
-        rotten, lost = _verify(run)
+        rotten, lost = _verify_models(run)
         if rotten and params["fetch"]:
             code = super().execute(params, ["models"])
             return code or (1 if lost or spoilt else 0)
@@ -60,12 +60,12 @@ class Verify(cmd_run.Run):  # type: ignore[misc]
 
 def _verify_environments(run: Run, *, mend: bool) -> bool:
     """Whether something is damaged in an environment, and was not mended."""
-    folders = verification.kept(run)
+    folders = verification.whole_environments(run)
     if not folders:
         return False
     progress = Progress("verify")
     with run.board.following(progress):
-        looks = verification.look(folders, progress)
+        looks = verification.check(folders, progress)
     for look in looks:
         altered_files.note_spoilt(look.folder, look.spoilt)
         for each in look.spoilt:
@@ -83,11 +83,11 @@ def _verify_environments(run: Run, *, mend: bool) -> bool:
         f"environment{'' if number == 1 else 's'} are right: {size(read)} read in "
         f"{duration(seconds)}"
     )
-    left = [_left(run, look, mend=mend) for look in looks if look.spoilt]
+    left = [_stays_damaged(run, look, mend=mend) for look in looks if look.spoilt]
     return any(left)
 
 
-def _left(run: Run, look: verification.Look, *, mend: bool) -> bool:
+def _stays_damaged(run: Run, look: verification.CheckedEnvironment, *, mend: bool) -> bool:
     """Whether this environment stays damaged."""
     name = look.folder.name
     if name in environment.in_use(run):
@@ -103,7 +103,7 @@ def _left(run: Run, look: verification.Look, *, mend: bool) -> bool:
         print(f"{name} is not mended: {taken}")
         return True
     try:
-        verification.mend(run, look, run.layout.log("verify"))
+        verification.repair(run, look, run.layout.log("verify"))
         print(f"{name} is mended")
         return False
     except Failure as failure:
@@ -113,22 +113,24 @@ def _left(run: Run, look: verification.Look, *, mend: bool) -> bool:
         lock.give_back()
 
 
-def _verify(run: Run) -> tuple[list[str], list[str]]:
+def _verify_models(run: Run) -> tuple[list[str], list[str]]:
     """Damaged downloads, and damaged files that are not ours to fetch."""
-    store, noted = models.store_of(run), model_pins.noted(run)
-    pins = {f.target: model_pins.pin(run, f, noted) for f in model_pins.wanted(run)}
+    store, noted = models.store_of(run), model_pins.read_records(run)
+    pins = {f.target: model_pins.pin(run, f, noted) for f in model_pins.downloads(run)}
     targets: dict[str, list[str]] = {}
     for target, pin in pins.items():
         targets.setdefault(pin.sha256 or "", []).append(target)
     never = targets.pop("", [])
-    sources = {str(file.source): file for file in links.held(run)}
+    sources = {str(file.source): file for file in links.pinned_sources(run)}
     progress = Progress("verify")
     for name in [*targets, *sources]:
         at = store.place(name) if name in targets else Path(name)
         progress.add(name, at.stat().st_size if at.exists() else 0)
     with run.board.following(progress):
-        found = thread_pool.each(partial(_sound, store, progress), targets, READERS)
-        given = thread_pool.each(partial(links.sound, run, progress), sources.values(), READERS)
+        found = thread_pool.each(partial(_problem, store, progress), targets, PARALLEL_READERS)
+        given = thread_pool.each(
+            partial(links.verify_source, run, progress), sources.values(), PARALLEL_READERS
+        )
     rotten = [target for sha256, why in found if why for target in targets[sha256]]
     for sha256, why in found:
         if why:
@@ -150,7 +152,7 @@ def _verify(run: Run) -> tuple[list[str], list[str]]:
     return [*rotten, *never], lost
 
 
-def _sound(store: Store, progress: Progress, sha256: str) -> str | None:
+def _problem(store: Store, progress: Progress, sha256: str) -> str | None:
     """None, or what is wrong with a file of the store."""
     failed = True
     try:

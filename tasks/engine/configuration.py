@@ -45,19 +45,19 @@ class _Current:
     run: Run | None = None
 
 
-def prepare(how: Callable[[], Run]) -> None:
+def set_factory(how: Callable[[], Run]) -> None:
     """What makes the run once dodo.py asks for it."""
     _Current.prepare = how
 
 
-def current() -> Run:
+def current_run() -> Run:
     """The run as a command prepared it, or one that only looks, as for `doit list`."""
     if _Current.run is None:
         _Current.run = (_Current.prepare or load_run)()
     return _Current.run
 
 
-def begun() -> Run | None:
+def loaded_run() -> Run | None:
     """The run, None with a dodo.py that isn't ours and asked for none."""
     return _Current.run
 
@@ -79,7 +79,7 @@ def load_run() -> Run:
 
 
 def _prepare_process() -> None:
-    signals.handle()
+    signals.install_handlers()
     git.forget_the_callers_repository()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -32,7 +32,7 @@ class Messages:
         return list(self._news)
 
 
-def move(name: str, before: str | None, after: str | None) -> str:
+def describe_move(name: str, before: str | None, after: str | None) -> str:
     """How one commit or version replaced another; either may be None."""
     if before is None:
         return f"+ {name} {after}"

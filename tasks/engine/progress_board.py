@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
-LOOK_EVERY = 0.2
+DRAW_EVERY = 0.2
 ROWS = 8
 
 
@@ -84,7 +84,7 @@ class _Rows:
 
 def _watch(show: Any, progress: Progress, told: Told, ended: threading.Event) -> None:
     with show() as draw:
-        while not ended.wait(LOOK_EVERY):
+        while not ended.wait(DRAW_EVERY):
             shot = progress.snapshot()
             draw(shot)
             told(*share(shot))

@@ -45,7 +45,7 @@ class Reporter:
     def add_success(self, task: Any) -> None:
         if task.actions:
             self.executed += 1
-            for line in task.meta["foreseen"]:
+            for line in task.meta["previewed"]:
                 self.run.tell(line)
             self.write(f"{self._mark('✓', 32)} {task.name:<32}{self._seconds(task):>8.1f} s\n")
 
@@ -74,7 +74,7 @@ class Reporter:
 
     def complete_run(self) -> None:
         self._end()
-        if not self.failures and not self.errors and not signals.leaving():
+        if not self.failures and not self.errors and not signals.received():
             seconds = time.monotonic() - self.begin
             plural = "" if self.executed == 1 else "s"
             did = f"{self.executed} task{plural} done" if self.executed else "nothing to do"
@@ -125,7 +125,7 @@ class PlanReporter(Reporter):
     def add_success(self, task: Any) -> None:
         if task.actions:
             self.executed += 1
-            lines = [task.meta["holds"].reason, *task.meta["foreseen"]]
+            lines = [task.meta["check"].reason, *task.meta["previewed"]]
             self.write(f"{self._mark('~', 33)} {task.name}: {lines[0]}\n")
             self.write("".join(f"    {line}\n" for line in lines[1:]))
 
@@ -139,7 +139,7 @@ class PlanReporter(Reporter):
 
     def complete_run(self) -> None:
         self._end()
-        if not self.failures and not self.errors and not signals.leaving():
+        if not self.failures and not self.errors and not signals.received():
             plural = "" if self.executed == 1 else "s"
             would = f"{self.executed} task{plural} to do" if self.executed else "nothing to do"
             self.write(f"{would}, {self.up_to_date} up to date; nothing was changed\n")

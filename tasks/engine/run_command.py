@@ -18,7 +18,7 @@ from ..host.system.failure import Failure
 from ..host.system.run_journal import RunState
 from ..host.system.run_lock import RunLock, Taken
 from . import signals
-from .configuration import begun, load_run, prepare
+from .configuration import load_run, loaded_run, set_factory
 from .reporter import Reporter
 from .run import Run
 
@@ -30,7 +30,7 @@ class RunCommand(cmd_run.Run):  # type: ignore[misc]
 
     def execute(self, params: Any, args: list[str]) -> Any:
         with ExitStack() as stack:
-            prepare(lambda: stack.enter_context(self.prepared(load_run())))
+            set_factory(lambda: stack.enter_context(self.prepared(load_run())))
             return super().execute(params, args)
 
     @contextmanager
@@ -41,7 +41,7 @@ class RunCommand(cmd_run.Run):  # type: ignore[misc]
     # doit reads the options' names from the signature.
     @wraps(cmd_run.Run._execute)
     def _execute(self, outfile: Any, reporter: Any = None, **options: Any) -> Any:
-        run = begun()
+        run = loaded_run()
         if run is None:
             return super()._execute(outfile, reporter=reporter, **options)
         if reporter is Reporter:
@@ -95,7 +95,7 @@ class Recorder:
 
     @property
     def state(self) -> RunState:
-        if signals.leaving():
+        if signals.received():
             return "interrupted"
         return "failed" if self._failed else "succeeded"
 

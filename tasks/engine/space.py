@@ -17,14 +17,14 @@ from .run import Run
 
 
 @contextmanager
-def room(run: Run, what: str, folder: Path, need: int) -> Iterator[None]:
+def reserve(run: Run, what: str, folder: Path, need: int) -> Iterator[None]:
     """While `folder` is made, which takes about `need` bytes.
 
     That is an estimate, so it lets old generations go and fails nothing; a failure on a volume
     that proved too small says so, and leaves nothing of `folder` behind. Raises Failure.
     """
     volume = run.layout.machine
-    _make(run, what, need)
+    _free_space(run, what, need)
     short = free(volume) < need
     try:
         yield
@@ -40,14 +40,14 @@ def room(run: Run, what: str, folder: Path, need: int) -> Iterator[None]:
         raise
 
 
-def room_for_models(run: Run, store: Path) -> Room:
+def models_space(run: Run, store: Path) -> Room:
     """Where they are to lie; it is made, if generations lie on the same volume."""
     here = run.layout.machine
     same = here.is_dir() and here.stat().st_dev == store.stat().st_dev
-    return Room(store, partial(_make, run, "the models") if same else None)
+    return Room(store, partial(_free_space, run, "the models") if same else None)
 
 
-def _make(run: Run, what: str, need: int) -> None:
+def _free_space(run: Run, what: str, need: int) -> None:
     if gone := kept_generations.make_room(run.layout, need):
         names = f"generation{'s' if len(gone) > 1 else ''} {', '.join(gone)}"
         run.tell(f"{what} need{'' if what.endswith('s') else 's'} about {size(need)}: {names} went")

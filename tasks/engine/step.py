@@ -24,11 +24,11 @@ from .run import Run
 Task = dict[str, Any]
 Check = Callable[[], str | None]
 Action = Callable[[Path], None]
-Foresight = Callable[[Path], Iterable[str]]
+Preview = Callable[[Path], Iterable[str]]
 """What an action would do, in lines; writes what later steps read into the overlay alone."""
 
 
-class Holds:
+class UpToDate:
     """doit's up-to-date object: calls `check`, which answers None or why it doesn't hold.
 
     Its repr is that reason, so `doit info TASK` explains itself. It never raises.
@@ -61,30 +61,30 @@ def step(
     action: Action,
     log: Path | None = None,
     after: Iterable[str] = (),
-    foresee: Foresight | None = None,
+    preview: Preview | None = None,
     garbage: Callable[[], Iterable[Path]] | None = None,
 ) -> Task:
     """A sub-task (`name` "gpu0") or, with a name ending in `:`, a whole task ("source:").
 
     `action` gets the path of its log, emptied before, by default the one named after the task. A
     Failure that it raises ends the task with one line; any other exception is a bug and goes to
-    the log with its traceback. In a plan `foresee` takes its place; a step without it is foreseen
+    the log with its traceback. In a plan `preview` takes its place; a step without it is previewed
     by its check alone. `garbage` lists what `doit clean` may remove of it.
     """
     basename, _, sub = name.partition(":")
-    holds = Holds(check)
-    foreseen: list[str] = []
+    up_to_date = UpToDate(check)
+    previewed: list[str] = []
     log = log or run.layout.log(name)
     if run.overlay:
-        action = partial(_foresee, foresee, foreseen)
+        action = partial(_preview, preview, previewed)
     return {
         "basename": basename,
         **({"name": sub} if sub else {}),
         "doc": doc,
         "actions": [(_perform, [action, log])],
-        "uptodate": [holds],
+        "uptodate": [up_to_date],
         "task_dep": list(after),
-        "meta": {"garbage": garbage, "holds": holds, "foreseen": foreseen, "log": log},
+        "meta": {"garbage": garbage, "check": up_to_date, "previewed": previewed, "log": log},
         "verbosity": 2,
         "io": {"capture": False},
     }
@@ -95,8 +95,8 @@ def group(name: str, doc: str, after: Iterable[str] = ()) -> Task:
     return {"basename": name, "name": None, "doc": doc, "task_dep": list(after)}
 
 
-def _foresee(foresee: Foresight | None, foreseen: list[str], log: Path) -> None:
-    foreseen += foresee(log) if foresee else ()
+def _preview(preview: Preview | None, previewed: list[str], log: Path) -> None:
+    previewed += preview(log) if preview else ()
 
 
 def _perform(action: Callable[[Path], None], log: Path) -> TaskFailed | None:

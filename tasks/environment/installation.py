@@ -13,7 +13,7 @@ from ..host.python.uv_errors import gist, refused
 from ..host.system import files, process
 from ..host.system.failure import Failure
 from ..lock import package_set, packages
-from ..lock.resolver import REFUSED
+from ..lock.resolver import NO_SOLUTION
 
 
 def install(
@@ -23,8 +23,8 @@ def install(
 
     Raises Failure.
     """
-    wanted, there = packages.of(run).packages, environments.installed(folder)
-    listed = packages.listed(run, wanted)
+    wanted, there = packages.required(run).packages, environments.installed(folder)
+    listed = packages.requirements_file(run, wanted)
     new = [name for name, package in wanted.items() if not fits(package, there.get(name))]
     told = partial(run.progress, "environment")
     away = sorted(set(there) - set(wanted) - set(keep))
@@ -35,7 +35,7 @@ def install(
         with uv_progress.following(log, f"{len(new)} package{'' if len(new) == 1 else 's'}", told):
             if away:
                 uv.uninstall(folder, away, log)
-            where = packages.where(run)
+            where = packages.uv_sources(run)
             uv.install(folder, listed, *where, log, anew=anew)
             environments.heal(folder, listed, where, anew, log)
     except process.CommandFailed as failed:
@@ -46,7 +46,7 @@ def _not_installed(run: Run, new: list[str], failed: process.CommandFailed, log:
     said = "the locked packages can't be installed"
     if refusal := refused(failed.output):
         return Failure(f"{said}: {refusal}", log)
-    lines = package_set.why_not_installed(run, new, log) if failed.code == REFUSED else []
+    lines = package_set.why_not_installed(run, new, log) if failed.code == NO_SOLUTION else []
     if lines:
         return Failure("\n    ".join([f"{said}: {lines[0]}", *lines[1:]]), log)
     mend = "see that the package index can be reached, then run doit again"

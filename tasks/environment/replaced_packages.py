@@ -23,10 +23,12 @@ def put_back(
     Raises Failure as `hold.hold` does.
     """
     home = environment.folder_of(run)
-    who = _who(restoration.changes(run, home, None).moved, reported_changes.read(folder).gone)
+    who = _replaced_by(
+        restoration.find_changes(run, home, None).moved, reported_changes.read(folder).gone
+    )
     named = f"custom node {', '.join(who)}" if who else "a custom node"
     said = f"{named}, while it was imported,"
-    for line in restoration.hold(run, home, said, log, since=since, patches_stay=True)[0]:
+    for line in restoration.restore(run, home, said, log, since=since, patches_stay=True)[0]:
         run.warn(line)
     return dict(results) | {
         name: replace(result, outcome=Outcome.DISPLACES, displaced=tuple(who[name]))
@@ -35,7 +37,7 @@ def put_back(
     }
 
 
-def _who(
+def _replaced_by(
     displaced: Mapping[str, str], gone: Mapping[str, reported_changes.Who]
 ) -> dict[str, list[str]]:
     """Custom node → the locked packages that it replaced."""

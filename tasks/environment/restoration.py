@@ -16,7 +16,7 @@ from ..host.system.failure import Failure
 from ..lock import packages, preinstalled
 from ..lock.torch_family import TORCH_FAMILY
 
-SHOWN = 3
+FILES_NAMED = 3
 """Files of one package that are named."""
 
 
@@ -39,17 +39,19 @@ class Changes:
         return {*self.moved, *self.patched}
 
 
-def changes(run: Run, folder: Path, since: int | None) -> Changes:
+def find_changes(run: Run, folder: Path, since: int | None) -> Changes:
     """What differs from the lock; files are looked at that were written since (`trees.now`)."""
     there = environments.installed(folder)
-    wanted = packages.of(run).packages
+    wanted = packages.required(run).packages
     moved = {
         name: there.get(name, "nothing")
         for name, package in wanted.items()
         if not fits(package, there.get(name))
     }
     hiding = {n: there[n] for n in sorted(set(preinstalled.versions(run)) & set(there))}
-    wrong, claims = ([], {}) if since is None else _wrong(folder, set(wanted) - set(moved), since)
+    wrong, claims = (
+        ([], {}) if since is None else _altered_files(folder, set(wanted) - set(moved), since)
+    )
     patched: dict[str, list[str]] = {}
     newcomers: dict[str, set[str]] = {}
     for each in wrong:
@@ -59,7 +61,7 @@ def changes(run: Run, folder: Path, since: int | None) -> Changes:
     return Changes(moved, hiding, patched, newcomers)
 
 
-def _wrong(folder: Path, locked: set[str], since: int) -> tuple[list[Wrong], Claims]:
+def _altered_files(folder: Path, locked: set[str], since: int) -> tuple[list[Wrong], Claims]:
     """Files of locked packages that were written or removed, and whose all files are."""
     site = uv.site_packages(folder)
     look = environments.written_since(folder, since)
@@ -75,7 +77,7 @@ def _wrong(folder: Path, locked: set[str], since: int) -> tuple[list[Wrong], Cla
     return records.compare(site, own, touched), claims
 
 
-def hold(
+def restore(
     run: Run, folder: Path, who: str, log: Path, *, since: int | None = None,
     patches_stay: bool = False,
 ) -> tuple[list[str], Changes]:  # fmt: skip
@@ -86,14 +88,16 @@ def hold(
     when it was torch, or another one hides what is preinstalled: a node that wants another one
     would want it again.
     """
-    found = changes(run, folder, since)
+    found = find_changes(run, folder, since)
     replaced = {name for names in found.newcomers.values() for name in names}
     anew = set(found.patched) & replaced if patches_stay else set(found.patched)
     _put_back(run, folder, who, found, anew, log)
-    said = _told(run, who, found, anew)
+    said = _describe(run, who, found, anew)
     stays = {name: paths for name, paths in found.patched.items() if name not in anew}
     if stays:
-        run.warn(f"{who} wrote into {_listed(stays)}: that stays, in this environment alone")
+        run.warn(
+            f"{who} wrote into {_describe_files(stays)}: that stays, in this environment alone"
+        )
         marks = {path: Known(name, who) for name, paths in stays.items() for path in paths}
         altered_files.note_known(folder, marks)
     if found.hiding or (set(found.moved) | replaced) & set(TORCH_FAMILY):
@@ -104,14 +108,14 @@ def hold(
 def _put_back(run: Run, folder: Path, who: str, found: Changes, anew: set[str], log: Path) -> None:
     """Raises Failure, by the name of who did it, where that can't be done."""
     away = sorted({*found.hiding, *found.newcomers} if anew else found.hiding)
-    wanted = packages.of(run).packages
+    wanted = packages.required(run).packages
     back = {name: wanted[name] for name in (*found.moved, *anew)}
     left: list[Wrong] = []
     try:
         if away:
             uv.uninstall(folder, away, log)
         if back:
-            listed, where = packages.listed(run, back), packages.where(run)
+            listed, where = packages.requirements_file(run, back), packages.uv_sources(run)
             uv.install(folder, listed, *where, log, anew=set(back))
             paths = {name: found.patched[name] for name in anew}
             left = environments.heal(folder, listed, where, paths, log)
@@ -123,8 +127,8 @@ def _put_back(run: Run, folder: Path, who: str, found: Changes, anew: set[str], 
         raise Failure(f"{who} changed {first}, which can't be put back", log)
 
 
-def _told(run: Run, who: str, found: Changes, anew: set[str]) -> list[str]:
-    wanted = packages.of(run).packages
+def _describe(run: Run, who: str, found: Changes, anew: set[str]) -> list[str]:
+    wanted = packages.required(run).packages
     said = [
         f"{who} changed {name} {wanted[name].shown} to {version}, it was put back"
         for name, version in sorted(found.moved.items())
@@ -144,14 +148,14 @@ def _told(run: Run, who: str, found: Changes, anew: set[str]) -> list[str]:
     replaced = {name for names in found.newcomers.values() for name in names}
     patched = {name: found.patched[name] for name in sorted(anew - replaced)}
     if patched:
-        said.append(f"{who} wrote into {_listed(patched)}: it was put back")
+        said.append(f"{who} wrote into {_describe_files(patched)}: it was put back")
     return said
 
 
-def _listed(patched: Mapping[str, list[str]]) -> str:
+def _describe_files(patched: Mapping[str, list[str]]) -> str:
     """Packages, each with some of its files."""
     parts = []
     for name, paths in patched.items():
-        more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-        parts.append(f"{', '.join(paths[:SHOWN])}{more} of {name}")
+        more = f" and {len(paths) - FILES_NAMED} more" if len(paths) > FILES_NAMED else ""
+        parts.append(f"{', '.join(paths[:FILES_NAMED])}{more} of {name}")
     return "; ".join(parts)

@@ -19,7 +19,7 @@ Records = dict[str, dict[str, Any]]
 commit)."""
 
 
-def of(environment: Path) -> Records:
+def read_records(environment: Path) -> Records:
     """What is noted of the scripts that ran in an environment; a damaged note is none."""
     noted = digest_folders.read(environment, scripts=dict).get("scripts", {})
     kinds = {"version": str, "added": dict, "touches": dict}
@@ -30,12 +30,12 @@ def of(environment: Path) -> Records:
     }
 
 
-def added(noted: Records) -> dict[str, str]:
+def added_packages(noted: Records) -> dict[str, str]:
     """Name → version of what these scripts added."""
     return {name: str(v) for each in noted.values() for name, v in each["added"].items()}
 
 
-def made_of(
+def make_record(
     version: str,
     home: Path,
     before: Mapping[str, str],
@@ -45,13 +45,13 @@ def made_of(
     """The record of a script that has just run; `before` is what was installed until then."""
     there = environments.installed(home)
     new = {name: v for name, v in there.items() if name not in packages and before.get(name) != v}
-    names = {*new, *changed, *_asked_for(home, new)}
+    names = {*new, *changed, *_dependencies(home, new)}
     shown = there | {name: package.shown for name, package in packages.items()}
     touches = {name: shown[name] for name in sorted(names) if name in shown}
     return {"version": version, "added": new, "touches": touches}
 
 
-def standing(
+def valid_records(
     noted: Records,
     scripts: Mapping[str, str],
     packages: Mapping[str, Package],
@@ -61,7 +61,7 @@ def standing(
     touched is as it was. `there` is what is installed where they ran."""
     stand = {name: each for name, each in noted.items() if scripts.get(name) == each["version"]}
     while True:
-        shown = {name: there[name] for name in added(stand) if name in there}
+        shown = {name: there[name] for name in added_packages(stand) if name in there}
         shown |= {name: package.shown for name, package in packages.items()}
         left = {
             node: each
@@ -73,7 +73,7 @@ def standing(
         stand = left
 
 
-def _asked_for(home: Path, names: Mapping[str, str]) -> set[str]:
+def _dependencies(home: Path, names: Mapping[str, str]) -> set[str]:
     """What these packages ask for, by their own metadata."""
     from importlib.metadata import Distribution
 

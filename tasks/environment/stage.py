@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import nodes
 from ..engine import space
-from ..engine.messages import move
+from ..engine.messages import describe_move
 from ..engine.run import Run
 from ..engine.step import Task, step
 from ..host.generations import reported_changes
@@ -35,9 +35,9 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "environment",
         "The Python environment, one install for ComfyUI and all custom nodes",
-        check=partial(_missing, run),
-        action=partial(_make_where_there_is_room, run),
-        foresee=partial(_foresee, run),
+        check=partial(_why_outdated, run),
+        action=partial(_make_with_space, run),
+        preview=partial(_preview, run),
         after=["lock"],
         garbage=partial(_garbage, layout),
     )
@@ -49,10 +49,10 @@ def folder_of(run: Run) -> Path:
     return layout.seen(digest_folders.pointed(layout.seen(_pointer(layout)), layout.environments))
 
 
-def scripts(run: Run) -> dict[str, str]:
+def script_versions(run: Run) -> dict[str, str]:
     """The nodes that have something to run, each with the version of what it runs."""
     found = {}
-    for node in nodes.present(run):
+    for node in nodes.present_nodes(run):
         script = nodes.folder_of(run, node) / INSTALL_SCRIPT
         if node.script or script.is_file():
             commit = nodes.source_of(run, node).read().get("commit")
@@ -75,8 +75,8 @@ def record(
     info = [name for name in names if name.endswith(".dist-info")]
     beside = [name for name in names if name not in info and name != files.BYTECODE]
     if "scripts" not in changes:
-        receipt["scripts"] = script_records.of(folder)
-    ours = {*receipt.get("locked", ()), *script_records.added(receipt["scripts"])}
+        receipt["scripts"] = script_records.read_records(folder)
+    ours = {*receipt.get("locked", ()), *script_records.added_packages(receipt["scripts"])}
     receipt["installed"] = [name for name in info if records.name_of(name) in ours]
     there = environments.installed(folder)
     guests = sorted(set(there) - ours - set(besides))
@@ -103,7 +103,7 @@ def _pointer(layout: Layout) -> Path:
     return layout.receipts / "environment.json"
 
 
-def _missing(run: Run) -> str | None:
+def _why_outdated(run: Run) -> str | None:
     layout = run.layout
     folder = folder_of(run)
     if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(run):
@@ -115,17 +115,17 @@ def _missing(run: Run) -> str | None:
     own = reported_changes.read(layout.current.resolve()).gone
     for key in ("installed", "top"):
         beside[key] = [name for name in beside.get(key, ()) if name not in own]
-    return damage(folder, beside) or torch_trial.due(beside)
+    return damage(folder, beside) or torch_trial.reason_to_import(beside)
 
 
 def _digest(run: Run) -> str:
-    python = packages.of(run)
+    python = packages.required(run)
     return files.digest(
         {
             "interpreter": sys.version,
             "packages": {name: p.requirement(name) for name, p in python.packages.items()},
             "preinstalled": preinstalled.versions(run),
-            "scripts": scripts(run),
+            "scripts": script_versions(run),
             "hook": pth_hook.LINE,
             # One of before shares its files with uv's cache.
             "own": True,
@@ -141,21 +141,21 @@ def _choose(run: Run) -> tuple[str, Path, bool]:
     return digest, *digest_folders.choose(layout.environments, digest, damage, in_use)
 
 
-def _make_where_there_is_room(run: Run, log: Path) -> None:
+def _make_with_space(run: Run, log: Path) -> None:
     _, folder, whole = _choose(run)
-    need = 0 if whole else _needed(run)
-    with space.room(run, "the environment", folder, need):
+    need = 0 if whole else _space_needed(run)
+    with space.reserve(run, "the environment", folder, need):
         _make(run, log)
 
 
-def _needed(run: Run) -> int:
+def _space_needed(run: Run) -> int:
     """Bytes: what the one before has of its own, and what is new, as far as both are known."""
     try:
         before = folder_of(run)
         there, own = environments.installed(before), disk.read(run.layout).environments
     except (Failure, OSError):
         there, own, before = {}, {}, Path()
-    wanted = packages.of(run).packages
+    wanted = packages.required(run).packages
     new = (each for name, each in wanted.items() if not fits(each, there.get(name)))
     return own.get(before.name, 0) + sum(each.size or 0 for each in new)
 
@@ -165,19 +165,21 @@ def _make(run: Run, log: Path) -> None:
     digest, folder, whole = _choose(run)
     if not whole:
         digest_folders.remove(folder)
-        _tell_dropped(run)
-        previous, see_base = _previous(run), preinstalled.wanted(run)
-        stand = _standing(run, previous)
+        _report_dropped(run)
+        previous, see_base = _base_environment(run), preinstalled.is_chosen(run)
+        stand = _valid_records(run, previous)
         if previous:
             environments.grow(previous, folder)
         else:
             folder.parent.mkdir(parents=True, exist_ok=True)
             python = preinstalled.base_python() if see_base else Path(sys.executable)
             uv.make_environment(folder, python, log, see_base=see_base)
-        installation.install(run, folder, script_records.added(stand), _changed(previous), log)
+        installation.install(
+            run, folder, script_records.added_packages(stand), _altered(previous), log
+        )
         pth_hook.write(uv.site_packages(folder))
-        proved = torch_trial.inherited(previous, folder) if previous and not see_base else {}
-        locked = sorted(packages.of(run).packages)
+        proved = torch_trial.inherited_result(previous, folder) if previous and not see_base else {}
+        locked = sorted(packages.required(run).packages)
         constraints.write(folder, locked, preinstalled.versions(run))
         record(
             folder,
@@ -193,22 +195,22 @@ def _make(run: Run, log: Path) -> None:
             altered_files.expect(
                 folder, altered_files.known(previous), altered_files.spoilt(previous)
             )
-    if torch_trial.due(digest_folders.read(folder)):
-        family = torch_trial.prove(run, folder, log)
+    if torch_trial.reason_to_import(digest_folders.read(folder)):
+        family = torch_trial.import_family(run, folder, log)
         digest_folders.finish(folder, digest_folders.read(folder) | {"family": family})
     digest_folders.point(_pointer(layout), folder, digest)
 
 
-def _foresee(run: Run, log: Path) -> list[str]:
+def _preview(run: Run, log: Path) -> list[str]:
     layout = run.layout
     digest, folder, whole = _choose(run)
     lines = _difference(run)
     if not whole:
-        foreseen = layout.kept(folder)
-        foreseen.mkdir(parents=True)
-        pending = _pending(run, _standing(run, _previous(run)))
-        digest_folders.finish(foreseen, {"digest": digest, "pending": pending})
-    elif torch_trial.due(digest_folders.read(folder)):
+        previewed = layout.kept(folder)
+        previewed.mkdir(parents=True)
+        pending = _pending(run, _valid_records(run, _base_environment(run)))
+        digest_folders.finish(previewed, {"digest": digest, "pending": pending})
+    elif torch_trial.reason_to_import(digest_folders.read(folder)):
         lines.append("import the torch family, once")
     digest_folders.point(layout.kept(_pointer(layout)), folder, digest)
     return lines
@@ -218,7 +220,7 @@ def _difference(run: Run) -> list[str]:
     """Package by package, what the new environment has and the present one doesn't."""
     from rich.filesize import decimal
 
-    wanted = packages.of(run).packages
+    wanted = packages.required(run).packages
     try:
         there = environments.installed((run.layout.current / "environment").resolve())
     except OSError:
@@ -227,23 +229,23 @@ def _difference(run: Run) -> list[str]:
     for name in sorted({*there, *wanted}):
         package = wanted.get(name)
         if package is None:
-            lines.append(move(name, there[name], None))
+            lines.append(describe_move(name, there[name], None))
         elif not fits(package, there.get(name)):
             size = f" ({decimal(package.size)})" if package.size else ""
-            lines.append(move(name, there.get(name), package.shown) + size)
+            lines.append(describe_move(name, there.get(name), package.shown) + size)
     return lines
 
 
-def _tell_dropped(run: Run) -> None:
+def _report_dropped(run: Run) -> None:
     """What was installed by hand into the environment that runs doesn't come along."""
     current = run.layout.current.resolve()
-    wanted, own = packages.of(run).packages, reported_changes.read(current).packages
+    wanted, own = packages.required(run).packages, reported_changes.read(current).packages
     for name, version in environments.additions((current / "environment").resolve()).items():
         if name not in own and name not in wanted:
             run.tell(f"{name} {version}, installed by hand, is not in the new environment")
 
 
-def _previous(run: Run) -> Path | None:
+def _base_environment(run: Run) -> Path | None:
     """The environment to start from, None where there is none that would do.
 
     One in which `doit verify` found files that aren't what was installed will do: they are
@@ -261,24 +263,26 @@ def _previous(run: Run) -> Path | None:
         or digest_folders.damaged(previous, receipt, environments.lost)
     ):
         return None
-    if receipt.get("sees_base", False) != preinstalled.wanted(run):
+    if receipt.get("sees_base", False) != preinstalled.is_chosen(run):
         return None
     return previous if environments.is_removable(previous) else None
 
 
-def _standing(run: Run, previous: Path | None) -> Records:
+def _valid_records(run: Run, previous: Path | None) -> Records:
     """The scripts that need not run again in an environment that grows from this one."""
     if previous is None:
         return {}
-    noted, there = script_records.of(previous), environments.installed(previous)
-    return script_records.standing(noted, scripts(run), packages.of(run).packages, there)
+    noted, there = script_records.read_records(previous), environments.installed(previous)
+    return script_records.valid_records(
+        noted, script_versions(run), packages.required(run).packages, there
+    )
 
 
 def _pending(run: Run, stand: Records) -> list[str]:
-    return sorted(set(scripts(run)) - set(stand))
+    return sorted(set(script_versions(run)) - set(stand))
 
 
-def _changed(previous: Path | None) -> dict[str, list[str]]:
+def _altered(previous: Path | None) -> dict[str, list[str]]:
     """The packages of which it has files that aren't what was installed."""
     found = altered_files.spoilt(previous) if previous else {}
     for path, each in altered_files.known(previous).items() if previous else ():

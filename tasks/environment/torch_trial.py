@@ -22,7 +22,7 @@ DRIVER = ("libcuda.so", "libnvidia-")
 """How the names of libraries begin that come with NVIDIA's driver and with no package."""
 
 
-def due(receipt: Mapping[str, Any]) -> str | None:
+def reason_to_import(receipt: Mapping[str, Any]) -> str | None:
     """Why the family is to be imported, None if its environment's receipt says that it was.
 
     What needed a library of the driver is tried again where there is one.
@@ -35,7 +35,7 @@ def due(receipt: Mapping[str, Any]) -> str | None:
     return None
 
 
-def inherited(previous: Path, folder: Path) -> dict[str, Any]:
+def inherited_result(previous: Path, folder: Path) -> dict[str, Any]:
     """What the receipt of an environment that grew from `previous` says of the family already.
 
     Its proof stands as long as nothing but other packages was added.
@@ -48,7 +48,7 @@ def inherited(previous: Path, folder: Path) -> dict[str, Any]:
     return {"family": family}
 
 
-def prove(run: Run, folder: Path, log: Path) -> dict[str, Any]:
+def import_family(run: Run, folder: Path, log: Path) -> dict[str, Any]:
     """Import the members that are in this environment; what its receipt is to say of that.
 
     Raises Failure with the cause, and with a set that does import, which was installed and tried.
@@ -62,7 +62,7 @@ def prove(run: Run, folder: Path, log: Path) -> dict[str, Any]:
     if tried.broken is None:
         return {"imported": tried.imported}
     broken = tried.broken
-    if _comes_later(run, broken):
+    if _needs_driver(run, broken):
         run.warn(
             f"whether {broken.name} imports isn't known here: it needs {broken.library}, which "
             "comes with the driver"
@@ -81,7 +81,7 @@ def _attempt(run: Run, folder: Path, members: list[str], log: Path) -> Tried:
     return import_trial.attempt(folder / "bin" / "python", members, env, scratch, log)
 
 
-def _comes_later(run: Run, broken: Broken) -> bool:
+def _needs_driver(run: Run, broken: Broken) -> bool:
     """Whether it lacks just the driver, which an image build doesn't have."""
     here = run.machine.instances.cpu_only or gpu.driver_present()
     return not here and broken.library is not None and broken.library.startswith(DRIVER)
@@ -94,34 +94,34 @@ def _explain(run: Run, folder: Path, members: dict[str, str], broken: Broken, lo
     said = f"{broken.name} {members[broken.name]} doesn't import{together}: {cause}"
     if not broken.final:
         return f"{said}; see that it has time and memory, then run doit again"
-    if preinstalled.wanted(run):
+    if preinstalled.is_chosen(run):
         return (
             f"{said}; it is preinstalled: make .venv with another Python, or choose another torch"
         )
-    found, failed = _look_further(run, folder, members, broken, log)
+    found, failed = _find_working_set(run, folder, members, broken, log)
     if found:
         pins = [f"{name}=={version}" for name, version in found.items()]
         wins = [*packages.other_overrides(run), *pins]
         return f"{said}; these versions do, they were tried: python.overrides: {wins}"
-    tried = [_listed(each) for each in failed]
+    tried = [_joined(each) for each in failed]
     others = f"tried in vain: {'; '.join(tried)}" if tried else "no others were found to try"
     return f"{said}; {others}; choose versions that fit with python.overrides"
 
 
-def _look_further(
+def _find_working_set(
     run: Run, folder: Path, members: dict[str, str], broken: Broken, log: Path
 ) -> tuple[dict[str, str] | None, list[dict[str, str]]]:
     """Versions of the family that import together, and those that were tried before and don't."""
     failed = [members]
-    for constraints in torch_family.others(members, broken.name):
+    for constraints in torch_family.alternatives(members, broken.name):
         try:
-            wanted = packages.another_family(run, constraints, log).packages
+            wanted = packages.with_other_family(run, constraints, log).packages
             family = {n: wanted[n].version or "" for n in members if n in wanted}
             if family in failed or "" in family.values():
                 continue
-            run.progress("environment", None, f"try {_listed(family)}")
-            place = _scratch(run, folder)
-            uv.sync(place, packages.listed(run, wanted), *packages.where(run), log)
+            run.progress("environment", None, f"try {_joined(family)}")
+            place = _trial_environment(run, folder)
+            uv.sync(place, packages.requirements_file(run, wanted), *packages.uv_sources(run), log)
         except Failure:
             continue
         if _attempt(run, place, list(members), log).broken is None:
@@ -132,11 +132,11 @@ def _look_further(
     return None, failed[1:]
 
 
-def _listed(versions: Mapping[str, str]) -> str:
+def _joined(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _scratch(run: Run, folder: Path) -> Path:
+def _trial_environment(run: Run, folder: Path) -> Path:
     """An environment to change at will, which begins as this one."""
     place = run.layout.scratch / "trial"
     files.remove(place)

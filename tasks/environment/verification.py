@@ -18,14 +18,14 @@ from ..lock import packages
 
 READERS = 4
 """Files at once."""
-UNIT = "the Python environments"
+PROGRESS_ITEM = "the Python environments"
 """As the progress names them."""
 Identity = tuple[int, int]
 """Device and inode."""
 
 
 @dataclass(frozen=True)
-class Look:
+class CheckedEnvironment:
     """What was found in one environment."""
 
     folder: Path
@@ -36,7 +36,7 @@ class Look:
     files: int = 0
 
 
-def kept(run: Run) -> list[Path]:
+def whole_environments(run: Run) -> list[Path]:
     """The environments of the workspace that are whole."""
     return [
         path
@@ -45,7 +45,7 @@ def kept(run: Run) -> list[Path]:
     ]
 
 
-def look(folders: Iterable[Path], progress: Progress) -> list[Look]:
+def check(folders: Iterable[Path], progress: Progress) -> list[CheckedEnvironment]:
     """Read every file of these environments once, one that several share too."""
     every = {folder: records.claims(uv.site_packages(folder)) for folder in folders}
     sizes: dict[Identity, tuple[int, Path]] = {}
@@ -53,14 +53,14 @@ def look(folders: Iterable[Path], progress: Progress) -> list[Look]:
     for folder, claims in every.items():
         site = uv.site_packages(folder)
         places[folder] = {path: _identity(site / path, sizes) for path in claims}
-    progress.add(UNIT, sum(size for size, _ in sizes.values()))
-    read = partial(_read, sizes, progress)
+    progress.add(PROGRESS_ITEM, sum(size for size, _ in sizes.values()))
+    read = partial(_hash, sizes, progress)
     digests = {
         one: result if isinstance(result, str) else ""
         for one, result in thread_pool.each(read, sizes, READERS)
     }
-    progress.end(UNIT)
-    return [_judged(folder, claims, places[folder], digests) for folder, claims in every.items()]
+    progress.end(PROGRESS_ITEM)
+    return [_compare(folder, claims, places[folder], digests) for folder, claims in every.items()]
 
 
 def _identity(path: Path, sizes: dict[Identity, tuple[int, Path]]) -> Identity | None:
@@ -73,19 +73,19 @@ def _identity(path: Path, sizes: dict[Identity, tuple[int, Path]]) -> Identity |
     return one
 
 
-def _read(sizes: Mapping[Identity, tuple[int, Path]], progress: Progress, one: Identity) -> str:
+def _hash(sizes: Mapping[Identity, tuple[int, Path]], progress: Progress, one: Identity) -> str:
     size, path = sizes[one]
     found = records.digest(path) or ""
-    progress.advance(UNIT, size)
+    progress.advance(PROGRESS_ITEM, size)
     return found
 
 
-def _judged(
+def _compare(
     folder: Path,
     claims: Claims,
     places: Mapping[str, Identity | None],
     digests: Mapping[Identity, str],
-) -> Look:
+) -> CheckedEnvironment:
     locked = set(digest_folders.read(folder).get("locked", ()))
     known = altered_files.known(folder)
     wrong: list[Wrong] = []
@@ -95,7 +95,7 @@ def _judged(
         own = {name: digest for name, digest in owners.items() if name in locked}
         wrong += records.judge(path, own, None if one is None else digests[one])
     found = {each.path for each in wrong}
-    return Look(
+    return CheckedEnvironment(
         folder,
         tuple(each for each in wrong if each.path not in known),
         {path: each for path, each in known.items() if path in found},
@@ -103,13 +103,13 @@ def _judged(
     )
 
 
-def mend(run: Run, found: Look, log: Path) -> list[Wrong]:
+def repair(run: Run, found: CheckedEnvironment, log: Path) -> list[Wrong]:
     """Install the packages anew that have such files; what is wrong after that, and then known.
 
     Only for an environment that nothing runs from. Raises Failure.
     """
     folder, paths = found.folder, altered_files.by_package(found.spoilt)
-    where = packages.where(run)
+    where = packages.uv_sources(run)
     try:
         uv.install(folder, folder / environments.LIST, *where, log, anew=paths)
         left = environments.heal(folder, folder / environments.LIST, where, paths, log)

@@ -27,7 +27,7 @@ def carry(previous: Path, current: Path, old: set[str], new: set[str], left: Pat
     go to `left`. Nothing that the next generation already has is overwritten.
     """
     nodes = {f"custom_nodes/{name}" for name in old | new}
-    own = [name for name in git.untracked(previous) if not _below(name, nodes | {"models"})]
+    own = [name for name in git.untracked(previous) if not _is_below(name, nodes | {"models"})]
     generation = previous.parent.resolve()
     _copy(previous, current, own, generation)
     for name in sorted(old):
@@ -37,7 +37,7 @@ def carry(previous: Path, current: Path, old: set[str], new: set[str], left: Pat
         target = current / "custom_nodes" / name if name in new else left / name
         if not target.is_symlink():
             untracked = git.untracked(node)
-            moved = _moved(node, untracked)
+            moved = _moved_tracked_files(node, untracked)
             _copy(node, target, [name for name in untracked if name not in moved], generation)
 
 
@@ -78,7 +78,7 @@ def carry_rewritten(
         kept = []
         for name in names:
             source, target = previous / place / name, current / place / name
-            if _stays(source, previous.resolve()):
+            if _belongs_to_generation(source, previous.resolve()):
                 continue
             if _equal(source, target):
                 if place not in whole:
@@ -113,7 +113,7 @@ def carry_whole(source: Path, target: Path, generation: Path) -> None:
     """Copy a folder as it is, but for what belongs to the generation it is in."""
     files.copy_tree(source, target)
     for inner in sorted(target.rglob("*"), reverse=True):
-        if _stays(inner, generation):
+        if _belongs_to_generation(inner, generation):
             files.remove(inner)
 
 
@@ -145,7 +145,7 @@ def _blob(checkout: Path, commit: str | None, name: str) -> str | None:
         return None
 
 
-def _moved(checkout: Path, untracked: Sequence[str]) -> set[str]:
+def _moved_tracked_files(checkout: Path, untracked: Sequence[str]) -> set[str]:
     """Untracked files that are tracked ones elsewhere: a script moved them, and the script of
     another commit will again."""
     command: Any = git.command(checkout)
@@ -167,7 +167,7 @@ def _moved(checkout: Path, untracked: Sequence[str]) -> set[str]:
     }
 
 
-def _below(name: str, folders: set[str]) -> bool:
+def _is_below(name: str, folders: set[str]) -> bool:
     path = PurePosixPath(name)
     return any(str(each) in folders for each in (path, *path.parents))
 
@@ -176,7 +176,7 @@ def _copy(source: Path, target: Path, names: Iterable[str], generation: Path) ->
     for name in names:
         path = source / name
         place = target / name
-        if _stays(path, generation) or os.path.lexists(place):
+        if _belongs_to_generation(path, generation) or os.path.lexists(place):
             continue
         if name.endswith("/"):
             carry_whole(path, place, generation)
@@ -184,7 +184,7 @@ def _copy(source: Path, target: Path, names: Iterable[str], generation: Path) ->
             files.copy_tree(path, place)
 
 
-def _stays(path: Path, generation: Path) -> bool:
+def _belongs_to_generation(path: Path, generation: Path) -> bool:
     """Bytecode, `.env` files, and links that lead into the generation belong to the old one."""
     if files.BYTECODE in path.parts or path.suffix == ".pyc" or path.name == ".env":
         return True

@@ -57,7 +57,7 @@ def refusal(run: Run) -> Refusal | None:
         return None
     try:
         found = Refusal(**files.read_receipt(run.layout.refused))
-        holds = found.wish == _wish(run) and _is_whole(run.layout, found.back_on)
+        holds = found.wish == _request_digest(run) and _is_whole(run.layout, found.back_on)
         return found if holds else None
     except (TypeError, Failure):
         return None
@@ -84,7 +84,7 @@ def apps_of(run: Run, gpu: int) -> list[dict[str, Any]]:
     return found
 
 
-def wanted(run: Run, instances: Sequence[Instance]) -> dict[str, str]:
+def wanted_fingerprints(run: Run, instances: Sequence[Instance]) -> dict[str, str]:
     """Name → fingerprint of everything that is to run."""
     return {
         app["name"]: app["env"][apps.FINGERPRINT]
@@ -98,12 +98,16 @@ def fallback(run: Run) -> str | None:
     layout = run.layout
     rendered = {path.name: path.read_bytes() for path in _rendered(layout)}
     newest = "".join(good(layout)[-1:])
-    if refusal(run) or not _is_whole(layout, newest) or rendered == _noted(layout, newest):
+    if (
+        refusal(run)
+        or not _is_whole(layout, newest)
+        or rendered == _recorded_configs(layout, newest)
+    ):
         return None
     return newest
 
 
-def retreat(run: Run, reason: str) -> Refusal | None:
+def refuse(run: Run, reason: str) -> Refusal | None:
     """Refuse what machine.yaml asks for, and point back; None where there is nothing to go to."""
     name = fallback(run)
     return _point_back(run, name, reason) if name else None
@@ -128,7 +132,7 @@ def _point_back(run: Run, name: str, reason: str, *, passed: Sequence[str] = ())
     left = generation.folder_of(run).name
     # In a table and in a log one line is one line.
     said, by_hand = " ".join(reason.split()), bool(passed)
-    made = Refusal(_wish(run), left, said, name, by_hand, time.time(), [*passed])
+    made = Refusal(_request_digest(run), left, said, name, by_hand, time.time(), [*passed])
     # First the link: a run that is killed in between tries again.
     files.point(layout.current, os.path.relpath(layout.generations / name, layout.state))
     files.write_receipt(layout.refused, asdict(made))
@@ -136,7 +140,7 @@ def _point_back(run: Run, name: str, reason: str, *, passed: Sequence[str] = ())
     return made
 
 
-def _wish(run: Run) -> str:
+def _request_digest(run: Run) -> str:
     """What is asked for, in short: machine.yaml, the lock, the generation, the variables used."""
     layout = run.layout
     volatile = {"lock", "lock_damage", "locked", "updates", "overlay", "enabled", "force"}
@@ -145,10 +149,10 @@ def _wish(run: Run) -> str:
     used = {name: run.machine.env.get(name) for name in re.findall(r"\$\{(\w+)", said)}
     text = json.dumps([said, used, generation.folder_of(run).name], sort_keys=True)
     lock = files.file_digest(run.machine.lock_file)
-    return seal(layout, f"{lock}{text}")[:16]
+    return keyed_hash(layout, f"{lock}{text}")[:16]
 
 
-def seal(layout: Layout, text: str) -> str:
+def keyed_hash(layout: Layout, text: str) -> str:
     """An HMAC, so that what holds secrets can be compared, and neither read nor guessed."""
     key_file = layout.seen(layout.state / "fingerprint.key")
     if not key_file.exists():
@@ -161,21 +165,21 @@ def _rendered(layout: Layout) -> list[Path]:
     return sorted(layout.apps.glob("gpu*.config.json"))
 
 
-def _noted(layout: Layout, name: str) -> dict[str, bytes]:
+def _recorded_configs(layout: Layout, name: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in layout.good(name).glob("gpu*.config.json")}
 
 
-def _packages_of(layout: Layout, name: str) -> bytes | None:
+def _recorded_packages(layout: Layout, name: str) -> bytes | None:
     file = layout.good(name) / layout.packages.name
     return file.read_bytes() if file.exists() else None
 
 
 def _is_whole(layout: Layout, name: str) -> bool:
     there = bool(name) and (layout.generations / name / "ComfyUI").is_dir()
-    return there and bool(_noted(layout, name))
+    return there and bool(_recorded_configs(layout, name))
 
 
-def unnoted(run: Run, instances: Sequence[Instance]) -> str | None:
+def reason_to_record(run: Run, instances: Sequence[Instance]) -> str | None:
     layout = run.layout
     if found := refusal(run):
         return str(found)
@@ -188,24 +192,24 @@ def unnoted(run: Run, instances: Sequence[Instance]) -> str | None:
         layout.rendered(i.gpu).name: layout.seen(layout.rendered(i.gpu)).read_bytes()
         for i in instances
     }
-    if rendered != _noted(layout, current):
+    if rendered != _recorded_configs(layout, current):
         return "what instances run with was not yet noted as good"
-    if layout.seen(layout.packages).read_bytes() != _packages_of(layout, current):
+    if layout.seen(layout.packages).read_bytes() != _recorded_packages(layout, current):
         return "the packages of the current generation were not yet noted"
     return "what was refused is past" if layout.refused.exists() else None
 
 
-def insist(run: Run) -> None:
+def raise_if_refused(run: Run) -> None:
     """Raises Failure while the machine stays behind machine.yaml."""
     if found := refusal(run):
         raise Failure(f"{found}; correct machine.yaml, or try it again: doit force=1")
 
 
-def note(run: Run, instances: Sequence[Instance]) -> None:
+def record_good(run: Run, instances: Sequence[Instance]) -> None:
     """Note what instances run with as good. Raises Failure while the machine stays behind."""
     layout = run.layout
-    insist(run)
-    if unnoted(run, instances) is None:
+    raise_if_refused(run)
+    if reason_to_record(run, instances) is None:
         return
     current = layout.current.resolve().name
     keep = {layout.rendered(instance.gpu) for instance in instances}
@@ -219,7 +223,7 @@ def note(run: Run, instances: Sequence[Instance]) -> None:
     files.remove(layout.refused)
 
 
-def forget(layout: Layout) -> None:
+def remove_unused(layout: Layout) -> None:
     """Of what is there no more nothing stays noted, nor any secret that only it needed.
 
     State may be a volume that other images' generations were noted in.

@@ -41,11 +41,11 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "generation:assemble",
         "Copy ComfyUI and the nodes together, carry over what they wrote",
-        check=partial(_missing, run),
-        action=partial(_assemble_where_there_is_room, run),
-        foresee=partial(_foresee, run),
+        check=partial(_why_outdated, run),
+        action=partial(_assemble_with_space, run),
+        preview=partial(_preview, run),
         after=["environment"],
-        garbage=partial(_garbage, layout),
+        garbage=partial(_removable, layout),
     )
 
 
@@ -73,7 +73,7 @@ def _pointer(layout: Layout) -> Path:
     return layout.receipts / "generation.json"
 
 
-def _garbage(layout: Layout) -> list[Path]:
+def _removable(layout: Layout) -> list[Path]:
     keep = in_use(layout)
     return [
         path for path in digest_folders.list_folders(layout.generations) if path.name not in keep
@@ -83,8 +83,8 @@ def _garbage(layout: Layout) -> list[Path]:
 def _digest(run: Run) -> str:
     return files.digest(
         {
-            "comfyui": source.of(run).read().get("commit"),
-            "nodes": {node.name: _version(run, node) for node in nodes.present(run)},
+            "comfyui": source.source_of(run).read().get("commit"),
+            "nodes": {node.name: _version(run, node) for node in nodes.present_nodes(run)},
             "environment": environment.folder_of(run).name,
         }
     )
@@ -98,7 +98,7 @@ def _version(run: Run, node: CustomNode) -> object:
     return [*nodes.source_of(run, node).version(), *linked]
 
 
-def _missing(run: Run) -> str | None:
+def _why_outdated(run: Run) -> str | None:
     layout = run.layout
     for line in drift.lines(layout.current.resolve()) if layout.overlay else ():
         run.warn(line)
@@ -107,7 +107,7 @@ def _missing(run: Run) -> str | None:
         return "its parts changed"
     code = code_of(run)
     _warn_of_flags(run, code)
-    if reason := arguments.untried(run, code, source.of(run).read().get("commit")):
+    if reason := arguments.reason_to_check(run, code, source.source_of(run).read().get("commit")):
         return reason
     beside = digest_folders.read(folder)
     if not beside:
@@ -139,31 +139,33 @@ def _choose(run: Run) -> tuple[str, Path, bool]:
     return digest, folder, whole
 
 
-def _assemble_where_there_is_room(run: Run, log: Path) -> None:
+def _assemble_with_space(run: Run, log: Path) -> None:
     _, folder, whole = _choose(run)
     sizes = {} if whole else disk.read(run.layout).generations
     need = sizes.get(run.layout.current.resolve().name, 0)
-    with space.room(run, "the generation", folder, need):
+    with space.reserve(run, "the generation", folder, need):
         _assemble(run, log)
 
 
 def _assemble(run: Run, log: Path) -> None:
     layout = run.layout
     digest, folder, whole = _choose(run)
-    code = _ask(run, folder, log)
+    code = _read_code(run, folder, log)
     if not whole:
         digest_folders.remove(folder)
         receipt = _copy(run, folder) | {"code": code.receipt()}
     if folder != layout.current.resolve():
-        _carry(run, folder, new=not whole)
+        _carry_over(run, folder, new=not whole)
     if not whole:
-        digest_folders.finish(folder, {"digest": digest, "scripts": _ran(run), **receipt})
+        digest_folders.finish(
+            folder, {"digest": digest, "scripts": _scripts_that_ran(run), **receipt}
+        )
     elif digest_folders.read(folder).get("code") != code.receipt():
         digest_folders.finish(folder, digest_folders.read(folder) | {"code": code.receipt()})
     digest_folders.point(_pointer(layout), folder, digest)
 
 
-def _carry(run: Run, folder: Path, *, new: bool) -> None:
+def _carry_over(run: Run, folder: Path, *, new: bool) -> None:
     """Take along what was written into the current generation.
 
     One that was made before lacks what was written since; its own tracked files stay as they are.
@@ -172,7 +174,7 @@ def _carry(run: Run, folder: Path, *, new: bool) -> None:
     previous, old = layout.current.resolve(), _previous(layout)
     if not old or not (previous / "ComfyUI").is_dir():
         return
-    there = {node.name for node in nodes.present(run)}
+    there = {node.name for node in nodes.present_nodes(run)}
     now, before = folder / "ComfyUI", previous / "ComfyUI"
     carry_over.carry(before, now, set(old["nodes"]), there, layout.left)
     if not new:
@@ -183,37 +185,39 @@ def _carry(run: Run, folder: Path, *, new: bool) -> None:
     )
     for line in carry_over.carry_rewritten(
         previous, folder, manifest.rewritten(previous), old["heads"],
-        [_place(name) for name in _ran(run)], layout.left,
+        [_place(name) for name in _scripts_that_ran(run)], layout.left,
     ):  # fmt: skip
         run.tell(line)
 
 
-def _foresee(run: Run, log: Path) -> list[str]:
+def _preview(run: Run, log: Path) -> list[str]:
     layout = run.layout
     digest, folder, whole = _choose(run)
     if not whole:
-        foreseen = layout.kept(folder)
-        foreseen.mkdir(parents=True)
+        previewed = layout.kept(folder)
+        previewed.mkdir(parents=True)
         code = source.code_of(run).receipt()
-        digest_folders.finish(foreseen, {"digest": digest, "scripts": _ran(run), "code": code})
+        digest_folders.finish(
+            previewed, {"digest": digest, "scripts": _scripts_that_ran(run), "code": code}
+        )
     digest_folders.point(layout.kept(_pointer(layout)), folder, digest)
-    there = {node.name for node in nodes.present(run)}
+    there = {node.name for node in nodes.present_nodes(run)}
     gone = sorted(set(_previous(layout).get("nodes", ())) - there)
     return [f"custom node {name} goes" for name in gone]
 
 
-def _ask(run: Run, folder: Path, log: Path) -> Code:
+def _read_code(run: Run, folder: Path, log: Path) -> Code:
     """What its code says of itself, asked with the environment's Python where doit's own could not
     tell: one of the future may load a package before it says. A whole folder's receipt knows.
     Raises Failure for arguments."""
     code = source.code_of(run)
     if not code.whole:
         python = environment.folder_of(run) / "bin" / "python"
-        tried = source.tried(run, code, python, log)
+        tried = source.pinned(run, code, python, log)
         env = process.allowed_environment(os.environ)
         known = source_facts.of(digest_folders.read(folder).get("code"))
         code = known if known.whole else source_facts.ask(python, tried.checkout, env, log, code)
-        arguments.insist(run, replace(tried, code=code))
+        arguments.check_arguments(run, replace(tried, code=code))
     _warn_of_flags(run, code)
     return code
 
@@ -236,12 +240,12 @@ def _previous(layout: Layout) -> dict[str, Any]:
     return digest_folders.read(current, heads=dict, links=dict, nodes=list, scripts=dict)
 
 
-def _ran(run: Run) -> dict[str, str]:
+def _scripts_that_ran(run: Run) -> dict[str, str]:
     """The scripts that ran in the current generation; their nodes' folders are taken as they are.
 
     One whose folder was damaged since is copied afresh, and its script runs again.
     """
-    wanted = environment.scripts(run)
+    wanted = environment.script_versions(run)
     previous, old = run.layout.current.resolve(), _previous(run.layout)
     return {
         name: version
@@ -256,7 +260,7 @@ def _place(name: str) -> str:
 
 def _copy(run: Run, folder: Path) -> dict[str, Any]:
     """Fill `folder` and return what its receipt will say."""
-    comfyui = source.of(run)
+    comfyui = source.source_of(run)
     checkout = comfyui.checkout(str(comfyui.read()["commit"]))
     files.copy_tree(checkout, folder / "ComfyUI")
     heads = {"ComfyUI": git.head(checkout)}
@@ -266,8 +270,8 @@ def _copy(run: Run, folder: Path) -> dict[str, Any]:
     }
     files.remove(folder / "ComfyUI" / "models")
     (folder / "ComfyUI" / "custom_nodes").mkdir(exist_ok=True)
-    previous, ran = run.layout.current.resolve(), _ran(run)
-    for node in nodes.present(run):
+    previous, ran = run.layout.current.resolve(), _scripts_that_ran(run)
+    for node in nodes.present_nodes(run):
         place = _place(node.name)
         files.remove(folder / place)
         if node.path:
@@ -279,16 +283,16 @@ def _copy(run: Run, folder: Path) -> dict[str, Any]:
                 files.copy_tree(nodes.folder_of(run, node), folder / place)
             heads[place] = git.head(folder / place)
             if node.env:
-                _make_room(folder / place / DOTENV, node)
+                _ignore_dotenv(folder / place / DOTENV, node)
                 file = Layout(run.machine.workspace).dotenv(node.name)
                 links[f"{place}/{DOTENV}"] = os.path.relpath(file, folder / place)
     for place, target in links.items():
         files.point(folder / place, target)
-    names = [node.name for node in nodes.present(run)]
+    names = [node.name for node in nodes.present_nodes(run)]
     return {"heads": heads, "links": links, "nodes": names}
 
 
-def _make_room(link: Path, node: CustomNode) -> None:
+def _ignore_dotenv(link: Path, node: CustomNode) -> None:
     """Keep a node's `.env` out of git's sight. Raises Failure where the node has one of its own."""
     if os.path.lexists(link):
         raise Failure(

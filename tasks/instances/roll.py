@@ -19,20 +19,20 @@ from ..links import stage as links
 from ..spec import Instance
 from . import gate
 
-SILENCE = 30.0
+SILENCE_TIMEOUT = 30.0
 """Seconds without an answer after which an instance has no jobs worth waiting for."""
 
 
-def together(run: Run) -> bool:
+def must_stop_all(run: Run) -> bool:
     """Whether all have to be stopped at once: folders that they have listed are to change."""
-    return bool(links.swaps(run))
+    return bool(links.folder_link_changes(run))
 
 
 def due(run: Run, instances: Sequence[Instance]) -> list[Instance]:
     """The instances that don't run as they should."""
     there = {app.name: app.fingerprint for app in _running(run)}
-    wanted = last_good.wanted(run, instances)
-    every = together(run)
+    wanted = last_good.wanted_fingerprints(run, instances)
+    every = must_stop_all(run)
     return [
         instance
         for instance in instances
@@ -40,15 +40,15 @@ def due(run: Run, instances: Sequence[Instance]) -> list[Instance]:
     ]
 
 
-def workers(run: Run, instances: Sequence[Instance]) -> list[str]:
+def changed_workers(run: Run, instances: Sequence[Instance]) -> list[str]:
     """Workers that run, and otherwise than they should; they are replaced with their instance."""
-    wanted = last_good.wanted(run, instances)
+    wanted = last_good.wanted_fingerprints(run, instances)
     there = {app.name: app.fingerprint for app in _running(run)}
     names = wanted.keys() & there.keys() - {instance.name for instance in instances}
     return sorted(name for name in names if wanted[name] != there[name])
 
 
-def left_over(run: Run, instances: Sequence[Instance]) -> list[Instance]:
+def left_draining(run: Run, instances: Sequence[Instance]) -> list[Instance]:
     """Instances that a run which was killed left marked as draining."""
     return [i for i in instances if run.layout.draining(i.gpu).exists()]
 
@@ -61,9 +61,9 @@ def roll(run: Run, instances: Sequence[Instance], due: Sequence[Instance], *, pr
     """
     left = list(due)
     while left:
-        turn = _turn(run, left)
+        turn = _next_turn(run, left)
         if _serves(run, turn):
-            _admit(run, [instance for instance in instances if instance not in left])
+            _wait_for_others(run, [instance for instance in instances if instance not in left])
         left = [instance for instance in left if instance not in turn]
         begin = _replace(run, turn)
         try:
@@ -74,14 +74,14 @@ def roll(run: Run, instances: Sequence[Instance], due: Sequence[Instance], *, pr
                 files.remove(run.layout.draining(instance.gpu))
 
 
-def settle(run: Run, instances: Sequence[Instance], due: Sequence[Instance]) -> None:
+def roll_and_record(run: Run, instances: Sequence[Instance], due: Sequence[Instance]) -> None:
     """Roll, and note that they passed the gate. Raises Failure as `roll` does."""
     roll(run, instances, due, proved=True)
     for instance in due:
         gate.note(run, instance)
 
 
-def _admit(run: Run, instances: Sequence[Instance]) -> None:
+def _wait_for_others(run: Run, instances: Sequence[Instance]) -> None:
     """Before one that serves is taken down, the others pass the gate.
 
     A run that was killed may have left some as they should be that nobody has seen healthy.
@@ -103,9 +103,9 @@ def _running(run: Run) -> list[apps.App]:
     return [a for a in pm2.running(layout) if a.supervised]
 
 
-def _turn(run: Run, left: Sequence[Instance]) -> list[Instance]:
+def _next_turn(run: Run, left: Sequence[Instance]) -> list[Instance]:
     """Who is next. One waits for a port that another of ours has still to leave."""
-    if together(run):
+    if must_stop_all(run):
         return list(left)
     there = {app.name: app for app in _running(run)}
     held = {app.port: app.name for app in there.values() if app.port}
@@ -130,11 +130,11 @@ def _replace(run: Run, turn: Sequence[Instance]) -> float:
     """Drain, stop and start; when they were started (monotonic, seconds)."""
     layout = run.layout
     drain(run, turn)
-    names = {instance.name for instance in turn} | set(workers(run, turn))
+    names = {instance.name for instance in turn} | set(changed_workers(run, turn))
     wanted = [app for i in turn for app in last_good.apps_of(run, i.gpu) if app["name"] in names]
-    if together(run):
+    if must_stop_all(run):
         pm2.delete(layout, names)
-        links.swap(run)
+        links.change_folder_links(run)
     begin = time.monotonic()
     pm2.start(layout, wanted)
     return begin
@@ -160,7 +160,7 @@ def drain(run: Run, instances: Collection[Instance]) -> None:
             health, now = gate.probe(instance, there[instance.name]), time.monotonic()
             jobs, late = health.queue, now - begin > run.machine.instances.drain_timeout
             if jobs is None:
-                if health.refused or late or now - heard[instance.name] > SILENCE:
+                if health.refused or late or now - heard[instance.name] > SILENCE_TIMEOUT:
                     waiting.remove(instance)
                 continue
             heard[instance.name] = now

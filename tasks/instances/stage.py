@@ -27,24 +27,24 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "instances:stop",
         "End what left machine.yaml, and orphans",
-        check=partial(_to_stop, run, instances),
+        check=partial(_reason_to_stop, run, instances),
         action=partial(_stop, run, instances),
-        foresee=partial(_foresee_stop, run, instances),
+        preview=partial(_preview_stop, run, instances),
         after=["pm2", "directories"],
     )
     yield step(
         run,
         "instances:start",
         "Start what doesn't run, together; replace what changed, one after the other",
-        check=partial(_to_start, run, instances),
+        check=partial(_reason_to_start, run, instances),
         action=partial(_start, run, instances),
-        foresee=partial(_foresee_start, run, instances),
+        preview=partial(_preview_start, run, instances),
         after=["instances:stop"],
     )
 
 
 def _leaving(run: Run, instances: Sequence[Instance]) -> list[apps.App]:
-    wanted = set(last_good.wanted(run, instances))
+    wanted = set(last_good.wanted_fingerprints(run, instances))
     wanted |= {apps.SERVER, *({apps.WATCHER} if instances else ())}
     layout = run.layout
     return [app for app in pm2.running(layout) if not app.supervised or app.name not in wanted]
@@ -56,22 +56,22 @@ def _gpu(app: apps.App) -> int | None:
     return int(found[1]) if found and app.supervised else None
 
 
-def _retired(layout: Layout, instances: Sequence[Instance]) -> list[str]:
+def _unneeded_configs(layout: Layout, instances: Sequence[Instance]) -> list[str]:
     """GPUs whose config is not needed any more."""
     gpus = {f"gpu{instance.gpu}" for instance in instances}
     return sorted({path.name.split(".")[0] for path in layout.apps.glob("gpu*.json")} - gpus)
 
 
-def _to_stop(run: Run, instances: Sequence[Instance]) -> str | None:
+def _reason_to_stop(run: Run, instances: Sequence[Instance]) -> str | None:
     names = [app.name for app in _leaving(run, instances)]
-    names += _retired(run.layout, instances)
+    names += _unneeded_configs(run.layout, instances)
     if names:
         return f"{', '.join(dict.fromkeys(names))} left, or PM2 lost it"
     left = pm2.look(run.layout).left
     return f"{left[0].app} left a process behind (pid {left[0].pid})" if left else None
 
 
-def _foresee_stop(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
+def _preview_stop(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
     lines = [f"stop {app.name} (pid {app.pid})" for app in _leaving(run, instances)]
     left = pm2.look(run.layout).left
     return lines + [f"end what {each.app} left behind (pid {each.pid})" for each in left]
@@ -87,7 +87,7 @@ def _stop(run: Run, instances: Sequence[Instance], log: Path) -> None:
     pm2.delete(
         layout,
         {app.name for app in leaving if app.supervised}
-        | (known - set(last_good.wanted(run, instances))),
+        | (known - set(last_good.wanted_fingerprints(run, instances))),
     )
     for app in leaving:
         if not app.supervised:
@@ -95,26 +95,26 @@ def _stop(run: Run, instances: Sequence[Instance], log: Path) -> None:
     pm2.end_left(layout)
     for instance in gone:
         files.remove(layout.draining(instance.gpu))
-    for name in _retired(layout, instances):
+    for name in _unneeded_configs(layout, instances):
         for path in layout.apps.glob(f"{name}.*json"):
             files.remove(path)
 
 
-def _to_start(run: Run, instances: Sequence[Instance]) -> str | None:
-    if roll.together(run):
-        swapped = sorted(links.swaps(run))
+def _reason_to_start(run: Run, instances: Sequence[Instance]) -> str | None:
+    if roll.must_stop_all(run):
+        swapped = sorted(links.folder_link_changes(run))
         return f"{', '.join(swapped)}, which instances have listed, points elsewhere"
     if names := [instance.name for instance in roll.due(run, instances)]:
         return f"{', '.join(names)} changed or doesn't run"
-    if names := [instance.name for instance in roll.left_over(run, instances)]:
+    if names := [instance.name for instance in roll.left_draining(run, instances)]:
         return f"{', '.join(names)} is still marked as draining"
     return None
 
 
-def _foresee_start(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
+def _preview_start(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
     there = {app.name: app.pid for app in pm2.running(run.layout) if app.supervised}
     due = roll.due(run, instances)
-    names = [*(instance.name for instance in due), *roll.workers(run, due)]
+    names = [*(instance.name for instance in due), *roll.changed_workers(run, due)]
     return [
         f"restart {name} (pid {there[name]})" if name in there else f"start {name}"
         for name in names
@@ -123,36 +123,36 @@ def _foresee_start(run: Run, instances: Sequence[Instance], log: Path) -> list[s
 
 def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
     """Raises Failure when what is new isn't healthy; what was before runs then, where it can."""
-    for instance in roll.left_over(run, instances):
+    for instance in roll.left_draining(run, instances):
         files.remove(run.layout.draining(instance.gpu))
     if not instances:
-        links.swap(run)
+        links.change_folder_links(run)
     due = roll.due(run, instances)
     try:
         roll.roll(run, instances, due, proved=last_good.fallback(run) is not None)
     except Failure as failure:
-        back = last_good.retreat(run, str(failure))
+        back = last_good.refuse(run, str(failure))
         if back is None:
             raise
         # What was good before is not held to a warm-up job that nobody has tried.
         health = run.machine.health.model_copy(update={"warmup": None})
         again = run.with_machine(run.machine.model_copy(update={"health": health}))
-        _return(replace(again, force=False), instances, failure)
+        _return_to_last_good(replace(again, force=False), instances, failure)
         raise Failure(
             f"{failure}; the machine is back on generation {back.back_on}", failure.log
         ) from failure
 
 
-def _return(run: Run, instances: Sequence[Instance], failure: Failure) -> None:
+def _return_to_last_good(run: Run, instances: Sequence[Instance], failure: Failure) -> None:
     """Raises Failure when what was good before isn't any more."""
     try:
-        settle(run, instances)
+        start_last_good(run, instances)
     except Failure as second:
         raise Failure(f"{failure}; going back failed too: {second}", second.log) from second
 
 
-def settle(run: Run, instances: Sequence[Instance]) -> None:
+def start_last_good(run: Run, instances: Sequence[Instance]) -> None:
     """Have exactly that run which was good. Raises Failure as `roll.settle` does."""
     away = {app.name for app in _leaving(run, instances) if app.supervised}
     pm2.delete(run.layout, away)
-    roll.settle(run, instances, roll.due(run, instances))
+    roll.roll_and_record(run, instances, roll.due(run, instances))

@@ -15,9 +15,9 @@ from ..host.system import files
 from ..host.system.failure import Failure
 from ..spec import ModelRoot
 
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
 #: In extra_model_paths.yaml this is a place of code.
-_NEVER = frozenset({"custom_nodes", "is_default", "base_path"})
+_NOT_MODELS = frozenset({"custom_nodes", "is_default", "base_path"})
 Types = Mapping[str, tuple[str, ...]]
 """Folder type → the folders of it, as in `comfyui_code.Code`."""
 
@@ -27,15 +27,15 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "links:roots",
         "Further roots of models are there",
-        check=partial(_no_root, run),
-        action=partial(_insist_on_roots, run),
+        check=partial(_missing_root, run),
+        action=partial(_require_roots, run),
         after=["directories"],
     )
     yield step(
         run,
         "links:extra_model_paths",
         "extra_model_paths.yaml",
-        check=partial(_paths_differ, run),
+        check=partial(_why_outdated, run),
         action=partial(_write_paths, run),
         after=["links:roots", "generation"],
     )
@@ -58,7 +58,7 @@ def model_paths(run: Run) -> str | None:
     return templates.render("extra_model_paths.yaml.j2", folders=folders)
 
 
-def expected(run: Run) -> list[Path]:
+def expected_folders(run: Run) -> list[Path]:
     """Folders that an instance must look into."""
     here = [run.machine.models.folder / kind for kind in sorted(_kinds(run))]
     there = [(root.path, _types_in(root, _types(run))) for root in run.machine.models.extra_roots]
@@ -79,7 +79,7 @@ def _kinds(run: Run) -> set[str]:
 
 
 def _mappable(kind: str) -> bool:
-    return _PLAIN.fullmatch(kind) is not None and kind not in _NEVER
+    return _PLAIN_NAME.fullmatch(kind) is not None and kind not in _NOT_MODELS
 
 
 def _new_kinds(run: Run, types: Types) -> list[str]:
@@ -99,19 +99,19 @@ def _types_in(root: ModelRoot, types: Types) -> Types:
     return found | {name: (name,) for name in sorted(there - known)}
 
 
-def _no_root(run: Run) -> str | None:
+def _missing_root(run: Run) -> str | None:
     for root in run.machine.models.extra_roots:
         if not root.path.is_dir():
             return f"models.extra_roots: {root.path} isn't there: mount it or correct path"
     return None
 
 
-def _insist_on_roots(run: Run, log: Path) -> None:
-    if reason := _no_root(run):
+def _require_roots(run: Run, log: Path) -> None:
+    if reason := _missing_root(run):
         raise Failure(reason)
 
 
-def _paths_differ(run: Run) -> str | None:
+def _why_outdated(run: Run) -> str | None:
     file = run.layout.extra_model_paths
     text = model_paths(run)
     if text is None:

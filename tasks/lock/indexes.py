@@ -22,7 +22,7 @@ def environment(urls: Sequence[str], environ: Mapping[str, str]) -> dict[str, st
         return {}
     indexes, credentials = [], {}
     for number, text in enumerate(urls):
-        url, user, password = _expanded("python.extra_index_urls", text, environ)
+        url, user, password = _split_credentials("python.extra_index_urls", text, environ)
         # uv makes the names of the variables from that of the index.
         indexes.append(f"machine-yaml-{number}={url}")
         credentials[f"UV_INDEX_MACHINE_YAML_{number}_USERNAME"] = user
@@ -39,28 +39,28 @@ def find_links(places: Sequence[str], environ: Mapping[str, str]) -> dict[str, s
     """
     if not places:
         return {}
-    links = [_link(place, environ) for place in places]
+    links = [_find_link(place, environ) for place in places]
     return {"UV_FIND_LINKS": ",".join([*links, environ.get("UV_FIND_LINKS", "")]).strip(",")}
 
 
-def _link(place: str, environ: Mapping[str, str]) -> str:
+def _find_link(place: str, environ: Mapping[str, str]) -> str:
     """uv splits the variable at commas; in a URL one can be spelt in another way."""
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place):
         return Path(place).as_uri()
-    url, *credentials = _expanded("python.find_links", place, environ)
+    url, *credentials = _split_credentials("python.find_links", place, environ)
     userinfo = ":".join(quote(each, safe="") for each in credentials if each)
     return url.replace(",", "%2C").replace("://", f"://{userinfo}@" if userinfo else "://", 1)
 
 
-def _expanded(field: str, text: str, environ: Mapping[str, str]) -> tuple[str, str, str]:
+def _split_credentials(field: str, text: str, environ: Mapping[str, str]) -> tuple[str, str, str]:
     """A URL without its credentials, and the user and the password that its variables hold."""
     userinfo, at, _ = urlsplit(text).netloc.rpartition("@")
     user, _, password = userinfo.partition(":")
     url = text.replace(f"://{userinfo}{at}", "://", 1)
-    return url, _value(field, user, environ), _value(field, password, environ)
+    return url, _expand(field, user, environ), _expand(field, password, environ)
 
 
-def _value(field: str, text: str, environ: Mapping[str, str]) -> str:
+def _expand(field: str, text: str, environ: Mapping[str, str]) -> str:
     filled = {name: value for name, value in environ.items() if value}
     try:
         return expand(text, filled)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..engine.messages import move
+from ..engine.messages import describe_move
 from ..engine.run import Run
 from ..host.generations import kept_generations
 from ..host.python.build_log import Missing
@@ -14,11 +14,11 @@ from ..host.system.failure import Failure
 from ..spec import PythonSet
 from ..spec.lock_format import dumped
 from . import additions, packages, preinstalled, requirements, resolution, resolver, source_builds
-from .requirements import Asked
+from .requirements import Request
 
 
 @dataclass(frozen=True)
-class Settled:
+class PackageSet:
     """The packages, and how they came about."""
 
     python: PythonSet
@@ -26,7 +26,7 @@ class Settled:
     """The one that it takes the place of."""
     remarks: list[str]
     """What was replaced or not used."""
-    asked: tuple[Asked, ...]
+    asked: tuple[Request, ...]
     """By all that are not left out."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Optional nodes of which a package could not be had here: no part of the lock, which is
@@ -44,24 +44,26 @@ class Settled:
         return [*self.remarks, *_moves(self.before, self.python)]
 
 
-def settle(run: Run, log: Path) -> Settled:
+def choose(run: Run, log: Path) -> PackageSet:
     """The set that fits what is asked: the lock's, the last one, or a new one. Raises Failure."""
-    asked, refused = packages.ask(run)
+    asked, refused = packages.collect_requests(run)
     if run.locked:
-        asked, missing = _without_what_the_lock_lacks(run, asked)
+        asked, missing = _without_unlocked(run, asked)
         refused |= missing
     for fitting in _candidates(run):
-        if fitting.asked == packages.recorded(run, asked):
+        if fitting.asked == packages.locked_form(run, asked):
             left_out = {**fitting.left_out, **refused}
             python = fitting.model_copy(update={"left_out": left_out})
-            last = packages.known(run) or python
-            return Settled(python, last, [], packages.without(asked, left_out), as_locked=True)
+            last = packages.last_resolved(run) or python
+            return PackageSet(
+                python, last, [], packages.without_nodes(asked, left_out), as_locked=True
+            )
     if run.locked:
         raise Failure(_difference(run, asked))
-    return _solved(run, asked, refused, run.machine.lock.python or packages.known(run), log)
+    return _solve(run, asked, refused, run.machine.lock.python or packages.last_resolved(run), log)
 
 
-def buildable(run: Run, settled: Settled, log: Path) -> Settled:
+def buildable(run: Run, settled: PackageSet, log: Path) -> PackageSet:
     """The set of which everything can be built here, without the optional nodes that prevent it.
 
     Raises Failure when others need what can't be built.
@@ -71,14 +73,14 @@ def buildable(run: Run, settled: Settled, log: Path) -> Settled:
         problem = resolver.Problem(
             run, settled.asked, python.asked.torch, python, log, instead=python.reduced
         )
-        broken = source_builds.broken(problem, python.packages)
+        broken = source_builds.build_due(problem, python.packages)
         if hard := [each for each in broken if not each.may_go]:
             raise Failure("\n    ".join(map(str, hard)), log)
         if not broken:
             return settled
         away = {name: str(each) for each in reversed(broken) for name in each.optional}
         unreached = {name for each in broken if not each.reachable for name in each.optional}
-        fewer = _solved(run, packages.without(settled.asked, away), {}, python, log)
+        fewer = _solve(run, packages.without_nodes(settled.asked, away), {}, python, log)
         settled = replace(
             fewer,
             python=fewer.python.model_copy(
@@ -94,43 +96,43 @@ def buildable(run: Run, settled: Settled, log: Path) -> Settled:
 
 def why_not_installed(run: Run, names: Collection[str], log: Path) -> list[str]:
     """Which of the settled packages of these names can't be installed, each in one line."""
-    python = packages.of(run)
-    asked = packages.without(packages.ask(run)[0], python.left_out)
+    python = packages.required(run)
+    asked = packages.without_nodes(packages.collect_requests(run)[0], python.left_out)
     problem = resolver.Problem(run, asked, python.asked.torch, python, log, instead=python.reduced)
     wanted = {name: each for name, each in python.packages.items() if name in names}
     return source_builds.why_not_installed(problem, wanted)
 
 
-def _solved(
+def _solve(
     run: Run,
-    asked: Iterable[Asked],
+    asked: Iterable[Request],
     refused: Mapping[str, str],
     before: PythonSet | None,
     log: Path,
-) -> Settled:
+) -> PackageSet:
     """A new set. Raises Failure."""
     asked = tuple(asked)
     problem = resolver.Problem(run, asked, packages.torch_build(run), before, log)
-    if python := additions.grown(problem):
+    if python := additions.extend(problem):
         left_out = {**python.left_out, **refused}
         python = python.model_copy(update={"left_out": left_out})
         remarks = [*preinstalled.remarks(run, asked), *_remarks(asked, python.reduced, before)]
-        return Settled(python, before, remarks, packages.without(asked, left_out))
+        return PackageSet(python, before, remarks, packages.without_nodes(asked, left_out))
     solution = resolution.solve(problem)
     # Without the lines of those that could not be had, the question is another one next time.
-    had = packages.without(asked, solution.absent)
+    had = packages.without_nodes(asked, solution.absent)
     left_out = {**solution.left_out, **solution.absent, **refused}
     python = PythonSet(
-        asked=packages.recorded(run, had).model_copy(update={"torch": solution.torch}),
+        asked=packages.locked_form(run, had).model_copy(update={"torch": solution.torch}),
         packages=solution.packages,
         left_out=left_out,
         reduced=solution.reduced,
     )
-    return Settled(
+    return PackageSet(
         python,
         before,
         [*preinstalled.remarks(run, asked), *_remarks(asked, solution.reduced, before)],
-        packages.without(asked, left_out),
+        packages.without_nodes(asked, left_out),
         absent=solution.absent,
         again=solution.again,
         missing=solution.missing,
@@ -146,13 +148,11 @@ def _candidates(run: Run) -> list[PythonSet]:
         return []
     # Going back to what a kept generation has is going back to its packages, one by one.
     kept = kept_generations.settled(run.layout)
-    others = [] if run.locked else [packages.known(run), *kept]
+    others = [] if run.locked else [packages.last_resolved(run), *kept]
     return [each for each in (run.machine.lock.python, *others) if each]
 
 
-def _without_what_the_lock_lacks(
-    run: Run, asked: list[Asked]
-) -> tuple[list[Asked], dict[str, str]]:
+def _without_unlocked(run: Run, asked: list[Request]) -> tuple[list[Request], dict[str, str]]:
     """With locked=1 an optional node whose packages could not be had for the lock is left out."""
     lock = run.machine.lock.python
     there = lock.asked.requirements.custom_nodes if lock else {}
@@ -166,7 +166,7 @@ def _without_what_the_lock_lacks(
 
 
 def _remarks(
-    asked: Iterable[Asked], reduced: Mapping[str, str], before: PythonSet | None
+    asked: Iterable[Request], reduced: Mapping[str, str], before: PythonSet | None
 ) -> list[str]:
     said = [
         f"{each.owner}: {line} is not used, it would concern every package; "
@@ -187,24 +187,26 @@ def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
     old = {name: package.shown for name, package in before.packages.items()}
     new = {name: package.shown for name, package in after.packages.items()}
     return [
-        move(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)
+        describe_move(name, old.get(name), new.get(name))
+        for name in names
+        if old.get(name) != new.get(name)
     ]
 
 
-def _difference(run: Run, asked: list[Asked]) -> str:
+def _difference(run: Run, asked: list[Request]) -> str:
     """Which part of what is asked the lock doesn't have."""
     mend = "run doit lock without locked=1, and commit the lock"
     there = run.machine.lock.python
     if there is None:
         return f"machine.lock has no Python packages: {mend}"
-    old, new = dumped(there.asked), dumped(packages.recorded(run, asked))
+    old, new = dumped(there.asked), dumped(packages.locked_form(run, asked))
     for key in sorted({*old, *new} - {"requirements"}):
         if old.get(key) != new.get(key):
             was, now = old.get(key), new.get(key)
             if key == "python":
                 mend = f"run doit lock with Python {now} (an image's: make image-lock)"
             return f"machine.lock was made for {key} {was}, here it is {now}: {mend}"
-    locked, here = there.asked.requirements, requirements.recorded(asked)
+    locked, here = there.asked.requirements, requirements.locked_form(asked)
     lines = _changed("ComfyUI", locked.comfyui, here.comfyui)
     for owner in sorted({*locked.custom_nodes, *here.custom_nodes}):
         lines += _changed(

@@ -19,39 +19,39 @@ from ..spec import CustomNode, Package, PythonSet
 from ..spec.lock_format import Asked as Recorded
 from ..spec.lock_format import dumped
 from . import preinstalled, requirements, resolution, resolver
-from .requirements import Asked
-from .torch_family import TORCH_FAMILY, named
+from .requirements import Request
+from .torch_family import TORCH_FAMILY, package_names
 
 
-def of(run: Run) -> PythonSet:
+def required(run: Run) -> PythonSet:
     """The packages that this machine is to have. Raises Failure before the first resolve."""
-    found = known(run)
+    found = last_resolved(run)
     if found is None:
         raise Failure("its packages were never resolved")
     return found
 
 
-def known(run: Run) -> PythonSet | None:
+def last_resolved(run: Run) -> PythonSet | None:
     """The set that was settled last, None before the first time."""
     return environments.noted(run.layout.seen(run.layout.packages))
 
 
-def note(run: Run, python: PythonSet) -> None:
+def record(run: Run, python: PythonSet) -> None:
     """Write the set down for the steps that follow."""
     files.write_receipt(run.layout.kept(run.layout.packages), dumped(python))
 
 
-def another_family(run: Run, constraints: Mapping[str, str], log: Path) -> PythonSet:
+def with_other_family(run: Run, constraints: Mapping[str, str], log: Path) -> PythonSet:
     """This machine's set with other versions of the torch family, within these constraints.
 
     What machine.yaml's overrides say of the family is put aside. Raises Failure.
     """
-    settled = of(run)
+    settled = required(run)
     python = run.machine.python.model_copy(update={"overrides": other_overrides(run)})
     other = run.with_machine(run.machine.model_copy(update={"python": python}))
     problem = resolver.Problem(
         replace(other, updates=frozenset(["torch"])),
-        without(ask(run)[0], settled.left_out),
+        without_nodes(collect_requests(run)[0], settled.left_out),
         settled.asked.torch,
         settled,
         log,
@@ -63,16 +63,18 @@ def another_family(run: Run, constraints: Mapping[str, str], log: Path) -> Pytho
 def other_overrides(run: Run) -> tuple[str, ...]:
     """machine.yaml's overrides of all but the torch family."""
     return tuple(
-        text for text in run.machine.python.overrides if named([text]).isdisjoint(TORCH_FAMILY)
+        text
+        for text in run.machine.python.overrides
+        if package_names([text]).isdisjoint(TORCH_FAMILY)
     )
 
 
-def without(asked: Iterable[Asked], names: Container[str]) -> tuple[Asked, ...]:
+def without_nodes(asked: Iterable[Request], names: Container[str]) -> tuple[Request, ...]:
     """What all but these nodes ask for."""
     return tuple(each for each in asked if not (each.node and each.node.name in names))
 
 
-def listed(run: Run, wanted: Mapping[str, Package]) -> Path:
+def requirements_file(run: Run, wanted: Mapping[str, Package]) -> Path:
     """Packages as a requirements file."""
     file = run.layout.scratch / "packages.txt"
     lines = [f"{package.requirement(name)}\n" for name, package in sorted(wanted.items())]
@@ -80,21 +82,21 @@ def listed(run: Run, wanted: Mapping[str, Package]) -> Path:
     return file
 
 
-def where(run: Run) -> tuple[list[str], dict[str, str]]:
+def uv_sources(run: Run) -> tuple[list[str], dict[str, str]]:
     """uv's arguments and variables for where the packages come from."""
-    return resolver.backend(of(run).asked.torch), resolver.places(run)
+    return resolver.backend_arguments(required(run).asked.torch), resolver.index_variables(run)
 
 
-def ask(run: Run) -> tuple[list[Asked], dict[str, str]]:
+def collect_requests(run: Run) -> tuple[list[Request], dict[str, str]]:
     """What everybody asks for, and the optional nodes that ask for what can't be taken."""
-    preinstalled.insist(run)
-    asked: list[Asked] = []
+    preinstalled.require_torch(run)
+    asked: list[Request] = []
     refused: dict[str, str] = {}
     hard: list[str] = []
     for node, read in _readers(run):
         try:
-            asked.append(preinstalled.fitting(run, read()))
-        except requirements.Refused as refusal:
+            asked.append(preinstalled.check_request(run, read()))
+        except requirements.RefusedRequirement as refusal:
             if node and node.optional:
                 refused[node.name] = str(refusal)
             else:
@@ -104,18 +106,18 @@ def ask(run: Run) -> tuple[list[Asked], dict[str, str]]:
     return asked, refused
 
 
-def _readers(run: Run) -> Iterator[tuple[CustomNode | None, Callable[[], Asked]]]:
+def _readers(run: Run) -> Iterator[tuple[CustomNode | None, Callable[[], Request]]]:
     """Who may ask for something, and how it is read."""
-    yield None, partial(requirements.of_comfyui, run)
-    yield None, partial(requirements.of_machine, run)
-    fetched = nodes.fetched(run)
+    yield None, partial(requirements.read_comfyui, run)
+    yield None, partial(requirements.read_machine, run)
+    fetched = nodes.fetched_nodes(run)
     for node in run.machine.custom_nodes:
         # While its repository is away, what the lock has for it stays.
-        of = requirements.of_node if node in fetched else requirements.of_lock
+        of = requirements.read_node if node in fetched else requirements.read_locked
         yield node, partial(of, run, node)
 
 
-def recorded(run: Run, asked: Iterable[Asked]) -> Recorded:
+def locked_form(run: Run, asked: Iterable[Request]) -> Recorded:
     python = run.machine.python
     return Recorded(
         python=".".join(map(str, sys.version_info[:2])),
@@ -126,7 +128,7 @@ def recorded(run: Run, asked: Iterable[Asked]) -> Recorded:
         prefer=python.prefer,
         find_links=tuple(_portable(run, place) for place in python.find_links),
         extra_index_urls=python.extra_index_urls,
-        requirements=requirements.recorded(asked),
+        requirements=requirements.locked_form(asked),
     )
 
 
@@ -147,7 +149,7 @@ def torch_build(run: Run) -> str:
     if wanted != "auto":
         return wanted
     usable = {"none": False, "preinstalled": False, "cpu": run.machine.instances.cpu_only}
-    for last in (run.machine.lock.python, known(run)):
+    for last in (run.machine.lock.python, last_resolved(run)):
         if last and usable.get(last.asked.torch, True) and not run.updating("torch"):
             return last.asked.torch
     if run.machine.instances.cpu_only:

@@ -10,17 +10,17 @@ from pathlib import Path
 from ..engine.run import Run
 from ..host.system import process
 from ..host.system.failure import Failure
-from .requirements import Asked, Line, Refused
+from .requirements import Line, RefusedRequirement, Request
 from .torch_family import TORCH_FAMILY
 
 
-def wanted(run: Run) -> bool:
+def is_chosen(run: Run) -> bool:
     return run.machine.python.torch == "preinstalled"
 
 
 def versions(run: Run) -> dict[str, str]:
     """The torch family's versions there; empty where machine.yaml doesn't ask for it."""
-    return _versions(base_python()) if wanted(run) else {}
+    return _versions(base_python()) if is_chosen(run) else {}
 
 
 def base_python() -> Path:
@@ -32,22 +32,22 @@ def base_python() -> Path:
     return python
 
 
-def insist(run: Run) -> None:
+def require_torch(run: Run) -> None:
     """Raises Failure when torch isn't there."""
-    if wanted(run) and "torch" not in versions(run):
+    if is_chosen(run) and "torch" not in versions(run):
         raise Failure(
             f"python.torch is preinstalled, and {base_python()} has no torch: "
             "make .venv with the Python that has it, or choose another torch"
         )
 
 
-def fitting(run: Run, asked: Asked) -> Asked:
+def check_request(run: Run, asked: Request) -> Request:
     """What is asked for, if what is preinstalled is of use for that. Raises Refused."""
     there = versions(run)
     for line in asked.lines:
         version = there.get(str(line.name).lower())
         if version and not _fits(line, version):
-            raise Refused(
+            raise RefusedRequirement(
                 f"{asked.owner} asks for {line.text!r} ({line.place}), and {line.name} {version} "
                 "is preinstalled: use another ref of it, or another torch",
                 asked.node,
@@ -55,9 +55,9 @@ def fitting(run: Run, asked: Asked) -> Asked:
     return asked
 
 
-def remarks(run: Run, asked: Iterable[Asked]) -> list[str]:
+def remarks(run: Run, asked: Iterable[Request]) -> list[str]:
     """What is asked for of the torch family and is neither there nor installed."""
-    if not wanted(run):
+    if not is_chosen(run):
         return []
     missing = set(TORCH_FAMILY) - set(versions(run))
     return [

@@ -15,13 +15,13 @@ else:
     import tomli as tomllib
 
 
-def read(file: Path) -> dict[str, Package]:
+def read_packages(file: Path) -> dict[str, Package]:
     """The packages that uv wrote, by name."""
     entries = tomllib.loads(file.read_text(encoding="utf-8")).get("packages", [])
     return {entry["name"]: _package(entry) for entry in entries}
 
 
-def write(file: Path, packages: Mapping[str, Package]) -> None:
+def write_preferences(file: Path, packages: Mapping[str, Package]) -> None:
     """What uv prefers when it resolves into this file anew: these versions and commits."""
     lines = ['lock-version = "1.0"', 'created-by = "comfy-machine"']
     for name, package in sorted(packages.items()):

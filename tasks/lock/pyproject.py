@@ -18,7 +18,7 @@ else:
 FILE = "pyproject.toml"
 
 
-class Unreadable(Exception):  # noqa: N818  what it is, as a sentence goes on
+class UnreadableProject(Exception):  # noqa: N818  what it is, as a sentence goes on
     """It can't be read; `str()` says why, without its name."""
 
 
@@ -40,7 +40,7 @@ class Project:
         return FILE
 
 
-def read(folder: Path) -> Project:
+def read_project(folder: Path) -> Project:
     """What the folder's file says; nothing when there is none. Raises Unreadable."""
     try:
         text = (folder / FILE).read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def read(folder: Path) -> Project:
     except FileNotFoundError:
         return Project()
     except (OSError, ValueError) as error:
-        raise Unreadable(f"can't be read ({error})") from None
+        raise UnreadableProject(f"can't be read ({error})") from None
     found = _strings(_table(content, "project").get("dependencies"))
     if found:
         return Project(tuple(" ".join(each.split()) for each in found), (), text)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FILE = "requirements.txt"
 CONSTRAINT = "-c "
 COMFYUI = "ComfyUI"
-PLACES = frozenset(["index_url", "extra_index_urls", "find_links"])
+PLACE_OPTIONS = frozenset(["index_url", "extra_index_urls", "find_links"])
 """Options that say where packages are looked for."""
 
 
@@ -78,7 +78,7 @@ class Line:
 
 
 @dataclass
-class Asked:
+class Request:
     """What one custom node, or ComfyUI or machine.yaml (node None) asks for."""
 
     node: CustomNode | None
@@ -97,7 +97,7 @@ class Asked:
         return f"custom node {self.node.name}" if self.node else self.by
 
 
-class Refused(Failure):
+class RefusedRequirement(Failure):
     """A line that can't be taken; `node` is the one that asks for it."""
 
     def __init__(self, message: str, node: CustomNode | None) -> None:
@@ -105,39 +105,39 @@ class Refused(Failure):
         self.node = node
 
 
-def normal(name: str) -> str:
+def normalized(name: str) -> str:
     """A package's name as the index spells it (PEP 503)."""
     from packaging.utils import canonicalize_name
 
     return str(canonicalize_name(name.strip(".-_")))
 
 
-def of_comfyui(run: Run) -> Asked:
-    comfyui = source.of(run)
-    return read(None, comfyui.checkout(str(comfyui.read().get("commit"))))
+def read_comfyui(run: Run) -> Request:
+    comfyui = source.source_of(run)
+    return read_checkout(None, comfyui.checkout(str(comfyui.read().get("commit"))))
 
 
-def of_machine(run: Run) -> Asked:
+def read_machine(run: Run) -> Request:
     """What machine.yaml adds: python.packages."""
-    lines = [_known(text, "python.packages") for text in run.machine.python.packages]
-    return Asked(None, lines, by=run.machine.file.name)
+    lines = [_locked_line(text, "python.packages") for text in run.machine.python.packages]
+    return Request(None, lines, by=run.machine.file.name)
 
 
-def of_node(run: Run, node: CustomNode) -> Asked:
+def read_node(run: Run, node: CustomNode) -> Request:
     """Raises Refused."""
     if not node.requirements:
-        return Asked(node)
-    return read(node, nodes.folder_of(run, node))
+        return Request(node)
+    return read_checkout(node, nodes.folder_of(run, node))
 
 
-def of_lock(run: Run, node: CustomNode) -> Asked:
+def read_locked(run: Run, node: CustomNode) -> Request:
     """What the lock says that a node asks for."""
     python = run.machine.lock.python
     texts = python.asked.requirements.custom_nodes.get(node.name, ()) if python else ()
-    return Asked(node, [_known(text, run.machine.lock_file.name) for text in texts])
+    return Request(node, [_locked_line(text, run.machine.lock_file.name) for text in texts])
 
 
-def recorded(asked: Iterable[Asked]) -> Requirements:
+def locked_form(asked: Iterable[Request]) -> Requirements:
     """As the lock holds it; what machine.yaml adds is in another place there."""
     lines = [(each, tuple(sorted(map(str, each.lines)))) for each in asked]
     return Requirements(
@@ -146,15 +146,15 @@ def recorded(asked: Iterable[Asked]) -> Requirements:
     )
 
 
-def read(node: CustomNode | None, folder: Path) -> Asked:
+def read_checkout(node: CustomNode | None, folder: Path) -> Request:
     """The requirements file of a checkout, with the files that it names. Raises Refused.
 
     Without one, what its pyproject.toml says: where both are, the field's tools install the first
     alone, so it is the one that is tried and kept up to date.
     """
-    asked, top = Asked(node), folder.resolve()
+    asked, top = Request(node), folder.resolve()
     if name := _file(folder):
-        file = _below(asked, top, Path(), name, name)
+        file = _inside_checkout(asked, top, Path(), name, name)
         found = _read(asked, top, file, constraint=False)
     else:
         found = _of_project(asked, top)
@@ -173,14 +173,14 @@ def _file(folder: Path) -> str | None:
     return FILE if FILE in names else next(iter(names), None)
 
 
-def _of_project(asked: Asked, top: Path) -> Iterator[Line]:
+def _of_project(asked: Request, top: Path) -> Iterator[Line]:
     try:
-        project = pyproject.read(top)
-    except pyproject.Unreadable as error:
+        project = pyproject.read_project(top)
+    except pyproject.UnreadableProject as error:
         asked.remarks.append(f"{pyproject.FILE} {error}: nothing that it asks for is installed")
         return
     for name in project.files:
-        file = _below(asked, top, Path(), name, pyproject.FILE)
+        file = _inside_checkout(asked, top, Path(), name, pyproject.FILE)
         yield from _read(asked, top, file, constraint=False)
     with pyproject.as_requirements(project) as file:
         for requirement in _parse(asked, file, pyproject.FILE).requirements:
@@ -188,7 +188,7 @@ def _of_project(asked: Asked, top: Path) -> Iterator[Line]:
             yield replace(line, place=project.place_of(line.place.rpartition(":")[2]))
 
 
-def _known(text: str, place: str) -> Line:
+def _locked_line(text: str, place: str) -> Line:
     """A line that was taken before."""
     line = Line(text.removeprefix(CONSTRAINT), place, None, text.startswith(CONSTRAINT))
     found = line.requirement
@@ -196,26 +196,28 @@ def _known(text: str, place: str) -> Line:
 
 
 def _read(
-    asked: Asked, top: Path, file: Path, *, constraint: bool, depth: int = 0
+    asked: Request, top: Path, file: Path, *, constraint: bool, depth: int = 0
 ) -> Iterator[Line]:
     if depth > 10:
         raise _refused(asked, f"{file}, which names itself in a circle")
     parsed = _parse(asked, top / file, str(file))
     for option in parsed.options:
         for other, of_constraints in _named_files(option):
-            inner = _below(asked, top, file.parent, other, f"{file}:{_number(option)}")
+            inner = _inside_checkout(
+                asked, top, file.parent, other, f"{file}:{_line_number(option)}"
+            )
             yield from _read(
                 asked, top, inner, constraint=constraint or of_constraints, depth=depth + 1
             )
         if not {"requirements", "constraints"} & set(option.options):
-            text = f"{redact(option.requirement_line.line)} ({file}:{_number(option)})"
+            text = f"{redact(option.requirement_line.line)} ({file}:{_line_number(option)})"
             asked.unused.append(text)
-            asked.places += [text] if PLACES & set(option.options) else []
+            asked.places += [text] if PLACE_OPTIONS & set(option.options) else []
     for requirement in parsed.requirements:
         yield _line(asked, requirement, file, constraint)
 
 
-def _parse(asked: Asked, file: Path, shown: str) -> RequirementsFile:
+def _parse(asked: Request, file: Path, shown: str) -> RequirementsFile:
     from pip_requirements_parser import RequirementsFile
 
     try:
@@ -235,7 +237,7 @@ def _named_files(option: OptionLine) -> Iterator[tuple[str, bool]]:
         yield name, True
 
 
-def _below(asked: Asked, top: Path, folder: Path, name: str, place: str) -> Path:
+def _inside_checkout(asked: Request, top: Path, folder: Path, name: str, place: str) -> Path:
     """The file relative to its checkout, links followed. Raises Refused when it isn't in there."""
     there = (top / folder / name).resolve()
     if "://" in name or not there.is_relative_to(top):
@@ -245,7 +247,7 @@ def _below(asked: Asked, top: Path, folder: Path, name: str, place: str) -> Path
     return there.relative_to(top)
 
 
-def _line(asked: Asked, requirement: InstallRequirement, file: Path, constraint: bool) -> Line:
+def _line(asked: Request, requirement: InstallRequirement, file: Path, constraint: bool) -> Line:
     place = f"{file}:{requirement.requirement_line.line_number}"
     text = re.sub(r"\s+", " ", requirement.requirement_line.line).strip()
     link = requirement.link
@@ -275,12 +277,12 @@ def _is_path(text: str) -> bool:
     return re.match(r"\.|/|~|file:", text) is not None
 
 
-def _number(option: OptionLine) -> int:
+def _line_number(option: OptionLine) -> int:
     return int(option.requirement_line.line_number)
 
 
-def _refused(asked: Asked, what: str) -> Refused:
+def _refused(asked: Request, what: str) -> RefusedRequirement:
     mend = "correct it in a fork"
     if asked.node:
         mend += ", or set requirements: false and install them by its script"
-    return Refused(f"{asked.owner} asks for {what}: {mend}", asked.node)
+    return RefusedRequirement(f"{asked.owner} asks for {what}: {mend}", asked.node)

@@ -11,12 +11,12 @@ from ..host.system.failure import Failure
 from ..spec import Package
 from ..spec.overlapping_packages import FAMILIES, chosen
 from .conflicts import explanation
-from .conflicts.conflict import Conflict, Unanswered
+from .conflicts.conflict import Conflict, NoAnswer
 from .conflicts.inquiry import Inquiry
-from .conflicts.search import verdict_on
-from .requirements import Asked, normal
-from .resolver import Problem, call
-from .torch_family import matched
+from .conflicts.search import find_conflicts
+from .requirements import Request, normalized
+from .resolver import Problem, run_uv
+from .torch_family import matching_constraint
 
 
 @dataclass(frozen=True)
@@ -39,32 +39,32 @@ class Solution:
 def solve(problem: Problem) -> Solution:
     """Raises Failure naming who asks for what, and overrides that would settle it."""
     lines = [line for each in problem.asked for line in each.lines]
-    direct = {normal(line.name) for line in lines if line.name and line.applies}
-    problem = replace(problem, instead=_twins(problem, direct))
+    direct = {normalized(line.name) for line in lines if line.name and line.applies}
+    problem = replace(problem, instead=_replacements(problem, direct))
     away: dict[str, str] = {}
     leaving: dict[str, Conflict] = {}
     while True:
-        packages, left = _fitting(problem)
+        packages, left = _resolve(problem)
         if packages is None:
             problem = replace(problem, metadata_counts=False, matched={})
             continue
         leaving |= left
-        away |= {name: explanation.reason(each, problem) for name, each in left.items()}
+        away |= {name: explanation.left_out_reason(each, problem) for name, each in left.items()}
         problem = replace(problem, asked=_without(problem.asked, left))
-        refused = _by_other_hashes(problem, packages)
+        refused = _with_wrong_hashes(problem, packages)
         if refused:
             away |= refused
             problem = replace(problem, asked=_without(problem.asked, refused))
             continue
-        twins = _twins(problem, packages)
-        matching = _matched(problem, packages)
+        twins = _replacements(problem, packages)
+        matching = _matching_constraint(problem, packages)
         if set(twins.values()) <= set(packages) and not matching:
             # Who goes has asked for nothing that the one that stays doesn't ask for.
             kept = {n: package for n, package in packages.items() if n not in twins}
             return _solution(problem, _with_asked_hashes(problem, kept), twins, away, leaving)
         problem = replace(
             problem,
-            instead=_instead(problem.instead, twins),
+            instead=_merged_replacements(problem.instead, twins),
             matched={**problem.matched, **matching},
         )
 
@@ -77,19 +77,19 @@ def _solution(
     leaving: Mapping[str, Conflict],
 ) -> Solution:
     alone = {name: each for name, each in leaving.items() if each.alone or not each.reachable}
-    lacking = [lack for each in alone.values() if (lack := explanation.missing(each))]
+    lacking = [lack for each in alone.values() if (lack := explanation.missing_for_build(each))]
     return Solution(
         packages=packages,
         left_out={name: why for name, why in away.items() if name not in alone},
         absent={name: why for name, why in away.items() if name in alone},
         again=tuple(sorted(name for name, each in alone.items() if not each.reachable)),
         missing=tuple(dict.fromkeys(lacking)),
-        reduced=_instead(problem.instead, twins),
-        torch=_build(problem, packages),
+        reduced=_merged_replacements(problem.instead, twins),
+        torch=_torch_build(problem, packages),
     )
 
 
-def _fitting(problem: Problem) -> tuple[dict[str, Package] | None, Mapping[str, Conflict]]:
+def _resolve(problem: Problem) -> tuple[dict[str, Package] | None, Mapping[str, Conflict]]:
     """The packages, and the optional nodes that leave for them; None: override torch, plainly.
 
     Raises Failure.
@@ -100,20 +100,20 @@ def _fitting(problem: Problem) -> tuple[dict[str, Package] | None, Mapping[str, 
         return None, {}
     try:
         if not answer.fits and uv_errors.refused(answer.output):
-            raise Unanswered(answer, problem.log)
-        verdict = verdict_on(inquiry)
-    except Unanswered as error:
-        raise explanation.unanswered(error) from None
+            raise NoAnswer(answer, problem.log)
+        verdict = find_conflicts(inquiry)
+    except NoAnswer as error:
+        raise explanation.no_answer_failure(error) from None
     if verdict.hard:
         raise explanation.failure(verdict, problem)
     return dict(verdict.answer.packages), verdict.leaving
 
 
-def _without(asked: Iterable[Asked], names: Container[str]) -> tuple[Asked, ...]:
+def _without(asked: Iterable[Request], names: Container[str]) -> tuple[Request, ...]:
     return tuple(each for each in asked if not (each.node and each.node.name in names))
 
 
-def _by_other_hashes(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
+def _with_wrong_hashes(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
     """Optional nodes that ask for a package by hashes which no file of it has; uv checks none.
 
     Raises Failure for others.
@@ -122,7 +122,7 @@ def _by_other_hashes(problem: Problem, packages: Mapping[str, Package]) -> dict[
     others = []
     for each in problem.asked:
         for line in each.lines:
-            package = packages.get(normal(line.name or ""))
+            package = packages.get(normalized(line.name or ""))
             if package and line.hashes and line.applies and line.hashes.isdisjoint(package.sha256):
                 said = (
                     f"{each.owner} asks for {line.name} by hashes that no file of "
@@ -141,14 +141,14 @@ def _with_asked_hashes(problem: Problem, packages: dict[str, Package]) -> dict[s
     """Of each package the files that a requirement with hashes allows."""
     for each in problem.asked:
         for line in each.lines:
-            name = normal(line.name or "")
+            name = normalized(line.name or "")
             if name in packages and line.hashes and line.applies:
                 allowed = tuple(d for d in packages[name].sha256 if d in line.hashes)
                 packages[name] = packages[name].model_copy(update={"sha256": allowed})
     return packages
 
 
-def _twins(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
+def _replacements(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
     """Which of these packages to replace by which others of their families."""
     instead: dict[str, str] = {}
     for family, members in FAMILIES.items():
@@ -161,12 +161,12 @@ def _twins(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
     return instead
 
 
-def _instead(before: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+def _merged_replacements(before: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
     """Each that goes with the one that stays; one that stayed before may go now."""
     return {**{gone: more.get(one, one) for gone, one in before.items()}, **more}
 
 
-def _matched(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
+def _matching_constraint(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
     """What holds torch and torchaudio together where nothing that they say of themselves does.
 
     torchaudio up to 2.11.0 asks for no torch.
@@ -177,7 +177,7 @@ def _matched(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str
     if not problem.metadata_counts and problem.overridden.intersection(versions):
         return {}
     fixed = {*problem.held, *problem.overridden, *problem.matched}
-    found = matched({name: str(version) for name, version in versions.items()}, fixed)
+    found = matching_constraint({name: str(version) for name, version in versions.items()}, fixed)
     return {} if found and _asks_for(problem, packages, "torchaudio", "torch") else found
 
 
@@ -187,10 +187,10 @@ def _asks_for(problem: Problem, packages: Mapping[str, Package], one: str, other
     uv has that metadata in its cache by now, from whichever index or folder it took the package.
     """
     chosen = {name: f"{name}=={packages[name].version}" for name in (one, other)}
-    return other in call(problem, [chosen[one]], [chosen[other]]).packages
+    return other in run_uv(problem, [chosen[one]], [chosen[other]]).packages
 
 
-def _build(problem: Problem, packages: Mapping[str, Package]) -> str:
+def _torch_build(problem: Problem, packages: Mapping[str, Package]) -> str:
     """The torch build that came out; uv's own `auto` tells by the version, 2.9.0+cu128."""
     if problem.torch != "auto":
         return problem.torch

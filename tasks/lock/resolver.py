@@ -19,15 +19,15 @@ from ..host.system import files, process
 from ..host.system.failure import Failure
 from ..spec import Package, PythonSet
 from . import indexes, pylock
-from .requirements import Asked, Line, normal
-from .torch_family import TORCH_FAMILY, is_pin, named
+from .requirements import Line, Request, normalized
+from .torch_family import TORCH_FAMILY, is_pin, package_names
 
 #: `requests` is imported by ComfyUI 0.3.64's app/frontend_management.py, which does not ask
 #: for it; `pip` is what custom nodes' install scripts call.
-ALWAYS = ("pip", "requests")
-NO_INDEX = frozenset(["pypi", "none", "preinstalled"])
+ALWAYS_INSTALLED = ("pip", "requests")
+WITHOUT_BACKEND = frozenset(["pypi", "none", "preinstalled"])
 """Choices of torch that are no backend of uv's."""
-REFUSED = 1
+NO_SOLUTION = 1
 """uv's exit code when it has an answer, and the answer is no."""
 
 
@@ -46,7 +46,7 @@ class Demand:
     @property
     def name(self) -> str | None:
         """The package that it is of, None for a URL without a name."""
-        return normal(self.line.name) if self.line.name else None
+        return normalized(self.line.name) if self.line.name else None
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Problem:
     """One resolve, and what its attempts add to it."""
 
     run: Run
-    asked: tuple[Asked, ...]
+    asked: tuple[Request, ...]
     torch: str
     """The build, `auto` to let uv look at the driver."""
     before: PythonSet | None
@@ -95,8 +95,8 @@ class Problem:
     @property
     def demands(self) -> list[Demand]:
         """All lines: ComfyUI's first, then the nodes' as they are declared, last what is held."""
-        written = [_of(each, line) for each in self.asked for line in each.lines]
-        return [*written, *(_own(name, text) for name, text in self.limits.items())]
+        written = [_demand(each, line) for each in self.asked for line in each.lines]
+        return [*written, *(_own_demand(name, text) for name, text in self.limits.items())]
 
     @property
     def limits(self) -> dict[str, str]:
@@ -108,7 +108,7 @@ class Problem:
     @property
     def overridden(self) -> set[str]:
         """What the user decides: no constraint of ours is on these."""
-        return named(self.run.machine.python.overrides)
+        return package_names(self.run.machine.python.overrides)
 
     @property
     def pinned(self) -> list[str]:
@@ -126,7 +126,7 @@ class Problem:
         if not self.before or self.run.updating("torch", *TORCH_FAMILY):
             return True
         new = set(self.run.machine.python.overrides) - set(self.before.asked.overrides)
-        return not named(new).isdisjoint(TORCH_FAMILY)
+        return not package_names(new).isdisjoint(TORCH_FAMILY)
 
     @property
     def held(self) -> dict[str, Package]:
@@ -137,9 +137,9 @@ class Problem:
         return {n: packages[n] for n in TORCH_FAMILY if n in packages and n not in self.overridden}
 
 
-def ask(problem: Problem, demands: Iterable[Demand], *options: str) -> Answer:
+def resolve(problem: Problem, demands: Iterable[Demand], *options: str) -> Answer:
     """Whether these fit together, with what is always there. Raises nothing of uv's."""
-    return call(problem, *_lines(problem, demands), *_upgrades(problem), *options)
+    return run_uv(problem, *_lines(problem, demands), *_upgrades(problem), *options)
 
 
 def parents(
@@ -156,22 +156,24 @@ def parents(
     arguments = _arguments(problem, wanted, [*constraints, *fixed])
     result = problem.scratch / "graph.txt"
     try:
-        uv.explain(result, arguments, places(problem.run), problem.log)
+        uv.explain(result, arguments, index_variables(problem.run), problem.log)
     except process.CommandFailed:
         return {}
     found = re.findall(r"^(\w[\w.-]*)(?:==| @ ).*?\s# via (.+)$", result.read_text(), re.M)
     return {
-        normal(name): tuple(normal(each) for each in via.split(", ") if not each.startswith("-"))
+        normalized(name): tuple(
+            normalized(each) for each in via.split(", ") if not each.startswith("-")
+        )
         for name, via in found
     }
 
 
-def reachable(problem: Problem) -> bool:
+def index_answers(problem: Problem) -> bool:
     """Whether what is asked of the index, not of the cache, gets an answer."""
-    return call(problem, ALWAYS, (), "--refresh-package", ALWAYS[0]).fits
+    return run_uv(problem, ALWAYS_INSTALLED, (), "--refresh-package", ALWAYS_INSTALLED[0]).fits
 
 
-def call(
+def run_uv(
     problem: Problem,
     wanted: Iterable[str],
     constraints: Iterable[str] = (),
@@ -182,16 +184,16 @@ def call(
     problem.scratch.mkdir(parents=True)
     result = problem.scratch / "pylock.toml"
     if problem.before and problem.run.updates != frozenset():
-        pylock.write(result, problem.before.packages)
+        pylock.write_preferences(result, problem.before.packages)
     arguments = [*_arguments(problem, wanted, constraints), *options]
     try:
-        uv.resolve(result, arguments, places(problem.run), problem.log)
+        uv.resolve(result, arguments, index_variables(problem.run), problem.log)
     except process.CommandFailed as failed:
         return Answer({}, failed.code, failed.output)
-    return Answer(pylock.read(result))
+    return Answer(pylock.read_packages(result))
 
 
-def clonable(line: Line) -> bool:
+def can_clone(line: Line) -> bool:
     """Whether its repository can be reached, if it names one."""
     if not line.url or "git+" not in line.text:
         return True
@@ -204,12 +206,12 @@ def clonable(line: Line) -> bool:
     return True
 
 
-def backend(torch: str) -> list[str]:
+def backend_arguments(torch: str) -> list[str]:
     """uv's arguments for a choice of torch."""
-    return [] if torch in NO_INDEX else ["--torch-backend", torch]
+    return [] if torch in WITHOUT_BACKEND else ["--torch-backend", torch]
 
 
-def places(run: Run) -> dict[str, str]:
+def index_variables(run: Run) -> dict[str, str]:
     """uv's variables for where packages are looked for besides PyPI. Raises Failure."""
     python = run.machine.python
     return indexes.environment(python.extra_index_urls, run.machine.env) | indexes.find_links(
@@ -217,12 +219,12 @@ def places(run: Run) -> dict[str, str]:
     )
 
 
-def _of(asked: Asked, line: Line) -> Demand:
+def _demand(asked: Request, line: Line) -> Demand:
     node = asked.node
     return Demand(line, asked.owner, node.name if node else None, bool(node and node.optional))
 
 
-def _own(name: str, text: str) -> Demand:
+def _own_demand(name: str, text: str) -> Demand:
     return Demand(Line(text, "machine.lock", name, constraint=True), "the lock", own=True)
 
 
@@ -232,7 +234,7 @@ def _lines(problem: Problem, demands: Iterable[Demand]) -> tuple[list[str], list
     replacing = sorted(set(problem.instead.values()) - set(problem.instead))
     wanted = [each.line.text for each in lines if not each.line.constraint]
     constraints = [each.line.text for each in lines if each.line.constraint]
-    return [*ALWAYS, *wanted, *replacing], constraints
+    return [*ALWAYS_INSTALLED, *wanted, *replacing], constraints
 
 
 def _arguments(
@@ -243,15 +245,15 @@ def _arguments(
     if problem.torch in ("none", "preinstalled"):
         excludes += TORCH_FAMILY
     return [
-        _listed(problem, "requirements.txt", wanted),
-        *("--constraints", _listed(problem, "constraints.txt", [*constraints, *pinned])),
-        *("--overrides", _listed(problem, "overrides.txt", overrides)),
-        *("--excludes", _listed(problem, "excludes.txt", excludes)),
-        *backend(problem.torch),
+        _write_lines(problem, "requirements.txt", wanted),
+        *("--constraints", _write_lines(problem, "constraints.txt", [*constraints, *pinned])),
+        *("--overrides", _write_lines(problem, "overrides.txt", overrides)),
+        *("--excludes", _write_lines(problem, "excludes.txt", excludes)),
+        *backend_arguments(problem.torch),
     ]
 
 
-def _listed(problem: Problem, name: str, lines: Iterable[str]) -> Path:
+def _write_lines(problem: Problem, name: str, lines: Iterable[str]) -> Path:
     file = problem.scratch / name
     file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return file

@@ -18,11 +18,11 @@ from ..host.system import files, process
 from ..spec import Package
 from . import resolver
 from .conflicts.minimal_sets import each_failing
-from .resolver import REFUSED, Demand, Problem
+from .resolver import NO_SOLUTION, Demand, Problem
 
 
 @dataclass(frozen=True)
-class Unbuilt:
+class FailedBuild:
     """A package that can't be built here."""
 
     name: str
@@ -47,7 +47,7 @@ class Unbuilt:
 
     def __str__(self) -> str:
         fate = "can't be built" if self.reachable else "can't be fetched"
-        return f"{_whose(self.shown, self.askers)} {fate}: {self.why}"
+        return f"{_with_askers(self.shown, self.askers)} {fate}: {self.why}"
 
 
 def why_not_installed(problem: Problem, packages: Mapping[str, Package]) -> list[str]:
@@ -73,13 +73,13 @@ def why_not_installed(problem: Problem, packages: Mapping[str, Package]) -> list
     for name in failing:
         asking = list(askers(problem.demands, packages, parents, name))
         if not asking:
-            asking = [(each, ()) for each in _needing(problem, packages)]
-        whose = _whose(f"{name} {packages[name].shown}", asking)
+            asking = [(each, ()) for each in _unresolvable_lines(problem, packages)]
+        whose = _with_askers(f"{name} {packages[name].shown}", asking)
         lines.append(f"{whose} {_why(problem, packages, name, errors[name])}")
     return lines
 
 
-def _needing(problem: Problem, packages: Mapping[str, Package]) -> list[Demand]:
+def _unresolvable_lines(problem: Problem, packages: Mapping[str, Package]) -> list[Demand]:
     """Whose lines don't resolve any more; a package that is gone leaves no graph to look into."""
     return each_failing(
         lambda some: not resolver.parents(problem, some, packages),
@@ -111,7 +111,7 @@ def _why(
     return f"can't be had ({uv_errors.gist(error.output)}): {mend}"
 
 
-def due(run: Run, packages: Mapping[str, Package]) -> list[str]:
+def not_built(run: Run, packages: Mapping[str, Package]) -> list[str]:
     """Those that were not built on this machine yet."""
     receipt = files.read_receipt(run.layout.seen(_receipt(run)))
     there = receipt.get("built", []) if receipt.get("python") == sys.version else []
@@ -119,10 +119,10 @@ def due(run: Run, packages: Mapping[str, Package]) -> list[str]:
     return [name for name, each in wanted if each.requirement(name) not in there]
 
 
-def broken(problem: Problem, packages: Mapping[str, Package]) -> list[Unbuilt]:
+def build_due(problem: Problem, packages: Mapping[str, Package]) -> list[FailedBuild]:
     """Build what is due, and say what of it can't be."""
     run = problem.run
-    waiting = due(run, packages)
+    waiting = not_built(run, packages)
     failed = _build(problem, packages, waiting) if waiting else {}
     if waiting:
         built = {n: each for n, each in packages.items() if each.from_source and n not in failed}
@@ -132,9 +132,9 @@ def broken(problem: Problem, packages: Mapping[str, Package]) -> list[Unbuilt]:
     if not failed:
         return []
     parents = resolver.parents(problem, problem.demands, packages)
-    reachable = resolver.reachable(problem)
+    reachable = resolver.index_answers(problem)
     return [
-        _unbuilt(problem, packages, name, error, parents, reachable)
+        _failed_build(problem, packages, name, error, parents, reachable)
         for name, error in failed.items()
     ]
 
@@ -151,7 +151,9 @@ def askers(
         if demand.line.constraint or demand.own or not demand.line.applies:
             continue
         for name, way in ways.items():
-            if demand.name == name or (demand.name is None and _is(demand, packages.get(name))):
+            if demand.name == name or (
+                demand.name is None and _is_same_source(demand, packages.get(name))
+            ):
                 yield demand, way
                 break
 
@@ -191,48 +193,48 @@ def _call(problem: Problem, packages: Mapping[str, Package], names: Sequence[str
     files.remove(folder)
     listed = run.layout.scratch / "build.txt"
     files.write_text(listed, "".join(f"{packages[name].requirement(name)}\n" for name in names))
-    backend = resolver.backend(problem.torch)
+    backend = resolver.backend_arguments(problem.torch)
     try:
-        uv.build(folder, listed, backend, resolver.places(run), problem.log)
+        uv.build(folder, listed, backend, resolver.index_variables(run), problem.log)
     finally:
         files.remove(folder)
 
 
-def _unbuilt(
+def _failed_build(
     problem: Problem,
     packages: Mapping[str, Package],
     name: str,
     error: process.CommandFailed,
     parents: Mapping[str, Sequence[str]],
     reachable: bool,
-) -> Unbuilt:
+) -> FailedBuild:
     lacks = build_log.missing(error.output)
-    return Unbuilt(
+    return FailedBuild(
         name=name,
         shown=f"{name} {packages[name].shown}",
         why=str(lacks) if lacks else uv_errors.gist(error.output),
-        reachable=error.code == REFUSED and (bool(lacks) or reachable),
+        reachable=error.code == NO_SOLUTION and (bool(lacks) or reachable),
         missing=lacks,
         askers=tuple(askers(problem.demands, packages, parents, name)),
     )
 
 
-def _is(demand: Demand, package: Package | None) -> bool:
+def _is_same_source(demand: Demand, package: Package | None) -> bool:
     return bool(package and demand.line.url and demand.line.url in (package.git, package.url))
 
 
-def _whose(shown: str, asking: Iterable[tuple[Demand, tuple[str, ...]]]) -> str:
+def _with_askers(shown: str, asking: Iterable[tuple[Demand, tuple[str, ...]]]) -> str:
     """A package, with all who ask for it."""
     found = list(asking)
     if len(found) == 1:
         ((demand, chain),) = found
-        at = _through(chain) or f" ({demand.line.place})"
+        at = _chain_text(chain) or f" ({demand.line.place})"
         return f"{demand.owner}'s {shown}{at}"
-    owners = dict.fromkeys(f"{each.owner}{_through(chain)}" for each, chain in found)
+    owners = dict.fromkeys(f"{each.owner}{_chain_text(chain)}" for each, chain in found)
     return f"{shown} of {', '.join(owners)}" if owners else shown
 
 
-def _through(chain: Sequence[str]) -> str:
+def _chain_text(chain: Sequence[str]) -> str:
     return f" (through {', '.join(chain)})" if chain else ""
 
 

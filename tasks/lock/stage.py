@@ -30,9 +30,9 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "lock",
         "machine.lock: commits, and one resolve of all Python packages",
-        check=partial(_outdated, run),
+        check=partial(_why_outdated, run),
         action=partial(_lock, run),
-        foresee=partial(_foresee, run),
+        preview=partial(_preview, run),
         after=["source", "nodes"],
     )
 
@@ -46,8 +46,8 @@ def _inputs(run: Run) -> dict[str, object]:
     python = run.machine.python
     return {
         "sources": {
-            source.NAME: [source.of(run).asked, source.of(run).read().get("commit")],
-            **{f"node {node.name}": _version(run, node) for node in nodes.fetched(run)},
+            source.NAME: [source.source_of(run).asked, source.source_of(run).read().get("commit")],
+            **{f"node {node.name}": _version(run, node) for node in nodes.fetched_nodes(run)},
         },
         "python": [sys.version_info[:2], sysconfig.get_platform()],
         "settings": python.model_dump(mode="json"),
@@ -65,7 +65,7 @@ def _version(run: Run, node: CustomNode) -> object:
     return [*how, of.asked, of.read().get("commit")]
 
 
-def _outdated(run: Run) -> str | None:
+def _why_outdated(run: Run) -> str | None:
     if run.updates is not None:
         return "what may move is resolved anew"
     if run.locked and run.machine.lock.python is None:
@@ -73,7 +73,7 @@ def _outdated(run: Run) -> str | None:
     receipt = files.read_receipt(run.layout.seen(_receipt(run)))
     if receipt.get("inputs") != files.digest(_inputs(run)):
         return "what it is made of changed"
-    if packages.known(run) is None:
+    if packages.last_resolved(run) is None:
         return "the packages are not known"
     if receipt.get("again"):
         return f"what {', '.join(receipt['again'])} needs could not be had"
@@ -94,17 +94,17 @@ def _lock(run: Run, log: Path) -> None:
         run.tell(line)
 
 
-def _foresee(run: Run, log: Path) -> list[str]:
+def _preview(run: Run, log: Path) -> list[str]:
     return _resolve_and_write(run, log)
 
 
 def _resolve_and_write(run: Run, log: Path) -> list[str]:
     """Complete the lock and write down which packages this machine is to have; what to say."""
-    settled = package_set.settle(run, log)
+    settled = package_set.choose(run, log)
     # Before anything is built: what resolves is no matter of which compilers this machine has.
     said = _write_settled(run, settled)
     if run.overlay:
-        due = source_builds.due(run, settled.python.packages) if run.updates is None else ()
+        due = source_builds.not_built(run, settled.python.packages) if run.updates is None else ()
         known = settled.python.packages
         said = [*settled.said, *said, *(f"build {n} {known[n].shown} from source" for n in due)]
     else:
@@ -113,9 +113,9 @@ def _resolve_and_write(run: Run, log: Path) -> list[str]:
             said = _write_settled(run, built)
         settled = built
         said = [*settled.said, *said]
-    packages.note(run, settled.python)
-    nodes.leave_out(run, settled.python.left_out)
-    _forget_removed(run)
+    packages.record(run, settled.python)
+    nodes.record_left_out(run, settled.python.left_out)
+    _remove_stale_receipts(run)
     _warn_left_out(run)
     receipt = {
         "inputs": files.digest(_inputs(run)),
@@ -126,7 +126,7 @@ def _resolve_and_write(run: Run, log: Path) -> list[str]:
     return said
 
 
-def _write_settled(run: Run, settled: package_set.Settled) -> list[str]:
+def _write_settled(run: Run, settled: package_set.PackageSet) -> list[str]:
     """Write the lock; a line of what there is to say of that."""
     if run.machine.overridden:
         return [f"the environment overrides machine.yaml: {_name(run)} stays as it is"]
@@ -134,22 +134,22 @@ def _write_settled(run: Run, settled: package_set.Settled) -> list[str]:
     away = settled.python.left_out.items()
     final = {name: reason for name, reason in away if name not in settled.absent}
     python = settled.python.model_copy(update={"left_out": final})
-    return _write(run, _whole(run, python))
+    return _write(run, _complete_lock(run, python))
 
 
 def _name(run: Run) -> str:
     return run.machine.lock_file.name
 
 
-def _whole(run: Run, python: PythonSet) -> Lock:
-    found = {node.name: _pin(nodes.source_of(run, node)) for node in nodes.fetched(run)}
+def _complete_lock(run: Run, python: PythonSet) -> Lock:
+    found = {node.name: _pin(nodes.source_of(run, node)) for node in nodes.fetched_nodes(run)}
     kept = {
         node.name: run.machine.lock.custom_nodes.get(node.name)
         for node in run.machine.custom_nodes
         if node.name not in found
     }
     pins = {name: pin for name, pin in {**kept, **found}.items() if pin}
-    return Lock(comfyui=_pin(source.of(run)), custom_nodes=pins, python=python)
+    return Lock(comfyui=_pin(source.source_of(run)), custom_nodes=pins, python=python)
 
 
 def _pin(of: Source) -> Pin | None:
@@ -171,12 +171,12 @@ def _write(run: Run, lock: Lock) -> list[str]:
     if run.overlay and run.updates is None:
         same = all(getattr(run.machine.lock, name) == value for name, value in sections.items())
         return [] if same and run.machine.lock_file.exists() else [f"write {run.machine.lock_file}"]
-    models = {"models": model_pins.moved(run)} if run.updates is not None else {}
+    models = {"models": model_pins.newest_pins(run)} if run.updates is not None else {}
     changed = lock_file.write(run, **sections, **models)
     return [] if changed or run.updates is None else ["nothing is newer"]
 
 
-def _forget_removed(run: Run) -> None:
+def _remove_stale_receipts(run: Run) -> None:
     """A node that comes back one day is resolved anew."""
     if run.overlay:
         return

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 
-from .requirements import normal
+from .requirements import normalized
 
 TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
 
 
-def named(requirements: Iterable[str]) -> set[str]:
+def package_names(requirements: Iterable[str]) -> set[str]:
     """The packages that these requirements are of."""
     found = (re.match(r"\s*([A-Za-z0-9][\w.-]*)", text) for text in requirements)
-    return {normal(match[1]) for match in found if match}
+    return {normalized(match[1]) for match in found if match}
 
 
 def is_pin(requirement: str) -> bool:
@@ -25,10 +25,10 @@ def is_pin(requirement: str) -> bool:
     except InvalidRequirement:
         return False
     exact = [each.operator == "==" and "*" not in each.version for each in asked.specifier]
-    return normal(asked.name) in TORCH_FAMILY and exact == [True] and asked.marker is None
+    return normalized(asked.name) in TORCH_FAMILY and exact == [True] and asked.marker is None
 
 
-def matched(versions: Mapping[str, str], fixed: Container[str]) -> dict[str, str]:
+def matching_constraint(versions: Mapping[str, str], fixed: Container[str]) -> dict[str, str]:
     """A constraint, by its package, that makes torch and torchaudio of one minor version.
 
     torchaudio works with the torch of its own, where its metadata names none. It is on the one
@@ -43,7 +43,7 @@ def matched(versions: Mapping[str, str], fixed: Container[str]) -> dict[str, str
     return {}
 
 
-def others(versions: Mapping[str, str], broken: str) -> Iterator[dict[str, str]]:
+def alternatives(versions: Mapping[str, str], broken: str) -> Iterator[dict[str, str]]:
     """Constraints, by package, under which another set than these versions is looked for.
 
     First another version of the `broken` one, which is the least that may help, then another

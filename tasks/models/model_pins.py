@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from ..engine import lock_file
-from ..engine.messages import move
+from ..engine.messages import describe_move
 from ..engine.run import Run
 from ..host.downloads import civitai, model_files, remote_file
 from ..host.downloads.web import Web
@@ -20,7 +20,7 @@ AT_ONCE = 8
 """Files that are worked on at the same time."""
 
 
-def wanted(run: Run) -> list[ModelFile]:
+def downloads(run: Run) -> list[ModelFile]:
     """The models that are downloads."""
     return [file for file in run.machine.models.files if file.url]
 
@@ -29,12 +29,12 @@ def web_of(run: Run) -> Web:
     return Web(tokens=run.machine.models.tokens, environ=run.machine.env)
 
 
-def noted(run: Run) -> dict[str, dict[str, Any]]:
+def read_records(run: Run) -> dict[str, dict[str, Any]]:
     """What this machine fetched, by target: a pin's fields, and `mtime` when it was verified."""
     return model_files.noted(run.layout)
 
 
-def note(run: Run, models: dict[str, dict[str, Any]]) -> None:
+def write_records(run: Run, models: dict[str, dict[str, Any]]) -> None:
     files.write_receipt(model_files.receipt_of(run.layout), {"models": models})
 
 
@@ -44,13 +44,13 @@ def pin(run: Run, file: ModelFile, noted: dict[str, dict[str, Any]]) -> ModelPin
     return model_files.pin(file.url or "", file.sha256, locked, seen)
 
 
-def moved(run: Run) -> dict[str, ModelPin]:
+def newest_pins(run: Run) -> dict[str, ModelPin]:
     """The lock's models with those that are to be updated at their newest. Raises Failure.
 
     Where a host doesn't say what it has, the next run downloads the file to see.
     """
-    web, here = web_of(run), noted(run)
-    files_ = [file for file in wanted(run) if file.target in run.machine.lock.models]
+    web, here = web_of(run), read_records(run)
+    files_ = [file for file in downloads(run) if file.target in run.machine.lock.models]
     chosen = [f for f in files_ if not f.sha256 and run.updating(f.target)]
     pins = {file.target: run.machine.lock.models[file.target] for file in files_}
     for file, found in thread_pool.each(lambda file: _newest(file, web), chosen, AT_ONCE):
@@ -62,7 +62,7 @@ def moved(run: Run) -> dict[str, ModelPin]:
         if found.sha256 != before.sha256 or found.sha256 is None:
             pins[file.target] = found
             new = found.sha256[:12] if found.sha256 else "seen anew by the next doit"
-            run.tell(move(file.target, (before.sha256 or "unknown")[:12], new))
+            run.tell(describe_move(file.target, (before.sha256 or "unknown")[:12], new))
     return pins
 
 
@@ -77,18 +77,18 @@ def _newest(file: ModelFile, web: Web) -> ModelPin:
     ) if offered.sha256 else ModelPin(url=url)  # fmt: skip
 
 
-def missing_from_lock(run: Run) -> list[str]:
+def unpinned(run: Run) -> list[str]:
     """Targets whose sha256 neither machine.yaml nor machine.lock has."""
     return [
         file.target
-        for file in wanted(run)
+        for file in downloads(run)
         if not file.optional and pin(run, file, {}).sha256 is None
     ]
 
 
-def insist_on_lock(run: Run) -> None:
+def require_pins(run: Run) -> None:
     """With locked=1 nothing may be seen for the first time. Raises Failure."""
-    if run.locked and (missing := missing_from_lock(run)):
+    if run.locked and (missing := unpinned(run)):
         raise Failure(
             f"{run.machine.lock_file.name} doesn't have {', '.join(missing[:5])}"
             f"{' …' if len(missing) > 5 else ''}: run doit models without locked=1, and commit "
@@ -96,25 +96,25 @@ def insist_on_lock(run: Run) -> None:
         )
 
 
-def recorded(run: Run) -> bool:
+def is_lock_updated(run: Run) -> bool:
     """Whether the lock is to have what is seen."""
     writable = os.access(run.machine.lock_file.resolve().parent, os.W_OK)
     return writable and not run.machine.overridden and not run.locked
 
 
 def lock_section(run: Run, noted: dict[str, dict[str, Any]]) -> dict[str, ModelPin]:
-    pins = {file.target: pin(run, file, noted) for file in wanted(run)}
+    pins = {file.target: pin(run, file, noted) for file in downloads(run)}
     return {target: pin for target, pin in pins.items() if pin.sha256}
 
 
-class Notes:
+class Recorder:
     """What was fetched, written down now and then and at the end."""
 
     EVERY = 1.0
     """Seconds."""
 
     def __init__(self, run: Run, noted: dict[str, dict[str, Any]]) -> None:
-        self._machine = run
+        self._run = run
         self._noted = noted
         self._fetched: dict[str, ModelPin] = {}
         self._lock = threading.Lock()
@@ -135,7 +135,7 @@ class Notes:
 
     def _write(self) -> None:
         self._written = time.monotonic()
-        note(self._machine, self._noted)
-        if recorded(self._machine):
-            section = lock_section(self._machine, self._noted) | self._fetched
-            lock_file.write(self._machine, models=section)
+        write_records(self._run, self._noted)
+        if is_lock_updated(self._run):
+            section = lock_section(self._run, self._noted) | self._fetched
+            lock_file.write(self._run, models=section)

@@ -23,7 +23,7 @@ def link_to_store(run: Run, target: str, sha256: str) -> str:
 
 def link(run: Run, target: str, text: str) -> None:
     """Make the link, or make it right. Raises Failure, OSError; a real file is never replaced."""
-    refuse_climbing(run, target)
+    refuse_links_in_path(run, target)
     try:
         files.point(place(run, target), text)
     except (FileExistsError, NotADirectoryError):
@@ -33,7 +33,7 @@ def link(run: Run, target: str, text: str) -> None:
                       f"{run.machine.models.folder} is writable") from None  # fmt: skip
 
 
-def refuse_climbing(run: Run, target: str) -> None:
+def refuse_links_in_path(run: Run, target: str) -> None:
     """Raise Failure when a folder of the target is a link: who knows what lies behind it."""
     folder = Path(os.path.realpath(run.machine.models.folder))
     parent = folder / Path(target).parent
@@ -44,7 +44,7 @@ def refuse_climbing(run: Run, target: str) -> None:
         )
 
 
-def in_the_way(run: Run, target: str) -> Path | None:
+def file_in_the_way(run: Run, target: str) -> Path | None:
     """A real file where the link belongs. Raises Failure for a folder."""
     at = place(run, target)
     if at.is_symlink() or not os.path.lexists(at):

@@ -30,9 +30,9 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "models:",
         "Models: downloaded into the store, verified, linked",
-        check=partial(_missing, run),
+        check=partial(_why_outdated, run),
         action=partial(_provide, run),
-        foresee=partial(_foresee, run),
+        preview=partial(_preview, run),
         after=["directories"],
         garbage=store_of(run).parts,
     )
@@ -69,21 +69,23 @@ class _Downloading:
     progress: Progress
 
 
-def _missing(run: Run) -> str | None:
-    noted = model_pins.noted(run)
-    looked = _Looked(run, noted)
-    wrong = [(f.target, why) for f in model_pins.wanted(run) if (why := looked.wrong(f))]
+def _why_outdated(run: Run) -> str | None:
+    noted = model_pins.read_records(run)
+    looked = _Check(run, noted)
+    wrong = [(f.target, why) for f in model_pins.downloads(run) if (why := looked.wrong(f))]
     if wrong:
         others = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         return f"{wrong[0][0]} {wrong[0][1]}{others}"
-    if gone := _gone(run, noted):
+    if gone := _removed_targets(run, noted):
         return f"{', '.join(gone)} left machine.yaml"
-    if model_pins.recorded(run) and run.machine.lock.models != model_pins.lock_section(run, noted):
+    if model_pins.is_lock_updated(run) and run.machine.lock.models != model_pins.lock_section(
+        run, noted
+    ):
         return f"{run.machine.lock_file.name} doesn't have all of them"
     return None
 
 
-class _Looked:
+class _Check:
     """What is wrong with each model, seen with one look at the disk per file."""
 
     def __init__(self, run: Run, noted: dict[str, dict[str, Any]]) -> None:
@@ -107,14 +109,14 @@ class _Looked:
         return None
 
 
-def _gone(run: Run, noted: dict[str, dict[str, Any]]) -> list[str]:
-    return sorted(set(noted) - {file.target for file in model_pins.wanted(run)})
+def _removed_targets(run: Run, noted: dict[str, dict[str, Any]]) -> list[str]:
+    return sorted(set(noted) - {file.target for file in model_pins.downloads(run)})
 
 
 def _jobs(run: Run, noted: dict[str, dict[str, Any]]) -> list[_Job]:
     jobs: dict[str, _Job] = {}
-    looked = _Looked(run, noted)
-    for file in model_pins.wanted(run):
+    looked = _Check(run, noted)
+    for file in model_pins.downloads(run):
         if looked.wrong(file):
             pin = model_pins.pin(run, file, noted)
             jobs.setdefault(pin.sha256 or pin.url, _Job(pin)).files.append(file)
@@ -123,24 +125,26 @@ def _jobs(run: Run, noted: dict[str, dict[str, Any]]) -> list[_Job]:
 
 def _provide(run: Run, log: Path) -> None:
     """Raises Failure with a line for each model that could not be had; the others are there."""
-    model_pins.insist_on_lock(run)
-    noted = model_pins.noted(run)
+    model_pins.require_pins(run)
+    noted = model_pins.read_records(run)
     _prune(run, noted)
     jobs = _jobs(run, noted)
     store = store_of(run)
     _make_store(run, store, noted)
     # Whatever happens from here, what left machine.yaml later is known to be ours.
     noted = {f.target: {"url": f.url} for job in jobs for f in job.files} | noted
-    model_pins.note(run, noted)
-    room = space.room_for_models(run, store.folder)
+    model_pins.write_records(run, noted)
+    room = space.models_space(run, store.folder)
     to = _Downloading(run, store, model_pins.web_of(run), room, Progress("models"))
     for job in jobs:
         to.progress.add(job.name, job.pin.size)
-    writer = model_pins.Notes(run, noted)
+    recorder = model_pins.Recorder(run, noted)
     with run.board.following(to.progress, partial(run.progress, "models")):
-        done = thread_pool.each(partial(_attempt, to, writer), jobs, model_pins.AT_ONCE, ramp=True)
-    writer.write()
-    _tell(to, sum(len(job.files) for job, result in done if result is None))
+        done = thread_pool.each(
+            partial(_provide_one, to, recorder), jobs, model_pins.AT_ONCE, ramp=True
+        )
+    recorder.write()
+    _report(to, sum(len(job.files) for job, result in done if result is None))
     failures = [(job, result) for job, result in done if isinstance(result, BaseException)]
     for job, failure in failures:
         if job.optional:
@@ -168,10 +172,10 @@ def _make_store(run: Run, store: Store, noted: dict[str, dict[str, Any]]) -> Non
         )
 
 
-def _attempt(to: _Downloading, notes: model_pins.Notes, job: _Job) -> None:
+def _provide_one(to: _Downloading, notes: model_pins.Recorder, job: _Job) -> None:
     failed = True
     try:
-        pin = _have(to, job)
+        pin = _obtain(to, job)
         for file in job.files:
             text = placement.link_to_store(to.run, file.target, str(pin.sha256))
             placement.link(to.run, file.target, text)
@@ -187,14 +191,14 @@ def _attempt(to: _Downloading, notes: model_pins.Notes, job: _Job) -> None:
         to.progress.end(job.name, failed=failed)
 
 
-def _have(to: _Downloading, job: _Job) -> ModelPin:
+def _obtain(to: _Downloading, job: _Job) -> ModelPin:
     """Bring the content into the store, from where it can be had. Raises Failure, OSError."""
     for file in job.files:
-        placement.refuse_climbing(to.run, file.target)
-    pin = _completed(to, job)
+        placement.refuse_links_in_path(to.run, file.target)
+    pin = _complete_pin(to, job)
     sha256, store = pin.sha256, to.store
     for file in job.files:
-        if at := placement.in_the_way(to.run, file.target):
+        if at := placement.file_in_the_way(to.run, file.target):
             _adopt(to, job, pin, at)
     if sha256 and (there := stamp(store.place(sha256))):
         # A store that is a read-only volume takes no note of it, and serves all the same.
@@ -212,13 +216,13 @@ def _have(to: _Downloading, job: _Job) -> ModelPin:
     )
 
 
-def _completed(to: _Downloading, job: _Job) -> ModelPin:
+def _complete_pin(to: _Downloading, job: _Job) -> ModelPin:
     """The pin with what its host says, where that is needed before the download."""
     pin = job.pin
     if civitai.is_page(pin.url) and pin.download is None:
         address, sha256 = civitai.newest(pin.url, job.name, to.web)
         return pin.model_copy(update={"download": address, "sha256": pin.sha256 or sha256})
-    there = any(placement.in_the_way(to.run, file.target) for file in job.files)
+    there = any(placement.file_in_the_way(to.run, file.target) for file in job.files)
     if there and pin.sha256 is None:
         offered = remote_file.ask(pin.url, job.name, to.web)
         return pin.model_copy(
@@ -247,7 +251,7 @@ def _adopt(to: _Downloading, job: _Job, pin: ModelPin, at: Path) -> None:
     to.run.tell(f"{at} was there already: it is now in the store")
 
 
-def _tell(to: _Downloading, provided: int) -> None:
+def _report(to: _Downloading, provided: int) -> None:
     shot = to.progress.snapshot()
     moved = sum(item.moved for item in to.progress.items.values())
     rate = f" ({size(moved / shot['seconds'])}/s)" if moved and shot["seconds"] >= 1 else ""
@@ -260,7 +264,7 @@ def _tell(to: _Downloading, provided: int) -> None:
 def _prune(run: Run, noted: dict[str, dict[str, Any]]) -> None:
     """Remove links of models that left machine.yaml; what they point to stays in the store."""
     declared = {file.target for file in run.machine.models.files}
-    for target in _gone(run, noted):
+    for target in _removed_targets(run, noted):
         seen = noted.pop(target)
         if target not in declared and seen.get("sha256"):
             at = placement.place(run, target)
@@ -268,14 +272,14 @@ def _prune(run: Run, noted: dict[str, dict[str, Any]]) -> None:
                 at.unlink()
 
 
-def _foresee(run: Run, log: Path) -> list[str]:
+def _preview(run: Run, log: Path) -> list[str]:
     """What is to be downloaded, from where and how much. Raises Failure."""
-    model_pins.insist_on_lock(run)
-    noted, store, web = model_pins.noted(run), store_of(run), model_pins.web_of(run)
+    model_pins.require_pins(run)
+    noted, store, web = model_pins.read_records(run), store_of(run), model_pins.web_of(run)
     web.patience = Patience(attempts=2)
     jobs = _jobs(run, noted)
     fetched = [job for job in jobs if not (job.pin.sha256 and stamp(store.place(job.pin.sha256)))]
-    lines = [f"remove the link {target}" for target in _gone(run, noted)]
+    lines = [f"remove the link {target}" for target in _removed_targets(run, noted)]
     lines += [f"look at {job.name}, and link it" for job in jobs if job not in fetched]
     total, unknown = 0, 0
     for job, result in thread_pool.each(partial(_size, web), fetched, model_pins.AT_ONCE):

@@ -40,7 +40,9 @@ class App:
 
 def secrets_file(layout: Layout, name: str, variables: Mapping[str, str]) -> Path:
     """Named by what it holds: a config of before still finds what it was made with."""
-    return layout.secrets / f"{name}-{last_good.seal(layout, json.dumps(variables))[:12]}.json"
+    return (
+        layout.secrets / f"{name}-{last_good.keyed_hash(layout, json.dumps(variables))[:12]}.json"
+    )
 
 
 def declare(
@@ -89,13 +91,13 @@ def write_secrets(layout: Layout, app: App) -> None:
         files.write_text(file, json.dumps(app.secrets), mode=0o600)
 
 
-def sealed(layout: Layout, app: App) -> dict[str, str]:
+def secret_hashes(layout: Layout, app: App) -> dict[str, str]:
     """The app's secrets as HMACs: a rotated one is noticed, none can be read or guessed."""
     every = app.secrets | {f"{node}/.env": text for node, text in app.dotenvs.items()}
-    return {name: last_good.seal(layout, value) for name, value in every.items()}
+    return {name: last_good.keyed_hash(layout, value) for name, value in every.items()}
 
 
-def config(run: Run, wanted: Sequence[App]) -> dict[str, Any]:
+def render_config(run: Run, wanted: Sequence[App]) -> dict[str, Any]:
     """The apps as PM2 is to have them, each with its fingerprint."""
     from ..host.system import templates
 
@@ -103,6 +105,6 @@ def config(run: Run, wanted: Sequence[App]) -> dict[str, Any]:
         templates.render(TEMPLATE, apps=[asdict(app) for app in wanted])
     )
     for rendered, app in zip(config["apps"], wanted, strict=True):
-        read = [sealed(run.layout, app), app.model_paths]
+        read = [secret_hashes(run.layout, app), app.model_paths]
         rendered["env"][apps.FINGERPRINT] = files.digest([rendered, *read])
     return config

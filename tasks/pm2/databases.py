@@ -14,7 +14,7 @@ from ..spec.layout import Layout
 
 def file_of(run: Run, gpu: int) -> Path:
     """The one that the instance of a GPU is to use; the exec shim makes it."""
-    return run.layout.databases(gpu) / f"{_name(source.of(run).read().get('commit'))}.db"
+    return run.layout.databases(gpu) / f"{_name(source.source_of(run).read().get('commit'))}.db"
 
 
 def unneeded(layout: Layout, generations: Collection[Path]) -> list[Path]:

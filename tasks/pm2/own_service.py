@@ -42,7 +42,7 @@ def declare(
     layout = run.layout
     command = [sys.executable, "-I", "-m", module, str(settings_file(layout, name))]
     made = app.declare(run, name, layout.workspace, command, {}, named or {})
-    parts = asdict(made) | {"secrets": app.sealed(layout, made)}
+    parts = asdict(made) | {"secrets": app.secret_hashes(layout, made)}
     made.env[apps.FINGERPRINT] = files.digest([parts, about, code_digest()])
     return made
 

@@ -36,9 +36,9 @@ def tasks(run: Run) -> Iterator[Task]:
             run,
             f"pm2:gpu{instance.gpu}",
             f"PM2 config of {instance.name}",
-            check=partial(_outdated, run, instance),
+            check=partial(_why_outdated, run, instance),
             action=partial(_render, run, instance),
-            foresee=partial(_foresee, run, instance),
+            preview=partial(_preview, run, instance),
             after=after,
         )
 
@@ -104,7 +104,7 @@ def _instance_app(run: Run, instance: Instance) -> app.App:
 
 def _selection(run: Run, folder: Path) -> list[str]:
     """Flags that leave out nodes: not selected by the environment, or ComfyUI dies of them."""
-    away = set(validation.fatal(folder))
+    away = set(validation.fatal_nodes(folder))
     if run.machine.selected_nodes is not None:
         away |= {node.name for node in run.machine.custom_nodes} - set(run.machine.selected_nodes)
     if not away:
@@ -153,13 +153,13 @@ def _inputs(run: Run, instance: Instance) -> str:
 
     layout = run.layout
     wanted = [
-        asdict(each) | {"secrets": app.sealed(layout, each), "dotenvs": None}
+        asdict(each) | {"secrets": app.secret_hashes(layout, each), "dotenvs": None}
         for each in _apps(run, instance)
     ]
     return files.digest([wanted, files.file_digest(templates.FOLDER / app.TEMPLATE)])
 
 
-def _outdated(run: Run, instance: Instance) -> str | None:
+def _why_outdated(run: Run, instance: Instance) -> str | None:
     layout = run.layout
     receipt = files.read_receipt(_receipt(layout, instance.gpu))
     if receipt.get("inputs") != _inputs(run, instance):
@@ -173,9 +173,9 @@ def _outdated(run: Run, instance: Instance) -> str | None:
     return None
 
 
-def _foresee(run: Run, instance: Instance, log: Path) -> list[str]:
+def _preview(run: Run, instance: Instance, log: Path) -> list[str]:
     layout = run.layout
-    config = app.config(run, _apps(run, instance))
+    config = app.render_config(run, _apps(run, instance))
     files.write_receipt(layout.kept(layout.rendered(instance.gpu)), config)
     return []
 
@@ -186,7 +186,7 @@ def _render(run: Run, instance: Instance, log: Path) -> None:
     for each in wanted:
         app.write_secrets(layout, each)
     path = layout.rendered(instance.gpu)
-    files.write_receipt(path, app.config(run, wanted))
+    files.write_receipt(path, app.render_config(run, wanted))
     files.write_receipt(
         _receipt(layout, instance.gpu),
         {"inputs": _inputs(run, instance), "config": files.file_digest(path)},

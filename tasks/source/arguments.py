@@ -17,7 +17,7 @@ from ..host.system.failure import Failure
 from ..spec import problem_at, tls
 from ..spec.problems import Loc, did_you_mean
 
-NEEDED = (
+NEEDED_FLAGS = (
     "--listen", "--port", "--output-directory", "--input-directory", "--temp-directory",
     "--user-directory", "--extra-model-paths-config", "--cpu", "--quick-test-for-ci",
     "--disable-all-custom-nodes", "--whitelist-custom-nodes",
@@ -25,7 +25,7 @@ NEEDED = (
 """Without these, instances would share what each must have of its own, and no custom node could
 be left out. `--database-url` isn't among them: before it there was no database, and where it may
 go one day, the database lies in the user folder."""
-OLDEST = "ComfyUI 0.3.44 (July 2025)"
+OLDEST_RELEASE = "ComfyUI 0.3.44 (July 2025)"
 """The first release that knows all of them: `--whitelist-custom-nodes`, the last, came on
 2025-06-28 with ba9548f7, after 0.3.43."""
 _NUMBER = re.compile(r"-\d+$|-\d*\.\d+$")
@@ -33,7 +33,7 @@ _NUMBER = re.compile(r"-\d+$|-\d*\.\d+$")
 
 
 @dataclass(frozen=True)
-class Tried:
+class PinnedComfyUI:
     """A ComfyUI, and the Python that its code is asked with."""
 
     code: Code
@@ -57,14 +57,14 @@ def asset_flags(run: Run, code: Code) -> list[str]:
     return [flag] if flag in (code.flags or ()) else []
 
 
-def untried(run: Run, code: Code, commit: object) -> str | None:
+def reason_to_check(run: Run, code: Code, commit: object) -> str | None:
     """Why machine.yaml's arguments are to be looked at; None: this ComfyUI takes them."""
-    if code.flags is None or _noted(run) == _note(run, commit):
+    if code.flags is None or _read_record(run) == _record(run, commit):
         return None
     return "instances.args were not yet held against what this ComfyUI takes"
 
 
-def insist(run: Run, tried: Tried) -> None:
+def check_arguments(run: Run, tried: PinnedComfyUI) -> None:
     """Raise Failure when this ComfyUI lacks a flag that we need, or doesn't take machine.yaml's.
 
     Nothing is refused where its flags aren't known.
@@ -72,18 +72,18 @@ def insist(run: Run, tried: Tried) -> None:
     flags = tried.code.flags
     if flags is None:
         return
-    if lacks := [flag for flag in NEEDED if flag not in flags]:
+    if lacks := [flag for flag in NEEDED_FLAGS if flag not in flags]:
         raise Failure(
             f"{tried.name} doesn't know {', '.join(lacks)}, which every machine needs: the oldest "
-            f"that works is {OLDEST}; correct comfyui.ref"
+            f"that works is {OLDEST_RELEASE}; correct comfyui.ref"
         )
     problems = [*_unknown(run, tried, flags)] or [*_refused(run, tried)]
     if problems:
         raise Failure("\n    ".join(dict.fromkeys(problems)))
-    files.write_receipt(run.layout.kept(_receipt(run)), _note(run, tried.commit))
+    files.write_receipt(run.layout.kept(_receipt(run)), _record(run, tried.commit))
 
 
-def given(run: Run) -> Iterator[list[tuple[str, Loc]]]:
+def argument_lists(run: Run) -> Iterator[list[tuple[str, Loc]]]:
     """The arguments of each kind of instance, each argument with its place in machine.yaml."""
     common: list[tuple[str, Loc]] = [
         (arg, ("instances", "args", number))
@@ -96,11 +96,11 @@ def given(run: Run) -> Iterator[list[tuple[str, Loc]]]:
             yield [*common, *((arg, (*where, number)) for number, arg in enumerate(own.args))]
 
 
-def lacking(run: Run, tried: Callable[[], Tried]) -> str | None:
+def file_problem(run: Run, tried: Callable[[], PinnedComfyUI]) -> str | None:
     """Why instances can't be started with the files that machine.yaml's arguments name, or None."""
-    for pairs in given(run):
+    for pairs in argument_lists(run):
         args = [arg for arg, _ in pairs]
-        found = _unfit_for_tls(args)
+        found = _tls_problem(args)
         if found is None and any(_missing_path([arg]) for arg in args):
             found = tried().first_refused(args)
         if found:
@@ -108,7 +108,7 @@ def lacking(run: Run, tried: Callable[[], Tried]) -> str | None:
     return None
 
 
-def _unfit_for_tls(args: list[str]) -> tuple[int, str] | None:
+def _tls_problem(args: list[str]) -> tuple[int, str] | None:
     """What is wrong with the key and the certificate, by the number of the argument."""
     if tls.scheme(args) == "http":
         return None
@@ -127,8 +127,8 @@ def _unfit_for_tls(args: list[str]) -> tuple[int, str] | None:
     return None
 
 
-def _unknown(run: Run, tried: Tried, flags: frozenset[str]) -> Iterator[str]:
-    for arg, loc in dict.fromkeys(pair for pairs in given(run) for pair in pairs):
+def _unknown(run: Run, tried: PinnedComfyUI, flags: frozenset[str]) -> Iterator[str]:
+    for arg, loc in dict.fromkeys(pair for pairs in argument_lists(run) for pair in pairs):
         flag = arg.partition("=")[0]
         if not flag.startswith("-") or flag in {"-", "--"} or _NUMBER.match(arg) or flag in flags:
             continue
@@ -142,8 +142,8 @@ def _unknown(run: Run, tried: Tried, flags: frozenset[str]) -> Iterator[str]:
         yield str(problem_at(run.machine.file, loc, f"{flag} {why}"))
 
 
-def _refused(run: Run, tried: Tried) -> Iterator[str]:
-    for pairs in given(run):
+def _refused(run: Run, tried: PinnedComfyUI) -> Iterator[str]:
+    for pairs in argument_lists(run):
         args = [arg for arg, _ in pairs]
         if found := tried.first_refused(args) if args else None:
             number, why = found
@@ -165,10 +165,10 @@ def _receipt(run: Run) -> Path:
     return run.layout.receipts / "arguments.json"
 
 
-def _noted(run: Run) -> dict[str, object]:
+def _read_record(run: Run) -> dict[str, object]:
     return files.read_receipt(run.layout.seen(_receipt(run)))
 
 
-def _note(run: Run, commit: object) -> dict[str, object]:
-    lists = [[arg for arg, _ in pairs] for pairs in given(run)]
+def _record(run: Run, commit: object) -> dict[str, object]:
+    lists = [[arg for arg, _ in pairs] for pairs in argument_lists(run)]
     return {"commit": commit, "args": lists}

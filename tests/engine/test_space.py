@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.engine.run import Run
-from tasks.engine.space import room
+from tasks.engine.space import reserve
 from tasks.host.storage import digest_folders, garbage
 from tasks.host.system import locks
 from tasks.host.system.failure import Failure
@@ -118,7 +118,7 @@ def test_a_volume_that_is_full_is_told_with_what_is_needed(tmp_path: Path) -> No
     folder = machine.layout.environments / "digest"
 
     def make(error: Exception | None = None) -> None:
-        with room(Run(machine), "the environment", folder, 5_000_000):
+        with reserve(Run(machine), "the environment", folder, 5_000_000):
             if error:
                 raise error
             folder.mkdir(parents=True)

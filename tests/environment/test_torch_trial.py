@@ -169,9 +169,11 @@ def test_what_the_driver_brings_is_not_missed_where_there_is_none(
     assert "! whether torchaudio imports isn't known here: it needs libcuda.so.1" in run.output
     assert rig.doit("build").executed == set()
     kept = receipt(rig)
-    assert torch_trial.due(kept) is None
+    assert torch_trial.reason_to_import(kept) is None
     monkeypatch.setattr(gpu, "driver_present", lambda: True)
-    assert torch_trial.due(kept) == ("its torch was not imported yet, for want of libcuda.so.1")
+    assert torch_trial.reason_to_import(kept) == (
+        "its torch was not imported yet, for want of libcuda.so.1"
+    )
 
 
 def test_a_preinstalled_member_that_does_not_import_fails_too(rig: Rig, tmp_path: Path) -> None:

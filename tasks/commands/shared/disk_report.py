@@ -35,7 +35,7 @@ class DiskReport:
         )
 
 
-def of(run: Run) -> DiskReport | None:
+def read_report(run: Run) -> DiskReport | None:
     """None before it was measured for the first time."""
     layout = run.layout
     found = disk.read(layout)

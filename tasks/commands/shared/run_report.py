@@ -21,26 +21,26 @@ class Report:
         return self.line
 
 
-def of(run: Holder | None, journal: Journal | None) -> Report | None:
+def make_report(run: Holder | None, journal: Journal | None) -> Report | None:
     """None when no run is on and the last one, if there was one, succeeded."""
     # Commands that take the lock, such as down, write no journal.
     if journal and journal.state == "running" and (run is None or run.pid == journal.pid):
-        return _on(journal, run.task if run else "")
+        return _describe_running(journal, run.task if run else "")
     if run:
         line = f"a run is on: pid {run.pid}, {run.task or 'starting'}"
         return Report(line, {"process": run.pid, "task": run.task})
     if journal and journal.state == "failed":
-        return _failed(journal)
+        return _describe_failed(journal)
     if journal and journal.state == "interrupted":
-        return _interrupted(journal)
+        return _describe_interrupted(journal)
     return None
 
 
-def _on(journal: Journal, noted: str) -> Report:
+def _describe_running(journal: Journal, noted: str) -> Report:
     running = journal.of("running")
     task = " ".join(task.name for task in running) or noted
     left = journal.seconds_left
-    words = ", ".join(map(_far, running)) or noted or "starting"
+    words = ", ".join(map(_progress_text, running)) or noted or "starting"
     about = "" if left is None else f", about {duration(left)} left"
     return Report(
         f"a run is on: pid {journal.pid}, {words}{about}",
@@ -48,7 +48,7 @@ def _on(journal: Journal, noted: str) -> Report:
     )
 
 
-def _failed(journal: Journal) -> Report:
+def _describe_failed(journal: Journal) -> Report:
     failed = journal.of("failed")
     task = " ".join(task.name for task in failed)
     reason = failed[0].reason.partition("\n")[0] if failed else ""
@@ -58,7 +58,7 @@ def _failed(journal: Journal) -> Report:
     return Report(line, {"process": None, "task": task, **_document(journal), "reason": reason})
 
 
-def _interrupted(journal: Journal) -> Report:
+def _describe_interrupted(journal: Journal) -> Report:
     task = " ".join(task.name for task in journal.of("running"))
     at = f" at {task}" if task else ""
     line = f"the last run ({journal.command}) was interrupted{at}: run doit again to go on"
@@ -75,5 +75,5 @@ def _document(journal: Journal) -> dict[str, Any]:
     }
 
 
-def _far(task: Task) -> str:
+def _progress_text(task: Task) -> str:
     return task.name if task.percent is None else f"{task.name} ({task.percent:.0f} %)"

@@ -50,7 +50,7 @@ class Conflict:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ConflictReport:
     """What came of it."""
 
     answer: Answer
@@ -59,11 +59,11 @@ class Verdict:
     hard: tuple[Conflict, ...]
     """Conflicts of those that must not be left out."""
     overrides: tuple[str, ...]
-    """With these everything resolves but `hopeless`; tried together. Empty if none were found."""
-    hopeless: tuple[Conflict, ...]
+    """With these everything resolves but `unresolvable`; tried together. Empty if none were found."""
+    unresolvable: tuple[Conflict, ...]
 
 
-class Unanswered(Failure):
+class NoAnswer(Failure):
     """The index doesn't answer, which is the fault of no line."""
 
     def __init__(self, answer: Answer, log: Path) -> None:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 from .. import resolver
-from ..requirements import normal
-from ..resolver import REFUSED, Answer, Demand, Problem
-from .conflict import Conflict, Unanswered
-from .minimal_sets import core
+from ..requirements import normalized
+from ..resolver import NO_SOLUTION, Answer, Demand, Problem
+from .conflict import Conflict, NoAnswer
+from .minimal_sets import minimal_core
 
 
 class Inquiry:
@@ -46,13 +46,13 @@ class Inquiry:
         count = len(self._answers)
         self.problem.run.progress("lock", None, f"looking for what doesn't fit, question {count}")
         problem = self.problem.overriding(overrides) if overrides else self.problem
-        return resolver.ask(problem, self._ordered(demands), *options)
+        return resolver.resolve(problem, self._ordered(demands), *options)
 
     def ask_all(self, demands: Iterable[Demand]) -> Answer:
         """The newest that fit, which is what is taken."""
         wanted = frozenset(demands)
         if wanted not in self._whole:
-            self._whole[wanted] = resolver.ask(self.problem, self._ordered(wanted))
+            self._whole[wanted] = resolver.resolve(self.problem, self._ordered(wanted))
             self._answers[wanted, ()] = self._whole[wanted]
         return self._whole[wanted]
 
@@ -66,16 +66,16 @@ class Inquiry:
         if some is None:
             return None
         if not self.ask([]).fits:
-            raise Unanswered(self.ask([]), self.problem.log)
-        lines = tuple(core(lambda few: not self.ask(few, overrides).fits, some))
+            raise NoAnswer(self.ask([]), self.problem.log)
+        lines = tuple(minimal_core(lambda few: not self.ask(few, overrides).fits, some))
         answer = self.ask(lines, overrides)
         if answer.fits:  # What failed before was no matter of lines.
-            raise Unanswered(self.ask(demands, overrides), self.problem.log)
-        if len(lines) > 1 or answer.code == REFUSED:
-            clonable = len(lines) > 1 or resolver.clonable(lines[0].line)
-            return Conflict(lines, answer, reachable=answer.code == REFUSED and clonable)
-        if not lines[0].line.url and not resolver.reachable(self.problem):
-            raise Unanswered(answer, self.problem.log)
+            raise NoAnswer(self.ask(demands, overrides), self.problem.log)
+        if len(lines) > 1 or answer.code == NO_SOLUTION:
+            clonable = len(lines) > 1 or resolver.can_clone(lines[0].line)
+            return Conflict(lines, answer, reachable=answer.code == NO_SOLUTION and clonable)
+        if not lines[0].line.url and not resolver.index_answers(self.problem):
+            raise NoAnswer(answer, self.problem.log)
         return Conflict(lines, answer, reachable=False)
 
     def _narrowed(
@@ -89,22 +89,22 @@ class Inquiry:
             answer = answers(frozenset(demands), overrides)
             if answer.fits:
                 return None
-            likely = _named(demands, answer.output)
+            likely = _mentioned(demands, answer.output)
             if len(likely) < len(demands) and not self.ask(likely, overrides).fits:
                 return likely
         groups: dict[str, list[Demand]] = {}
         for each in demands:
             groups.setdefault(each.owner, []).append(each)
-        few = core(
+        few = minimal_core(
             lambda some: not self.ask([d for group in some for d in group], overrides).fits,
             list(groups.values()),
         )
         return [each for group in few for each in group]
 
 
-def _named(demands: Iterable[Demand], output: str) -> list[Demand]:
+def _mentioned(demands: Iterable[Demand], output: str) -> list[Demand]:
     """Those whose package or URL is somewhere in what uv says."""
-    words = {normal(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", output)}
+    words = {normalized(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", output)}
     return [
         each
         for each in demands

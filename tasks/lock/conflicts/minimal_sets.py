@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def core(fails: Callable[[Sequence[T]], bool], items: Sequence[T]) -> list[T]:
+def minimal_core(fails: Callable[[Sequence[T]], bool], items: Sequence[T]) -> list[T]:
     """Some of `items` that fail together and no longer do without any one of them.
 
     `items` fail as they are, and whatever holds some that fail does too. Of two that would serve
@@ -41,7 +41,7 @@ def each_failing(fails: Callable[[Sequence[T]], bool], items: Sequence[T]) -> li
     return [*each_failing(fails, items[:half]), *each_failing(fails, items[half:])]
 
 
-def fewest(cores: Sequence[Collection[T]], order: Sequence[T]) -> frozenset[T]:
+def smallest_hitting_set(cores: Sequence[Collection[T]], order: Sequence[T]) -> frozenset[T]:
     """The smallest set with something of every core; of several the one that is late in `order`.
 
     Which cores were found first makes no difference.

@@ -10,13 +10,13 @@ from .. import resolver
 from ..resolver import Demand
 from .conflict import Conflict, chain_to
 from .inquiry import Inquiry
-from .minimal_sets import core, each_failing
+from .minimal_sets import each_failing, minimal_core
 
-CANDIDATES = 40
+MAX_CANDIDATES = 40
 """Packages of which it is tried whether they are what a conflict is about."""
 
 
-def settled(
+def with_overrides(
     inquiry: Inquiry,
     conflict: Conflict,
     demands: Sequence[Demand],
@@ -31,14 +31,14 @@ def settled(
         return conflict  # That the lock lets go of torch settles it.
     if not conflict.reachable or (conflict.alone and conflict.alone.line.url):
         return conflict
-    found = _as(inquiry, conflict, known) or _overridden(inquiry, conflict, before)
+    found = _from_known(inquiry, conflict, known) or _find_overrides(inquiry, conflict, before)
     settled = replace(conflict, packages=found[0], overrides=found[1])
     return replace(
         settled, alike=_alike(inquiry, settled, demands), through=_through(inquiry, settled)
     )
 
 
-def _as(
+def _from_known(
     inquiry: Inquiry, conflict: Conflict, known: Sequence[Conflict]
 ) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """The packages and overrides of another that settle this one too."""
@@ -48,7 +48,7 @@ def _as(
     return None
 
 
-def _overridden(
+def _find_overrides(
     inquiry: Inquiry, conflict: Conflict, before: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What it is about, and for each of these packages an override that serves."""
@@ -74,10 +74,10 @@ def _disputed(inquiry: Inquiry, conflict: Conflict, before: Sequence[str]) -> tu
     ranked = sorted(
         names | {name for name, count in often.items() if count > 1},
         key=lambda name: (-often[name], name not in names, name not in said, name),
-    )[:CANDIDATES]
+    )[:MAX_CANDIDATES]
     if not ranked or not inquiry.ask(lines, [*before, *ranked]).fits:
         return ()
-    return tuple(core(lambda some: inquiry.ask(lines, [*before, *some]).fits, ranked))
+    return tuple(minimal_core(lambda some: inquiry.ask(lines, [*before, *some]).fits, ranked))
 
 
 def _needs(inquiry: Inquiry, demand: Demand) -> set[str]:

@@ -11,7 +11,7 @@ import pytest
 from tasks.engine.run import Run
 from tasks.host.system.failure import Failure
 from tasks.lock import requirements, resolution
-from tasks.lock.requirements import Asked
+from tasks.lock.requirements import Request
 from tasks.lock.resolver import Problem
 from tasks.spec import Machine, load
 from tests.wheels import wheel
@@ -65,13 +65,13 @@ def declared(folder: Path, links: Path, names: list[str], overrides: tuple[str, 
     return load(file, {})
 
 
-def read(machine: Machine, folder: Path, name: str, text: str) -> Asked:
+def read(machine: Machine, folder: Path, name: str, text: str) -> Request:
     """`text` has ` / ` between its lines; a name that ends with _ is that of an optional node."""
     place = folder / name
     place.mkdir(exist_ok=True)
     (place / "requirements.txt").write_text("\n".join(text.split(" / ")) + "\n")
     node = next(each for each in machine.custom_nodes if each.name == name.rstrip("_"))
-    return requirements.read(node, place)
+    return requirements.read_checkout(node, place)
 
 
 def refusal(solve: Solve, *overrides: str, **lines: str) -> str:
