@@ -94,8 +94,8 @@ def _missing(run: Run, node: CustomNode) -> str | None:
 
 
 def _obtain(run: Run, node: CustomNode, log: Path) -> None:
-    told = partial(run.progress, f"nodes:{node.name}")
-    for line in _fetch(run, node, partial(source.fetch, run, log=log, told=told)):
+    on_progress = partial(run.progress, f"nodes:{node.name}")
+    for line in _fetch(run, node, partial(source.fetch, run, log=log, on_progress=on_progress)):
         run.tell(line)
 
 

@@ -26,7 +26,7 @@ def install(
     wanted, there = packages.required(run).packages, environments.installed(folder)
     listed = packages.requirements_file(run, wanted)
     new = [name for name, package in wanted.items() if not fits(package, there.get(name))]
-    told = partial(run.progress, "environment")
+    on_progress = partial(run.progress, "environment")
     away = sorted(set(there) - set(wanted) - set(keep))
     # Of a package that goes, nothing is to be mended.
     anew = {name: paths for name, paths in anew.items() if name in wanted}

@@ -37,7 +37,7 @@ def extend(problem: Problem) -> PythonSet | None:
     if missing:
         fixed = [f"{name}=={each.version}" for name, each in found.items() if each.version]
         limits = [line.text for each in staying for line in each.lines if line.constraint]
-        within = replace(problem, instead=before.reduced)
+        within = replace(problem, replacements=before.reduced)
         answer = resolver.run_uv(within, [line.text for line in missing], [*fixed, *limits])
         new = {name: each for name, each in answer.packages.items() if name not in found}
         unsure = [name for name in answer.packages if name in found and not found[name].version]

@@ -28,10 +28,10 @@ class PackageSet:
     """What was replaced or not used."""
     asked: tuple[Request, ...]
     """By all that are not left out."""
-    absent: Mapping[str, str] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
     """Optional nodes of which a package could not be had here: no part of the lock, which is
     for other machines too."""
-    again: tuple[str, ...] = ()
+    retry: tuple[str, ...] = ()
     """Those that could not be reached: every run tries them again."""
     missing: tuple[Missing, ...] = ()
     """What their builds lacked: they are tried again when one of these is there."""
@@ -39,7 +39,7 @@ class PackageSet:
     """Whether it was known before."""
 
     @property
-    def said(self) -> list[str]:
+    def news(self) -> list[str]:
         """What was replaced or not used, and each move."""
         return [*self.remarks, *_moves(self.before, self.python)]
 
@@ -71,10 +71,10 @@ def buildable(run: Run, settled: PackageSet, log: Path) -> PackageSet:
     while True:
         python = settled.python
         problem = resolver.Problem(
-            run, settled.asked, python.asked.torch, python, log, instead=python.reduced
+            run, settled.asked, python.asked.torch, python, log, replacements=python.reduced
         )
         broken = source_builds.build_due(problem, python.packages)
-        if hard := [each for each in broken if not each.may_go]:
+        if hard := [each for each in broken if not each.optional_only]:
             raise Failure("\n    ".join(map(str, hard)), log)
         if not broken:
             return settled
@@ -88,8 +88,8 @@ def buildable(run: Run, settled: PackageSet, log: Path) -> PackageSet:
             ),
             before=settled.before,
             remarks=[*settled.remarks, *fewer.remarks],
-            absent={**settled.absent, **fewer.absent, **away},
-            again=tuple(sorted({*settled.again, *fewer.again, *unreached})),
+            unavailable={**settled.unavailable, **fewer.unavailable, **away},
+            retry=tuple(sorted({*settled.retry, *fewer.retry, *unreached})),
             missing=(*settled.missing, *(each.missing for each in broken if each.missing)),
         )
 
@@ -98,7 +98,9 @@ def why_not_installed(run: Run, names: Collection[str], log: Path) -> list[str]:
     """Which of the settled packages of these names can't be installed, each in one line."""
     python = packages.required(run)
     asked = packages.without_nodes(packages.collect_requests(run)[0], python.left_out)
-    problem = resolver.Problem(run, asked, python.asked.torch, python, log, instead=python.reduced)
+    problem = resolver.Problem(
+        run, asked, python.asked.torch, python, log, replacements=python.reduced
+    )
     wanted = {name: each for name, each in python.packages.items() if name in names}
     return source_builds.why_not_installed(problem, wanted)
 
@@ -120,8 +122,8 @@ def _solve(
         return PackageSet(python, before, remarks, packages.without_nodes(asked, left_out))
     solution = resolution.solve(problem)
     # Without the lines of those that could not be had, the question is another one next time.
-    had = packages.without_nodes(asked, solution.absent)
-    left_out = {**solution.left_out, **solution.absent, **refused}
+    had = packages.without_nodes(asked, solution.unavailable)
+    left_out = {**solution.left_out, **solution.unavailable, **refused}
     python = PythonSet(
         asked=packages.locked_form(run, had).model_copy(update={"torch": solution.torch}),
         packages=solution.packages,
@@ -133,8 +135,8 @@ def _solve(
         before,
         [*preinstalled.remarks(run, asked), *_remarks(asked, solution.reduced, before)],
         packages.without_nodes(asked, left_out),
-        absent=solution.absent,
-        again=solution.again,
+        unavailable=solution.unavailable,
+        retry=solution.retry,
         missing=solution.missing,
     )
 

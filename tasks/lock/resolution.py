@@ -26,9 +26,9 @@ class Solution:
     packages: dict[str, Package]
     left_out: dict[str, str]
     """Optional nodes that conflict with others, and why: the same question, the same answer."""
-    absent: dict[str, str]
+    unavailable: dict[str, str]
     """Those of which a package could not be had here and now; no other machine is to go by that."""
-    again: tuple[str, ...]
+    retry: tuple[str, ...]
     """Those of them whose packages could not be reached: to be tried again by every run."""
     missing: tuple[Missing, ...]
     """What builds lacked: when one of these is there, it is to be tried again."""
@@ -40,13 +40,13 @@ def solve(problem: Problem) -> Solution:
     """Raises Failure naming who asks for what, and overrides that would settle it."""
     lines = [line for each in problem.asked for line in each.lines]
     direct = {normalized(line.name) for line in lines if line.name and line.applies}
-    problem = replace(problem, instead=_replacements(problem, direct))
+    problem = replace(problem, replacements=_replacements(problem, direct))
     away: dict[str, str] = {}
     leaving: dict[str, Conflict] = {}
     while True:
         packages, left = _resolve(problem)
         if packages is None:
-            problem = replace(problem, metadata_counts=False, matched={})
+            problem = replace(problem, obey_metadata=False, matched={})
             continue
         leaving |= left
         away |= {name: explanation.left_out_reason(each, problem) for name, each in left.items()}
@@ -64,7 +64,7 @@ def solve(problem: Problem) -> Solution:
             return _solution(problem, _with_asked_hashes(problem, kept), twins, away, leaving)
         problem = replace(
             problem,
-            instead=_merged_replacements(problem.instead, twins),
+            replacements=_merged_replacements(problem.replacements, twins),
             matched={**problem.matched, **matching},
         )
 
@@ -81,10 +81,10 @@ def _solution(
     return Solution(
         packages=packages,
         left_out={name: why for name, why in away.items() if name not in alone},
-        absent={name: why for name, why in away.items() if name in alone},
-        again=tuple(sorted(name for name, each in alone.items() if not each.reachable)),
+        unavailable={name: why for name, why in away.items() if name in alone},
+        retry=tuple(sorted(name for name, each in alone.items() if not each.reachable)),
         missing=tuple(dict.fromkeys(lacking)),
-        reduced=_merged_replacements(problem.instead, twins),
+        reduced=_merged_replacements(problem.replacements, twins),
         torch=_torch_build(problem, packages),
     )
 
@@ -150,15 +150,15 @@ def _with_asked_hashes(problem: Problem, packages: dict[str, Package]) -> dict[s
 
 def _replacements(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
     """Which of these packages to replace by which others of their families."""
-    instead: dict[str, str] = {}
+    replacements: dict[str, str] = {}
     for family, members in FAMILIES.items():
         there = members & set(packages)
         if not there:
             continue
         preferred = problem.run.machine.python.prefer.get(family)
         one = preferred or chosen(family, there, cuda=problem.torch != "cpu")
-        instead |= {name: one for name in there if name != one}
-    return instead
+        replacements |= {name: one for name in there if name != one}
+    return replacements
 
 
 def _merged_replacements(before: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
@@ -174,7 +174,7 @@ def _matching_constraint(problem: Problem, packages: Mapping[str, Package]) -> d
     versions = {n: packages[n].version for n in ("torch", "torchaudio") if n in packages}
     if None in versions.values() or len(versions) < 2:
         return {}
-    if not problem.metadata_counts and problem.overridden.intersection(versions):
+    if not problem.obey_metadata and problem.overridden.intersection(versions):
         return {}
     fixed = {*problem.held, *problem.overridden, *problem.matched}
     found = matching_constraint({name: str(version) for name, version in versions.items()}, fixed)

@@ -73,11 +73,11 @@ class Problem:
     before: PythonSet | None
     """Whose versions are kept where nothing forces them to move."""
     log: Path
-    instead: Mapping[str, str] = field(default_factory=dict)
+    replacements: Mapping[str, str] = field(default_factory=dict)
     """Packages that others replace."""
     matched: Mapping[str, str] = field(default_factory=dict)
     """Constraints on the torch family, by the package that they are on."""
-    metadata_counts: bool = True
+    obey_metadata: bool = True
     """Whether what the torch family says of itself is obeyed beside the overrides of it."""
 
     @property
@@ -117,11 +117,11 @@ class Problem:
         One of torch hides from uv what torchvision and torchaudio ask for; as a constraint an
         exact version is as good, and they are chosen to fit it.
         """
-        overrides = self.run.machine.python.overrides if self.metadata_counts else ()
+        overrides = self.run.machine.python.overrides if self.obey_metadata else ()
         return [text for text in overrides if is_pin(text)]
 
     @property
-    def freed(self) -> bool:
+    def torch_may_move(self) -> bool:
         """Whether an update or a new override lets the torch family leave the lock's versions."""
         if not self.before or self.run.updating("torch", *TORCH_FAMILY):
             return True
@@ -131,7 +131,7 @@ class Problem:
     @property
     def held(self) -> dict[str, Package]:
         """The torch family of the lock, which only `doit update` or an override moves."""
-        if not self.before or self.freed or self.before.asked.torch != self.torch:
+        if not self.before or self.torch_may_move or self.before.asked.torch != self.torch:
             return {}
         packages = self.before.packages
         return {n: packages[n] for n in TORCH_FAMILY if n in packages and n not in self.overridden}
@@ -231,7 +231,7 @@ def _own_demand(name: str, text: str) -> Demand:
 def _lines(problem: Problem, demands: Iterable[Demand]) -> tuple[list[str], list[str]]:
     """What is wanted, and what constrains it."""
     lines = [each for each in demands if not (each.own and each.name not in problem.limits)]
-    replacing = sorted(set(problem.instead.values()) - set(problem.instead))
+    replacing = sorted(set(problem.replacements.values()) - set(problem.replacements))
     wanted = [each.line.text for each in lines if not each.line.constraint]
     constraints = [each.line.text for each in lines if each.line.constraint]
     return [*ALWAYS_INSTALLED, *wanted, *replacing], constraints
@@ -240,7 +240,7 @@ def _lines(problem: Problem, demands: Iterable[Demand]) -> tuple[list[str], list
 def _arguments(
     problem: Problem, wanted: Iterable[str], constraints: Iterable[str]
 ) -> list[str | Path]:
-    pinned, excludes = problem.pinned, [*problem.instead]
+    pinned, excludes = problem.pinned, [*problem.replacements]
     overrides = [text for text in problem.run.machine.python.overrides if text not in pinned]
     if problem.torch in ("none", "preinstalled"):
         excludes += TORCH_FAMILY
@@ -265,5 +265,5 @@ def _upgrades(problem: Problem) -> list[str]:
         return []  # Nothing is preferred.
     known = set(problem.before.packages)
     moving = known if updates and "python" in updates else known & (updates or set())
-    names = sorted({*moving, *(TORCH_FAMILY if problem.freed else ())})
+    names = sorted({*moving, *(TORCH_FAMILY if problem.torch_may_move else ())})
     return [word for name in names for word in ("--upgrade-package", name)]

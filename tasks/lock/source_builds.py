@@ -41,7 +41,7 @@ class FailedBuild:
         return {str(each.node) for each, _ in self.askers if each.optional}
 
     @property
-    def may_go(self) -> bool:
+    def optional_only(self) -> bool:
         """Whether nobody else needs it."""
         return bool(self.askers) and all(each.optional for each, _ in self.askers)
 

@@ -106,20 +106,20 @@ def _resolve_and_write(run: Run, log: Path) -> list[str]:
     if run.overlay:
         due = source_builds.not_built(run, settled.python.packages) if run.updates is None else ()
         known = settled.python.packages
-        said = [*settled.said, *said, *(f"build {n} {known[n].shown} from source" for n in due)]
+        said = [*settled.news, *said, *(f"build {n} {known[n].shown} from source" for n in due)]
     else:
         built = package_set.buildable(run, settled, log)
         if built is not settled and not built.as_locked and not settled.as_locked:
             said = _write_settled(run, built)
         settled = built
-        said = [*settled.said, *said]
+        said = [*settled.news, *said]
     packages.record(run, settled.python)
     nodes.record_left_out(run, settled.python.left_out)
     _remove_stale_receipts(run)
     _warn_left_out(run)
     receipt = {
         "inputs": files.digest(_inputs(run)),
-        "again": settled.again,
+        "again": settled.retry,
         "missing": [[each.kind, each.name] for each in settled.missing],
     }
     files.write_receipt(run.layout.kept(_receipt(run)), receipt)
@@ -132,7 +132,7 @@ def _write_settled(run: Run, settled: package_set.PackageSet) -> list[str]:
         return [f"the environment overrides machine.yaml: {_name(run)} stays as it is"]
     # What could not be had here and now is no part of the lock, nor is the reason.
     away = settled.python.left_out.items()
-    final = {name: reason for name, reason in away if name not in settled.absent}
+    final = {name: reason for name, reason in away if name not in settled.unavailable}
     python = settled.python.model_copy(update={"left_out": final})
     return _write(run, _complete_lock(run, python))
 

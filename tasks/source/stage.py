@@ -54,10 +54,10 @@ def tasks(run: Run) -> Iterator[Task]:
     )
 
 
-def fetch(run: Run, source: Source, log: Path, told: Told = unheard) -> list[str]:
+def fetch(run: Run, source: Source, log: Path, on_progress: Told = unheard) -> list[str]:
     """Obtain a source; how its commit moved, if it was there before."""
     before, missed = source.read().get("commit"), source.large
-    source.obtain(log, told)
+    source.obtain(log, on_progress)
     after = source.read()["commit"]
     if source.large.left and source.large != missed:
         run.warn(f"{source.name}: {source.large}; {source.large.mend}")

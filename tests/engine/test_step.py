@@ -30,7 +30,7 @@ def raising(error: Exception) -> Check:
 def test_what_holds_is_up_to_date_and_says_so() -> None:
     holds = UpToDate(lambda: None)
     assert holds() is True
-    assert repr(holds) == "holds"
+    assert repr(holds) == "up to date"
 
 
 def test_what_does_not_hold_has_the_reason_as_its_repr() -> None:
@@ -64,7 +64,7 @@ def test_a_reason_that_is_gone_is_not_repeated() -> None:
     reasons: list[str | None] = ["first", None]
     holds = UpToDate(lambda: reasons.pop(0))
     assert [holds(), holds()] == [False, True]
-    assert repr(holds) == "holds"
+    assert repr(holds) == "up to date"
 
 
 def run(folder: Path) -> Run:

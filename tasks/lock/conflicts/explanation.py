@@ -128,12 +128,19 @@ def _describe_single(conflict: Conflict, demand: Demand, problem: Problem) -> st
 
 
 def _advice(verdict: ConflictReport) -> Iterator[str]:
-    found, unresolvable = verdict.overrides, [each for each in verdict.unresolvable if not each.alone]
+    found, unresolvable = (
+        verdict.overrides,
+        [each for each in verdict.unresolvable if not each.alone],
+    )
     if found:
         what = "this" if len(found) == 1 else "these together"
-        which = " the others" if verdict.unresolvable else " it" if len(verdict.hard) == 1 else " them"
+        which = (
+            " the others" if verdict.unresolvable else " it" if len(verdict.hard) == 1 else " them"
+        )
         yield f"{what} would settle{which}: python.overrides: {list(found)}"
-    elif len(verdict.unresolvable) < len(verdict.hard) or (unresolvable and not _advice_given(unresolvable)):
+    elif len(verdict.unresolvable) < len(verdict.hard) or (
+        unresolvable and not _advice_given(unresolvable)
+    ):
         yield "correct those lines, or settle it with python.overrides"
 
 

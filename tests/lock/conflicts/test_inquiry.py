@@ -175,8 +175,8 @@ def test_an_optional_node_leaves_before_one_that_must_stay_is_overridden(solve: 
 def test_what_can_not_be_had_for_an_optional_node_is_no_matter_of_the_lock(solve: Solve) -> None:
     solution = solve(a="array", b_="nowhere", c_="image>=9")
     assert solution.left_out == {}
-    assert set(solution.absent) == {"b", "c"}
-    assert solution.again == ()
+    assert set(solution.unavailable) == {"b", "c"}
+    assert solution.retry == ()
 
 
 def test_blame_follows_what_was_asked_not_words(solve: Solve, tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_blame_follows_what_was_asked_not_words(solve: Solve, tmp_path: Path) ->
     wheel(tmp_path / "links", "uv", "1.0")
     wheel(tmp_path / "links", "git", "1.0")
     solution = solve(a_="uv / git", b_=away)
-    assert set(solution.absent) == {"b"}
-    assert solution.again == ("b",), "a repository that can't be reached is tried by every run"
+    assert set(solution.unavailable) == {"b"}
+    assert solution.retry == ("b",), "a repository that can't be reached is tried by every run"
     said = refusal(solve, a="uv / git", b=away)
     assert blamed(said) == {f"b {away}"}
     assert "which can't be reached" in said
