@@ -262,9 +262,9 @@ def test_a_reason_in_brackets_is_shown_as_it_is(rig: Rig) -> None:
 
 def test_a_variable_that_nobody_reads_is_refused(rig: Rig) -> None:
     said = rig.doit("list", "machin=x", code=3).output
-    assert "there is no variable 'machin'" in said
+    assert "unknown variable 'machin'" in said
     said = rig.doit("NUM_GPUS=1", code=3).output
-    assert "one of the environment goes before the command: NUM_GPUS=1 doit" in said
+    assert "an environment variable goes before the command: NUM_GPUS=1 doit" in said
 
 
 @pytest.mark.parametrize("command", ["status", "smoke", "down"])

@@ -49,4 +49,4 @@ def test_a_signal_that_does_not_wake_the_main_thread_ends_it_all_the_same(
         timeout=30,
     )
     assert ended.returncode == 128 + number
-    assert ended.stderr == f"stopped by {number.name}; run doit again to go on\n"
+    assert ended.stderr == f"stopped by {number.name}; run doit again to continue\n"
