@@ -1,6 +1,6 @@
-"""Collection: what is good is noted, and what nothing needs any more goes, at the end of `up`.
+"""Collection: record the good generation and remove what nothing needs, at the end of `up`.
 
-It is only moved out of the way here; a process that nobody waits for deletes it.
+Folders are only moved aside here; a background process deletes them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "collection",
-        "Note what is good, remove what nothing needs; fails while machine.yaml's was refused",
+        "Record what is good, remove what nothing needs; fails while machine.yaml is refused",
         check=partial(_reason_to_collect, run, instances),
         action=partial(_collect, run, instances),
         preview=partial(_preview, run),
@@ -40,7 +40,7 @@ def _reason_to_collect(run: Run, instances: Sequence[Instance]) -> str | None:
         return reason
     names = [path.name for path in [*_unneeded_generations(run), *_unneeded_databases(run)]]
     if names := names or [path.name for path in garbage.left(layout)]:
-        return f"nothing needs {', '.join(names)}"
+        return f"not needed any more: {', '.join(names)}"
     for name, reason in disk.read(layout).stuck.items():
         if (layout.garbage / name).exists():
             run.warn(f"{layout.garbage / name} can't be deleted ({reason}): remove it by hand")
@@ -62,7 +62,7 @@ def _collect(run: Run, instances: Sequence[Instance], log: Path) -> None:
 
 
 def _removable(layout: Layout) -> list[Path]:
-    """What nothing needs that runs, so that it can be gone on with."""
+    """What no running process needs."""
     return [
         *garbage.entries(layout),
         *kept_generations.unneeded(layout, kept_generations.in_use(layout)),

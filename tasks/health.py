@@ -1,4 +1,4 @@
-"""Health: each instance passes the gate, and which process did is noted."""
+"""Health: each instance passes the gate; the process that did is recorded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .instances import gate, roll
 from .spec import Instance
 
 SERVER_WAIT = 5
-"""Seconds in which the health server must find one healthy that has passed the gate."""
+"""Seconds in which the health server must report an instance as healthy after the gate."""
 
 
 def tasks(run: Run) -> Iterator[Task]:
@@ -40,22 +40,22 @@ def _why_not_healthy(run: Run, instance: Instance) -> str | None:
     if wanted is None and last_good.refusal(run):
         return None
     if app is None:
-        return f"{instance.name} doesn't run"
+        return f"{instance.name} isn't running"
     if app.fingerprint != wanted:
-        return f"{instance.name} doesn't run as its config says"
+        return f"{instance.name} runs with another config"
     if run.overlay and roll.must_stop_all(run):
-        # A run has restarted them by now, a plan has not.
-        return f"{instance.name} is restarted"
+        # A run has restarted them at this point, a plan has not.
+        return f"{instance.name} restarts"
     if not gate.is_warm(run, instance, app):
         return warmup.NOT_YET
     if not gate.passed(run, instance, app):
-        return f"{instance.name} was started anew"
+        return f"{instance.name} has restarted since"
     health = gate.probe(instance, app)
     return server.unhealthy_reason(run, instance, app.pid) if health.healthy else health.reason
 
 
 def _wait(run: Run, instance: Instance, log: Path) -> None:
-    """Raises Failure, as `gate.wait` does, and when the health server doesn't find it healthy."""
+    """Raises Failure, as `gate.wait` does, and when the health server reports it unhealthy."""
     gate.wait(run, [instance], time.monotonic())
     gate.note(run, instance)
     app = gate.find(run, instance.name)

@@ -1,4 +1,4 @@
-"""What instances may use, against what this machine has and allows."""
+"""Checks that the limits of instances fit this machine."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .spec import Instance, Limits, in_bytes
 from .spec.sizes import shown
 
 SYS_NICE, SYS_RESOURCE = 23, 24
-"""Numbers of capabilities; root in a container often lacks them."""
+"""Numbers of Linux capabilities; root in a container often lacks them."""
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What this machine has, and what this process may ask of it."""
+    """What this machine has, and what this process may request."""
 
     memory: int
     """Bytes."""
     nice: int
-    """The lowest."""
+    """The lowest value."""
     open_files: int
     """The highest number."""
 
@@ -40,7 +40,7 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "limits",
-        "What instances are given, this machine has: memory, files",
+        "This machine has the memory and open files that instances may use",
         check=partial(_why_not_possible, run, instances),
         action=partial(_refuse, run, instances),
         after=["validation"],
@@ -66,26 +66,27 @@ def _refuse(run: Run, instances: Sequence[Instance], log: Path) -> None:
 
 
 def excess(limits: Limits, has: Capacity) -> str | None:
-    """None, or the first limit that can't be, with what can."""
+    """The first limit that is too high, and what is possible; None: all fit."""
     if limits.memory and in_bytes(limits.memory) > has.memory:
         return (
             f"instances.limits.memory: {limits.memory} is more than this machine has "
-            f"({shown(has.memory >> 20 << 20)}): give less"
+            f"({shown(has.memory >> 20 << 20)}): lower it"
         )
     if limits.nice < has.nice:
         return (
             f"instances.limits.nice: {limits.nice} needs root (CAP_SYS_NICE): "
-            f"give {has.nice} or more"
+            f"set {has.nice} or more"
         )
     if limits.open_files and limits.open_files > has.open_files:
         return (
-            f"instances.limits.open_files: {limits.open_files} is more than may be opened here: "
-            f"give {has.open_files} or less, or raise the hard limit (ulimit -Hn)"
+            f"instances.limits.open_files: {limits.open_files} is above the hard limit: "
+            f"set {has.open_files} or less, or raise the hard limit (ulimit -Hn)"
         )
     return None
 
 
 def capacity() -> Capacity:
+    """Of this machine and process, from getrlimit(2), capabilities(7) and /proc/meminfo."""
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if has_capability(SYS_RESOURCE):
         files = int(Path("/proc/sys/fs/nr_open").read_text())
@@ -96,14 +97,15 @@ def capacity() -> Capacity:
 
 
 def has_capability(number: int) -> bool:
-    """Whether this process has a capability."""
+    """Whether this process has a capability, by its number in capabilities(7)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     held = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
     return bool(int(held, 16) >> number & 1)
 
 
 def warn_if_overcommitted(run: Run, instances: Sequence[Instance]) -> None:
-    """Caps that each fit, and together don't: the kernel may end an instance before one does."""
+    """Warn when the memory caps of all instances exceed the machine's memory: the kernel may then
+    end an instance below its cap."""
     memory = run.machine.instances.limits.memory
     if memory and in_bytes(memory) * len(instances) > usage.machine_memory():
         run.warn(
@@ -113,7 +115,7 @@ def warn_if_overcommitted(run: Run, instances: Sequence[Instance]) -> None:
 
 
 def memory_share(run: Run) -> dict[str, str]:
-    """What an instance's `services/inside/memory.py` is told; nothing where it isn't wanted."""
+    """The variables for `services/inside/memory.py`; empty without `instances.share_memory`."""
     wanted = run.machine.instances
     if not wanted.share_memory:
         return {}
@@ -122,7 +124,7 @@ def memory_share(run: Run) -> dict[str, str]:
 
 
 def shim_options(limits: Limits) -> list[str]:
-    """Options of the exec shim, which sets them."""
+    """The exec shim's options that set these limits."""
     return [
         *(["--nice", str(limits.nice)] if limits.nice else []),
         *(["--open-files", str(limits.open_files)] if limits.open_files else []),

@@ -1,4 +1,4 @@
-"""The health server: up before anything is installed, and through every later run."""
+"""The health server: it starts before anything is installed, and stays up in every later run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "server",
-        "The health server, which answers while all else is installed",
+        "The health server, which answers during the installation",
         check=partial(_why_outdated, run, instances),
         action=partial(_start, run, instances),
         after=["supervisor"],
@@ -40,7 +40,7 @@ def tasks(run: Run) -> Iterator[Task]:
 
 
 def client(run: Run) -> health_client.Server:
-    """Where the machine's health server is asked."""
+    """A client of the machine's health server."""
     health = run.machine.health
     try:
         token = expand(health.token, run.machine.env) if health.token else None
@@ -50,19 +50,19 @@ def client(run: Run) -> health_client.Server:
 
 
 def unhealthy_reason(run: Run, instance: Instance, pid: int, wait: int = 0) -> str | None:
-    """Why the health server, if one answers, finds this process unhealthy; None: it doesn't.
+    """Why the health server reports this process as unhealthy; None: it doesn't, or no answer.
 
-    `wait` is how many seconds it may take to find it healthy.
+    `wait`: seconds that the server waits for it to become healthy.
     """
     if not run.machine.health.server:
         return None
     path = f"/health/comfyui/instances/{instance.gpu}?wait={wait}"
     answer = health_client.ask(client(run), path, health_client.PATIENCE + wait)
-    told = answer[1] if answer else {}
-    running = told.get("layers", {}).get("running", {})
-    if told.get("status") != "unhealthy" or running.get("pid") != pid:
+    document = answer[1] if answer else {}
+    running = document.get("layers", {}).get("running", {})
+    if document.get("status") != "unhealthy" or running.get("pid") != pid:
         return None
-    return str(told["reason"])
+    return str(document["reason"])
 
 
 def _settings_file(layout: Layout) -> Path:
@@ -70,7 +70,7 @@ def _settings_file(layout: Layout) -> Path:
 
 
 def _settings(run: Run, instances: Sequence[Instance]) -> dict[str, Any]:
-    """All that it is told; it reads the file again when a run has changed it."""
+    """The server's settings file, which it reads again when a run changes it."""
     health, chosen = run.machine.health, run.machine.selected_nodes
     return {
         "workspace": str(run.machine.workspace),
@@ -133,8 +133,7 @@ def declared_models(run: Run) -> tuple[WantedModel, ...]:
 
 
 def _app(run: Run) -> App:
-    """The app, marked by all that it is made of. Raises Failure when its token isn't set."""
-
+    """Raises Failure when its token isn't set."""
     health = run.machine.health
     if health.token and client(run).token is None:
         name = health.token.strip("${}")
@@ -151,18 +150,18 @@ def _why_outdated(run: Run, instances: Sequence[Instance]) -> str | None:
     layout = run.layout
     running = own_service.running(layout, NAME)
     if not run.machine.health.server:
-        return f"{NAME} runs, and health.server is false" if running else None
+        return f"{NAME} runs, but health.server is false" if running else None
     wanted = _app(run)
     if reason := own_service.why_restart(wanted, running):
         return reason
     if files.read_receipt(_settings_file(layout)) != _settings(run, instances):
-        return "what it watches changed"
+        return "its settings changed"
     file = app.secrets_file(layout, NAME, wanted.secrets)
     return f"{file} is missing" if wanted.secrets and not file.is_file() else None
 
 
 def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
-    """Raises Failure when its port is taken, or it doesn't start."""
+    """Raises Failure when its port is taken or it doesn't start."""
     layout = run.layout
     running = own_service.running(layout, NAME)
     if not run.machine.health.server:
@@ -181,8 +180,8 @@ def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
     health = run.machine.health
     if not health.token and health.listen not in LOOPBACK:
         run.warn(
-            f"{NAME} listens on {health.listen}: without HEALTH_TOKEN others are answered on "
-            "/livez and /readyz alone"
+            f"{NAME} listens on {health.listen}: without HEALTH_TOKEN, other hosts get answers on "
+            "/livez and /readyz only"
         )
     run.say(f"progress and health: {api.url(health.listen, health.port)}")
 
@@ -197,7 +196,7 @@ def _stop(layout: Layout, running: apps.App | None) -> None:
 
 
 def _remove_secrets(layout: Layout, kept: Path | None) -> None:
-    """Those of before; a worker's have its GPU in their names."""
+    """Remove the server's old secrets files; the names of workers' files contain their GPU."""
     for path in layout.secrets.glob(f"{NAME}-{'[0-9a-f]' * 12}.json"):
         if path != kept:
             files.remove(path)

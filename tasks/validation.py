@@ -1,4 +1,4 @@
-"""Validation: every custom node is really imported, before anything is started with it."""
+"""Validation: ComfyUI imports every custom node before an instance starts with it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from .host.system.failure import Failure
 from .spec import CustomNode, expand
 from .spec.layout import Layout
 
-#: Modules that speak to a GPU: an exception that passes through one may be due to its lack.
+#: Modules that use a GPU: an exception that passes through one may be due to a missing GPU.
 GPU_MODULES = re.compile(r"(torch\.cuda|triton|cupy|cupy_backends|pycuda|pynvml|numba\.cuda)(\.|$)")
-#: Failures that have nothing to do with a GPU, whether the node asked for one or not.
+#: Exceptions that are never due to a missing GPU, even if the node asked for one.
 NEVER_DUE_TO_GPU = frozenset(
     {"ImportError", "ModuleNotFoundError", "SyntaxError", "NameError", "AttributeError"}
 )
@@ -41,7 +41,7 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "validation",
-        "Every custom node imports; then the generation is the current one",
+        "Every custom node imports; then the generation becomes the current one",
         check=partial(reason_to_validate, run),
         action=partial(validate, run),
         preview=partial(_preview, run),
@@ -50,7 +50,7 @@ def tasks(run: Run) -> Iterator[Task]:
 
 
 def may_pass_later(run: Run, result: Result) -> bool:
-    """Whether a failure may be due to what only run time has: a GPU, a variable, a .env."""
+    """Whether a failed node may import at run time, with a GPU, a variable or a .env."""
     if not result.failed:
         return False
     gpu_comes_later = not run.machine.instances.cpu_only and not gpu.driver_present()
@@ -70,11 +70,12 @@ def _may_need_gpu(result: Result) -> bool:
 
 
 def fatal_nodes(folder: Path) -> list[str]:
-    """The nodes that ComfyUI can't be started with."""
+    """The nodes that keep ComfyUI from starting."""
     return sorted(name for name, result in read(folder).items() if result.fatal)
 
 
 def reason_to_validate(run: Run) -> str | None:
+    """Why validation isn't up to date; None: it is. Raises Failure without a generation."""
     layout = run.layout
     folder = generation.folder_of(run)
     if reason := _reason_to_import(run, folder):
@@ -88,7 +89,7 @@ def reason_to_validate(run: Run) -> str | None:
 
 
 def _reason_to_import(run: Run, folder: Path) -> str | None:
-    """Why the nodes are to be imported, and not only the links to be set."""
+    """Why the nodes must be imported again; None: at most links are missing."""
     results = read(folder)
     if not receipt_of(folder).exists():
         return f"{folder.name} was not validated"
@@ -103,9 +104,9 @@ def _reason_to_import(run: Run, folder: Path) -> str | None:
 
 
 def _is_final(folder: Path, node: CustomNode) -> bool:
-    """Whether an optional node that failed would fail again: same code, same packages.
+    """Whether an optional node that failed would fail again, with the same code and packages.
 
-    What only run time has may have come since, and the code of a local folder may be mended.
+    A local folder's code may have changed; what only run time has may exist now.
     """
     unsure = load_result.unproved(folder)
     return node.optional and not node.path and node.name not in unsure
@@ -118,6 +119,7 @@ def _preview(run: Run, log: Path) -> list[str]:
 
 
 def validate(run: Run, log: Path) -> None:
+    """Import the nodes if necessary, then make the generation the current one. Raises Failure."""
     layout = run.layout
     folder = generation.folder_of(run)
     if _reason_to_import(run, folder):
@@ -127,7 +129,7 @@ def validate(run: Run, log: Path) -> None:
 
 
 def _import_nodes(run: Run, folder: Path, log: Path) -> None:
-    """Import every node, and note what became of it. Raises Failure for a required one."""
+    """Import every node and record the results. Raises Failure if a required one fails."""
     home = environment.folder_of(run)
     watch, by_hand = manifest.watch(folder), environments.additions(home)
     since = trees.now(home)
@@ -176,13 +178,13 @@ def _hangs_file(run: Run) -> Path:
 
 
 def _known_hangs(run: Run) -> dict[str, Result]:
-    """Nodes whose import did not end when it was tried with the same code and packages."""
+    """Nodes whose import hung before with the same code and packages."""
     noted = files.read_receipt(_hangs_file(run), nodes=dict).get("nodes", {})
     if run.force:
         return {}
     known = {}
     for node in run.machine.custom_nodes:
-        # A damaged note is none: it is tried again.
+        # A damaged record counts as none: import the node again.
         with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):
             if noted[node.name]["of"] == _import_inputs(run, node):
                 known[node.name] = Result(Outcome.HUNG, float(noted[node.name]["seconds"]))
@@ -201,13 +203,13 @@ def _record_hangs(run: Run, results: Mapping[str, Result]) -> None:
 
 
 def _import_inputs(run: Run, node: CustomNode) -> list[str]:
-    """What a node's import depends on: its commit, and the environment."""
+    """What a node's import depends on: its commit and the environment."""
     commit = nodes.source_of(run, node).read().get("commit")
     return [str(commit), environment.folder_of(run).name]
 
 
 def mask_secrets(run: Run, result: Result) -> Result:
-    """A node may raise with a secret in its message; it goes no further."""
+    """Replace secrets in a node's error message by the names of their variables."""
     error = result.error
     if error is None:
         return result
@@ -220,9 +222,9 @@ def mask_secrets(run: Run, result: Result) -> Result:
 
 
 def _variables(run: Run) -> tuple[dict[str, str], list[str]]:
-    """The variables of run time as far as this moment knows them, and the names without a value.
+    """The variables of run time that have a value now, and the names of those without.
 
-    An image build has no secrets; a node that wants one then is proved where it is set.
+    An image build has no secrets; a node that needs one is validated where it is set.
     """
     known, unset = {}, []
     for key, written in _env_fields(run):
@@ -234,14 +236,14 @@ def _variables(run: Run) -> tuple[dict[str, str], list[str]]:
 
 
 def _env_fields(run: Run) -> Iterator[tuple[str, str]]:
-    """The nodes' env, which stands in no file during a build, and instances.env, which wins."""
+    """The nodes' env, which is in no file during a build, then instances.env, which wins."""
     for node in run.machine.custom_nodes:
         yield from node.env.items()
     yield from run.machine.instances.env.items()
 
 
 def _missing_in_build(run: Run) -> frozenset[str]:
-    """What only run time has: variables without a value now, and a .env, which no build writes."""
+    """What only run time has: variables that have no value now, and `.env` files."""
     _, unset = _variables(run)
     dotenv = run.layout.dotenv
     waits = any(node.env and not dotenv(node.name).exists() for node in run.machine.custom_nodes)
@@ -249,7 +251,7 @@ def _missing_in_build(run: Run) -> frozenset[str]:
 
 
 def _report(run: Run, results: Mapping[str, Result], log: Path) -> None:
-    """Raises Failure for every required node that failed; the rest becomes warnings."""
+    """Raises Failure if a required node failed; other failures become warnings."""
     required = {node.name for node in nodes.present_nodes(run) if not node.optional}
     failures = []
     for name, result in sorted(results.items()):
@@ -257,7 +259,7 @@ def _report(run: Run, results: Mapping[str, Result], log: Path) -> None:
             continue
         kind = "ComfyUI's own" if load_result.is_own(name) else "custom node"
         if may_pass_later(run, result):
-            run.warn(f"{kind} {name} can't be proved here, `doit up` will: it {result}")
+            run.warn(f"{kind} {name} can't be validated here, only by `doit up`: it {result}")
         elif name in required:
             failures.append(f"custom node {name} {result}{_missing_files(run, name)}")
         else:
@@ -265,17 +267,17 @@ def _report(run: Run, results: Mapping[str, Result], log: Path) -> None:
     unknown = sorted(name for name, result in results.items() if result.outcome is Outcome.UNKNOWN)
     if unknown:
         run.warn(
-            f"whether {', '.join(unknown)} can be loaded is not known: this ComfyUI has no "
-            "nodes.load_custom_node that could be asked; its instances tell by their node classes"
+            f"unknown whether {', '.join(unknown)} can be loaded: this ComfyUI has no "
+            "nodes.load_custom_node to report it; running instances show it by their node classes"
         )
     if failures:
         lines = "\n    ".join(failures)
         which = "it" if len(failures) == 1 else "these"
-        raise Failure(f"{lines}\n    optional: true lets the others go on without {which}", log)
+        raise Failure(f"{lines}\n    to continue without {which}, set optional: true", log)
 
 
 def _missing_files(run: Run, name: str) -> str:
-    """What of a node that failed was not in its repository: the failure may be due to that."""
+    """The files that a failed node's checkout lacks, which may be the cause."""
     for node in run.machine.custom_nodes:
         large = nodes.source_of(run, node).large
         if node.name == name and large.left:

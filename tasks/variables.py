@@ -1,4 +1,4 @@
-"""The variables that machine.yaml's env fields name: told before anything waits for them."""
+"""Checks that the variables in machine.yaml's env fields are set, before any long step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "variables:",
-        "The variables that env: names are set",
+        "Variables named in env: fields are set",
         check=partial(_reason, run, instances),
         action=refuse,
         preview=lambda log: refuse(log) or (),
@@ -27,7 +27,7 @@ def tasks(run: Run) -> Iterator[Task]:
 
 
 def unset_variables(run: Run, instances: Sequence[Instance]) -> Iterator[tuple[Loc, str]]:
-    """What starting these instances lacks: the place in machine.yaml, and the variable."""
+    """The unset variables that these instances need, each with its place in machine.yaml."""
     for loc, env in _envs(run, instances):
         for key, value in env.items():
             for name in variable_references.unset(value, run.machine.env):
@@ -39,7 +39,7 @@ def _envs(run: Run, instances: Sequence[Instance]) -> Iterator[tuple[Loc, Mappin
         return
     chosen = run.machine.selected_nodes
     for number, node in enumerate(run.machine.custom_nodes):
-        # An optional one goes without, with a warning.
+        # An optional node starts without it, with a warning.
         if not node.optional and (chosen is None or node.name in chosen):
             yield ("custom_nodes", number, "env"), node.env
     if not instances:
@@ -58,7 +58,7 @@ def _reason(run: Run, instances: Sequence[Instance]) -> str | None:
 
 
 def _refuse(run: Run, instances: Sequence[Instance], log: Path) -> None:
-    """Raises Failure with a line for each."""
+    """Raises Failure with a line for each unset variable."""
     local = run.machine.file.parent / ".env.local"
     lines = [
         str(

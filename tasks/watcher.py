@@ -1,4 +1,4 @@
-"""The watcher: restarts instances that are not well, and rotates logs, until the next run."""
+"""The watcher: a service that restarts unhealthy instances and rotates logs between runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .spec.layout import Layout
 
 NAME = apps.WATCHER
 HANG_TIMEOUT = 30
-"""Seconds without an answer; one that loads a checkpoint answers within a second."""
+"""Seconds without an answer; an instance that loads a checkpoint answers within a second."""
 CHECK_EVERY = 2
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 DAY = 86400
 
 
@@ -44,7 +44,7 @@ def _settings_file(layout: Layout) -> Path:
 
 
 def _settings(run: Run, instances: Sequence[Instance]) -> dict[str, Any]:
-    """All that it knows; the service reads it."""
+    """The watcher's settings file."""
     wanted = run.machine.instances
     memory = wanted.limits.memory
     return {
@@ -80,7 +80,7 @@ def _why_outdated(run: Run, instances: Sequence[Instance]) -> str | None:
     if not instances:
         return None
     if files.read_receipt(_settings_file(layout)) != _settings(run, instances):
-        return "what is watched changed"
+        return "its settings changed"
     return own_service.why_restart(_app(run, instances), own_service.running(layout, NAME))
 
 

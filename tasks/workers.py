@@ -1,4 +1,4 @@
-"""Workers, each once per instance, behind the gate of that instance's health."""
+"""Workers, one of each per instance; they start when their instance is healthy."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .pm2 import stage as configs
 from .spec import Instance
 
 MUST_LIVE = 1.0
-"""Seconds that a worker must live before it counts as started."""
+"""Seconds that a worker must run to count as started."""
 
 
 def tasks(run: Run) -> Iterator[Task]:
     instances = run.instances
-    yield group("workers", "Workers, each behind its instance")
+    yield group("workers", "Workers, started when their instance is healthy")
     for instance in instances:
         for worker in run.machine.workers:
             name = configs.worker_name(worker, instance)
             yield step(
                 run,
                 f"workers:{name}",
-                f"{name}, behind {instance.name}",
+                f"{name}, for {instance.name}",
                 check=partial(_why_not_running, run, instance, name),
                 action=partial(_start, run, instance, name),
                 after=[f"health:gpu{instance.gpu}"],
@@ -45,25 +45,25 @@ def _why_not_running(run: Run, instance: Instance, name: str) -> str | None:
     if wanted is None and last_good.refusal(run):
         return None
     if run.overlay and name in roll.changed_workers(run, roll.due(run, [instance])):
-        # A run has replaced it with its instance by now, a plan has not.
+        # A run has replaced it together with its instance at this point, a plan has not.
         return None
-    return f"{name} doesn't run as its config says"
+    return f"{name} isn't running with its current config"
 
 
 def _start(run: Run, instance: Instance, name: str, log: Path) -> None:
     layout = run.layout
     pm2.start(layout, [app for app in last_good.apps_of(run, instance.gpu) if app["name"] == name])
-    seen: set[int] = set()
+    before: set[int] = set()
     deadline = time.monotonic() + MUST_LIVE
     while time.monotonic() < deadline:
         running = pm2.running(layout)
         now = {app.pid for app in running if app.name == name}
-        if seen and now != seen:
+        if before and now != before:
             break
-        seen = now
+        before = now
         time.sleep(api.POLL)
     else:
-        if seen:
+        if before:
             return
-    said = layout.logs / f"{name}.log"
-    raise Failure(f"{name} died at once: {log_evidence.gist(said)}", said)
+    app_log = layout.logs / f"{name}.log"
+    raise Failure(f"{name} exited at once: {log_evidence.gist(app_log)}", app_log)

@@ -27,16 +27,16 @@ SET_PRIVILEGES = shutil.which("setpriv")
         ({"nice": 19}, None),
         (
             {"memory": "65G"},
-            "instances.limits.memory: 65G is more than this machine has (64G): give less",
+            "instances.limits.memory: 65G is more than this machine has (64G): lower it",
         ),
         (
             {"nice": -1},
-            "instances.limits.nice: -1 needs root (CAP_SYS_NICE): give 0 or more",
+            "instances.limits.nice: -1 needs root (CAP_SYS_NICE): set 0 or more",
         ),
         (
             {"open_files": 4097},
-            "instances.limits.open_files: 4097 is more than may be opened here: "
-            "give 4096 or less, or raise the hard limit (ulimit -Hn)",
+            "instances.limits.open_files: 4097 is above the hard limit: "
+            "set 4096 or less, or raise the hard limit (ulimit -Hn)",
         ),
     ],
 )
@@ -53,7 +53,7 @@ def test_more_memory_than_there_is_stops_the_run_before_anything_starts(
     run = rig.doit(code=2)
     assert run.failed == {"limits"}
     has = shown(usage.machine_memory() >> 20 << 20)
-    assert f"memory: 900T is more than this machine has ({has}): give less" in run.output
+    assert f"memory: 900T is more than this machine has ({has}): lower it" in run.output
     assert rig.running() == {}
     rig.doit("build")
 

@@ -32,7 +32,9 @@ def install(
     anew = {name: paths for name, paths in anew.items() if name in wanted}
     files.copy_file(listed, folder / environments.LIST)
     try:
-        with uv_progress.following(log, f"{len(new)} package{'' if len(new) == 1 else 's'}", told):
+        with uv_progress.following(
+            log, f"{len(new)} package{'' if len(new) == 1 else 's'}", on_progress
+        ):
             if away:
                 uv.uninstall(folder, away, log)
             where = packages.uv_sources(run)

@@ -59,7 +59,7 @@ class ConflictReport:
     hard: tuple[Conflict, ...]
     """Conflicts of those that must not be left out."""
     overrides: tuple[str, ...]
-    """With these everything resolves but `unresolvable`; tried together. Empty if none were found."""
+    """With these everything but `unresolvable` resolves, tried together; empty: none found."""
     unresolvable: tuple[Conflict, ...]
 
 
