@@ -1,6 +1,6 @@
-"""What is asked in addition to a set that is settled, resolved beside it: nothing of it moves.
+"""Additional requirements, resolved beside a locked set that doesn't move.
 
-A whole resolve prefers what is there and would come to the same, but asks about everything again.
+A full resolution would come to the same result, but asks the index about every package again.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from .resolver import Problem
 from .torch_family import TORCH_FAMILY, package_names
 
 BOUND_PACKAGES = frozenset({*TORCH_FAMILY, *(name for each in FAMILIES.values() for name in each)})
-"""Packages whose versions, or presence, are bound to others by more than their metadata."""
+"""Packages that depend on each other in ways their metadata doesn't state."""
 
 
 def extend(problem: Problem) -> PythonSet | None:
-    """The set before with what is new in the question; None where a whole resolve has to say."""
+    """The previous set with the new requirements; None when it takes a full resolution."""
     before, run = problem.before, problem.run
     if before is None or not _only_adds(run, problem.asked, before):
         return None
-    # What did not fit with less fits with more no better. One whose lines were refused has none
-    # there, and is asked about now.
+    # A node that conflicted with fewer lines still does. One whose lines were refused has none in
+    # the previous set, and counts as new.
     conflicting = before.left_out.keys() & before.asked.requirements.custom_nodes.keys()
     away = {each.node.name for each in problem.asked if each.node} & conflicting
     staying = packages.without_nodes(problem.asked, away)
@@ -55,7 +55,7 @@ def extend(problem: Problem) -> PythonSet | None:
 
 
 def _only_adds(run: Run, asked: Iterable[Request], before: PythonSet) -> bool:
-    """Whether all that was asked still is, in the same way."""
+    """Whether every previous requirement is still there, unchanged."""
     if run.updates is not None or run.machine.lock.python is None:
         return False
     now = packages.locked_form(run, asked)
@@ -74,7 +74,7 @@ def _only_adds(run: Run, asked: Iterable[Request], before: PythonSet) -> bool:
 
 
 def _new_lines(asked: Iterable[Request], before: PythonSet) -> list[Line]:
-    """The lines that nobody asked for before."""
+    """The lines that the previous set didn't have."""
     was = before.asked
     every = (was.requirements.comfyui, was.packages, *was.requirements.custom_nodes.values())
     known = {line for lines in every for line in lines}
@@ -82,7 +82,7 @@ def _new_lines(asked: Iterable[Request], before: PythonSet) -> list[Line]:
 
 
 def _is_met(before: PythonSet, run: Run, line: Line) -> bool:
-    """Whether a line changes nothing: it is met, not of this platform, or overridden."""
+    """Whether the set meets a line already, or the line is for another platform or overridden."""
     if not line.applies:
         return True
     name, found = normalized(line.name or ""), line.requirement

@@ -1,4 +1,4 @@
-"""Which packages fit what is asked: those of the lock, where they do, else a new set."""
+"""The packages that fit all requirements: the lock's set if it does, else a new one."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from .requirements import Request
 
 @dataclass(frozen=True)
 class PackageSet:
-    """The packages, and how they came about."""
+    """The chosen packages, and how they differ from the previous ones."""
 
     python: PythonSet
     before: PythonSet | None
-    """The one that it takes the place of."""
+    """The set that it replaces."""
     remarks: list[str]
-    """What was replaced or not used."""
+    """Packages that were replaced, and lines that are not used."""
     asked: tuple[Request, ...]
-    """By all that are not left out."""
+    """The requests of all that are not left out."""
     unavailable: Mapping[str, str] = field(default_factory=dict)
-    """Optional nodes of which a package could not be had here: no part of the lock, which is
-    for other machines too."""
+    """Optional nodes with a package that isn't available here, and why. The lock, which other
+    machines use too, doesn't have them."""
     retry: tuple[str, ...] = ()
-    """Those that could not be reached: every run tries them again."""
+    """Nodes whose packages could not be reached: every run tries them again."""
     missing: tuple[Missing, ...] = ()
-    """What their builds lacked: they are tried again when one of these is there."""
+    """What builds lacked: a run that finds one of these tries again."""
     as_locked: bool = False
-    """Whether it was known before."""
+    """Whether the set was known before."""
 
     @property
     def news(self) -> list[str]:
-        """What was replaced or not used, and each move."""
+        """The remarks, and one line for each package that moved."""
         return [*self.remarks, *_moves(self.before, self.python)]
 
 
 def choose(run: Run, log: Path) -> PackageSet:
-    """The set that fits what is asked: the lock's, the last one, or a new one. Raises Failure."""
+    """Choose the lock's set, the last one, or a new one. Raises Failure."""
     asked, refused = packages.collect_requests(run)
     if run.locked:
         asked, missing = _without_unlocked(run, asked)
@@ -64,9 +64,9 @@ def choose(run: Run, log: Path) -> PackageSet:
 
 
 def buildable(run: Run, settled: PackageSet, log: Path) -> PackageSet:
-    """The set of which everything can be built here, without the optional nodes that prevent it.
+    """Build what must be built here; leave out optional nodes with a package that can't be.
 
-    Raises Failure when others need what can't be built.
+    Raises Failure when something else needs such a package.
     """
     while True:
         python = settled.python
@@ -95,7 +95,7 @@ def buildable(run: Run, settled: PackageSet, log: Path) -> PackageSet:
 
 
 def why_not_installed(run: Run, names: Collection[str], log: Path) -> list[str]:
-    """Which of the settled packages of these names can't be installed, each in one line."""
+    """One line for each of these packages that can't be installed."""
     python = packages.required(run)
     asked = packages.without_nodes(packages.collect_requests(run)[0], python.left_out)
     problem = resolver.Problem(
@@ -112,7 +112,7 @@ def _solve(
     before: PythonSet | None,
     log: Path,
 ) -> PackageSet:
-    """A new set. Raises Failure."""
+    """Resolve a new set. Raises Failure."""
     asked = tuple(asked)
     problem = resolver.Problem(run, asked, packages.torch_build(run), before, log)
     if python := additions.extend(problem):
@@ -121,11 +121,11 @@ def _solve(
         remarks = [*preinstalled.remarks(run, asked), *_remarks(asked, python.reduced, before)]
         return PackageSet(python, before, remarks, packages.without_nodes(asked, left_out))
     solution = resolution.solve(problem)
-    # Without the lines of those that could not be had, the question is another one next time.
-    had = packages.without_nodes(asked, solution.unavailable)
+    # Nodes that are unavailable now are not recorded, so that the next resolution has them again.
+    recorded = packages.without_nodes(asked, solution.unavailable)
     left_out = {**solution.left_out, **solution.unavailable, **refused}
     python = PythonSet(
-        asked=packages.locked_form(run, had).model_copy(update={"torch": solution.torch}),
+        asked=packages.locked_form(run, recorded).model_copy(update={"torch": solution.torch}),
         packages=solution.packages,
         left_out=left_out,
         reduced=solution.reduced,
@@ -142,20 +142,17 @@ def _solve(
 
 
 def _candidates(run: Run) -> list[PythonSet]:
-    """The sets that may fit as they are; after the lock was deleted the last one is only preferred.
-
-    It may be what was wrong with that lock.
-    """
+    """The sets that may fit unchanged; none without a lock: a deleted lock's set may be wrong."""
     if run.updates is not None or run.machine.lock.python is None:
         return []
-    # Going back to what a kept generation has is going back to its packages, one by one.
+    # The requirements of a kept generation get exactly its packages.
     kept = kept_generations.settled(run.layout)
     others = [] if run.locked else [packages.last_resolved(run), *kept]
     return [each for each in (run.machine.lock.python, *others) if each]
 
 
 def _without_unlocked(run: Run, asked: list[Request]) -> tuple[list[Request], dict[str, str]]:
-    """With locked=1 an optional node whose packages could not be had for the lock is left out."""
+    """Leave out, with locked=1, the optional nodes for which the lock has no packages."""
     lock = run.machine.lock.python
     there = lock.asked.requirements.custom_nodes if lock else {}
     missing = {
@@ -171,8 +168,8 @@ def _remarks(
     asked: Iterable[Request], reduced: Mapping[str, str], before: PythonSet | None
 ) -> list[str]:
     said = [
-        f"{each.owner}: {line} is not used, it would concern every package; "
-        "python.extra_index_urls and python.find_links do that"
+        f"{each.owner}: {line} is ignored, since it would apply to every package; "
+        "use python.extra_index_urls or python.find_links"
         for each in asked
         for line in each.unused
     ]
@@ -196,7 +193,7 @@ def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
 
 
 def _difference(run: Run, asked: list[Request]) -> str:
-    """Which part of what is asked the lock doesn't have."""
+    """How the requirements differ from the lock, with what to do."""
     mend = "run doit lock without locked=1, and commit the lock"
     there = run.machine.lock.python
     if there is None:
@@ -207,16 +204,16 @@ def _difference(run: Run, asked: list[Request]) -> str:
             was, now = old.get(key), new.get(key)
             if key == "python":
                 mend = f"run doit lock with Python {now} (an image's: make image-lock)"
-            return f"machine.lock was made for {key} {was}, here it is {now}: {mend}"
+            return f"machine.lock is for {key} {was}, not {now}: {mend}"
     locked, here = there.asked.requirements, requirements.locked_form(asked)
     lines = _changed("ComfyUI", locked.comfyui, here.comfyui)
     for owner in sorted({*locked.custom_nodes, *here.custom_nodes}):
         lines += _changed(
             owner, locked.custom_nodes.get(owner, ()), here.custom_nodes.get(owner, ())
         )
-    return f"machine.lock doesn't have what is asked for ({'; '.join(lines)}): {mend}"
+    return f"machine.lock doesn't have all requirements ({'; '.join(lines)}): {mend}"
 
 
 def _changed(owner: str, was: tuple[str, ...], now: tuple[str, ...]) -> list[str]:
-    added = [f"{owner} now asks for {line!r}" for line in now if line not in was]
-    return added + [f"{owner} no longer asks for {line!r}" for line in was if line not in now]
+    added = [f"{owner} now requires {line!r}" for line in now if line not in was]
+    return added + [f"{owner} no longer requires {line!r}" for line in was if line not in now]

@@ -1,4 +1,4 @@
-"""The Python packages that a machine is to have, and what is asked for."""
+"""The Python packages of a machine, and the requests that they come from."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from .torch_family import TORCH_FAMILY, package_names
 
 
 def required(run: Run) -> PythonSet:
-    """The packages that this machine is to have. Raises Failure before the first resolve."""
+    """The packages that this machine needs. Raises Failure before the first resolution."""
     found = last_resolved(run)
     if found is None:
-        raise Failure("its packages were never resolved")
+        raise Failure("the packages are not resolved yet: run doit lock")
     return found
 
 
 def last_resolved(run: Run) -> PythonSet | None:
-    """The set that was settled last, None before the first time."""
+    """The set of the last resolution; None before the first."""
     return environments.noted(run.layout.seen(run.layout.packages))
 
 
 def record(run: Run, python: PythonSet) -> None:
-    """Write the set down for the steps that follow."""
+    """Write the set to disk for the later steps."""
     files.write_receipt(run.layout.kept(run.layout.packages), dumped(python))
 
 
 def with_other_family(run: Run, constraints: Mapping[str, str], log: Path) -> PythonSet:
     """This machine's set with other versions of the torch family, within these constraints.
 
-    What machine.yaml's overrides say of the family is put aside. Raises Failure.
+    Ignores machine.yaml's overrides of the family. Raises Failure.
     """
     settled = required(run)
     python = run.machine.python.model_copy(update={"overrides": other_overrides(run)})
@@ -61,7 +61,7 @@ def with_other_family(run: Run, constraints: Mapping[str, str], log: Path) -> Py
 
 
 def other_overrides(run: Run) -> tuple[str, ...]:
-    """machine.yaml's overrides of all but the torch family."""
+    """machine.yaml's overrides without those of the torch family."""
     return tuple(
         text
         for text in run.machine.python.overrides
@@ -70,12 +70,12 @@ def other_overrides(run: Run) -> tuple[str, ...]:
 
 
 def without_nodes(asked: Iterable[Request], names: Container[str]) -> tuple[Request, ...]:
-    """What all but these nodes ask for."""
+    """The requests of all but these nodes."""
     return tuple(each for each in asked if not (each.node and each.node.name in names))
 
 
 def requirements_file(run: Run, wanted: Mapping[str, Package]) -> Path:
-    """Packages as a requirements file."""
+    """Write these packages to a requirements file."""
     file = run.layout.scratch / "packages.txt"
     lines = [f"{package.requirement(name)}\n" for name, package in sorted(wanted.items())]
     files.write_text(file, "".join(lines))
@@ -83,12 +83,15 @@ def requirements_file(run: Run, wanted: Mapping[str, Package]) -> Path:
 
 
 def uv_sources(run: Run) -> tuple[list[str], dict[str, str]]:
-    """uv's arguments and variables for where the packages come from."""
+    """uv's arguments and variables that say where the packages come from."""
     return resolver.backend_arguments(required(run).asked.torch), resolver.index_variables(run)
 
 
 def collect_requests(run: Run) -> tuple[list[Request], dict[str, str]]:
-    """What everybody asks for, and the optional nodes that ask for what can't be taken."""
+    """All requests, and optional node → why its request is refused.
+
+    Raises Failure for a refused request of anything else.
+    """
     preinstalled.require_torch(run)
     asked: list[Request] = []
     refused: dict[str, str] = {}
@@ -107,17 +110,18 @@ def collect_requests(run: Run) -> tuple[list[Request], dict[str, str]]:
 
 
 def _readers(run: Run) -> Iterator[tuple[CustomNode | None, Callable[[], Request]]]:
-    """Who may ask for something, and how it is read."""
+    """Each source of requests, and the function that reads it."""
     yield None, partial(requirements.read_comfyui, run)
     yield None, partial(requirements.read_machine, run)
     fetched = nodes.fetched_nodes(run)
     for node in run.machine.custom_nodes:
-        # While its repository is away, what the lock has for it stays.
+        # While its repository is unreachable, the lock's lines stay.
         of = requirements.read_node if node in fetched else requirements.read_locked
         yield node, partial(of, run, node)
 
 
 def locked_form(run: Run, asked: Iterable[Request]) -> Recorded:
+    """The requests and machine.yaml's settings as machine.lock records them."""
     python = run.machine.python
     return Recorded(
         python=".".join(map(str, sys.version_info[:2])),
@@ -133,7 +137,7 @@ def locked_form(run: Run, asked: Iterable[Request]) -> Recorded:
 
 
 def _portable(run: Run, place: str) -> str:
-    """A folder as machine.yaml names it, so that the lock fits another machine too."""
+    """A folder relative to machine.yaml, so that the lock fits other machines too."""
     folder = run.machine.file.parent
     if Path(place).is_absolute() and Path(place).is_relative_to(folder):
         return os.path.relpath(place, folder)
@@ -141,9 +145,9 @@ def _portable(run: Run, place: str) -> str:
 
 
 def torch_build(run: Run) -> str:
-    """Which build: machine.yaml's, else the lock's, else the driver's, else PyPI's.
+    """The torch build: machine.yaml's, else the lock's, else the driver's, else PyPI's.
 
-    Without a driver uv's own `auto` means the CPU build, and an image would keep it.
+    Without a driver, uv's `auto` means the CPU build, and an image would keep it.
     """
     wanted = run.machine.python.torch
     if wanted != "auto":

@@ -1,4 +1,4 @@
-"""One resolve for all: which version of every package fits ComfyUI and every custom node."""
+"""One resolution for all: the versions of all packages that fit ComfyUI and every custom node."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from .torch_family import matching_constraint
 
 @dataclass(frozen=True)
 class Solution:
-    """What fits together, and what had to go for it."""
+    """Packages that fit together, and the optional nodes that are left out for that."""
 
     packages: dict[str, Package]
     left_out: dict[str, str]
-    """Optional nodes that conflict with others, and why: the same question, the same answer."""
+    """Optional nodes that conflict with others, and why, on every machine."""
     unavailable: dict[str, str]
-    """Those of which a package could not be had here and now; no other machine is to go by that."""
+    """Optional nodes with a package that isn't available, and why, on this machine and now."""
     retry: tuple[str, ...]
-    """Those of them whose packages could not be reached: to be tried again by every run."""
+    """Those of them whose packages could not be reached: every run tries them again."""
     missing: tuple[Missing, ...]
-    """What builds lacked: when one of these is there, it is to be tried again."""
+    """What builds lacked: a run that finds one of these tries again."""
     reduced: dict[str, str]
+    """Replaced package → the one of its family that replaces it."""
     torch: str
 
 
 def solve(problem: Problem) -> Solution:
-    """Raises Failure naming who asks for what, and overrides that would settle it."""
+    """Raises Failure that names the conflicting lines, and overrides that would solve it."""
     lines = [line for each in problem.asked for line in each.lines]
     direct = {normalized(line.name) for line in lines if line.name and line.applies}
     problem = replace(problem, replacements=_replacements(problem, direct))
@@ -59,7 +60,7 @@ def solve(problem: Problem) -> Solution:
         twins = _replacements(problem, packages)
         matching = _matching_constraint(problem, packages)
         if set(twins.values()) <= set(packages) and not matching:
-            # Who goes has asked for nothing that the one that stays doesn't ask for.
+            # The replaced package needs nothing that its replacement doesn't.
             kept = {n: package for n, package in packages.items() if n not in twins}
             return _solution(problem, _with_asked_hashes(problem, kept), twins, away, leaving)
         problem = replace(
@@ -90,9 +91,9 @@ def _solution(
 
 
 def _resolve(problem: Problem) -> tuple[dict[str, Package] | None, Mapping[str, Conflict]]:
-    """The packages, and the optional nodes that leave for them; None: override torch, plainly.
+    """The packages, and the conflicts of the optional nodes that are left out for them.
 
-    Raises Failure.
+    None instead of packages: override torch against its metadata. Raises Failure.
     """
     inquiry = Inquiry(problem)
     answer = inquiry.ask_all(problem.demands)
@@ -114,7 +115,7 @@ def _without(asked: Iterable[Request], names: Container[str]) -> tuple[Request, 
 
 
 def _with_wrong_hashes(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
-    """Optional nodes that ask for a package by hashes which no file of it has; uv checks none.
+    """Optional nodes that require hashes which no file of the package has; uv doesn't check.
 
     Raises Failure for others.
     """
@@ -125,7 +126,7 @@ def _with_wrong_hashes(problem: Problem, packages: Mapping[str, Package]) -> dic
             package = packages.get(normalized(line.name or ""))
             if package and line.hashes and line.applies and line.hashes.isdisjoint(package.sha256):
                 said = (
-                    f"{each.owner} asks for {line.name} by hashes that no file of "
+                    f"{each.owner} requires {line.name} by hashes that no file of "
                     f"{package.shown} has ({line.place}): correct them in a fork"
                 )
                 if each.node and each.node.optional:
@@ -138,7 +139,7 @@ def _with_wrong_hashes(problem: Problem, packages: Mapping[str, Package]) -> dic
 
 
 def _with_asked_hashes(problem: Problem, packages: dict[str, Package]) -> dict[str, Package]:
-    """Of each package the files that a requirement with hashes allows."""
+    """Keep of each package only the files that the requirements' hashes allow."""
     for each in problem.asked:
         for line in each.lines:
             name = normalized(line.name or "")
@@ -149,7 +150,7 @@ def _with_asked_hashes(problem: Problem, packages: dict[str, Package]) -> dict[s
 
 
 def _replacements(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
-    """Which of these packages to replace by which others of their families."""
+    """Package to replace → the one of its family that replaces it."""
     replacements: dict[str, str] = {}
     for family, members in FAMILIES.items():
         there = members & set(packages)
@@ -162,14 +163,14 @@ def _replacements(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
 
 
 def _merged_replacements(before: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
-    """Each that goes with the one that stays; one that stayed before may go now."""
+    """Both mappings; a replacement of `before` may itself be replaced in `more`."""
     return {**{gone: more.get(one, one) for gone, one in before.items()}, **more}
 
 
 def _matching_constraint(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
-    """What holds torch and torchaudio together where nothing that they say of themselves does.
+    """A constraint that pairs torch and torchaudio when their metadata doesn't.
 
-    torchaudio up to 2.11.0 asks for no torch.
+    torchaudio up to 2.11.0 requires no torch.
     """
     versions = {n: packages[n].version for n in ("torch", "torchaudio") if n in packages}
     if None in versions.values() or len(versions) < 2:
@@ -182,16 +183,16 @@ def _matching_constraint(problem: Problem, packages: Mapping[str, Package]) -> d
 
 
 def _asks_for(problem: Problem, packages: Mapping[str, Package], one: str, other: str) -> bool:
-    """Whether a chosen package's metadata names the other: then, resolved alone, it brings it.
+    """Whether a chosen package's metadata requires the other: resolve it alone and look.
 
-    uv has that metadata in its cache by now, from whichever index or folder it took the package.
+    uv has that metadata in its cache, from whichever index or folder the package came.
     """
     chosen = {name: f"{name}=={packages[name].version}" for name in (one, other)}
     return other in run_uv(problem, [chosen[one]], [chosen[other]]).packages
 
 
 def _torch_build(problem: Problem, packages: Mapping[str, Package]) -> str:
-    """The torch build that came out; uv's own `auto` tells by the version, 2.9.0+cu128."""
+    """The torch build of the result; after uv's `auto` from the version, as in 2.9.0+cu128."""
     if problem.torch != "auto":
         return problem.torch
     torch = packages.get("torch")

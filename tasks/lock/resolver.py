@@ -1,8 +1,8 @@
-"""A question to uv: what is asked for, by whom, and what of it fits together.
+"""Resolutions by uv: the requirements, their owners, and uv's answer.
 
 uv answers with an exit code: 0, a set that fits; 1, there is none, or something doesn't build or
-can't be cloned; 2, something can't be reached or read (seen with 0.13). What it says is told to
-people and decides nothing.
+can't be cloned; 2, something can't be reached or read (uv 0.13). Its output is shown to people
+and decides nothing.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from . import indexes, pylock
 from .requirements import Line, Request, normalized
 from .torch_family import TORCH_FAMILY, is_pin, package_names
 
-#: `requests` is imported by ComfyUI 0.3.64's app/frontend_management.py, which does not ask
-#: for it; `pip` is what custom nodes' install scripts call.
+#: ComfyUI 0.3.64's app/frontend_management.py imports `requests`, which its requirements lack;
+#: custom nodes' install scripts call `pip`.
 ALWAYS_INSTALLED = ("pip", "requests")
 WITHOUT_BACKEND = frozenset(["pypi", "none", "preinstalled"])
-"""Choices of torch that are no backend of uv's."""
+"""Choices of torch that are not a uv backend."""
 NO_SOLUTION = 1
-"""uv's exit code when it has an answer, and the answer is no."""
+"""uv's exit code when no set fits."""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """One line, and whose it is."""
+    """One line, and its owner."""
 
     line: Line
     owner: str
@@ -41,17 +41,17 @@ class Demand:
     """The custom node's name."""
     optional: bool = False
     own: bool = False
-    """Nobody wrote it: it is of the lock, or of ours."""
+    """Whether it comes from the lock or from us, not from a requirements file."""
 
     @property
     def name(self) -> str | None:
-        """The package that it is of, None for a URL without a name."""
+        """The package's normalized name; None for a URL without a name."""
         return normalized(self.line.name) if self.line.name else None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What uv made of a question."""
+    """uv's answer: the packages, exit code and output."""
 
     packages: Mapping[str, Package] = field(default_factory=dict)
     code: int | None = 0
@@ -64,28 +64,28 @@ class Answer:
 
 @dataclass(frozen=True)
 class Problem:
-    """One resolve, and what its attempts add to it."""
+    """One resolution, and the constraints that its attempts add."""
 
     run: Run
     asked: tuple[Request, ...]
     torch: str
-    """The build, `auto` to let uv look at the driver."""
+    """The torch build; `auto` lets uv choose by the driver."""
     before: PythonSet | None
-    """Whose versions are kept where nothing forces them to move."""
+    """The previous set; its versions are preferred."""
     log: Path
     replacements: Mapping[str, str] = field(default_factory=dict)
-    """Packages that others replace."""
+    """Package → the one that replaces it."""
     matched: Mapping[str, str] = field(default_factory=dict)
-    """Constraints on the torch family, by the package that they are on."""
+    """Member of the torch family → a constraint on it."""
     obey_metadata: bool = True
-    """Whether what the torch family says of itself is obeyed beside the overrides of it."""
+    """Whether the torch family's metadata applies besides the overrides of it."""
 
     @property
     def scratch(self) -> Path:
         return self.run.layout.scratch / "resolve"
 
     def overriding(self, overrides: Sequence[str]) -> Problem:
-        """With these overrides beside those of machine.yaml."""
+        """The same problem with these overrides besides machine.yaml's."""
         machine = self.run.machine
         every = (*machine.python.overrides, *overrides)
         python = machine.python.model_copy(update={"overrides": every})
@@ -94,35 +94,35 @@ class Problem:
 
     @property
     def demands(self) -> list[Demand]:
-        """All lines: ComfyUI's first, then the nodes' as they are declared, last what is held."""
+        """All lines: ComfyUI's, then the nodes' in declared order, then our own constraints."""
         written = [_demand(each, line) for each in self.asked for line in each.lines]
         return [*written, *(_own_demand(name, text) for name, text in self.limits.items())]
 
     @property
     def limits(self) -> dict[str, str]:
-        """The constraints on the torch family that nobody wrote."""
+        """Our own constraints on the torch family."""
         held = {name: f"{name}=={package.version}" for name, package in self.held.items()}
         matched = {n: text for n, text in self.matched.items() if n not in self.overridden}
         return held | matched
 
     @property
     def overridden(self) -> set[str]:
-        """What the user decides: no constraint of ours is on these."""
+        """Packages with a user's override: they get no constraint of ours."""
         return package_names(self.run.machine.python.overrides)
 
     @property
     def pinned(self) -> list[str]:
-        """The overrides that are given to uv as constraints.
+        """The overrides that uv gets as constraints.
 
-        One of torch hides from uv what torchvision and torchaudio ask for; as a constraint an
-        exact version is as good, and they are chosen to fit it.
+        An override of torch hides from uv what torchvision and torchaudio require. An exact
+        version works as a constraint, and uv then chooses the others to fit.
         """
         overrides = self.run.machine.python.overrides if self.obey_metadata else ()
         return [text for text in overrides if is_pin(text)]
 
     @property
     def torch_may_move(self) -> bool:
-        """Whether an update or a new override lets the torch family leave the lock's versions."""
+        """Whether an update or a new override unlocks the torch family."""
         if not self.before or self.run.updating("torch", *TORCH_FAMILY):
             return True
         new = set(self.run.machine.python.overrides) - set(self.before.asked.overrides)
@@ -130,7 +130,7 @@ class Problem:
 
     @property
     def held(self) -> dict[str, Package]:
-        """The torch family of the lock, which only `doit update` or an override moves."""
+        """The locked torch family; only `doit update` or an override moves it."""
         if not self.before or self.torch_may_move or self.before.asked.torch != self.torch:
             return {}
         packages = self.before.packages
@@ -138,16 +138,16 @@ class Problem:
 
 
 def resolve(problem: Problem, demands: Iterable[Demand], *options: str) -> Answer:
-    """Whether these fit together, with what is always there. Raises nothing of uv's."""
+    """Resolve these lines and what is always installed. uv's failure is an Answer."""
     return run_uv(problem, *_lines(problem, demands), *_upgrades(problem), *options)
 
 
 def parents(
     problem: Problem, demands: Iterable[Demand], versions: Mapping[str, Package] | None = None
 ) -> dict[str, tuple[str, ...]]:
-    """Each package of what these resolve to, with the packages that ask for it.
+    """Each package that these lines resolve to → the packages that require it.
 
-    From uv's annotations, in these `versions` where they are given; empty when there is none.
+    From uv's annotations, with these `versions` if given; empty when nothing resolves.
     """
     files.remove(problem.scratch)
     problem.scratch.mkdir(parents=True)
@@ -169,7 +169,7 @@ def parents(
 
 
 def index_answers(problem: Problem) -> bool:
-    """Whether what is asked of the index, not of the cache, gets an answer."""
+    """Whether the index answers, past uv's cache."""
     return run_uv(problem, ALWAYS_INSTALLED, (), "--refresh-package", ALWAYS_INSTALLED[0]).fits
 
 
@@ -179,7 +179,7 @@ def run_uv(
     constraints: Iterable[str] = (),
     *options: str,
 ) -> Answer:
-    """One call of uv, with these options besides."""
+    """Call uv once, with these further options."""
     files.remove(problem.scratch)
     problem.scratch.mkdir(parents=True)
     result = problem.scratch / "pylock.toml"
@@ -194,7 +194,7 @@ def run_uv(
 
 
 def can_clone(line: Line) -> bool:
-    """Whether its repository can be reached, if it names one."""
+    """Whether the line's git repository, if any, is reachable."""
     if not line.url or "git+" not in line.text:
         return True
     from git import GitError
@@ -207,12 +207,12 @@ def can_clone(line: Line) -> bool:
 
 
 def backend_arguments(torch: str) -> list[str]:
-    """uv's arguments for a choice of torch."""
+    """uv's arguments for a torch build."""
     return [] if torch in WITHOUT_BACKEND else ["--torch-backend", torch]
 
 
 def index_variables(run: Run) -> dict[str, str]:
-    """uv's variables for where packages are looked for besides PyPI. Raises Failure."""
+    """uv's variables for indexes and wheel pages besides PyPI. Raises Failure."""
     python = run.machine.python
     return indexes.environment(python.extra_index_urls, run.machine.env) | indexes.find_links(
         python.find_links, run.machine.env
@@ -229,7 +229,7 @@ def _own_demand(name: str, text: str) -> Demand:
 
 
 def _lines(problem: Problem, demands: Iterable[Demand]) -> tuple[list[str], list[str]]:
-    """What is wanted, and what constrains it."""
+    """The requirements, and the constraints on them."""
     lines = [each for each in demands if not (each.own and each.name not in problem.limits)]
     replacing = sorted(set(problem.replacements.values()) - set(problem.replacements))
     wanted = [each.line.text for each in lines if not each.line.constraint]

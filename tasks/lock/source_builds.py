@@ -1,7 +1,7 @@
-"""Packages that come as their source: built before anything is installed, once on each machine.
+"""Packages that come as source: built before the installation, once on each machine.
 
-One that doesn't build is then known with who asks for it, while an optional node may still leave.
-uv keeps what it built, and the install takes it from there.
+So a failed build names who requires the package, while an optional node can still be left out.
+uv caches the builds, and the installation uses them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class FailedBuild:
 
     name: str
     shown: str
-    """Its name and version."""
+    """Name and version."""
     why: str
     reachable: bool
-    """False: something that it needs could not be fetched."""
+    """False: something that the build needs could not be fetched."""
     missing: Missing | None
     askers: tuple[tuple[Demand, tuple[str, ...]], ...]
-    """Who asks for it, each with the packages in between."""
+    """The lines that require it, each with the packages in between."""
 
     @property
     def optional(self) -> set[str]:
@@ -42,7 +42,7 @@ class FailedBuild:
 
     @property
     def optional_only(self) -> bool:
-        """Whether nobody else needs it."""
+        """Whether only optional nodes need it."""
         return bool(self.askers) and all(each.optional for each, _ in self.askers)
 
     def __str__(self) -> str:
@@ -51,9 +51,9 @@ class FailedBuild:
 
 
 def why_not_installed(problem: Problem, packages: Mapping[str, Package]) -> list[str]:
-    """Which of these can't be installed, each in one line; empty where that can't be told.
+    """One line for each of these that can't be installed; empty if unknown.
 
-    They are tried again, in ever fewer at once.
+    Bisects: tries smaller and smaller groups again.
     """
     errors: dict[str, process.CommandFailed] = {}
 
@@ -80,7 +80,7 @@ def why_not_installed(problem: Problem, packages: Mapping[str, Package]) -> list
 
 
 def _unresolvable_lines(problem: Problem, packages: Mapping[str, Package]) -> list[Demand]:
-    """Whose lines don't resolve any more; a package that is gone leaves no graph to look into."""
+    """The lines that don't resolve any more; without a removed package there is no graph."""
     return each_failing(
         lambda some: not resolver.parents(problem, some, packages),
         [each for each in problem.demands if not each.own],
@@ -101,18 +101,18 @@ def _why(
             pass
         else:
             return (
-                "is another file there than the lock names; if that is right: doit update " + name
+                "differs from the file that the lock names; if that is right: doit update " + name
             )
     if lacks := build_log.missing(error.output):
         return f"can't be built: {lacks}"
     mend = (
-        f"doit update {name} takes another version" if package.version else "see that it is there"
+        f"doit update {name} takes another version" if package.version else "check that it exists"
     )
-    return f"can't be had ({uv_errors.gist(error.output)}): {mend}"
+    return f"isn't available ({uv_errors.gist(error.output)}): {mend}"
 
 
 def not_built(run: Run, packages: Mapping[str, Package]) -> list[str]:
-    """Those that were not built on this machine yet."""
+    """The source packages that this machine has not built yet."""
     receipt = files.read_receipt(run.layout.seen(_receipt(run)))
     there = receipt.get("built", []) if receipt.get("python") == sys.version else []
     wanted = ((name, each) for name, each in sorted(packages.items()) if each.from_source)
@@ -120,7 +120,7 @@ def not_built(run: Run, packages: Mapping[str, Package]) -> list[str]:
 
 
 def build_due(problem: Problem, packages: Mapping[str, Package]) -> list[FailedBuild]:
-    """Build what is due, and say what of it can't be."""
+    """Build the packages that are not built yet; return those that failed."""
     run = problem.run
     waiting = not_built(run, packages)
     failed = _build(problem, packages, waiting) if waiting else {}
@@ -145,7 +145,7 @@ def askers(
     parents: Mapping[str, Sequence[str]],
     package: str,
 ) -> Iterator[tuple[Demand, tuple[str, ...]]]:
-    """Whose lines bring a package, each with the packages in between."""
+    """The lines that lead to a package, each with the packages in between."""
     ways = ways_to(package, parents)
     for demand in demands:
         if demand.line.constraint or demand.own or not demand.line.applies:
@@ -159,7 +159,7 @@ def askers(
 
 
 def ways_to(package: str, parents: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """By each package that needs it, and itself, the shortest way to this one, itself left out."""
+    """Each package that needs this one → the shortest path down to it, without this one."""
     found: dict[str, tuple[str, ...]] = {package: ()}
     left = [package]
     while left:
@@ -174,7 +174,7 @@ def ways_to(package: str, parents: Mapping[str, Sequence[str]]) -> dict[str, tup
 def _build(
     problem: Problem, packages: Mapping[str, Package], names: Sequence[str]
 ) -> dict[str, process.CommandFailed]:
-    """Build them all at once, and if that fails one by one: which failed."""
+    """Build all at once, and one by one if that fails; return the failures."""
     problem.run.progress("lock", None, f"building {', '.join(names)}")
     try:
         _call(problem, packages, names)
@@ -224,7 +224,7 @@ def _is_same_source(demand: Demand, package: Package | None) -> bool:
 
 
 def _with_askers(shown: str, asking: Iterable[tuple[Demand, tuple[str, ...]]]) -> str:
-    """A package, with all who ask for it."""
+    """A package with the owners that require it."""
     found = list(asking)
     if len(found) == 1:
         ((demand, chain),) = found

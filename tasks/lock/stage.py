@@ -1,4 +1,4 @@
-"""machine.lock: the commits of all repositories, and one resolve of all packages."""
+"""machine.lock: the commits of all repositories, and one resolution of all packages."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ..spec import CustomNode, Lock, Pin, PythonSet
 from . import package_set, packages, preinstalled, pyproject, source_builds
 
 SECTIONS = ("version", "comfyui", "custom_nodes", "python")
-"""What this stage writes; the models stage writes its own."""
+"""The sections that this stage writes; the models stage writes its own."""
 
 
 def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "lock",
-        "machine.lock: commits, and one resolve of all Python packages",
+        "machine.lock: commits, and one resolution of all Python packages",
         check=partial(_why_outdated, run),
         action=partial(_lock, run),
         preview=partial(_preview, run),
@@ -42,7 +42,7 @@ def _receipt(run: Run) -> Path:
 
 
 def _inputs(run: Run) -> dict[str, object]:
-    """What the lock is made of, cheap to compute: files are read where no commit names them."""
+    """What the lock depends on, cheap to compute: reads files only where no commit names them."""
     python = run.machine.python
     return {
         "sources": {
@@ -67,19 +67,19 @@ def _version(run: Run, node: CustomNode) -> object:
 
 def _why_outdated(run: Run) -> str | None:
     if run.updates is not None:
-        return "what may move is resolved anew"
+        return "an update resolves again"
     if run.locked and run.machine.lock.python is None:
         return "machine.lock has no Python packages"
     receipt = files.read_receipt(run.layout.seen(_receipt(run)))
     if receipt.get("inputs") != files.digest(_inputs(run)):
-        return "what it is made of changed"
+        return "its inputs changed"
     if packages.last_resolved(run) is None:
-        return "the packages are not known"
+        return "no resolved packages are on disk"
     if receipt.get("again"):
-        return f"what {', '.join(receipt['again'])} needs could not be had"
+        return f"packages of {', '.join(receipt['again'])} could not be reached before"
     for kind, name in receipt.get("missing", ()):
         if Missing(kind, name).there:
-            return f"{name}, which a build lacked, is there now"
+            return f"{name}, which a build lacked, is installed now"
     _warn_left_out(run)
     return None
 
@@ -99,9 +99,9 @@ def _preview(run: Run, log: Path) -> list[str]:
 
 
 def _resolve_and_write(run: Run, log: Path) -> list[str]:
-    """Complete the lock and write down which packages this machine is to have; what to say."""
+    """Complete machine.lock and record this machine's packages; return lines of news."""
     settled = package_set.choose(run, log)
-    # Before anything is built: what resolves is no matter of which compilers this machine has.
+    # Before any build: the resolution doesn't depend on this machine's compilers.
     said = _write_settled(run, settled)
     if run.overlay:
         due = source_builds.not_built(run, settled.python.packages) if run.updates is None else ()
@@ -127,10 +127,10 @@ def _resolve_and_write(run: Run, log: Path) -> list[str]:
 
 
 def _write_settled(run: Run, settled: package_set.PackageSet) -> list[str]:
-    """Write the lock; a line of what there is to say of that."""
+    """Write the lock; return lines of news."""
     if run.machine.overridden:
         return [f"the environment overrides machine.yaml: {_name(run)} stays as it is"]
-    # What could not be had here and now is no part of the lock, nor is the reason.
+    # The lock doesn't record what is unavailable only here and now.
     away = settled.python.left_out.items()
     final = {name: reason for name, reason in away if name not in settled.unavailable}
     python = settled.python.model_copy(update={"left_out": final})
@@ -157,9 +157,9 @@ def _pin(of: Source) -> Pin | None:
 
 
 def _write(run: Run, lock: Lock) -> list[str]:
-    """Replace the file when it says something else; a line if it can't be written."""
+    """Write the file if it differs; return lines of news. Raises Failure with locked=1."""
     if run.locked:
-        # Which optional nodes are left out is another machine's matter.
+        # Another machine may leave out other optional nodes.
         gone = sorted(set(run.machine.lock.custom_nodes) - set(lock.custom_nodes))
         if gone:
             raise Failure(
@@ -177,7 +177,7 @@ def _write(run: Run, lock: Lock) -> list[str]:
 
 
 def _remove_stale_receipts(run: Run) -> None:
-    """A node that comes back one day is resolved anew."""
+    """Remove the receipts of undeclared nodes, so that one that returns is resolved again."""
     if run.overlay:
         return
     declared = {f"{node.name}.json" for node in run.machine.custom_nodes}

@@ -56,15 +56,15 @@ def test_a_line_is_taken_as_pip_takes_it(
         (".", "the local '.' (requirements.txt:2)"),
         ("/srv/a", "the local '/srv/a'"),
         ("a @ file:///srv/a", "the local 'a @ file:///srv/a'"),
-        ("opencv=4", "'opencv=4' (requirements.txt:2), which is no requirement"),
-        ("<html>", "'<html>' (requirements.txt:2), which is no requirement"),
-        ("-r more.txt", "'more.txt' (requirements.txt:2), which isn't a file there"),
-        ("-r ../more.txt", "'../more.txt' (requirements.txt:2), which is not in its repository"),
-        ("-r https://host/more.txt", "which is not in its repository"),
+        ("opencv=4", "'opencv=4' (requirements.txt:2), which isn't a requirement"),
+        ("<html>", "'<html>' (requirements.txt:2), which isn't a requirement"),
+        ("-r more.txt", "'more.txt' (requirements.txt:2), which is missing"),
+        ("-r ../more.txt", "'../more.txt' (requirements.txt:2), which isn't in its repository"),
+        ("-r https://host/more.txt", "which isn't in its repository"),
         ("-c https://user:secret@host/more.txt", "'https://***@host/more.txt'"),
-        ("a @ https://host/${TOKEN}/a.whl", "a variable of the environment: 'a @ https://host/"),
-        ("-r requirements.txt", "requirements.txt, which names itself in a circle"),
-        ("hg+https://host/a#egg=a", "of repositories only git's can be used"),
+        ("a @ https://host/${TOKEN}/a.whl", "an environment variable: 'a @ https://host/"),
+        ("-r requirements.txt", "requirements.txt, which includes itself"),
+        ("hg+https://host/a#egg=a", "but only git repositories are supported"),
         ("git+https://user:secret@host/a", "a URL with credentials (requirements.txt:2)"),
     ],
 )
@@ -72,7 +72,7 @@ def test_what_can_not_be_taken_is_refused_by_name(tmp_path: Path, text: str, why
     with pytest.raises(RefusedRequirement) as caught:
         read(tmp_path, f"toml\n{text}\n")
     said = str(caught.value)
-    assert said.startswith("custom node alpha asks for ")
+    assert said.startswith("custom node alpha requires ")
     assert why in said
     assert "correct it in a fork" in said
     assert "secret" not in said
@@ -107,7 +107,7 @@ def test_a_file_that_is_a_link_out_of_the_repository_is_refused(tmp_path: Path) 
     (folder / "requirements.txt").symlink_to(tmp_path / "netrc")
     with pytest.raises(RefusedRequirement) as caught:
         requirements.read_checkout(NODE, folder)
-    assert "which is not in its repository" in str(caught.value)
+    assert "which isn't in its repository" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
@@ -171,4 +171,4 @@ def test_what_a_pyproject_asks_for_and_can_not_be_taken_is_refused_by_name(tmp_p
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["a=1"]\n')
     with pytest.raises(RefusedRequirement) as caught:
         requirements.read_checkout(NODE, tmp_path)
-    assert "custom node alpha asks for 'a=1' (pyproject.toml:1)" in str(caught.value)
+    assert "custom node alpha requires 'a=1' (pyproject.toml:1)" in str(caught.value)

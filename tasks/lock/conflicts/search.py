@@ -1,7 +1,7 @@
-"""All conflicts of a problem, found by asking uv again, with less and less, until nothing can go.
+"""Find all conflicts of a problem by asking uv about smaller and smaller parts.
 
-Optional nodes leave, the fewest that end every conflict; for the conflicts of others overrides
-are looked for, and tried together.
+Leaves out the fewest optional nodes that solve the conflicts; for conflicts without an optional
+node it looks for overrides and tries them together.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from .inquiry import Inquiry
 from .minimal_sets import smallest_hitting_set
 
 MAX_ROUNDS = 12
-"""How often more overrides are looked for when those that were found don't do together."""
+"""Rounds of looking for more overrides when those found don't work together."""
 
 
 def find_conflicts(inquiry: Inquiry) -> ConflictReport:
-    """Raises Unanswered."""
+    """Raises NoAnswer."""
     demands = inquiry.problem.demands
     found: list[Conflict] = []
     hard: list[Conflict] = []
@@ -60,9 +60,9 @@ def find_conflicts(inquiry: Inquiry) -> ConflictReport:
 def _combined_overrides(
     inquiry: Inquiry, hard: list[Conflict], kept: Sequence[Demand]
 ) -> tuple[str, ...]:
-    """Overrides with which all that is kept resolves, but for what has no mend.
+    """Overrides with which all kept lines resolve, except those of unresolvable conflicts.
 
-    Conflicts that hid behind the others are added to them.
+    Adds further conflicts that it finds to `hard`.
     """
     overrides = list(dict.fromkeys(text for each in hard for text in each.overrides))
     lost = {demand for each in hard if not each.overrides for demand in each.losing}
@@ -87,7 +87,7 @@ def _reason(
     kept: Sequence[Demand],
     demands: Sequence[Demand],
 ) -> Conflict:
-    """The conflict for which a node leaves; its overrides would keep it, or there are none."""
+    """The conflict for which a node is left out; its overrides, if any, would keep it."""
     conflict = next(each for each in found if node in each.optional)
     lines = [*kept, *(each for each in demands if each.node == node)]
     settled = override_trials.with_overrides(inquiry, conflict, lines)
@@ -103,7 +103,7 @@ def _without(
 
 
 def _add(conflicts: list[Conflict], conflict: Conflict) -> None:
-    """Add it, or make it a part of one that is settled in the same way."""
+    """Add a conflict, or merge it into one with the same overrides."""
     for number, known in enumerate(conflicts):
         if known.overrides and known.overrides == conflict.overrides:
             loser = next(each for each in known.core if each in known.losing)
