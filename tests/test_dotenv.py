@@ -172,8 +172,8 @@ def test_a_dotenv_that_the_repository_tracks_is_not_replaced(rig: Rig, reader: R
     reader.commit({".env": "MODE=fast\n"})
     run = rig.doit("build", code=2)
     assert run.failed == {"generation:assemble"}
-    assert "custom node reader has a .env of its own in its repository" in run.output
-    assert "remove env, or fork the node without that file" in run.output
+    assert "the repository of custom node reader has its own .env" in run.output
+    assert "remove env, or use a fork without that file" in run.output
     del rig.spec["custom_nodes"][0]["env"]
     rig.doit("build")
     assert link_of(rig).read_text() == "MODE=fast\n"

@@ -1,4 +1,4 @@
-"""The locked packages are installed into an environment that nothing runs from yet."""
+"""Install the locked packages into an environment that nothing runs from yet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..lock.resolver import NO_SOLUTION
 def install(
     run: Run, folder: Path, keep: Collection[str], anew: altered_files.Spoilt, log: Path
 ) -> None:
-    """Install what the lock lists, of `anew` also what is there; all else but `keep` goes.
+    """Install the locked packages, `anew` even if present; remove all others but `keep`.
 
     Raises Failure.
     """
@@ -28,7 +28,7 @@ def install(
     new = [name for name, package in wanted.items() if not fits(package, there.get(name))]
     on_progress = partial(run.progress, "environment")
     away = sorted(set(there) - set(wanted) - set(keep))
-    # Of a package that goes, nothing is to be mended.
+    # A package that goes needs no repair.
     anew = {name: paths for name, paths in anew.items() if name in wanted}
     files.copy_file(listed, folder / environments.LIST)
     try:
@@ -51,5 +51,5 @@ def _not_installed(run: Run, new: list[str], failed: process.CommandFailed, log:
     lines = package_set.why_not_installed(run, new, log) if failed.code == NO_SOLUTION else []
     if lines:
         return Failure("\n    ".join([f"{said}: {lines[0]}", *lines[1:]]), log)
-    mend = "see that the package index can be reached, then run doit again"
+    mend = "check that the package index is reachable, then run doit again"
     return Failure(f"{said} ({gist(failed.output)}): {mend}", log)

@@ -1,4 +1,4 @@
-"""Locked packages that custom nodes replace while they are imported, past pip's constraints."""
+"""Locked packages that custom nodes replace during their import, past pip's constraints."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from . import stage as environment
 def put_back(
     run: Run, folder: Path, results: Mapping[str, Result], log: Path, since: int
 ) -> dict[str, Result]:
-    """Put back what was replaced since a moment (`trees.now`). Whoever did it would do it again in
-    an instance: its result says so, and no instance is started with it.
+    """Put back what was replaced since a moment (`trees.now`).
 
-    Raises Failure as `hold.hold` does.
+    A node that did it would do it again in an instance, so its result says so, and no instance
+    starts with it. Raises Failure as `restoration.restore` does.
     """
     home = environment.folder_of(run)
     who = _replaced_by(
         restoration.find_changes(run, home, None).moved, reported_changes.read(folder).gone
     )
     named = f"custom node {', '.join(who)}" if who else "a custom node"
-    said = f"{named}, while it was imported,"
+    said = f"{named}, during its import,"
     for line in restoration.restore(run, home, said, log, since=since, patches_stay=True)[0]:
         run.warn(line)
     return dict(results) | {

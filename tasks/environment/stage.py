@@ -44,13 +44,16 @@ def tasks(run: Run) -> Iterator[Task]:
 
 
 def folder_of(run: Run) -> Path:
-    """The environment that the last `environment` step made or chose. Raises Failure if none."""
+    """The environment that the last `environment` step made or chose.
+
+    Raises Failure without one.
+    """
     layout = run.layout
     return layout.seen(digest_folders.pointed(layout.seen(_pointer(layout)), layout.environments))
 
 
 def script_versions(run: Run) -> dict[str, str]:
-    """The nodes that have something to run, each with the version of what it runs."""
+    """Node with an install script → the script's version."""
     found = {}
     for node in nodes.present_nodes(run):
         script = nodes.folder_of(run, node) / INSTALL_SCRIPT
@@ -63,12 +66,11 @@ def script_versions(run: Run) -> dict[str, str]:
 def record(
     folder: Path, *, grown: bool = False, besides: Collection[str] = (), **changes: Any
 ) -> None:
-    """Write down what is in the environment now, which from here on is what belongs there.
+    """Record what belongs into the environment: what is there now.
 
-    That is what the lock holds and what scripts added; packages that custom nodes installed while
-    they were imported are guests, which may go as they came. The packages `besides` somebody
-    installed by hand, and they are not written down. With `grown` what is new beside the packages
-    belongs there too.
+    That is the locked packages and those that scripts added. Packages that custom nodes installed
+    during their import are recorded as guests, which may disappear. `besides` are packages
+    installed by hand, which are not recorded. With `grown`, new top-level names belong there too.
     """
     receipt = digest_folders.read(folder) | changes
     names = sorted(path.name for path in uv.site_packages(folder).iterdir())
@@ -87,7 +89,7 @@ def record(
 
 
 def in_use(run: Run) -> frozenset[str]:
-    """The environments that some process here runs from."""
+    """The names of environments that a process on this machine runs from."""
     folder = run.layout.generations
     return of_generations(folder / name for name in apps.folders_in_use(folder))
 
@@ -110,8 +112,8 @@ def _why_outdated(run: Run) -> str | None:
         return "its packages or its nodes' scripts changed"
     beside = digest_folders.read(folder)
     if not beside:
-        return f"{folder.name} isn't whole"
-    # What a process of the current generation took away it would take away again.
+        return f"{folder.name} isn't complete"
+    # A process of the current generation would remove these again.
     own = reported_changes.read(layout.current.resolve()).gone
     for key in ("installed", "top"):
         beside[key] = [name for name in beside.get(key, ()) if name not in own]
@@ -127,14 +129,14 @@ def _digest(run: Run) -> str:
             "preinstalled": preinstalled.versions(run),
             "scripts": script_versions(run),
             "hook": pth_hook.LINE,
-            # One of before shares its files with uv's cache.
+            # Older environments share their files with uv's cache.
             "own": True,
         }
     )
 
 
 def _choose(run: Run) -> tuple[str, Path, bool]:
-    """The digest, its folder, and whether that is there and whole."""
+    """The digest, its folder, and whether that is complete."""
     layout = run.layout
     digest = _digest(run)
     in_use = of_generations(digest_folders.list_folders(layout.generations))
@@ -149,7 +151,7 @@ def _make_with_space(run: Run, log: Path) -> None:
 
 
 def _space_needed(run: Run) -> int:
-    """Bytes: what the one before has of its own, and what is new, as far as both are known."""
+    """Bytes: the files that the previous one shares with none, plus new packages, if known."""
     try:
         before = folder_of(run)
         there, own = environments.installed(before), disk.read(run.layout).environments
@@ -217,7 +219,7 @@ def _preview(run: Run, log: Path) -> list[str]:
 
 
 def _difference(run: Run) -> list[str]:
-    """Package by package, what the new environment has and the present one doesn't."""
+    """One line for each package that differs from the current environment."""
     from rich.filesize import decimal
 
     wanted = packages.required(run).packages
@@ -237,19 +239,18 @@ def _difference(run: Run) -> list[str]:
 
 
 def _report_dropped(run: Run) -> None:
-    """What was installed by hand into the environment that runs doesn't come along."""
+    """Say which packages that were installed by hand the new environment doesn't have."""
     current = run.layout.current.resolve()
     wanted, own = packages.required(run).packages, reported_changes.read(current).packages
     for name, version in environments.additions((current / "environment").resolve()).items():
         if name not in own and name not in wanted:
-            run.tell(f"{name} {version}, installed by hand, is not in the new environment")
+            run.tell(f"{name} {version}, installed by hand, isn't in the new environment")
 
 
 def _base_environment(run: Run) -> Path | None:
-    """The environment to start from, None where there is none that would do.
+    """The environment to copy and change; None when none is suitable.
 
-    One in which `doit verify` found files that aren't what was installed will do: they are
-    installed anew.
+    Files that `doit verify` found damaged don't matter: they are installed again.
     """
     try:
         previous = folder_of(run)
@@ -269,7 +270,7 @@ def _base_environment(run: Run) -> Path | None:
 
 
 def _valid_records(run: Run, previous: Path | None) -> Records:
-    """The scripts that need not run again in an environment that grows from this one."""
+    """The records of scripts that need not run again in a copy of this environment."""
     if previous is None:
         return {}
     noted, there = script_records.read_records(previous), environments.installed(previous)
@@ -283,7 +284,7 @@ def _pending(run: Run, stand: Records) -> list[str]:
 
 
 def _altered(previous: Path | None) -> dict[str, list[str]]:
-    """The packages of which it has files that aren't what was installed."""
+    """Package → its files that aren't as installed."""
     found = altered_files.spoilt(previous) if previous else {}
     for path, each in altered_files.known(previous).items() if previous else ():
         found.setdefault(each.package, []).append(path)

@@ -1,4 +1,4 @@
-"""The proof of an environment's torch family: it is imported, once, and what doesn't is told."""
+"""Import an environment's torch family once, and explain what doesn't import."""
 
 from __future__ import annotations
 
@@ -19,27 +19,24 @@ from ..lock.torch_family import TORCH_FAMILY
 from ..spec import expand
 
 DRIVER = ("libcuda.so", "libnvidia-")
-"""How the names of libraries begin that come with NVIDIA's driver and with no package."""
+"""Prefixes of libraries that come with NVIDIA's driver, not with a package."""
 
 
 def reason_to_import(receipt: Mapping[str, Any]) -> str | None:
-    """Why the family is to be imported, None if its environment's receipt says that it was.
+    """Why the family must be imported; None: the environment's receipt says that it was.
 
-    What needed a library of the driver is tried again where there is one.
+    An import that needed a library of the driver is tried again once there is a driver.
     """
     family = receipt.get("family")
     if not isinstance(family, dict):
-        return "its torch was not imported yet"
+        return "its torch was never imported"
     if (awaited := family.get("awaits")) and gpu.driver_present():
-        return f"its torch was not imported yet, for want of {awaited}"
+        return f"its torch was never imported, since {awaited} was missing"
     return None
 
 
 def inherited_result(previous: Path, folder: Path) -> dict[str, Any]:
-    """What the receipt of an environment that grew from `previous` says of the family already.
-
-    Its proof stands as long as nothing but other packages was added.
-    """
+    """The family's result in the receipt of `previous`, if `folder` only adds other packages."""
     family = digest_folders.read(previous).get("family")
     before, now = environments.installed(previous), environments.installed(folder)
     added = {name for name in now if name not in before}
@@ -49,9 +46,9 @@ def inherited_result(previous: Path, folder: Path) -> dict[str, Any]:
 
 
 def import_family(run: Run, folder: Path, log: Path) -> dict[str, Any]:
-    """Import the members that are in this environment; what its receipt is to say of that.
+    """Import the members that this environment has; return the result for its receipt.
 
-    Raises Failure with the cause, and with a set that does import, which was installed and tried.
+    Raises Failure with the cause, and with a set that was tried and does import, if found.
     """
     versions = environments.installed(folder) | preinstalled.versions(run)
     members = {name: versions[name] for name in TORCH_FAMILY if name in versions}
@@ -64,8 +61,8 @@ def import_family(run: Run, folder: Path, log: Path) -> dict[str, Any]:
     broken = tried.broken
     if _needs_driver(run, broken):
         run.warn(
-            f"whether {broken.name} imports isn't known here: it needs {broken.library}, which "
-            "comes with the driver"
+            f"unknown whether {broken.name} imports: it needs {broken.library}, which comes with "
+            "the driver"
         )
         return {"imported": tried.imported, "awaits": broken.library}
     raise Failure(_explain(run, folder, members, broken, log), log)
@@ -82,7 +79,7 @@ def _attempt(run: Run, folder: Path, members: list[str], log: Path) -> Tried:
 
 
 def _needs_driver(run: Run, broken: Broken) -> bool:
-    """Whether it lacks just the driver, which an image build doesn't have."""
+    """Whether it only lacks the driver, as in an image build."""
     here = run.machine.instances.cpu_only or gpu.driver_present()
     return not here and broken.library is not None and broken.library.startswith(DRIVER)
 
@@ -93,7 +90,7 @@ def _explain(run: Run, folder: Path, members: dict[str, str], broken: Broken, lo
     cause = broken.shown.replace(f"{uv.site_packages(folder)}/", "")
     said = f"{broken.name} {members[broken.name]} doesn't import{together}: {cause}"
     if not broken.final:
-        return f"{said}; see that it has time and memory, then run doit again"
+        return f"{said}; give it more time or memory, then run doit again"
     if preinstalled.is_chosen(run):
         return (
             f"{said}; it is preinstalled: make .venv with another Python, or choose another torch"
@@ -102,16 +99,16 @@ def _explain(run: Run, folder: Path, members: dict[str, str], broken: Broken, lo
     if found:
         pins = [f"{name}=={version}" for name, version in found.items()]
         wins = [*packages.other_overrides(run), *pins]
-        return f"{said}; these versions do, they were tried: python.overrides: {wins}"
+        return f"{said}; these versions do (tried): python.overrides: {wins}"
     tried = [_joined(each) for each in failed]
-    others = f"tried in vain: {'; '.join(tried)}" if tried else "no others were found to try"
+    others = f"these fail too: {'; '.join(tried)}" if tried else "no other versions were found"
     return f"{said}; {others}; choose versions that fit with python.overrides"
 
 
 def _find_working_set(
     run: Run, folder: Path, members: dict[str, str], broken: Broken, log: Path
 ) -> tuple[dict[str, str] | None, list[dict[str, str]]]:
-    """Versions of the family that import together, and those that were tried before and don't."""
+    """Versions of the family that import together, or None, and those that were tried and don't."""
     failed = [members]
     for constraints in torch_family.alternatives(members, broken.name):
         try:
@@ -137,7 +134,7 @@ def _joined(versions: Mapping[str, str]) -> str:
 
 
 def _trial_environment(run: Run, folder: Path) -> Path:
-    """An environment to change at will, which begins as this one."""
+    """A scratch copy of this environment."""
     place = run.layout.scratch / "trial"
     files.remove(place)
     environments.grow(folder, place)

@@ -1,4 +1,4 @@
-"""`doit verify` of environments: every file hashed again, against what its package says of it."""
+"""`doit verify` of environments: hash every file again and compare it with its package."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from ..host.system.progress import Progress
 from ..lock import packages
 
 READERS = 4
-"""Files at once."""
+"""Files that are read at once."""
 PROGRESS_ITEM = "the Python environments"
-"""As the progress names them."""
+"""Their name in the progress."""
 Identity = tuple[int, int]
 """Device and inode."""
 
 
 @dataclass(frozen=True)
 class CheckedEnvironment:
-    """What was found in one environment."""
+    """The result of one environment."""
 
     folder: Path
     spoilt: tuple[Wrong, ...] = ()
-    """To be mended."""
+    """Files to repair."""
     known: Mapping[str, altered_files.Known] = field(default_factory=dict)
-    """What something here writes into each time, by path."""
+    """Path → what writes into it at each import; not an error."""
     files: int = 0
+    """Number of files that packages list."""
 
 
 def whole_environments(run: Run) -> list[Path]:
-    """The environments of the workspace that are whole."""
+    """The complete environments of the workspace."""
     return [
         path
         for path in digest_folders.list_folders(run.layout.environments)
@@ -46,7 +47,7 @@ def whole_environments(run: Run) -> list[Path]:
 
 
 def check(folders: Iterable[Path], progress: Progress) -> list[CheckedEnvironment]:
-    """Read every file of these environments once, one that several share too."""
+    """Hash every file of these environments, and a file that several share once."""
     every = {folder: records.claims(uv.site_packages(folder)) for folder in folders}
     sizes: dict[Identity, tuple[int, Path]] = {}
     places: dict[Path, dict[str, Identity | None]] = {}
@@ -91,7 +92,7 @@ def _compare(
     wrong: list[Wrong] = []
     for path, owners in claims.items():
         one = places[path]
-        # What nobody locked came with a custom node, which may do with it as it likes.
+        # A package that isn't locked came with a custom node, which may change it.
         own = {name: digest for name, digest in owners.items() if name in locked}
         wrong += records.judge(path, own, None if one is None else digests[one])
     found = {each.path for each in wrong}
@@ -104,7 +105,7 @@ def _compare(
 
 
 def repair(run: Run, found: CheckedEnvironment, log: Path) -> list[Wrong]:
-    """Install the packages anew that have such files; what is wrong after that, and then known.
+    """Reinstall the packages with damaged files; return the files that are still wrong.
 
     Only for an environment that nothing runs from. Raises Failure.
     """
@@ -114,7 +115,7 @@ def repair(run: Run, found: CheckedEnvironment, log: Path) -> list[Wrong]:
         uv.install(folder, folder / environments.LIST, *where, log, anew=paths)
         left = environments.heal(folder, folder / environments.LIST, where, paths, log)
     except process.CommandFailed as failed:
-        said = f"{', '.join(sorted(paths))} can't be installed anew in {folder.name}"
+        said = f"{', '.join(sorted(paths))} can't be reinstalled in {folder.name}"
         raise Failure(f"{said}: {process.last_line(failed.output)}", log) from failed
     altered_files.expect(folder, {}, paths)
     altered_files.note_spoilt(folder, ())

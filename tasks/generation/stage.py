@@ -1,6 +1,6 @@
-"""A generation: ComfyUI with its custom nodes and environment, assembled, proved, then kept.
+"""A generation: ComfyUI with its custom nodes and environment, assembled and validated.
 
-What runs is never changed: every difference makes a new folder, and instances move over.
+Nothing that runs is ever changed: every difference makes a new folder, and instances move over.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "generation:assemble",
-        "Copy ComfyUI and the nodes together, carry over what they wrote",
+        "Assemble ComfyUI and the nodes, carry over what they wrote",
         check=partial(_why_outdated, run),
         action=partial(_assemble_with_space, run),
         preview=partial(_preview, run),
@@ -50,7 +50,10 @@ def tasks(run: Run) -> Iterator[Task]:
 
 
 def folder_of(run: Run) -> Path:
-    """The generation that the last `generation:assemble` made or chose. Raises Failure if none."""
+    """The generation that the last `generation:assemble` made or chose.
+
+    Raises Failure without one.
+    """
     layout = run.layout
     return layout.seen(digest_folders.pointed(layout.seen(_pointer(layout)), layout.generations))
 
@@ -60,12 +63,12 @@ def python_of(folder: Path) -> Path:
 
 
 def code_of(run: Run) -> Code:
-    """What is known of the code of the ComfyUI in it."""
+    """The facts about the code of its ComfyUI."""
     try:
         found = source_facts.of(digest_folders.read(folder_of(run)).get("code"))
     except Failure:
         found = Code()
-    # A generation of a comfy-machine that did not ask has nothing of it in its receipt.
+    # The receipt of an older comfy-machine's generation doesn't have them.
     return found if found.whole else source.code_of(run)
 
 
@@ -93,7 +96,7 @@ def _digest(run: Run) -> str:
 def _version(run: Run, node: CustomNode) -> object:
     if node.path:
         return str(node.path)
-    # That there is an env: makes a link; what it says is in a file outside.
+    # env: adds a link; its content is in a file outside.
     linked = [DOTENV] if node.env else []
     return [*nodes.source_of(run, node).version(), *linked]
 
@@ -111,19 +114,20 @@ def _why_outdated(run: Run) -> str | None:
         return reason
     beside = digest_folders.read(folder)
     if not beside:
-        return f"{folder.name} isn't whole"
+        return f"{folder.name} isn't complete"
     differ = manifest.differing(folder)
     reason = manifest.damage(folder, beside, differ)
     for top, names in manifest.edited(folder, differ).items() if reason is None else ():
         run.warn(
-            f"{', '.join(names)} in {top} was edited by hand; the next change that builds a new "
-            "generation will stop for it"
+            f"{', '.join(names)} in {top} was edited by hand; the next change that needs a new "
+            "generation will stop there"
         )
     return reason
 
 
 def _choose(run: Run) -> tuple[str, Path, bool]:
-    """The digest, its folder, whether that is whole. Raises Failure if edits would be lost."""
+    """The digest, its folder, and whether that is complete. Raises Failure if edits would be
+    lost."""
     layout = run.layout
     digest = _digest(run)
     previous = layout.current.resolve()
@@ -166,9 +170,9 @@ def _assemble(run: Run, log: Path) -> None:
 
 
 def _carry_over(run: Run, folder: Path, *, new: bool) -> None:
-    """Take along what was written into the current generation.
+    """Carry over what was written into the current generation.
 
-    One that was made before lacks what was written since; its own tracked files stay as they are.
+    An older generation (`new` false) gets what was written since; its tracked files stay.
     """
     layout = run.layout
     previous, old = layout.current.resolve(), _previous(layout)
@@ -203,13 +207,12 @@ def _preview(run: Run, log: Path) -> list[str]:
     digest_folders.point(layout.kept(_pointer(layout)), folder, digest)
     there = {node.name for node in nodes.present_nodes(run)}
     gone = sorted(set(_previous(layout).get("nodes", ())) - there)
-    return [f"custom node {name} goes" for name in gone]
+    return [f"remove custom node {name}" for name in gone]
 
 
 def _read_code(run: Run, folder: Path, log: Path) -> Code:
-    """What its code says of itself, asked with the environment's Python where doit's own could not
-    tell: one of the future may load a package before it says. A whole folder's receipt knows.
-    Raises Failure for arguments."""
+    """The facts about ComfyUI's code. Asks with the environment's Python if doit's own couldn't,
+    as when a future ComfyUI loads a package first. Raises Failure for bad arguments."""
     code = source.code_of(run)
     if not code.whole:
         python = environment.folder_of(run) / "bin" / "python"
@@ -225,25 +228,22 @@ def _read_code(run: Run, folder: Path, log: Path) -> Code:
 def _warn_of_flags(run: Run, code: Code) -> None:
     if code.flags is None:
         run.warn(
-            "which flags this ComfyUI knows isn't known (main.py --help doesn't say): "
-            "instances.args are passed on as they are"
+            "unknown which flags this ComfyUI has (main.py --help doesn't say): "
+            "instances.args are passed on unchecked"
         )
     elif run.machine.instances.assets and "--enable-assets" not in code.flags:
-        run.warn(
-            "instances.assets: this ComfyUI has no --enable-assets, so they are as it has them"
-        )
+        run.warn("instances.assets has no effect: this ComfyUI has no --enable-assets")
 
 
 def _previous(layout: Layout) -> dict[str, Any]:
-    """The receipt of the current generation, empty if there is none."""
+    """The receipt of the current generation; empty without one."""
     current = layout.current.resolve()
     return digest_folders.read(current, heads=dict, links=dict, nodes=list, scripts=dict)
 
 
 def _scripts_that_ran(run: Run) -> dict[str, str]:
-    """The scripts that ran in the current generation; their nodes' folders are taken as they are.
-
-    One whose folder was damaged since is copied afresh, and its script runs again.
+    """The scripts that ran in the current generation and whose nodes' folders are copied as they
+    are. A damaged folder is copied from its source, and its script runs again.
     """
     wanted = environment.script_versions(run)
     previous, old = run.layout.current.resolve(), _previous(run.layout)
@@ -259,7 +259,7 @@ def _place(name: str) -> str:
 
 
 def _copy(run: Run, folder: Path) -> dict[str, Any]:
-    """Fill `folder` and return what its receipt will say."""
+    """Fill `folder`; return the entries of its receipt."""
     comfyui = source.source_of(run)
     checkout = comfyui.checkout(str(comfyui.read()["commit"]))
     files.copy_tree(checkout, folder / "ComfyUI")
@@ -293,11 +293,11 @@ def _copy(run: Run, folder: Path) -> dict[str, Any]:
 
 
 def _ignore_dotenv(link: Path, node: CustomNode) -> None:
-    """Keep a node's `.env` out of git's sight. Raises Failure where the node has one of its own."""
+    """Make git ignore a node's `.env`. Raises Failure if the repository has its own."""
     if os.path.lexists(link):
         raise Failure(
-            f"custom node {node.name} has a {DOTENV} of its own in its repository, which env would "
-            f"replace: remove env, or fork the node without that file"
+            f"the repository of custom node {node.name} has its own {DOTENV}, which env would "
+            f"replace: remove env, or use a fork without that file"
         )
     if f"/{DOTENV}" not in git.ignored(link.parent):
         git.ignore(link.parent, f"/{DOTENV}")

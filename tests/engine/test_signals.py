@@ -15,8 +15,8 @@ SCRIPT = """
 import queue, signal, threading
 from tasks.engine import signals
 
-signals.handle()
-signals.handle()
+signals.install_handlers()
+signals.install_handlers()
 waits = threading.Event()
 
 

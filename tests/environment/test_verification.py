@@ -101,9 +101,7 @@ def test_a_node_that_patches_a_package_at_each_import_is_named_once_and_reaches_
     patcher = forge.repository("patcher", {"__init__.py": PATCHER, "requirements.txt": "six\n"})
     rig.spec["custom_nodes"].append({"url": patcher.url})
     run = rig.doit()
-    assert (
-        "wrote into toml/__init__.py of toml: that stays, in this environment alone" in run.output
-    )
+    assert "wrote into toml/__init__.py of toml: kept, in this environment only" in run.output
     assert "PATCHED" in file(rig.environment, "toml/__init__.py").read_text()
     cached = list((tmp_path / "uv").rglob("toml/__init__.py"))
     assert [path.read_text() for path in cached] == [before]

@@ -118,6 +118,6 @@ def test_where_flags_stay_unknown_nothing_is_refused(machine: MachineMaker, tmp_
     main.write_text(main.read_text().replace("import asyncio\n", f"import asyncio\n{silent}", 1))
     rig = machine(comfyui={"path": str(comfyui)}, instances={"args": ["--disable-mmap"]})
     run = rig.doit()
-    assert run.output.count("which flags this ComfyUI knows isn't known") == 1
+    assert run.output.count("unknown which flags this ComfyUI has") == 1
     assert rig.healthy()
     assert rig.doit().executed == set()
