@@ -64,7 +64,7 @@ def test_a_worker_command_that_is_not_there_is_named_before_anything_starts(
 ) -> None:
     rig = machine(workers=[{"name": "fetch", "command": ["no-such-program"]}])
     run = rig.doit(code=2)
-    assert "worker fetch: no-such-program isn't there: correct command" in run.output
+    assert "worker fetch: no-such-program is missing: correct command" in run.output
     assert rig.running() == {}
 
 

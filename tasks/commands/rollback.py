@@ -1,4 +1,4 @@
-"""doit rollback: all instances back on the last good generation."""
+"""doit rollback: return all instances to the last good generation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instances: those that left are ended, those that don't run or changed are started in turns."""
+"""Instances: stop those that left machine.yaml, start missing ones, replace changed ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "instances:stop",
-        "End what left machine.yaml, and orphans",
+        "Stop what left machine.yaml, and orphans",
         check=partial(_reason_to_stop, run, instances),
         action=partial(_stop, run, instances),
         preview=partial(_preview_stop, run, instances),
@@ -35,7 +35,7 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "instances:start",
-        "Start what doesn't run, together; replace what changed, one after the other",
+        "Start missing instances together; replace changed ones one by one",
         check=partial(_reason_to_start, run, instances),
         action=partial(_start, run, instances),
         preview=partial(_preview_start, run, instances),
@@ -51,13 +51,13 @@ def _leaving(run: Run, instances: Sequence[Instance]) -> list[apps.App]:
 
 
 def _gpu(app: apps.App) -> int | None:
-    """The GPU of an instance that PM2 holds; orphans are not worth waiting for."""
+    """The GPU of an instance that PM2 supervises; None for orphans, which need no draining."""
     found = re.fullmatch(r"comfyui-gpu(\d+)", app.name)
     return int(found[1]) if found and app.supervised else None
 
 
 def _unneeded_configs(layout: Layout, instances: Sequence[Instance]) -> list[str]:
-    """GPUs whose config is not needed any more."""
+    """GPUs ("gpu0") whose config is no longer needed."""
     gpus = {f"gpu{instance.gpu}" for instance in instances}
     return sorted({path.name.split(".")[0] for path in layout.apps.glob("gpu*.json")} - gpus)
 
@@ -66,7 +66,7 @@ def _reason_to_stop(run: Run, instances: Sequence[Instance]) -> str | None:
     names = [app.name for app in _leaving(run, instances)]
     names += _unneeded_configs(run.layout, instances)
     if names:
-        return f"{', '.join(dict.fromkeys(names))} left, or PM2 lost it"
+        return f"{', '.join(dict.fromkeys(names))} left machine.yaml, or PM2 lost it"
     left = pm2.look(run.layout).left
     return f"{left[0].app} left a process behind (pid {left[0].pid})" if left else None
 
@@ -82,7 +82,7 @@ def _stop(run: Run, instances: Sequence[Instance], log: Path) -> None:
     leaving = _leaving(run, instances)
     gone = [run.machine.instance(gpu) for app in leaving if (gpu := _gpu(app)) is not None]
     roll.drain(run, gone)
-    # Somebody may run apps of their own in this PM2; ours end in -gpuN.
+    # Users may run their own apps in this PM2; ours end in -gpuN.
     known = {name for name in pm2.apps(layout) if re.search(r"-gpu\d+$", name)}
     pm2.delete(
         layout,
@@ -103,9 +103,9 @@ def _stop(run: Run, instances: Sequence[Instance], log: Path) -> None:
 def _reason_to_start(run: Run, instances: Sequence[Instance]) -> str | None:
     if roll.must_stop_all(run):
         swapped = sorted(links.folder_link_changes(run))
-        return f"{', '.join(swapped)}, which instances have listed, points elsewhere"
+        return f"{', '.join(swapped)}, which instances use, has a new target"
     if names := [instance.name for instance in roll.due(run, instances)]:
-        return f"{', '.join(names)} changed or doesn't run"
+        return f"{', '.join(names)} changed or isn't running"
     if names := [instance.name for instance in roll.left_draining(run, instances)]:
         return f"{', '.join(names)} is still marked as draining"
     return None
@@ -122,19 +122,20 @@ def _preview_start(run: Run, instances: Sequence[Instance], log: Path) -> list[s
 
 
 def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
-    """Raises Failure when what is new isn't healthy; what was before runs then, where it can."""
+    """Start and replace instances. Raises Failure if they don't become healthy, after going back
+    to the last good generation if there is one."""
     for instance in roll.left_draining(run, instances):
         files.remove(run.layout.draining(instance.gpu))
     if not instances:
         links.change_folder_links(run)
     due = roll.due(run, instances)
     try:
-        roll.roll(run, instances, due, proved=last_good.fallback(run) is not None)
+        roll.roll(run, instances, due, wait_for_last=last_good.fallback(run) is not None)
     except Failure as failure:
         back = last_good.refuse(run, str(failure))
         if back is None:
             raise
-        # What was good before is not held to a warm-up job that nobody has tried.
+        # The last good generation may not pass a new warm-up job.
         health = run.machine.health.model_copy(update={"warmup": None})
         again = run.with_machine(run.machine.model_copy(update={"health": health}))
         _return_to_last_good(replace(again, force=False), instances, failure)
@@ -144,7 +145,7 @@ def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
 
 
 def _return_to_last_good(run: Run, instances: Sequence[Instance], failure: Failure) -> None:
-    """Raises Failure when what was good before isn't any more."""
+    """Raises Failure, with both causes, if the last good generation fails too."""
     try:
         start_last_good(run, instances)
     except Failure as second:
@@ -152,7 +153,7 @@ def _return_to_last_good(run: Run, instances: Sequence[Instance], failure: Failu
 
 
 def start_last_good(run: Run, instances: Sequence[Instance]) -> None:
-    """Have exactly that run which was good. Raises Failure as `roll.settle` does."""
+    """Run exactly what was good. Raises Failure as `roll.roll_and_record` does."""
     away = {app.name for app in _leaving(run, instances) if app.supervised}
     pm2.delete(run.layout, away)
     roll.roll_and_record(run, instances, roll.due(run, instances))

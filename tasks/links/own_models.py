@@ -1,4 +1,4 @@
-"""ComfyUI's own files in models/: notes that say what belongs where, configurations, embeddings."""
+"""ComfyUI's own files in models/: placeholders, configurations, embeddings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def task(run: Run) -> Task:
     return step(
         run,
         "links:own",
-        "The files that ComfyUI brings in models/",
+        "Copy the files that ComfyUI has in models/",
         check=partial(_why_outdated, run),
         action=partial(_copy, run),
         after=["validation"],
@@ -33,7 +33,7 @@ def _why_outdated(run: Run) -> str | None:
         "commit": source.source_of(run).read().get("commit"),
         "folder": str(run.machine.models.folder),
     }
-    return None if seeded == wanted else "ComfyUI's own files were not copied into this folder yet"
+    return None if seeded == wanted else "this ComfyUI's own files are not copied yet"
 
 
 def _copy(run: Run, log: Path) -> None:

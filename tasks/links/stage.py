@@ -26,7 +26,7 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "links:prune",
-        "Links to models that left machine.yaml are removed",
+        "Remove links to models that left machine.yaml",
         check=partial(_reason_to_prune, run),
         action=partial(_prune, run),
         after=["directories", "models"],
@@ -34,7 +34,7 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "links:files",
-        "Models that lie on a disk already, linked",
+        "Link models that are on a disk already",
         check=partial(_why_outdated, run),
         action=partial(_link, run),
         preview=partial(_preview, run),
@@ -43,9 +43,10 @@ def tasks(run: Run) -> Iterator[Task]:
 
 
 def folder_link_changes(run: Run) -> dict[str, str | None]:
-    """Links to folders that are to point elsewhere, or to go (None), by place.
+    """Link to a folder that must change → its new target, or None to remove it.
 
-    ComfyUI answers 500 once a folder that it has listed is gone, so no instance may run then.
+    ComfyUI answers 500 once a folder that it has listed is gone, so no instance may run during
+    the change.
     """
     made, wanted = _our_links(run), _wanted(run)
     found: dict[str, str | None] = {}
@@ -61,7 +62,7 @@ def folder_link_changes(run: Run) -> dict[str, str | None]:
 
 
 def change_folder_links(run: Run) -> None:
-    """Change those links; the caller has stopped the instances."""
+    """Change those links. The caller must have stopped the instances."""
     for place, text in folder_link_changes(run).items():
         _record(run, {place: text})
         if text is None:
@@ -75,7 +76,7 @@ def _sources(run: Run) -> list[ModelFile]:
 
 
 def _wanted(run: Run) -> dict[str, str]:
-    """Place → source of all that is to be linked."""
+    """Link → target for all models with a source."""
     folder = run.machine.models.folder
     return {f"{folder}/{file.target}": str(file.source) for file in _sources(run)}
 
@@ -102,20 +103,20 @@ def _why_wrong(
     place, wanted = f"{run.machine.models.folder}/{file.target}", str(file.source)
     now = stamp(wanted)
     if now is None:
-        return f"{wanted} isn't there"
+        return f"{wanted} is missing"
     if place in swapped:
         return None
     if files.link_target(place) != wanted:
         return f"{place} doesn't point at {wanted}"
     if made.get(place) != wanted:
-        return f"{place} isn't in the list of our links"
+        return f"{place} isn't recorded as our link"
     if file.sha256 and verified.get(wanted) != [file.sha256, *now]:
-        return f"{wanted} was not verified as it is now"
+        return f"{wanted} changed, or is not verified yet"
     return None
 
 
 def _link(run: Run, log: Path) -> None:
-    """Link all that can be linked. Raises Failure with a line for each that can't."""
+    """Link all models with a source. Raises Failure with a line for each one that fails."""
     made, verified, swapped = _our_links(run), _verified(run), folder_link_changes(run)
     problems = []
     wrong = [f for f in _sources(run) if _why_wrong(run, f, made, verified, swapped)]
@@ -125,7 +126,7 @@ def _link(run: Run, log: Path) -> None:
             _clear_place(run, file)
         except (Failure, OSError) as error:
             if file.optional:
-                run.warn(f"model {file.target} (optional) isn't there: {error}")
+                run.warn(f"model {file.target} (optional) is missing: {error}")
             else:
                 problems.append(_located(run, file, str(error)))
         else:
@@ -154,18 +155,18 @@ def _preview(run: Run, log: Path) -> list[str]:
 
 
 def _located(run: Run, file: ModelFile, message: str) -> str:
-    """What is wrong with a model, with its place in machine.yaml."""
+    """A message about a model, with its place in machine.yaml."""
     number = run.machine.models.files.index(file)
     return str(problem_at(run.machine.file, ("models", "files", number, "source"), message))
 
 
 def pinned_sources(run: Run) -> list[ModelFile]:
-    """The sources that are held to a sha256."""
+    """The sources with a sha256."""
     return [file for file in _sources(run) if file.sha256]
 
 
 def verify_source(run: Run, progress: Progress, file: ModelFile) -> str | None:
-    """Hash a source anew; None, or what is wrong with it."""
+    """Hash a source again; return what is wrong with it, or None."""
     name, failed = str(file.source), True
     try:
         if hash_file(Path(name), progress, name) != file.sha256:
@@ -181,21 +182,21 @@ def verify_source(run: Run, progress: Progress, file: ModelFile) -> str | None:
 def _existing_source(file: ModelFile) -> Path:
     at = Path(str(file.source))
     if stamp(at) is None:
-        what = "is a link to nothing" if at.is_symlink() else "isn't there"
+        what = "is a broken link" if at.is_symlink() else "is missing"
         raise Failure(f"the source of {file.target} {what}: {at}; mount it or correct source")
     return at
 
 
 def _verify(run: Run, file: ModelFile, verified: dict[str, Any]) -> None:
-    """Hold a source to its sha256, once for each size and time. Raises Failure, OSError."""
+    """Check a source's sha256, once for each size and mtime. Raises Failure, OSError."""
     at = _existing_source(file)
     place = Path(os.path.realpath(run.machine.models.folder), file.target)
     if Path(os.path.realpath(at)) == place:
-        raise Failure(f"the source of {file.target} is, through a link, the target itself: {at}")
+        raise Failure(f"the source of {file.target} links to the target itself: {at}")
     if file.sha256 is None:
         return
     if at.is_dir():
-        raise Failure(f"{file.target}: sha256 has no meaning for a folder: remove it")
+        raise Failure(f"{file.target}: a folder can't have a sha256: remove it")
     now = stamp(at)
     if now and verified.get(str(at)) != [file.sha256, *now]:
         found = hash_file(at, Progress("links"), file.target)
@@ -208,7 +209,7 @@ def _verify(run: Run, file: ModelFile, verified: dict[str, Any]) -> None:
 
 
 def _clear_place(run: Run, file: ModelFile) -> None:
-    """Remove a copy of the source from where the link belongs. Raises Failure for anything else."""
+    """Remove a copy of the source at the link's place. Raises Failure for anything else."""
     placement.refuse_links_in_path(run, file.target)
     at = placement.file_in_the_way(run, file.target)
     if at is None:
@@ -217,23 +218,24 @@ def _clear_place(run: Run, file: ModelFile) -> None:
     counts = Progress("links")
     same = original.is_file() and original.stat().st_size == at.stat().st_size
     if not same or hash_file(at, counts, "at") != hash_file(original, counts, "original"):
-        raise Failure(f"{at} is in the way: move it aside, a link to {original} belongs there")
+        raise Failure(f"{at} is in the way of a link to {original}: move it aside")
     at.unlink()
-    run.tell(f"{at} was a copy of {original}: it is a link now")
+    run.tell(f"{at} was a copy of {original}: replaced it by a link")
 
 
 def _receipt(run: Run) -> Path:
-    """The list of links that we made, place → source; what is not in it is never removed."""
+    """The file that records the links we made. No other link is ever removed."""
     return run.layout.state / "links.json"
 
 
 def _our_links(run: Run) -> dict[str, str]:
+    """Link → target, as recorded."""
     links: dict[str, str] = files.read_receipt(_receipt(run), links=dict).get("links", {})
     return links
 
 
 def _verified(run: Run) -> dict[str, Any]:
-    """Source → its sha256, size and time when it was verified."""
+    """Source → its sha256, size and mtime when it was verified."""
     verified: dict[str, Any] = files.read_receipt(_receipt(run)).get("verified", {})
     return verified
 
@@ -251,7 +253,7 @@ def _record(run: Run, changes: dict[str, str | None]) -> None:
 
 
 def _removed_links(run: Run) -> list[str]:
-    """Places of links that left machine.yaml, or became downloads; listed folders come later."""
+    """Our links that left machine.yaml or became downloads, without folders that instances use."""
     inside = f"{run.machine.models.folder}/"
     wanted, later = _wanted(run), folder_link_changes(run)
     return sorted(p for p in _our_links(run) if p.startswith(inside) and p not in {*wanted, *later})
@@ -265,7 +267,7 @@ def _reason_to_prune(run: Run) -> str | None:
 def _prune(run: Run, log: Path) -> None:
     made, declared, gone = _our_links(run), _declared(run), _removed_links(run)
     for place in gone:
-        # Still as we made it; folders stay, instances may have listed them.
+        # Only if it is still as we made it.
         if place not in declared and files.link_target(place) == made[place]:
             Path(place).unlink()
     _record(run, dict.fromkeys(gone))

@@ -1,4 +1,4 @@
-"""What is known of each download before it is asked for: machine.yaml, machine.lock, or here."""
+"""What machine.yaml, machine.lock and this machine know about each download beforehand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..host.system.failure import Failure
 from ..spec import ModelFile, ModelPin
 
 AT_ONCE = 8
-"""Files that are worked on at the same time."""
+"""Files that are processed at once."""
 
 
 def downloads(run: Run) -> list[ModelFile]:
@@ -30,7 +30,7 @@ def web_of(run: Run) -> Web:
 
 
 def read_records(run: Run) -> dict[str, dict[str, Any]]:
-    """What this machine fetched, by target: a pin's fields, and `mtime` when it was verified."""
+    """Target that this machine fetched → a pin's fields, and `mtime` (ns) when it was verified."""
     return model_files.noted(run.layout)
 
 
@@ -39,15 +39,15 @@ def write_records(run: Run, models: dict[str, dict[str, Any]]) -> None:
 
 
 def pin(run: Run, file: ModelFile, noted: dict[str, dict[str, Any]]) -> ModelPin:
-    """What machine.yaml says, completed by machine.lock, or by what this machine has seen."""
+    """machine.yaml's entry, completed by machine.lock or by this machine's records."""
     locked, seen = run.machine.lock.models.get(file.target), noted.get(file.target)
     return model_files.pin(file.url or "", file.sha256, locked, seen)
 
 
 def newest_pins(run: Run) -> dict[str, ModelPin]:
-    """The lock's models with those that are to be updated at their newest. Raises Failure.
+    """The lock's models, with the newest version of those to update. Raises Failure.
 
-    Where a host doesn't say what it has, the next run downloads the file to see.
+    If a host doesn't state a file's sha256, the next run downloads the file to compute it.
     """
     web, here = web_of(run), read_records(run)
     files_ = [file for file in downloads(run) if file.target in run.machine.lock.models]
@@ -61,7 +61,7 @@ def newest_pins(run: Run) -> dict[str, ModelPin]:
             continue
         if found.sha256 != before.sha256 or found.sha256 is None:
             pins[file.target] = found
-            new = found.sha256[:12] if found.sha256 else "seen anew by the next doit"
+            new = found.sha256[:12] if found.sha256 else "known after the next doit"
             run.tell(describe_move(file.target, (before.sha256 or "unknown")[:12], new))
     return pins
 
@@ -78,7 +78,7 @@ def _newest(file: ModelFile, web: Web) -> ModelPin:
 
 
 def unpinned(run: Run) -> list[str]:
-    """Targets whose sha256 neither machine.yaml nor machine.lock has."""
+    """Targets without a sha256 in machine.yaml and machine.lock."""
     return [
         file.target
         for file in downloads(run)
@@ -87,7 +87,7 @@ def unpinned(run: Run) -> list[str]:
 
 
 def require_pins(run: Run) -> None:
-    """With locked=1 nothing may be seen for the first time. Raises Failure."""
+    """Raises Failure when a target has no sha256 and locked=1."""
     if run.locked and (missing := unpinned(run)):
         raise Failure(
             f"{run.machine.lock_file.name} doesn't have {', '.join(missing[:5])}"
@@ -97,7 +97,7 @@ def require_pins(run: Run) -> None:
 
 
 def is_lock_updated(run: Run) -> bool:
-    """Whether the lock is to have what is seen."""
+    """Whether this run writes new pins into machine.lock."""
     writable = os.access(run.machine.lock_file.resolve().parent, os.W_OK)
     return writable and not run.machine.overridden and not run.locked
 
@@ -108,7 +108,7 @@ def lock_section(run: Run, noted: dict[str, dict[str, Any]]) -> dict[str, ModelP
 
 
 class Recorder:
-    """What was fetched, written down now and then and at the end."""
+    """Records what was fetched, at most once every EVERY seconds, and at the end."""
 
     EVERY = 1.0
     """Seconds."""

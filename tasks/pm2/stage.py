@@ -68,7 +68,7 @@ def _instance_app(run: Run, instance: Instance) -> app.App:
     code = generation.code_of(run)
     has_database = code.knows("--database-url")
     env = {
-        # nvidia-smi's order; CUDA's own is fastest first.
+        # nvidia-smi's order; CUDA's default order is fastest first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": gpus.device_of(run, instance),
         apps.PORT: str(port),
@@ -103,7 +103,7 @@ def _instance_app(run: Run, instance: Instance) -> app.App:
 
 
 def _selection(run: Run, folder: Path) -> list[str]:
-    """Flags that leave out nodes: not selected by the environment, or ComfyUI dies of them."""
+    """Flags that disable nodes which the environment doesn't select, or which end ComfyUI."""
     away = set(validation.fatal_nodes(folder))
     if run.machine.selected_nodes is not None:
         away |= {node.name for node in run.machine.custom_nodes} - set(run.machine.selected_nodes)
@@ -112,7 +112,7 @@ def _selection(run: Run, folder: Path) -> list[str]:
     try:
         there = {path.name for path in (folder / "ComfyUI" / "custom_nodes").iterdir()}
     except FileNotFoundError:
-        # A plan's generation is not made.
+        # A plan makes no generation.
         there = {node.name for node in run.machine.custom_nodes}
     chosen = sorted(there - away - {files.BYTECODE})
     return [
@@ -135,7 +135,7 @@ def _worker_app(run: Run, worker: Worker, instance: Instance) -> app.App:
     }
     program = shutil.which(worker.command[0], path=_search_path(run))
     if program is None:
-        raise Failure(f"worker {worker.name}: {worker.command[0]} isn't there: correct command")
+        raise Failure(f"worker {worker.name}: {worker.command[0]} is missing: correct command")
     command = [program, *worker.command[1:]]
     return app.declare(
         run, worker_name(worker, instance), layout.workspace, command, env, worker.env, ()
@@ -143,12 +143,12 @@ def _worker_app(run: Run, worker: Worker, instance: Instance) -> app.App:
 
 
 def _search_path(run: Run) -> str:
-    """Where a worker's command is looked for: the workspace comes first."""
+    """The search path for a worker's command: the workspace, then PATH."""
     return os.pathsep.join([str(run.machine.workspace), os.environ.get("PATH", os.defpath)])
 
 
 def _inputs(run: Run, instance: Instance) -> str:
-    """A digest of what the config says, secrets by HMAC, and of the template."""
+    """A digest of the apps, with secrets as HMACs, and of the template."""
     from ..host.system import templates
 
     layout = run.layout
@@ -163,7 +163,7 @@ def _why_outdated(run: Run, instance: Instance) -> str | None:
     layout = run.layout
     receipt = files.read_receipt(_receipt(layout, instance.gpu))
     if receipt.get("inputs") != _inputs(run, instance):
-        return f"what {instance.name} is to run changed"
+        return f"the config of {instance.name} changed"
     if receipt.get("config") != files.file_digest(layout.seen(layout.rendered(instance.gpu))):
         return f"{layout.rendered(instance.gpu)} was changed by hand"
     for each in _apps(run, instance):

@@ -1,4 +1,4 @@
-"""The arguments of ComfyUI, ours and machine.yaml's, against what the pinned ComfyUI takes."""
+"""Checks of ComfyUI's arguments, ours and machine.yaml's, against the pinned ComfyUI."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ NEEDED_FLAGS = (
     "--user-directory", "--extra-model-paths-config", "--cpu", "--quick-test-for-ci",
     "--disable-all-custom-nodes", "--whitelist-custom-nodes",
 )  # fmt: skip
-"""Without these, instances would share what each must have of its own, and no custom node could
-be left out. `--database-url` isn't among them: before it there was no database, and where it may
-go one day, the database lies in the user folder."""
+"""Without these flags, instances would share what each needs for itself, and no custom node could
+be left out. `--database-url` isn't one: older ComfyUIs have no database, and without the flag the
+database is in the user folder."""
 OLDEST_RELEASE = "ComfyUI 0.3.44 (July 2025)"
-"""The first release that knows all of them: `--whitelist-custom-nodes`, the last, came on
-2025-06-28 with ba9548f7, after 0.3.43."""
+"""The first release with all of them: `--whitelist-custom-nodes`, the last one, came with
+ba9548f7 on 2025-06-28, after 0.3.43."""
 _NUMBER = re.compile(r"-\d+$|-\d*\.\d+$")
-"""argparse takes these for values."""
+"""argparse takes these as values, not flags."""
 
 
 @dataclass(frozen=True)
 class PinnedComfyUI:
-    """A ComfyUI, and the Python that its code is asked with."""
+    """The pinned ComfyUI, and the Python that can run its argument parser."""
 
     code: Code
     commit: str
@@ -47,27 +47,28 @@ class PinnedComfyUI:
         return " ".join(filter(None, ["ComfyUI", self.code.version, f"({self.commit[:12]})"]))
 
     def first_refused(self, args: list[str]) -> tuple[int, str] | None:
+        """The first argument that ComfyUI's own parser refuses: its index, and why."""
         env = process.allowed_environment(os.environ)
         return source_facts.first_refused(self.python, self.checkout, env, self.log, args)
 
 
 def asset_flags(run: Run, code: Code) -> list[str]:
-    """The flag that has assets on or off. ComfyUI without one has none, or not yet a choice."""
+    """The flag that turns assets on or off, if this ComfyUI has it."""
     flag = "--enable-assets" if run.machine.instances.assets else "--disable-assets"
     return [flag] if flag in (code.flags or ()) else []
 
 
 def reason_to_check(run: Run, code: Code, commit: object) -> str | None:
-    """Why machine.yaml's arguments are to be looked at; None: this ComfyUI takes them."""
+    """Why machine.yaml's arguments must be checked; None: this ComfyUI accepts them."""
     if code.flags is None or _read_record(run) == _record(run, commit):
         return None
-    return "instances.args were not yet held against what this ComfyUI takes"
+    return "instances.args are not checked against this ComfyUI yet"
 
 
 def check_arguments(run: Run, tried: PinnedComfyUI) -> None:
-    """Raise Failure when this ComfyUI lacks a flag that we need, or doesn't take machine.yaml's.
+    """Raises Failure when this ComfyUI lacks a flag that we need, or refuses machine.yaml's.
 
-    Nothing is refused where its flags aren't known.
+    Accepts everything if its flags are unknown.
     """
     flags = tried.code.flags
     if flags is None:
@@ -75,7 +76,7 @@ def check_arguments(run: Run, tried: PinnedComfyUI) -> None:
     if lacks := [flag for flag in NEEDED_FLAGS if flag not in flags]:
         raise Failure(
             f"{tried.name} doesn't know {', '.join(lacks)}, which every machine needs: the oldest "
-            f"that works is {OLDEST_RELEASE}; correct comfyui.ref"
+            f"usable one is {OLDEST_RELEASE}; correct comfyui.ref"
         )
     problems = [*_unknown(run, tried, flags)] or [*_refused(run, tried)]
     if problems:
@@ -84,7 +85,7 @@ def check_arguments(run: Run, tried: PinnedComfyUI) -> None:
 
 
 def argument_lists(run: Run) -> Iterator[list[tuple[str, Loc]]]:
-    """The arguments of each kind of instance, each argument with its place in machine.yaml."""
+    """The arguments of each group of instances, each argument with its place in machine.yaml."""
     common: list[tuple[str, Loc]] = [
         (arg, ("instances", "args", number))
         for number, arg in enumerate(run.machine.instances.args)
@@ -97,7 +98,7 @@ def argument_lists(run: Run) -> Iterator[list[tuple[str, Loc]]]:
 
 
 def file_problem(run: Run, tried: Callable[[], PinnedComfyUI]) -> str | None:
-    """Why instances can't be started with the files that machine.yaml's arguments name, or None."""
+    """Why instances can't start with the files in machine.yaml's arguments, or None."""
     for pairs in argument_lists(run):
         args = [arg for arg, _ in pairs]
         found = _tls_problem(args)
@@ -109,7 +110,7 @@ def file_problem(run: Run, tried: Callable[[], PinnedComfyUI]) -> str | None:
 
 
 def _tls_problem(args: list[str]) -> tuple[int, str] | None:
-    """What is wrong with the key and the certificate, by the number of the argument."""
+    """A problem with the TLS key or certificate: the index of its argument, and why."""
     if tls.scheme(args) == "http":
         return None
     files = tls.named(args)
@@ -120,10 +121,10 @@ def _tls_problem(args: list[str]) -> tuple[int, str] | None:
             return number, f"{file} can't be read: {error.strerror}"
     (_, key), (number, certificate) = files[tls.KEY], files[tls.CERTIFICATE]
     try:
-        # Without a password: there is no one whom an instance could ask for it.
+        # An instance can't ask anyone for a password.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except ssl.SSLError:
-        return number, f"{certificate} is no certificate of the key {key}, or that has a password"
+        return number, f"{certificate} doesn't match the key {key}, or the key has a password"
     return None
 
 
@@ -132,7 +133,7 @@ def _unknown(run: Run, tried: PinnedComfyUI, flags: frozenset[str]) -> Iterator[
         flag = arg.partition("=")[0]
         if not flag.startswith("-") or flag in {"-", "--"} or _NUMBER.match(arg) or flag in flags:
             continue
-        # argparse takes the beginning of a flag for the flag, if it is of no other
+        # argparse accepts an unambiguous prefix of a flag.
         meant = sorted(known for known in flags if flag[:2] == "--" and known.startswith(flag))
         if len(meant) == 1:
             continue
@@ -149,14 +150,14 @@ def _refused(run: Run, tried: PinnedComfyUI) -> Iterator[str]:
             number, why = found
             text = str(problem_at(run.machine.file, pairs[number][1], f"{tried.name}: {why}"))
             if missing := _missing_path(args[number:]):
-                # An image is built without what is mounted later.
-                run.warn(f"{text}; {missing} must be there when instances start")
+                # An image build doesn't have what is mounted later.
+                run.warn(f"{text}; {missing} must exist when instances start")
             else:
                 yield text
 
 
 def _missing_path(args: list[str]) -> str | None:
-    """The first of the values here that is a path to nothing, if there is one."""
+    """The first of these values that is an absolute path to nothing, if any."""
     values = (arg.partition("=")[2] if arg.startswith("-") else arg for arg in args[:2])
     return next((v for v in values if v.startswith("/") and not os.path.exists(v)), None)  # noqa: PTH110
 

@@ -45,7 +45,7 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "source",
-        "ComfyUI's source, at its commit; it takes the arguments of machine.yaml",
+        "ComfyUI's source, at its commit; it accepts machine.yaml's arguments",
         check=partial(_why_outdated, run),
         action=partial(_obtain, run),
         preview=partial(_preview, run),
@@ -55,7 +55,7 @@ def tasks(run: Run) -> Iterator[Task]:
 
 
 def fetch(run: Run, source: Source, log: Path, on_progress: Told = unheard) -> list[str]:
-    """Obtain a source; how its commit moved, if it was there before."""
+    """Obtain a source; return a line about the move of its commit, if it was there before."""
     before, missed = source.read().get("commit"), source.large
     source.obtain(log, on_progress)
     after = source.read()["commit"]
@@ -67,19 +67,19 @@ def fetch(run: Run, source: Source, log: Path, on_progress: Told = unheard) -> l
 
 
 def preview(run: Run, source: Source, log: Path) -> list[str]:
-    """What `fetch` would do; the checkout goes into the plan's overlay."""
+    """Like `fetch`, into the plan's overlay; return lines that say what a run would do."""
     there = source.read().get("commit")
     moves = fetch(run, source, log)
     return moves or ([] if there else [f"clone {source.url or source.path} at {source.commit}"])
 
 
 def code_of(run: Run) -> Code:
-    """What its code says of itself, as far as doit's own Python could ask it."""
+    """The facts about ComfyUI's code, as far as doit's own Python could read them."""
     return source_facts.of(files.read_receipt(run.layout.seen(_code_receipt(source_of(run)))))
 
 
 def pinned(run: Run, code: Code, python: Path, log: Path | None = None) -> arguments.PinnedComfyUI:
-    """This ComfyUI, to hold arguments against it."""
+    """This ComfyUI, to check arguments against it."""
     source = source_of(run)
     commit = str(source.read()["commit"])
     return arguments.PinnedComfyUI(code, commit, source.checkout(commit), python, log)
@@ -95,7 +95,7 @@ def _why_outdated(run: Run) -> str | None:
     if reason := source.why_not_there():
         return reason
     if not source.layout.seen(_code_receipt(source)).exists():
-        return f"{source.name} was not yet asked for its flags"
+        return f"the flags of {source.name} are not read yet"
     code = code_of(run)
     targets.warn_of_unknown_folders(run, code)
     return arguments.reason_to_check(run, code, source.read()["commit"])
@@ -114,12 +114,12 @@ def _preview(run: Run, log: Path) -> list[str]:
 
 
 def _read_code(run: Run, log: Path) -> None:
-    """Find out what it is, before anything is installed for it. Raises Failure."""
+    """Read the facts about its code before anything is installed. Raises Failure."""
     source = source_of(run)
     checkout = source.checkout(str(source.read()["commit"]))
     if not (checkout / "main.py").is_file():
         files.remove(source.layout.kept(source.receipt))
-        raise Failure(f"{source.url} isn't ComfyUI, it has no main.py: correct comfyui.repo")
+        raise Failure(f"{source.url} has no main.py, so it isn't ComfyUI: correct comfyui.repo")
     python, env = Path(sys.executable), process.allowed_environment(os.environ)
     code = source_facts.ask(python, checkout, env, log)
     files.write_receipt(source.layout.kept(_code_receipt(source)), code.receipt())

@@ -147,7 +147,7 @@ def test_update_of_a_name_that_nothing_has_says_so(machine: MachineMaker, forge:
     rig = machine(custom_nodes=[{"url": forge.node("alpha").url}])
     run = rig.doit("update", "alfa", code=3)
     assert "nothing is named 'alfa'; did you mean alpha?" in run.output
-    assert "locked=1 forbids it" in rig.doit("update", "locked=1", code=3).output
+    assert "locked=1 forbids that" in rig.doit("update", "locked=1", code=3).output
     assert not rig.layout.machine.joinpath("receipts").exists()
 
 

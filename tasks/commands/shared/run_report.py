@@ -1,4 +1,4 @@
-"""What `doit status` says of the run that is on, or of the last one if it did not succeed."""
+"""The current run, or a last run that did not succeed, in `doit status`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...host.system.run_lock import Holder
 
 @dataclass(frozen=True)
 class Report:
-    """`str()` is one line for people, `document` the same for programs: times are seconds."""
+    """`str()` is one line for people, `document` the same for programs; times in seconds."""
 
     line: str
     document: dict[str, Any]
@@ -22,12 +22,12 @@ class Report:
 
 
 def make_report(run: Holder | None, journal: Journal | None) -> Report | None:
-    """None when no run is on and the last one, if there was one, succeeded."""
+    """The report; None without a current run if the last one, if any, succeeded."""
     # Commands that take the lock, such as down, write no journal.
     if journal and journal.state == "running" and (run is None or run.pid == journal.pid):
         return _describe_running(journal, run.task if run else "")
     if run:
-        line = f"a run is on: pid {run.pid}, {run.task or 'starting'}"
+        line = f"a run is in progress: pid {run.pid}, {run.task or 'starting'}"
         return Report(line, {"process": run.pid, "task": run.task})
     if journal and journal.state == "failed":
         return _describe_failed(journal)
@@ -43,7 +43,7 @@ def _describe_running(journal: Journal, noted: str) -> Report:
     words = ", ".join(map(_progress_text, running)) or noted or "starting"
     about = "" if left is None else f", about {duration(left)} left"
     return Report(
-        f"a run is on: pid {journal.pid}, {words}{about}",
+        f"a run is in progress: pid {journal.pid}, {words}{about}",
         {"process": journal.pid, "task": task, **_document(journal), "seconds_left": left},
     )
 
@@ -61,7 +61,7 @@ def _describe_failed(journal: Journal) -> Report:
 def _describe_interrupted(journal: Journal) -> Report:
     task = " ".join(task.name for task in journal.of("running"))
     at = f" at {task}" if task else ""
-    line = f"the last run ({journal.command}) was interrupted{at}: run doit again to go on"
+    line = f"the last run ({journal.command}) was interrupted{at}: run doit again to continue"
     return Report(line, {"process": None, "task": task, **_document(journal)})
 
 
