@@ -5,7 +5,7 @@ Folders are only moved aside here; a background process deletes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,27 +16,25 @@ from .generation import stage as generation
 from .host.generations import kept_generations
 from .host.storage import digest_folders, disk, garbage
 from .pm2 import databases
-from .spec import Instance
 from .spec.layout import Layout
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    instances = run.instances
     yield step(
         run,
         "collection",
         "Record what is good, remove what nothing needs; fails while machine.yaml is refused",
-        check=partial(_reason_to_collect, run, instances),
-        action=partial(_collect, run, instances),
+        check=partial(_reason_to_collect, run),
+        action=partial(_collect, run),
         preview=partial(_preview, run),
         after=["validation", "links", "gpus", "instances", "health", "watcher", "workers"],
         garbage=partial(_removable, run.layout),
     )
 
 
-def _reason_to_collect(run: Run, instances: Sequence[Instance]) -> str | None:
+def _reason_to_collect(run: Run) -> str | None:
     layout = run.layout
-    if reason := last_good.reason_to_record(run, instances):
+    if reason := last_good.reason_to_record(run):
         return reason
     names = [path.name for path in [*_unneeded_generations(run), *_unneeded_databases(run)]]
     if names := names or [path.name for path in garbage.left(layout)]:
@@ -52,9 +50,9 @@ def _preview(run: Run, log: Path) -> list[str]:
     return []
 
 
-def _collect(run: Run, instances: Sequence[Instance], log: Path) -> None:
+def _collect(run: Run, log: Path) -> None:
     layout = run.layout
-    last_good.record_good(run, instances)
+    last_good.record_good(run)
     for path in [*_unneeded_generations(run), *_unneeded_databases(run)]:
         garbage.discard(layout, path)
     last_good.remove_unused(layout)

@@ -30,14 +30,13 @@ NO_GPU = (
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    instances = run.instances
     yield step(
         run,
         "gpus",
         "The GPUs that the instances need",
-        check=partial(_why_not_ready, run, instances),
-        action=partial(_record, run, instances),
-        preview=partial(_preview, run, instances),
+        check=partial(_why_not_ready, run),
+        action=partial(_record, run),
+        preview=partial(_preview, run),
         after=["validation"],
     )
 
@@ -75,38 +74,38 @@ def assigned(run: Run, instances: Sequence[Instance]) -> dict[int, Gpu]:
     return {number: card for number, card in found.items() if card}
 
 
-def _why_not_ready(run: Run, instances: Sequence[Instance]) -> str | None:
+def _why_not_ready(run: Run) -> str | None:
     """Ask NVML only before an instance starts, which keeps a run with nothing to do cheap."""
     if run.machine.instances.cpu_only or not run.machine.enabled:
         return None
-    if new := _without_pin(run, instances):
+    if new := _without_pin(run):
         return f"the GPU of {', '.join(each.name for each in new)} isn't recorded yet"
-    if not instances or _not_running(run, instances):
-        _check(run, instances)
+    if not run.instances or _not_running(run):
+        _check(run)
     return None
 
 
-def _record(run: Run, instances: Sequence[Instance], log: Path) -> None:
-    _preview(run, instances, log)
+def _record(run: Run, log: Path) -> None:
+    _preview(run, log)
 
 
-def _preview(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
+def _preview(run: Run, log: Path) -> list[str]:
     """Raise Failure for an unusable GPU; record the GPUs of new instances."""
     if run.machine.instances.cpu_only or not run.machine.enabled:
         return []
-    pins = _check(run, instances)
+    pins = _check(run)
     known = _read_pins(run.layout) if pins else {}
     if pins != known:
         _write_pins(run.layout, pins)
     return [f"{name} on {uuid}" for name, uuid in pins.items() if known.get(name) != uuid]
 
 
-def _not_running(run: Run, instances: Sequence[Instance]) -> list[Instance]:
+def _not_running(run: Run) -> list[Instance]:
     running = {app.name for app in apps.running(run.machine.workspace, None)}
-    return [instance for instance in instances if instance.name not in running]
+    return [instance for instance in run.instances if instance.name not in running]
 
 
-def _check(run: Run, instances: Sequence[Instance]) -> dict[str, str]:
+def _check(run: Run) -> dict[str, str]:
     """Instance → UUID of its GPU; empty with `pin: index`.
 
     Raises Failure when an instance can't start on its GPU; warns when other programs use part
@@ -115,15 +114,15 @@ def _check(run: Run, instances: Sequence[Instance]) -> dict[str, str]:
     here = gpu.inventory()
     if not here:
         raise Failure(NO_GPU)
-    if not instances:
+    if not run.instances:
         raise Failure(
             f"gpus: auto found no /dev/nvidia<N>, but the driver shows {len(here)}: "
             f"set instances.gpus: {len(here)}"
         )
-    pins = _add_pins(run, instances, here) if run.machine.instances.pin == "uuid" else {}
-    asked = [*_not_running(run, instances), *_without_pin(run, instances)]
+    pins = _add_pins(run, here) if run.machine.instances.pin == "uuid" else {}
+    asked = [*_not_running(run), *_without_pin(run)]
     # An instance that names a part of a GPU needs no whole one.
-    whole = [each for each in instances if each in asked and not each.device]
+    whole = [each for each in run.instances if each in asked and not each.device]
     pairs = [(each, gpu.of(here, each.gpu, pins.get(each.name))) for each in whole]
     wrong = _missing_gpus(run, [each for each, card in pairs if not card], pins, here)
     ours = apps.family(run.machine.workspace)
@@ -221,15 +220,15 @@ def _read_pins(layout: Layout) -> dict[str, str]:
     return {str(name): str(uuid) for name, uuid in found.get("gpus", {}).items()}
 
 
-def _without_pin(run: Run, instances: Sequence[Instance]) -> list[Instance]:
+def _without_pin(run: Run) -> list[Instance]:
     """The instances that still need a recorded GPU."""
     if run.machine.instances.pin != "uuid":
         return []
     known = _read_pins(run.layout)
-    return [each for each in instances if each.name not in known and not each.device]
+    return [each for each in run.instances if each.name not in known and not each.device]
 
 
-def _add_pins(run: Run, instances: Sequence[Instance], here: Sequence[Gpu]) -> dict[str, str]:
+def _add_pins(run: Run, here: Sequence[Gpu]) -> dict[str, str]:
     """Instance → UUID, with a GPU for each instance that has none recorded; writes nothing.
 
     An instance gets the free GPU with its index, else the first free one, last those of instances
@@ -237,9 +236,9 @@ def _add_pins(run: Run, instances: Sequence[Instance], here: Sequence[Gpu]) -> d
     Raises Failure when no GPU is free.
     """
     known = _read_pins(run.layout)
-    names = {instance.name for instance in instances}
+    names = {instance.name for instance in run.instances}
     left = {uuid for name, uuid in known.items() if name not in names}
-    for instance in _without_pin(run, instances):
+    for instance in _without_pin(run):
         if instance.gpu >= len(here) or here[instance.gpu].trouble:
             continue
         taken = {uuid for name, uuid in known.items() if name in names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from .host.system import gpu, usage
 from .host.system.failure import Failure
 from .source import arguments
 from .source import stage as source
-from .spec import Instance, Limits, in_bytes
+from .spec import Limits, in_bytes
 from .spec.sizes import shown
 
 SYS_NICE, SYS_RESOURCE = 23, 24
@@ -36,20 +36,19 @@ class Capacity:
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    instances = run.instances
     yield step(
         run,
         "limits",
         "This machine has the memory and open files that instances may use",
-        check=partial(_why_not_possible, run, instances),
-        action=partial(_refuse, run, instances),
+        check=partial(_why_not_possible, run),
+        action=partial(_refuse, run),
         after=["validation"],
     )
 
 
-def _why_not_possible(run: Run, instances: Sequence[Instance]) -> str | None:
+def _why_not_possible(run: Run) -> str | None:
     limits = run.machine.instances.limits
-    if not instances:
+    if not run.instances:
         return None
     beyond = None if limits == Limits() else excess(limits, capacity())
     return beyond or arguments.file_problem(run, partial(_pinned, run))
@@ -60,8 +59,8 @@ def _pinned(run: Run) -> arguments.PinnedComfyUI:
     return source.pinned(run, generation.code_of(run), python)
 
 
-def _refuse(run: Run, instances: Sequence[Instance], log: Path) -> None:
-    if reason := _why_not_possible(run, instances):
+def _refuse(run: Run, log: Path) -> None:
+    if reason := _why_not_possible(run):
         raise Failure(reason)
 
 
@@ -103,13 +102,13 @@ def has_capability(number: int) -> bool:
     return bool(int(held, 16) >> number & 1)
 
 
-def warn_if_overcommitted(run: Run, instances: Sequence[Instance]) -> None:
+def warn_if_overcommitted(run: Run) -> None:
     """Warn when the memory caps of all instances exceed the machine's memory: the kernel may then
     end an instance below its cap."""
     memory = run.machine.instances.limits.memory
-    if memory and in_bytes(memory) * len(instances) > usage.machine_memory():
+    if memory and in_bytes(memory) * len(run.instances) > usage.machine_memory():
         run.warn(
-            f"instances.limits.memory: {memory} for each of {len(instances)} instances is more "
+            f"instances.limits.memory: {memory} for each of {len(run.instances)} instances is more "
             f"than this machine has ({shown(usage.machine_memory() >> 20 << 20)})"
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,14 +15,13 @@ from .spec import Instance
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    instances = run.instances
     yield step(
         run,
         "ports",
         "The port of each instance, decided before anything starts",
-        check=partial(_why_undecided, run, instances),
-        action=partial(_decide, run, instances),
-        preview=partial(_preview, run, instances),
+        check=partial(_why_undecided, run),
+        action=partial(_decide, run),
+        preview=partial(_preview, run),
         after=["directories", "gpus"],
     )
 
@@ -47,20 +46,20 @@ def _read_decisions(run: Run) -> dict[str, dict[str, int]]:
     return found
 
 
-def _decisions(run: Run, instances: Sequence[Instance]) -> dict[str, dict[str, int]]:
+def _decisions(run: Run) -> dict[str, dict[str, int]]:
     return {
         instance.name: {"wanted": instance.port, "port": port_of(run, instance)}
-        for instance in instances
+        for instance in run.instances
     }
 
 
-def _why_undecided(run: Run, instances: Sequence[Instance]) -> str | None:
+def _why_undecided(run: Run) -> str | None:
     decided = _read_decisions(run)
-    if any(decided.get(name) != each for name, each in _decisions(run, instances).items()):
+    if any(decided.get(name) != each for name, each in _decisions(run).items()):
         return "machine.yaml wants other ports"
     there = {app.name: app.port for app in pm2.running(run.layout)}
     # An instance that runs on its port needs no check.
-    starting = [i for i in instances if there.get(i.name) != port_of(run, i)]
+    starting = [i for i in run.instances if there.get(i.name) != port_of(run, i)]
     if not starting:
         return None
     held_by_others = _held_by_others(run)
@@ -76,15 +75,15 @@ def _held_by_others(run: Run) -> dict[int, port_holders.Holder]:
     return {port: held for port, held in port_holders.holders().items() if held.pid not in ours}
 
 
-def _choose(run: Run, instances: Sequence[Instance]) -> dict[str, dict[str, int]]:
+def _choose(run: Run) -> dict[str, dict[str, int]]:
     """Choose a port for each instance. Raises Failure when one is taken and none above is free.
 
     Instances that aren't declared now keep their record, for when they return.
     """
     held_by_others = _held_by_others(run)
-    taken = {instance.port: instance.name for instance in instances}
+    taken = {instance.port: instance.name for instance in run.instances}
     record = _read_decisions(run)
-    for instance in instances:
+    for instance in run.instances:
         port = port_of(run, instance)
         held = held_by_others.get(port)
         if held and run.machine.instances.port_conflict == "fail":
@@ -103,12 +102,12 @@ def _choose(run: Run, instances: Sequence[Instance]) -> dict[str, dict[str, int]
     return record
 
 
-def _preview(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
+def _preview(run: Run, log: Path) -> list[str]:
     layout = run.layout
-    record = _choose(run, instances)
+    record = _choose(run)
     files.write_receipt(layout.kept(layout.ports), {"instances": record})
     return []
 
 
-def _decide(run: Run, instances: Sequence[Instance], log: Path) -> None:
-    files.write_receipt(run.layout.ports, {"instances": _choose(run, instances)})
+def _decide(run: Run, log: Path) -> None:
+    files.write_receipt(run.layout.ports, {"instances": _choose(run)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,13 +28,12 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    instances = run.instances
     yield step(
         run,
         "server",
         "The health server, which answers during the installation",
-        check=partial(_why_outdated, run, instances),
-        action=partial(_start, run, instances),
+        check=partial(_why_outdated, run),
+        action=partial(_start, run),
         after=["supervisor"],
     )
 
@@ -69,7 +68,7 @@ def _settings_file(layout: Layout) -> Path:
     return own_service.settings_file(layout, NAME)
 
 
-def _settings(run: Run, instances: Sequence[Instance]) -> dict[str, Any]:
+def _settings(run: Run) -> dict[str, Any]:
     """The server's settings file, which it reads again when a run changes it."""
     health, chosen = run.machine.health, run.machine.selected_nodes
     return {
@@ -88,11 +87,11 @@ def _settings(run: Run, instances: Sequence[Instance]) -> dict[str, Any]:
                 "port": each.port,
                 "whole": not (each.cpu_only or each.device),
             }
-            for each in instances
+            for each in run.instances
         ],
         "workers": [
             {"name": configs.worker_name(worker, instance), "gpu": instance.gpu}
-            for instance in instances
+            for instance in run.instances
             for worker in run.machine.workers
         ],
         "comfyui": asdict(declared_comfyui(run)),
@@ -146,7 +145,7 @@ def _app(run: Run) -> App:
     return own_service.declare(run, NAME, "tasks.services.health", about, named)
 
 
-def _why_outdated(run: Run, instances: Sequence[Instance]) -> str | None:
+def _why_outdated(run: Run) -> str | None:
     layout = run.layout
     running = own_service.running(layout, NAME)
     if not run.machine.health.server:
@@ -154,13 +153,13 @@ def _why_outdated(run: Run, instances: Sequence[Instance]) -> str | None:
     wanted = _app(run)
     if reason := own_service.why_restart(wanted, running):
         return reason
-    if files.read_receipt(_settings_file(layout)) != _settings(run, instances):
+    if files.read_receipt(_settings_file(layout)) != _settings(run):
         return "its settings changed"
     file = app.secrets_file(layout, NAME, wanted.secrets)
     return f"{file} is missing" if wanted.secrets and not file.is_file() else None
 
 
-def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
+def _start(run: Run, log: Path) -> None:
     """Raises Failure when its port is taken or it doesn't start."""
     layout = run.layout
     running = own_service.running(layout, NAME)
@@ -168,7 +167,7 @@ def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
         _stop(layout, running)
         _remove_secrets(layout, None)
         return
-    files.write_receipt(_settings_file(layout), _settings(run, instances))
+    files.write_receipt(_settings_file(layout), _settings(run))
     wanted = _app(run)
     app.write_secrets(layout, wanted)
     if own_service.why_restart(wanted, running) is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from .host.pm2 import apps
 from .host.system import files
 from .pm2 import own_service
 from .pm2.app import App
-from .spec import Instance, in_bytes
+from .spec import in_bytes
 from .spec.layout import Layout
 
 NAME = apps.WATCHER
@@ -26,14 +26,13 @@ DAY = 86400
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    instances = run.instances
     layout = run.layout
     yield step(
         run,
         "watcher",
         "Restarts instances that hang, rotates logs",
-        check=partial(_why_outdated, run, instances),
-        action=partial(_start, run, instances),
+        check=partial(_why_outdated, run),
+        action=partial(_start, run),
         log=layout.log("watcher:start"),
         after=["instances"],
     )
@@ -43,14 +42,14 @@ def _settings_file(layout: Layout) -> Path:
     return own_service.settings_file(layout, NAME)
 
 
-def _settings(run: Run, instances: Sequence[Instance]) -> dict[str, Any]:
+def _settings(run: Run) -> dict[str, Any]:
     """The watcher's settings file."""
     wanted = run.machine.instances
     memory = wanted.limits.memory
     return {
         "workspace": str(run.machine.workspace),
         "instances": [
-            {"gpu": each.gpu, "name": each.name, "listen": each.listen} for each in instances
+            {"gpu": each.gpu, "name": each.name, "listen": each.listen} for each in run.instances
         ],
         "rules": {
             "hung": HANG_TIMEOUT,
@@ -71,22 +70,22 @@ def _settings(run: Run, instances: Sequence[Instance]) -> dict[str, Any]:
     }
 
 
-def _app(run: Run, instances: Sequence[Instance]) -> App:
-    return own_service.declare(run, NAME, "tasks.services.watcher", _settings(run, instances))
+def _app(run: Run) -> App:
+    return own_service.declare(run, NAME, "tasks.services.watcher", _settings(run))
 
 
-def _why_outdated(run: Run, instances: Sequence[Instance]) -> str | None:
+def _why_outdated(run: Run) -> str | None:
     layout = run.layout
-    if not instances:
+    if not run.instances:
         return None
-    if files.read_receipt(_settings_file(layout)) != _settings(run, instances):
+    if files.read_receipt(_settings_file(layout)) != _settings(run):
         return "its settings changed"
-    return own_service.why_restart(_app(run, instances), own_service.running(layout, NAME))
+    return own_service.why_restart(_app(run), own_service.running(layout, NAME))
 
 
-def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
+def _start(run: Run, log: Path) -> None:
     """Raises Failure when it doesn't start."""
     layout = run.layout
-    limits.warn_if_overcommitted(run, instances)
-    files.write_receipt(_settings_file(layout), _settings(run, instances))
-    own_service.start(layout, _app(run, instances))
+    limits.warn_if_overcommitted(run)
+    files.write_receipt(_settings_file(layout), _settings(run))
+    own_service.start(layout, _app(run))

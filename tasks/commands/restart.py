@@ -21,7 +21,7 @@ class Restart(LockingCommand):
             raise Failure("nothing to restart yet: run doit")
         if missing := [each.name for each in chosen if each.name not in made]:
             raise Failure(f"not started yet: {', '.join(missing)}: run doit")
-        roll.roll_and_record(run, instances, chosen)
+        roll.roll_and_record(run, chosen)
         for instance in chosen:
             print(f"{instance.name} is healthy")
         return 0

@@ -12,6 +12,6 @@ class Rollback(LockingCommand):
 
     def work(self, call: Call) -> int:
         refusal = last_good.roll_back(call.run)
-        stage.start_last_good(call.run, call.run.instances)
+        stage.start_last_good(call.run)
         print(f"back on generation {refusal.back_on}, until machine.yaml changes or doit force=1")
         return 0

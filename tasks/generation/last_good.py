@@ -146,11 +146,10 @@ def _point_back(run: Run, name: str, reason: str, *, passed: Sequence[str] = ())
 def _request_digest(run: Run) -> str:
     """A digest of the request: machine.yaml, the lock, the generation, the variables used."""
     layout = run.layout
-    volatile = {"lock", "lock_damage", "locked", "updates", "overlay", "enabled", "force"}
-    volatile |= {"retention"}
-    said = run.machine.model_dump_json(exclude=volatile)
-    used = {name: run.machine.env.get(name) for name in re.findall(r"\$\{(\w+)", said)}
-    text = json.dumps([said, used, generation.folder_of(run).name], sort_keys=True)
+    other = {"lock", "lock_damage", "enabled", "retention"}
+    wishes = run.machine.model_dump_json(exclude=other)
+    used = {name: run.machine.env.get(name) for name in re.findall(r"\$\{(\w+)", wishes)}
+    text = json.dumps([wishes, used, generation.folder_of(run).name], sort_keys=True)
     lock = files.file_digest(run.machine.lock_file)
     return keyed_hash(layout, f"{lock}{text}")[:16]
 
@@ -182,19 +181,19 @@ def _is_whole(layout: Layout, name: str) -> bool:
     return there and bool(_recorded_configs(layout, name))
 
 
-def reason_to_record(run: Run, instances: Sequence[Instance]) -> str | None:
+def reason_to_record(run: Run) -> str | None:
     """Why what runs isn't recorded as good, or the refusal; None: it is recorded."""
     layout = run.layout
     if found := refusal(run):
         return str(found)
-    if not instances:
+    if not run.instances:
         return None
     current = layout.current.resolve().name
     if good(layout)[-1:] != [current]:
         return "the current generation isn't recorded as good yet"
     rendered = {
         layout.rendered(i.gpu).name: layout.seen(layout.rendered(i.gpu)).read_bytes()
-        for i in instances
+        for i in run.instances
     }
     if rendered != _recorded_configs(layout, current):
         return "the configs of the instances aren't recorded as good yet"
@@ -209,14 +208,14 @@ def raise_if_refused(run: Run) -> None:
         raise Failure(f"{found}; correct machine.yaml, or try again: doit force=1")
 
 
-def record_good(run: Run, instances: Sequence[Instance]) -> None:
+def record_good(run: Run) -> None:
     """Record what instances run with as good. Raises Failure while a refusal applies."""
     layout = run.layout
     raise_if_refused(run)
-    if reason_to_record(run, instances) is None:
+    if reason_to_record(run) is None:
         return
     current = layout.current.resolve().name
-    keep = {layout.rendered(instance.gpu) for instance in instances}
+    keep = {layout.rendered(instance.gpu) for instance in run.instances}
     for path in layout.good(current).glob("gpu*.config.json"):
         if path.name not in {each.name for each in keep}:
             files.remove(path)

@@ -48,14 +48,12 @@ def changed_workers(run: Run, instances: Sequence[Instance]) -> list[str]:
     return sorted(name for name in names if wanted[name] != there[name])
 
 
-def left_draining(run: Run, instances: Sequence[Instance]) -> list[Instance]:
+def left_draining(run: Run) -> list[Instance]:
     """Instances that a killed run left marked as draining."""
-    return [i for i in instances if run.layout.draining(i.gpu).exists()]
+    return [i for i in run.instances if run.layout.draining(i.gpu).exists()]
 
 
-def roll(
-    run: Run, instances: Sequence[Instance], due: Sequence[Instance], *, wait_for_last: bool
-) -> None:
+def roll(run: Run, due: Sequence[Instance], *, wait_for_last: bool) -> None:
     """Replace the instances in `due` in turns, with their changed workers.
 
     `wait_for_last` waits for the last turn too. Raises Failure when a turn doesn't become
@@ -65,7 +63,7 @@ def roll(
     while left:
         turn = _next_turn(run, left)
         if _serves(run, turn):
-            _wait_for_others(run, [instance for instance in instances if instance not in left])
+            _wait_for_others(run, [instance for instance in run.instances if instance not in left])
         left = [instance for instance in left if instance not in turn]
         begin = _replace(run, turn)
         try:
@@ -76,9 +74,9 @@ def roll(
                 files.remove(run.layout.draining(instance.gpu))
 
 
-def roll_and_record(run: Run, instances: Sequence[Instance], due: Sequence[Instance]) -> None:
+def roll_and_record(run: Run, due: Sequence[Instance]) -> None:
     """Roll, and record that they passed the gate. Raises Failure as `roll` does."""
-    roll(run, instances, due, wait_for_last=True)
+    roll(run, due, wait_for_last=True)
     for instance in due:
         gate.note(run, instance)
 
