@@ -84,13 +84,13 @@ def _content(run: Run, node: CustomNode) -> str | None:
     try:
         values = {key: expand(value, run.machine.env) for key, value in node.env.items()}
     except KeyError as error:
-        said = (
+        problem = (
             f"custom node {node.name}: the variable {error.args[0]} isn't set, and its env needs "
             f"it: set it, or put it into {run.machine.file.parent / '.env.local'}"
         )
         if not node.optional:
-            raise Failure(said) from None
-        run.warn(f"{said}; the node is optional and gets no .env")
+            raise Failure(problem) from None
+        run.warn(f"{problem}; the node is optional and gets no .env")
         return None
     return "".join(f"{key}={quote(value)}\n" for key, value in values.items())
 

@@ -179,15 +179,15 @@ def _hangs_file(run: Run) -> Path:
 
 def _known_hangs(run: Run) -> dict[str, Result]:
     """Nodes whose import hung before with the same code and packages."""
-    noted = files.read_receipt(_hangs_file(run), nodes=dict).get("nodes", {})
+    recorded = files.read_receipt(_hangs_file(run), nodes=dict).get("nodes", {})
     if run.force:
         return {}
     known = {}
     for node in run.machine.custom_nodes:
         # A damaged record counts as none: import the node again.
         with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):
-            if noted[node.name]["of"] == _import_inputs(run, node):
-                known[node.name] = Result(Outcome.HUNG, float(noted[node.name]["seconds"]))
+            if recorded[node.name]["of"] == _import_inputs(run, node):
+                known[node.name] = Result(Outcome.HUNG, float(recorded[node.name]["seconds"]))
     return known
 
 

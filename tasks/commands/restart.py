@@ -15,11 +15,11 @@ class Restart(LockingCommand):
 
     def work(self, call: Call) -> int:
         run, instances = call.run, call.run.instances
-        made = last_good.wanted_fingerprints(run, instances)
-        chosen = call.named() or [instance for instance in instances if instance.name in made]
+        known = last_good.wanted_fingerprints(run, instances)
+        chosen = call.named() or [instance for instance in instances if instance.name in known]
         if not chosen:
             raise Failure("nothing to restart yet: run doit")
-        if missing := [each.name for each in chosen if each.name not in made]:
+        if missing := [each.name for each in chosen if each.name not in known]:
             raise Failure(f"not started yet: {', '.join(missing)}: run doit")
         roll.roll_and_record(run, chosen)
         for instance in chosen:

@@ -48,7 +48,7 @@ class Verify(cmd_run.Run):  # type: ignore[misc]
         run = load_run()
         if run.machine.lock_damage:
             raise InvalidCommand(run.machine.lock_damage)
-        spoilt = _verify_environments(run, mend=params["fetch"])
+        spoilt = _verify_environments(run, repair=params["fetch"])
         rotten, lost = _verify_models(run)
         if rotten and params["fetch"]:
             code = super().execute(params, ["models"])
@@ -58,7 +58,7 @@ class Verify(cmd_run.Run):  # type: ignore[misc]
         return 1 if rotten or lost or spoilt else 0
 
 
-def _verify_environments(run: Run, *, mend: bool) -> bool:
+def _verify_environments(run: Run, *, repair: bool) -> bool:
     """Whether an environment is damaged and was not repaired."""
     folders = verification.whole_environments(run)
     if not folders:
@@ -83,17 +83,17 @@ def _verify_environments(run: Run, *, mend: bool) -> bool:
         f"environment{'' if number == 1 else 's'} are intact: {size(read)} read in "
         f"{duration(seconds)}"
     )
-    left = [_stays_damaged(run, look, mend=mend) for look in looks if look.spoilt]
+    left = [_stays_damaged(run, look, repair=repair) for look in looks if look.spoilt]
     return any(left)
 
 
-def _stays_damaged(run: Run, look: verification.CheckedEnvironment, *, mend: bool) -> bool:
+def _stays_damaged(run: Run, look: verification.CheckedEnvironment, *, repair: bool) -> bool:
     """Whether this environment stays damaged."""
     name = look.folder.name
     if name in environment.in_use(run):
         print(f"instances run from {name}: the next doit makes a new one and moves them over")
         return True
-    if not mend:
+    if not repair:
         print(f"doit verify --fetch repairs {name}")
         return True
     lock = RunLock(run.machine.workspace)
@@ -115,8 +115,8 @@ def _stays_damaged(run: Run, look: verification.CheckedEnvironment, *, mend: boo
 
 def _verify_models(run: Run) -> tuple[list[str], list[str]]:
     """Targets of damaged downloads, and of damaged files that no run can fetch."""
-    store, noted = models.store_of(run), model_pins.read_records(run)
-    pins = {f.target: model_pins.pin(run, f, noted) for f in model_pins.downloads(run)}
+    store, records = models.store_of(run), model_pins.read_records(run)
+    pins = {f.target: model_pins.pin(run, f, records) for f in model_pins.downloads(run)}
     targets: dict[str, list[str]] = {}
     for target, pin in pins.items():
         targets.setdefault(pin.sha256 or "", []).append(target)

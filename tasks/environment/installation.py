@@ -17,7 +17,7 @@ from ..lock.resolver import NO_SOLUTION
 
 
 def install(
-    run: Run, folder: Path, keep: Collection[str], anew: altered_files.Spoilt, log: Path
+    run: Run, folder: Path, keep: Collection[str], reinstall: altered_files.Spoilt, log: Path
 ) -> None:
     """Install the locked packages, `anew` even if present; remove all others but `keep`.
 
@@ -29,7 +29,7 @@ def install(
     on_progress = partial(run.progress, "environment")
     away = sorted(set(there) - set(wanted) - set(keep))
     # A package that goes needs no repair.
-    anew = {name: paths for name, paths in anew.items() if name in wanted}
+    reinstall = {name: paths for name, paths in reinstall.items() if name in wanted}
     files.copy_file(listed, folder / environments.LIST)
     try:
         with uv_progress.following(
@@ -38,18 +38,18 @@ def install(
             if away:
                 uv.uninstall(folder, away, log)
             where = packages.uv_sources(run)
-            uv.install(folder, listed, *where, log, anew=anew)
-            environments.heal(folder, listed, where, anew, log)
+            uv.install(folder, listed, *where, log, anew=reinstall)
+            environments.heal(folder, listed, where, reinstall, log)
     except process.CommandFailed as failed:
         raise _not_installed(run, new, failed, log) from failed
 
 
 def _not_installed(run: Run, new: list[str], failed: process.CommandFailed, log: Path) -> Failure:
-    said = "the locked packages can't be installed"
+    problem = "the locked packages can't be installed"
     if refusal := refused(failed.output):
-        return Failure(f"{said}: {refusal}", log)
+        return Failure(f"{problem}: {refusal}", log)
     lines = package_set.why_not_installed(run, new, log) if failed.code == NO_SOLUTION else []
     if lines:
-        return Failure("\n    ".join([f"{said}: {lines[0]}", *lines[1:]]), log)
-    mend = "check that the package index is reachable, then run doit again"
-    return Failure(f"{said} ({gist(failed.output)}): {mend}", log)
+        return Failure("\n    ".join([f"{problem}: {lines[0]}", *lines[1:]]), log)
+    advice = "check that the package index is reachable, then run doit again"
+    return Failure(f"{problem} ({gist(failed.output)}): {advice}", log)

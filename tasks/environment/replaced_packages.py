@@ -27,8 +27,8 @@ def put_back(
         restoration.find_changes(run, home, None).moved, reported_changes.read(folder).gone
     )
     named = f"custom node {', '.join(who)}" if who else "a custom node"
-    said = f"{named}, during its import,"
-    for line in restoration.restore(run, home, said, log, since=since, patches_stay=True)[0]:
+    who_acted = f"{named}, during its import,"
+    for line in restoration.restore(run, home, who_acted, log, since=since, patches_stay=True)[0]:
         run.warn(line)
     return dict(results) | {
         name: replace(result, outcome=Outcome.DISPLACES, displaced=tuple(who[name]))

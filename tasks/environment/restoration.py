@@ -89,24 +89,26 @@ def restore(
     """
     found = find_changes(run, folder, since)
     replaced = {name for names in found.newcomers.values() for name in names}
-    anew = set(found.patched) & replaced if patches_stay else set(found.patched)
-    _put_back(run, folder, who, found, anew, log)
-    said = _describe(run, who, found, anew)
-    stays = {name: paths for name, paths in found.patched.items() if name not in anew}
+    reinstalled = set(found.patched) & replaced if patches_stay else set(found.patched)
+    _put_back(run, folder, who, found, reinstalled, log)
+    lines = _describe(run, who, found, reinstalled)
+    stays = {name: paths for name, paths in found.patched.items() if name not in reinstalled}
     if stays:
         run.warn(f"{who} wrote into {_describe_files(stays)}: kept, in this environment only")
         marks = {path: Known(name, who) for name, paths in stays.items() for path in paths}
         altered_files.note_known(folder, marks)
     if found.hiding or (set(found.moved) | replaced) & set(TORCH_FAMILY):
-        raise Failure("; ".join(said) + ": the node needs another torch, or a fork", log)
-    return said, found
+        raise Failure("; ".join(lines) + ": the node needs another torch, or a fork", log)
+    return lines, found
 
 
-def _put_back(run: Run, folder: Path, who: str, found: Changes, anew: set[str], log: Path) -> None:
+def _put_back(
+    run: Run, folder: Path, who: str, found: Changes, reinstalled: set[str], log: Path
+) -> None:
     """Raises Failure, which names `who`, if that is impossible."""
-    away = sorted({*found.hiding, *found.newcomers} if anew else found.hiding)
+    away = sorted({*found.hiding, *found.newcomers} if reinstalled else found.hiding)
     wanted = packages.required(run).packages
-    back = {name: wanted[name] for name in (*found.moved, *anew)}
+    back = {name: wanted[name] for name in (*found.moved, *reinstalled)}
     left: list[Wrong] = []
     try:
         if away:
@@ -114,39 +116,39 @@ def _put_back(run: Run, folder: Path, who: str, found: Changes, anew: set[str], 
         if back:
             listed, where = packages.requirements_file(run, back), packages.uv_sources(run)
             uv.install(folder, listed, *where, log, anew=set(back))
-            paths = {name: found.patched[name] for name in anew}
+            paths = {name: found.patched[name] for name in reinstalled}
             left = environments.heal(folder, listed, where, paths, log)
     except process.CommandFailed as failed:
-        said = f"{who} changed {', '.join(sorted({*back, *away}))}, which can't be put back"
-        raise Failure(f"{said}: {process.last_line(failed.output)}", log) from failed
+        problem = f"{who} changed {', '.join(sorted({*back, *away}))}, which can't be put back"
+        raise Failure(f"{problem}: {process.last_line(failed.output)}", log) from failed
     if left:
         first = f"{left[0].path} of {left[0].package}"
         raise Failure(f"{who} changed {first}, which can't be put back", log)
 
 
-def _describe(run: Run, who: str, found: Changes, anew: set[str]) -> list[str]:
+def _describe(run: Run, who: str, found: Changes, reinstalled: set[str]) -> list[str]:
     wanted = packages.required(run).packages
-    said = [
+    lines = [
         f"{who} changed {name} {wanted[name].shown} to {version} (put back)"
         for name, version in sorted(found.moved.items())
     ]
-    said += [
+    lines += [
         f"{who} installed {name} {version} over the preinstalled one (removed)"
         for name, version in found.hiding.items()
     ]
     for name, over in sorted(found.newcomers.items()):
-        if over & anew:
-            files = ", ".join(sorted(over & anew))
-            said.append(
+        if over & reinstalled:
+            files = ", ".join(sorted(over & reinstalled))
+            lines.append(
                 f"{who} installed {name} over the files of {files}, which are locked "
                 f"(removed, and the files put back); to allow it, set python.packages: [{name}], "
                 "and python.prefer to choose between them"
             )
     replaced = {name for names in found.newcomers.values() for name in names}
-    patched = {name: found.patched[name] for name in sorted(anew - replaced)}
+    patched = {name: found.patched[name] for name in sorted(reinstalled - replaced)}
     if patched:
-        said.append(f"{who} wrote into {_describe_files(patched)} (put back)")
-    return said
+        lines.append(f"{who} wrote into {_describe_files(patched)} (put back)")
+    return lines
 
 
 def _describe_files(patched: Mapping[str, list[str]]) -> str:

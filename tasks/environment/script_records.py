@@ -21,18 +21,18 @@ commit)."""
 
 def read_records(environment: Path) -> Records:
     """The records of the scripts that ran in an environment; skips damaged records."""
-    noted = digest_folders.read(environment, scripts=dict).get("scripts", {})
+    recorded = digest_folders.read(environment, scripts=dict).get("scripts", {})
     kinds = {"version": str, "added": dict, "touches": dict}
     return {
         node: each
-        for node, each in noted.items()
+        for node, each in recorded.items()
         if isinstance(each, dict) and all(isinstance(each.get(k), t) for k, t in kinds.items())
     }
 
 
-def added_packages(noted: Records) -> dict[str, str]:
+def added_packages(recorded: Records) -> dict[str, str]:
     """Package that these scripts added → version."""
-    return {name: str(v) for each in noted.values() for name, v in each["added"].items()}
+    return {name: str(v) for each in recorded.values() for name, v in each["added"].items()}
 
 
 def make_record(
@@ -52,7 +52,7 @@ def make_record(
 
 
 def valid_records(
-    noted: Records,
+    recorded: Records,
     scripts: Mapping[str, str],
     packages: Mapping[str, Package],
     there: Mapping[str, str],
@@ -62,7 +62,7 @@ def valid_records(
     `scripts`: node → version of its script; `packages`: the lock's; `there`: package → version
     installed where they ran.
     """
-    valid = {name: each for name, each in noted.items() if scripts.get(name) == each["version"]}
+    valid = {name: each for name, each in recorded.items() if scripts.get(name) == each["version"]}
     while True:
         shown = {name: there[name] for name in added_packages(valid) if name in there}
         shown |= {name: package.shown for name, package in packages.items()}

@@ -144,8 +144,8 @@ def _choose(run: Run) -> tuple[str, Path, bool]:
 
 
 def _make_with_space(run: Run, log: Path) -> None:
-    _, folder, whole = _choose(run)
-    need = 0 if whole else _space_needed(run)
+    _, folder, complete = _choose(run)
+    need = 0 if complete else _space_needed(run)
     with space.reserve(run, "the environment", folder, need):
         _make(run, log)
 
@@ -164,12 +164,12 @@ def _space_needed(run: Run) -> int:
 
 def _make(run: Run, log: Path) -> None:
     layout = run.layout
-    digest, folder, whole = _choose(run)
-    if not whole:
+    digest, folder, complete = _choose(run)
+    if not complete:
         digest_folders.remove(folder)
         _report_dropped(run)
         previous, see_base = _base_environment(run), preinstalled.is_chosen(run)
-        stand = _valid_records(run, previous)
+        valid = _valid_records(run, previous)
         if previous:
             environments.grow(previous, folder)
         else:
@@ -177,10 +177,12 @@ def _make(run: Run, log: Path) -> None:
             python = preinstalled.base_python() if see_base else Path(sys.executable)
             uv.make_environment(folder, python, log, see_base=see_base)
         installation.install(
-            run, folder, script_records.added_packages(stand), _altered(previous), log
+            run, folder, script_records.added_packages(valid), _altered(previous), log
         )
         pth_hook.write(uv.site_packages(folder))
-        proved = torch_trial.inherited_result(previous, folder) if previous and not see_base else {}
+        inherited = (
+            torch_trial.inherited_result(previous, folder) if previous and not see_base else {}
+        )
         locked = sorted(packages.required(run).packages)
         constraints.write(folder, locked, preinstalled.versions(run))
         record(
@@ -188,10 +190,10 @@ def _make(run: Run, log: Path) -> None:
             digest=digest,
             own=True,
             locked=locked,
-            scripts=stand,
-            pending=_pending(run, stand),
+            scripts=valid,
+            pending=_pending(run, valid),
             sees_base=see_base,
-            **proved,
+            **inherited,
         )
         if previous and previous.name.partition(".")[0] == digest:
             altered_files.expect(
@@ -205,9 +207,9 @@ def _make(run: Run, log: Path) -> None:
 
 def _preview(run: Run, log: Path) -> list[str]:
     layout = run.layout
-    digest, folder, whole = _choose(run)
+    digest, folder, complete = _choose(run)
     lines = _difference(run)
-    if not whole:
+    if not complete:
         previewed = layout.kept(folder)
         previewed.mkdir(parents=True)
         pending = _pending(run, _valid_records(run, _base_environment(run)))
@@ -273,14 +275,14 @@ def _valid_records(run: Run, previous: Path | None) -> Records:
     """The records of scripts that need not run again in a copy of this environment."""
     if previous is None:
         return {}
-    noted, there = script_records.read_records(previous), environments.installed(previous)
+    recorded, there = script_records.read_records(previous), environments.installed(previous)
     return script_records.valid_records(
-        noted, script_versions(run), packages.required(run).packages, there
+        recorded, script_versions(run), packages.required(run).packages, there
     )
 
 
-def _pending(run: Run, stand: Records) -> list[str]:
-    return sorted(set(script_versions(run)) - set(stand))
+def _pending(run: Run, valid: Records) -> list[str]:
+    return sorted(set(script_versions(run)) - set(valid))
 
 
 def _altered(previous: Path | None) -> dict[str, list[str]]:

@@ -88,21 +88,19 @@ def _explain(run: Run, folder: Path, members: dict[str, str], broken: Broken, lo
     beside = [f"{name} {version}" for name, version in members.items() if name != broken.name]
     together = f" beside {' and '.join(beside)}" if beside else ""
     cause = broken.shown.replace(f"{uv.site_packages(folder)}/", "")
-    said = f"{broken.name} {members[broken.name]} doesn't import{together}: {cause}"
+    problem = f"{broken.name} {members[broken.name]} doesn't import{together}: {cause}"
     if not broken.final:
-        return f"{said}; give it more time or memory, then run doit again"
+        return f"{problem}; give it more time or memory, then run doit again"
     if preinstalled.is_chosen(run):
-        return (
-            f"{said}; it is preinstalled: make .venv with another Python, or choose another torch"
-        )
+        return f"{problem}; it is preinstalled: use another Python for .venv, or another torch"
     found, failed = _find_working_set(run, folder, members, broken, log)
     if found:
         pins = [f"{name}=={version}" for name, version in found.items()]
         wins = [*packages.other_overrides(run), *pins]
-        return f"{said}; these versions do (tried): python.overrides: {wins}"
+        return f"{problem}; these versions do (tried): python.overrides: {wins}"
     tried = [_joined(each) for each in failed]
     others = f"these fail too: {'; '.join(tried)}" if tried else "no other versions were found"
-    return f"{said}; {others}; choose versions that fit with python.overrides"
+    return f"{problem}; {others}; choose versions that fit with python.overrides"
 
 
 def _find_working_set(

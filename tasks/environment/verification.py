@@ -115,8 +115,8 @@ def repair(run: Run, found: CheckedEnvironment, log: Path) -> list[Wrong]:
         uv.install(folder, folder / environments.LIST, *where, log, anew=paths)
         left = environments.heal(folder, folder / environments.LIST, where, paths, log)
     except process.CommandFailed as failed:
-        said = f"{', '.join(sorted(paths))} can't be reinstalled in {folder.name}"
-        raise Failure(f"{said}: {process.last_line(failed.output)}", log) from failed
+        problem = f"{', '.join(sorted(paths))} can't be reinstalled in {folder.name}"
+        raise Failure(f"{problem}: {process.last_line(failed.output)}", log) from failed
     altered_files.expect(folder, {}, paths)
     altered_files.note_spoilt(folder, ())
     return left

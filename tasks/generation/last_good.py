@@ -135,12 +135,12 @@ def _point_back(run: Run, name: str, reason: str, *, passed: Sequence[str] = ())
     left = generation.folder_of(run).name
     # Tables and logs need one line.
     line, by_hand = " ".join(reason.split()), bool(passed)
-    made = Refusal(_request_digest(run), left, line, name, by_hand, time.time(), [*passed])
+    refused = Refusal(_request_digest(run), left, line, name, by_hand, time.time(), [*passed])
     # The link first: after a kill in between, the next run tries again.
     files.point(layout.current, os.path.relpath(layout.generations / name, layout.state))
-    files.write_receipt(layout.refused, asdict(made))
+    files.write_receipt(layout.refused, asdict(refused))
     remember(layout, name, run.machine.retention.generations)
-    return made
+    return refused
 
 
 def _request_digest(run: Run) -> str:

@@ -75,8 +75,8 @@ def _run_scripts(run: Run, log: Path) -> None:
     failures: list[Failure] = []
     for node in _to_run(run):
         own = log_of(run, node)
-        noted = script_records.read_records(home)
-        noted.pop(node.name, None)
+        recorded = script_records.read_records(home)
+        recorded.pop(node.name, None)
         try:
             done = _run_and_restore(run, folder, node, own)
         except Failure as failure:
@@ -87,13 +87,13 @@ def _run_scripts(run: Run, log: Path) -> None:
             continue
         finally:
             # A failed script may have installed something too.
-            environment.record(home, grown=True, scripts=noted)
+            environment.record(home, grown=True, scripts=recorded)
             _append_log(own, node, log)
         pending = [
             name for name in digest_folders.read(home).get("pending", []) if name != node.name
         ]
-        noted[node.name] = done
-        environment.record(home, grown=True, scripts=noted, pending=pending)
+        recorded[node.name] = done
+        environment.record(home, grown=True, scripts=recorded, pending=pending)
         _record_script(run, folder, node)
     if len(failures) == 1:
         raise failures[0]
@@ -127,8 +127,8 @@ def _run_and_restore(run: Run, folder: Path, node: CustomNode, log: Path) -> dic
         _run_script(folder, node, log)
     except process.CommandFailed as failure:
         failed = f"{who} failed: {failure} ({process.last_line(failure.output)})"
-    said, changes = restoration.restore(run, home, who, log, since=since)
-    for line in said:
+    lines, changes = restoration.restore(run, home, who, log, since=since)
+    for line in lines:
         run.warn(line)
     if failed:
         raise Failure(failed, log)

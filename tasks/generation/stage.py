@@ -131,7 +131,7 @@ def _choose(run: Run) -> tuple[str, Path, bool]:
     layout = run.layout
     digest = _digest(run)
     previous = layout.current.resolve()
-    folder, whole = digest_folders.choose(
+    folder, complete = digest_folders.choose(
         layout.generations, digest, manifest.damage, in_use(layout)
     )
     if previous != folder and (found := manifest.edited(previous)):
@@ -140,12 +140,12 @@ def _choose(run: Run) -> tuple[str, Path, bool]:
         )
         listed = ", ".join(name for names in found.values() for name in names)
         raise Failure(f"edited by hand: {listed}; keep the edits in a fork, or drop them: {drop}")
-    return digest, folder, whole
+    return digest, folder, complete
 
 
 def _assemble_with_space(run: Run, log: Path) -> None:
-    _, folder, whole = _choose(run)
-    sizes = {} if whole else disk.read(run.layout).generations
+    _, folder, complete = _choose(run)
+    sizes = {} if complete else disk.read(run.layout).generations
     need = sizes.get(run.layout.current.resolve().name, 0)
     with space.reserve(run, "the generation", folder, need):
         _assemble(run, log)
@@ -153,14 +153,14 @@ def _assemble_with_space(run: Run, log: Path) -> None:
 
 def _assemble(run: Run, log: Path) -> None:
     layout = run.layout
-    digest, folder, whole = _choose(run)
+    digest, folder, complete = _choose(run)
     code = _read_code(run, folder, log)
-    if not whole:
+    if not complete:
         digest_folders.remove(folder)
         receipt = _copy(run, folder) | {"code": code.receipt()}
     if folder != layout.current.resolve():
-        _carry_over(run, folder, new=not whole)
-    if not whole:
+        _carry_over(run, folder, new=not complete)
+    if not complete:
         digest_folders.finish(
             folder, {"digest": digest, "scripts": _scripts_that_ran(run), **receipt}
         )
@@ -196,8 +196,8 @@ def _carry_over(run: Run, folder: Path, *, new: bool) -> None:
 
 def _preview(run: Run, log: Path) -> list[str]:
     layout = run.layout
-    digest, folder, whole = _choose(run)
-    if not whole:
+    digest, folder, complete = _choose(run)
+    if not complete:
         previewed = layout.kept(folder)
         previewed.mkdir(parents=True)
         code = source.code_of(run).receipt()
@@ -216,11 +216,11 @@ def _read_code(run: Run, folder: Path, log: Path) -> Code:
     code = source.code_of(run)
     if not code.whole:
         python = environment.folder_of(run) / "bin" / "python"
-        tried = source.pinned(run, code, python, log)
+        pinned = source.pinned(run, code, python, log)
         env = process.allowed_environment(os.environ)
         known = source_facts.of(digest_folders.read(folder).get("code"))
-        code = known if known.whole else source_facts.ask(python, tried.checkout, env, log, code)
-        arguments.check_arguments(run, replace(tried, code=code))
+        code = known if known.whole else source_facts.ask(python, pinned.checkout, env, log, code)
+        arguments.check_arguments(run, replace(pinned, code=code))
     _warn_of_flags(run, code)
     return code
 

@@ -63,34 +63,34 @@ def choose(run: Run, log: Path) -> PackageSet:
     return _solve(run, asked, refused, run.machine.lock.python or packages.last_resolved(run), log)
 
 
-def buildable(run: Run, settled: PackageSet, log: Path) -> PackageSet:
+def buildable(run: Run, chosen: PackageSet, log: Path) -> PackageSet:
     """Build what must be built here; leave out optional nodes with a package that can't be.
 
     Raises Failure when something else needs such a package.
     """
     while True:
-        python = settled.python
+        python = chosen.python
         problem = resolver.Problem(
-            run, settled.asked, python.asked.torch, python, log, replacements=python.reduced
+            run, chosen.asked, python.asked.torch, python, log, replacements=python.reduced
         )
         broken = source_builds.build_due(problem, python.packages)
         if hard := [each for each in broken if not each.optional_only]:
             raise Failure("\n    ".join(map(str, hard)), log)
         if not broken:
-            return settled
+            return chosen
         away = {name: str(each) for each in reversed(broken) for name in each.optional}
         unreached = {name for each in broken if not each.reachable for name in each.optional}
-        fewer = _solve(run, packages.without_nodes(settled.asked, away), {}, python, log)
-        settled = replace(
+        fewer = _solve(run, packages.without_nodes(chosen.asked, away), {}, python, log)
+        chosen = replace(
             fewer,
             python=fewer.python.model_copy(
                 update={"left_out": {**python.left_out, **fewer.python.left_out, **away}}
             ),
-            before=settled.before,
-            remarks=[*settled.remarks, *fewer.remarks],
-            unavailable={**settled.unavailable, **fewer.unavailable, **away},
-            retry=tuple(sorted({*settled.retry, *fewer.retry, *unreached})),
-            missing=(*settled.missing, *(each.missing for each in broken if each.missing)),
+            before=chosen.before,
+            remarks=[*chosen.remarks, *fewer.remarks],
+            unavailable={**chosen.unavailable, **fewer.unavailable, **away},
+            retry=tuple(sorted({*chosen.retry, *fewer.retry, *unreached})),
+            missing=(*chosen.missing, *(each.missing for each in broken if each.missing)),
         )
 
 
@@ -167,16 +167,16 @@ def _without_unlocked(run: Run, asked: list[Request]) -> tuple[list[Request], di
 def _remarks(
     asked: Iterable[Request], reduced: Mapping[str, str], before: PythonSet | None
 ) -> list[str]:
-    said = [
+    lines = [
         f"{each.owner}: {line} is ignored, since it would apply to every package; "
         "use python.extra_index_urls or python.find_links"
         for each in asked
         for line in each.unused
     ]
-    said += [f"{each.owner}: {remark}" for each in asked for remark in each.remarks]
+    lines += [f"{each.owner}: {remark}" for each in asked for remark in each.remarks]
     known = before.reduced if before else {}
     replaced = sorted(reduced.items())
-    return said + [f"{n} is replaced by {one}" for n, one in replaced if known.get(n) != one]
+    return lines + [f"{n} is replaced by {one}" for n, one in replaced if known.get(n) != one]
 
 
 def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
@@ -194,24 +194,24 @@ def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
 
 def _difference(run: Run, asked: list[Request]) -> str:
     """How the requirements differ from the lock, with what to do."""
-    mend = "run doit lock without locked=1, and commit the lock"
+    advice = "run doit lock without locked=1, and commit the lock"
     there = run.machine.lock.python
     if there is None:
-        return f"machine.lock has no Python packages: {mend}"
+        return f"machine.lock has no Python packages: {advice}"
     old, new = dumped(there.asked), dumped(packages.locked_form(run, asked))
     for key in sorted({*old, *new} - {"requirements"}):
         if old.get(key) != new.get(key):
             was, now = old.get(key), new.get(key)
             if key == "python":
-                mend = f"run doit lock with Python {now} (an image's: make image-lock)"
-            return f"machine.lock is for {key} {was}, not {now}: {mend}"
+                advice = f"run doit lock with Python {now} (an image's: make image-lock)"
+            return f"machine.lock is for {key} {was}, not {now}: {advice}"
     locked, here = there.asked.requirements, requirements.locked_form(asked)
     lines = _changed("ComfyUI", locked.comfyui, here.comfyui)
     for owner in sorted({*locked.custom_nodes, *here.custom_nodes}):
         lines += _changed(
             owner, locked.custom_nodes.get(owner, ()), here.custom_nodes.get(owner, ())
         )
-    return f"machine.lock doesn't have all requirements ({'; '.join(lines)}): {mend}"
+    return f"machine.lock doesn't have all requirements ({'; '.join(lines)}): {advice}"
 
 
 def _changed(owner: str, was: tuple[str, ...], now: tuple[str, ...]) -> list[str]:

@@ -46,18 +46,18 @@ def with_other_family(run: Run, constraints: Mapping[str, str], log: Path) -> Py
 
     Ignores machine.yaml's overrides of the family. Raises Failure.
     """
-    settled = required(run)
+    current = required(run)
     python = run.machine.python.model_copy(update={"overrides": other_overrides(run)})
     other = run.with_machine(run.machine.model_copy(update={"python": python}))
     problem = resolver.Problem(
         replace(other, updates=frozenset(["torch"])),
-        without_nodes(collect_requests(run)[0], settled.left_out),
-        settled.asked.torch,
-        settled,
+        without_nodes(collect_requests(run)[0], current.left_out),
+        current.asked.torch,
+        current,
         log,
         matched=constraints,
     )
-    return settled.model_copy(update={"packages": resolution.solve(problem).packages})
+    return current.model_copy(update={"packages": resolution.solve(problem).packages})
 
 
 def other_overrides(run: Run) -> tuple[str, ...]:

@@ -284,7 +284,7 @@ def _line_number(option: OptionLine) -> int:
 
 
 def _refused(asked: Request, what: str) -> RefusedRequirement:
-    mend = "correct it in a fork"
+    advice = "correct it in a fork"
     if asked.node:
-        mend += ", or set requirements: false and install them by its script"
-    return RefusedRequirement(f"{asked.owner} requires {what}: {mend}", asked.node)
+        advice += ", or set requirements: false and install them by its script"
+    return RefusedRequirement(f"{asked.owner} requires {what}: {advice}", asked.node)

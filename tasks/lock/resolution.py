@@ -125,14 +125,14 @@ def _with_wrong_hashes(problem: Problem, packages: Mapping[str, Package]) -> dic
         for line in each.lines:
             package = packages.get(normalized(line.name or ""))
             if package and line.hashes and line.applies and line.hashes.isdisjoint(package.sha256):
-                said = (
+                message = (
                     f"{each.owner} requires {line.name} by hashes that no file of "
                     f"{package.shown} has ({line.place}): correct them in a fork"
                 )
                 if each.node and each.node.optional:
-                    away[each.node.name] = said
+                    away[each.node.name] = message
                 else:
-                    others.append(said)
+                    others.append(message)
     if others:
         raise Failure("\n    ".join(others), problem.log)
     return away

@@ -105,10 +105,10 @@ def _why(
             )
     if lacks := build_log.missing(error.output):
         return f"can't be built: {lacks}"
-    mend = (
+    advice = (
         f"doit update {name} takes another version" if package.version else "check that it exists"
     )
-    return f"isn't available ({uv_errors.gist(error.output)}): {mend}"
+    return f"isn't available ({uv_errors.gist(error.output)}): {advice}"
 
 
 def not_built(run: Run, packages: Mapping[str, Package]) -> list[str]:

@@ -100,40 +100,40 @@ def _preview(run: Run, log: Path) -> list[str]:
 
 def _resolve_and_write(run: Run, log: Path) -> list[str]:
     """Complete machine.lock and record this machine's packages; return lines of news."""
-    settled = package_set.choose(run, log)
+    chosen = package_set.choose(run, log)
     # Before any build: the resolution doesn't depend on this machine's compilers.
-    said = _write_settled(run, settled)
+    news = _write_settled(run, chosen)
     if run.overlay:
-        due = source_builds.not_built(run, settled.python.packages) if run.updates is None else ()
-        known = settled.python.packages
-        said = [*settled.news, *said, *(f"build {n} {known[n].shown} from source" for n in due)]
+        due = source_builds.not_built(run, chosen.python.packages) if run.updates is None else ()
+        known = chosen.python.packages
+        news = [*chosen.news, *news, *(f"build {n} {known[n].shown} from source" for n in due)]
     else:
-        built = package_set.buildable(run, settled, log)
-        if built is not settled and not built.as_locked and not settled.as_locked:
-            said = _write_settled(run, built)
-        settled = built
-        said = [*settled.news, *said]
-    packages.record(run, settled.python)
-    nodes.record_left_out(run, settled.python.left_out)
+        built = package_set.buildable(run, chosen, log)
+        if built is not chosen and not built.as_locked and not chosen.as_locked:
+            news = _write_settled(run, built)
+        chosen = built
+        news = [*chosen.news, *news]
+    packages.record(run, chosen.python)
+    nodes.record_left_out(run, chosen.python.left_out)
     _remove_stale_receipts(run)
     _warn_left_out(run)
     receipt = {
         "inputs": files.digest(_inputs(run)),
-        "again": settled.retry,
-        "missing": [[each.kind, each.name] for each in settled.missing],
+        "again": chosen.retry,
+        "missing": [[each.kind, each.name] for each in chosen.missing],
     }
     files.write_receipt(run.layout.kept(_receipt(run)), receipt)
-    return said
+    return news
 
 
-def _write_settled(run: Run, settled: package_set.PackageSet) -> list[str]:
+def _write_settled(run: Run, chosen: package_set.PackageSet) -> list[str]:
     """Write the lock; return lines of news."""
     if run.machine.overridden:
         return [f"the environment overrides machine.yaml: {_name(run)} stays as it is"]
     # The lock doesn't record what is unavailable only here and now.
-    away = settled.python.left_out.items()
-    final = {name: reason for name, reason in away if name not in settled.unavailable}
-    python = settled.python.model_copy(update={"left_out": final})
+    away = chosen.python.left_out.items()
+    final = {name: reason for name, reason in away if name not in chosen.unavailable}
+    python = chosen.python.model_copy(update={"left_out": final})
     return _write(run, _complete_lock(run, python))
 
 

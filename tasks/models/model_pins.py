@@ -38,9 +38,9 @@ def write_records(run: Run, models: dict[str, dict[str, Any]]) -> None:
     files.write_receipt(model_files.receipt_of(run.layout), {"models": models})
 
 
-def pin(run: Run, file: ModelFile, noted: dict[str, dict[str, Any]]) -> ModelPin:
+def pin(run: Run, file: ModelFile, records: dict[str, dict[str, Any]]) -> ModelPin:
     """machine.yaml's entry, completed by machine.lock or by this machine's records."""
-    locked, seen = run.machine.lock.models.get(file.target), noted.get(file.target)
+    locked, seen = run.machine.lock.models.get(file.target), records.get(file.target)
     return model_files.pin(file.url or "", file.sha256, locked, seen)
 
 
@@ -102,8 +102,8 @@ def is_lock_updated(run: Run) -> bool:
     return writable and not run.machine.overridden and not run.locked
 
 
-def lock_section(run: Run, noted: dict[str, dict[str, Any]]) -> dict[str, ModelPin]:
-    pins = {file.target: pin(run, file, noted) for file in downloads(run)}
+def lock_section(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, ModelPin]:
+    pins = {file.target: pin(run, file, records) for file in downloads(run)}
     return {target: pin for target, pin in pins.items() if pin.sha256}
 
 
@@ -113,9 +113,9 @@ class Recorder:
     EVERY = 1.0
     """Seconds."""
 
-    def __init__(self, run: Run, noted: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, run: Run, records: dict[str, dict[str, Any]]) -> None:
         self._run = run
-        self._noted = noted
+        self._records = records
         self._fetched: dict[str, ModelPin] = {}
         self._lock = threading.Lock()
         self._written = time.monotonic()
@@ -125,7 +125,7 @@ class Recorder:
             for file in models:
                 own = pin.model_copy(update={"url": file.url})
                 self._fetched[file.target] = own
-                self._noted[file.target] = {**own.model_dump(), "mtime": mtime}
+                self._records[file.target] = {**own.model_dump(), "mtime": mtime}
             if time.monotonic() - self._written > self.EVERY:
                 self._write()
 
@@ -135,7 +135,7 @@ class Recorder:
 
     def _write(self) -> None:
         self._written = time.monotonic()
-        write_records(self._run, self._noted)
+        write_records(self._run, self._records)
         if is_lock_updated(self._run):
-            section = lock_section(self._run, self._noted) | self._fetched
+            section = lock_section(self._run, self._records) | self._fetched
             lock_file.write(self._run, models=section)

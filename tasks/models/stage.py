@@ -70,16 +70,16 @@ class _Downloading:
 
 
 def _why_outdated(run: Run) -> str | None:
-    noted = model_pins.read_records(run)
-    looked = _Check(run, noted)
-    wrong = [(f.target, why) for f in model_pins.downloads(run) if (why := looked.wrong(f))]
+    records = model_pins.read_records(run)
+    check = _Check(run, records)
+    wrong = [(f.target, why) for f in model_pins.downloads(run) if (why := check.wrong(f))]
     if wrong:
         others = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         return f"{wrong[0][0]} {wrong[0][1]}{others}"
-    if gone := _removed_targets(run, noted):
+    if gone := _removed_targets(run, records):
         return f"{', '.join(gone)} left machine.yaml"
     if model_pins.is_lock_updated(run) and run.machine.lock.models != model_pins.lock_section(
-        run, noted
+        run, records
     ):
         return f"{run.machine.lock_file.name} doesn't have all of them"
     return None
@@ -88,16 +88,16 @@ def _why_outdated(run: Run) -> str | None:
 class _Check:
     """Compares each model with the disk, with one stat per file."""
 
-    def __init__(self, run: Run, noted: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, run: Run, records: dict[str, dict[str, Any]]) -> None:
         self._run = run
-        self._noted = noted
+        self._records = records
         self._folder, self._store = str(run.machine.models.folder), str(store_of(run).folder)
 
     def wrong(self, file: ModelFile) -> str | None:
-        pin = model_pins.pin(self._run, file, self._noted)
+        pin = model_pins.pin(self._run, file, self._records)
         if pin.sha256 is None:
             return "was never fetched"
-        seen, now = self._noted.get(file.target, {}), stamp(f"{self._store}/{pin.sha256}")
+        seen, now = self._records.get(file.target, {}), stamp(f"{self._store}/{pin.sha256}")
         if now is None:
             return "isn't in the store"
         known = seen.get("sha256") == pin.sha256
@@ -109,16 +109,16 @@ class _Check:
         return None
 
 
-def _removed_targets(run: Run, noted: dict[str, dict[str, Any]]) -> list[str]:
-    return sorted(set(noted) - {file.target for file in model_pins.downloads(run)})
+def _removed_targets(run: Run, records: dict[str, dict[str, Any]]) -> list[str]:
+    return sorted(set(records) - {file.target for file in model_pins.downloads(run)})
 
 
-def _jobs(run: Run, noted: dict[str, dict[str, Any]]) -> list[_Job]:
+def _jobs(run: Run, records: dict[str, dict[str, Any]]) -> list[_Job]:
     jobs: dict[str, _Job] = {}
-    looked = _Check(run, noted)
+    check = _Check(run, records)
     for file in model_pins.downloads(run):
-        if looked.wrong(file):
-            pin = model_pins.pin(run, file, noted)
+        if check.wrong(file):
+            pin = model_pins.pin(run, file, records)
             jobs.setdefault(pin.sha256 or pin.url, _Job(pin)).files.append(file)
     return list(jobs.values())
 
@@ -126,19 +126,19 @@ def _jobs(run: Run, noted: dict[str, dict[str, Any]]) -> list[_Job]:
 def _provide(run: Run, log: Path) -> None:
     """Download and link all models. Raises Failure with a line for each one that fails."""
     model_pins.require_pins(run)
-    noted = model_pins.read_records(run)
-    _prune(run, noted)
-    jobs = _jobs(run, noted)
+    records = model_pins.read_records(run)
+    _prune(run, records)
+    jobs = _jobs(run, records)
     store = store_of(run)
-    _make_store(run, store, noted)
+    _make_store(run, store, records)
     # Record the targets first: whatever happens now, a later run knows that they are ours.
-    noted = {f.target: {"url": f.url} for job in jobs for f in job.files} | noted
-    model_pins.write_records(run, noted)
+    records = {f.target: {"url": f.url} for job in jobs for f in job.files} | records
+    model_pins.write_records(run, records)
     room = space.models_space(run, store.folder)
     to = _Downloading(run, store, model_pins.web_of(run), room, Progress("models"))
     for job in jobs:
         to.progress.add(job.name, job.pin.size)
-    recorder = model_pins.Recorder(run, noted)
+    recorder = model_pins.Recorder(run, records)
     with run.board.following(to.progress, partial(run.progress, "models")):
         done = thread_pool.each(
             partial(_provide_one, to, recorder), jobs, model_pins.AT_ONCE, ramp=True
@@ -155,7 +155,7 @@ def _provide(run: Run, log: Path) -> None:
                       if len(lines) > 1 else lines[0])  # fmt: skip
 
 
-def _make_store(run: Run, store: Store, noted: dict[str, dict[str, Any]]) -> None:
+def _make_store(run: Run, store: Store, records: dict[str, dict[str, Any]]) -> None:
     """Create the store's folder. Raises Failure if that is impossible."""
     try:
         store.folder.mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ def _make_store(run: Run, store: Store, noted: dict[str, dict[str, Any]]) -> Non
             f"the store {store.folder} can't be created{there}: {error.strerror}; mount it, move "
             "what is there away, or correct models.store"
         ) from None
-    if empty and (known := sum("mtime" in seen for seen in noted.values())):
+    if empty and (known := sum("mtime" in seen for seen in records.values())):
         run.warn(f"{store.folder} is empty, and should have {known} models: is its volume mounted?")
 
 
@@ -259,11 +259,11 @@ def _report(to: _Downloading, provided: int) -> None:
         to.run.tell(f"{provided} model{plural} provided, {size(moved)} read in {took}{rate}")
 
 
-def _prune(run: Run, noted: dict[str, dict[str, Any]]) -> None:
+def _prune(run: Run, records: dict[str, dict[str, Any]]) -> None:
     """Remove links of models that left machine.yaml; their files stay in the store."""
     declared = {file.target for file in run.machine.models.files}
-    for target in _removed_targets(run, noted):
-        seen = noted.pop(target)
+    for target in _removed_targets(run, records):
+        seen = records.pop(target)
         if target not in declared and seen.get("sha256"):
             at = placement.place(run, target)
             if files.link_target(at) == placement.link_to_store(run, target, seen["sha256"]):
@@ -273,11 +273,11 @@ def _prune(run: Run, noted: dict[str, dict[str, Any]]) -> None:
 def _preview(run: Run, log: Path) -> list[str]:
     """One line for each download, with host and size. Raises Failure."""
     model_pins.require_pins(run)
-    noted, store, web = model_pins.read_records(run), store_of(run), model_pins.web_of(run)
+    records, store, web = model_pins.read_records(run), store_of(run), model_pins.web_of(run)
     web.patience = Patience(attempts=2)
-    jobs = _jobs(run, noted)
+    jobs = _jobs(run, records)
     fetched = [job for job in jobs if not (job.pin.sha256 and stamp(store.place(job.pin.sha256)))]
-    lines = [f"remove the link {target}" for target in _removed_targets(run, noted)]
+    lines = [f"remove the link {target}" for target in _removed_targets(run, records)]
     lines += [f"verify and link {job.name}" for job in jobs if job not in fetched]
     total, unknown = 0, 0
     for job, result in thread_pool.each(partial(_size, web), fetched, model_pins.AT_ONCE):

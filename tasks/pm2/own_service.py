@@ -41,10 +41,10 @@ def declare(
     """
     layout = run.layout
     command = [sys.executable, "-I", "-m", module, str(settings_file(layout, name))]
-    made = app.declare(run, name, layout.workspace, command, {}, named or {})
-    parts = asdict(made) | {"secrets": app.secret_hashes(layout, made)}
-    made.env[apps.FINGERPRINT] = files.digest([parts, about, code_digest()])
-    return made
+    declared = app.declare(run, name, layout.workspace, command, {}, named or {})
+    parts = asdict(declared) | {"secrets": app.secret_hashes(layout, declared)}
+    declared.env[apps.FINGERPRINT] = files.digest([parts, about, code_digest()])
+    return declared
 
 
 @lru_cache

@@ -98,8 +98,8 @@ def _instance_app(run: Run, instance: Instance) -> app.App:
         *shim_options(run.machine.instances.limits),
     ]
     named = constraints.within(folder / "environment", instance.env)
-    made = app.declare(run, instance.name, folder / "ComfyUI", command, env, named, shim)
-    return replace(made, dotenvs=dotenv.contents(run), model_paths=model_paths)
+    declared = app.declare(run, instance.name, folder / "ComfyUI", command, env, named, shim)
+    return replace(declared, dotenvs=dotenv.contents(run), model_paths=model_paths)
 
 
 def _selection(run: Run, folder: Path) -> list[str]:

@@ -65,23 +65,23 @@ def reason_to_check(run: Run, code: Code, commit: object) -> str | None:
     return "instances.args are not checked against this ComfyUI yet"
 
 
-def check_arguments(run: Run, tried: PinnedComfyUI) -> None:
+def check_arguments(run: Run, comfyui: PinnedComfyUI) -> None:
     """Raises Failure when this ComfyUI lacks a flag that we need, or refuses machine.yaml's.
 
     Accepts everything if its flags are unknown.
     """
-    flags = tried.code.flags
+    flags = comfyui.code.flags
     if flags is None:
         return
     if lacks := [flag for flag in NEEDED_FLAGS if flag not in flags]:
         raise Failure(
-            f"{tried.name} doesn't know {', '.join(lacks)}, which every machine needs: the oldest "
-            f"usable one is {OLDEST_RELEASE}; correct comfyui.ref"
+            f"{comfyui.name} doesn't know {', '.join(lacks)}, which every machine needs: the "
+            f"oldest usable one is {OLDEST_RELEASE}; correct comfyui.ref"
         )
-    problems = [*_unknown(run, tried, flags)] or [*_refused(run, tried)]
+    problems = [*_unknown(run, comfyui, flags)] or [*_refused(run, comfyui)]
     if problems:
         raise Failure("\n    ".join(dict.fromkeys(problems)))
-    files.write_receipt(run.layout.kept(_receipt(run)), _record(run, tried.commit))
+    files.write_receipt(run.layout.kept(_receipt(run)), _record(run, comfyui.commit))
 
 
 def argument_lists(run: Run) -> Iterator[list[tuple[str, Loc]]]:
@@ -97,13 +97,13 @@ def argument_lists(run: Run) -> Iterator[list[tuple[str, Loc]]]:
             yield [*common, *((arg, (*where, number)) for number, arg in enumerate(own.args))]
 
 
-def file_problem(run: Run, tried: Callable[[], PinnedComfyUI]) -> str | None:
+def file_problem(run: Run, comfyui: Callable[[], PinnedComfyUI]) -> str | None:
     """Why instances can't start with the files in machine.yaml's arguments, or None."""
     for pairs in argument_lists(run):
         args = [arg for arg, _ in pairs]
         found = _tls_problem(args)
         if found is None and any(_missing_path([arg]) for arg in args):
-            found = tried().first_refused(args)
+            found = comfyui().first_refused(args)
         if found:
             return str(problem_at(run.machine.file, pairs[found[0]][1], found[1]))
     return None
@@ -128,7 +128,7 @@ def _tls_problem(args: list[str]) -> tuple[int, str] | None:
     return None
 
 
-def _unknown(run: Run, tried: PinnedComfyUI, flags: frozenset[str]) -> Iterator[str]:
+def _unknown(run: Run, comfyui: PinnedComfyUI, flags: frozenset[str]) -> Iterator[str]:
     for arg, loc in dict.fromkeys(pair for pairs in argument_lists(run) for pair in pairs):
         flag = arg.partition("=")[0]
         if not flag.startswith("-") or flag in {"-", "--"} or _NUMBER.match(arg) or flag in flags:
@@ -138,17 +138,17 @@ def _unknown(run: Run, tried: PinnedComfyUI, flags: frozenset[str]) -> Iterator[
         if len(meant) == 1:
             continue
         why = f"could be {' or '.join(meant[:4])}: write it in full" if meant else (
-            f"is no flag of {tried.name}{did_you_mean(flag, flags)}"
+            f"is no flag of {comfyui.name}{did_you_mean(flag, flags)}"
         )  # fmt: skip
         yield str(problem_at(run.machine.file, loc, f"{flag} {why}"))
 
 
-def _refused(run: Run, tried: PinnedComfyUI) -> Iterator[str]:
+def _refused(run: Run, comfyui: PinnedComfyUI) -> Iterator[str]:
     for pairs in argument_lists(run):
         args = [arg for arg, _ in pairs]
-        if found := tried.first_refused(args) if args else None:
+        if found := comfyui.first_refused(args) if args else None:
             number, why = found
-            text = str(problem_at(run.machine.file, pairs[number][1], f"{tried.name}: {why}"))
+            text = str(problem_at(run.machine.file, pairs[number][1], f"{comfyui.name}: {why}"))
             if missing := _missing_path(args[number:]):
                 # An image build doesn't have what is mounted later.
                 run.warn(f"{text}; {missing} must exist when instances start")

@@ -36,11 +36,11 @@ def make_report(run: Holder | None, journal: Journal | None) -> Report | None:
     return None
 
 
-def _describe_running(journal: Journal, noted: str) -> Report:
+def _describe_running(journal: Journal, lock_task: str) -> Report:
     running = journal.of("running")
-    task = " ".join(task.name for task in running) or noted
+    task = " ".join(task.name for task in running) or lock_task
     left = journal.seconds_left
-    words = ", ".join(map(_progress_text, running)) or noted or "starting"
+    words = ", ".join(map(_progress_text, running)) or lock_task or "starting"
     about = "" if left is None else f", about {duration(left)} left"
     return Report(
         f"a run is in progress: pid {journal.pid}, {words}{about}",

@@ -20,11 +20,11 @@ MAX_WIDTH = 400
 def failure(verdict: ConflictReport, problem: Problem) -> Failure:
     """All conflicts, one line each, and the overrides that solve them together."""
     lines = [_wrap(_describe(each, problem)) for each in verdict.hard]
-    mend = list(_advice(verdict))
+    advice = list(_advice(verdict))
     if len(lines) == 1:
-        return Failure("; ".join([f"{NOT_RESOLVED}: {lines[0]}", *mend]), problem.log)
+        return Failure("; ".join([f"{NOT_RESOLVED}: {lines[0]}", *advice]), problem.log)
     first = f"{NOT_RESOLVED}, for {len(lines)} reasons:"
-    return Failure("\n    ".join([first, *lines, *mend, *_common_node(verdict)]), problem.log)
+    return Failure("\n    ".join([first, *lines, *advice, *_common_node(verdict)]), problem.log)
 
 
 def _common_node(verdict: ConflictReport) -> Iterator[str]:
@@ -47,10 +47,10 @@ def _common_node(verdict: ConflictReport) -> Iterator[str]:
 def no_answer_failure(error: NoAnswer) -> Failure:
     """The failure when no line is at fault."""
     output = error.answer.output
-    said = uv_errors.refused(output) or uv_errors.gist(output)
+    cause = uv_errors.refused(output) or uv_errors.gist(output)
     if error.answer.code != NO_SOLUTION:
-        said += ": check that it is reachable, then run doit again"
-    return Failure(f"{NOT_RESOLVED}: {said}", error.log)
+        cause += ": check that it is reachable, then run doit again"
+    return Failure(f"{NOT_RESOLVED}: {cause}", error.log)
 
 
 def left_out_reason(conflict: Conflict, problem: Problem) -> str:

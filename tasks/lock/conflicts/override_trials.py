@@ -32,9 +32,9 @@ def with_overrides(
     if not conflict.reachable or (conflict.alone and conflict.alone.line.url):
         return conflict
     found = _from_known(inquiry, conflict, known) or _find_overrides(inquiry, conflict, before)
-    settled = replace(conflict, packages=found[0], overrides=found[1])
+    solved = replace(conflict, packages=found[0], overrides=found[1])
     return replace(
-        settled, alike=_alike(inquiry, settled, demands), through=_through(inquiry, settled)
+        solved, alike=_alike(inquiry, solved, demands), through=_through(inquiry, solved)
     )
 
 
@@ -70,10 +70,10 @@ def _disputed(inquiry: Inquiry, conflict: Conflict, before: Sequence[str]) -> tu
     needed = [_needs(inquiry, each) for each in lines]
     often = {name: sum(name in each for each in needed) for name in set().union(*needed)}
     names = {each.name for each in lines if each.name}
-    said = conflict.answer.output
+    output = conflict.answer.output
     ranked = sorted(
         names | {name for name, count in often.items() if count > 1},
-        key=lambda name: (-often[name], name not in names, name not in said, name),
+        key=lambda name: (-often[name], name not in names, name not in output, name),
     )[:MAX_CANDIDATES]
     if not ranked or not inquiry.ask(lines, [*before, *ranked]).fits:
         return ()

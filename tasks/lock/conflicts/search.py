@@ -90,10 +90,10 @@ def _reason(
     """The conflict for which a node is left out; its overrides, if any, would keep it."""
     conflict = next(each for each in found if node in each.optional)
     lines = [*kept, *(each for each in demands if each.node == node)]
-    settled = override_trials.with_overrides(inquiry, conflict, lines)
-    if settled.overrides and not inquiry.ask(lines, settled.overrides).fits:
-        return replace(settled, overrides=())
-    return settled
+    solved = override_trials.with_overrides(inquiry, conflict, lines)
+    if solved.overrides and not inquiry.ask(lines, solved.overrides).fits:
+        return replace(solved, overrides=())
+    return solved
 
 
 def _without(
