@@ -211,7 +211,7 @@ def test_its_token_its_port_and_its_end(machine: MachineMaker, tmp_path: Path) -
     before = snapshot(rig.layout.machine)
     assert rig.doit("plan", "build").planned == set()
     plan = rig.doit("plan")
-    assert "~ server: health-server doesn't run" in plan.output
+    assert "~ server: health-server isn't running" in plan.output
     assert (snapshot(rig.layout.machine), rig.server()) == (before, None)
 
     with socket.create_server(("127.0.0.1", port)):

@@ -32,16 +32,16 @@ class Status(MachineCommand):
     def perform(self, call: Call) -> int:
         run, instances = call.run, call.run.instances
         with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(gpus.cards, run, instances)
+            asked = pool.submit(gpus.assigned, run, instances)
             found = health_verdict.take(run, instances)
             cards = asked.result()
-        report = run_report.of(found.run, run_journal.read(run.layout))
+        report = run_report.make_report(found.run, run_journal.read(run.layout))
         behind = last_good.refusal(run)
         away = nodes.left_out(run)
         results = load_result.read(run.layout.current.resolve())
         drifted = drift.lines(run.layout.current.resolve())
         failing = {name: str(each) for name, each in results.items() if each.failed}
-        disk = disk_report.of(run)
+        disk = disk_report.read_report(run)
         if call.options["json"]:
             document = _document(found, cards) | {
                 "run": report and report.document,

@@ -104,7 +104,7 @@ def _wait(run: Run, instance: Instance, begin: float) -> apps.App:
 
     words = run.layout.logs / f"{instance.name}.log"
     app: apps.App | None = None
-    wanted = last_good.wanted(run, [instance]).get(instance.name)
+    wanted = last_good.wanted_fingerprints(run, [instance]).get(instance.name)
     while True:
         app = app or find(run, instance.name)
         seconds = time.monotonic() - begin
@@ -134,7 +134,7 @@ def _check_nodes(run: Run, instance: Instance, app: apps.App) -> None:
     layout, chosen = run.layout, _chosen(run)
     report = load_report.of_process(layout.reports(instance.gpu), app.pid) or load_report.Report()
     results = {
-        name: validation.redacted(run, result)
+        name: validation.mask_secrets(run, result)
         for name, result in load_result.of_report(report, chosen).items()
         if not load_result.is_own(name)
     }
@@ -167,10 +167,10 @@ def _failed_in_build(run: Run) -> set[str]:
 
 def _chosen(run: Run) -> set[str]:
     """The custom nodes that an instance is to load."""
-    chosen = {node.name for node in nodes.present(run)}
+    chosen = {node.name for node in nodes.present_nodes(run)}
     if run.machine.selected_nodes is not None:
         chosen &= set(run.machine.selected_nodes)
-    return chosen - set(validation.fatal(last_good.folder_of(run)))
+    return chosen - set(validation.fatal_nodes(last_good.folder_of(run)))
 
 
 def _expected(
@@ -185,7 +185,9 @@ def _check_folders(run: Run, instance: Instance, client: api.Client) -> None:
     """ComfyUI says itself where it looks for models; its configuration only says what it should."""
     paths = [path for paths in client.get("/internal/folder_paths").values() for path in paths]
     seen = {os.path.realpath(path) for path in paths}
-    missing = [path for path in folder_types.expected(run) if os.path.realpath(path) not in seen]
+    missing = [
+        path for path in folder_types.expected_folders(run) if os.path.realpath(path) not in seen
+    ]
     if missing:
         raise Failure(
             f"{instance.name} doesn't look for models in {missing[0]}: see that no argument or "

@@ -609,7 +609,7 @@ def test_no_answer_has_a_secret(scene: SceneMaker) -> None:
     everything = (*SECRETS, one.token)
     receipt = one.layout.secrets / "comfyui-gpu0-abc.json"
     files.write_text(receipt, json.dumps({"A": SECRETS[0], "B": SECRETS[1]}), mode=0o600)
-    files.write_text(one.layout.dotenv("talks"), f"C={dotenv.quoted(SECRETS[2])}\n", mode=0o600)
+    files.write_text(one.layout.dotenv("talks"), f"C={dotenv.quote(SECRETS[2])}\n", mode=0o600)
     log = one.layout.log("comfyui-gpu0")
     lines = [f"{secret}\nhttps://user:pass-word-of-it@localhost/{secret}" for secret in everything]
     # A line that is cut where the secret is.
