@@ -12,7 +12,7 @@ from ..host.storage import digest_folders
 from ..host.storage.disk_space import Room, free
 from ..host.system import files
 from ..host.system.failure import Failure
-from ..host.system.progress import size
+from ..host.system.units import size
 from .run import Run
 
 

@@ -21,6 +21,7 @@ from ..host.python.environments import damage, fits
 from ..host.storage import digest_folders, disk
 from ..host.system import files
 from ..host.system.failure import Failure
+from ..host.system.units import size
 from ..lock import packages, preinstalled
 from ..spec.layout import Layout
 from . import installation, script_records, torch_trial
@@ -216,8 +217,6 @@ def _foresee(run: Run, log: Path) -> list[str]:
 
 def _difference(run: Run) -> list[str]:
     """Package by package, what the new environment has and the present one doesn't."""
-    from rich.filesize import decimal
-
     wanted = packages.of(run).packages
     try:
         there = environments.installed((run.layout.current / "environment").resolve())
@@ -229,8 +228,8 @@ def _difference(run: Run) -> list[str]:
         if package is None:
             lines.append(move(name, there[name], None))
         elif not fits(package, there.get(name)):
-            size = f" ({decimal(package.size)})" if package.size else ""
-            lines.append(move(name, there.get(name), package.shown) + size)
+            much = f" ({size(package.size)})" if package.size else ""
+            lines.append(move(name, there.get(name), package.shown) + much)
     return lines
 
 

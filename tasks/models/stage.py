@@ -20,7 +20,8 @@ from ..host.downloads.web import Web
 from ..host.storage.disk_space import Room
 from ..host.system import files, thread_pool
 from ..host.system.failure import Failure
-from ..host.system.progress import Progress, duration, size
+from ..host.system.progress import Progress
+from ..host.system.units import duration, size
 from ..spec import ModelFile, ModelPin
 from . import model_pins, placement
 

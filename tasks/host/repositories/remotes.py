@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from ..system import files
 from ..system.failure import Failure
-from ..system.progress import Told, size, unheard
+from ..system.progress import Told, unheard
+from ..system.units import size
 from . import git, git_cache, git_settings, lfs
 from .lfs import Large
 

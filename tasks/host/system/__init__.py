@@ -18,5 +18,6 @@ __all__ = [
     "systemd",
     "templates",
     "thread_pool",
+    "units",
     "usage",
 ]
