@@ -21,7 +21,7 @@ def room(run: Run, what: str, folder: Path, need: int) -> Iterator[None]:
     """While `folder` is made, which takes about `need` bytes.
 
     That is an estimate, so it lets old generations go and fails nothing; a failure on a volume
-    that proved too small says so, and leaves nothing of `folder` behind. Raises Failure.
+    that proved too small says so, and none leaves an unfinished `folder` behind. Raises Failure.
     """
     volume = run.layout.machine
     _make(run, what, need)
@@ -30,10 +30,10 @@ def room(run: Run, what: str, folder: Path, need: int) -> Iterator[None]:
         yield
     except Exception as error:
         there = free(volume)
+        if not digest_folders.read(folder):
+            files.remove(folder)
         said = f"{what} needs about {size(need)}, {volume} has {size(there)} left: make room there"
         if there == 0:
-            if not digest_folders.read(folder):
-                files.remove(folder)
             raise Failure(said) from error
         if short and isinstance(error, Failure):
             raise Failure(f"{error}; {said}", error.log) from error
