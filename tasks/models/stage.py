@@ -14,9 +14,8 @@ from ..engine.run import Run
 from ..engine.step import Task, step
 from ..host.downloads import civitai, remote_file
 from ..host.downloads.download_request import Wanted
-from ..host.downloads.retries import Patience
 from ..host.downloads.store import Store, hash_file, stamp
-from ..host.downloads.web import Web
+from ..host.downloads.web import Patience, Web
 from ..host.storage.disk_space import Room
 from ..host.system import files, thread_pool
 from ..host.system.failure import Failure

@@ -29,9 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.host.downloads.download_request import Wanted
-from tasks.host.downloads.retries import Patience
 from tasks.host.downloads.store import Store
-from tasks.host.downloads.web import HOST_CONNECTIONS, Web
+from tasks.host.downloads.web import HOST_CONNECTIONS, Patience, Web
 from tasks.host.storage.disk_space import Room
 from tasks.host.system import thread_pool
 from tasks.host.system.progress import Progress

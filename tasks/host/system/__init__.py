@@ -12,6 +12,7 @@ __all__ = [
     "process",
     "progress",
     "redaction",
+    "retries",
     "run_journal",
     "run_lock",
     "stat_cache",

@@ -21,8 +21,7 @@ from tasks.host.downloads import download as module
 from tasks.host.downloads.download import download
 from tasks.host.downloads.download_request import Got, Wanted
 from tasks.host.downloads.partial_file import opened
-from tasks.host.downloads.retries import Patience
-from tasks.host.downloads.web import HOST_CONNECTIONS, Web
+from tasks.host.downloads.web import HOST_CONNECTIONS, Patience, Web
 from tasks.host.storage.disk_space import SPARE, Room
 from tasks.host.system.failure import Failure
 from tasks.host.system.progress import Progress

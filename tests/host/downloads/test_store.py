@@ -19,9 +19,8 @@ import pytest
 
 from tasks.host.downloads import partial_file, volumes
 from tasks.host.downloads.download_request import Got, Wanted
-from tasks.host.downloads.retries import Patience
 from tasks.host.downloads.store import Store, stamp
-from tasks.host.downloads.web import Web
+from tasks.host.downloads.web import Patience, Web
 from tasks.host.storage.disk_space import Room
 from tasks.host.system.failure import Failure
 from tasks.host.system.progress import Progress
@@ -249,9 +248,8 @@ import sys
 from pathlib import Path
 from tasks.host.downloads import download, partial_file
 from tasks.host.downloads.download_request import Wanted
-from tasks.host.downloads.retries import Patience
 from tasks.host.downloads.store import Store
-from tasks.host.downloads.web import Web
+from tasks.host.downloads.web import Patience, Web
 from tasks.host.storage.disk_space import Room
 from tasks.host.system.progress import Progress
 
