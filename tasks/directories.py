@@ -13,6 +13,7 @@ from .engine.step import Task, step
 from .host.generations import image_volumes
 from .host.system import files
 from .host.system.failure import Failure
+from .models import placement
 from .spec.layout import Layout
 
 
@@ -30,12 +31,14 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "directories",
         "Shared folders: there, writable",
-        check=partial(_missing, folders, run.machine.models.folder, layout),
-        action=partial(_make, folders, run.machine.models.folder, layout),
+        check=partial(_missing, run, folders),
+        action=partial(_make, run, folders),
     )
 
 
-def _missing(folders: list[Path], models: Path, layout: Layout) -> str | None:
+def _missing(run: Run, folders: list[Path]) -> str | None:
+    layout, models = run.layout, run.machine.models.folder
+    _refuse_read_only(run)
     for folder in folders:
         if not folder.is_dir() or not _serves(folder, layout):
             return f"{folder} isn't there and writable"
@@ -46,7 +49,9 @@ def _missing(folders: list[Path], models: Path, layout: Layout) -> str | None:
     return None
 
 
-def _make(folders: list[Path], models: Path, layout: Layout, log: Path) -> None:
+def _make(run: Run, folders: list[Path], log: Path) -> None:
+    layout, models = run.layout, run.machine.models.folder
+    _refuse_read_only(run)
     for folder in [*folders, models]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -60,6 +65,18 @@ def _make(folders: list[Path], models: Path, layout: Layout, log: Path) -> None:
         if folder != models and not _serves(folder, layout):
             raise Failure(f"{folder} isn't writable: {_mend(folder)}")
     files.point(layout.models, _models_target(models, layout))
+
+
+def _refuse_read_only(run: Run) -> None:
+    """Raises Failure when what is written to lies in a root of models that is read_only."""
+    models = run.machine.models
+    for what, path in (
+        ("workspace", run.machine.workspace),
+        ("models.folder", models.folder),
+        ("models.store", models.store),
+    ):
+        if path:
+            placement.refuse_read_only(run, what, path)
 
 
 def _serves(folder: Path, layout: Layout) -> bool:

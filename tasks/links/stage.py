@@ -63,6 +63,7 @@ def swaps(run: Run) -> dict[str, str | None]:
 def swap(run: Run) -> None:
     """Change those links; the caller has stopped the instances."""
     for place, text in swaps(run).items():
+        placement.refuse_read_only(run, f"the link {place}", Path(place).parent)
         _note(run, {place: text})
         if text is None:
             Path(place).unlink()
@@ -267,5 +268,6 @@ def _prune(run: Run, log: Path) -> None:
     for place in gone:
         # Still as we made it; folders stay, instances may have listed them.
         if place not in declared and files.link_target(place) == made[place]:
+            placement.refuse_read_only(run, f"removing {place}", Path(place).parent)
             Path(place).unlink()
     _note(run, dict.fromkeys(gone))

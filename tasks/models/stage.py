@@ -265,6 +265,7 @@ def _prune(run: Run, noted: dict[str, dict[str, Any]]) -> None:
         if target not in declared and seen.get("sha256"):
             at = placement.place(run, target)
             if files.link_target(at) == placement.link_to_store(run, target, seen["sha256"]):
+                placement.refuse_read_only(run, f"removing {target}", at.parent)
                 at.unlink()
 
 
