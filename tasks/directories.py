@@ -13,6 +13,7 @@ from .engine.step import Task, step
 from .host.generations import image_volumes
 from .host.system import files
 from .host.system.failure import Failure
+from .models import placement
 from .spec.layout import Layout
 
 
@@ -30,12 +31,14 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "directories",
         "Shared folders: created and writable",
-        check=partial(_why_unusable, folders, run.machine.models.folder, layout),
-        action=partial(_create, folders, run.machine.models.folder, layout),
+        check=partial(_why_unusable, run, folders),
+        action=partial(_create, run, folders),
     )
 
 
-def _why_unusable(folders: list[Path], models: Path, layout: Layout) -> str | None:
+def _why_unusable(run: Run, folders: list[Path]) -> str | None:
+    layout, models = run.layout, run.machine.models.folder
+    _refuse_read_only(run)
     for folder in folders:
         if not folder.is_dir() or not _is_writable(folder, layout):
             return f"{folder} is missing or not writable"
@@ -46,7 +49,9 @@ def _why_unusable(folders: list[Path], models: Path, layout: Layout) -> str | No
     return None
 
 
-def _create(folders: list[Path], models: Path, layout: Layout, log: Path) -> None:
+def _create(run: Run, folders: list[Path], log: Path) -> None:
+    layout, models = run.layout, run.machine.models.folder
+    _refuse_read_only(run)
     for folder in [*folders, models]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -62,6 +67,18 @@ def _create(folders: list[Path], models: Path, layout: Layout, log: Path) -> Non
         if folder != models and not _is_writable(folder, layout):
             raise Failure(f"{folder} isn't writable: {_chown_hint(folder)}")
     files.point(layout.models, _models_target(models, layout))
+
+
+def _refuse_read_only(run: Run) -> None:
+    """Raises Failure when a folder that the machine writes to lies in a read_only root."""
+    models = run.machine.models
+    for what, path in (
+        ("workspace", run.machine.workspace),
+        ("models.folder", models.folder),
+        ("models.store", models.store),
+    ):
+        if path:
+            placement.refuse_read_only(run, what, path)
 
 
 def _is_writable(folder: Path, layout: Layout) -> bool:

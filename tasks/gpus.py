@@ -15,7 +15,8 @@ from .engine.step import Task, step
 from .host.pm2 import apps
 from .host.system import files, gpu
 from .host.system.failure import Failure
-from .host.system.gpu import Gpu, gib
+from .host.system.gpu import Gpu
+from .host.system.units import gib
 from .spec import Instance
 from .spec.layout import Layout
 

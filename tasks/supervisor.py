@@ -41,29 +41,29 @@ def _why_missing(layout: Layout) -> str | None:
 
 
 def _install(layout: Layout, log: Path) -> None:
-    target = pm2.folder(layout)
-    staging = target.with_name(f".{target.name}.part")
-    files.remove(staging)
-    staging.mkdir(parents=True)
+    with files.staging(pm2.folder(layout)) as staging:
+        staging.mkdir()
+        _install_into(staging, log)
+
+
+def _install_into(folder: Path, log: Path) -> None:
     npm = pm2.node().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     argv: list[object] = [
-        pm2.node(), npm, "install", "--prefix", staging, "--no-audit", "--no-fund",
+        pm2.node(), npm, "install", "--prefix", folder, "--no-audit", "--no-fund",
         "--no-update-notifier", "--ignore-scripts", "--loglevel=error", f"pm2@{pm2.VERSION}",
     ]  # fmt: skip
     # npm looks for `node` on the PATH.
     env = process.allowed_environment(os.environ, installer=True)
     env["PATH"] = f"{pm2.node().parent}:{env.get('PATH', os.defpath)}"
     try:
-        _from_cache_or_registry(argv, partial(process.run, env=env, cwd=staging, log=log))
+        _from_cache_or_registry(argv, partial(process.run, env=env, cwd=folder, log=log))
     except process.CommandFailed as failed:
         raise Failure(
             f"PM2 {pm2.VERSION} can't be installed from npm ({_gist(failed.output)}): "
             "check that npm's registry is reachable (npm_config_registry, https_proxy)",
             log,
         ) from failed
-    files.write_receipt(staging / "receipt.json", {"version": pm2.VERSION})
-    files.remove(target)
-    staging.replace(target)
+    files.write_receipt(folder / "receipt.json", {"version": pm2.VERSION})
 
 
 def _from_cache_or_registry(argv: list[object], run: Callable[..., str]) -> None:

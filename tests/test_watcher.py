@@ -241,7 +241,7 @@ def test_one_that_a_run_drains_is_left_alone_as_long_as_the_run_is_on(
 RUNS = """
 import sys
 from pathlib import Path
-from tasks.host.run_lock import RunLock
+from tasks.host.system.run_lock import RunLock
 RunLock(Path(sys.argv[1])).take("a test")
 print("on", flush=True)
 input()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import gpus, nodes
 from ..engine.run import Run
@@ -16,9 +16,12 @@ from ..generation import last_good
 from ..host.comfyui import load_result, observation
 from ..host.generations import drift
 from ..host.system import run_journal
-from ..host.system.gpu import Gpu, gib
+from ..host.system.gpu import Gpu
+from ..host.system.units import duration, gib, size
 from .shared import disk_report, health_verdict, run_report
 from .shared.command import Call, MachineCommand, flag
+
+T = TypeVar("T")
 
 GREEN, YELLOW, RED = 32, 33, 31
 COLOURS = {"healthy": GREEN, "running": GREEN, "draining": YELLOW, "starting": YELLOW}
@@ -99,10 +102,10 @@ def _show(found: observation.Survey, cards: Mapping[int, Gpu], run: Run) -> None
                 [
                     row.instance,
                     _gpu(row, cards.get(row.gpu)),
-                    _size(row.memory),
+                    _text(row.memory, size),
                     str(row.port),
                     _text(row.pid),
-                    _duration(row.uptime),
+                    _text(row.uptime, duration),
                     _text(row.restarts),
                     _text(row.queue),
                     row.health,
@@ -121,9 +124,9 @@ def _show(found: observation.Survey, cards: Mapping[int, Gpu], run: Run) -> None
                 [
                     row.worker,
                     str(row.gpu),
-                    _size(row.memory),
+                    _text(row.memory, size),
                     _text(row.process),
-                    _duration(row.uptime),
+                    _text(row.uptime, duration),
                     _text(row.restarts),
                     "running" if row.running else "down",
                     row.reason,
@@ -144,28 +147,8 @@ def _gpu(row: observation.Row, card: Gpu | None) -> str:
     return f"{row.gpu} {card.name} ({gib(card.used)} of {gib(card.total)})"
 
 
-def _text(value: object) -> str:
-    return "–" if value is None else str(value)
-
-
-def _size(number: int | None) -> str:
-    """Bytes for people: 545 MB, 12.3 GB."""
-    if number is None:
-        return "–"
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
-
-
-def _duration(seconds: float | None) -> str:
-    """Seconds for people, in its two largest units: 42s, 3m 5s, 2h 10m, 5d 3h."""
-    if seconds is None:
-        return "–"
-    left = int(seconds)
-    found: list[str] = []
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        if left >= length or found or length == 1:
-            found.append(f"{left // length}{unit}")
-            left %= length
-    return " ".join(found[:2])
+def _text(value: T | None, shown: Callable[[T], str] = str) -> str:
+    return "–" if value is None else shown(value)
 
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from doit.exceptions import InvalidCommand
 
+from ..engine import write_guard
 from ..engine.run import Run
 from ..engine.run_command import RunCommand
 from ..source import stage as source
@@ -38,7 +39,9 @@ class Update(RunCommand):
         with tempfile.TemporaryDirectory(prefix="comfy-machine-update-") as folder:
             # It writes only machine.lock, at the end, so a failure changes nothing.
             overlay = Path(folder).resolve()
-            yield replace(run, updates=frozenset(self._names), overlay=overlay)
+            run = replace(run, updates=frozenset(self._names), overlay=overlay)
+            with write_guard.only_overlay(run, lock=True):
+                yield run
 
 
 def _refusal(run: Run, names: list[str]) -> str | None:

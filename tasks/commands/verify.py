@@ -18,8 +18,9 @@ from ..host.downloads.store import Store
 from ..host.python import altered_files
 from ..host.system import thread_pool
 from ..host.system.failure import Failure
-from ..host.system.progress import Progress, duration, size
+from ..host.system.progress import Progress
 from ..host.system.run_lock import RunLock, Taken
+from ..host.system.units import duration, size
 from ..links import stage as links
 from ..models import model_pins
 from ..models import stage as models

@@ -9,4 +9,5 @@ __all__ = [
     "run_command",
     "space",
     "step",
+    "write_guard",
 ]

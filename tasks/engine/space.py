@@ -12,7 +12,7 @@ from ..host.storage import digest_folders
 from ..host.storage.disk_space import Room, free
 from ..host.system import files
 from ..host.system.failure import Failure
-from ..host.system.progress import size
+from ..host.system.units import size
 from .run import Run
 
 
@@ -21,7 +21,7 @@ def reserve(run: Run, what: str, folder: Path, need: int) -> Iterator[None]:
     """Make space for `folder`, which the body makes and which takes about `need` bytes.
 
     `need` is an estimate: too little space removes old generations but fails nothing. When the
-    body fails on a full volume, the Failure says so and an unfinished `folder` is removed.
+    body fails an unfinished `folder` is removed; on a full volume the Failure says so.
     """
     volume = run.layout.machine
     _free_space(run, what, need)
@@ -30,10 +30,10 @@ def reserve(run: Run, what: str, folder: Path, need: int) -> Iterator[None]:
         yield
     except Exception as error:
         left = free(volume)
+        if not digest_folders.read(folder):
+            files.remove(folder)
         said = f"{what} needs about {size(need)}, {size(left)} free on {volume}: free some space"
         if left == 0:
-            if not digest_folders.read(folder):
-                files.remove(folder)
             raise Failure(said) from error
         if short and isinstance(error, Failure):
             raise Failure(f"{error}; {said}", error.log) from error

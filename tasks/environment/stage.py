@@ -21,6 +21,7 @@ from ..host.python.environments import damage, fits
 from ..host.storage import digest_folders, disk
 from ..host.system import files
 from ..host.system.failure import Failure
+from ..host.system.units import size
 from ..lock import packages, preinstalled
 from ..spec.layout import Layout
 from . import installation, script_records, torch_trial
@@ -222,8 +223,6 @@ def _preview(run: Run, log: Path) -> list[str]:
 
 def _difference(run: Run) -> list[str]:
     """One line for each package that differs from the current environment."""
-    from rich.filesize import decimal
-
     wanted = packages.required(run).packages
     try:
         there = environments.installed((run.layout.current / "environment").resolve())
@@ -235,8 +234,8 @@ def _difference(run: Run) -> list[str]:
         if package is None:
             lines.append(describe_move(name, there[name], None))
         elif not fits(package, there.get(name)):
-            size = f" ({decimal(package.size)})" if package.size else ""
-            lines.append(describe_move(name, there.get(name), package.shown) + size)
+            much = f" ({size(package.size)})" if package.size else ""
+            lines.append(describe_move(name, there.get(name), package.shown) + much)
     return lines
 
 

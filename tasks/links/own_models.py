@@ -9,6 +9,7 @@ from pathlib import Path
 from ..engine.run import Run
 from ..engine.step import Task, step
 from ..host.system import files
+from ..models import placement
 from ..source import stage as source
 
 
@@ -43,6 +44,6 @@ def _copy(run: Run, log: Path) -> None:
     if os.access(run.machine.models.folder, os.W_OK):
         for relative in files.walk(folder):
             place = run.machine.models.folder / relative
-            if not os.path.lexists(place):
+            if not (os.path.lexists(place) or placement.read_only_root(run, place.parent)):
                 files.copy_file(folder / relative, place)
     files.write_receipt(_receipt(run), {"commit": commit, "folder": str(run.machine.models.folder)})

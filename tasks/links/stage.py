@@ -64,6 +64,7 @@ def folder_link_changes(run: Run) -> dict[str, str | None]:
 def change_folder_links(run: Run) -> None:
     """Change those links. The caller must have stopped the instances."""
     for place, text in folder_link_changes(run).items():
+        placement.refuse_read_only(run, f"the link {place}", Path(place).parent)
         _record(run, {place: text})
         if text is None:
             Path(place).unlink()
@@ -269,5 +270,6 @@ def _prune(run: Run, log: Path) -> None:
     for place in gone:
         # Only if it is still as we made it.
         if place not in declared and files.link_target(place) == made[place]:
+            placement.refuse_read_only(run, f"removing {place}", Path(place).parent)
             Path(place).unlink()
     _record(run, dict.fromkeys(gone))

@@ -15,6 +15,24 @@ def place(run: Run, target: str) -> Path:
     return run.machine.models.folder / target
 
 
+def read_only_root(run: Run, path: Path) -> Path | None:
+    """The further root with `read_only` that `path` lies in, through links too."""
+    real = Path(os.path.realpath(path))
+    for root in run.machine.models.extra_roots:
+        if root.read_only and real.is_relative_to(os.path.realpath(root.path)):
+            return root.path
+    return None
+
+
+def refuse_read_only(run: Run, what: str, folder: Path) -> None:
+    """Raise Failure when `folder`, in which `what` changes, lies in a root that is read_only."""
+    if root := read_only_root(run, folder):
+        raise Failure(
+            f"{what} would change {root}, which is read_only in models.extra_roots: "
+            "name another folder, or remove read_only"
+        )
+
+
 def link_to_store(run: Run, target: str, sha256: str) -> str:
     """The text of a download's link."""
     models = run.machine.models
@@ -34,7 +52,7 @@ def link(run: Run, target: str, text: str) -> None:
 
 
 def refuse_links_in_path(run: Run, target: str) -> None:
-    """Raises Failure when a folder in the target's path is a link to somewhere else."""
+    """Raises Failure when a folder in the target's path is a link or lies in a read_only root."""
     folder = Path(os.path.realpath(run.machine.models.folder))
     parent = folder / Path(target).parent
     if (real := Path(os.path.realpath(parent))) != parent:
@@ -42,6 +60,7 @@ def refuse_links_in_path(run: Run, target: str) -> None:
             f"{target} leaves the models folder through a link, to {real}: remove that link, and "
             "name the folder in models.extra_roots or models.store"
         )
+    refuse_read_only(run, target, parent)
 
 
 def file_in_the_way(run: Run, target: str) -> Path | None:

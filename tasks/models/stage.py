@@ -14,13 +14,13 @@ from ..engine.run import Run
 from ..engine.step import Task, step
 from ..host.downloads import civitai, remote_file
 from ..host.downloads.download_request import Wanted
-from ..host.downloads.retries import Patience
 from ..host.downloads.store import Store, hash_file, stamp
-from ..host.downloads.web import Web
+from ..host.downloads.web import Patience, Web
 from ..host.storage.disk_space import Room
 from ..host.system import files, thread_pool
 from ..host.system.failure import Failure
-from ..host.system.progress import Progress, duration, size
+from ..host.system.progress import Progress
+from ..host.system.units import duration, size
 from ..spec import ModelFile, ModelPin
 from . import model_pins, placement
 
@@ -267,6 +267,7 @@ def _prune(run: Run, records: dict[str, dict[str, Any]]) -> None:
         if target not in declared and seen.get("sha256"):
             at = placement.place(run, target)
             if files.link_target(at) == placement.link_to_store(run, target, seen["sha256"]):
+                placement.refuse_read_only(run, f"removing {target}", at.parent)
                 at.unlink()
 
 

@@ -26,7 +26,8 @@ from tasks.environment import verification
 from tasks.host.python import environments, records, uv
 from tasks.host.storage import trees
 from tasks.host.system import files
-from tasks.host.system.progress import Progress, size
+from tasks.host.system.progress import Progress
+from tasks.host.system.units import size
 
 
 def own_bytes(folder: Path) -> tuple[int, int]:

@@ -11,9 +11,7 @@ import time
 from typing import Any
 
 import psutil
-import pytest
 
-from tasks.commands import status
 from tasks.commands.shared import health_verdict
 from tasks.host.comfyui.observation import Row
 from tasks.host.pm2 import pm2
@@ -179,21 +177,6 @@ def test_a_stranger_on_the_port_is_not_the_instances_queue(machine: MachineMaker
     other = machine("other", instances={"port_start": rig.port()})
     found = row(other)
     assert (found["health"], found["pid"], found["queue"]) == ("down", None, None)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(None, "–"), (0.4, "0s"), (59.9, "59s"), (65, "1m 5s"), (3600, "1h 0m"), (93_784, "1d 2h")],
-)
-def test_an_uptime_is_told_in_two_units(seconds: float | None, shown: str) -> None:
-    assert status._duration(seconds) == shown
-
-
-@pytest.mark.parametrize(
-    ("number", "shown"), [(None, "–"), (545_400_000, "545 MB"), (12_345_678_901, "12.3 GB")]
-)
-def test_memory_is_told_in_round_numbers(number: int | None, shown: str) -> None:
-    assert status._size(number) == shown
 
 
 def test_what_the_health_server_says_too_is_said_once() -> None:

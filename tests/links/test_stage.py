@@ -93,6 +93,48 @@ def test_further_roots_are_seen_by_the_instance(
     assert "far.safetensors" not in rig.client().get("/models/checkpoints")
 
 
+def test_a_root_that_is_read_only_gets_no_link_no_download_and_no_folder(
+    machine: MachineMaker, volume: Path
+) -> None:
+    rig = linked(machine, volume)
+    root = rig.workspace / "shared" / "models" / "nas"
+    root.mkdir(parents=True)
+    rig.spec["models"]["extra_roots"] = [{"path": str(root), "read_only": True}]
+    (file,) = rig.spec["models"]["files"]
+    rig.spec["models"]["files"] = [{**file, "target": "nas/deep/one.safetensors"}]
+    run = rig.doit("links:files", code=2)
+    assert f"nas/deep/one.safetensors would change {root}, which is read_only" in run.output
+    download = {"target": "nas/far.safetensors", "url": "http://127.0.0.1:9/far"}
+    rig.spec["models"]["files"] = [download]
+    run = rig.doit("models", code=2)
+    assert f"nas/far.safetensors would change {root}, which is read_only" in run.output
+    assert list(root.iterdir()) == []
+
+
+def test_a_link_in_a_root_that_became_read_only_is_not_removed(
+    machine: MachineMaker, volume: Path
+) -> None:
+    rig = linked(machine, volume)
+    root = rig.workspace / "shared" / "models" / "checkpoints"
+    rig.doit("links:files")
+    rig.spec["models"] = {"extra_roots": [{"path": str(root), "read_only": True}]}
+    assert f"would change {root}, which is read_only" in rig.doit("links:prune", code=2).output
+    assert (root / "one.safetensors").is_symlink()
+
+
+def test_comfyui_s_own_files_are_not_copied_into_a_root_that_is_read_only(
+    machine: MachineMaker, volume: Path
+) -> None:
+    rig = machine(models={"extra_roots": [{"path": str(volume), "read_only": True}]})
+    models = rig.workspace / "shared" / "models"
+    models.mkdir(parents=True)
+    (models / "checkpoints").symlink_to(volume)
+    before = set(volume.rglob("*"))
+    rig.doit("links:own")
+    assert set(volume.rglob("*")) == before
+    assert any(models.rglob("put_*_here")), "into the other folders they are"
+
+
 def test_the_environment_moves_the_models_folder(machine: MachineMaker, tmp_path: Path) -> None:
     rig = machine()
     elsewhere = tmp_path / "models elsewhere"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...engine.run import Run
 from ...host.generations import kept_generations
 from ...host.storage import disk
-from ...host.system.progress import size
+from ...host.system.units import size
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...host.system.progress import duration
 from ...host.system.run_journal import Journal, Task
 from ...host.system.run_lock import Holder
+from ...host.system.units import duration
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 import requests
 import urllib3
 
-from tasks.host.downloads.retries import distrust, gist, refused_by_proxy, retry_after
+from tasks.host.downloads.server_errors import distrust, gist, refused_by_proxy, retry_after
 
 POOL = urllib3.HTTPSConnectionPool("huggingface.co")
 URL = "/a/resolve/main/reset-refused-proxy-timed%20out?sig=s3cret"

@@ -14,7 +14,6 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from ..system.failure import Failure
 
@@ -29,36 +28,6 @@ class Passing(Exception):  # noqa: N818  reads as what it is
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
         self.wait = wait
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a server is borne with."""
-
-    connect: float = 10.0
-    """Seconds until a connection stands."""
-    read: float = 30.0
-    """Seconds without a byte until it counts as stalled."""
-    slowest: float = 1024.0
-    """Bytes per second below which it counts as stalled too."""
-    attempts: int = 6
-    """Tries without progress between them."""
-    backoff: float = 1.0
-    """Seconds before the second try; doubled each time."""
-    longest: float = 120.0
-    """Seconds; who wants us to come back later than that is not waited for."""
-
-    def pause(self, attempt: int, passing: Passing, label: str) -> None:
-        """Sleep before another try. Raises Failure when there is to be none."""
-        wait = self.backoff * 2 ** (attempt - 1)
-        if passing.wait is not None:
-            # A date may lie behind us, where clocks differ: that must not use up all tries at once.
-            wait = max(passing.wait, self.backoff)
-        if attempt >= self.attempts or wait > self.longest:
-            when = f"; it asks to wait {wait:.0f} s" if wait > self.longest else ""
-            tries = f" ({attempt} tries)" if attempt > 1 else ""
-            raise Failure(f"{label}: {passing}{tries}{when}: run doit again to go on") from passing
-        time.sleep(wait)
 
 
 def retry_after(text: str | None) -> float | None:
