@@ -14,7 +14,7 @@ from ..host.comfyui import health_client
 from ..server import client
 from ..spec import Instance
 from ..spec.problems import shown
-from .shared import health_verdict
+from .shared import health_report
 from .shared.command import Call, MachineCommand, flag
 
 PAUSE = 0.5
@@ -104,18 +104,18 @@ def _look(
     """The same by ourselves."""
     if what == "live":
         return _is_live(run)
-    found = health_verdict.take(run, instances)
+    found = health_report.take(run, instances)
     names = {each.name for each in chosen}
     rows = [row for row in found.instances if not names or row.instance in names]
-    wrong = [health_verdict.said_of(row) for row in rows if row.health != "healthy"]
+    wrong = [health_report.said_of(row) for row in rows if row.health != "healthy"]
     if not rows:
-        ok, said = not run.machine.enabled, [health_verdict.why_none(run)]
+        ok, said = not run.machine.enabled, [health_report.why_none(run)]
     elif what == "ready" and not chosen:
         ok, said = len(wrong) < len(rows), wrong
     elif chosen:
         ok, said = not wrong, wrong
     else:
-        said = health_verdict.faults(run, found)
+        said = health_report.faults(run, found)
         ok = not said
     if ok:
         return Verdict(True, what)

@@ -13,11 +13,11 @@ from typing import Any
 from .. import gpus, nodes
 from ..engine.run import Run
 from ..generation import last_good
-from ..host.comfyui import load_result, observation
+from ..host.comfyui import load_result, machine_state
 from ..host.generations import drift
 from ..host.system import run_journal
 from ..host.system.gpu import Gpu, gib
-from .shared import disk_report, health_verdict, run_report
+from .shared import disk_report, health_report, run_report
 from .shared.command import Call, MachineCommand, flag
 
 GREEN, YELLOW, RED = 32, 33, 31
@@ -33,7 +33,7 @@ class Status(MachineCommand):
         run, instances = call.run, call.run.instances
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(gpus.cards, run, instances)
-            found = health_verdict.take(run, instances)
+            found = health_report.take(run, instances)
             cards = asked.result()
         report = run_report.of(found.run, run_journal.read(run.layout))
         behind = last_good.refusal(run)
@@ -65,10 +65,10 @@ class Status(MachineCommand):
                 print(disk)
             for line in drifted:
                 print(_printable(line))
-        return 1 if health_verdict.faults(run, found) else 0
+        return 1 if health_report.faults(run, found) else 0
 
 
-def _document(found: observation.Survey, cards: Mapping[int, Gpu]) -> dict[str, Any]:
+def _document(found: machine_state.Survey, cards: Mapping[int, Gpu]) -> dict[str, Any]:
     """For programs: only the rows of the instances have a key `pid`. Memory is in bytes."""
     return {
         "instances": {
@@ -91,7 +91,7 @@ def _card(card: Gpu | None) -> dict[str, Any]:
     }
 
 
-def _show(found: observation.Survey, cards: Mapping[int, Gpu], run: Run) -> None:
+def _show(found: machine_state.Survey, cards: Mapping[int, Gpu], run: Run) -> None:
     if found.instances:
         _print_table(
             "instance GPU memory port pid uptime restarts queue health".split(),
@@ -112,7 +112,7 @@ def _show(found: observation.Survey, cards: Mapping[int, Gpu], run: Run) -> None
             ],
         )
     else:
-        print(health_verdict.why_none(run))
+        print(health_report.why_none(run))
     if found.workers:
         print()
         _print_table(
@@ -137,7 +137,7 @@ def _show(found: observation.Survey, cards: Mapping[int, Gpu], run: Run) -> None
         print("the watcher doesn't run, nobody restarts what hangs: run doit")
 
 
-def _gpu(row: observation.Row, card: Gpu | None) -> str:
+def _gpu(row: machine_state.Row, card: Gpu | None) -> str:
     """The GPU as the table shows it."""
     if card is None:
         return str(row.gpu)

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from tasks.commands import status
-from tasks.commands.shared import health_verdict
-from tasks.host.comfyui.observation import Row
+from tasks.commands.shared import health_report
+from tasks.host.comfyui.machine_state import Row
 from tasks.host.pm2 import pm2
 from tasks.host.system import files
 from tasks.host.system.run_lock import RunLock
@@ -200,4 +200,4 @@ def test_what_the_health_server_says_too_is_said_once() -> None:
     lost = "PM2 doesn't hold it: run doit"
     seen = Row("comfyui-gpu0", 0, 8188, 7, None, 1.0, None, 0, "healthy", "", lost)
     told = {"layers": {"running": {"pid": 7}}, "status": "degraded", "reason": f"{lost}; no canary"}
-    assert health_verdict._completed(seen, {"0": told}).note == f"{lost}; no canary"
+    assert health_report._completed(seen, {"0": told}).note == f"{lost}; no canary"

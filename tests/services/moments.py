@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tasks.host.comfyui import observation
+from tasks.host.comfyui import machine_state
 from tasks.host.comfyui.api import Health
 from tasks.host.downloads.model_files import ModelState
 from tasks.host.generations.installed import WantedNode
@@ -62,8 +62,8 @@ def app(name: str = GPU0.name, *, supervised: bool = True, age: float = 5.0) -> 
 
 def seen(
     found: apps.App | None, pm2: dict[str, Any] | None = None, log: Path = NOWHERE
-) -> observation.Seen:
-    return observation.Seen(found, None, pm2, log)
+) -> machine_state.Seen:
+    return machine_state.Seen(found, None, pm2, log)
 
 
 def sample(**changes: Any) -> Sample:

@@ -21,16 +21,16 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tasks import dotenv
-from tasks.host.comfyui import api, observation
+from tasks.host.comfyui import api, machine_state
 from tasks.host.pm2.app_processes import Census
 from tasks.host.system import files
-from tasks.services.health.looks.instance_look import InstanceSampler
-from tasks.services.health.looks.pm2_look import Supervisor
+from tasks.services.health.conditions import instance_health
 from tasks.services.health.model import settings
 from tasks.services.health.model.answers import Layer
 from tasks.services.health.model.facts import Facts, Installed
 from tasks.services.health.model.sample import Sample
-from tasks.services.health.verdicts import instance_verdict
+from tasks.services.health.sampling.instance_sampler import InstanceSampler
+from tasks.services.health.sampling.pm2_state import Supervisor
 from tasks.services.health.web import protocol
 from tests.contract.client import until
 from tests.rig import free_ports
@@ -592,11 +592,11 @@ def test_what_was_not_looked_at_for_long_is_not_known(scene: SceneMaker) -> None
     one = scene()
     one.tell()
     told = settings.read(one.file)
-    seen = observation.Seen(None, None, None, one.layout.log("comfyui-gpu0"))
+    seen = machine_state.Seen(None, None, None, one.layout.log("comfyui-gpu0"))
     facts = Facts(told, Installed(Layer(ok=True)), models={})
     sample = Sample(1000.0, seen, api.Health(True))
-    fresh = instance_verdict.judge(told.instances[0], sample, facts, 1010.0)
-    stale = instance_verdict.judge(told.instances[0], sample, facts, 1200.0)
+    fresh = instance_health.judge(told.instances[0], sample, facts, 1010.0)
+    stale = instance_health.judge(told.instances[0], sample, facts, 1200.0)
     assert (fresh.status, stale.status) == ("down", "unknown")
     assert stale.reason == "it was last looked at 200 s ago"
 

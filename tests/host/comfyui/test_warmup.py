@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host.comfyui import observation, warmup
+from tasks.host.comfyui import machine_state, warmup
 from tasks.host.comfyui.own_jobs import Trial
 from tasks.host.pm2.apps import App
 from tasks.host.system import files, locks, private_folder
@@ -145,7 +145,7 @@ def test_a_lock_that_somebody_holds_is_not_waited_for(tmp_path: Path) -> None:
 def test_until_it_is_warm_an_instance_is_not_healthy(
     known: Trial | None, uptime: float, expected: tuple[str, str] | None
 ) -> None:
-    assert observation.warming(known, uptime, 300.0) == expected
+    assert machine_state.warming(known, uptime, 300.0) == expected
 
 
 def test_a_process_that_has_passed_the_gate_is_not_cold_for_a_job_that_is_new(

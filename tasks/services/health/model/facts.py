@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ....host.comfyui import observation
+from ....host.comfyui import machine_state
 from ....host.downloads.model_files import ModelState
 from .answers import Card, Layer, Packages, Part, Run, Status
 from .settings import Settings
@@ -54,7 +54,7 @@ class Facts:
     behind: str = ""
     """Why the machine is held to what ran before."""
     cards: Mapping[int, Card] = field(default_factory=dict)
-    workers: Mapping[str, observation.Seen] = field(default_factory=dict)
+    workers: Mapping[str, machine_state.Seen] = field(default_factory=dict)
 
     def awaits(self, name: str) -> bool:
         """Whether the run that is on has this task still to do; `doit build` starts nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ....host.comfyui import observation
+from ....host.comfyui import machine_state
 from ....host.comfyui.api import Health
 from .answers import Job, Point, Trial
 
@@ -15,7 +15,7 @@ class Sample:
     """All of it; `at` and `silent` are of the monotonic clock."""
 
     at: float
-    seen: observation.Seen
+    seen: machine_state.Seen
     health: Health
     """The last answer; while it is only busy, the one before."""
     silent: float | None = None

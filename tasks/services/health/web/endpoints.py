@@ -17,7 +17,7 @@ from fastapi.security import HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
-from ..looks.sampler import Sampler
+from ..conditions.answer_board import Answer, Answers, settle
 from ..model.answers import (
     Installation,
     InstanceHealth,
@@ -27,7 +27,7 @@ from ..model.answers import (
     Refusal,
     Verdict,
 )
-from ..verdicts.answer_board import Answer, Answers, settle
+from ..sampling.sampler import Sampler
 from . import page
 from .guard import Guard, refusal
 from .metrics import Metrics

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ....host.comfyui import observation
+from ....host.comfyui import machine_state
 from ....host.pm2 import daemon_socket, stopped_apps
 from ....host.pm2.app_processes import Census, Found
 from ....host.system import private_folder
@@ -34,7 +34,7 @@ class Supervisor:
 
     def seen(
         self, name: str, found: Found | None, memory: int | None, log: Path
-    ) -> observation.Seen:
+    ) -> machine_state.Seen:
         """An app as it runs, with what PM2 says of it."""
         pid = found.app.pid if found else None
         known = self._about(name, pid)
@@ -43,7 +43,9 @@ class Supervisor:
         app = replace(found.app, supervised=held) if found else None
         entry = known.get("pm2_env")
         entry = entry if isinstance(entry, dict) else None
-        return observation.Seen(app, memory, entry, log, name in stopped_apps.known(self._stopped))
+        return machine_state.Seen(
+            app, memory, entry, log, name in stopped_apps.known(self._stopped)
+        )
 
     def _about(self, name: str, pid: int | None) -> dict[str, Any]:
         with self._lock:

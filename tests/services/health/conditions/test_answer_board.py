@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from tasks.services.health.conditions.answer_board import Answer, Answers, Board, Since
+from tasks.services.health.conditions.composition import compose
 from tasks.services.health.model.answers import HEALTHY, Status
 from tasks.services.health.model.facts import Facts
-from tasks.services.health.verdicts.answer_board import Answer, Answers, Board, Since
-from tasks.services.health.verdicts.composition import compose
 from tests.services import moments as m
 from tests.services import samples
 

@@ -12,7 +12,15 @@ from urllib.parse import quote
 
 import psutil
 
-from ....host.comfyui import api, load_result, object_info, observation, own_jobs, symptoms, warmup
+from ....host.comfyui import (
+    api,
+    load_result,
+    machine_state,
+    object_info,
+    own_jobs,
+    symptoms,
+    warmup,
+)
 from ....host.comfyui.api import Health, Jobs
 from ....host.downloads import model_files
 from ....host.downloads.model_files import ModelState
@@ -24,8 +32,8 @@ from ..model.answers import Job, Point, Trial
 from ..model.sample import Sample, differs
 from ..model.settings import Instance, Settings
 from . import progress_bar
-from .own_job_runs import Trials
-from .pm2_look import Supervisor
+from .pm2_state import Supervisor
+from .trial_runner import Trials
 
 EVERY = 0.75
 """Seconds between two looks."""
@@ -96,7 +104,7 @@ class InstanceSampler:
         found = self._census.find(self.instance.name)
         if self._process != (found.process if found else None):
             if self._process is not None:
-                why = observation.why(self._seen(None, None))
+                why = machine_state.why(self._seen(None, None))
                 self._before = f"ended {time.strftime('%F %T')}: {why}"
             self._begin(found)
         self.sample = self._look(found) if found else self._missing()
@@ -133,7 +141,7 @@ class InstanceSampler:
             history=tuple(self._history),
         )
 
-    def _seen(self, found: Found | None, memory: int | None) -> observation.Seen:
+    def _seen(self, found: Found | None, memory: int | None) -> machine_state.Seen:
         name = self.instance.name
         return self._supervisor.seen(name, found, memory, self._settings().layout.log(name))
 
@@ -148,7 +156,7 @@ class InstanceSampler:
         self._measure(pid, health.queue)
         trouble = self._judge(pid, health)
         seen = self._seen(found, self._memory)
-        wrong, restarted = observation.watched(layout.watched(gpu), seen)
+        wrong, restarted = machine_state.watched(layout.watched(gpu), seen)
         warm = warmup.read(layout, gpu, found.app) if self._settings().warmup else None
         return Sample(
             at=time.monotonic(),
@@ -170,12 +178,12 @@ class InstanceSampler:
         )
 
     def _cold(
-        self, seen: observation.Seen, found: Found, warm: own_jobs.Trial | None
+        self, seen: machine_state.Seen, found: Found, warm: own_jobs.Trial | None
     ) -> tuple[str, str] | None:
         settings, gpu = self._settings(), self.instance.gpu
         if settings.warmup is None or not warmup.is_cold(settings.layout, gpu, found.app):
             return None
-        return observation.warming(warm, seen.uptime or 0.0, settings.start_timeout)
+        return machine_state.warming(warm, seen.uptime or 0.0, settings.start_timeout)
 
     def _probe(self, pid: int, port: int) -> Health:
         """Ask, longer each time that no answer came; a busy one has done something meanwhile."""

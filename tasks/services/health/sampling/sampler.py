@@ -9,13 +9,13 @@ from pathlib import Path
 from ....host.pm2.app_processes import Census
 from ....host.system import run_journal
 from ....host.system.log_once import Steady
+from ..conditions.answer_board import Answers, Board, Since
+from ..conditions.composition import compose
 from ..model import settings
-from ..verdicts.answer_board import Answers, Board, Since
-from ..verdicts.composition import compose
-from .instance_look import InstanceSampler
-from .machine_look import MachineSampler
+from .instance_sampler import InstanceSampler
+from .machine_sampler import MachineSampler
 from .masking import Masks
-from .pm2_look import Supervisor
+from .pm2_state import Supervisor
 
 EVERY = 1.0
 """Seconds between two compositions, where no news come in between."""

@@ -22,7 +22,7 @@ from ..model.answers import (
 )
 from ..model.facts import Facts, Judged
 from ..model.sample import Sample
-from . import instance_verdict, machine_verdict
+from . import instance_health, machine_health
 from .answer_board import Answer, Answers, Since
 
 LINES = 12
@@ -40,13 +40,13 @@ def compose(
     oldest = min((sample.at for sample in samples.values()), default=now)
     judged = {
         each.gpu: _instance(
-            instance_verdict.judge(each, samples[each.gpu], facts, now), facts, since
+            instance_health.judge(each, samples[each.gpu], facts, now), facts, since
         )
         for each in facts.settings.instances
     }
-    installation, models = machine_verdict.installation(facts), machine_verdict.models(facts)
-    machine = machine_verdict.overall(facts, list(judged.values()), installation, models)
-    every = machine_verdict.together(list(judged.values()), machine)
+    installation, models = machine_health.installation(facts), machine_health.models(facts)
+    machine = machine_health.overall(facts, list(judged.values()), installation, models)
+    every = machine_health.together(list(judged.values()), machine)
     answered = {gpu: Answer(each, mask, samples[gpu].at) for gpu, each in judged.items()}
     return Answers(
         overview=Answer(_overview(facts, judged, machine, since), mask, oldest),
@@ -106,7 +106,7 @@ def _overview(
             "running": all(each.layers.running.ok for each in every),
             "functional": all(each.layers.functional.ok for each in every),
             "models": all(each.layers.models.ok for each in every)
-            and machine_verdict.models(facts).status in HEALTHY,
+            and machine_health.models(facts).status in HEALTHY,
         },
         instances={
             str(each.gpu): Verdict(

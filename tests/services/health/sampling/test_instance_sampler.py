@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tasks.host.pm2.app_processes import Census
 from tasks.host.system import files, private_folder
-from tasks.services.health.looks.instance_look import InstanceSampler
-from tasks.services.health.looks.pm2_look import Supervisor
+from tasks.services.health.sampling.instance_sampler import InstanceSampler
+from tasks.services.health.sampling.pm2_state import Supervisor
 from tests.services import moments as m
 
 

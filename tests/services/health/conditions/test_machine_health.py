@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from tasks.services.health.conditions import instance_health, machine_health
 from tasks.services.health.model.answers import HEALTHY, InstanceHealth, Service, Status
 from tasks.services.health.model.facts import Facts, Judged
-from tasks.services.health.verdicts import instance_verdict, machine_verdict
 from tests.services import moments as m
 
 BROKEN = m.installed("custom node x: it isn't in the current generation")
@@ -44,14 +44,14 @@ HALF = m.installed(degraded=("custom node extra (optional): it is left out",))
 def test_an_installation_is_as_well_as_the_disk_says_and_the_run_says_why(
     facts: dict[str, Any], status: str, reason: str
 ) -> None:
-    told = machine_verdict.installation(m.facts(**facts))
+    told = machine_health.installation(m.facts(**facts))
     assert told.status == status
     assert told.reason.startswith(reason) if reason else told.reason == ""
 
 
 def test_models_are_healthy_when_none_is_declared_or_all_are_there() -> None:
     def told(*states: Any) -> tuple[str, str]:
-        judged = machine_verdict.models(m.facts(models=m.models(*states)))
+        judged = machine_health.models(m.facts(models=m.models(*states)))
         return judged.status, judged.reason
 
     assert told() == ("healthy", "")
@@ -61,11 +61,11 @@ def test_models_are_healthy_when_none_is_declared_or_all_are_there() -> None:
     )  # fmt: skip
     missing = ("unhealthy", "checkpoints/a.safetensors: it isn't there")
     assert told(m.NO_OPTION, m.NO_MODEL) == missing
-    assert machine_verdict.models(m.facts(models=None)).status == "unknown"
+    assert machine_health.models(m.facts(models=None)).status == "unknown"
 
 
 def instance(status: Status, gpu: int = 0, *, worker: bool = True) -> InstanceHealth:
-    judged = instance_verdict.judge(m.GPU0, m.sample(), m.facts(), 0.0)
+    judged = instance_health.judge(m.GPU0, m.sample(), m.facts(), 0.0)
     why = "" if status == "healthy" else "this"
     service = Service(name=f"fetch-gpu{gpu}", running=worker, reason="" if worker else "no broker")
     return judged.model_copy(
@@ -77,8 +77,8 @@ def instance(status: Status, gpu: int = 0, *, worker: bool = True) -> InstanceHe
 
 
 def overall(facts: Facts, *instances: InstanceHealth) -> Judged:
-    return machine_verdict.overall(
-        facts, instances, machine_verdict.installation(facts), machine_verdict.models(facts)
+    return machine_health.overall(
+        facts, instances, machine_health.installation(facts), machine_health.models(facts)
     )
 
 
@@ -89,11 +89,11 @@ def test_the_instances_are_as_the_worst_of_them() -> None:
     ]  # fmt: skip
     for first, second in itertools.combinations(order, 2):
         both = [instance(second, 0), instance(first, 1)]
-        told = machine_verdict.together(both, Judged("healthy"))
+        told = machine_health.together(both, Judged("healthy"))
         assert told == Judged(first, f"comfyui-gpu1 is {first}: this", "do that")
-    more = machine_verdict.together([instance("down", gpu) for gpu in range(3)], Judged("healthy"))
+    more = machine_health.together([instance("down", gpu) for gpu in range(3)], Judged("healthy"))
     assert more.reason == "comfyui-gpu0 is down: this (and 2 more)"
-    assert machine_verdict.together([], Judged("disabled", "off")).status == "disabled"
+    assert machine_health.together([], Judged("disabled", "off")).status == "disabled"
 
 
 @pytest.mark.parametrize(
@@ -156,16 +156,16 @@ def test_whatever_is_seen_less_than_healthy_has_a_reason_and_an_advice() -> None
             installed=installed, models=models, run=run, behind=behind,
             settings=m.settings(enabled=enabled),
         )  # fmt: skip
-        told = [machine_verdict.installation(facts), machine_verdict.models(facts), overall(facts)]
-        told += [overall(facts, instance(status)) for status in (*machine_verdict.WORST, "healthy")]
+        told = [machine_health.installation(facts), machine_health.models(facts), overall(facts)]
+        told += [overall(facts, instance(status)) for status in (*machine_health.WORST, "healthy")]
         for each in told:
             assert bool(each.reason) is not (each.status == "healthy"), (each, facts)
             assert each.status == "healthy" or each.advice, (each, facts)
         seen |= {each.status for each in told}
         assert enabled or all(each.status == "disabled" for each in told[2:])
-        if machine_verdict.installation(facts).status not in HEALTHY and enabled:
+        if machine_health.installation(facts).status not in HEALTHY and enabled:
             made = facts.installed.generation is not None and facts.models is not None
-            well = made and machine_verdict.models(facts).status in HEALTHY
+            well = made and machine_health.models(facts).status in HEALTHY
             assert told[-1].status == "degraded" or not well, "it serves all the same"
     assert seen == {
         "healthy", "degraded", "disabled", "starting", "installing", "draining", "unhealthy",

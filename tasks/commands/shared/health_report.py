@@ -8,8 +8,8 @@ from typing import Any
 
 from ...engine.run import Run
 from ...generation import last_good
-from ...host.comfyui import health_client, observation
-from ...host.comfyui.observation import Row, Survey
+from ...host.comfyui import health_client, machine_state
+from ...host.comfyui.machine_state import Row, Survey
 from ...pm2 import stage as configs
 from ...server import client
 from ...spec import Instance
@@ -24,7 +24,7 @@ def take(run: Run, instances: Sequence[Instance]) -> Survey:
         for worker in run.machine.workers
         for instance in instances
     }
-    found = observation.take(
+    found = machine_state.take(
         run.layout,
         instances,
         workers,

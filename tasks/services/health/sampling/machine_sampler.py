@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from ....host.comfyui import load_result, node_classes, observation
+from ....host.comfyui import load_result, machine_state, node_classes
 from ....host.downloads import model_files
 from ....host.downloads.model_files import ModelState, Place
 from ....host.generations import installed
@@ -26,7 +26,7 @@ from ....spec.lock_format import read_lock
 from ..model.answers import Card, Layer, Packages, Part, Run, Task
 from ..model.facts import SILENT, Facts, Installed
 from ..model.settings import Settings
-from .pm2_look import Supervisor
+from .pm2_state import Supervisor
 
 INSTALLED_EVERY = 2.0
 MODELS_EVERY = 1.5
@@ -93,7 +93,7 @@ class MachineSampler:
             workers={worker.name: self._seen(settings, worker.name) for worker in settings.workers},
         )
 
-    def _seen(self, settings: Settings, name: str) -> observation.Seen:
+    def _seen(self, settings: Settings, name: str) -> machine_state.Seen:
         found = self._census.find(name)
         return self._supervisor.seen(name, found, None, settings.layout.log(name))
 

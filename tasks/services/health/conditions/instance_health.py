@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ....host.comfyui import node_classes, observation
+from ....host.comfyui import machine_state, node_classes
 from ....host.downloads import model_files
 from ..model.answers import Functional, InstanceHealth, Layers, Listed, Running, Service
 from ..model.facts import ADVICE, RUN, SILENT, Facts, Judged, known, lacking
@@ -49,7 +49,7 @@ def _status(instance: Instance, sample: Sample, layers: Layers, facts: Facts, no
     if (age := now - sample.at) > STALE:
         why = f"it was last looked at {age:.0f} s ago"
         return Judged("unknown", why, "see the log of health-server")
-    status, reason = observation.judge(
+    status, reason = machine_state.judge(
         seen, sample.health, facts.settings.start_timeout, sample.watched or sample.trouble
     )
     name = instance.name
@@ -113,9 +113,9 @@ def _optional(layers: Layers) -> str:
 def _running(sample: Sample) -> Running:
     seen = sample.seen
     if seen.app is None:
-        why = observation.why(seen)
+        why = machine_state.why(seen)
         return Running(ok=False, reason=why, restarts=seen.restarts, before=sample.before)
-    orphan = observation.orphan(seen)
+    orphan = machine_state.orphan(seen)
     return Running(
         ok=not orphan,
         reason=orphan,
@@ -186,12 +186,12 @@ def service(name: str, facts: Facts, of: Judged, instance: str) -> Service:
     """A worker: whether it runs, and what it waits for."""
     seen = facts.workers.get(name)
     if seen is not None and seen.app is not None:
-        return Service(name=name, running=True, pid=seen.app.pid, reason=observation.orphan(seen))
+        return Service(name=name, running=True, pid=seen.app.pid, reason=machine_state.orphan(seen))
     if of.status not in ("healthy", "degraded"):
         why = f"{instance} is {of.status}" + (f": {of.reason}" if of.reason else "")
         return Service(name=name, running=False, waits_for=[instance], reason=why)
     if facts.awaits(f"workers:{name}"):
         return Service(name=name, running=False, waits_for=["doit"], reason="the run starts it")
     return Service(
-        name=name, running=False, reason=observation.why(seen) if seen else "not started"
+        name=name, running=False, reason=machine_state.why(seen) if seen else "not started"
     )

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from tasks.services.health.conditions import instance_health
 from tasks.services.health.model.answers import HEALTHY, InstanceHealth, Task, Trial
 from tasks.services.health.model.facts import Facts
 from tasks.services.health.model.sample import Sample
-from tasks.services.health.verdicts import instance_verdict
 from tests.services import moments as m
 
 LOOPS = {"status": "errored", "restart_time": 4}
@@ -23,7 +23,7 @@ BUILDS = m.run("running", Task(name="environment", state="running"))
 
 
 def judge(sample: Sample | None = None, facts: Facts | None = None) -> InstanceHealth:
-    return instance_verdict.judge(m.GPU0, sample or m.sample(), facts or m.facts(), now=0.0)
+    return instance_health.judge(m.GPU0, sample or m.sample(), facts or m.facts(), now=0.0)
 
 
 def test_one_that_is_well_says_no_more() -> None:

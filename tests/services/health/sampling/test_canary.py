@@ -15,8 +15,8 @@ import requests
 
 from tasks.host.comfyui import api, own_jobs
 from tasks.host.comfyui.own_jobs import Trial
-from tasks.services.health.looks import canary
-from tasks.services.health.looks.canary import (
+from tasks.services.health.sampling import canary
+from tasks.services.health.sampling.canary import (
     Canary,
     Queue,
     Rules,
