@@ -187,7 +187,7 @@ def test_it_answers_while_all_is_installed_and_through_every_later_run(
     assert failed["name"] == "nodes:alpha"
     assert str(tmp_path / "nowhere") in failed["reason"]
     assert Path(failed["log"]).is_file()
-    assert told["advice"] == "mend what failed, then run doit"
+    assert told["advice"] == "correct what failed, then run doit"
 
     # Without instances it stays.
     rig.spec["custom_nodes"][0] = node

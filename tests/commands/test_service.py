@@ -123,7 +123,7 @@ def test_without_systemd_one_line_says_so(machine: MachineMaker, tmp_path: Path)
 def test_while_a_run_is_on_nothing_is_installed(machine: MachineMaker) -> None:
     rig = machine()
     holder = (
-        "import sys; from pathlib import Path; from tasks.host.run_lock import RunLock; "
+        "import sys; from pathlib import Path; from tasks.host.system.run_lock import RunLock; "
         f"lock = RunLock(Path({str(rig.workspace)!r})); lock.take('models'); "
         "print('up', flush=True); sys.stdin.read()"
     )

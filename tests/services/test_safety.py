@@ -21,7 +21,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tasks import dotenv
-from tasks.host.comfyui import api, machine_state
+from tasks.host.comfyui import api
+from tasks.host.comfyui.judge import Observation
+from tasks.host.pm2 import app_state
 from tasks.host.pm2.app_processes import Census
 from tasks.host.system import files
 from tasks.services.health.conditions import instance_health
@@ -592,13 +594,13 @@ def test_what_was_not_looked_at_for_long_is_not_known(scene: SceneMaker) -> None
     one = scene()
     one.tell()
     told = settings.read(one.file)
-    seen = machine_state.Seen(None, None, None, one.layout.log("comfyui-gpu0"))
+    state = app_state.of(None, None, None, one.layout.log("comfyui-gpu0"))
     facts = Facts(told, Installed(Layer(ok=True)), models={})
-    sample = Sample(1000.0, seen, api.Health(True))
-    fresh = instance_health.judge(told.instances[0], sample, facts, 1010.0)
-    stale = instance_health.judge(told.instances[0], sample, facts, 1200.0)
+    sample = Sample(1000.0, Observation("comfyui-gpu0", state, api.Health(True)))
+    fresh = instance_health.assess(told.instances[0], sample, facts, 1010.0)
+    stale = instance_health.assess(told.instances[0], sample, facts, 1200.0)
     assert (fresh.status, stale.status) == ("down", "unknown")
-    assert stale.reason == "it was last looked at 200 s ago"
+    assert stale.reason == "it was last observed 200 s ago"
 
 
 SECRETS = ("hunter-number-two", 'zweitgrößtes "Geheimnis"', "first line of it\nsecond line of it")

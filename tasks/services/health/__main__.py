@@ -15,7 +15,7 @@ import uvicorn
 
 from ...host.comfyui import health_client
 from ...host.system import files
-from .looks.sampler import Sampler
+from .sampling.sampler import Sampler
 from .web import endpoints
 from .web.protocol import Protocol
 

@@ -1,3 +1,3 @@
-"""Verdicts: from what was observed to what is answered."""
+"""Conditions: from what was observed to what is answered."""
 
 __all__ = ["answer_board", "composition"]

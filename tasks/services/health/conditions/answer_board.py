@@ -8,7 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from ..model.answers import HEALTHY, Verdict
+from ....host.comfyui.condition import HEALTHY
+from ..model.answers import Verdict
 
 WAITING = 512
 """Those who may wait for an answer at once."""

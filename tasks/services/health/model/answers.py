@@ -1,14 +1,17 @@
 """What the health server answers, for OpenAPI and for those who write it.
 
-Times are seconds since the epoch, durations seconds, sizes bytes. `status` is one of STATUSES.
+Times are seconds since the epoch, durations seconds, sizes bytes.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator
+
+from ....host.comfyui.condition import Condition, Health, Reason, Status, Type
 
 LONGEST = 4096
 """Characters of a text; much of it comes from instances and logs, which may hold anything."""
@@ -24,24 +27,35 @@ def tame(text: Any) -> Any:
 
 Text = Annotated[str, BeforeValidator(tame)]
 
-Status = Literal[
-    "healthy", "degraded", "disabled", "starting", "installing", "draining", "unhealthy",
-    "crash loop", "down", "failed", "interrupted", "unknown", "error",
-]  # fmt: skip
-HEALTHY = ("healthy", "degraded", "disabled")
-"""With these the answer's code is 200, with all others 503."""
-
 
 class Verdict(BaseModel):
-    """What every answer says."""
+    """What every answer says: one condition, the sum of all that is known."""
 
-    status: Status
+    status: Health
+    code: Reason = Reason.UNSPECIFIED
+    """Why it isn't better, for programs."""
     since: float
     """When it began to be so."""
     reason: Text = ""
-    """Why it isn't better; empty when healthy."""
+    """Why it isn't better, for people; empty when healthy."""
     advice: Text = ""
     """What to do; empty when there is nothing."""
+
+
+class InstanceCondition(BaseModel):
+    """One thing that is true or false of an instance."""
+
+    type: Type
+    status: Status
+    health: Health
+    """What the instance is on account of it."""
+    reason: Reason
+    message: Text = ""
+    advice: Text = ""
+    since: float = 0.0
+    """When it began to be so."""
+    observed: Text = ""
+    """The fingerprint of the process that it speaks of."""
 
 
 class Layer(BaseModel):
@@ -146,6 +160,8 @@ class InstanceHealth(Verdict):
     gpu: int
     port: int
     layers: Layers
+    conditions: list[InstanceCondition] = []
+    """One of each type; the first, Ready, is the sum of the others."""
     card: Card | None = None
     workers: list[Service] = []
     history: list[Point] = []
@@ -260,3 +276,18 @@ class Overview(Verdict):
 
 class Refusal(Verdict):
     """A question that can't be answered: 400, 401, 403, 404, 405, 422, 500, 503."""
+
+
+def verdict(told: Condition, since: float) -> dict[str, Any]:
+    """The fields of a Verdict."""
+    return {
+        "status": told.health,
+        "code": told.reason,
+        "since": since,
+        "reason": told.message,
+        "advice": told.advice,
+    }
+
+
+def instance_condition(told: Condition) -> InstanceCondition:
+    return InstanceCondition(**asdict(told) | {"status": told.status, "since": told.since or 0.0})

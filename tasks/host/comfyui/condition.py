@@ -1,0 +1,136 @@
+"""The condition of an instance, or of the machine: the one type in which health is told.
+
+Code decides by `health`, `status` and `reason`; `message` and `advice` are for people alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Literal
+
+Health = Literal[
+    "healthy", "degraded", "disabled", "starting", "installing", "draining", "unhealthy",
+    "crash loop", "down", "failed", "interrupted", "unknown", "error",
+]  # fmt: skip
+HEALTHY: Collection[Health] = ("healthy", "degraded", "disabled")
+"""With these the health server answers 200, and the commands end with 0."""
+
+Type = Literal[
+    "Ready", "Observed", "Running", "Functional", "ModelsPresent", "AcceptsJobs", "Complete",
+]  # fmt: skip
+"""What is true or false. Ready sums up the others; Complete: nothing optional is missing."""
+Status = Literal["True", "False", "Unknown"]
+
+
+class Reason(str, Enum):
+    """Why a condition is as it is; a code that stays when the sentence changes."""
+
+    HEALTHY = "Healthy"
+    UNSPECIFIED = "Unspecified"
+    """Another version noted it, with no code or one that this one doesn't know."""
+    NOT_OBSERVED = "NotObserved"
+
+    # The process
+    NOT_STARTED = "NotStarted"
+    STOPPED = "Stopped"
+    EXITED = "Exited"
+    CRASH_LOOP = "CrashLoop"
+    AWAITS_RUN = "AwaitsRun"
+    NOT_SUPERVISED = "NotSupervised"
+
+    # Its answers, and what it does
+    STARTING = "Starting"
+    START_TIMEOUT = "StartTimeout"
+    NO_ANSWER = "NoAnswer"
+    WRONG_ANSWER = "WrongAnswer"
+    HANGING = "Hanging"
+    BUSY = "Busy"
+    JOB_TIMEOUT = "JobTimeout"
+    WORKER_THREAD_DEAD = "WorkerThreadDead"
+    MEMORY_LIMIT = "MemoryLimit"
+    WARMING_UP = "WarmingUp"
+    WARMUP_TIMEOUT = "WarmupTimeout"
+    WARMUP_FAILED = "WarmupFailed"
+    CANARY_FAILED = "CanaryFailed"
+    DRAINING = "Draining"
+
+    # What it has loaded
+    NODES_NOT_LISTED = "NodesNotListed"
+    NODE_FAILED = "NodeFailed"
+    NODE_CLASS_MISSING = "NodeClassMissing"
+    MODEL_FOLDER_UNUSED = "ModelFolderUnused"
+    MODELS_UNKNOWN = "ModelsUnknown"
+    MODEL_MISSING = "ModelMissing"
+    OPTIONAL_NODE_FAILED = "OptionalNodeFailed"
+    OPTIONAL_MODEL_MISSING = "OptionalModelMissing"
+
+    # The machine
+    DISABLED = "Disabled"
+    NO_INSTANCES = "NoInstances"
+    NONE_READY = "NoneReady"
+    INSTALLING = "Installing"
+    NOT_INSTALLED = "NotInstalled"
+    RUN_FAILED = "RunFailed"
+    RUN_INTERRUPTED = "RunInterrupted"
+    BEHIND = "BehindMachineFile"
+    OPTIONAL_PART_MISSING = "OptionalPartMissing"
+    WORKER_DOWN = "WorkerDown"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition. `since` is in seconds since the epoch, None: not known."""
+
+    type: Type
+    health: Health
+    """What an instance or the machine is on account of it."""
+    reason: Reason
+    message: str = ""
+    """Why it isn't better, in one sentence; empty when healthy."""
+    advice: str = ""
+    """What to do; empty when there is nothing."""
+    since: float | None = None
+    observed: str = ""
+    """The fingerprint of the process that it speaks of; empty where there is none."""
+
+    @property
+    def is_healthy(self) -> bool:
+        return self.health in HEALTHY
+
+    @property
+    def status(self) -> Status:
+        if self.health == "unknown":
+            return "Unknown"
+        well = self.is_healthy if self.type == "Ready" else self.reason is Reason.HEALTHY
+        return "True" if well else "False"
+
+    def told_of(self, name: str) -> str:
+        """One sentence about the instance of that name."""
+        return f"{name} is {self.health}" + (f": {self.message}" if self.message else "")
+
+
+def healthy(kind: Type = "Ready", observed: str = "") -> Condition:
+    return Condition(kind, "healthy", Reason.HEALTHY, observed=observed)
+
+
+def ready(conditions: Sequence[Condition], observed: str = "") -> Condition:
+    """The sum of conditions that come with the worst first; healthy when there is none."""
+    return replace(conditions[0], type="Ready") if conditions else healthy(observed=observed)
+
+
+def read(entry: Mapping[str, Any]) -> Condition:
+    """A condition as the health server answers it; raises LookupError for something else."""
+    return Condition(
+        entry["type"], entry["health"], reason(entry["reason"]), entry["message"], entry["advice"],
+        entry["since"], entry["observed"],
+    )  # fmt: skip
+
+
+def reason(code: object) -> Reason:
+    """The reason of that code; UNSPECIFIED for one that this version doesn't know."""
+    try:
+        return Reason(code)
+    except ValueError:
+        return Reason.UNSPECIFIED
