@@ -39,7 +39,7 @@ VERDICTS = {
 OTHERS = {"/metrics": "text/plain", f"{HEALTH}/events": "text/event-stream"}
 ABSENT = f"{HEALTH}/instances/7"
 TOPICS = {"overview", "installation", "instances", "models"}
-SAID = {"status", "since", "reason", "advice"}
+SAID = {"status", "code", "since", "reason", "advice"}
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,7 @@ def test_a_node_that_does_not_import_or_lacks_a_class_is_named(scene: SceneMaker
 
     one.tell(nodes=[names[0] | {"optional": True}, names[1]])
     told = one.until(lambda told: "poor" in told["reason"])
-    assert told["reason"] == "custom node poor lacks Gone"
+    assert told["reason"] == "custom node poor lacks Gone, which it had in the build"
     one.tell(nodes=[each | {"optional": True} for each in names])
     assert one.until(lambda told: told["status"] == "degraded")["layers"]["functional"]["ok"]
 

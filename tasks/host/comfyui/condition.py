@@ -78,6 +78,11 @@ class Reason(str, Enum):
     OPTIONAL_PART_MISSING = "OptionalPartMissing"
     WORKER_DOWN = "WorkerDown"
 
+    # The health server
+    ANSWERS_OLD = "AnswersOld"
+    REFUSED = "Refused"
+    """A question that can't be answered."""
+
 
 @dataclass(frozen=True)
 class Condition:

@@ -32,7 +32,7 @@ class Verdict(BaseModel):
     """What every answer says: one condition, the sum of all that is known."""
 
     status: Health
-    code: Reason = Reason.UNSPECIFIED
+    code: Reason
     """Why it isn't better, for programs."""
     since: float
     """When it began to be so."""

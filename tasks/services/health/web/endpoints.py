@@ -17,6 +17,7 @@ from fastapi.security import HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
+from ....host.comfyui.condition import Reason
 from ..conditions.answer_board import Answer, Answers, settle
 from ..model.answers import (
     Installation,
@@ -171,10 +172,11 @@ def _add_probes(app: FastAPI, sampler: Sampler) -> None:
 
     async def livez() -> Response:
         if sampler.alive:
-            told = Verdict(status="healthy", since=began)
+            told = Verdict(status="healthy", code=Reason.HEALTHY, since=began)
         else:
             since = round(time.time() - (time.monotonic() - sampler.board.answers.at), 1)
-            told = Verdict(status="unhealthy", since=since, reason="its answers are old",
+            told = Verdict(status="unhealthy", code=Reason.ANSWERS_OLD, since=since,
+                           reason="its answers are old",
                            advice=f"kill {os.getpid()}: PM2 starts it anew")  # fmt: skip
         code = 200 if sampler.alive else 503
         return Response(told.model_dump_json(), code, media_type="application/json")

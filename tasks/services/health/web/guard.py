@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ....host.comfyui.condition import Reason
 from ....host.system.log_once import Steady
 from ..model.answers import Refusal
 
@@ -25,7 +26,8 @@ PROBES = ("/livez", "/readyz")
 
 def refusal(code: int, reason: str, advice: str, **headers: str) -> Response:
     """What can't be answered, in the shape of an answer."""
-    body = Refusal(status="error", since=round(time.time(), 1), reason=reason, advice=advice)
+    body = Refusal(status="error", code=Reason.REFUSED, since=round(time.time(), 1),
+                   reason=reason, advice=advice)  # fmt: skip
     return Response(
         body.model_dump_json(), code, headers=headers or None, media_type="application/json"
     )
