@@ -16,6 +16,7 @@ from ..generation import last_good
 from ..host.comfyui import load_result
 from ..host.comfyui.machine_state import InstanceState, MachineState, WorkerState
 from ..host.generations import drift
+from ..host.pm2.app_state import AppState
 from ..host.system import run_journal
 from ..host.system.gpu import Gpu, gib
 from .shared import disk_report, health_report, run_report
@@ -83,35 +84,22 @@ def _document(found: MachineState, cards: Mapping[int, Gpu]) -> dict[str, Any]:
 
 
 def _instance(row: InstanceState) -> dict[str, Any]:
-    state, ready = row.state, row.ready
-    return {
-        "instance": row.instance,
-        "gpu": row.gpu,
-        "port": row.port,
-        "pid": state.app.pid if state.app else None,
-        "memory": state.memory,
-        "uptime": state.uptime,
-        "restarts": state.restarts,
-        "queue": row.queue,
-        "health": ready.health,
-        "code": ready.reason.value,
-        "reason": ready.message,
-        "note": row.note,
-    }
+    ready, app = row.ready, row.state.app
+    return {"instance": row.instance, "gpu": row.gpu, "port": row.port,
+            "pid": app.pid if app else None, **_process(row.state), "queue": row.queue,
+            "health": ready.health, "code": ready.reason, "reason": ready.message,
+            "note": row.note}  # fmt: skip
 
 
 def _worker(row: WorkerState) -> dict[str, Any]:
-    state = row.state
-    return {
-        "worker": row.worker,
-        "gpu": row.gpu,
-        "process": state.app.pid if state.app else None,
-        "memory": state.memory,
-        "uptime": state.uptime,
-        "restarts": state.restarts,
-        "running": state.app is not None,
-        "reason": row.fault.message if row.fault else "",
-    }
+    app = row.state.app
+    return {"worker": row.worker, "gpu": row.gpu, "process": app.pid if app else None,
+            **_process(row.state), "running": app is not None,
+            "reason": row.fault.message if row.fault else ""}  # fmt: skip
+
+
+def _process(state: AppState) -> dict[str, Any]:
+    return {"memory": state.memory, "uptime": state.uptime, "restarts": state.restarts}
 
 
 def _card(card: Gpu | None) -> dict[str, Any]:

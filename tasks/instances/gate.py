@@ -19,7 +19,6 @@ from ..host.comfyui import (
     object_info,
     warmup,
 )
-from ..host.comfyui.condition import Reason
 from ..host.comfyui.judge import Observation, Rules
 from ..host.comfyui.load_report import Report
 from ..host.pm2 import app_processes, apps, log_evidence, pm2
@@ -89,7 +88,7 @@ def _loaded(run: Run, instance: Instance, begin: float) -> apps.App:
         run.warn(f"which custom nodes {instance.name} loaded is not known: its process didn't tell")
     found = judge.judge(_observation(run, instance, app, report), _rules(run))
     for each in found:
-        if each.reason is Reason.OPTIONAL_NODE_FAILED:
+        if each.reason == "OptionalNodeFailed":
             run.warn(f"{instance.name}: {each.message}")
     if wrong := [each.message for each in found if not each.is_healthy]:
         raise Failure(f"{instance.name}: {'; '.join(wrong)}", run.layout.log(instance.name))

@@ -172,7 +172,7 @@ class Watch:
 
     def _note(self, pid: int, found: Condition | None) -> None:
         """Write down what is wrong, once; what was restarted before stays."""
-        code = found.reason.value if found else None
+        code = found.reason if found else None
         known = self._symptom.get("pid") == pid and self._symptom.get("code") == code
         if found and not known:
             self._symptom = {"pid": pid, "code": code, "reason": found.message,

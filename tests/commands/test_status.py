@@ -16,7 +16,7 @@ import pytest
 from tasks.commands import status
 from tasks.commands.shared import health_report
 from tasks.host.comfyui import condition, judge
-from tasks.host.comfyui.condition import Condition, Reason
+from tasks.host.comfyui.condition import Condition
 from tasks.host.comfyui.machine_state import InstanceState
 from tasks.host.pm2 import pm2
 from tasks.host.system import files
@@ -206,8 +206,8 @@ def test_memory_is_told_in_round_numbers(number: int | None, shown: str) -> None
 
 
 ORPHAN = judge.not_supervised(m.state(m.app(supervised=False)))
-CANARY = Condition("Functional", "unhealthy", Reason.CANARY_FAILED, "no image")
-DOWN = Condition("Running", "down", Reason.EXITED, "it ended and wrote no output")
+CANARY = Condition("Functional", "unhealthy", "CanaryFailed", "no image")
+DOWN = Condition("Running", "down", "Exited", "it ended and wrote no output")
 
 
 @pytest.mark.parametrize(

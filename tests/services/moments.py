@@ -8,7 +8,6 @@ from typing import Any
 
 from tasks.host.comfyui import symptoms
 from tasks.host.comfyui.api import Health
-from tasks.host.comfyui.condition import Reason
 from tasks.host.comfyui.judge import Observation
 from tasks.host.comfyui.own_jobs import Trial
 from tasks.host.downloads.model_files import ModelState
@@ -29,8 +28,8 @@ WRONG = Health(False, "it answers with code 500")
 MODEL = ModelState("checkpoints/a.safetensors", True, present=True, verified=True)
 NO_MODEL = ModelState("checkpoints/a.safetensors", False, "it isn't there")
 NO_OPTION = ModelState("loras/b.safetensors", False, "it isn't there", optional=True)
-HANGS = symptoms.symptom(Reason.HANGING, "it hangs")
-TOO_LARGE = symptoms.symptom(Reason.MEMORY_LIMIT, "over its memory")
+HANGS = symptoms.symptom("Hanging", "it hangs")
+TOO_LARGE = symptoms.symptom("MemoryLimit", "over its memory")
 NODES = (WantedNode("needed", url="u"), WantedNode("extra", url="u", optional=True))
 
 

@@ -6,7 +6,7 @@ import math
 import time
 from typing import Any
 
-from tasks.host.comfyui.condition import Health, Reason
+from tasks.host.comfyui.condition import Health
 from tasks.services.health.model import answers as a
 
 Topics = dict[str, a.Verdict]
@@ -32,7 +32,7 @@ def instance(gpu: int, status: Health = "healthy", **fields: Any) -> a.InstanceH
     return a.InstanceHealth(
         **{
             "status": status,
-            "code": Reason.UNSPECIFIED,
+            "code": "Unspecified",
             "since": ago(11_520),
             "age": 0.4,
             "name": f"comfyui-gpu{gpu}",
@@ -151,7 +151,7 @@ def machine(
 ) -> Topics:
     verdict: dict[str, Any] = {
         "status": status,
-        "code": Reason.UNSPECIFIED,
+        "code": "Unspecified",
         "since": ago(312 if reason else 11_520),
         "reason": reason,
         "advice": advice,

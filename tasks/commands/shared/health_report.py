@@ -9,7 +9,6 @@ from typing import Any
 from ...engine.run import Run
 from ...generation import last_good
 from ...host.comfyui import condition, health_client, judge, machine_state
-from ...host.comfyui.condition import Reason
 from ...host.comfyui.machine_state import InstanceState, MachineState
 from ...host.pm2.apps import App
 from ...pm2 import stage as configs
@@ -50,7 +49,7 @@ def _completed(own: InstanceState, answer: dict[str, Any]) -> InstanceState:
     told = [condition.read(each) for each in answer.get("conditions", [])]
     if not told or (told[0].is_healthy and not own.ready.is_healthy):
         return own
-    return replace(own, conditions=[each for each in told if each.reason is not Reason.HEALTHY])
+    return replace(own, conditions=[each for each in told if each.reason != "Healthy"])
 
 
 def faults(run: Run, found: MachineState) -> list[str]:

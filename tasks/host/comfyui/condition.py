@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Health = Literal[
     "healthy", "degraded", "disabled", "starting", "installing", "draining", "unhealthy",
@@ -24,64 +23,26 @@ Type = Literal[
 Status = Literal["True", "False", "Unknown"]
 
 
-class Reason(str, Enum):
-    """Why a condition is as it is; a code that stays when the sentence changes."""
-
-    HEALTHY = "Healthy"
-    UNSPECIFIED = "Unspecified"
-    """Another version noted it, with no code or one that this one doesn't know."""
-    NOT_OBSERVED = "NotObserved"
-
+Reason = Literal[
+    "Healthy", "NotObserved",
     # The process
-    NOT_STARTED = "NotStarted"
-    STOPPED = "Stopped"
-    EXITED = "Exited"
-    CRASH_LOOP = "CrashLoop"
-    AWAITS_RUN = "AwaitsRun"
-    NOT_SUPERVISED = "NotSupervised"
-
-    # Its answers, and what it does
-    STARTING = "Starting"
-    START_TIMEOUT = "StartTimeout"
-    NO_ANSWER = "NoAnswer"
-    WRONG_ANSWER = "WrongAnswer"
-    HANGING = "Hanging"
-    BUSY = "Busy"
-    JOB_TIMEOUT = "JobTimeout"
-    WORKER_THREAD_DEAD = "WorkerThreadDead"
-    MEMORY_LIMIT = "MemoryLimit"
-    WARMING_UP = "WarmingUp"
-    WARMUP_TIMEOUT = "WarmupTimeout"
-    WARMUP_FAILED = "WarmupFailed"
-    CANARY_FAILED = "CanaryFailed"
-    DRAINING = "Draining"
-
+    "NotStarted", "Stopped", "Exited", "CrashLoop", "AwaitsRun", "NotSupervised",
+    # What it answers and does
+    "Starting", "StartTimeout", "NoAnswer", "WrongAnswer", "Hanging", "Busy", "JobTimeout",
+    "WorkerThreadDead", "MemoryLimit", "WarmingUp", "WarmupTimeout", "WarmupFailed",
+    "CanaryFailed", "Draining",
     # What it has loaded
-    NODES_NOT_LISTED = "NodesNotListed"
-    NODE_FAILED = "NodeFailed"
-    NODE_CLASS_MISSING = "NodeClassMissing"
-    MODEL_FOLDER_UNUSED = "ModelFolderUnused"
-    MODELS_UNKNOWN = "ModelsUnknown"
-    MODEL_MISSING = "ModelMissing"
-    OPTIONAL_NODE_FAILED = "OptionalNodeFailed"
-    OPTIONAL_MODEL_MISSING = "OptionalModelMissing"
-
+    "NodesNotListed", "NodeFailed", "NodeClassMissing", "ModelFolderUnused", "ModelsUnknown",
+    "ModelMissing", "OptionalNodeFailed", "OptionalModelMissing",
     # The machine
-    DISABLED = "Disabled"
-    NO_INSTANCES = "NoInstances"
-    NONE_READY = "NoneReady"
-    INSTALLING = "Installing"
-    NOT_INSTALLED = "NotInstalled"
-    RUN_FAILED = "RunFailed"
-    RUN_INTERRUPTED = "RunInterrupted"
-    BEHIND = "BehindMachineFile"
-    OPTIONAL_PART_MISSING = "OptionalPartMissing"
-    WORKER_DOWN = "WorkerDown"
-
-    # The health server
-    ANSWERS_OLD = "AnswersOld"
-    REFUSED = "Refused"
-    """A question that can't be answered."""
+    "Disabled", "NoInstances", "NoneReady", "Installing", "NotInstalled", "RunFailed",
+    "RunInterrupted", "BehindMachineFile", "OptionalPartMissing", "WorkerDown",
+    # The health server itself
+    "AnswersOld", "Refused",
+    # Another version noted it, with no code or one that this one doesn't know
+    "Unspecified",
+]  # fmt: skip
+"""Why a condition is as it is; a code that stays when the sentence changes."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +69,7 @@ class Condition:
     def status(self) -> Status:
         if self.health == "unknown":
             return "Unknown"
-        well = self.is_healthy if self.type == "Ready" else self.reason is Reason.HEALTHY
+        well = self.is_healthy if self.type == "Ready" else self.reason == "Healthy"
         return "True" if well else "False"
 
     def told_of(self, name: str) -> str:
@@ -117,7 +78,7 @@ class Condition:
 
 
 def healthy(kind: Type = "Ready", observed: str = "") -> Condition:
-    return Condition(kind, "healthy", Reason.HEALTHY, observed=observed)
+    return Condition(kind, "healthy", "Healthy", observed=observed)
 
 
 def ready(conditions: Sequence[Condition], observed: str = "") -> Condition:
@@ -134,8 +95,5 @@ def read(entry: Mapping[str, Any]) -> Condition:
 
 
 def reason(code: object) -> Reason:
-    """The reason of that code; UNSPECIFIED for one that this version doesn't know."""
-    try:
-        return Reason(code)
-    except ValueError:
-        return Reason.UNSPECIFIED
+    """The reason of that code; Unspecified for one that this version doesn't know."""
+    return next((known for known in get_args(Reason) if known == code), "Unspecified")

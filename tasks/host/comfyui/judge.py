@@ -83,33 +83,38 @@ def judge(seen: Observation, rules: Rules) -> list[Condition]:
 
 
 def _conditions(seen: Observation, rules: Rules) -> Iterator[Condition]:
-    models, state = seen.models, seen.state
+    name, state, models, nodes = seen.name, seen.state, seen.models, _faulty_nodes(seen, rules)
     if seen.age > STALE:
         why = f"it was last observed {seen.age:.0f} s ago"
-        yield Condition("Observed", "unknown", Reason.NOT_OBSERVED, why,
-                        "see the log of health-server")  # fmt: skip
+        yield Condition("Observed", "unknown", "NotObserved", why, "see the log of health-server")
+    if state.app is None and seen.awaited and not state.loops:
+        why = "the run in progress starts it"
+        yield Condition("Running", "starting", "AwaitsRun", why, WAIT)
+    elif state.app is None or (state.loops and not seen.answer.healthy):
+        yield not_running(state, name)
     if state.app is None:
-        if seen.awaited and not state.loops:
-            yield Condition("Running", "starting", Reason.AWAITS_RUN,
-                            "the run in progress starts it", WAIT)  # fmt: skip
-        else:
-            yield not_running(state, seen.name)
-    elif state.loops and not seen.answer.healthy:
-        yield not_running(state, seen.name)
-    yield from _functional(seen, rules)
+        yield Condition("Functional", "down", "NotStarted", f"{name} doesn't run", RUN)
+    elif silent := _silent(seen, rules):
+        yield silent
+    else:
+        advice = f"doit logs {name}; another ref, python.overrides, or optional: true, then doit"
+        for node, (reason, what) in nodes.items():
+            if node in rules.required:
+                why = f"custom node {node} {what}"
+                yield Condition("Functional", "unhealthy", reason, why, advice)
+        yield from _functional(seen, rules)
     if models and not models.is_healthy:
         yield models
     if state.app and seen.draining:
-        yield Condition("AcceptsJobs", "draining", Reason.DRAINING, "it takes no new jobs",
-                        "wait: it is replaced when its jobs are done")  # fmt: skip
+        advice = "wait: it is replaced when its jobs are done"
+        yield Condition("AcceptsJobs", "draining", "Draining", "it takes no new jobs", advice)
     if lost := not_supervised(state):
         yield lost
-    for node, (_, what) in _faulty_nodes(seen, rules).items():
+    for node, (_, what) in nodes.items():
         if node not in rules.required:
-            yield Condition("Complete", "degraded", Reason.OPTIONAL_NODE_FAILED,
-                            f"custom node {node} (optional) {what}",
-                            f"doit logs {seen.name}; correct it, or leave it out")  # fmt: skip
-    if models and models.is_healthy and models.reason is not Reason.HEALTHY:
+            why, advice = f"custom node {node} (optional) {what}", f"doit logs {name}; correct it"
+            yield Condition("Complete", "degraded", "OptionalNodeFailed", why, advice)
+    if models and models.is_healthy and models.reason != "Healthy":
         yield models
 
 
@@ -123,12 +128,12 @@ def not_running(state: AppState, name: str) -> Condition:
     why = str(state.blame) if state.blame else "it ended and wrote no output"
     if state.loops:
         advice = f"doit logs {name}; correct the cause, then run doit"
-        return Condition("Running", "crash loop", Reason.CRASH_LOOP, why, advice)
+        return Condition("Running", "crash loop", "CrashLoop", why, advice)
     if not state.is_known and state.was_stopped:
-        return Condition("Running", "down", Reason.STOPPED, "stopped", RUN)
+        return Condition("Running", "down", "Stopped", "stopped", RUN)
     if not state.is_known and state.blame is None:
-        return Condition("Running", "down", Reason.NOT_STARTED, "not started", RUN)
-    return Condition("Running", "down", Reason.EXITED, why, RUN)
+        return Condition("Running", "down", "NotStarted", "not started", RUN)
+    return Condition("Running", "down", "Exited", why, RUN)
 
 
 def not_supervised(state: AppState) -> Condition | None:
@@ -136,62 +141,56 @@ def not_supervised(state: AppState) -> Condition | None:
     if state.app is None or state.app.supervised:
         return None
     why = "PM2 doesn't hold it: run doit"
-    return Condition("Running", "degraded", Reason.NOT_SUPERVISED, why, RUN)
+    return Condition("Running", "degraded", "NotSupervised", why, RUN)
+
+
+def _silent(seen: Observation, rules: Rules) -> Condition | None:
+    """Why it gives no good answer, or doesn't work; None: it does."""
+    name, answer = seen.name, seen.answer
+    restart = f"doit restart {name}"
+    if seen.symptom:
+        watched = f"the watcher restarts it when that lasts; at once: {restart}"
+        return replace(seen.symptom, advice=watched if rules.restarts else restart)
+    if answer.healthy:
+        return None
+    if answer.refused and (seen.state.uptime or 0.0) < rules.start_timeout:
+        return Condition("Functional", "starting", "Starting", answer.reason, WAIT)
+    reason: Reason = "WrongAnswer" if answer.answered else "NoAnswer"
+    reason = "StartTimeout" if answer.refused else reason
+    advice = f"{restart}; doit logs {name}"
+    return Condition("Functional", "unhealthy", reason, answer.reason, advice)
 
 
 def _functional(seen: Observation, rules: Rules) -> Iterator[Condition]:
-    """What is wrong with what it answers and has loaded."""
-    name, uptime = seen.name, seen.state.uptime or 0.0
-    tell = partial(Condition, "Functional", "unhealthy")
+    """What is wrong with one that answers, beside its nodes."""
     starts = partial(Condition, "Functional", "starting", advice=WAIT)
-    restart = f"doit restart {name}"
-    if seen.state.app is None:
-        yield Condition("Functional", "down", Reason.NOT_STARTED, f"{name} doesn't run", RUN)
-        return
-    if seen.symptom:
-        advice = f"the watcher restarts it when that lasts; at once: {restart}"
-        yield replace(seen.symptom, advice=advice if rules.restarts else restart)
-        return
-    if not seen.answer.healthy:
-        why, advice = seen.answer.reason, f"{restart}; doit logs {name}"
-        if not seen.answer.refused:
-            reason = Reason.WRONG_ANSWER if seen.answer.answered else Reason.NO_ANSWER
-            yield tell(reason, why, advice)
-        elif uptime < rules.start_timeout:
-            yield starts(Reason.STARTING, why)
-        else:
-            yield tell(Reason.START_TIMEOUT, why, advice)
-        return
-    advice = f"doit logs {name}; another ref, python.overrides, or optional: true, then doit"
-    for node, (reason, what) in _faulty_nodes(seen, rules).items():
-        if node in rules.required:
-            yield tell(reason, f"custom node {node} {what}", advice)
+    tell = partial(Condition, "Functional", "unhealthy")
     if seen.cold and seen.warmup:
-        why = f"its warm-up job failed: {seen.warmup.reason}"
-        yield tell(Reason.WARMUP_FAILED, why, WARMUP)
-    elif seen.cold and uptime < rules.start_timeout:
-        yield starts(Reason.WARMING_UP, warmup.NOT_YET)
+        yield tell("WarmupFailed", f"its warm-up job failed: {seen.warmup.reason}", WARMUP)
+    elif seen.cold and (seen.state.uptime or 0.0) < rules.start_timeout:
+        yield starts("WarmingUp", warmup.NOT_YET)
     elif seen.cold:
-        yield tell(Reason.WARMUP_TIMEOUT, warmup.NOT_YET, WARMUP)
+        yield tell("WarmupTimeout", warmup.NOT_YET, WARMUP)
     if rules.lists_classes and seen.classes is None:
-        yield starts(Reason.NODES_NOT_LISTED, "it has not listed its node classes yet")
+        yield starts("NodesNotListed", "it has not listed its node classes yet")
     unused = [path for path, real in rules.folders.items() if real not in (seen.folders or ())]
     if unused and seen.folders is not None:
         why = f"it doesn't look for models in {unused[0]}"
         advice = "see that no argument or custom node changes its model paths"
-        yield tell(Reason.MODEL_FOLDER_UNUSED, why, advice)
+        yield tell("ModelFolderUnused", why, advice)
     if seen.canary and not seen.canary.ok:
-        advice = f"doit logs {name}; correct its nodes, its models or the workflow (health.canary)"
-        yield tell(Reason.CANARY_FAILED, seen.canary.reason, advice)
+        advice = f"doit logs {seen.name}; correct its nodes, models or workflow (health.canary)"
+        yield tell("CanaryFailed", seen.canary.reason, advice)
 
 
 def _faulty_nodes(seen: Observation, rules: Rules) -> dict[str, tuple[Reason, str]]:
     """Node → what is wrong with it, those that failed first."""
-    failed = sorted(failed_nodes(seen, rules).items())
-    found = {node: (Reason.NODE_FAILED, what) for node, what in failed}
+    found: dict[str, tuple[Reason, str]] = {}
+    for node, what in sorted(failed_nodes(seen, rules).items()):
+        found[node] = ("NodeFailed", what)
     for node, names in sorted(missing_classes(seen, rules).items()):
         what = f"lacks {', '.join(names[:SHOWN])}, which it had in the build"
-        found[node] = (Reason.NODE_CLASS_MISSING, what)
+        found[node] = ("NodeClassMissing", what)
     return found
 
 

@@ -114,26 +114,26 @@ def idles(before: Effort, after: Effort, seconds: float) -> bool:
 def _symptom(history: History, now: Measurement, limits: Limits) -> Condition | None:
     if limits.memory is not None and (history.memory or 0) > limits.memory:
         why = f"more than {shown(limits.memory)} of memory (instances.limits.memory)"
-        return symptom(Reason.MEMORY_LIMIT, why)
+        return symptom("MemoryLimit", why)
     if history.silent is not None:
         if not history.has_answered and now.age <= limits.start_timeout:
             return None
         if now.at - max(history.silent, history.idle) >= limits.hung:
-            return symptom(Reason.HANGING, f"no answer for {limits.hung:g} s")
+            return symptom("Hanging", f"no answer for {limits.hung:g} s")
         if now.at - history.silent >= limits.job_timeout:
             why = f"no answer for {limits.job_timeout:g} s (instances.job_timeout)"
-            return symptom(Reason.JOB_TIMEOUT, why)
+            return symptom("JobTimeout", why)
         return None
     for job, since in history.jobs.items():
         if history.asked - since >= limits.job_timeout:
             why = f"job {job} has run for {limits.job_timeout:g} s (instances.job_timeout)"
-            return symptom(Reason.JOB_TIMEOUT, why)
+            return symptom("JobTimeout", why)
     if (
         history.untaken is not None
         and history.asked - max(history.untaken, history.idle) >= limits.hung
     ):
         why = f"its worker thread is dead: jobs wait, and none has started for {limits.hung:g} s"
-        return symptom(Reason.WORKER_THREAD_DEAD, why)
+        return symptom("WorkerThreadDead", why)
     return None
 
 
@@ -141,14 +141,14 @@ def silence(since: float, now: float, works: bool) -> Condition | None:
     """Of one that has given no answer since then (since the epoch); one that works may be busy."""
     silent = f"no answer since {time.strftime('%H:%M:%S', time.localtime(since))}"
     if not works:
-        return symptom(Reason.HANGING, f"it hangs: {silent}, and it does nothing")
-    return symptom(Reason.BUSY, f"{silent}, though it works") if now - since >= BUSY else None
+        return symptom("Hanging", f"it hangs: {silent}, and it does nothing")
+    return symptom("Busy", f"{silent}, though it works") if now - since >= BUSY else None
 
 
 def dead_thread(job: str) -> Condition:
     """Of one that shows a job as running, and has lost the thread that worked on it."""
     why = f"its worker thread is dead: job {job} counts as running, and nothing works on it"
-    return symptom(Reason.WORKER_THREAD_DEAD, why)
+    return symptom("WorkerThreadDead", why)
 
 
 def symptom(reason: Reason, why: str) -> Condition:

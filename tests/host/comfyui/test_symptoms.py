@@ -164,12 +164,12 @@ def test_each_symptom_has_its_code() -> None:
 
     cap = replace(LIMITS, memory=1)
     assert code(measured(0)) is None
-    assert code(measured(0), *silent(2, 40)) is Reason.HANGING
-    assert code(measured(0), *silent(2, 700, cpu=0.9)) is Reason.JOB_TIMEOUT
-    assert code(*working(0, 620, "a")) is Reason.JOB_TIMEOUT
-    assert code(*working(0, 60, waiting=2)) is Reason.WORKER_THREAD_DEAD
-    assert code(measured(0, memory=2), limits=cap) is Reason.MEMORY_LIMIT
-    assert symptoms.dead_thread("a").reason is Reason.WORKER_THREAD_DEAD
+    assert code(measured(0), *silent(2, 40)) == "Hanging"
+    assert code(measured(0), *silent(2, 700, cpu=0.9)) == "JobTimeout"
+    assert code(*working(0, 620, "a")) == "JobTimeout"
+    assert code(*working(0, 60, waiting=2)) == "WorkerThreadDead"
+    assert code(measured(0, memory=2), limits=cap) == "MemoryLimit"
+    assert symptoms.dead_thread("a").reason == "WorkerThreadDead"
 
 
 def test_one_that_works_may_be_silent_for_a_while() -> None:
@@ -177,6 +177,6 @@ def test_one_that_works_may_be_silent_for_a_while() -> None:
         found = symptoms.silence(1000.0, 1000.0 + seconds, works)
         return found.reason if found else None
 
-    assert reason(1.0, works=False) is Reason.HANGING
+    assert reason(1.0, works=False) == "Hanging"
     assert reason(1.0, works=True) is None
-    assert reason(symptoms.BUSY, works=True) is Reason.BUSY
+    assert reason(symptoms.BUSY, works=True) == "Busy"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ....host.comfyui.condition import HEALTHY, Condition, Reason, healthy
+from ....host.comfyui.condition import HEALTHY, Condition, healthy
 from ....host.downloads import model_files
 from ....host.pm2 import log_evidence
 from ....spec.layout import Layout
@@ -72,7 +72,7 @@ def _ready(judged: Mapping[int, InstanceHealth]) -> Condition:
     if any(each.status in HEALTHY for each in judged.values()):
         return healthy()
     why, advice = "no instance takes jobs", "see /health/comfyui"
-    return Condition("Ready", "unhealthy", Reason.NONE_READY, why, advice)
+    return Condition("Ready", "unhealthy", "NoneReady", why, advice)
 
 
 def _verdict(what: str, told: Condition, since: Since) -> dict[str, Any]:

@@ -17,9 +17,9 @@ WORST: Sequence[Health] = (
 )  # fmt: skip
 """The machine is as the first of these that an instance is."""
 UNFINISHED: Mapping[str, tuple[Health, Reason, str]] = {
-    "failed": ("failed", Reason.RUN_FAILED, "correct what failed, then run doit"),
+    "failed": ("failed", "RunFailed", "correct what failed, then run doit"),
     "interrupted": (
-        "interrupted", Reason.RUN_INTERRUPTED, "run doit: it continues where it was",
+        "interrupted", "RunInterrupted", "run doit: it continues where it was",
     ),
 }  # fmt: skip
 """By the state of the last run, where it didn't succeed: health, code and advice."""
@@ -31,14 +31,14 @@ def overall(
     """The machine: as well as the worst of its instances. While they serve it is no worse than
     degraded, whatever became of the run that was to change it."""
     if not facts.settings.enabled:
-        return Condition("Ready", "disabled", Reason.DISABLED, "ENABLE_COMFYUI is false",
+        return Condition("Ready", "disabled", "Disabled", "ENABLE_COMFYUI is false",
                          "unset ENABLE_COMFYUI and run doit to have instances")  # fmt: skip
     if not installation.is_healthy and facts.installed.generation is None:
         return installation
     if not every:
         why = "no instances: instances.gpus is auto, and there is no GPU here"
         advice = "see that the machine has its GPUs, then run doit"
-        return Condition("Ready", "unhealthy", Reason.NO_INSTANCES, why, advice)
+        return Condition("Ready", "unhealthy", "NoInstances", why, advice)
     worst = together(every, healthy())
     if not worst.is_healthy:
         pending = worst.health in ("down", "starting") and not installation.is_healthy
@@ -50,7 +50,7 @@ def overall(
     workers = [worker for each in every for worker in each.workers if not worker.running]
     if workers:
         why = f"{workers[0].name} doesn't run: {workers[0].reason}"
-        return Condition("Ready", "degraded", Reason.WORKER_DOWN, why, RUN)
+        return Condition("Ready", "degraded", "WorkerDown", why, RUN)
     return next((x for x in (installation, models, worst) if x.health == "degraded"), worst)
 
 
@@ -94,17 +94,17 @@ def installation(facts: Facts) -> Condition:
     if facts.behind and facts.installed.generation:
         why = f"behind machine.yaml: {facts.behind}"
         advice = "correct machine.yaml and run doit, or doit force=1"
-        return Condition("Ready", "degraded", Reason.BEHIND, why, advice)
+        return Condition("Ready", "degraded", "BehindMachineFile", why, advice)
     if not layer.ok:
         if facts.run and facts.installs:
             now = ", ".join(task.name for task in facts.run.tasks if task.state == "running")
-            return Condition("Ready", "installing", Reason.INSTALLING, now or "it begins", WAIT)
-        return last or Condition("Ready", "unhealthy", Reason.NOT_INSTALLED, layer.reason, RUN)
+            return Condition("Ready", "installing", "Installing", now or "it begins", WAIT)
+        return last or Condition("Ready", "unhealthy", "NotInstalled", layer.reason, RUN)
     if last:
         return replace(last, health="degraded")
     if facts.installed.degraded:
         why = facts.installed.degraded[0]
-        return Condition("Ready", "degraded", Reason.OPTIONAL_PART_MISSING, why, RUN)
+        return Condition("Ready", "degraded", "OptionalPartMissing", why, RUN)
     return healthy()
 
 
@@ -112,13 +112,13 @@ def models(facts: Facts, listed: Mapping[str, Sequence[str]] | None = None) -> C
     """The declared models, also as an instance lists them; healthy when none is declared."""
     if facts.models is None:
         advice = "see that the volumes of the models answer"
-        return Condition("ModelsPresent", "unknown", Reason.MODELS_UNKNOWN, SILENT, advice)
+        return Condition("ModelsPresent", "unknown", "ModelsUnknown", SILENT, advice)
     found = model_files.summarize(facts.models, listed)
     if not found.ok:
         health: Health = "installing" if facts.installs else "unhealthy"
         advice = WAIT if facts.installs else RUN
-        return Condition("ModelsPresent", health, Reason.MODEL_MISSING, found.reason, advice)
+        return Condition("ModelsPresent", health, "ModelMissing", found.reason, advice)
     for target, why in found.wrong.items():
-        return Condition("Complete", "degraded", Reason.OPTIONAL_MODEL_MISSING,
+        return Condition("Complete", "degraded", "OptionalModelMissing",
                          f"{target} (optional): {why}", RUN)  # fmt: skip
     return healthy("ModelsPresent")

@@ -11,7 +11,6 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from ....host.comfyui.condition import Reason
 from ....host.pm2 import log_evidence
 from ....host.system import files
 from ....host.system.redaction import MASK
@@ -84,7 +83,6 @@ def _ours() -> Iterator[str]:
                 yield name
                 if get_origin(field.annotation) is Literal:
                     yield from get_args(field.annotation)
-    yield from (reason.value for reason in Reason)
 
 
 OURS = frozenset(_ours())

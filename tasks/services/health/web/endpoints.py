@@ -17,7 +17,6 @@ from fastapi.security import HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
-from ....host.comfyui.condition import Reason
 from ..conditions.answer_board import Answer, Answers, settle
 from ..model.answers import (
     Installation,
@@ -172,10 +171,10 @@ def _add_probes(app: FastAPI, sampler: Sampler) -> None:
 
     async def livez() -> Response:
         if sampler.alive:
-            told = Verdict(status="healthy", code=Reason.HEALTHY, since=began)
+            told = Verdict(status="healthy", code="Healthy", since=began)
         else:
             since = round(time.time() - (time.monotonic() - sampler.board.answers.at), 1)
-            told = Verdict(status="unhealthy", code=Reason.ANSWERS_OLD, since=since,
+            told = Verdict(status="unhealthy", code="AnswersOld", since=since,
                            reason="its answers are old",
                            advice=f"kill {os.getpid()}: PM2 starts it anew")  # fmt: skip
         code = 200 if sampler.alive else 503

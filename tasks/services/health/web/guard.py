@@ -14,7 +14,6 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ....host.comfyui.condition import Reason
 from ....host.system.log_once import Steady
 from ..model.answers import Refusal
 
@@ -26,7 +25,7 @@ PROBES = ("/livez", "/readyz")
 
 def refusal(code: int, reason: str, advice: str, **headers: str) -> Response:
     """What can't be answered, in the shape of an answer."""
-    body = Refusal(status="error", code=Reason.REFUSED, since=round(time.time(), 1),
+    body = Refusal(status="error", code="Refused", since=round(time.time(), 1),
                    reason=reason, advice=advice)  # fmt: skip
     return Response(
         body.model_dump_json(), code, headers=headers or None, media_type="application/json"

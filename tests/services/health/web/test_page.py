@@ -21,7 +21,6 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tasks.host.comfyui.condition import Reason
 from tasks.services.health.model import answers
 from tests.services import samples
 from tests.services.conftest import SceneMaker
@@ -376,7 +375,7 @@ def test_where_events_are_held_up_on_their_way_it_asks(page: Page, server: Stand
 def test_an_answer_that_is_none_is_said_and_the_rest_is_shown(page: Page, server: Stand) -> None:
     refusal = answers.Refusal(
         status="error",
-        code=Reason.REFUSED,
+        code="Refused",
         since=0,
         reason="too many questions",
         advice="Wait a minute.",
