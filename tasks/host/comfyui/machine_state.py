@@ -43,11 +43,8 @@ class InstanceState:
     @property
     def note(self) -> str:
         """What else is to be known, that stops nothing."""
-        rest = {
-            each.message: each
-            for each in self.conditions[1:]
-            if each.is_healthy and each.reason is not self.ready.reason
-        }
+        rest = dict.fromkeys(each.message for each in self.conditions if each.is_healthy)
+        rest.pop(self.ready.message, None)
         return "; ".join(filter(None, [self.restarted, *rest]))
 
 
