@@ -37,7 +37,7 @@ class Probe(MachineCommand):
     doc_usage = "[INSTANCE ...]"
     doc_description = (
         "For Docker's HEALTHCHECK and exec probes of Kubernetes. With names it is about these "
-        "instances alone. It asks the health server, and observes by itself where none answers. "
+        "instances alone. It asks the health server, and checks by itself where none answers. "
         "Exit code 3: machine.yaml can't be understood, or there is no such instance."
     )
     takes_names = True

@@ -1,4 +1,4 @@
-"""The gate: an instance is healthy, or is known not to become so."""
+"""The gate: waits until an instance is healthy, or can't become so."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ..links import folder_types
 from ..spec import Instance
 
 FLUSH = 0.3
-"""Seconds in which PM2 writes down the last words of an app that died."""
+"""Seconds that PM2 needs to write the last output of an app that died."""
 PATIENCE = 10.0
 """Seconds that an instance may take to list its node classes: 70 ms for 500."""
 
@@ -55,7 +55,7 @@ def passed(run: Run, instance: Instance, app: apps.App) -> bool:
 
 
 def is_warm(run: Run, instance: Instance, app: apps.App) -> bool:
-    """Whether its warm-up job has come through, where there is one."""
+    """Whether its warm-up job has finished, where there is one."""
     return run.machine.health.warmup is None or warmup.is_warm(run.layout, instance.gpu, app)
 
 
@@ -85,7 +85,9 @@ def _loaded(run: Run, instance: Instance, begin: float) -> apps.App:
     app = _wait(run, instance, begin)
     report = load_report.of_process(run.layout.reports(instance.gpu), app.pid) or Report()
     if _chosen(run) and not report.settled:
-        run.warn(f"which custom nodes {instance.name} loaded is not known: its process didn't tell")
+        run.warn(
+            f"which custom nodes {instance.name} loaded is not known: its process didn't report it"
+        )
     found = judge.judge(_observation(run, instance, app, report), _rules(run))
     for each in found:
         if each.reason == "OptionalNodeFailed":
@@ -138,10 +140,10 @@ def _wait(run: Run, instance: Instance, begin: float) -> apps.App:
 
 
 def _observation(run: Run, instance: Instance, app: apps.App, report: Report) -> Observation:
-    """What an instance that answers has loaded, and where it looks for models.
+    """What an instance that answers has loaded, and which model folders it uses.
 
-    A custom node can be loaded in the build and not here. What the process doesn't tell is no
-    failure; of an optional one that failed in the build the build has warned.
+    A custom node can be loaded in the build and not here. What the process doesn't report is no
+    failure; the build has warned of an optional node that failed there.
     """
     layout, listen, gpu = run.layout, instance.listen, instance.gpu
     folder, chosen = last_good.folder_of(run), _chosen(run)

@@ -1,7 +1,7 @@
-"""A roll: instances that are to run otherwise are replaced in turns, each drained first.
+"""A roll: instances that changed are replaced in turns, each drained first.
 
-Whatever serves nothing goes first and together, as at a first boot; then those that serve, one
-by one, each healthy before the next. So of two or more one always serves.
+What serves nothing comes first and together, as at a first boot; then those that serve, one by one,
+each healthy before the next. So of two or more, one always serves.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SILENCE = 30.0
 
 
 def together(run: Run) -> bool:
-    """Whether all have to be stopped at once: folders that they have listed are to change."""
+    """Whether all have to be stopped at once, since folders that they have listed change."""
     return bool(links.swaps(run))
 
 
@@ -41,7 +41,7 @@ def due(run: Run, instances: Sequence[Instance]) -> list[Instance]:
 
 
 def workers(run: Run, instances: Sequence[Instance]) -> list[str]:
-    """Workers that run, and otherwise than they should; they are replaced with their instance."""
+    """Workers whose configuration changed; they are replaced with their instance."""
     wanted = last_good.wanted(run, instances)
     there = {app.name: app.fingerprint for app in _running(run)}
     names = wanted.keys() & there.keys() - {instance.name for instance in instances}
@@ -49,7 +49,7 @@ def workers(run: Run, instances: Sequence[Instance]) -> list[str]:
 
 
 def left_over(run: Run, instances: Sequence[Instance]) -> list[Instance]:
-    """Instances that a run which was killed left marked as draining."""
+    """Instances that a killed run left marked as draining."""
     return [i for i in instances if run.layout.draining(i.gpu).exists()]
 
 
@@ -84,7 +84,7 @@ def settle(run: Run, instances: Sequence[Instance], due: Sequence[Instance]) -> 
 def _admit(run: Run, instances: Sequence[Instance]) -> None:
     """Before one that serves is taken down, the others pass the gate.
 
-    A run that was killed may have left some as they should be that nobody has seen healthy.
+    A killed run may have started some that never passed the gate.
     """
     there = {app.name: app for app in _running(run)}
     for instance in instances:
@@ -104,7 +104,7 @@ def _running(run: Run) -> list[apps.App]:
 
 
 def _turn(run: Run, left: Sequence[Instance]) -> list[Instance]:
-    """Who is next. One waits for a port that another of ours has still to leave."""
+    """The next to replace. One waits for a port that another of ours still holds."""
     if together(run):
         return list(left)
     there = {app.name: app for app in _running(run)}
@@ -115,7 +115,7 @@ def _turn(run: Run, left: Sequence[Instance]) -> list[Instance]:
         return idle
     # One that listens may be silent because it loads a checkpoint.
     silent = [i for i in free if not health[i.name].healthy]
-    # Ports that go round in a circle are left together.
+    # Instances that swap ports in a circle are replaced together.
     return silent[:1] or free[:1] or list(left)
 
 

@@ -187,7 +187,7 @@ class Watch:
         if content == self._written:
             return
         if not self._file.parent.is_dir():
-            # Whoever removed a whole workspace doesn't want a part of it back.
+            # The workspace was removed: leave nothing in its place.
             return
         if content:
             files.write_receipt(self._file, content)

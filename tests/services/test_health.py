@@ -188,7 +188,7 @@ def test_a_started_instance_is_warmed_and_has_its_canary(scene: SceneMaker, tmp_
     first = one.start()
     cold = one.until(lambda told: "warm-up" in told["reason"])
     assert cold["status"] == "starting"
-    assert cold["reason"] == "its warm-up job has not come through yet"
+    assert cold["reason"] == "its warm-up job has not finished yet"
     gate.touch()
     warm = one.until(is_well)
     assert warm["layers"]["functional"]["warmup"]["ok"]

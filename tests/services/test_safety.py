@@ -162,7 +162,7 @@ def test_malformed_requests_hurt_nobody(one: Scene) -> None:
 def test_whoever_speaks_no_http_is_told_so(one: Scene) -> None:
     head, _, body = one.raw(b"\x00\x01\x02\r\n\r\n").partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
-    assert json.loads(body)["reason"] == "this is no HTTP request"
+    assert json.loads(body)["reason"] == "this isn't an HTTP request"
 
 
 class Quick:

@@ -1,4 +1,4 @@
-"""The condition of an instance, or of the machine: the one type in which health is told.
+"""The condition of an instance, or of the machine: the one type that holds health.
 
 Code decides by `health`, `status` and `reason`; `message` and `advice` are for people alone.
 """

@@ -42,13 +42,12 @@ class Rules:
     lists_classes: bool = False
     """It must have listed its node classes."""
     folders: Mapping[str, str] = field(default_factory=dict)
-    """The model folders in which it must look → their real paths."""
+    """Model folders that it must use → their real paths."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What was found out about an instance at one moment. What was not looked at is at its default,
-    and is no reason for anything."""
+    """One instance at one moment. What was not observed has its default, and decides nothing."""
 
     name: str
     state: AppState
@@ -70,7 +69,7 @@ class Observation:
     failed_nodes: Mapping[str, str] = field(default_factory=dict)
     """Node → what became of it, "doesn't import: …"."""
     folders: Collection[str] | None = None
-    """The folders in which it looks for models, as real paths."""
+    """The model folders that it uses, as real paths."""
     models: Condition | None = None
     """Of the declared models, as far as this instance needs and lists them."""
     draining: bool = False
@@ -195,7 +194,7 @@ def _faulty_nodes(seen: Observation, rules: Rules) -> dict[str, tuple[Reason, st
 
 
 def failed_nodes(seen: Observation, rules: Rules) -> dict[str, str]:
-    """Node → what became of it, of those that are to be loaded."""
+    """Node → what became of it, without those to ignore."""
     return {name: what for name, what in seen.failed_nodes.items() if name not in rules.ignored}
 
 

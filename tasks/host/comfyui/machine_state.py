@@ -42,7 +42,7 @@ class InstanceState:
 
     @property
     def note(self) -> str:
-        """What else is to be known, that stops nothing."""
+        """What else is worth knowing, and stops nothing."""
         rest = dict.fromkeys(each.message for each in self.conditions if each.is_healthy)
         rest.pop(self.ready.message, None)
         return "; ".join(filter(None, [self.restarted, *rest]))
@@ -146,7 +146,7 @@ def _instance(
         warmup=warmup.read(layout, gpu, app) if cold and app else None,
         draining=layout.draining(gpu).exists(),
     )
-    # Without a process of ours it is somebody else who answers at the port.
+    # Without a process of ours, something else answers at the port.
     queue = answer.queue if app else None
     found = judge.judge(seen, rules)
     return InstanceState(instance.name, gpu, _port(instance, app), state, queue, found, restarted)

@@ -61,11 +61,11 @@ class History:
     idle: float = 0.0
     """Since when it has done nothing, as far as that was measured."""
     jobs: Mapping[str, float] = field(default_factory=dict)
-    """When each job was first seen running."""
+    """When each job was first observed running."""
     untaken: float | None = None
     """Since when jobs wait and none runs."""
     asked: float = 0.0
-    """When it last said which jobs it has; older news is no reason for anything."""
+    """When it last listed its jobs; what is older decides nothing."""
     memory: int | None = None
 
 

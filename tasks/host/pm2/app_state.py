@@ -35,7 +35,7 @@ class AppState:
     was_stopped: bool = False
     """It was stopped on purpose, and not started since."""
     blame: Blame | None = None
-    """The line of its log that says why it ended; looked for when it doesn't run, or loops."""
+    """The line of its log that says why it ended; read only when it doesn't run, or loops."""
 
 
 def of(

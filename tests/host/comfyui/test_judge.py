@@ -53,7 +53,7 @@ def test_one_that_is_well_has_no_condition_that_is_false() -> None:
         ({"answer": m.WRONG}, {}, "unhealthy", "WrongAnswer", "it answers with code 500"),
         ({"answer": m.SILENT, "symptom": m.HANGS}, {}, "unhealthy", "Hanging", "it hangs"),
         ({"symptom": m.TOO_LARGE}, {}, "unhealthy", "MemoryLimit", "over its memory"),
-        ({"cold": True}, {}, "starting", "WarmingUp", "its warm-up job has not come through yet"),
+        ({"cold": True}, {}, "starting", "WarmingUp", "its warm-up job has not finished yet"),
         ({"cold": True, "state": m.state(m.app(age=61))}, {}, "unhealthy", "WarmupTimeout", "its"),
         ({"cold": True, "warmup": m.trial(ok=False, reason="no luck")}, {}, "unhealthy",
          "WarmupFailed", "its warm-up job failed: no luck"),

@@ -100,7 +100,7 @@ def test_two_that_would_do_it_at_once_have_it_done_once(
         thread.start()
     until(server.running, 20, "the job")
     late = warmup.warm(layout, 0, app, LISTEN, file, 0.2)
-    assert (late.ok, late.reason) == (False, "somebody else's run of it isn't done")
+    assert (late.ok, late.reason) == (False, "another process is still running it")
     assert (len(server.running()), server.pending()) == (1, [])
     (tmp_path / "end").touch()
     for thread in threads:

@@ -1,4 +1,4 @@
-"""All the answers of one moment, made of what was observed. No I/O but a sick instance's log."""
+"""All answers of one moment, from what was observed. Reads only logs, of unhealthy instances."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from . import instance_health, machine_health
 from .answer_board import Answer, Answers, Since
 
 LINES = 12
-"""Lines of a sick instance's log that are shown."""
+"""Lines that are shown of the log of an instance that isn't healthy."""
 
 
 def compose(
@@ -90,7 +90,7 @@ def _instance(verdict: InstanceHealth, facts: Facts, since: Since) -> InstanceHe
 
 
 def tail(layout: Layout, name: str) -> list[str]:
-    """The last lines of a log that say something."""
+    """The last lines of a log that aren't blank."""
     return log_evidence.last_lines(layout.log(name), LINES)
 
 

@@ -20,8 +20,7 @@ from . import machine_health
 
 
 def assess(instance: Instance, sample: Sample, facts: Facts, now: float) -> InstanceHealth:
-    """One instance; each `since` is left for whoever knows what was before. `now` is of the
-    monotonic clock."""
+    """One instance, with each `since` left open. `now` is of the monotonic clock."""
     age, rules = now - sample.at, _rules(facts)
     seen = replace(
         sample.seen,

@@ -1,4 +1,4 @@
-"""What the health server answers, for OpenAPI and for those who write it.
+"""What the health server answers, for OpenAPI and for the code that composes it.
 
 Times are seconds since the epoch, durations seconds, sizes bytes.
 """
@@ -14,14 +14,14 @@ from pydantic import BaseModel, BeforeValidator
 from ....host.comfyui.condition import Condition, Health, Reason, Status, Type
 
 LONGEST = 4096
-"""Characters of a text; much of it comes from instances and logs, which may hold anything."""
+"""Characters of a text; much of it comes from instances and logs, which can hold anything."""
 
 _ANSI = re.compile("\x1b\\[[0-9;?]*[A-Za-z]")
 _WILD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def tame(text: Any) -> Any:
-    """Without what moves a terminal's cursor, breaks a line or can't be written as UTF-8."""
+    """The text without what moves a terminal's cursor, breaks a line or isn't valid UTF-8."""
     return _WILD.sub(" ", _ANSI.sub("", text[:LONGEST])) if isinstance(text, str) else text
 
 
@@ -66,14 +66,14 @@ class Layer(BaseModel):
 
 
 class Running(Layer):
-    """The process, as the system and PM2 have it."""
+    """The process, by the system and PM2."""
 
     pid: int | None = None
     uptime: float | None = None
     restarts: int | None = None
     memory: int | None = None
     before: Text = ""
-    """When and why the process before it ended, as far as this server saw it."""
+    """When and why the process before it ended, if this server observed that."""
 
 
 class Job(BaseModel):
@@ -82,7 +82,7 @@ class Job(BaseModel):
     id: Text
     seconds: float
     percent: float | None = None
-    """Of its present step, as its progress bar in the log has it."""
+    """Of its present step, by the progress bar in its log."""
     step: Text = ""
 
 
@@ -102,7 +102,7 @@ class Functional(Layer):
     """Jobs, the running one included."""
     job: Job | None = None
     missing_nodes: dict[Text, list[Text]] = {}
-    """Node classes that the build had and the instance hasn't, by custom node."""
+    """Node classes that the build had and the instance lacks, by custom node."""
     failed_nodes: dict[Text, Text] = {}
     """Custom nodes that it could not import, and why."""
     warmup: Trial | None = None
@@ -124,7 +124,7 @@ class Layers(BaseModel):
 
 
 class Card(BaseModel):
-    """The GPU, as NVML has it."""
+    """The GPU, by NVML."""
 
     name: Text
     uuid: Text
@@ -166,7 +166,7 @@ class InstanceHealth(Verdict):
     workers: list[Service] = []
     history: list[Point] = []
     log: list[Text] = []
-    """The last lines, when it is sick."""
+    """The last lines, when it isn't healthy."""
 
 
 class InstancesHealth(Verdict):
@@ -177,7 +177,7 @@ class InstancesHealth(Verdict):
 
 
 class Part(Layer):
-    """ComfyUI or a custom node: a commit that should be there and one that is."""
+    """ComfyUI or a custom node: the commit that should be there and the one that is."""
 
     name: Text
     wanted: Text | None = None
@@ -206,14 +206,14 @@ class Task(BaseModel):
     seconds: float | None = None
     percent: float | None = None
     detail: Text = ""
-    """What it does just now: `receiving objects`, `3 of 67 packages`, `1.2 of 4.3 GB`."""
+    """What it is doing: `receiving objects`, `3 of 67 packages`, `1.2 of 4.3 GB`."""
     reason: Text = ""
     """Why it failed."""
     log: Text | None = None
 
 
 class Run(BaseModel):
-    """A run of doit, the one that is on or the last."""
+    """The doit run in progress, or the last one."""
 
     pid: int
     command: Text
@@ -222,7 +222,7 @@ class Run(BaseModel):
     began: float
     seconds: float
     seconds_left: float | None = None
-    """An estimate, from what the tasks took when they last ran; None: unknown."""
+    """An estimate, from how long the tasks took when they last ran; None: unknown."""
     percent: float | None = None
     done: int
     total: int
@@ -246,12 +246,12 @@ class Model(Layer):
     target: Text
     optional: bool = False
     present: bool
-    """There is a file, not only a name."""
+    """There is a file behind the name."""
     verified: bool
-    """It is what the lock says, hashed when it came and not changed since."""
+    """It is what machine.lock says: hashed when it was fetched, and unchanged since."""
     size: int | None = None
     listed: dict[Text, bool | None] = {}
-    """By GPU: whether that instance lists it; None: it doesn't say."""
+    """By GPU: whether that instance lists it; None: not known."""
 
 
 class ModelsHealth(Verdict):
@@ -271,7 +271,7 @@ class Overview(Verdict):
     services: list[Service]
     """Instances and workers, and what each waits for."""
     run: Run | None = None
-    """The run that is on, without its tasks."""
+    """The run in progress, without its tasks."""
 
 
 class Refusal(Verdict):

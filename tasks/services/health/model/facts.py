@@ -49,11 +49,5 @@ class Facts:
 
     def awaits(self, name: str) -> bool:
         """Whether the run in progress has still to do this task; `doit build` starts nothing."""
-        return (
-            self.run is not None
-            and self.installs
-            and any(
-                task.name == name and task.state in ("waiting", "running")
-                for task in self.run.tasks
-            )
-        )
+        tasks = self.run.tasks if self.run and self.installs else []
+        return any(each.name == name and each.state in ("waiting", "running") for each in tasks)

@@ -21,7 +21,7 @@ class Sample:
     """When and why the process before it ended."""
     job: Job | None = None
     listed: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Models by type, those types that it has and tells of."""
+    """Models by type, of the types that it lists."""
     history: tuple[Point, ...] = ()
 
 

@@ -35,15 +35,15 @@ from ..model.sample import Sample, differs
 from ..model.settings import Instance, Settings
 from . import progress_bar
 from .pm2_state import Supervisor
-from .trial_runner import Trials
+from .trial_runner import TrialRunner
 
 EVERY = 0.75
 """Seconds between two samples."""
 SOON = 0.2
 """Seconds while it starts, so that it is ready here as soon as it is for `doit`."""
 PATIENCE = (0.75, 2.0, 5.0, 15.0)
-"""Seconds that it is given for an answer, the last for all that follow. One that hangs is asked
-less and less often, and the question that is still open is answered as soon as it goes on."""
+"""Seconds that it has for an answer, the last for all that follow. One that hangs is asked
+less and less often, and the pending request is answered as soon as it continues."""
 UNTAKEN = 5.0
 """Seconds after which a job that nothing works on shows that its worker thread is dead."""
 JOBS_EVERY = 3.0
@@ -81,7 +81,7 @@ class InstanceSampler:
         self._history: deque[Point] = deque(maxlen=KEPT)
         self._before = ""
         self._begin(None)
-        self._trials = Trials(instance, settings, lambda: self.sample)
+        self._trials = TrialRunner(instance, settings, lambda: self.sample)
         self.sample = Sample(time.monotonic(), self._gone())
 
     def stop(self) -> None:
@@ -220,7 +220,7 @@ class InstanceSampler:
         return found or self._dead_thread(pid, now)
 
     def _dead_thread(self, pid: int, now: float) -> Condition | None:
-        """A job that a thread died of is shown as running for ever (seen with sys.exit())."""
+        """ComfyUI lists a job that ended its worker thread (with sys.exit()) as running for ever."""
         if not self._jobs or not self._jobs.running:
             return None
         lost = self._threads - usage.threads(pid)
@@ -249,7 +249,7 @@ class InstanceSampler:
         )
 
     def _ask_for_more(self, found: Found) -> None:
-        """What takes longer, and seldom changes."""
+        """Ask for what takes longer, and seldom changes."""
         now, listen = time.monotonic(), self.instance.listen
         port = found.app.port or self.instance.port
         ask = partial(api.ask, listen, port, scheme=self._scheme)
@@ -264,10 +264,10 @@ class InstanceSampler:
         if now - self._listed >= LISTING_EVERY:
             self._listed = now
             kinds = model_files.kinds(self._models, ask("/internal/folder_paths"))
-            told = {folder: ask(f"/models/{quote(kind)}") for folder, kind in kinds.items()}
+            answers = {folder: ask(f"/models/{quote(kind)}") for folder, kind in kinds.items()}
             self._listings = {
                 folder: [name for name in names if isinstance(name, str)]
-                for folder, names in told.items()
+                for folder, names in answers.items()
                 if isinstance(names, list)
             }
 

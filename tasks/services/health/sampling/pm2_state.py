@@ -1,4 +1,4 @@
-"""What PM2 says of its apps; it is asked again only when one came, went, or has another pid."""
+"""The apps as PM2 has them; it is asked again only when one came, went, or has another pid."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ....host.system import private_folder
 from ....spec.layout import Layout
 
 AGAIN = 0.5
-"""Seconds between two questions at least."""
+"""Seconds at least between two questions."""
 YOUNG = 3.0
-"""Seconds that one has lived which PM2 may have started since it was asked."""
+"""Seconds of uptime below which PM2 may have started a process since it was asked."""
 
 
 class Supervisor:

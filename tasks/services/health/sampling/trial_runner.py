@@ -17,7 +17,7 @@ from . import canary
 EVERY = 1.0
 
 
-class Trials:
+class TrialRunner:
     """Of one instance, in a thread of its own: a job may take long."""
 
     def __init__(
@@ -70,6 +70,6 @@ class Trials:
             return None
         wanted = (settings.canary, settings.canary_every, settings.start_timeout)
         if self._canary is None or self._canary[0] != wanted:
-            rules = canary.Rules(settings.canary_every, settings.start_timeout)
-            self._canary = (wanted, canary.Canary(settings.canary, rules))
+            schedule = canary.Schedule(settings.canary_every, settings.start_timeout)
+            self._canary = (wanted, canary.Canary(settings.canary, schedule))
         return self._canary[1]
