@@ -220,7 +220,7 @@ class InstanceSampler:
         return found or self._dead_thread(pid, now)
 
     def _dead_thread(self, pid: int, now: float) -> Condition | None:
-        """ComfyUI lists a job that ended its worker thread (with sys.exit()) as running for ever."""
+        """ComfyUI lists a job that ended its worker thread (sys.exit()) as running for ever."""
         if not self._jobs or not self._jobs.running:
             return None
         lost = self._threads - usage.threads(pid)
