@@ -238,7 +238,7 @@ def test_a_node_that_says_its_secret_in_an_instance_only_is_not_repeated(
     late = READER + "import sys\nif '--port' in sys.argv: raise OSError(Reader.CATEGORY.strip())\n"
     reader.commit({"__init__.py": late})
     run = rig.doit(code=2, TOKEN="canary")
-    assert "reader on comfyui-gpu0 doesn't import: OSError: TOKEN=${TOKEN}" in run.output
+    assert "comfyui-gpu0: custom node reader doesn't import: OSError: TOKEN=${TOKEN}" in run.output
     assert "canary" not in run.output
 
 

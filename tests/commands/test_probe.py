@@ -138,7 +138,7 @@ def test_without_a_server_nobody_is_asked(rig: Rig, server: Server) -> None:
     rig.spec["health"]["server"] = False
     assert rig.doit("probe", "comfyui-gpu0", code=1).output == f"{DOWN}; run doit status\n"
     assert rig.doit("probe", "--live", code=1).output == (
-        "PM2 doesn't run, and no run is on; run doit\n"
+        "PM2 doesn't run, and no doit run is in progress; run doit\n"
     )
     assert rig.doit("probe", "--ready", ENABLE_COMFYUI="false").output == "ready\n"
     assert server.asked == []

@@ -278,5 +278,5 @@ def test_status_loads_nothing_that_takes_long(rig: Rig) -> None:
     rig.program = (sys.executable, "-X", "importtime", str(DOIT))
     timings = rig.doit("status", code=1).output
     loaded = set(re.findall(r"^import time:[ \d|]+ (\S+)$", timings, re.M))
-    assert {"tasks.host.comfyui.observation", "psutil"} <= loaded
+    assert {"tasks.host.comfyui.machine_state", "psutil"} <= loaded
     assert not {"requests", "rich", "git", "jinja2", "pynvml", "fastapi", "asyncio"} & loaded

@@ -10,8 +10,8 @@ import pytest
 from tasks.dotenv import quote
 from tasks.host.pm2 import log_evidence
 from tasks.host.system import files
-from tasks.services.health.looks.masking import Masks
 from tasks.services.health.model import answers as a
+from tasks.services.health.sampling.masking import Masks
 from tasks.spec.layout import Layout
 from tests.services import samples
 
