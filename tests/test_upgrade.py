@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import io
 import shutil
 import subprocess
@@ -85,6 +86,8 @@ class Installation:
         self._install()
 
     def _install(self) -> None:
+        # A health server that compiles its code on a busy machine may take too long to start.
+        compileall.compile_dir(self.folder / "tasks", quiet=1)
         declared = (self.folder / "pyproject.toml").read_text()
         commands = declared.partition('[project.entry-points."doit.COMMAND"]')[2].partition("\n[")[
             0
@@ -210,7 +213,8 @@ def test_what_the_version_before_refused_stays_refused(
     assert run.failed == {"collection"}
     assert "was refused" in run.output
     assert (pids(rig), folders(rig.layout)) == (before, built)
-    assert rig.doit("force=1", code=2).failed == {"instances:start"}, "it is tried again"
+    forced = rig.doit("force=1", code=2)
+    assert "comfyui-gpu0 died while it started: no luck today" in forced.output, "it is tried again"
 
 
 def test_an_instance_that_pm2_restarts_after_the_upgrade_serves(
@@ -225,7 +229,9 @@ def test_an_instance_that_pm2_restarts_after_the_upgrade_serves(
     until(lambda: pids(rig).get("comfyui-gpu0") not in (None, before["comfyui-gpu0"]), 30, "PM2")
     until(rig.healthy, 60, "the instance")
     restarted = pids(rig)
-    assert rig.doit().executed == {"health:gpu0", "watcher"}
+    run = rig.doit()
+    assert run.executed == {"health:gpu0", "watcher"}
+    assert "!" not in run.output
     assert pids(rig) == restarted
     assert rig.doit().executed == set()
 
@@ -250,7 +256,7 @@ def test_a_run_that_was_killed_is_completed(
         run.kill()
     wait.unlink()
     installation.present()
-    rig.doit()
+    assert "!" not in rig.doit().output
     assert rig.comfyui != first
     assert not set(pids(rig).values()) & set(before.values())
     assert rig.healthy(0)
