@@ -97,7 +97,7 @@ def test_the_readme_quotes_messages_of_the_code() -> None:
 
     example = (
         r"…|\b[XNM]\b|\bGPU-|(CUDA )?\b\d+\b( s\b)?|\(.*?\)|'[^']*'|portaudio\.h"
-        r"|Address already in use| beside torch"
+        r"|Address already in use| beside torch|asks for"
     )
     fragments = {
         part.strip(" :,;")
