@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tasks.host.pm2 import apps
+from tasks.host.system import files
 from tasks.spec.layout import Layout
 from tests.conftest import MachineMaker
 from tests.contract.client import until
@@ -130,7 +132,7 @@ def rig(
 ) -> Rig:
     """What a machine has, one of each."""
     (tmp_path / "linked.safetensors").write_bytes(safetensors(1000))
-    files = [
+    declared = [
         {"target": "checkpoints/a.safetensors", "url": f"{models.url}/a.safetensors"},
         {"target": "loras/b.safetensors", "source": str(tmp_path / "linked.safetensors")},
     ]
@@ -140,7 +142,7 @@ def rig(
             {"url": node.url, "ref": "v1"},
             {"url": forge.node("secretive").url, "env": {"TOKEN": "${TOKEN}"}},
         ],
-        models={"files": files},
+        models={"files": declared},
         instances={"gpus": 2, "env": {"HIDDEN": "${TOKEN}"}},
         health={"server": True, "port": free_ports(1)},
         workers=[{"name": "worker", "command": ["sleep", "600"], "env": {"TOKEN": "${TOKEN}"}}],
@@ -164,8 +166,8 @@ def folders(layout: Layout) -> dict[str, object]:
     }
 
 
-def update(rig: Rig, node: Repository, files: dict[str, str | None], tag: str) -> None:
-    node.commit(files, tag=tag)
+def update(rig: Rig, node: Repository, text: dict[str, str | None], tag: str) -> None:
+    node.commit(text, tag=tag)
     rig.spec["custom_nodes"][0]["ref"] = tag
 
 
@@ -176,17 +178,19 @@ def test_nothing_that_serves_is_touched(
     first = rig.comfyui
     update(rig, node, {"new.py": ""}, "v2")
     rig.doit()
-    before, built, ours = pids(rig), folders(rig.layout), (rig.server(), rig.watcher())
+    before, built = pids(rig), folders(rig.layout)
     models.forget()
     installation.present()
+    restart_services(rig)
 
+    ours = {app.pid for app in services(rig).values()}
     plan = rig.doit("plan")
     assert plan.planned == SERVICES, plan.output
     run = rig.doit()
     assert run.executed == SERVICES, run.output
     assert "!" not in run.output
-    assert rig.server() not in (None, ours[0])
-    assert rig.watcher() not in (None, ours[1])
+    assert not ours & {app.pid for app in services(rig).values()}
+    assert len(services(rig)) == len(ours) == 2
     again = rig.doit()
     assert again.executed == set(), again.output
     assert pids(rig) == before
@@ -262,6 +266,29 @@ def test_a_run_that_was_killed_is_completed(
     assert rig.healthy(0)
     assert rig.healthy(1)
     assert rig.doit().executed == set()
+
+
+def restart_services(rig: Rig) -> None:
+    """They end, and PM2 starts the new code on settings of the version before."""
+    before = {name: app.pid for name, app in services(rig).items()}
+    for pid in before.values():
+        psutil.Process(pid).kill()
+    for name, pid in before.items():
+        ready = rig.layout.apps / f"{name}.ready.json"
+        until(lambda ready=ready, pid=pid: _pid(ready) not in (0, pid), 60, name)  # type: ignore[misc]
+    assert {name: app.pid for name, app in services(rig).items()} == {
+        name: _pid(rig.layout.apps / f"{name}.ready.json") for name in before
+    }
+
+
+def services(rig: Rig) -> dict[str, apps.App]:
+    """The health server and the watcher."""
+    return {app.name: app for app in (rig.server(), rig.watcher()) if app}
+
+
+def _pid(ready: Path) -> int:
+    """Who wrote down that it is ready."""
+    return int(files.read_receipt(ready).get("pid", 0))
 
 
 def small(rig: Rig, gpus: int = 1) -> None:
