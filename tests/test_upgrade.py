@@ -136,6 +136,7 @@ def rig(
         {"target": "checkpoints/a.safetensors", "url": f"{models.url}/a.safetensors"},
         {"target": "loras/b.safetensors", "source": str(tmp_path / "linked.safetensors")},
     ]
+    first = free_ports(5)
     rig = machine(
         python={"torch": "none", "find_links": [str(tmp_path / "links")]},
         custom_nodes=[
@@ -143,8 +144,8 @@ def rig(
             {"url": forge.node("secretive").url, "env": {"TOKEN": "${TOKEN}"}},
         ],
         models={"files": declared},
-        instances={"gpus": 2, "env": {"HIDDEN": "${TOKEN}"}},
-        health={"server": True, "port": free_ports(1)},
+        instances={"gpus": 2, "port_start": first, "env": {"HIDDEN": "${TOKEN}"}},
+        health={"server": True, "port": first + 4},
         workers=[{"name": "worker", "command": ["sleep", "600"], "env": {"TOKEN": "${TOKEN}"}}],
     )
     rig.env["TOKEN"] = "a secret"
