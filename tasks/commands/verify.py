@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from doit import cmd_run
 from doit.exceptions import InvalidCommand
 
 from ..engine.configuration import load_run
+from ..engine.run_command import RunCommand
 from ..engine.run import Run
 from ..environment import stage as environment
 from ..environment import verification
@@ -29,7 +29,7 @@ READERS = 4
 """Files at once; enough for a fast disk, and not too many for a slow one."""
 
 
-class Verify(cmd_run.Run):  # type: ignore[misc]
+class Verify(RunCommand):
     doc_purpose = "read and hash every model and package again; name what rotted"
     doc_usage = ""
     doc_description = (
@@ -38,7 +38,7 @@ class Verify(cmd_run.Run):  # type: ignore[misc]
         "move over. Exit code 1 when something is damaged or missing and was not mended."
     )
     cmd_options = (
-        *cmd_run.Run.cmd_options,
+        *RunCommand.cmd_options,
         flag("fetch", "fetch and install again what is damaged or missing"),
     )
 
