@@ -138,7 +138,6 @@ def _check(run: Run) -> dict[str, str]:
 def _missing_gpus(
     run: Run, instances: Sequence[Instance], pins: dict[str, str], here: Sequence[Gpu]
 ) -> list[str]:
-    """One line for each instance whose GPU is missing."""
     silent = [f"{card}: {card.trouble}" for card in here if card.trouble and not card.uuid]
     aside = f" ({', '.join(silent)})" if silent else ""
     found = [
@@ -157,7 +156,6 @@ def _missing_gpus(
 
 
 def _obstacle(instance: Instance, card: Gpu, ours: set[int]) -> str | None:
-    """Why the instance can't start on its GPU, and what to do."""
     elsewhere = "or leave it out of instances.gpus"
     smi = f"nvidia-smi -i {card.index}"
     if card.trouble:
@@ -221,7 +219,6 @@ def _read_pins(layout: Layout) -> dict[str, str]:
 
 
 def _without_pin(run: Run) -> list[Instance]:
-    """The instances that still need a recorded GPU."""
     if run.machine.instances.pin != "uuid":
         return []
     known = _read_pins(run.layout)

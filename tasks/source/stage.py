@@ -114,7 +114,6 @@ def _preview(run: Run, log: Path) -> list[str]:
 
 
 def _read_code(run: Run, log: Path) -> None:
-    """Read the facts about its code before anything is installed. Raises Failure."""
     source = source_of(run)
     checkout = source.checkout(str(source.read()["commit"]))
     if not (checkout / "main.py").is_file():
