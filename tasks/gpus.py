@@ -160,7 +160,7 @@ def _obstacle(instance: Instance, card: Gpu, ours: set[int]) -> str | None:
     smi = f"nvidia-smi -i {card.index}"
     if card.trouble:
         return (
-            f"{card} is unusable, NVML reports: {card.trouble}: reset it ({smi} --gpu-reset), "
+            f"{card} is unusable, NVML says: {card.trouble}: reset it ({smi} --gpu-reset), "
             f"reboot, {elsewhere}"
         )
     if card.mig:

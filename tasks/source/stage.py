@@ -118,7 +118,7 @@ def _read_code(run: Run, log: Path) -> None:
     checkout = source.checkout(str(source.read()["commit"]))
     if not (checkout / "main.py").is_file():
         files.remove(source.layout.kept(source.receipt))
-        raise Failure(f"{source.url} has no main.py, so it isn't ComfyUI: correct comfyui.repo")
+        raise Failure(f"{source.url} isn't ComfyUI, it has no main.py: correct comfyui.repo")
     python, env = Path(sys.executable), process.allowed_environment(os.environ)
     code = source_facts.ask(python, checkout, env, log)
     files.write_receipt(source.layout.kept(_code_receipt(source)), code.receipt())

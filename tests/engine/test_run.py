@@ -148,7 +148,7 @@ def _sees_it_interrupted(rig: Rig) -> None:
     run = seen(rig)
     assert (run.state, run.seconds_left) == ("interrupted", None)
     assert [each.name for each in run.of("running")] == ["generation:scripts"]
-    said = "the last run (build) was interrupted at generation:scripts: run doit again to go on"
+    said = "the last run (build) was interrupted at generation:scripts: run doit again to continue"
     assert said in rig.doit("status", code=1).output
 
 

@@ -255,6 +255,6 @@ def test_doit_restart_restarts_those_it_names_and_nothing_else(machine: MachineM
 
 def test_doit_restart_on_a_machine_that_was_never_made_says_so(machine: MachineMaker) -> None:
     rig = machine()
-    assert "there is nothing to restart yet: run doit" in rig.doit("restart", code=1).output
+    assert "nothing to restart yet: run doit" in rig.doit("restart", code=1).output
     one = rig.doit("restart", "comfyui-gpu0", code=1).output
     assert "not started yet: comfyui-gpu0: run doit" in one
