@@ -208,7 +208,7 @@ def _make(run: Run, log: Path) -> None:
 def _preview(run: Run, log: Path) -> list[str]:
     layout = run.layout
     digest, folder, complete = _choose(run)
-    lines = _package_changes(run)
+    lines = _difference(run)
     if not complete:
         previewed = layout.kept(folder)
         previewed.mkdir(parents=True)
@@ -220,7 +220,8 @@ def _preview(run: Run, log: Path) -> list[str]:
     return lines
 
 
-def _package_changes(run: Run) -> list[str]:
+def _difference(run: Run) -> list[str]:
+    """One line for each package that differs from the current environment."""
     from rich.filesize import decimal
 
     wanted = packages.required(run).packages
