@@ -60,7 +60,6 @@ def _collect(run: Run, log: Path) -> None:
 
 
 def _removable(layout: Layout) -> list[Path]:
-    """What no running process needs."""
     return [
         *garbage.entries(layout),
         *kept_generations.unneeded(layout, kept_generations.in_use(layout)),

@@ -98,7 +98,6 @@ def _models_target(models: Path, layout: Layout) -> str:
 
 
 def _chown_hint(folder: Path) -> str:
-    """The command that lets this user write into the nearest existing folder."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     status = there.stat()
     try:

@@ -16,7 +16,8 @@ from .engine.run import Run
 from .engine.step import Task, group, step
 from .host.system import files
 from .host.system.failure import Failure
-from .spec import CustomNode, expand
+from .spec import CustomNode
+from .variables import expand_or_fail
 
 MODE = 0o600
 
@@ -82,15 +83,14 @@ def _content(run: Run, node: CustomNode) -> str | None:
     For an optional node it warns and returns None instead.
     """
     try:
-        values = {key: expand(value, run.machine.env) for key, value in node.env.items()}
-    except KeyError as error:
-        problem = (
-            f"custom node {node.name}: the variable {error.args[0]} isn't set, and its env needs "
-            f"it: set it, or put it into {run.machine.file.parent / '.env.local'}"
-        )
+        values = {
+            key: expand_or_fail(run, value, f"custom node {node.name}")
+            for key, value in node.env.items()
+        }
+    except Failure as failure:
         if not node.optional:
-            raise Failure(problem) from None
-        run.warn(f"{problem}; the node is optional and gets no .env")
+            raise
+        run.warn(f"{failure}; the node is optional and gets no .env")
         return None
     return "".join(f"{key}={quote(value)}\n" for key, value in values.items())
 

@@ -139,7 +139,6 @@ def _check(run: Run) -> dict[str, str]:
 def _missing_gpus(
     run: Run, instances: Sequence[Instance], pins: dict[str, str], here: Sequence[Gpu]
 ) -> list[str]:
-    """One line for each instance whose GPU is missing."""
     silent = [f"{card}: {card.trouble}" for card in here if card.trouble and not card.uuid]
     aside = f" ({', '.join(silent)})" if silent else ""
     found = [
@@ -158,12 +157,11 @@ def _missing_gpus(
 
 
 def _obstacle(instance: Instance, card: Gpu, ours: set[int]) -> str | None:
-    """Why the instance can't start on its GPU, and what to do."""
     elsewhere = "or leave it out of instances.gpus"
     smi = f"nvidia-smi -i {card.index}"
     if card.trouble:
         return (
-            f"{card} is unusable, NVML reports: {card.trouble}: reset it ({smi} --gpu-reset), "
+            f"{card} is unusable, NVML says: {card.trouble}: reset it ({smi} --gpu-reset), "
             f"reboot, {elsewhere}"
         )
     if card.mig:
@@ -222,7 +220,6 @@ def _read_pins(layout: Layout) -> dict[str, str]:
 
 
 def _without_pin(run: Run) -> list[Instance]:
-    """The instances that still need a recorded GPU."""
     if run.machine.instances.pin != "uuid":
         return []
     known = _read_pins(run.layout)

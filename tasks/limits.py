@@ -85,7 +85,7 @@ def excess(limits: Limits, has: Capacity) -> str | None:
 
 
 def capacity() -> Capacity:
-    """Of this machine and process, from getrlimit(2), capabilities(7) and /proc/meminfo."""
+    """Of this machine and process, from getrlimit(2), capabilities(7), RAM and cgroups."""
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if has_capability(SYS_RESOURCE):
         files = int(Path("/proc/sys/fs/nr_open").read_text())

@@ -70,7 +70,6 @@ def _why_undecided(run: Run) -> str | None:
 
 
 def _held_by_others(run: Run) -> dict[int, port_holders.Holder]:
-    """Ports that other programs hold."""
     ours = apps.family(run.machine.workspace)
     return {port: held for port, held in port_holders.holders().items() if held.pid not in ours}
 

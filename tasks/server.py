@@ -22,6 +22,7 @@ from .pm2.app import App
 from .source import stage as source
 from .spec import Instance, expand
 from .spec.layout import Layout
+from .variables import expand_or_fail
 
 NAME = apps.SERVER
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -69,7 +70,6 @@ def _settings_file(layout: Layout) -> Path:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """The server's settings file, which it reads again when a run changes it."""
     health, chosen = run.machine.health, run.machine.selected_nodes
     return {
         "workspace": str(run.machine.workspace),
@@ -134,12 +134,8 @@ def declared_models(run: Run) -> tuple[WantedModel, ...]:
 def _app(run: Run) -> App:
     """Raises Failure when its token isn't set."""
     health = run.machine.health
-    if health.token and client(run).token is None:
-        name = health.token.strip("${}")
-        raise Failure(
-            f"health.token: the variable {name} isn't set: set it, or put it into "
-            f"{run.machine.file.parent / '.env.local'}"
-        )
+    if health.token:
+        expand_or_fail(run, health.token, "health.token")
     named = {"HEALTH_TOKEN": health.token} if health.token else {}
     about = [health.listen, health.port]
     return own_service.declare(run, NAME, "tasks.services.health", about, named)

@@ -149,7 +149,7 @@ def _import_nodes(run: Run, folder: Path, log: Path) -> None:
     _record_hangs(run, results)
     unsure = [name for name, result in results.items() if may_pass_later(run, result)]
     load_result.write(folder, results, unsure)
-    _report(run, results, log)
+    _report_failures(run, results, log)
 
 
 def _quick_test(run: Run, folder: Path, args: list[str], log: Path) -> Proof:
@@ -178,7 +178,6 @@ def _hangs_file(run: Run) -> Path:
 
 
 def _known_hangs(run: Run) -> dict[str, Result]:
-    """Nodes whose import hung before with the same code and packages."""
     recorded = files.read_receipt(_hangs_file(run), nodes=dict).get("nodes", {})
     if run.force:
         return {}
@@ -203,7 +202,6 @@ def _record_hangs(run: Run, results: Mapping[str, Result]) -> None:
 
 
 def _import_inputs(run: Run, node: CustomNode) -> list[str]:
-    """What a node's import depends on: its commit and the environment."""
     commit = nodes.source_of(run, node).read().get("commit")
     return [str(commit), environment.folder_of(run).name]
 
@@ -250,7 +248,7 @@ def _missing_in_build(run: Run) -> frozenset[str]:
     return frozenset([*unset, *([DOTENV] if waits else [])])
 
 
-def _report(run: Run, results: Mapping[str, Result], log: Path) -> None:
+def _report_failures(run: Run, results: Mapping[str, Result], log: Path) -> None:
     """Raises Failure if a required node failed; other failures become warnings."""
     required = {node.name for node in nodes.present_nodes(run) if not node.optional}
     failures = []

@@ -9,7 +9,7 @@ from pathlib import Path
 from .engine.run import Run
 from .engine.step import Task, step
 from .host.system.failure import Failure
-from .spec import problem_at, variable_references
+from .spec import expand, problem_at, variable_references
 from .spec.problems import Loc
 
 
@@ -23,6 +23,14 @@ def tasks(run: Run) -> Iterator[Task]:
         action=refuse,
         preview=lambda log: refuse(log) or (),
     )
+
+
+def expand_or_fail(run: Run, text: str, field: str) -> str:
+    """Replace `${NAME}` in a field's text. Raises Failure for a variable that isn't set."""
+    try:
+        return expand(text, run.machine.env)
+    except KeyError as error:
+        raise Failure(f"{field}: {_unset_message(run, error.args[0])}") from None
 
 
 def unset_variables(run: Run) -> Iterator[tuple[Loc, str]]:
@@ -58,16 +66,14 @@ def _reason(run: Run) -> str | None:
 
 def _refuse(run: Run, log: Path) -> None:
     """Raises Failure with a line for each unset variable."""
-    local = run.machine.file.parent / ".env.local"
     lines = [
-        str(
-            problem_at(
-                run.machine.file,
-                loc,
-                f"the variable {name} isn't set: set it, or put it into {local}",
-            )
-        )
+        str(problem_at(run.machine.file, loc, _unset_message(run, name)))
         for loc, name in unset_variables(run)
     ]
     if lines:
         raise Failure("\n    ".join(lines))
+
+
+def _unset_message(run: Run, name: str) -> str:
+    local = run.machine.file.parent / ".env.local"
+    return f"the variable {name} isn't set: set it, or put it into {local}"

@@ -43,7 +43,6 @@ def _settings_file(layout: Layout) -> Path:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """The watcher's settings file."""
     wanted = run.machine.instances
     memory = wanted.limits.memory
     return {

@@ -148,7 +148,7 @@ def test_a_driver_that_fails_is_quoted(gate: Gate, nvml: Nvml) -> None:
 def test_a_gpu_that_fell_off_the_bus_is_refused(gate: Gate, nvml: Nvml, pin: str) -> None:
     nvml.show(card(1), lost(2), card(3))
     assert gate(gpus=3, pin=pin) == (
-        "GPU 1 is unusable, NVML reports: GPU is lost: reset it (nvidia-smi -i 1 --gpu-reset), "
+        "GPU 1 is unusable, NVML says: GPU is lost: reset it (nvidia-smi -i 1 --gpu-reset), "
         "reboot, or leave it out of instances.gpus"
     )
     assert gate(gpus=[0, 2], pin=pin) is None

@@ -115,7 +115,7 @@ def _write(run: Run, folder: Path, part: Data, lock: Lock) -> None:
     if run.machine.lock_file.exists():
         files.write_text(folder / "machine.lock", lock.text())
     top = run.machine.file.parent.resolve()
-    for place in _places(run, part):
+    for place in _local_folders(run, part):
         here = place.resolve()
         if not here.is_relative_to(top):
             raise Failure(f"{place} is outside of the machine's folder: move it there")
@@ -126,8 +126,7 @@ def _write(run: Run, folder: Path, part: Data, lock: Lock) -> None:
         files.copy_tree(here, target)
 
 
-def _places(run: Run, part: Data) -> Iterator[Path]:
-    """The local folders that a part names."""
+def _local_folders(run: Run, part: Data) -> Iterator[Path]:
     for entry in (part["comfyui"], *(part.get("custom_nodes") or ())):
         if entry.get("path"):
             yield absolute(run.machine.file.parent, entry["path"], run.machine.env)

@@ -26,9 +26,6 @@ from ..models import model_pins
 from ..models import stage as models
 from .shared.command import flag
 
-PARALLEL_READERS = 4
-"""Files that are read at once; enough for a fast disk, not too many for a slow one."""
-
 
 class Verify(RunCommand):
     doc_purpose = "hash every model and package again; report damaged files"
@@ -89,7 +86,6 @@ def _verify_environments(run: Run, *, repair: bool) -> bool:
 
 
 def _stays_damaged(run: Run, look: verification.CheckedEnvironment, *, repair: bool) -> bool:
-    """Whether this environment stays damaged."""
     name = look.folder.name
     if name in environment.in_use(run):
         print(f"instances run from {name}: the next doit makes a new one and moves them over")
@@ -128,9 +124,11 @@ def _verify_models(run: Run) -> tuple[list[str], list[str]]:
         at = store.place(name) if name in targets else Path(name)
         progress.add(name, at.stat().st_size if at.exists() else 0)
     with run.board.following(progress):
-        found = thread_pool.each(partial(_problem, store, progress), targets, PARALLEL_READERS)
+        found = thread_pool.each(
+            partial(_store_problem, store, progress), targets, verification.READERS
+        )
         given = thread_pool.each(
-            partial(links.verify_source, run, progress), sources.values(), PARALLEL_READERS
+            partial(links.verify_source, run, progress), sources.values(), verification.READERS
         )
     rotten = [target for sha256, why in found if why for target in targets[sha256]]
     for sha256, why in found:
@@ -153,8 +151,7 @@ def _verify_models(run: Run) -> tuple[list[str], list[str]]:
     return [*rotten, *never], lost
 
 
-def _problem(store: Store, progress: Progress, sha256: str) -> str | None:
-    """What is wrong with a file of the store, or None."""
+def _store_problem(store: Store, progress: Progress, sha256: str) -> str | None:
     failed = True
     try:
         if not store.place(sha256).exists():

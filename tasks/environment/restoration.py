@@ -152,7 +152,6 @@ def _describe(run: Run, who: str, found: Changes, reinstalled: set[str]) -> list
 
 
 def _describe_files(patched: Mapping[str, list[str]]) -> str:
-    """Packages, each with some of its files."""
     parts = []
     for name, paths in patched.items():
         more = f" and {len(paths) - FILES_NAMED} more" if len(paths) > FILES_NAMED else ""

@@ -77,7 +77,6 @@ def valid_records(
 
 
 def _dependencies(home: Path, names: Mapping[str, str]) -> set[str]:
-    """What these packages require, by their metadata."""
     from importlib.metadata import Distribution
 
     from packaging.requirements import InvalidRequirement, Requirement

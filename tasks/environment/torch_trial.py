@@ -132,7 +132,6 @@ def _joined(versions: Mapping[str, str]) -> str:
 
 
 def _trial_environment(run: Run, folder: Path) -> Path:
-    """A scratch copy of this environment."""
     place = run.layout.scratch / "trial"
     files.remove(place)
     environments.grow(folder, place)

@@ -17,7 +17,7 @@ from ..host.system.progress import Progress
 from ..lock import packages
 
 READERS = 4
-"""Files that are read at once."""
+"""Files that are read at once; enough for a fast disk, not too many for a slow one."""
 PROGRESS_ITEM = "the Python environments"
 """Their name in the progress."""
 Identity = tuple[int, int]

@@ -144,7 +144,6 @@ def _point_back(run: Run, name: str, reason: str, *, passed: Sequence[str] = ())
 
 
 def _request_digest(run: Run) -> str:
-    """A digest of the request: machine.yaml, the lock, the generation, the variables used."""
     layout = run.layout
     other = {"lock", "lock_damage", "enabled", "retention"}
     wishes = run.machine.model_dump_json(exclude=other)

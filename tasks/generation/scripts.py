@@ -107,7 +107,6 @@ def log_of(run: Run, node: CustomNode) -> Path:
 
 
 def _append_log(own: Path, node: CustomNode, log: Path) -> None:
-    """Append a script's log to the common one, with the node's name before each line."""
     with own.open(errors="replace") as lines, log.open("a") as joint:
         joint.writelines(f"{node.name}: {line.rstrip()}\n" for line in lines)
 

@@ -157,7 +157,7 @@ def _assemble(run: Run, log: Path) -> None:
     code = _read_code(run, folder, log)
     if not complete:
         digest_folders.remove(folder)
-        receipt = _copy(run, folder) | {"code": code.receipt()}
+        receipt = _fill(run, folder) | {"code": code.receipt()}
     if folder != layout.current.resolve():
         _carry_over(run, folder, new=not complete)
     if not complete:
@@ -175,7 +175,7 @@ def _carry_over(run: Run, folder: Path, *, new: bool) -> None:
     An older generation (`new` false) gets what was written since; its tracked files stay.
     """
     layout = run.layout
-    previous, old = layout.current.resolve(), _previous(layout)
+    previous, old = layout.current.resolve(), _current_receipt(layout)
     if not old or not (previous / "ComfyUI").is_dir():
         return
     there = {node.name for node in nodes.present_nodes(run)}
@@ -206,7 +206,7 @@ def _preview(run: Run, log: Path) -> list[str]:
         )
     digest_folders.point(layout.kept(_pointer(layout)), folder, digest)
     there = {node.name for node in nodes.present_nodes(run)}
-    gone = sorted(set(_previous(layout).get("nodes", ())) - there)
+    gone = sorted(set(_current_receipt(layout).get("nodes", ())) - there)
     return [f"remove custom node {name}" for name in gone]
 
 
@@ -235,8 +235,7 @@ def _warn_of_flags(run: Run, code: Code) -> None:
         run.warn("instances.assets has no effect: this ComfyUI has no --enable-assets")
 
 
-def _previous(layout: Layout) -> dict[str, Any]:
-    """The receipt of the current generation; empty without one."""
+def _current_receipt(layout: Layout) -> dict[str, Any]:
     current = layout.current.resolve()
     return digest_folders.read(current, heads=dict, links=dict, nodes=list, scripts=dict)
 
@@ -246,7 +245,7 @@ def _scripts_that_ran(run: Run) -> dict[str, str]:
     are. A damaged folder is copied from its source, and its script runs again.
     """
     wanted = environment.script_versions(run)
-    previous, old = run.layout.current.resolve(), _previous(run.layout)
+    previous, old = run.layout.current.resolve(), _current_receipt(run.layout)
     return {
         name: version
         for name, version in old.get("scripts", {}).items()
@@ -258,7 +257,7 @@ def _place(name: str) -> str:
     return f"ComfyUI/custom_nodes/{name}"
 
 
-def _copy(run: Run, folder: Path) -> dict[str, Any]:
+def _fill(run: Run, folder: Path) -> dict[str, Any]:
     """Fill `folder`; return the entries of its receipt."""
     comfyui = source.source_of(run)
     checkout = comfyui.checkout(str(comfyui.read()["commit"]))

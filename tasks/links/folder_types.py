@@ -71,7 +71,6 @@ def _types(run: Run) -> Types:
 
 
 def _kinds(run: Run) -> set[str]:
-    """The top folders of targets."""
     first = {
         file.target.partition("/")[0] for file in run.machine.models.files if "/" in file.target
     }

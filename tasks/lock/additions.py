@@ -11,7 +11,7 @@ from dataclasses import replace
 from ..engine.run import Run
 from ..spec import PythonSet
 from ..spec.overlapping_packages import FAMILIES
-from . import packages, resolver
+from . import packages, requirements, resolver
 from .requirements import Line, Request, normalized
 from .resolver import Problem
 from .torch_family import TORCH_FAMILY, package_names
@@ -29,7 +29,7 @@ def extend(problem: Problem) -> PythonSet | None:
     # the previous set, and counts as new.
     conflicting = before.left_out.keys() & before.asked.requirements.custom_nodes.keys()
     away = {each.node.name for each in problem.asked if each.node} & conflicting
-    staying = packages.without_nodes(problem.asked, away)
+    staying = requirements.without_nodes(problem.asked, away)
     missing = [line for line in _new_lines(staying, before) if not _is_met(before, run, line)]
     if any(line.hashes or line.constraint or line.url or not line.name for line in missing):
         return None
@@ -74,7 +74,6 @@ def _only_adds(run: Run, asked: Iterable[Request], before: PythonSet) -> bool:
 
 
 def _new_lines(asked: Iterable[Request], before: PythonSet) -> list[Line]:
-    """The lines that the previous set didn't have."""
     was = before.asked
     every = (was.requirements.comfyui, was.packages, *was.requirements.custom_nodes.values())
     known = {line for lines in every for line in lines}

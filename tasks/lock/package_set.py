@@ -56,7 +56,7 @@ def choose(run: Run, log: Path) -> PackageSet:
             python = fitting.model_copy(update={"left_out": left_out})
             last = packages.last_resolved(run) or python
             return PackageSet(
-                python, last, [], packages.without_nodes(asked, left_out), as_locked=True
+                python, last, [], requirements.without_nodes(asked, left_out), as_locked=True
             )
     if run.locked:
         raise Failure(_difference(run, asked))
@@ -80,7 +80,7 @@ def buildable(run: Run, chosen: PackageSet, log: Path) -> PackageSet:
             return chosen
         away = {name: str(each) for each in reversed(broken) for name in each.optional}
         unreached = {name for each in broken if not each.reachable for name in each.optional}
-        fewer = _solve(run, packages.without_nodes(chosen.asked, away), {}, python, log)
+        fewer = _solve(run, requirements.without_nodes(chosen.asked, away), {}, python, log)
         chosen = replace(
             fewer,
             python=fewer.python.model_copy(
@@ -97,7 +97,7 @@ def buildable(run: Run, chosen: PackageSet, log: Path) -> PackageSet:
 def why_not_installed(run: Run, names: Collection[str], log: Path) -> list[str]:
     """One line for each of these packages that can't be installed."""
     python = packages.required(run)
-    asked = packages.without_nodes(packages.collect_requests(run)[0], python.left_out)
+    asked = requirements.without_nodes(packages.collect_requests(run)[0], python.left_out)
     problem = resolver.Problem(
         run, asked, python.asked.torch, python, log, replacements=python.reduced
     )
@@ -112,17 +112,16 @@ def _solve(
     before: PythonSet | None,
     log: Path,
 ) -> PackageSet:
-    """Resolve a new set. Raises Failure."""
     asked = tuple(asked)
     problem = resolver.Problem(run, asked, packages.torch_build(run), before, log)
     if python := additions.extend(problem):
         left_out = {**python.left_out, **refused}
         python = python.model_copy(update={"left_out": left_out})
         remarks = [*preinstalled.remarks(run, asked), *_remarks(asked, python.reduced, before)]
-        return PackageSet(python, before, remarks, packages.without_nodes(asked, left_out))
+        return PackageSet(python, before, remarks, requirements.without_nodes(asked, left_out))
     solution = resolution.solve(problem)
     # Nodes that are unavailable now are not recorded, so that the next resolution has them again.
-    recorded = packages.without_nodes(asked, solution.unavailable)
+    recorded = requirements.without_nodes(asked, solution.unavailable)
     left_out = {**solution.left_out, **solution.unavailable, **refused}
     python = PythonSet(
         asked=packages.locked_form(run, recorded).model_copy(update={"torch": solution.torch}),
@@ -134,7 +133,7 @@ def _solve(
         python,
         before,
         [*preinstalled.remarks(run, asked), *_remarks(asked, solution.reduced, before)],
-        packages.without_nodes(asked, left_out),
+        requirements.without_nodes(asked, left_out),
         unavailable=solution.unavailable,
         retry=solution.retry,
         missing=solution.missing,

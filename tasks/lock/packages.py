@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -51,7 +51,7 @@ def with_other_family(run: Run, constraints: Mapping[str, str], log: Path) -> Py
     other = run.with_machine(run.machine.model_copy(update={"python": python}))
     problem = resolver.Problem(
         replace(other, updates=frozenset(["torch"])),
-        without_nodes(collect_requests(run)[0], current.left_out),
+        requirements.without_nodes(collect_requests(run)[0], current.left_out),
         current.asked.torch,
         current,
         log,
@@ -67,11 +67,6 @@ def other_overrides(run: Run) -> tuple[str, ...]:
         for text in run.machine.python.overrides
         if package_names([text]).isdisjoint(TORCH_FAMILY)
     )
-
-
-def without_nodes(asked: Iterable[Request], names: Container[str]) -> tuple[Request, ...]:
-    """The requests of all but these nodes."""
-    return tuple(each for each in asked if not (each.node and each.node.name in names))
 
 
 def requirements_file(run: Run, wanted: Mapping[str, Package]) -> Path:

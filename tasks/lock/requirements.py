@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,6 +135,11 @@ def read_locked(run: Run, node: CustomNode) -> Request:
     python = run.machine.lock.python
     texts = python.asked.requirements.custom_nodes.get(node.name, ()) if python else ()
     return Request(node, [_locked_line(text, run.machine.lock_file.name) for text in texts])
+
+
+def without_nodes(asked: Iterable[Request], names: Container[str]) -> tuple[Request, ...]:
+    """The requests of all but these nodes."""
+    return tuple(each for each in asked if not (each.node and each.node.name in names))
 
 
 def locked_form(asked: Iterable[Request]) -> Requirements:

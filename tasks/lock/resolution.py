@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..host.python import uv_errors
@@ -14,7 +14,7 @@ from .conflicts import explanation
 from .conflicts.conflict import Conflict, NoAnswer
 from .conflicts.inquiry import Inquiry
 from .conflicts.search import find_conflicts
-from .requirements import Request, normalized
+from .requirements import normalized, without_nodes
 from .resolver import Problem, run_uv
 from .torch_family import matching_constraint
 
@@ -51,11 +51,11 @@ def solve(problem: Problem) -> Solution:
             continue
         leaving |= left
         away |= {name: explanation.left_out_reason(each, problem) for name, each in left.items()}
-        problem = replace(problem, asked=_without(problem.asked, left))
+        problem = replace(problem, asked=without_nodes(problem.asked, left))
         refused = _with_wrong_hashes(problem, packages)
         if refused:
             away |= refused
-            problem = replace(problem, asked=_without(problem.asked, refused))
+            problem = replace(problem, asked=without_nodes(problem.asked, refused))
             continue
         twins = _replacements(problem, packages)
         matching = _matching_constraint(problem, packages)
@@ -108,10 +108,6 @@ def _resolve(problem: Problem) -> tuple[dict[str, Package] | None, Mapping[str, 
     if verdict.hard:
         raise explanation.failure(verdict, problem)
     return dict(verdict.answer.packages), verdict.leaving
-
-
-def _without(asked: Iterable[Request], names: Container[str]) -> tuple[Request, ...]:
-    return tuple(each for each in asked if not (each.node and each.node.name in names))
 
 
 def _with_wrong_hashes(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:

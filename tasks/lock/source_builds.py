@@ -224,7 +224,6 @@ def _is_same_source(demand: Demand, package: Package | None) -> bool:
 
 
 def _with_askers(shown: str, asking: Iterable[tuple[Demand, tuple[str, ...]]]) -> str:
-    """A package with the owners that require it."""
     found = list(asking)
     if len(found) == 1:
         ((demand, chain),) = found

@@ -32,7 +32,7 @@ def tasks(run: Run) -> Iterator[Task]:
         "machine.lock: commits, and one resolution of all Python packages",
         check=partial(_why_outdated, run),
         action=partial(_lock, run),
-        preview=partial(_preview, run),
+        preview=partial(_resolve_and_write, run),
         after=["source", "nodes"],
     )
 
@@ -94,10 +94,6 @@ def _lock(run: Run, log: Path) -> None:
         run.tell(line)
 
 
-def _preview(run: Run, log: Path) -> list[str]:
-    return _resolve_and_write(run, log)
-
-
 def _resolve_and_write(run: Run, log: Path) -> list[str]:
     """Complete machine.lock and record this machine's packages; return lines of news."""
     chosen = package_set.choose(run, log)
@@ -127,18 +123,15 @@ def _resolve_and_write(run: Run, log: Path) -> list[str]:
 
 
 def _write_settled(run: Run, chosen: package_set.PackageSet) -> list[str]:
-    """Write the lock; return lines of news."""
     if run.machine.overridden:
-        return [f"the environment overrides machine.yaml: {_name(run)} stays as it is"]
+        return [
+            f"the environment overrides machine.yaml: {run.machine.lock_file.name} stays as it is"
+        ]
     # The lock doesn't record what is unavailable only here and now.
     away = chosen.python.left_out.items()
     final = {name: reason for name, reason in away if name not in chosen.unavailable}
     python = chosen.python.model_copy(update={"left_out": final})
     return _write(run, _complete_lock(run, python))
-
-
-def _name(run: Run) -> str:
-    return run.machine.lock_file.name
 
 
 def _complete_lock(run: Run, python: PythonSet) -> Lock:
@@ -163,7 +156,7 @@ def _write(run: Run, lock: Lock) -> list[str]:
         gone = sorted(set(run.machine.lock.custom_nodes) - set(lock.custom_nodes))
         if gone:
             raise Failure(
-                f"{_name(run)} doesn't fit ({', '.join(gone)} left machine.yaml): "
+                f"{run.machine.lock_file.name} doesn't fit ({', '.join(gone)} left machine.yaml): "
                 "run doit lock without locked=1, and commit the lock"
             )
         return []

@@ -30,7 +30,7 @@ def web_of(run: Run) -> Web:
 
 
 def read_records(run: Run) -> dict[str, dict[str, Any]]:
-    """Target that this machine fetched → a pin's fields, and `mtime` (ns) when it was verified."""
+    """Target that this machine fetched → a pin's fields, and `mtime` (s) when it was verified."""
     return model_files.noted(run.layout)
 
 

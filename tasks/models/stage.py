@@ -156,7 +156,6 @@ def _provide(run: Run, log: Path) -> None:
 
 
 def _make_store(run: Run, store: Store, records: dict[str, dict[str, Any]]) -> None:
-    """Create the store's folder. Raises Failure if that is impossible."""
     try:
         store.folder.mkdir(parents=True, exist_ok=True)
         empty = not any(store.folder.iterdir())

@@ -13,9 +13,8 @@ from ..engine.run import Run
 from ..generation import last_good
 from ..host.pm2 import apps
 from ..host.system import files
-from ..host.system.failure import Failure
-from ..spec import expand
 from ..spec.layout import Layout
+from ..variables import expand_or_fail
 
 TEMPLATE = "instance.config.json.j2"
 SHIM = Path(__file__).parents[1] / "services" / "shim.py"
@@ -60,16 +59,11 @@ def declare(
     shim, unless there are secrets. Raises Failure for a variable that isn't set.
     """
     layout = run.layout
-    hidden = {}
-    for key, value in named.items():
-        if "${" in value:
-            try:
-                hidden[key] = expand(value, run.machine.env)
-            except KeyError as error:
-                raise Failure(
-                    f"{name}: the variable {error.args[0]} isn't set, and {key} needs it: "
-                    f"set it, or put it into {run.machine.file.parent / '.env.local'}"
-                ) from None
+    hidden = {
+        key: expand_or_fail(run, value, f"{name}, {key}")
+        for key, value in named.items()
+        if "${" in value
+    }
     words = [str(word) for word in command]
     if hidden:
         shim = ["--env", str(secrets_file(layout, name, hidden)), *(shim or ())]

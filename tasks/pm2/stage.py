@@ -143,7 +143,6 @@ def _worker_app(run: Run, worker: Worker, instance: Instance) -> app.App:
 
 
 def _search_path(run: Run) -> str:
-    """The search path for a worker's command: the workspace, then PATH."""
     return os.pathsep.join([str(run.machine.workspace), os.environ.get("PATH", os.defpath)])
 
 

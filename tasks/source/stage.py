@@ -114,12 +114,11 @@ def _preview(run: Run, log: Path) -> list[str]:
 
 
 def _read_code(run: Run, log: Path) -> None:
-    """Read the facts about its code before anything is installed. Raises Failure."""
     source = source_of(run)
     checkout = source.checkout(str(source.read()["commit"]))
     if not (checkout / "main.py").is_file():
         files.remove(source.layout.kept(source.receipt))
-        raise Failure(f"{source.url} has no main.py, so it isn't ComfyUI: correct comfyui.repo")
+        raise Failure(f"{source.url} isn't ComfyUI, it has no main.py: correct comfyui.repo")
     python, env = Path(sys.executable), process.allowed_environment(os.environ)
     code = source_facts.ask(python, checkout, env, log)
     files.write_receipt(source.layout.kept(_code_receipt(source)), code.receipt())

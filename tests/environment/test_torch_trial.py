@@ -185,4 +185,4 @@ def test_a_preinstalled_member_that_does_not_import_fails_too(rig: Rig, tmp_path
     run = rig.doit("build", code=2)
     said = "torchvision 81.0 doesn't import beside torch 91.0: RuntimeError: operator nms does"
     assert said in run.output
-    assert "it is preinstalled: make .venv with another Python" in run.output
+    assert "it is preinstalled: use another Python for .venv" in run.output

@@ -75,7 +75,7 @@ def test_a_base_without_torch_is_one_clear_line_and_no_lock_hides_it(
 ) -> None:
     alpha = forge.node("alpha", {"requirements.txt": "torch>=2\n"})
     rig.spec["custom_nodes"] = [{"url": alpha.url}]
-    said = f"python.torch is preinstalled, and {base.python} has no torch: make .venv"
+    said = f"python.torch is preinstalled, but {base.python} has no torch: make .venv"
     run = rig.doit("build", code=2)
     assert run.failed == {"lock"}
     assert said in run.output

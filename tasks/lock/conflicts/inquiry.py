@@ -102,7 +102,6 @@ class Inquiry:
 
 
 def _mentioned(demands: Iterable[Demand], output: str) -> list[Demand]:
-    """The lines whose package or URL is in uv's output."""
     words = {normalized(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", output)}
     return [
         each
