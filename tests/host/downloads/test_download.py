@@ -331,7 +331,7 @@ def interrupt(client: Client, known: str | None) -> int:
             raise ConnectionError
 
     client.server.ways[PATH] = Ways(before=before)
-    with pytest.raises(Failure):
+    with pytest.raises(Failure, match="run doit again to go on"):
         client.get(known)
     client.server.ways[PATH] = Ways()
     client.server.forget()
@@ -485,7 +485,7 @@ def test_no_thread_outlives_a_download(client: Client) -> None:
     before = set(threading.enumerate())
     client.get()
     client.server.ways[PATH] = Ways(break_after=1000)
-    with pytest.raises(Failure):
+    with pytest.raises(Failure, match="run doit again to go on"):
         client.get()
 
     def left() -> list[str]:
