@@ -1,25 +1,25 @@
-# An image of the machine that machine.yaml and machine.lock say:
+# An image of the machine that machine.yaml and machine.lock describe:
 #
 #     doit lock && make image                    or docker build --tag comfy-machine .
 #
-# Each stage is made of just what it needs (`doit layers` sees to that), and is kept until that
-# changes: a changed custom node installs no package anew, a changed model builds no code anew.
-# Secrets of the build, for private repositories, indexes and models, are in no layer:
+# Each stage depends only on its part of machine.yaml (`doit layers` splits it), and is rebuilt only
+# when that changes: a changed custom node reinstalls no package, a changed model rebuilds no code.
+# Secrets of the build, for private repositories, indexes and models, end up in no layer:
 #
 #     docker build --secret id=netrc,src=$HOME/.netrc --secret id=env,src=.env.local .
 #     docker build --ssh default --build-arg PACKAGES=openssh-client .
 
-# Any Debian or Ubuntu: with CUDA or ROCm of its own, or with torch (python.torch: preinstalled).
-# Wheels of torch bring CUDA along; a GPU's driver is the host's.
+# Any Debian or Ubuntu, with or without CUDA, ROCm or torch (python.torch: preinstalled) of its own.
+# torch's wheels include CUDA; the host has the GPU's driver.
 ARG BASE_IMAGE=python:3.12-slim-bookworm
-# The Python that all is made with.
+# The Python for doit and for the environments.
 ARG PYTHON=python3
-# Debian's packages that custom nodes need: compilers, libgl1, ffmpeg.
+# Debian packages that custom nodes need: compilers, libgl1, ffmpeg.
 ARG PACKAGES
-# Those of the host's user who owns what is mounted: --build-arg UID=$(id -u)
+# The host's user who owns the mounted folders: --build-arg UID=$(id -u)
 ARG UID=1000
 ARG GID=1000
-# A folder with machine.yaml, machine.lock and the local folders that it names; or these two.
+# machine.yaml and machine.lock; or a folder with both and the local folders that they name.
 ARG MACHINE_FILES=machine.*
 
 FROM ${BASE_IMAGE} AS base
@@ -40,13 +40,13 @@ RUN set -e; getent group ${GID} >/dev/null || groupadd --gid ${GID} comfy; \
     useradd --non-unique --no-log-init --uid ${UID} --gid ${GID} --create-home --home-dir /home/comfy --shell /bin/sh comfy; \
     install --directory --owner ${UID} --group ${GID} /home/comfy/.cache
 
-# doit and what it needs, and PM2, the same whatever machine.yaml says.
+# doit with its dependencies, and PM2: independent of machine.yaml.
 FROM base AS tools
 ARG PYTHON
 RUN command -v strip >/dev/null \
     || { apt-get update && apt-get install --yes --no-install-recommends binutils; }
 WORKDIR /opt/comfy-machine
-# The certificates that the system trusts; from a cache there are no hard links.
+# Trust the system's certificates; a cache mount can't be hard-linked from.
 ENV UV_SYSTEM_CERTS=true \
     UV_LINK_MODE=copy
 COPY pyproject.toml requirements.lock ./
@@ -60,8 +60,8 @@ RUN --mount=type=cache,target=/root/.cache set -e; \
 COPY dodo.py ./
 COPY templates templates
 COPY tasks tasks
-# Node's headers and npm have served then, and symbols are for debuggers; what is compiled is valid
-# wherever it is copied to.
+# Once PM2 is installed, Node's headers and npm are no longer needed, nor are debug symbols.
+# Unchecked bytecode stays valid when later stages copy the files.
 RUN --mount=type=cache,target=/root/.cache set -e; \
     .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable . \
         --config-setting editable_mode=compat --build-constraint requirements.lock; \
@@ -82,7 +82,7 @@ COPY --from=tools --chown=${UID}:${GID} /workspace/.machine/supervisor /workspac
 COPY --from=tools /opt/comfy-machine/tasks tasks
 COPY --from=tools /opt/comfy-machine/templates templates
 COPY --from=tools /opt/comfy-machine/dodo.py /opt/comfy-machine/pyproject.toml ./
-# What runs writes below state and shared alone, so that all else may be read-only.
+# Running programs write only below state and shared, so the rest can be read-only.
 RUN set -e; \
     ln -s /opt/comfy-machine/.venv/bin/doit /usr/local/bin/doit; \
     mkdir -p /machine /layers /workspace/shared /workspace/.machine/image; \
@@ -100,7 +100,7 @@ ENV HOME=/home/comfy \
     UV_SYSTEM_CERTS=true \
     UV_LINK_MODE=copy
 
-# The repositories, cheap with the cache; from here on what each layer is made of is known.
+# The repositories, quick with the cache; they tell what each later layer is made of.
 FROM project AS sources
 ARG UID
 ARG GID
@@ -120,8 +120,8 @@ RUN --mount=type=secret,id=netrc,target=/home/comfy/.netrc,uid=${UID} \
     --mount=type=secret,id=env,target=/machine/.env.local,uid=${UID} \
     doit models locked=1 && rm -rf /tmp/*
 
-# What is imported gets compiled: for most packages here, in their own layer. A custom node that
-# needs others, which aren't here, is judged where they are.
+# Validation imports packages and so compiles most of them here, in their own layer. It may fail for a
+# custom node that needs other nodes, which this layer lacks; the next stage decides.
 FROM project AS environment
 ARG UID
 ARG GID
@@ -153,8 +153,9 @@ RUN --mount=type=secret,id=netrc,target=/home/comfy/.netrc,uid=${UID} \
     --mount=type=secret,id=env,target=/machine/.env.local,uid=${UID} \
     doit build locked=1 && cp -R /workspace/.machine/receipts/. /workspace/.machine/image/ && rm -rf /tmp/*
 
-# Beyond the container nobody reaches 127.0.0.1. ComfyUI asks for no password: publish its ports
-# to whom you trust. The health server answers only /livez and /readyz to others without a token.
+# From outside the container 127.0.0.1 can't be reached. ComfyUI asks for no password: publish its
+# ports only to people you trust. Without a token the health server answers others only at /livez
+# and /readyz.
 ENV COMFYUI_LISTEN=0.0.0.0 \
     HEALTH_LISTEN=0.0.0.0 \
     NVIDIA_VISIBLE_DEVICES=all \

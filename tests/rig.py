@@ -70,6 +70,8 @@ class Rig:
     spec: dict[str, Any]
     env: dict[str, str] = field(default_factory=dict)
     program: tuple[str, ...] = (str(DOIT),)
+    project: Path = PROJECT
+    """The folder with the dodo.py that the program reads."""
 
     @property
     def file(self) -> Path:
@@ -129,7 +131,7 @@ class Rig:
     def doit(self, *arguments: str, code: int | None = 0, **env: str) -> Ended:
         """Run doit to its end; `code` is the exit code to insist on, None for any."""
         words, variables = self.command(*arguments), self.environ(env)
-        run = Ended(*starter.run(words, PROJECT, variables, timeout=150))
+        run = Ended(*starter.run(words, self.project, variables, timeout=150))
         assert code is None or run.code == code, run.output
         return run
 
@@ -138,7 +140,7 @@ class Rig:
         """doit while it is on; it is killed when the body ends before it."""
         with subprocess.Popen(
             self.command(*arguments),
-            cwd=PROJECT,
+            cwd=self.project,
             env=self.environ(env),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -23,7 +23,7 @@ def test_a_file_where_a_folder_belongs_is_named(machine: MachineMaker) -> None:
     (rig.workspace / "shared").mkdir()
     (rig.workspace / "shared" / "inputs").write_text("")
     run = rig.doit("build", code=2)
-    assert "shared/inputs is a file: move it away" in run.output
+    assert "shared/inputs is a file, not a folder: move it away" in run.output
 
 
 def test_a_folder_removed_by_hand_is_made_again(machine: MachineMaker) -> None:

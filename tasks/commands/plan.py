@@ -1,7 +1,7 @@
-"""doit plan: what doit would do and why, item by item; it changes nothing.
+"""doit plan: print what doit would do and why, item by item; change nothing.
 
-It is a run in which every step foresees instead of acting: repositories are fetched and
-packages resolved into a temporary folder, which later steps look into before the real one.
+A plan is a run in which every step previews instead of acting. It fetches repositories and
+resolves packages into a temporary folder, which later steps read before the real one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Places below the models folder: links are made in one step, and never through other links."""
+"""Links below the models folder, made atomically and never through other links."""
 
 from __future__ import annotations
 
@@ -34,26 +34,25 @@ def refuse_read_only(run: Run, what: str, folder: Path) -> None:
 
 
 def link_to_store(run: Run, target: str, sha256: str) -> str:
-    """What the link of a download says."""
+    """The text of a download's link."""
     models = run.machine.models
     return model_files.link_text(str(models.folder), str(models.store), target, sha256)
 
 
 def link(run: Run, target: str, text: str) -> None:
-    """Make the link, or make it right. Raises Failure, OSError; a real file is never replaced."""
-    refuse_climbing(run, target)
+    """Create or correct the link; never replace a real file. Raises Failure, OSError."""
+    refuse_links_in_path(run, target)
     try:
         files.point(place(run, target), text)
     except (FileExistsError, NotADirectoryError):
-        raise Failure(f"{target}: a folder of it is a file: move that away") from None
+        raise Failure(f"{target}: a folder in its path is a file: move it away") from None
     except OSError as error:
-        raise Failure(f"{target} can't be linked ({error.strerror}): see that "
-                      f"{run.machine.models.folder} is writable") from None  # fmt: skip
+        raise Failure(f"{target} can't be linked ({error.strerror}): make "
+                      f"{run.machine.models.folder} writable") from None  # fmt: skip
 
 
-def refuse_climbing(run: Run, target: str) -> None:
-    """Raise Failure when a folder of the target is a link, since what lies behind it isn't known,
-    or is a root that is read_only."""
+def refuse_links_in_path(run: Run, target: str) -> None:
+    """Raises Failure when a folder in the target's path is a link or lies in a read_only root."""
     folder = Path(os.path.realpath(run.machine.models.folder))
     parent = folder / Path(target).parent
     if (real := Path(os.path.realpath(parent))) != parent:
@@ -64,11 +63,11 @@ def refuse_climbing(run: Run, target: str) -> None:
     refuse_read_only(run, target, parent)
 
 
-def in_the_way(run: Run, target: str) -> Path | None:
-    """A real file where the link belongs. Raises Failure for a folder."""
+def file_in_the_way(run: Run, target: str) -> Path | None:
+    """The real file at the link's place, if any. Raises Failure for a folder."""
     at = place(run, target)
     if at.is_symlink() or not os.path.lexists(at):
         return None
     if not at.is_file():
-        raise Failure(f"{at} is in the way: move it aside, a link belongs there")
+        raise Failure(f"{at} is in the way of a link: move it aside")
     return at

@@ -61,12 +61,12 @@ import sys
 from tasks.host.system import files
 from tasks.lock import packages
 
-def note(run, python):
+def record(run, python):
     {wrap}
         files.write_receipt(run.layout.packages, {{}})
     {swallow}
 
-packages.note = note
+packages.record = record
 from doit.__main__ import main
 sys.exit(main())
 """

@@ -1,4 +1,4 @@
-"""Where models and files lie: folder types, their directories and what is in them.
+"""Folders of models and files: folder types, their directories and contents.
 
 Custom nodes import this module, so its names are ComfyUI's.
 """

@@ -1,8 +1,8 @@
 """A ComfyUI-compatible server for machines without GPU or network.
 
-It does things in real ComfyUI's order, traps included: the temporary directory is wiped before
-the port is bound, --quick-test-for-ci succeeds whatever the custom nodes do, and a port that is
-taken is found out last.
+It keeps real ComfyUI's order, pitfalls included: it wipes the temporary directory before it binds
+the port, --quick-test-for-ci succeeds whatever the custom nodes do, and a port in use is noticed
+last.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-# The command line comes first: a mistake in it is answered before anything is loaded.
+# Parse the command line first: report a mistake before loading anything.
 from simulation.flags import args
 
 # isort: split

@@ -1,7 +1,7 @@
-"""The node classes there are, and how custom nodes are loaded.
+"""The node classes, and the loading of custom nodes.
 
-Custom nodes import this module and others wrap its functions, so the names are ComfyUI's, and
-what is called is looked up here at each call.
+Custom nodes import this module and wrap its functions, so the names are ComfyUI's, and each call
+looks its function up here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The HTTP and WebSocket server. All routes but /internal also stand under /api.
+"""The HTTP and WebSocket server. All routes but /internal are also available under /api.
 
 Custom nodes import this module for ``PromptServer.instance``.
 """

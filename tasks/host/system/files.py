@@ -170,7 +170,8 @@ def staging(target: Path) -> Iterator[Path]:
 
 def replace(path: Path, target: Path) -> None:
     """Rename a file or folder to `target`, in the place of what is there."""
-    if target.is_dir() and not target.is_symlink():
+    # rename(2) puts a folder in the place of an empty folder alone, and a file in that of none.
+    if path.is_dir() or (target.is_dir() and not target.is_symlink()):
         remove(target)
     path.replace(target)
 

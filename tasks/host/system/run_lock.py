@@ -42,8 +42,8 @@ class RunLock:
             os.close(descriptor)
             pid = run_id.split(".")[0]
             raise Taken(
-                f"a run is on in {self._workspace} (pid {pid}, {task or 'starting'}): "
-                "wait for it, or end it with: kill " + pid
+                f"another doit run is in progress in {self._workspace} "
+                f"(pid {pid}, {task or 'starting'}): wait for it, or end it with: kill {pid}"
             )
         self._descriptor = descriptor
         if left := os.pread(descriptor, 4096, 0).decode(errors="replace"):

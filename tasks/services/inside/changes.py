@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tasks.services.inside import children, folders, report
+from . import children, folders, report
 
 FILE = "COMFY_MACHINE_CHANGES"
 """The variable with the file."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.services.inside import hooks
+from . import hooks
 
 SHARE = "COMFY_MACHINE_MEMORY"
 """Variable: how many instances share this machine, and this one's limit in bytes if it has one."""

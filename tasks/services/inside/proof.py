@@ -16,7 +16,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from tasks.services.inside import hooks, report
+from . import hooks, report
 
 VARIABLE = "COMFY_MACHINE_PROOF"
 """Names with commas: the variables without a value, and `.env` where one is to be written; "-" when

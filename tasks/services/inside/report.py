@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Protocol
 
-from tasks.services.inside import errors, hooks
+from . import errors, hooks
 
 
 class Observer(Protocol):

@@ -1,1 +1,1 @@
-"""The parts of the simulator that real ComfyUI has under other names."""
+"""Parts of the simulator that have other names in real ComfyUI."""

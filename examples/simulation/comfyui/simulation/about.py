@@ -1,4 +1,4 @@
-"""What the server says of itself: GET /system_stats and GET /features."""
+"""The server's description of itself: GET /system_stats and GET /features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalogue of models, inputs and outputs that ComfyUI keeps since 2026: off, but told so.
+"""The catalogue of models, inputs and outputs that ComfyUI has since 2026: off unless asked for.
 
 `--as-of later` has it on by default. Nothing is kept in the database: a scan lists the files.
 """

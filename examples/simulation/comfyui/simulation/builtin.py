@@ -1,4 +1,4 @@
-"""The built-in nodes that need no model, and two that want one. `nodes` has them by name."""
+"""The built-in nodes that need no model, and two that need one; `nodes` maps them by name."""
 # ruff: noqa: N802, RUF012
 
 from __future__ import annotations

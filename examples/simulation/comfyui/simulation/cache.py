@@ -1,4 +1,4 @@
-"""Outputs of nodes, kept by what went into them: an identical prompt executes nothing."""
+"""Outputs of nodes, cached by their inputs: an identical prompt executes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is: node classes, models, where they are looked for, and the log."""
+"""Listings: node classes, models, model folders, and the log."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ async def get_object_info(_: web.Request) -> web.Response:
                 name,
                 traceback.format_exc(),
             )
-    # Real ComfyUI has nodes that make this folder, so a missing input directory is there, and
-    # with it LoadImage, from the second request on; since 2026 from the first.
+    # Nodes of real ComfyUI create this folder, so a missing input directory, and with it
+    # LoadImage, exists from the second request on; since 2026 from the first.
     files.make_input_folder()
     return web.json_response(described)
 

@@ -1,4 +1,4 @@
-"""The device: a CPU, or GPUs that are only said to be there.
+"""The device: a CPU, or simulated GPUs.
 
 ``SIMULATE_GPU=N`` pretends N of them. CUDA_VISIBLE_DEVICES hides them as it hides real ones.
 """

@@ -1,4 +1,4 @@
-"""Images that clients read and send. No path leads out of the directory it names."""
+"""Images that clients read and send; no path leads out of its directory."""
 
 from __future__ import annotations
 

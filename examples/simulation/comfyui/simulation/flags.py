@@ -1,4 +1,4 @@
-"""ComfyUI's command line, and as of when. An unknown flag ends the process with exit code 2.
+"""ComfyUI's command line at a given date. An unknown flag ends the process with exit code 2.
 
 ``--as-of`` is the simulator's own flag; all others are real ComfyUI's of that time:
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TIMES = {"2025": "0.3.64", "2026": "0.33.0", "later": "0.38.1"}
 """What --as-of takes → the version that is simulated."""
 
-# Accepted, and of no effect here: there is no model to load and no frontend to serve.
+# Accepted without effect: there is no model to load and no frontend to serve.
 _SWITCHES = [
     "auto-launch",
     "disable-auto-launch",

@@ -1,7 +1,7 @@
 """aiohttp's server, loaded without the certificates of the system.
 
-aiohttp reads all of them for its client, which nobody here uses, and that is a third of the time
-that it takes to load.
+aiohttp reads all of them for its client, which the simulator doesn't use; that takes a third of its
+loading time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""/api/jobs, since 2026: jobs of any state in one shape, and the end of one by its id."""
+"""/api/jobs, since 2026: jobs of any state in one shape, and cancellation of one by its id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs: those that wait, those that run and those that are done."""
+"""Jobs: waiting, running and done."""
 
 from __future__ import annotations
 

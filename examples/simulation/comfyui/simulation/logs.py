@@ -1,4 +1,4 @@
-"""The log: everything that goes to stdout and stderr, the newest entries kept for HTTP."""
+"""The log: everything written to stdout and stderr, with the newest entries available over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""extra_model_paths.yaml, with what real ComfyUI takes and what it crashes on."""
+"""extra_model_paths.yaml: accepts what real ComfyUI accepts, and crashes where it does."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def apply() -> None:
             load(file)
     if args.output_directory:
         folder_paths.set_directory("output", args.output_directory)
-    # What a node trained or merged is saved below the outputs and found there.
+    # Models that a node trained or merged are saved below the outputs and found there.
     for name in ("checkpoints", "clip", "vae", "diffusion_models", "loras"):
         folder_paths.add_model_folder_path(
             name, str(Path(folder_paths.get_output_directory(), name))

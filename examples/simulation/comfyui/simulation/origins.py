@@ -1,4 +1,4 @@
-"""Which pages of which sites a browser may let talk to the server."""
+"""Which web pages may talk to the server from a browser."""
 
 from __future__ import annotations
 

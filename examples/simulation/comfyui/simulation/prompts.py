@@ -1,4 +1,4 @@
-"""What a prompt is worth: which of its outputs are executed, and what is wrong with the rest."""
+"""Checks of a prompt: which outputs are executed, and what is wrong with the rest."""
 
 from __future__ import annotations
 

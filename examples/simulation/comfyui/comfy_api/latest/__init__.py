@@ -1,4 +1,4 @@
-"""What an extension is: the object that ``comfy_entrypoint`` of a custom node returns."""
+"""The extension class: ``comfy_entrypoint`` of a custom node returns such an object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes that declare a schema. They are executed as ordinary ones are."""
+"""Nodes that declare a schema; they are executed like ordinary ones."""
 # ruff: noqa: N802
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Looks at one instance again and again, in a thread of its own: none waits for another."""
+"""Samples one instance again and again, in a thread of its own: none waits for another."""
 
 from __future__ import annotations
 
@@ -6,38 +6,46 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from urllib.parse import quote
 
 import psutil
 
-from ....host.comfyui import api, load_result, object_info, observation, own_jobs, symptoms, warmup
+from ....host.comfyui import (
+    api,
+    judge,
+    load_result,
+    machine_state,
+    object_info,
+    symptoms,
+    warmup,
+)
 from ....host.comfyui.api import Health, Jobs
+from ....host.comfyui.condition import Condition
+from ....host.comfyui.judge import Observation
 from ....host.downloads import model_files
 from ....host.downloads.model_files import ModelState
 from ....host.pm2.app_processes import Census, Found
+from ....host.pm2.app_state import AppState
 from ....host.system import usage
 from ....host.system.log_once import Steady
 from ....host.system.redaction import redact
-from ..model.answers import Job, Point, Trial
+from ..model.answers import Job, Point
 from ..model.sample import Sample, differs
 from ..model.settings import Instance, Settings
 from . import progress_bar
-from .own_job_runs import Trials
-from .pm2_look import Supervisor
+from .pm2_state import Supervisor
+from .trial_runner import TrialRunner
 
 EVERY = 0.75
-"""Seconds between two looks."""
+"""Seconds between two samples."""
 SOON = 0.2
-"""Seconds while it starts: it is seen to be there as soon as `doit` sees it."""
+"""Seconds while it starts, so that it is ready here as soon as it is for `doit`."""
 PATIENCE = (0.75, 2.0, 5.0, 15.0)
-"""Seconds that it is given for an answer, the last for all that follow. One that hangs is asked
-less and less often, and the question that is still open is answered as soon as it goes on."""
-BUSY = 10.0
-"""Seconds without an answer in which one that works counts as busy: it loads a checkpoint."""
+"""Seconds that it has for an answer, the last for all that follow. One that hangs is asked
+less and less often, and the pending request is answered as soon as it continues."""
 UNTAKEN = 5.0
-"""Seconds after which a job that nothing works on tells that its worker thread is dead."""
+"""Seconds after which a job that nothing works on shows that its worker thread is dead."""
 JOBS_EVERY = 3.0
 """Seconds between two questions for its jobs, which it answers with all their prompts."""
 MEASURE_EVERY = 5.0
@@ -46,13 +54,13 @@ KEPT = 120
 CATALOGUE_EVERY = 60.0
 """Seconds until one that didn't list its node classes is asked again: half a megabyte, 70 ms."""
 LISTING_EVERY = 30.0
-"""Seconds between two looks at the models that it lists."""
+"""Seconds between two questions for the models that it lists."""
 FAILED = 100
-"""Nodes that failed, as many as are told of."""
+"""Nodes that failed, at most so many."""
 
 
 class InstanceSampler:
-    """One instance; `sample` is the last look at it."""
+    """One instance; `sample` is the last one of it."""
 
     def __init__(
         self,
@@ -69,13 +77,12 @@ class InstanceSampler:
         self._news = news
         self._models: Mapping[str, ModelState] = {}
         self._stop = threading.Event()
-        self.looked = threading.Event()
-        """Set once it has looked."""
+        self.has_sampled = threading.Event()
         self._history: deque[Point] = deque(maxlen=KEPT)
         self._before = ""
         self._begin(None)
-        self._trials = Trials(instance, settings, lambda: self.sample)
-        self.sample = Sample(time.monotonic(), self._seen(None, None), Health(False))
+        self._trials = TrialRunner(instance, settings, lambda: self.sample)
+        self.sample = Sample(time.monotonic(), self._gone())
 
     def stop(self) -> None:
         self._stop.set()
@@ -86,35 +93,36 @@ class InstanceSampler:
         steady = Steady()
         while not self._stop.is_set():
             steady.attempt(self.step)
-            self.looked.set()
-            starts = self.sample.seen.app is not None and self.sample.health.refused
+            self.has_sampled.set()
+            seen = self.sample.seen
+            starts = seen.state.app is not None and seen.answer.refused
             self._stop.wait(SOON if starts else EVERY)
 
     def step(self) -> None:
-        """Look once, and tell the news."""
+        """Sample once, and tell when there is news."""
         before = self.sample
         found = self._census.find(self.instance.name)
         if self._process != (found.process if found else None):
             if self._process is not None:
-                why = observation.why(self._seen(None, None))
-                self._before = f"ended {time.strftime('%F %T')}: {why}"
+                ended = judge.not_running(self._state(None, None), self.instance.name)
+                self._before = f"ended {time.strftime('%F %T')}: {ended.message}"
             self._begin(found)
-        self.sample = self._look(found) if found else self._missing()
+        self.sample = self._observe(found) if found else self._missing()
         if differs(before, self.sample):
             self._news()
 
     def list_models(self, models: Mapping[str, ModelState]) -> None:
-        """Which models it is asked about, at its next look if they changed."""
+        """Which models it is asked about, at the next sample if they changed."""
         if models != self._models:
             self._models, self._listed = models, float("-inf")
 
     def _begin(self, found: Found | None) -> None:
-        """What was known is of another process."""
+        """Forget what was known of another process."""
         self._process: psutil.Process | None = found.process if found else None
         self._scheme = found.app.scheme if found else "http"
-        self._story = symptoms.Story()
+        self._over_time = symptoms.History()
         self._silent: float | None = None
-        self._well: Health | None = None
+        self._last_answer: Health | None = None
         self._classes: frozenset[str] | None = None
         self._failed: dict[str, str] | None = None
         self._listings: dict[str, Sequence[str]] = {}
@@ -125,57 +133,53 @@ class InstanceSampler:
 
     def _missing(self) -> Sample:
         self._point(None, None)
-        return Sample(
-            time.monotonic(),
-            self._seen(None, None),
-            Health(False, f"{self.instance.name} doesn't run", refused=True, answered=False),
-            before=self._before,
-            history=tuple(self._history),
-        )
+        history = tuple(self._history)
+        return Sample(time.monotonic(), self._gone(), before=self._before, history=history)
 
-    def _seen(self, found: Found | None, memory: int | None) -> observation.Seen:
+    def _gone(self) -> Observation:
+        why = f"{self.instance.name} doesn't run"
+        answer = Health(False, why, refused=True, answered=False)
+        return Observation(self.instance.name, self._state(None, None), answer)
+
+    def _state(self, found: Found | None, memory: int | None) -> AppState:
         name = self.instance.name
-        return self._supervisor.seen(name, found, memory, self._settings().layout.log(name))
+        return self._supervisor.state(name, found, memory, self._settings().layout.log(name))
 
-    def _look(self, found: Found) -> Sample:
-        layout, gpu = self._settings().layout, self.instance.gpu
-        pid, port = found.app.pid, found.app.port or self.instance.port
-        health = self._probe(pid, port)
-        if health.healthy:
-            self._well = health
-            self._ask_for_jobs(pid, port, health.queue or 0)
+    def _observe(self, found: Found) -> Sample:
+        settings, gpu = self._settings(), self.instance.gpu
+        layout, pid, port = settings.layout, found.app.pid, found.app.port or self.instance.port
+        answer = self._probe(pid, port)
+        if answer.healthy:
+            self._last_answer = answer
+            self._ask_for_jobs(pid, port, answer.queue or 0)
             self._ask_for_more(found)
-        self._measure(pid, health.queue)
-        trouble = self._judge(pid, health)
-        seen = self._seen(found, self._memory)
-        wrong, restarted = observation.watched(layout.watched(gpu), seen)
-        warm = warmup.read(layout, gpu, found.app) if self._settings().warmup else None
+        self._measure(pid, answer.queue)
+        symptom = self._symptom(pid)
+        if self._last_answer and not answer.answered and not symptom:
+            answer = self._last_answer
+        noted, restarted = machine_state.watched(layout.watched(gpu), found.app)
+        warms = settings.warmup is not None
+        seen = Observation(
+            name=self.instance.name,
+            state=self._state(found, self._memory),
+            answer=answer,
+            symptom=symptom or noted,
+            cold=warms and warmup.is_cold(layout, gpu, found.app),
+            warmup=warmup.read(layout, gpu, found.app) if warms else None,
+            canary=self._trials.canary,
+            classes=self._classes,
+            failed_nodes=self._failed or {},
+            draining=layout.draining(gpu).exists(),
+        )
         return Sample(
             at=time.monotonic(),
             seen=seen,
-            health=self._well if self._well and not health.answered and not trouble else health,
             silent=self._silent,
-            trouble=trouble,
-            watched=wrong,
             before=restarted or self._before,
-            draining=layout.draining(gpu).exists(),
-            cold=self._cold(seen, found, warm),
-            warmup=Trial(**asdict(warm)) if warm else None,
-            canary=self._trials.canary,
             job=self._job(),
-            classes=self._classes,
-            failed_nodes=self._failed or {},
             listed=dict(self._listings),
             history=tuple(self._history),
         )
-
-    def _cold(
-        self, seen: observation.Seen, found: Found, warm: own_jobs.Trial | None
-    ) -> tuple[str, str] | None:
-        settings, gpu = self._settings(), self.instance.gpu
-        if settings.warmup is None or not warmup.is_cold(settings.layout, gpu, found.app):
-            return None
-        return observation.warming(warm, seen.uptime or 0.0, settings.start_timeout)
 
     def _probe(self, pid: int, port: int) -> Health:
         """Ask, longer each time that no answer came; a busy one has done something meanwhile."""
@@ -198,41 +202,30 @@ class InstanceSampler:
         )
         return health
 
-    def _judge(self, pid: int, health: Health) -> str:
-        """What is wrong, seen over time; empty when nothing is."""
+    def _symptom(self, pid: int) -> Condition | None:
+        """What is wrong, as only time tells."""
         now, settings = time.monotonic(), self._settings()
-        look = symptoms.Look(
+        measured = symptoms.Measurement(
             at=now,
             age=time.time() - (self._process.create_time() if self._process else 0.0),
             answered=True,
             effort=usage.own_effort(pid),
             jobs=self._jobs,
         )
-        rules = symptoms.Rules(UNTAKEN, settings.job_timeout, settings.start_timeout)
-        self._story, verdict = symptoms.judge(self._story, look, rules)
+        limits = symptoms.Limits(UNTAKEN, settings.job_timeout, settings.start_timeout)
+        self._over_time, found = symptoms.follow(self._over_time, measured, limits)
         if self._silent is not None:
-            return self._silence(now - self._silent)
-        if verdict and self._story.untaken is not None and "none was begun" in verdict:
-            return f"its worker thread is dead: {verdict}"
-        return verdict or self._dead_thread(pid, now)
+            began = time.time() - (now - self._silent)
+            return symptoms.silence(began, time.time(), self._works)
+        return found or self._dead_thread(pid, now)
 
-    def _silence(self, seconds: float) -> str:
-        since = time.strftime("%H:%M:%S", time.localtime(time.time() - seconds))
-        if self._works:
-            return f"no answer since {since}, though it works" if seconds >= BUSY else ""
-        return f"it hangs: no answer since {since}, and it does nothing"
-
-    def _dead_thread(self, pid: int, now: float) -> str:
-        """A job that a thread died of is shown as running for ever (seen with sys.exit())."""
+    def _dead_thread(self, pid: int, now: float) -> Condition | None:
+        """ComfyUI lists a job that ended its worker thread (sys.exit()) as running for ever."""
         if not self._jobs or not self._jobs.running:
-            return ""
-        gone = self._threads - usage.threads(pid)
-        if gone and now - self._story.idle >= UNTAKEN:
-            return (
-                f"its worker thread is dead: job {self._jobs.running[0]} counts as running, "
-                "and nothing works on it"
-            )
-        return ""
+            return None
+        lost = self._threads - usage.threads(pid)
+        idle = now - self._over_time.idle >= UNTAKEN
+        return symptoms.dead_thread(self._jobs.running[0]) if lost and idle else None
 
     def _ask_for_jobs(self, pid: int, port: int, queue: int) -> None:
         now = time.monotonic()
@@ -246,7 +239,7 @@ class InstanceSampler:
         if not self._jobs or not self._jobs.running:
             return None
         job = self._jobs.running[0]
-        since = self._story.jobs.get(job, time.monotonic())
+        since = self._over_time.jobs.get(job, time.monotonic())
         bar = progress_bar.last(self._settings().layout.log(self.instance.name))
         return Job(
             id=job,
@@ -256,7 +249,7 @@ class InstanceSampler:
         )
 
     def _ask_for_more(self, found: Found) -> None:
-        """What takes longer, and seldom changes."""
+        """Ask for what takes longer, and seldom changes."""
         now, listen = time.monotonic(), self.instance.listen
         port = found.app.port or self.instance.port
         ask = partial(api.ask, listen, port, scheme=self._scheme)
@@ -271,10 +264,10 @@ class InstanceSampler:
         if now - self._listed >= LISTING_EVERY:
             self._listed = now
             kinds = model_files.kinds(self._models, ask("/internal/folder_paths"))
-            told = {folder: ask(f"/models/{quote(kind)}") for folder, kind in kinds.items()}
+            answers = {folder: ask(f"/models/{quote(kind)}") for folder, kind in kinds.items()}
             self._listings = {
                 folder: [name for name in names if isinstance(name, str)]
-                for folder, names in told.items()
+                for folder, names in answers.items()
                 if isinstance(names, list)
             }
 

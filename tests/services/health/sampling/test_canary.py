@@ -15,16 +15,16 @@ import requests
 
 from tasks.host.comfyui import api, own_jobs
 from tasks.host.comfyui.own_jobs import Trial
-from tasks.services.health.looks import canary
-from tasks.services.health.looks.canary import (
+from tasks.services.health.sampling import canary
+from tasks.services.health.sampling.canary import (
     Canary,
     Queue,
-    Rules,
-    Story,
+    Record,
+    Schedule,
     Wait,
+    after,
     due,
-    seen,
-    verdict,
+    overdue,
     waited,
 )
 from tasks.spec.model import SMOKE
@@ -33,7 +33,7 @@ from tests.contract.client import until
 from tests.contract.installation import WAITING_NODE, Installation, Server, node
 from tests.rig import SIMULATOR
 
-RULES = Rules(every=300.0, timeout=60.0, untaken=20.0)
+RULES = Schedule(every=300.0, timeout=60.0, untaken=20.0)
 OURS = Queue(("o",), (), frozenset("o"))
 NOBODYS = Queue((), ("o",), frozenset("o"))
 
@@ -60,19 +60,19 @@ NODE_CLASS_MAPPINGS = {"DiesAfter": DiesAfter}
 
 
 def test_one_is_due_at_once_then_every_so_often_and_sooner_after_one_that_failed() -> None:
-    assert due(Story(), RULES, 0.0)
-    assert not due(Story(proved=100.0), RULES, 399.0)
-    assert due(Story(proved=100.0), RULES, 400.0)
-    assert due(Story(100.0, failed=True), RULES, 130.0)
-    assert not due(Story(100.0, failed=True), RULES, 129.0)
-    often = Rules(every=5.0, timeout=60.0)
-    assert due(Story(100.0, failed=True), often, 105.0)
+    assert due(Record(), RULES, 0.0)
+    assert not due(Record(proved=100.0), RULES, 399.0)
+    assert due(Record(proved=100.0), RULES, 400.0)
+    assert due(Record(100.0, failed=True), RULES, 130.0)
+    assert not due(Record(100.0, failed=True), RULES, 129.0)
+    often = Schedule(every=5.0, timeout=60.0)
+    assert due(Record(100.0, failed=True), often, 105.0)
 
 
 def test_a_job_of_somebody_else_puts_it_off_but_not_after_one_that_failed() -> None:
-    assert seen(Story(100.0), 1, 200.0) == Story(200.0)
-    assert seen(Story(100.0), 0, 200.0) == Story(100.0)
-    assert seen(Story(100.0, failed=True), 1, 200.0) == Story(100.0, failed=True)
+    assert after(Record(100.0), 1, 200.0) == Record(200.0)
+    assert after(Record(100.0), 0, 200.0) == Record(100.0)
+    assert after(Record(100.0, failed=True), 1, 200.0) == Record(100.0, failed=True)
 
 
 def test_ours_are_told_from_those_of_others() -> None:
@@ -96,7 +96,7 @@ def test_ours_are_told_from_those_of_others() -> None:
 def test_it_fails_when_it_runs_or_nothing_does_for_too_long(
     queue: Queue, alone: float, idle: float, expected: str | None
 ) -> None:
-    assert verdict("o", queue, Wait(1000 - alone, 1000 - idle), 1000.0, RULES) == expected
+    assert overdue("o", queue, Wait(1000 - alone, 1000 - idle), 1000.0, RULES) == expected
 
 
 def test_the_time_behind_a_job_of_somebody_else_does_not_count() -> None:
@@ -156,7 +156,7 @@ def test_it_waits_behind_a_job_that_came_meanwhile(server: Server, tmp_path: Pat
     job = server.queue(waiting(end))
     until(server.running, 20, "the job")
     trials: list[Trial | None] = []
-    rules = Rules(300.0, timeout=0.3, untaken=0.3)
+    rules = Schedule(300.0, timeout=0.3, untaken=0.3)
     smoke = own_jobs.read(SMOKE)
     thread = threading.Thread(target=lambda: trials.append(canary.run(client, smoke, rules)))
     thread.start()
@@ -175,7 +175,7 @@ def test_it_waits_behind_a_job_that_came_meanwhile(server: Server, tmp_path: Pat
 def test_one_that_fails_says_why_and_is_tried_again(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "job.json"
     file.write_text(json.dumps({"1": {"class_type": "Raises", "inputs": {"value": 1}}}))
-    one = Canary(file, Rules(every=0.0, timeout=60.0))
+    one = Canary(file, Schedule(every=0.0, timeout=60.0))
     trial = step(one, server)
     assert trial
     assert not trial.ok
@@ -197,7 +197,7 @@ def test_one_that_fails_says_why_and_is_tried_again(server: Server, tmp_path: Pa
 
 def test_a_worker_that_died_is_found_and_the_canaries_do_not_pile_up(server: Server) -> None:
     server.run({"1": {"class_type": "DiesAfter", "inputs": {}}})
-    one = Canary(SMOKE, Rules(every=0.0, timeout=60.0, untaken=0.3))
+    one = Canary(SMOKE, Schedule(every=0.0, timeout=60.0, untaken=0.3))
     for _ in range(2):
         trial = step(one, server)
         assert trial
@@ -210,7 +210,7 @@ def test_one_that_takes_the_worker_with_it_is_no_job_of_a_customer(
 ) -> None:
     file = tmp_path / "job.json"
     file.write_text(json.dumps({"1": {"class_type": "Leaves", "inputs": {"value": 1}}}))
-    rules = Rules(every=0.0, timeout=0.3)
+    rules = Schedule(every=0.0, timeout=0.3)
     trial = step(Canary(file, rules), server)
     assert trial
     assert trial.reason == "its canary job still runs after 0.3 s"

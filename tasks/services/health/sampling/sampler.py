@@ -1,4 +1,4 @@
-"""Samples everything in the background and keeps the board; whoever asks waits for none of it."""
+"""Samples everything in the background and keeps the board; no request waits for it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 from ....host.pm2.app_processes import Census
 from ....host.system import run_journal
 from ....host.system.log_once import Steady
+from ..conditions.answer_board import Answers, Board, Since
+from ..conditions.composition import compose
 from ..model import settings
-from ..verdicts.answer_board import Answers, Board, Since
-from ..verdicts.composition import compose
-from .instance_look import InstanceSampler
-from .machine_look import MachineSampler
+from .instance_sampler import InstanceSampler
+from .machine_sampler import MachineSampler
 from .masking import Masks
-from .pm2_look import Supervisor
+from .pm2_state import Supervisor
 
 EVERY = 1.0
-"""Seconds between two compositions, where no news come in between."""
+"""Seconds between two compositions, where no news comes in between."""
 SOON = 0.1
 """Seconds in which news are gathered."""
 CENSUS_EVERY = 10.0
 FIRST = 1.0
-"""Seconds that is waited for the first look at each instance."""
+"""Seconds to wait for the first sample of each instance."""
 STUCK = 30.0
-"""Seconds without a composition after which this server itself is not well."""
+"""Seconds without a composition after which this server itself is unhealthy."""
 
 
 class Sampler:
@@ -44,17 +44,17 @@ class Sampler:
         self._stop = threading.Event()
         self._instances: dict[int, InstanceSampler] = {}
         self.sees_run = False
-        """Whether the answers tell of a run that is on."""
+        """Whether the answers show a run in progress."""
         self._follow_settings()
         self.board = Board(self._compose())
 
     def start(self) -> None:
-        """Begin; what answers at once has been seen when this returns."""
+        """Begin; what answers at once has been sampled when this returns."""
         deadline = time.monotonic() + FIRST
         for sampler in self._instances.values():
             threading.Thread(target=sampler.run, daemon=True).start()
         for sampler in self._instances.values():
-            sampler.looked.wait(max(0.0, deadline - time.monotonic()))
+            sampler.has_sampled.wait(max(0.0, deadline - time.monotonic()))
         self.board.publish(self._compose())
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -69,9 +69,9 @@ class Sampler:
         return time.monotonic() - self.board.answers.at < STUCK
 
     def is_behind(self) -> bool:
-        """Whether the run that the answers tell of has come to its end since.
+        """Whether the run that the answers show has ended since; new answers then come at once.
 
-        Whoever ran it asks right afterwards, and is to hear how it ended; new answers come at once.
+        Whoever ran it asks right afterwards how it ended.
         """
         if run_journal.is_on(self.settings.layout):
             return False
@@ -88,7 +88,7 @@ class Sampler:
             steady.attempt(lambda: self.board.publish(self._compose()))
 
     def _compose(self) -> Answers:
-        facts = self._machine.look(self.settings)
+        facts = self._machine.sample(self.settings)
         self.sees_run = facts.run is not None and facts.run.state == "running"
         self._masks.refresh()
         for sampler in self._instances.values():

@@ -8,14 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from tasks.services.health.model.answers import HEALTHY, Status
+from tasks.host.comfyui.condition import HEALTHY, Health
+from tasks.services.health.conditions.answer_board import Answer, Answers, Board, Since
+from tasks.services.health.conditions.composition import compose
 from tasks.services.health.model.facts import Facts
-from tasks.services.health.verdicts.answer_board import Answer, Answers, Board, Since
-from tasks.services.health.verdicts.composition import compose
 from tests.services import moments as m
 from tests.services import samples
 
@@ -28,8 +28,8 @@ def composed(facts: Facts | None = None, since: Since | None = None, **sample: A
     return compose(facts or m.facts(), by_gpu, since or Since(), lambda body: body)
 
 
-@pytest.mark.parametrize("status", Status.__args__)  # type: ignore[attr-defined]
-def test_the_code_says_what_the_status_does(status: Status) -> None:
+@pytest.mark.parametrize("status", get_args(Health))
+def test_the_code_says_what_the_status_does(status: Health) -> None:
     answer = Answer(samples.instance(0, status), bytes)
     assert answer.code == (200 if status in HEALTHY else 503)
     assert (status in HEALTHY) is (status in ("healthy", "degraded", "disabled"))
@@ -67,8 +67,8 @@ def test_an_answer_says_since_when_it_is_so(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert told() == ("healthy", 1000, 1000)
     assert told() == ("healthy", 1000, 1000)
-    assert told(watched="over its memory") == ("unhealthy", 1020, 1020)
-    assert told(watched="it is stuck") == ("unhealthy", 1020, 1020), "another reason, as sick"
+    assert told(symptom=m.TOO_LARGE) == ("unhealthy", 1020, 1020)
+    assert told(symptom=m.HANGS) == ("unhealthy", 1020, 1020), "another reason, as sick"
     assert told() == ("healthy", 1040, 1040)
     assert composed(since=since).installation.verdict.since == 1000
 
@@ -78,7 +78,7 @@ def test_the_machine_is_ready_when_some_instance_takes_jobs() -> None:
     assert well.ready.healthy
     assert composed(m.facts(run=m.FAILED)).ready.healthy
     assert not composed(draining=True).ready.healthy
-    assert not composed(cold=("starting", "not warm")).ready.healthy
+    assert not composed(cold=True).ready.healthy
     assert not composed(m.facts(settings=m.settings(enabled=False, instances=()))).ready.healthy
     two = replace(well, by_gpu={0: composed(draining=True).by_gpu[0], 1: well.by_gpu[0]})
     assert two.ready.healthy
@@ -87,9 +87,9 @@ def test_the_machine_is_ready_when_some_instance_takes_jobs() -> None:
 def test_services_say_what_they_wait_for() -> None:
     facts = m.facts(
         installed=m.installed("nothing is installed yet"), run=m.INSTALLS,
-        workers={"fetch-gpu0": m.seen(None)},
+        workers={"fetch-gpu0": m.state(None)},
     )  # fmt: skip
-    told = json.loads(composed(facts, seen=m.seen(None)).overview.body)
+    told = json.loads(composed(facts, state=m.state(None)).overview.body)
     assert [(each["name"], each["waits_for"]) for each in told["services"]] == [
         ("comfyui-gpu0", ["installation"]), ("fetch-gpu0", ["comfyui-gpu0"]),
     ]  # fmt: skip
@@ -126,7 +126,7 @@ def waiting(
 
 
 def test_whoever_waits_is_woken_by_the_answer_that_was_waited_for() -> None:
-    down, well = composed(seen=m.seen(None)), composed()
+    down, well = composed(state=m.state(None)), composed()
 
     def publish(posted: Board) -> None:
         for answers in (down, down, well):
@@ -138,13 +138,13 @@ def test_whoever_waits_is_woken_by_the_answer_that_was_waited_for() -> None:
 
 
 def test_whoever_waits_does_not_do_so_for_longer_than_asked() -> None:
-    down = composed(seen=m.seen(None))
+    down = composed(state=m.state(None))
     assert waiting(down, lambda posted: posted.publish(down), 0.1)[0] == "down"
 
 
 def test_many_who_wait_are_woken_together() -> None:
     async def wait() -> None:
-        posted = Board(composed(seen=m.seen(None)))
+        posted = Board(composed(state=m.state(None)))
         posted.attach(asyncio.get_running_loop())
         every = [
             asyncio.ensure_future(posted.wait(lambda answers: answers.ready.healthy, LONG, _stays))
@@ -159,7 +159,7 @@ def test_many_who_wait_are_woken_together() -> None:
 
 def test_answers_may_come_before_and_after_there_is_anybody_to_wait() -> None:
     posted = Board(composed())
-    down, well = composed(seen=m.seen(None)), composed()
+    down, well = composed(state=m.state(None)), composed()
     posted.publish(down)
     assert posted.answers is down
 

@@ -1,4 +1,4 @@
-"""Looks at what the instances share: what is installed, the run, models, GPUs, workers."""
+"""Samples what the instances share: what is installed, the run, models, GPUs, workers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from ....host.comfyui import load_result, node_classes, observation
+from ....host.comfyui import load_result, node_classes
 from ....host.downloads import model_files
 from ....host.downloads.model_files import ModelState, Place
 from ....host.generations import installed
 from ....host.pm2.app_processes import Census
+from ....host.pm2.app_state import AppState
 from ....host.system import files, gpu, run_journal
 from ....host.system.failure import Failure
 from ....host.system.gpu import Gpu
@@ -26,30 +27,30 @@ from ....spec.lock_format import read_lock
 from ..model.answers import Card, Layer, Packages, Part, Run, Task
 from ..model.facts import SILENT, Facts, Installed
 from ..model.settings import Settings
-from .pm2_look import Supervisor
+from .pm2_state import Supervisor
 
 INSTALLED_EVERY = 2.0
 MODELS_EVERY = 1.5
 CARDS_EVERY = 5.0
-"""Seconds between two looks; one that takes long is followed by a longer pause."""
+"""Seconds between two samples; one that takes long is followed by a longer pause."""
 PAUSES = 30
-"""Times that a look took until the next one: with thousands of models it takes a while."""
+"""Times that a sample took until the next one: with thousands of models it takes a while."""
 FIRST = 2.0
-"""Seconds that is waited for the first look."""
+"""Seconds to wait for the first sample."""
 
 T = TypeVar("T", bound=BaseModel)
 V = TypeVar("V")
 
 
 class Background(Generic[V]):
-    """Looks again and again in a thread of its own: a volume that hangs holds up nothing else."""
+    """Samples again and again in a thread of its own: a volume that hangs holds up nothing else."""
 
-    def __init__(self, look: Callable[[], V], every: float) -> None:
-        self._look = look
+    def __init__(self, sample: Callable[[], V], every: float) -> None:
+        self._sample = sample
         self._every = every
         self._first = threading.Event()
         self.last: V | None = None
-        """What the last look saw; None before the first one is done."""
+        """The last sample; None before the first one is done."""
 
     def start(self) -> None:
         threading.Thread(target=self._run, daemon=True).start()
@@ -64,11 +65,11 @@ class Background(Generic[V]):
             time.sleep(max(self._every, PAUSES * (time.monotonic() - begin)))
 
     def _once(self) -> None:
-        self.last = self._look()
+        self.last = self._sample()
 
 
 class MachineSampler:
-    """`look` is used by one thread, and waits for nothing."""
+    """`sample` is used by one thread, and waits for nothing."""
 
     def __init__(
         self, settings: Callable[[], Settings], census: Census, supervisor: Supervisor
@@ -81,7 +82,7 @@ class MachineSampler:
         for each in (self._installed, self._models, self._cards):
             each.start()
 
-    def look(self, settings: Settings) -> Facts:
+    def sample(self, settings: Settings) -> Facts:
         refused = files.read_receipt(settings.layout.refused, reason=str)
         return Facts(
             settings=settings,
@@ -90,12 +91,12 @@ class MachineSampler:
             run=_run(run_journal.read(settings.layout)),
             behind=str(refused.get("reason") or "left by hand") if refused else "",
             cards=self._cards.last or {},
-            workers={worker.name: self._seen(settings, worker.name) for worker in settings.workers},
+            workers={each.name: self._state(settings, each.name) for each in settings.workers},
         )
 
-    def _seen(self, settings: Settings, name: str) -> observation.Seen:
+    def _state(self, settings: Settings, name: str) -> AppState:
         found = self._census.find(name)
-        return self._supervisor.seen(name, found, None, settings.layout.log(name))
+        return self._supervisor.state(name, found, None, settings.layout.log(name))
 
 
 @while_unchanged

@@ -1,4 +1,4 @@
-"""The answers, made anew at every look, given as often as they are asked for."""
+"""The answers: composed anew from each sample, and served as often as they are asked for."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from ..model.answers import HEALTHY, Verdict
+from ....host.comfyui.condition import HEALTHY
+from ..model.answers import Verdict
 
 WAITING = 512
-"""Those who may wait for an answer at once."""
+"""Clients that may wait for an answer at once."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class Answer:
 
     verdict: Verdict
     mask: Callable[[bytes], bytes]
-    """Takes secrets out of the body."""
+    """Masks the secrets in the body."""
     sampled: float | None = None
-    """When it was seen, of the monotonic clock; None where age means nothing."""
+    """When it was sampled, of the monotonic clock; None where age means nothing."""
     _cache: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -37,13 +38,13 @@ class Answer:
     def rest(self) -> bytes:
         """The body without its age."""
         if "rest" not in self._cache:
-            told = self.verdict.model_dump_json(exclude={"age"})
-            self._cache["rest"] = self.mask(told.encode())
+            body = self.verdict.model_dump_json(exclude={"age"})
+            self._cache["rest"] = self.mask(body.encode())
         return self._cache["rest"]
 
     @property
     def body(self) -> bytes:
-        """JSON. Only the age is written anew each time."""
+        """JSON. Only the age is new each time."""
         if self.sampled is None:
             return self.rest
         age = max(0.0, time.monotonic() - self.sampled)
@@ -52,7 +53,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answers:
-    """What there is to answer, at one moment."""
+    """All answers of one moment."""
 
     overview: Answer
     installation: Answer
@@ -60,7 +61,7 @@ class Answers:
     models: Answer
     by_gpu: Mapping[int, Answer]
     ready: Answer
-    """Whether some instance takes jobs; no more than that, for those who have no token."""
+    """Whether some instance takes jobs, and no more than that: clients without a token get it."""
     at: float
     """Of the monotonic clock."""
 
@@ -75,10 +76,10 @@ class Board:
         self._waiting = 0
         self.room = WAITING
         self.ended = asyncio.Event()
-        """This server ends: nobody is to be kept waiting."""
+        """This server ends: let all clients go."""
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Those who wait do so on this loop."""
+        """Use this loop for the clients that wait."""
         self._loop = loop
 
     def publish(self, answers: Answers) -> None:
@@ -88,7 +89,7 @@ class Board:
             self._loop.call_soon_threadsafe(self._turn)
 
     def end(self) -> None:
-        """Let go of those who wait and follow; may be called in a signal handler."""
+        """Let go of all clients that wait or follow; may be called in a signal handler."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self.ended.set)
             self._loop.call_soon_threadsafe(self._turn)
@@ -99,9 +100,9 @@ class Board:
         seconds: float,
         gone: Callable[[], Awaitable[bool]],
     ) -> None:
-        """Wait until the answers are as wanted, time is up, or who asked is gone.
+        """Wait until the answers are as wanted, time is up, or the client is gone.
 
-        Not at all when too many wait already: they get their answer sooner.
+        Not at all when too many wait already: this client gets its answer at once.
         """
         deadline = time.monotonic() + seconds
         if self._waiting >= self.room:
@@ -129,7 +130,7 @@ async def settle(event: asyncio.Event, seconds: float) -> None:
 
 
 class Since:
-    """When each thing began to be as it is, in seconds since the epoch."""
+    """When each thing came into its present state, in seconds since the epoch."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, float]] = {}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 
 from ....host.comfyui import warmup
+from ....host.comfyui.own_jobs import Trial
 from ....host.system.log_once import Steady
 from ....host.system.run_lock import RunLock
-from ..model.answers import Trial
 from ..model.sample import Sample
 from ..model.settings import Instance, Settings
 from . import canary
@@ -18,7 +17,7 @@ from . import canary
 EVERY = 1.0
 
 
-class Trials:
+class TrialRunner:
     """Of one instance, in a thread of its own: a job may take long."""
 
     def __init__(
@@ -43,8 +42,8 @@ class Trials:
     def step(self) -> None:
         """Run what is due, and wait for it."""
         sample = self._sample()
-        app = sample.seen.app
-        if app is None or not sample.health.healthy or sample.silent is not None:
+        seen, app = sample.seen, sample.seen.state.app
+        if app is None or not seen.answer.healthy or sample.silent is not None:
             self.canary = self.canary if app else None
             return
         settings = self._settings()
@@ -58,11 +57,11 @@ class Trials:
                     settings.warmup, settings.start_timeout,
                 )  # fmt: skip
         if (own := self._of(settings)) is not None:
-            idle = free and not sample.draining and sample.cold is None
+            idle = free and not seen.draining and not seen.cold
             port = app.port or self._instance.port
-            queue = sample.health.queue
-            told = own.step(app.pid, self._instance.listen, port, queue, idle, app.scheme)
-            self.canary = Trial(**asdict(told)) if told else None
+            self.canary = own.step(
+                app.pid, self._instance.listen, port, seen.answer.queue, idle, app.scheme
+            )
 
     def _of(self, settings: Settings) -> canary.Canary | None:
         """The canary that machine.yaml names now."""
@@ -71,6 +70,6 @@ class Trials:
             return None
         wanted = (settings.canary, settings.canary_every, settings.start_timeout)
         if self._canary is None or self._canary[0] != wanted:
-            rules = canary.Rules(settings.canary_every, settings.start_timeout)
-            self._canary = (wanted, canary.Canary(settings.canary, rules))
+            schedule = canary.Schedule(settings.canary_every, settings.start_timeout)
+            self._canary = (wanted, canary.Canary(settings.canary, schedule))
         return self._canary[1]

@@ -86,7 +86,7 @@ def _ours() -> Iterator[str]:
 
 
 OURS = frozenset(_ours())
-"""Names of fields and values that they may have: no secrets, even where somebody's is the same."""
+"""Names and fixed values of fields: no secrets, even where a secret is the same word."""
 
 
 def _written(secret: str) -> bytes:

@@ -1,8 +1,7 @@
 """The canary: a job of our own that an idle instance must run now and then.
 
-An instance whose worker thread died answers like one that is well; only a job shows it. What is
-decided is apart from what is asked, so `due` and `verdict` are pure; times are seconds of a
-clock that never jumps.
+An instance whose worker thread died answers like a healthy one; only a job shows it. Decisions are
+apart from requests, so `due` and `overdue` are pure; times are seconds of a clock that never jumps.
 """
 
 from __future__ import annotations
@@ -21,30 +20,30 @@ from ....spec.workflow_file import Prompt
 AGAIN = 30.0
 """Seconds after which a failed one is tried again, or `every` where that is less."""
 PAUSES = (api.POLL, 2.0)
-"""Seconds between two looks, at first and at most: the queue is told with all its prompts."""
+"""Seconds between two requests, at first and at most: the queue comes with all its prompts."""
 FAILED = "its canary job failed: "
 NOT_TAKEN = "its canary job isn't taken: the worker thread is dead"
 
 
 @dataclass(frozen=True)
-class Rules:
-    """How often, and how long one may take; seconds."""
+class Schedule:
+    """How often one is due, and how long it may take; seconds."""
 
     every: float
     timeout: float
     untaken: float = 60.0
-    """Until one that waits while nothing runs has failed: longer than the watcher takes to
-    restart an instance for that, which sees it only as long as the job is there."""
+    """How long one may wait while nothing runs: longer than the watcher takes to restart an
+    instance for that, which it notices only as long as the job is there."""
 
 
 @dataclass(frozen=True)
 class Queue:
-    """What an instance works on, the jobs of others apart from ours."""
+    """The jobs of an instance, with ours apart from those of others."""
 
     running: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
     ours: frozenset[str] = frozenset()
-    """Also those that an earlier process of ours left."""
+    """Also those that an earlier health server left."""
 
     @property
     def theirs(self) -> int:
@@ -52,62 +51,62 @@ class Queue:
 
     @property
     def busy(self) -> bool:
-        """A job of somebody else runs."""
+        """Whether another client's job runs."""
         return any(job not in self.ours for job in self.running)
 
 
 @dataclass(frozen=True)
-class Story:
-    """What is known of one process; a new one begins with a new story, so with a canary."""
+class Record:
+    """What is known of one process; a new one begins with an empty record, so with a canary."""
 
     proved: float | None = None
-    """When it last had a job of somebody else, or began a canary."""
+    """When it last had a job of another client, or began a canary."""
     failed: bool = False
-    """So did its last canary."""
+    """Its last canary failed."""
 
 
-def due(story: Story, rules: Rules, now: float) -> bool:
-    """Whether an idle instance is to run a canary. After one that failed, jobs prove nothing."""
-    pause = min(rules.every, AGAIN) if story.failed else rules.every
-    return story.proved is None or now - story.proved >= pause
+def due(record: Record, schedule: Schedule, now: float) -> bool:
+    """Whether an idle instance should run a canary. After one that failed, jobs prove nothing."""
+    pause = min(schedule.every, AGAIN) if record.failed else schedule.every
+    return record.proved is None or now - record.proved >= pause
 
 
-def seen(story: Story, theirs: int, now: float) -> Story:
-    """The story with one more look at the queue."""
-    return Story(now, story.failed) if theirs and not story.failed else story
+def after(record: Record, theirs: int, now: float) -> Record:
+    """The record after one more sample of the queue, with so many jobs of others."""
+    return Record(now, record.failed) if theirs and not record.failed else record
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Since when nobody else's job runs, and none at all."""
+    """Since when no job of another client runs, and no job at all."""
 
     alone: float
     idle: float
 
 
 def waited(before: Wait, queue: Queue, now: float) -> Wait:
-    """The wait with one more look at the queue."""
+    """The wait after one more sample of the queue."""
     return Wait(now if queue.busy else before.alone, now if queue.running else before.idle)
 
 
-def verdict(job: str, queue: Queue, wait: Wait, now: float, rules: Rules) -> str | None:
+def overdue(job: str, queue: Queue, wait: Wait, now: float, schedule: Schedule) -> str | None:
     """Why a canary that isn't done has failed; None: it hasn't yet."""
     if not queue.running:
-        return NOT_TAKEN if now - wait.idle >= rules.untaken else None
-    if now - wait.alone < rules.timeout:
+        return NOT_TAKEN if now - wait.idle >= schedule.untaken else None
+    if now - wait.alone < schedule.timeout:
         return None
     what = "runs" if job in queue.running else "waits behind an earlier one of ours"
-    return f"its canary job still {what} after {rules.timeout:g} s"
+    return f"its canary job still {what} after {schedule.timeout:g} s"
 
 
 class Canary:
     """The canary of one instance. `step` is called again and again, by one thread."""
 
-    def __init__(self, file: Path, rules: Rules) -> None:
+    def __init__(self, file: Path, schedule: Schedule) -> None:
         self._file = file
-        self._rules = rules
+        self._schedule = schedule
         self._pid: int | None = None
-        self._story = Story()
+        self._record = Record()
         self.last: Trial | None = None
         """What the last one of this process came to."""
 
@@ -121,35 +120,35 @@ class Canary:
         can't be read.
         """
         if pid != self._pid:
-            self._pid, self._story, self.last = pid, Story(), None
+            self._pid, self._record, self.last = pid, Record(), None
         now = time.monotonic()
-        if jobs and not due(self._story, self._rules, now):
-            self._story = seen(self._story, jobs, now)
-        if not idle or jobs is None or not due(self._story, self._rules, now):
+        if jobs and not due(self._record, self._schedule, now):
+            self._record = after(self._record, jobs, now)
+        if not idle or jobs is None or not due(self._record, self._schedule, now):
             return self.last
         prompt = own_jobs.vary(own_jobs.read(self._file))
         client = api.Client(listen, port, scheme=scheme)
         with suppress(OSError, LookupError, TypeError, ValueError):
-            queue = look(client)
+            queue = read_queue(client)
             if queue.theirs:
-                self._story = Story(now, self._story.failed)
+                self._record = Record(now, self._record.failed)
                 return self.last
             for job in queue.waiting:
                 client.delete(job)
-            if trial := run(client, prompt, self._rules):
+            if trial := run(client, prompt, self._schedule):
                 self.last = trial
-                self._story = Story(time.monotonic(), not trial.ok)
+                self._record = Record(time.monotonic(), not trial.ok)
         return self.last
 
 
-def look(client: api.Client) -> Queue:
-    """What an instance works on. Raises requests.RequestException when it doesn't answer, and
+def read_queue(client: api.Client) -> Queue:
+    """The jobs of an instance. Raises requests.RequestException when it doesn't answer, and
     LookupError, TypeError or ValueError when it doesn't answer like ComfyUI."""
-    told = client.get("/queue")
-    jobs = [*told["queue_running"], *told["queue_pending"]]
+    answer = client.get("/queue")
+    jobs = [*answer["queue_running"], *answer["queue_pending"]]
     return Queue(
-        tuple(str(job[1]) for job in told["queue_running"]),
-        tuple(str(job[1]) for job in told["queue_pending"]),
+        tuple(str(job[1]) for job in answer["queue_running"]),
+        tuple(str(job[1]) for job in answer["queue_pending"]),
         frozenset(str(job[1]) for job in jobs if _is_ours(job)),
     )
 
@@ -158,7 +157,7 @@ def _is_ours(job: list[Any]) -> bool:
     return bool(job[3].get("client_id") == own_jobs.CLIENT)
 
 
-def run(client: api.Client, prompt: Prompt, rules: Rules) -> Trial | None:
+def run(client: api.Client, prompt: Prompt, schedule: Schedule) -> Trial | None:
     """Run one canary, and take one that failed out of the queue.
 
     It waits for the jobs of others as long as they take. None when it says nothing: it was taken
@@ -169,7 +168,7 @@ def run(client: api.Client, prompt: Prompt, rules: Rules) -> Trial | None:
     at, begin = time.time(), time.monotonic()
     try:
         job = client.submit(prompt, client=own_jobs.CLIENT)
-        why = _wait(client, job, rules)
+        why = _wait(client, job, schedule)
     except Failure as failure:
         why = FAILED + own_jobs.reason(client, failure)
     except requests.HTTPError as error:
@@ -179,7 +178,7 @@ def run(client: api.Client, prompt: Prompt, rules: Rules) -> Trial | None:
     return Trial(not why, at, round(time.monotonic() - begin, 2), why)
 
 
-def _wait(client: api.Client, job: str, rules: Rules) -> str | None:
+def _wait(client: api.Client, job: str, schedule: Schedule) -> str | None:
     """Why it failed, empty when it didn't; None: it is gone. Raises Failure when it ended badly."""
     import requests
 
@@ -190,14 +189,14 @@ def _wait(client: api.Client, job: str, rules: Rules) -> str | None:
         with suppress(requests.Timeout):
             if client.done(job):
                 return ""
-            queue, now = look(client), time.monotonic()
+            queue, now = read_queue(client), time.monotonic()
             wait = waited(wait, queue, now)
             if job not in (*queue.running, *queue.waiting):
                 # Between two answers it may have come to its end.
                 if missed:
                     return None
                 missed = True
-            elif why := verdict(job, queue, wait, now, rules):
+            elif why := overdue(job, queue, wait, now, schedule):
                 client.delete(job)
                 return why
         time.sleep(pause)

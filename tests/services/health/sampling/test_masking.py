@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dotenv import quoted
+from tasks.dotenv import quote
 from tasks.host.pm2 import log_evidence
 from tasks.host.system import files
-from tasks.services.health.looks.masking import Masks
 from tasks.services.health.model import answers as a
+from tasks.services.health.sampling.masking import Masks
 from tasks.spec.layout import Layout
 from tests.services import samples
 
@@ -63,7 +63,7 @@ def test_a_secret_of_any_kind_is_masked_wherever_it_is_known_from(
     elif place == "own token":
         monkeypatch.setenv("HEALTH_TOKEN", secret)
     else:
-        files.write_text(layout.dotenvs / "node.env", f"A=1\nTOKEN={quoted(secret)}\nB=2\n")
+        files.write_text(layout.dotenvs / "node.env", f"A=1\nTOKEN={quote(secret)}\nB=2\n")
     masks = Masks(layout)
     sent = told(masks, f"I use {secret}!", node=f"E: {secret}", **{secret: "as a key"})
     assert sent.log == ["I use ***!"]

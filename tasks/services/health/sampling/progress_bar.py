@@ -9,7 +9,7 @@ from pathlib import Path
 from ....host.system import files
 
 TAIL = 4096
-"""Bytes at the end of a log in which it is looked for."""
+"""Bytes at the end of a log that may hold the bar."""
 _BAR = re.compile(r"(\d{1,3})%\|[^|\r\n]*\| *([\d.]+[kMG]?)/([\d.]+[kMG]?)")
 
 

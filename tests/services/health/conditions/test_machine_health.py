@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tasks.services.health.model.answers import HEALTHY, InstanceHealth, Service, Status
-from tasks.services.health.model.facts import Facts, Judged
-from tasks.services.health.verdicts import instance_verdict, machine_verdict
+from tasks.host.comfyui.condition import HEALTHY, Condition, Health, healthy
+from tasks.services.health.conditions import instance_health, machine_health
+from tasks.services.health.model.answers import InstanceHealth, Service
+from tasks.services.health.model.facts import Facts
 from tests.services import moments as m
 
 BROKEN = m.installed("custom node x: it isn't in the current generation")
@@ -44,28 +45,28 @@ HALF = m.installed(degraded=("custom node extra (optional): it is left out",))
 def test_an_installation_is_as_well_as_the_disk_says_and_the_run_says_why(
     facts: dict[str, Any], status: str, reason: str
 ) -> None:
-    told = machine_verdict.installation(m.facts(**facts))
-    assert told.status == status
-    assert told.reason.startswith(reason) if reason else told.reason == ""
+    told = machine_health.installation(m.facts(**facts))
+    assert told.health == status
+    assert told.message.startswith(reason) if reason else told.message == ""
 
 
 def test_models_are_healthy_when_none_is_declared_or_all_are_there() -> None:
     def told(*states: Any) -> tuple[str, str]:
-        judged = machine_verdict.models(m.facts(models=m.models(*states)))
-        return judged.status, judged.reason
+        judged = machine_health.models(m.facts(models=m.models(*states)))
+        return judged.health, judged.message
 
     assert told() == ("healthy", "")
     assert told(m.MODEL) == ("healthy", "")
     assert told(m.MODEL, m.NO_OPTION) == (
-        "degraded", "optional: loras/b.safetensors: it isn't there",
+        "degraded", "loras/b.safetensors (optional): it isn't there",
     )  # fmt: skip
     missing = ("unhealthy", "checkpoints/a.safetensors: it isn't there")
     assert told(m.NO_OPTION, m.NO_MODEL) == missing
-    assert machine_verdict.models(m.facts(models=None)).status == "unknown"
+    assert machine_health.models(m.facts(models=None)).health == "unknown"
 
 
-def instance(status: Status, gpu: int = 0, *, worker: bool = True) -> InstanceHealth:
-    judged = instance_verdict.judge(m.GPU0, m.sample(), m.facts(), 0.0)
+def instance(status: Health, gpu: int = 0, *, worker: bool = True) -> InstanceHealth:
+    judged = instance_health.assess(m.GPU0, m.sample(), m.facts(), 0.0)
     why = "" if status == "healthy" else "this"
     service = Service(name=f"fetch-gpu{gpu}", running=worker, reason="" if worker else "no broker")
     return judged.model_copy(
@@ -76,24 +77,25 @@ def instance(status: Status, gpu: int = 0, *, worker: bool = True) -> InstanceHe
     )  # fmt: skip
 
 
-def overall(facts: Facts, *instances: InstanceHealth) -> Judged:
-    return machine_verdict.overall(
-        facts, instances, machine_verdict.installation(facts), machine_verdict.models(facts)
+def overall(facts: Facts, *instances: InstanceHealth) -> Condition:
+    return machine_health.overall(
+        facts, instances, machine_health.installation(facts), machine_health.models(facts)
     )
 
 
 def test_the_instances_are_as_the_worst_of_them() -> None:
-    order: list[Status] = [
-        "crash loop", "down", "unhealthy", "installing", "starting", "draining", "degraded",
-        "healthy",
+    order: list[Health] = [
+        "crash loop", "down", "unhealthy", "unknown", "installing", "starting", "draining",
+        "degraded", "healthy",
     ]  # fmt: skip
     for first, second in itertools.combinations(order, 2):
         both = [instance(second, 0), instance(first, 1)]
-        told = machine_verdict.together(both, Judged("healthy"))
-        assert told == Judged(first, f"comfyui-gpu1 is {first}: this", "do that")
-    more = machine_verdict.together([instance("down", gpu) for gpu in range(3)], Judged("healthy"))
-    assert more.reason == "comfyui-gpu0 is down: this (and 2 more)"
-    assert machine_verdict.together([], Judged("disabled", "off")).status == "disabled"
+        told = machine_health.together(both, healthy())
+        assert (told.health, told.advice) == (first, "do that")
+        assert told.message == f"comfyui-gpu1 is {first}: this"
+    more = machine_health.together([instance("down", gpu) for gpu in range(3)], healthy())
+    assert more.message == "comfyui-gpu0 is down: this (and 2 more)"
+    assert machine_health.together([], more) is more
 
 
 @pytest.mark.parametrize(
@@ -122,25 +124,31 @@ def test_the_instances_are_as_the_worst_of_them() -> None:
         ({"behind": "x"}, ["down"], "down", "comfyui-gpu0 is down"),
         ({"models": m.models(m.NO_MODEL)}, ["healthy"], "unhealthy", "checkpoints/a"),
         ({"models": m.models(m.NO_MODEL), "run": m.INSTALLS}, ["healthy"], "installing", "check"),
-        ({"models": m.models(m.NO_OPTION)}, ["healthy"], "degraded", "optional: loras/b"),
-        ({"models": None}, ["healthy"], "unhealthy", "the disk has not answered yet"),
+        (
+            {"models": m.models(m.NO_OPTION)},
+            ["healthy"],
+            "degraded",
+            "loras/b.safetensors (optional)",
+        ),
+        ({"models": None}, ["healthy"], "unknown", "the disk has not answered yet"),
         ({"installed": HALF}, ["healthy"], "degraded", "custom node extra (optional)"),
         ({"settings": m.settings(enabled=False), "run": m.FAILED}, [], "disabled", "ENABLE_COMF"),
         ({"settings": m.settings(enabled=False), "installed": NOTHING}, [], "disabled", "ENABLE"),
     ],
 )
 def test_the_machine_is_as_well_as_the_worst_of_what_it_needs(
-    facts: dict[str, Any], instances: list[Status], status: str, reason: str
+    facts: dict[str, Any], instances: list[Health], status: str, reason: str
 ) -> None:
     told = overall(m.facts(**facts), *map(instance, instances, range(2)))
-    assert told.status == status
-    assert told.reason.startswith(reason) if reason else told.reason == ""
+    assert told.health == status
+    assert told.message.startswith(reason) if reason else told.message == ""
 
 
 def test_a_worker_that_does_not_run_degrades_the_machine() -> None:
     told = overall(m.facts(), instance("healthy"), instance("healthy", 1, worker=False))
-    assert told == Judged("degraded", "fetch-gpu1 doesn't run: no broker", "run doit")
-    assert overall(m.facts(), instance("down", worker=False)).status == "down"
+    assert (told.health, told.advice) == ("degraded", "run doit")
+    assert told.message == "fetch-gpu1 doesn't run: no broker"
+    assert overall(m.facts(), instance("down", worker=False)).health == "down"
 
 
 def test_whatever_is_seen_less_than_healthy_has_a_reason_and_an_advice() -> None:
@@ -156,17 +164,17 @@ def test_whatever_is_seen_less_than_healthy_has_a_reason_and_an_advice() -> None
             installed=installed, models=models, run=run, behind=behind,
             settings=m.settings(enabled=enabled),
         )  # fmt: skip
-        told = [machine_verdict.installation(facts), machine_verdict.models(facts), overall(facts)]
-        told += [overall(facts, instance(status)) for status in (*machine_verdict.WORST, "healthy")]
+        told = [machine_health.installation(facts), machine_health.models(facts), overall(facts)]
+        told += [overall(facts, instance(status)) for status in (*machine_health.WORST, "healthy")]
         for each in told:
-            assert bool(each.reason) is not (each.status == "healthy"), (each, facts)
-            assert each.status == "healthy" or each.advice, (each, facts)
-        seen |= {each.status for each in told}
-        assert enabled or all(each.status == "disabled" for each in told[2:])
-        if machine_verdict.installation(facts).status not in HEALTHY and enabled:
+            assert bool(each.message) is not (each.health == "healthy"), (each, facts)
+            assert each.health == "healthy" or each.advice, (each, facts)
+        seen |= {each.health for each in told}
+        assert enabled or all(each.health == "disabled" for each in told[2:])
+        if machine_health.installation(facts).health not in HEALTHY and enabled:
             made = facts.installed.generation is not None and facts.models is not None
-            well = made and machine_verdict.models(facts).status in HEALTHY
-            assert told[-1].status == "degraded" or not well, "it serves all the same"
+            well = made and machine_health.models(facts).health in HEALTHY
+            assert told[-1].health == "degraded" or not well, "it serves all the same"
     assert seen == {
         "healthy", "degraded", "disabled", "starting", "installing", "draining", "unhealthy",
         "crash loop", "down", "failed", "interrupted", "unknown",

@@ -1,4 +1,4 @@
-"""What PM2 says of its apps; it is asked again only when one came, went, or has another pid."""
+"""The apps as PM2 has them; it is asked again only when one came, went, or has another pid."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ....host.comfyui import observation
-from ....host.pm2 import daemon_socket, stopped_apps
+from ....host.pm2 import app_state, daemon_socket, stopped_apps
 from ....host.pm2.app_processes import Census, Found
+from ....host.pm2.app_state import AppState
 from ....host.system import private_folder
 from ....spec.layout import Layout
 
 AGAIN = 0.5
-"""Seconds between two questions at least."""
+"""Seconds at least between two questions."""
 YOUNG = 3.0
-"""Seconds that one has lived which PM2 may have started since it was asked."""
+"""Seconds of uptime below which PM2 may have started a process since it was asked."""
 
 
 class Supervisor:
@@ -32,9 +32,7 @@ class Supervisor:
         self._asked = float("-inf")
         self._lock = threading.Lock()
 
-    def seen(
-        self, name: str, found: Found | None, memory: int | None, log: Path
-    ) -> observation.Seen:
+    def state(self, name: str, found: Found | None, memory: int | None, log: Path) -> AppState:
         """An app as it runs, with what PM2 says of it."""
         pid = found.app.pid if found else None
         known = self._about(name, pid)
@@ -43,7 +41,8 @@ class Supervisor:
         app = replace(found.app, supervised=held) if found else None
         entry = known.get("pm2_env")
         entry = entry if isinstance(entry, dict) else None
-        return observation.Seen(app, memory, entry, log, name in stopped_apps.known(self._stopped))
+        was_stopped = name in stopped_apps.known(self._stopped)
+        return app_state.of(app, memory, entry, log, was_stopped)
 
     def _about(self, name: str, pid: int | None) -> dict[str, Any]:
         with self._lock:
