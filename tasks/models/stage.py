@@ -16,7 +16,7 @@ from ..host.downloads import civitai, remote_file
 from ..host.downloads.download_request import Wanted
 from ..host.downloads.store import Store, hash_file, stamp
 from ..host.downloads.web import Patience, Web
-from ..host.storage.disk_space import Room
+from ..host.storage.disk_space import DiskSpace
 from ..host.system import files, thread_pool
 from ..host.system.failure import Failure
 from ..host.system.progress import Progress
@@ -65,7 +65,7 @@ class _Downloading:
     run: Run
     store: Store
     web: Web
-    room: Room
+    space: DiskSpace
     progress: Progress
 
 
@@ -134,8 +134,8 @@ def _provide(run: Run, log: Path) -> None:
     # Record the targets first: whatever happens now, a later run knows that they are ours.
     records = {f.target: {"url": f.url} for job in jobs for f in job.files} | records
     model_pins.write_records(run, records)
-    room = space.models_space(run, store.folder)
-    to = _Downloading(run, store, model_pins.web_of(run), room, Progress("models"))
+    disk_space = space.models_space(run, store.folder)
+    to = _Downloading(run, store, model_pins.web_of(run), disk_space, Progress("models"))
     for job in jobs:
         to.progress.add(job.name, job.pin.size)
     recorder = model_pins.Recorder(run, records)
@@ -204,7 +204,7 @@ def _obtain(to: _Downloading, job: _Job) -> ModelPin:
             return pin.model_copy(update={"size": there[0]})
         to.run.tell(f"{job.name} was damaged: downloading it again")
     wanted = Wanted(job.name, pin.download or pin.url, sha256, pin.size)
-    got = store.fetch(wanted, to.web, to.room, to.progress)
+    got = store.fetch(wanted, to.web, to.space, to.progress)
     return pin.model_copy(
         update={
             "sha256": got.sha256,

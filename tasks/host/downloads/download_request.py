@@ -10,7 +10,7 @@ from .partial_file import Version
 
 
 class Meter(Protocol):
-    """What is told how far a download is."""
+    """Counts how far downloads are."""
 
     def begin(self, name: str, total: int | None, done: int = 0) -> None: ...
     def advance(self, name: str, count: int) -> None: ...

@@ -55,7 +55,7 @@ class Patience(Retries):
         wait = self.wait(failed, passing.wait)
         when = f"; it asks to wait {wait:.0f} s" if wait > self.longest else ""
         tries = f" ({failed} tries)" if failed > 1 else ""
-        raise Failure(f"{label}: {passing}{tries}{when}: run doit again to go on") from passing
+        raise Failure(f"{label}: {passing}{tries}{when}: run doit again to resume") from passing
 
 
 @dataclass

@@ -22,7 +22,7 @@ from tasks.host.downloads.download import download
 from tasks.host.downloads.download_request import Got, Wanted
 from tasks.host.downloads.partial_file import opened
 from tasks.host.downloads.web import HOST_CONNECTIONS, Patience, Web
-from tasks.host.storage.disk_space import SPARE, Room
+from tasks.host.storage.disk_space import SPARE, DiskSpace
 from tasks.host.system.failure import Failure
 from tasks.host.system.progress import Progress
 from tests.model_server import Asked, ModelServer, Ways, model_server, noise, safetensors, until
@@ -64,8 +64,8 @@ class Client:
     def get(self, sha256: str | None = None, size: int | None = None, path: str = PATH) -> Got:
         wanted = Wanted(self.label, self.server.url + path, sha256, size)
         with opened(self.folder / "name.part", sha256 is not None) as part:
-            web, room = Web(patience=self.patience), Room(self.folder)
-            got = download(wanted, part, web, room, self.progress)
+            web, space = Web(patience=self.patience), DiskSpace(self.folder)
+            got = download(wanted, part, web, space, self.progress)
             part.keep(self.final)
         return got
 
@@ -121,7 +121,7 @@ def test_eight_ranges_run_at_once_and_never_more(client: Client) -> None:
 
 
 def test_several_files_share_the_connections_to_their_host(client: Client) -> None:
-    web, room = Web(patience=replace(QUICK, read=10)), Room(client.folder)
+    web, space = Web(patience=replace(QUICK, read=10)), DiskSpace(client.folder)
     paths = [f"/{number}" for number in range(3)]
     for path in paths:
         client.server.content[path] = MODEL
@@ -131,7 +131,7 @@ def test_several_files_share_the_connections_to_their_host(client: Client) -> No
     def one(path: str) -> None:
         with opened(client.folder / f"{path[1:]}.part", True) as part:
             wanted = Wanted(path, client.server.url + path)
-            gots.append(download(wanted, part, web, room, client.progress))
+            gots.append(download(wanted, part, web, space, client.progress))
 
     threads = [threading.Thread(target=one, args=(path,)) for path in paths]
     for thread in threads:
@@ -331,7 +331,7 @@ def interrupt(client: Client, known: str | None) -> int:
             raise ConnectionError
 
     client.server.ways[PATH] = Ways(before=before)
-    with pytest.raises(Failure, match="run doit again to go on"):
+    with pytest.raises(Failure, match="run doit again to resume"):
         client.get(known)
     client.server.ways[PATH] = Ways()
     client.server.forget()
@@ -387,7 +387,7 @@ def test_what_was_whole_before_its_run_was_killed_is_asked_about_once_more(clien
     for content, requests in [(MODEL, 1), (OTHER, 22)]:
         with opened(client.folder / "name.part", False) as part:
             client.server.content[PATH] = MODEL
-            download(wanted, part, Web(patience=QUICK), Room(client.folder), client.progress)
+            download(wanted, part, Web(patience=QUICK), DiskSpace(client.folder), client.progress)
         client.server.content[PATH] = content
         client.server.forget()
         client.get()
@@ -414,7 +414,7 @@ def test_space_is_looked_for_before_the_first_byte(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk(monkeypatch, lambda: len(MODEL) + SPARE - 1)
-    with pytest.raises(Failure, match=r"1\.3 MB are to come, .* has .* left: make room"):
+    with pytest.raises(Failure, match=r"1\.3 MB needed, .* free on .*: free some"):
         client.get()
     assert list(client.folder.iterdir()) == []
     disk(monkeypatch, lambda: len(MODEL) + SPARE)
@@ -435,14 +435,14 @@ def test_what_one_file_was_promised_another_does_not_get(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk(monkeypatch, lambda: SPARE + 100)
-    room = Room(tmp_path)
-    room.take("a", 60)
-    with pytest.raises(Failure, match="b: 41 B are to come"):
-        room.take("b", 41)
-    room.use("a", 20)
-    room.take("b", 60)
-    room.give_back("b")
-    room.take("a", 100)
+    space = DiskSpace(tmp_path)
+    space.reserve("a", 60)
+    with pytest.raises(Failure, match="b: 41 B needed, 40 B free on"):
+        space.reserve("b", 41)
+    space.use("a", 20)
+    space.reserve("b", 60)
+    space.release("b")
+    space.reserve("a", 100)
 
 
 def test_a_full_disk_is_one_line_and_what_is_there_serves_later(
@@ -485,7 +485,7 @@ def test_no_thread_outlives_a_download(client: Client) -> None:
     before = set(threading.enumerate())
     client.get()
     client.server.ways[PATH] = Ways(break_after=1000)
-    with pytest.raises(Failure, match="run doit again to go on"):
+    with pytest.raises(Failure, match="run doit again to resume"):
         client.get()
 
     def left() -> list[str]:
@@ -502,13 +502,13 @@ from tasks.host.downloads.download import download
 from tasks.host.downloads.download_request import Wanted
 from tasks.host.downloads.partial_file import opened
 from tasks.host.downloads.web import Web
-from tasks.host.storage.disk_space import Room
+from tasks.host.storage.disk_space import DiskSpace
 from tasks.host.system.progress import Progress
 
 def get(name):
     with opened(Path(sys.argv[2]) / f"{name}.part", True) as part:
         wanted = Wanted(name, f"{sys.argv[1]}/{name}")
-        download(wanted, part, Web(), Room(part.path.parent), Progress("models"))
+        download(wanted, part, Web(), DiskSpace(part.path.parent), Progress("models"))
         part.discard()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

@@ -12,7 +12,7 @@ from tasks.host.downloads import remote_file
 from tasks.host.downloads.download_request import Got, Wanted
 from tasks.host.downloads.store import Store
 from tasks.host.downloads.web import Patience, Web
-from tasks.host.storage.disk_space import Room
+from tasks.host.storage.disk_space import DiskSpace
 from tasks.host.system.failure import Failure
 from tests.proxy import Internet, Reply, internet, moved
 
@@ -45,7 +45,7 @@ def web() -> Web:
 
 
 def fetch(folder: Path, url: str = URL, sha256: str | None = None) -> Got:
-    return Store(folder).fetch(Wanted("x.bin", url, sha256), web(), Room(folder), Silent())
+    return Store(folder).fetch(Wanted("x.bin", url, sha256), web(), DiskSpace(folder), Silent())
 
 
 def files(folder: Path) -> set[bytes]:

@@ -21,7 +21,7 @@ from tasks.host.downloads import partial_file, volumes
 from tasks.host.downloads.download_request import Got, Wanted
 from tasks.host.downloads.store import Store, stamp
 from tasks.host.downloads.web import Patience, Web
-from tasks.host.storage.disk_space import Room
+from tasks.host.storage.disk_space import DiskSpace
 from tasks.host.system.failure import Failure
 from tasks.host.system.progress import Progress
 from tests.model_server import Asked, ModelServer, Ways, model_server, noise, until
@@ -54,7 +54,7 @@ def store(tmp_path: Path) -> Store:
 def fetch(store: Store, server: ModelServer, known: str | None = None, path: str = PATH) -> Got:
     web = Web(patience=Patience(read=5, backoff=0.01))
     wanted = Wanted("a.ckpt", server.url + path, known)
-    return store.fetch(wanted, web, Room(store.folder), Progress("models"))
+    return store.fetch(wanted, web, DiskSpace(store.folder), Progress("models"))
 
 
 def models(store: Store) -> list[str]:
@@ -250,13 +250,13 @@ from tasks.host.downloads import download, partial_file
 from tasks.host.downloads.download_request import Wanted
 from tasks.host.downloads.store import Store
 from tasks.host.downloads.web import Patience, Web
-from tasks.host.storage.disk_space import Room
+from tasks.host.storage.disk_space import DiskSpace
 from tasks.host.system.progress import Progress
 
 download.FIRST = download.LONGEST_SPAN = partial_file.NOTE_EVERY = 1 << 20
 store, wanted = Store(Path(sys.argv[1])), Wanted("a.ckpt", sys.argv[2], sys.argv[3] or None)
 web = Web(patience=Patience(backoff=0.01))
-print(store.fetch(wanted, web, Room(store.folder), Progress("models")).sha256)
+print(store.fetch(wanted, web, DiskSpace(store.folder), Progress("models")).sha256)
 """
 
 

@@ -381,7 +381,7 @@ def test_a_body_that_ends_too_early_is_asked_again(net: Internet) -> None:
 
 def test_tries_end(net: Internet) -> None:
     net.at(FILE, Reply(503, reason="Busy"))
-    assert said(FILE) == "huggingface.co answers 503 Busy (3 tries): run doit again to go on"
+    assert said(FILE) == "huggingface.co answers 503 Busy (3 tries): run doit again to resume"
     assert len(net.asked) == 3
 
 
@@ -436,7 +436,7 @@ def test_a_server_that_asks_for_too_long_is_not_waited_for(
 ) -> None:
     net.at(FILE, Reply(429, reason="Slow", headers={"Retry-After": after}))
     assert said(FILE) == (
-        "huggingface.co answers 429 Slow; it asks to wait 101 s: run doit again to go on"
+        "huggingface.co answers 429 Slow; it asks to wait 101 s: run doit again to resume"
     )
     assert (len(net.asked), slept) == (1, [])
 
