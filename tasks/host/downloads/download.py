@@ -14,10 +14,10 @@ from dataclasses import replace
 from ..storage.disk_space import DiskSpace
 from ..system.failure import Failure
 from . import content_check, remote_file
-from .download_request import Got, Meter, OtherContent, Wanted
+from .download_request import Downloaded, DownloadRequest, Meter, OtherContent
 from .partial_file import Part, Version
 from .prefix_hash import PrefixHash
-from .server_errors import Denied, Passing
+from .server_errors import Denied, Transient
 from .spans import Spans
 from .web import HOST_CONNECTIONS, Answer, Web
 
@@ -41,7 +41,9 @@ class _Restart(Exception):  # noqa: N818  reads as what is done
         self.plainly = plainly
 
 
-def download(wanted: Wanted, part: Part, web: Web, space: DiskSpace, meter: Meter) -> Got:
+def download(
+    wanted: DownloadRequest, part: Part, web: Web, space: DiskSpace, meter: Meter
+) -> Downloaded:
     """Fill the part. Raises Failure; what is in the part then serves the next run."""
     plainly = False
     for _ in range(1 + RESTARTS):
@@ -61,7 +63,13 @@ def download(wanted: Wanted, part: Part, web: Web, space: DiskSpace, meter: Mete
 
 class _Download:
     def __init__(
-        self, wanted: Wanted, part: Part, web: Web, space: DiskSpace, meter: Meter, plainly: bool
+        self,
+        wanted: DownloadRequest,
+        part: Part,
+        web: Web,
+        space: DiskSpace,
+        meter: Meter,
+        plainly: bool,
     ) -> None:
         self.wanted, self.part, self.web, self.space, self.meter = wanted, part, web, space, meter
         self.plainly = plainly
@@ -76,7 +84,7 @@ class _Download:
         self._failure: BaseException | None = None
         self._hash = PrefixHash(part)
 
-    def run(self) -> Got:
+    def run(self) -> Downloaded:
         try:
             if self.plainly:
                 self._restart(Version())
@@ -93,7 +101,7 @@ class _Download:
         finally:
             self._hash.stop()
         self._check(digest)
-        return Got(digest, self.part.version or Version(), self._size or 0, self.pinned)
+        return Downloaded(digest, self.part.version or Version(), self._size or 0, self.pinned)
 
     def _see_again(self) -> None:
         """All of it was there before: is it still what the server has?"""
@@ -143,13 +151,13 @@ class _Download:
         while position < min(end, self._size or end) and not self._failure:
             try:
                 position = self._answered(position, end)
-            except Passing as passing:
+            except Transient as transient:
                 position = self._reached(start, end)
                 # Bytes of any connection: a busy server turns some away while it serves others.
                 if (have := self.part.have.total) - mark >= PROGRESS:
                     attempt, mark = 0, have
                 attempt += 1
-                self.web.patience.bear(attempt, passing, self.wanted.label)
+                self.web.tolerance.pause_or_fail(attempt, transient, self.wanted.label)
 
     def _reached(self, start: int, end: int) -> int:
         """Where to resume after an answer that broke off."""
@@ -186,7 +194,7 @@ class _Download:
                 raise Failure(f"{self.wanted.label}: the file is empty: correct the url")
             self.part.version = replace(self.part.version or Version(), size=position)
         elif position < stop:
-            raise Passing("the answer ended too early")
+            raise Transient("the answer ended too early")
         return position
 
     def _accept(self, answer: Answer, start: int, end: int) -> tuple[int, int | None]:
@@ -264,7 +272,7 @@ class _Download:
             if self.spread:
                 raise _Restart(why, plainly=True)
             self.part.discard()
-            got = Got(digest, version, version.size or 0, self.pinned)
+            got = Downloaded(digest, version, version.size or 0, self.pinned)
             raise OtherContent(f"{self.wanted.label}: {why}", got)
         self._check_content()
 

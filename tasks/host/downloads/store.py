@@ -23,7 +23,7 @@ from ..system import files
 from ..system.failure import Failure
 from . import content_check, partial_file, remote_file
 from .download import download
-from .download_request import Got, Meter, OtherContent, Wanted
+from .download_request import Downloaded, DownloadRequest, Meter, OtherContent
 from .partial_file import Version
 from .web import Web
 
@@ -60,7 +60,9 @@ class Store:
                 os.utime(self.place(sha256), (0, 0))
         return right
 
-    def fetch(self, wanted: Wanted, web: Web, space: DiskSpace, meter: Meter) -> Got:
+    def fetch(
+        self, wanted: DownloadRequest, web: Web, space: DiskSpace, meter: Meter
+    ) -> Downloaded:
         """Download a file, unless another process does so meanwhile. Raises Failure, OSError."""
         name = wanted.sha256 or files.digest(wanted.url)
         before = _written(self._url(wanted.url))
@@ -122,14 +124,16 @@ class Store:
         if now:
             _write(self._receipt(sha256), {"size": now[0], "mtime": now[1]})
 
-    def _there(self, wanted: Wanted, web: Web, meter: Meter, waited: bool) -> Got | None:
+    def _there(
+        self, wanted: DownloadRequest, web: Web, meter: Meter, waited: bool
+    ) -> Downloaded | None:
         """What the store has of it already; with no sha256 known the server is asked.
 
         `waited`: another process has just fetched it; that serves where a server has no versions.
         """
         if wanted.sha256:
             held = self.holds(wanted.sha256)
-            return Got(wanted.sha256, Version(held[0]), held[0], None) if held else None
+            return Downloaded(wanted.sha256, Version(held[0]), held[0], None) if held else None
         known = files.read_receipt(self._url(wanted.url), sha256=str, version=dict)
         if not known or not NAME.fullmatch(known["sha256"]):
             return None
@@ -145,10 +149,10 @@ class Store:
             return None
         # Without its receipt it is one that a killed run had just given its name, or a changed one.
         if self.holds(known["sha256"]) or self.verify(known["sha256"], meter, wanted.label):
-            return Got(known["sha256"], now.version, version.size or 0, now.pinned)
+            return Downloaded(known["sha256"], now.version, version.size or 0, now.pinned)
         return None
 
-    def _refuse_known(self, wanted: Wanted, web: Web) -> None:
+    def _refuse_known(self, wanted: DownloadRequest, web: Web) -> None:
         """Raise Failure when the address gave another content before, and still has that one.
 
         Twenty gigabytes would else come again at every run.
@@ -164,7 +168,7 @@ class Store:
     def _url(self, url: str) -> Path:
         return self.folder / f"{files.digest(url)}.url.json"
 
-    def _remember(self, url: str, got: Got) -> None:
+    def _remember(self, url: str, got: Downloaded) -> None:
         _write(self._url(url), {"sha256": got.sha256, "version": asdict(got.version)})
 
 

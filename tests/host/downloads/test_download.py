@@ -19,9 +19,9 @@ import pytest
 
 from tasks.host.downloads import download as module
 from tasks.host.downloads.download import download
-from tasks.host.downloads.download_request import Got, Wanted
+from tasks.host.downloads.download_request import Downloaded, DownloadRequest
 from tasks.host.downloads.partial_file import opened
-from tasks.host.downloads.web import HOST_CONNECTIONS, Patience, Web
+from tasks.host.downloads.web import HOST_CONNECTIONS, Tolerance, Web
 from tasks.host.storage.disk_space import SPARE, DiskSpace
 from tasks.host.system.failure import Failure
 from tasks.host.system.progress import Progress
@@ -32,7 +32,7 @@ FIRST = 64 << 10
 SIZE = 20 * FIRST + 123
 MODEL = safetensors(SIZE)
 OTHER = safetensors(SIZE, seed=1)
-QUICK = Patience(connect=5, read=0.3, slowest=100, backoff=0.002)
+QUICK = Tolerance(connect=5, read=0.3, slowest=100, backoff=0.002)
 PATH = "/models/a.safetensors"
 
 
@@ -53,7 +53,7 @@ class Client:
 
     server: ModelServer
     folder: Path
-    patience: Patience = QUICK
+    tolerance: Tolerance = QUICK
     label: str = "a.safetensors"
     progress: Progress = field(default_factory=lambda: Progress("models"))
 
@@ -61,10 +61,12 @@ class Client:
     def final(self) -> Path:
         return self.folder / "final"
 
-    def get(self, sha256: str | None = None, size: int | None = None, path: str = PATH) -> Got:
-        wanted = Wanted(self.label, self.server.url + path, sha256, size)
+    def get(
+        self, sha256: str | None = None, size: int | None = None, path: str = PATH
+    ) -> Downloaded:
+        wanted = DownloadRequest(self.label, self.server.url + path, sha256, size)
         with opened(self.folder / "name.part", sha256 is not None) as part:
-            web, space = Web(patience=self.patience), DiskSpace(self.folder)
+            web, space = Web(tolerance=self.tolerance), DiskSpace(self.folder)
             got = download(wanted, part, web, space, self.progress)
             part.keep(self.final)
         return got
@@ -112,7 +114,7 @@ def test_eight_ranges_run_at_once_and_never_more(client: Client) -> None:
         if 2 <= asked.number <= 1 + HOST_CONNECTIONS:
             barrier.wait(10)
 
-    client.patience = replace(QUICK, read=15)
+    client.tolerance = replace(QUICK, read=15)
     client.server.ways[PATH] = Ways(before=before)
     client.get()
     assert not barrier.broken
@@ -121,16 +123,16 @@ def test_eight_ranges_run_at_once_and_never_more(client: Client) -> None:
 
 
 def test_several_files_share_the_connections_to_their_host(client: Client) -> None:
-    web, space = Web(patience=replace(QUICK, read=10)), DiskSpace(client.folder)
+    web, space = Web(tolerance=replace(QUICK, read=10)), DiskSpace(client.folder)
     paths = [f"/{number}" for number in range(3)]
     for path in paths:
         client.server.content[path] = MODEL
         client.server.ways[path] = Ways(pause=0.005)
-    gots: list[Got] = []
+    gots: list[Downloaded] = []
 
     def one(path: str) -> None:
         with opened(client.folder / f"{path[1:]}.part", True) as part:
-            wanted = Wanted(path, client.server.url + path)
+            wanted = DownloadRequest(path, client.server.url + path)
             gots.append(download(wanted, part, web, space, client.progress))
 
     threads = [threading.Thread(target=one, args=(path,)) for path in paths]
@@ -217,7 +219,7 @@ def test_no_file_and_one_line_come_from_a_server_that(
     client: Client, ways: Ways, why: str, known: bool
 ) -> None:
     client.server.ways[PATH] = replace(ways)
-    client.patience = replace(QUICK, read=0.1)
+    client.tolerance = replace(QUICK, read=0.1)
     with pytest.raises(Failure, match=rf"^a\.safetensors: .*({why})") as failure:
         client.get(sha256(MODEL) if known else None)
     assert "\n" not in str(failure.value)
@@ -283,7 +285,7 @@ def test_what_ends_with_the_connection_too_early_is_fetched_again(client: Client
 
 def test_a_trickle_counts_as_a_stall(client: Client) -> None:
     client.server.ways[PATH] = Ways(piece=1, pause=0.01)
-    client.patience = replace(QUICK, read=0.1, slowest=5000, attempts=2)
+    client.tolerance = replace(QUICK, read=0.1, slowest=5000, attempts=2)
     with pytest.raises(Failure, match="hardly anything came"):
         client.get()
     assert not client.final.exists()
@@ -383,11 +385,11 @@ def test_a_page_at_a_resume_leaves_what_is_there(client: Client) -> None:
 
 
 def test_what_was_whole_before_its_run_was_killed_is_asked_about_once_more(client: Client) -> None:
-    wanted = Wanted("a.safetensors", client.server.url + PATH)
+    wanted = DownloadRequest("a.safetensors", client.server.url + PATH)
     for content, requests in [(MODEL, 1), (OTHER, 22)]:
         with opened(client.folder / "name.part", False) as part:
             client.server.content[PATH] = MODEL
-            download(wanted, part, Web(patience=QUICK), DiskSpace(client.folder), client.progress)
+            download(wanted, part, Web(tolerance=QUICK), DiskSpace(client.folder), client.progress)
         client.server.content[PATH] = content
         client.server.forget()
         client.get()
@@ -499,7 +501,7 @@ HOLD = """
 import resource, sys
 from pathlib import Path
 from tasks.host.downloads.download import download
-from tasks.host.downloads.download_request import Wanted
+from tasks.host.downloads.download_request import DownloadRequest
 from tasks.host.downloads.partial_file import opened
 from tasks.host.downloads.web import Web
 from tasks.host.storage.disk_space import DiskSpace
@@ -507,7 +509,7 @@ from tasks.host.system.progress import Progress
 
 def get(name):
     with opened(Path(sys.argv[2]) / f"{name}.part", True) as part:
-        wanted = Wanted(name, f"{sys.argv[1]}/{name}")
+        wanted = DownloadRequest(name, f"{sys.argv[1]}/{name}")
         download(wanted, part, Web(), DiskSpace(part.path.parent), Progress("models"))
         part.discard()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
