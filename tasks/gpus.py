@@ -212,7 +212,7 @@ def _read_pins(layout: Layout) -> dict[str, str]:
 
     Raises Failure for a damaged file: a new one might swap the GPUs of two instances.
     """
-    file = layout.seen(layout.gpus)
+    file = layout.read_path(layout.gpus)
     found = files.read_receipt(file, gpus=dict)
     if not found and file.exists():
         raise Failure(f"{file} is damaged: repair it, or delete it to pin every instance again")
@@ -253,4 +253,4 @@ def _add_pins(run: Run, here: Sequence[Gpu]) -> dict[str, str]:
 
 
 def _write_pins(layout: Layout, pins: dict[str, str]) -> None:
-    files.write_receipt(layout.kept(layout.gpus), {"gpus": pins})
+    files.write_receipt(layout.write_path(layout.gpus), {"gpus": pins})

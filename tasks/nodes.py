@@ -63,7 +63,7 @@ def left_out(run: Run) -> dict[str, str]:
 
 def record_left_out(run: Run, unmet: dict[str, str]) -> None:
     """Record the optional nodes whose requirements can't be met, each with the reason."""
-    files.write_receipt(run.layout.kept(away.unmet(run.layout)), unmet)
+    files.write_receipt(run.layout.write_path(away.unmet(run.layout)), unmet)
 
 
 def tasks(run: Run) -> Iterator[Task]:
@@ -105,7 +105,7 @@ def _preview(run: Run, node: CustomNode, log: Path) -> list[str]:
 
 def _fetch(run: Run, node: CustomNode, fetch: source.Fetch) -> list[str]:
     """Obtain a node; leave out an optional one that fails. Every run tries it again."""
-    receipt = run.layout.kept(_receipt(run, node))
+    receipt = run.layout.write_path(_receipt(run, node))
     try:
         if not node.path:
             return fetch(source_of(run, node))

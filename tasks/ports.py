@@ -41,7 +41,7 @@ def _read_decisions(run: Run) -> dict[str, dict[str, int]]:
     """Instance → `wanted`, machine.yaml's port, and `port`, the one it gets."""
     layout = run.layout
     found: dict[str, dict[str, int]] = files.read_receipt(
-        layout.seen(layout.ports), instances=dict
+        layout.read_path(layout.ports), instances=dict
     ).get("instances", {})
     return found
 
@@ -104,7 +104,7 @@ def _choose(run: Run) -> dict[str, dict[str, int]]:
 def _preview(run: Run, log: Path) -> list[str]:
     layout = run.layout
     record = _choose(run)
-    files.write_receipt(layout.kept(layout.ports), {"instances": record})
+    files.write_receipt(layout.write_path(layout.ports), {"instances": record})
     return []
 
 

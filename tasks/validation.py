@@ -114,7 +114,7 @@ def _is_final(folder: Path, node: CustomNode) -> bool:
 
 def _preview(run: Run, log: Path) -> list[str]:
     layout = run.layout
-    files.point(layout.kept(layout.state / "current"), last_good.folder_of(run))
+    files.point(layout.write_path(layout.state / "current"), last_good.folder_of(run))
     return []
 
 

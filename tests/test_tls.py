@@ -10,7 +10,7 @@ import trustme
 
 from tests.conftest import MachineMaker
 from tests.rig import free_ports
-from tests.test_server import Asker, Told
+from tests.services.test_server import Asker, Told
 
 
 @pytest.fixture(scope="module")

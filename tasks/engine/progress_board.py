@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from ..host.system.progress import Progress, Told, line, share, unheard
+from ..host.system.progress import OnProgress, Progress, ignore_progress, line, share
 from ..host.system.thread_pool import beside
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Board:
         """The terminal while it shows bars: all other output must go through it."""
 
     def following(
-        self, progress: Progress, on_progress: Told = unheard
+        self, progress: Progress, on_progress: OnProgress = ignore_progress
     ) -> AbstractContextManager[None]:
         """Show `progress` until the body ends; `on_progress` gets the same."""
         show = self._terminal if sys.stdout.isatty() else _lines
@@ -86,7 +86,7 @@ class _Rows:
             )
 
 
-def _watch(show: Any, progress: Progress, on_progress: Told, ended: threading.Event) -> None:
+def _watch(show: Any, progress: Progress, on_progress: OnProgress, ended: threading.Event) -> None:
     with show() as draw:
         while not ended.wait(DRAW_EVERY):
             shot = progress.snapshot()

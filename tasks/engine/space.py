@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..host.generations import kept_generations
 from ..host.storage import digest_folders
-from ..host.storage.disk_space import Room, free
+from ..host.storage.disk_space import DiskSpace, free
 from ..host.system import files
 from ..host.system.failure import Failure
 from ..host.system.units import size
@@ -40,11 +40,11 @@ def reserve(run: Run, what: str, folder: Path, need: int) -> Iterator[None]:
         raise
 
 
-def models_space(run: Run, store: Path) -> Room:
+def models_space(run: Run, store: Path) -> DiskSpace:
     """The space for models in `store`; on the same volume, old generations make way for them."""
     here = run.layout.machine
     same = here.is_dir() and here.stat().st_dev == store.stat().st_dev
-    return Room(store, partial(_free_space, run, "the models") if same else None)
+    return DiskSpace(store, partial(_free_space, run, "the models") if same else None)
 
 
 def _free_space(run: Run, what: str, need: int) -> None:

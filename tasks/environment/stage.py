@@ -50,7 +50,9 @@ def folder_of(run: Run) -> Path:
     Raises Failure without one.
     """
     layout = run.layout
-    return layout.seen(digest_folders.pointed(layout.seen(_pointer(layout)), layout.environments))
+    return layout.read_path(
+        digest_folders.pointed(layout.read_path(_pointer(layout)), layout.environments)
+    )
 
 
 def script_versions(run: Run) -> dict[str, str]:
@@ -109,7 +111,7 @@ def _pointer(layout: Layout) -> Path:
 def _why_outdated(run: Run) -> str | None:
     layout = run.layout
     folder = folder_of(run)
-    if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(run):
+    if files.read_receipt(layout.read_path(_pointer(layout))).get("digest") != _digest(run):
         return "its packages or its nodes' scripts changed"
     beside = digest_folders.read(folder)
     if not beside:
@@ -211,13 +213,13 @@ def _preview(run: Run, log: Path) -> list[str]:
     digest, folder, complete = _choose(run)
     lines = _difference(run)
     if not complete:
-        previewed = layout.kept(folder)
+        previewed = layout.write_path(folder)
         previewed.mkdir(parents=True)
         pending = _pending(run, _valid_records(run, _base_environment(run)))
         digest_folders.finish(previewed, {"digest": digest, "pending": pending})
     elif torch_trial.reason_to_import(digest_folders.read(folder)):
         lines.append("import the torch family, once")
-    digest_folders.point(layout.kept(_pointer(layout)), folder, digest)
+    digest_folders.point(layout.write_path(_pointer(layout)), folder, digest)
     return lines
 
 

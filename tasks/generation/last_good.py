@@ -75,7 +75,7 @@ def config_of(run: Run, gpu: int) -> Path:
     layout = run.layout
     if found := refusal(run):
         return layout.good(found.back_on) / layout.rendered(gpu).name
-    return layout.seen(layout.rendered(gpu))
+    return layout.read_path(layout.rendered(gpu))
 
 
 def apps_of(run: Run, gpu: int) -> list[dict[str, Any]]:
@@ -155,9 +155,9 @@ def _request_digest(run: Run) -> str:
 
 def keyed_hash(layout: Layout, text: str) -> str:
     """HMAC-SHA256 in hex with a key of this workspace: allows to compare secrets, not to guess."""
-    key_file = layout.seen(layout.state / "fingerprint.key")
+    key_file = layout.read_path(layout.state / "fingerprint.key")
     if not key_file.exists():
-        key_file = layout.kept(key_file)
+        key_file = layout.write_path(key_file)
         files.write_text(key_file, secrets.token_hex(32), mode=0o600)
     return hmac.new(key_file.read_bytes(), text.encode(), hashlib.sha256).hexdigest()
 
@@ -191,12 +191,12 @@ def reason_to_record(run: Run) -> str | None:
     if good(layout)[-1:] != [current]:
         return "the current generation isn't recorded as good yet"
     rendered = {
-        layout.rendered(i.gpu).name: layout.seen(layout.rendered(i.gpu)).read_bytes()
+        layout.rendered(i.gpu).name: layout.read_path(layout.rendered(i.gpu)).read_bytes()
         for i in run.instances
     }
     if rendered != _recorded_configs(layout, current):
         return "the configs of the instances aren't recorded as good yet"
-    if layout.seen(layout.packages).read_bytes() != _recorded_packages(layout, current):
+    if layout.read_path(layout.packages).read_bytes() != _recorded_packages(layout, current):
         return "the packages of the current generation aren't recorded yet"
     return "the refusal is over" if layout.refused.exists() else None
 

@@ -55,7 +55,9 @@ def folder_of(run: Run) -> Path:
     Raises Failure without one.
     """
     layout = run.layout
-    return layout.seen(digest_folders.pointed(layout.seen(_pointer(layout)), layout.generations))
+    return layout.read_path(
+        digest_folders.pointed(layout.read_path(_pointer(layout)), layout.generations)
+    )
 
 
 def python_of(folder: Path) -> Path:
@@ -106,7 +108,7 @@ def _why_outdated(run: Run) -> str | None:
     for line in drift.lines(layout.current.resolve()) if layout.overlay else ():
         run.warn(line)
     folder = folder_of(run)
-    if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(run):
+    if files.read_receipt(layout.read_path(_pointer(layout))).get("digest") != _digest(run):
         return "its parts changed"
     code = code_of(run)
     _warn_of_flags(run, code)
@@ -198,13 +200,13 @@ def _preview(run: Run, log: Path) -> list[str]:
     layout = run.layout
     digest, folder, complete = _choose(run)
     if not complete:
-        previewed = layout.kept(folder)
+        previewed = layout.write_path(folder)
         previewed.mkdir(parents=True)
         code = source.code_of(run).receipt()
         digest_folders.finish(
             previewed, {"digest": digest, "scripts": _scripts_that_ran(run), "code": code}
         )
-    digest_folders.point(layout.kept(_pointer(layout)), folder, digest)
+    digest_folders.point(layout.write_path(_pointer(layout)), folder, digest)
     there = {node.name for node in nodes.present_nodes(run)}
     gone = sorted(set(_current_receipt(layout).get("nodes", ())) - there)
     return [f"remove custom node {name}" for name in gone]

@@ -33,12 +33,12 @@ def required(run: Run) -> PythonSet:
 
 def last_resolved(run: Run) -> PythonSet | None:
     """The set of the last resolution; None before the first."""
-    return environments.noted(run.layout.seen(run.layout.packages))
+    return environments.noted(run.layout.read_path(run.layout.packages))
 
 
 def record(run: Run, python: PythonSet) -> None:
     """Write the set to disk for the later steps."""
-    files.write_receipt(run.layout.kept(run.layout.packages), dumped(python))
+    files.write_receipt(run.layout.write_path(run.layout.packages), dumped(python))
 
 
 def with_other_family(run: Run, constraints: Mapping[str, str], log: Path) -> PythonSet:

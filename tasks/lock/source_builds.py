@@ -113,7 +113,7 @@ def _why(
 
 def not_built(run: Run, packages: Mapping[str, Package]) -> list[str]:
     """The source packages that this machine has not built yet."""
-    receipt = files.read_receipt(run.layout.seen(_receipt(run)))
+    receipt = files.read_receipt(run.layout.read_path(_receipt(run)))
     there = receipt.get("built", []) if receipt.get("python") == sys.version else []
     wanted = ((name, each) for name, each in sorted(packages.items()) if each.from_source)
     return [name for name, each in wanted if each.requirement(name) not in there]
@@ -128,7 +128,7 @@ def build_due(problem: Problem, packages: Mapping[str, Package]) -> list[FailedB
         built = {n: each for n, each in packages.items() if each.from_source and n not in failed}
         texts = sorted(each.requirement(name) for name, each in built.items())
         receipt = {"python": sys.version, "built": texts}
-        files.write_receipt(run.layout.kept(_receipt(run)), receipt)
+        files.write_receipt(run.layout.write_path(_receipt(run)), receipt)
     if not failed:
         return []
     parents = resolver.parents(problem, problem.demands, packages)

@@ -70,7 +70,7 @@ def _why_outdated(run: Run) -> str | None:
         return "an update resolves again"
     if run.locked and run.machine.lock.python is None:
         return "machine.lock has no Python packages"
-    receipt = files.read_receipt(run.layout.seen(_receipt(run)))
+    receipt = files.read_receipt(run.layout.read_path(_receipt(run)))
     if receipt.get("inputs") != files.digest(_inputs(run)):
         return "its inputs changed"
     if packages.last_resolved(run) is None:
@@ -118,7 +118,7 @@ def _resolve_and_write(run: Run, log: Path) -> list[str]:
         "again": chosen.retry,
         "missing": [[each.kind, each.name] for each in chosen.missing],
     }
-    files.write_receipt(run.layout.kept(_receipt(run)), receipt)
+    files.write_receipt(run.layout.write_path(_receipt(run)), receipt)
     return news
 
 

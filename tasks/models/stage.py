@@ -13,10 +13,10 @@ from ..engine import space
 from ..engine.run import Run
 from ..engine.step import Task, step
 from ..host.downloads import civitai, remote_file
-from ..host.downloads.download_request import Wanted
+from ..host.downloads.download_request import DownloadRequest
 from ..host.downloads.store import Store, hash_file, stamp
-from ..host.downloads.web import Patience, Web
-from ..host.storage.disk_space import Room
+from ..host.downloads.web import Tolerance, Web
+from ..host.storage.disk_space import DiskSpace
 from ..host.system import files, thread_pool
 from ..host.system.failure import Failure
 from ..host.system.progress import Progress
@@ -65,7 +65,7 @@ class _Downloading:
     run: Run
     store: Store
     web: Web
-    room: Room
+    space: DiskSpace
     progress: Progress
 
 
@@ -134,8 +134,8 @@ def _provide(run: Run, log: Path) -> None:
     # Record the targets first: whatever happens now, a later run knows that they are ours.
     records = {f.target: {"url": f.url} for job in jobs for f in job.files} | records
     model_pins.write_records(run, records)
-    room = space.models_space(run, store.folder)
-    to = _Downloading(run, store, model_pins.web_of(run), room, Progress("models"))
+    disk_space = space.models_space(run, store.folder)
+    to = _Downloading(run, store, model_pins.web_of(run), disk_space, Progress("models"))
     for job in jobs:
         to.progress.add(job.name, job.pin.size)
     recorder = model_pins.Recorder(run, records)
@@ -202,8 +202,8 @@ def _obtain(to: _Downloading, job: _Job) -> ModelPin:
         if store.holds(sha256) or store.verify(sha256, to.progress, job.name):
             return pin.model_copy(update={"size": there[0]})
         to.run.tell(f"{job.name} was damaged: downloading it again")
-    wanted = Wanted(job.name, pin.download or pin.url, sha256, pin.size)
-    got = store.fetch(wanted, to.web, to.room, to.progress)
+    wanted = DownloadRequest(job.name, pin.download or pin.url, sha256, pin.size)
+    got = store.fetch(wanted, to.web, to.space, to.progress)
     return pin.model_copy(
         update={
             "sha256": got.sha256,
@@ -274,7 +274,7 @@ def _preview(run: Run, log: Path) -> list[str]:
     """One line for each download, with host and size. Raises Failure."""
     model_pins.require_pins(run)
     records, store, web = model_pins.read_records(run), store_of(run), model_pins.web_of(run)
-    web.patience = Patience(attempts=2)
+    web.tolerance = Tolerance(attempts=2)
     jobs = _jobs(run, records)
     fetched = [job for job in jobs if not (job.pin.sha256 and stamp(store.place(job.pin.sha256)))]
     lines = [f"remove the link {target}" for target in _removed_targets(run, records)]

@@ -48,7 +48,7 @@ def worker_name(worker: Worker, instance: Instance) -> str:
 
 
 def _receipt(layout: Layout, gpu: int) -> Path:
-    return layout.seen(layout.apps / f"gpu{gpu}.receipt.json")
+    return layout.read_path(layout.apps / f"gpu{gpu}.receipt.json")
 
 
 def _apps(run: Run, instance: Instance) -> list[app.App]:
@@ -163,7 +163,7 @@ def _why_outdated(run: Run, instance: Instance) -> str | None:
     receipt = files.read_receipt(_receipt(layout, instance.gpu))
     if receipt.get("inputs") != _inputs(run, instance):
         return f"the config of {instance.name} changed"
-    if receipt.get("config") != files.file_digest(layout.seen(layout.rendered(instance.gpu))):
+    if receipt.get("config") != files.file_digest(layout.read_path(layout.rendered(instance.gpu))):
         return f"{layout.rendered(instance.gpu)} was changed by hand"
     for each in _apps(run, instance):
         file = app.secrets_file(layout, each.name, each.secrets)
@@ -175,7 +175,7 @@ def _why_outdated(run: Run, instance: Instance) -> str | None:
 def _preview(run: Run, instance: Instance, log: Path) -> list[str]:
     layout = run.layout
     config = app.render_config(run, _apps(run, instance))
-    files.write_receipt(layout.kept(layout.rendered(instance.gpu)), config)
+    files.write_receipt(layout.write_path(layout.rendered(instance.gpu)), config)
     return []
 
 

@@ -81,7 +81,7 @@ def check_arguments(run: Run, comfyui: PinnedComfyUI) -> None:
     problems = [*_unknown(run, comfyui, flags)] or [*_refused(run, comfyui)]
     if problems:
         raise Failure("\n    ".join(dict.fromkeys(problems)))
-    files.write_receipt(run.layout.kept(_receipt(run)), _record(run, comfyui.commit))
+    files.write_receipt(run.layout.write_path(_receipt(run)), _record(run, comfyui.commit))
 
 
 def argument_lists(run: Run) -> Iterator[list[tuple[str, Loc]]]:
@@ -167,7 +167,7 @@ def _receipt(run: Run) -> Path:
 
 
 def _read_record(run: Run) -> dict[str, object]:
-    return files.read_receipt(run.layout.seen(_receipt(run)))
+    return files.read_receipt(run.layout.read_path(_receipt(run)))
 
 
 def _record(run: Run, commit: object) -> dict[str, object]:

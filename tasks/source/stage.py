@@ -16,7 +16,7 @@ from ..host.comfyui.source_facts import Code
 from ..host.repositories.sources import Source
 from ..host.system import files, process
 from ..host.system.failure import Failure
-from ..host.system.progress import Told, unheard
+from ..host.system.progress import OnProgress, ignore_progress
 from . import arguments, targets
 
 NAME = "ComfyUI"
@@ -54,7 +54,9 @@ def tasks(run: Run) -> Iterator[Task]:
     )
 
 
-def fetch(run: Run, source: Source, log: Path, on_progress: Told = unheard) -> list[str]:
+def fetch(
+    run: Run, source: Source, log: Path, on_progress: OnProgress = ignore_progress
+) -> list[str]:
     """Obtain a source; return a line about the move of its commit, if it was there before."""
     before, missed = source.read().get("commit"), source.large
     source.obtain(log, on_progress)
@@ -75,7 +77,7 @@ def preview(run: Run, source: Source, log: Path) -> list[str]:
 
 def code_of(run: Run) -> Code:
     """The facts about ComfyUI's code, as far as doit's own Python could read them."""
-    return source_facts.of(files.read_receipt(run.layout.seen(_code_receipt(source_of(run)))))
+    return source_facts.of(files.read_receipt(run.layout.read_path(_code_receipt(source_of(run)))))
 
 
 def pinned(run: Run, code: Code, python: Path, log: Path | None = None) -> arguments.PinnedComfyUI:
@@ -94,7 +96,7 @@ def _why_outdated(run: Run) -> str | None:
     source = source_of(run)
     if reason := source.why_not_there():
         return reason
-    if not source.layout.seen(_code_receipt(source)).exists():
+    if not source.layout.read_path(_code_receipt(source)).exists():
         return f"the flags of {source.name} are not read yet"
     code = code_of(run)
     targets.warn_of_unknown_folders(run, code)
@@ -117,10 +119,10 @@ def _read_code(run: Run, log: Path) -> None:
     source = source_of(run)
     checkout = source.checkout(str(source.read()["commit"]))
     if not (checkout / "main.py").is_file():
-        files.remove(source.layout.kept(source.receipt))
-        raise Failure(f"{source.url} isn't ComfyUI, it has no main.py: correct comfyui.repo")
+        files.remove(source.layout.write_path(source.receipt))
+        raise Failure(f"{source.url} has no main.py, so it isn't ComfyUI: correct comfyui.repo")
     python, env = Path(sys.executable), process.allowed_environment(os.environ)
     code = source_facts.ask(python, checkout, env, log)
-    files.write_receipt(source.layout.kept(_code_receipt(source)), code.receipt())
+    files.write_receipt(source.layout.write_path(_code_receipt(source)), code.receipt())
     targets.warn_of_unknown_folders(run, code)
     arguments.check_arguments(run, pinned(run, code, python, log))

@@ -37,7 +37,7 @@ def check_all(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) ->
 
 
 def section(data: Any, *names: str | int) -> dict[Any, Any]:
-    """A mapping of the file, or an empty one where there is none."""
+    """A mapping of the file, or an empty one without it."""
     for name in names:
         data = data.get(name) if isinstance(data, dict) else None
     return data if isinstance(data, dict) else {}

@@ -13,17 +13,17 @@ class Layout:
 
     workspace: Path
     overlay: Path | None = None
-    """Where a plan writes what a run would write; looked at first, see `seen`."""
+    """Where a plan writes what a run would write; looked at first, see `read_path`."""
 
-    def kept(self, path: Path) -> Path:
+    def write_path(self, path: Path) -> Path:
         """Where to write something below the workspace that later steps read."""
         if self.overlay is None or path.is_relative_to(self.overlay):
             return path
         return self.overlay / path.relative_to(self.workspace)
 
-    def seen(self, path: Path) -> Path:
+    def read_path(self, path: Path) -> Path:
         """Where to read it: the overlay's if a plan has previewed it, else the real one."""
-        previewed = self.kept(path)
+        previewed = self.write_path(path)
         return previewed if os.path.lexists(previewed) else path
 
     @property
@@ -53,8 +53,8 @@ class Layout:
 
     @property
     def scratch(self) -> Path:
-        """What a run may write and nobody reads after it."""
-        return self.kept(self.machine / "scratch")
+        """What a run may write and no one reads afterwards."""
+        return self.write_path(self.machine / "scratch")
 
     @property
     def left(self) -> Path:
@@ -88,7 +88,7 @@ class Layout:
     @property
     def current(self) -> Path:
         """Link to the generation that instances start on."""
-        return self.seen(self.state / "current")
+        return self.read_path(self.state / "current")
 
     @property
     def models(self) -> Path:
@@ -193,4 +193,4 @@ class Layout:
     def log(self, task: str) -> Path:
         """The log of a task, `nodes:essentials` → `logs/nodes.essentials.log`."""
         name = task.replace(":", ".").replace("/", ".")
-        return self.kept(self.logs / f"{name}.log")
+        return self.write_path(self.logs / f"{name}.log")

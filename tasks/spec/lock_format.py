@@ -137,7 +137,7 @@ def dumped(model: BaseModel) -> dict[str, Any]:
 
 
 def read_lock(file: Path, label: str) -> Lock:
-    """Read a lock file; an empty Lock when there is none. Raises SpecError."""
+    """Read a lock file; an empty Lock without one. Raises SpecError."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:

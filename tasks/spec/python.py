@@ -18,7 +18,7 @@ class Python(Model):
     )
     packages: tuple[Requirement, ...] = Field(
         default=(),
-        description="Requirements that nobody asks for and somebody needs, such as boto3; they "
+        description="Requirements beyond those of ComfyUI and the nodes, such as boto3; they "
         "are resolved with all others.",
     )
     overrides: tuple[Requirement, ...] = Field(

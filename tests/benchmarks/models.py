@@ -31,10 +31,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tasks.host.downloads.download_request import Wanted
+from tasks.host.downloads.download_request import DownloadRequest
 from tasks.host.downloads.store import Store
-from tasks.host.downloads.web import HOST_CONNECTIONS, Patience, Web
-from tasks.host.storage.disk_space import Room
+from tasks.host.downloads.web import HOST_CONNECTIONS, Tolerance, Web
+from tasks.host.storage.disk_space import DiskSpace
 from tasks.host.system import thread_pool
 from tasks.host.system.progress import Progress
 from tasks.host.system.units import size
@@ -112,8 +112,8 @@ def timed(work: Callable[[], object]) -> float:
 
 def fetch(store: Store, url: str, name: str, sha256: str | None = None) -> str:
     store.folder.mkdir(parents=True, exist_ok=True)
-    wanted = Wanted(name, url, sha256)
-    return store.fetch(wanted, Web(), Room(store.folder), Progress("benchmark")).sha256
+    wanted = DownloadRequest(name, url, sha256)
+    return store.fetch(wanted, Web(), DiskSpace(store.folder), Progress("benchmark")).sha256
 
 
 def curl(url: str, file: Path) -> None:
@@ -177,10 +177,12 @@ def _curl_all(url: str, file: Path) -> None:
 
 def _fetch_all(store: Store, url: str) -> None:
     store.folder.mkdir()
-    web, room, progress = Web(), Room(store.folder), Progress("benchmark")
+    web, room, progress = Web(), DiskSpace(store.folder), Progress("benchmark")
 
     def one(number: int) -> str:
-        return store.fetch(Wanted(f"{number}", f"{url}/{number}"), web, room, progress).sha256
+        return store.fetch(
+            DownloadRequest(f"{number}", f"{url}/{number}"), web, room, progress
+        ).sha256
 
     for _, result in thread_pool.each(one, range(SMALL), AT_ONCE, ramp=True):
         assert isinstance(result, str), result
@@ -319,15 +321,15 @@ def _outcome(
     server.content["/file"], server.ways["/file"] = content, Ways(**vars(ways))
     store = Store(folder / "store")
     store.folder.mkdir()
-    web = Web(patience=Patience(read=1, backoff=0.02))
+    web = Web(tolerance=Tolerance(read=1, backoff=0.02))
     right = {
         hashlib.sha256(each).hexdigest()
         for each in (content, ways.later)
         if isinstance(each, bytes)
     }
-    wanted = Wanted("loras/file.pt", f"{server.url}/file", known)
+    wanted = DownloadRequest("loras/file.pt", f"{server.url}/file", known)
     try:
-        store.fetch(wanted, web, Room(folder), Progress("benchmark"))
+        store.fetch(wanted, web, DiskSpace(folder), Progress("benchmark"))
         outcome = "the right bytes"
     except Exception as error:
         outcome = f"refused: {str(error)[:100]}"

@@ -104,7 +104,7 @@ def test_the_overlay_the_cache_and_temporary_files_can_be_written(
     guarded: list[str], run: Run, real: Path
 ) -> None:
     assert run.overlay
-    files.write_text(run.layout.kept(real / "receipts" / "a.json"), "{}")
+    files.write_text(run.layout.write_path(real / "receipts" / "a.json"), "{}")
     assert git_cache.folder().is_relative_to(real)
     files.write_text(git_cache.folder() / "new", "x")
     with tempfile.NamedTemporaryFile() as file:

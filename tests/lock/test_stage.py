@@ -47,7 +47,7 @@ def test_a_lock_holds_every_commit_and_every_package_with_its_hashes(
     assert {"aiohttp", "toml", "pip", "requests"} <= set(content["python"]["packages"])
     for package in content["python"]["packages"].values():
         assert package["version"]
-        assert all(len(digest) == 64 for digest in package["sha256"])
+        assert {len(digest) for digest in package["sha256"]} == {64}
     assert content["python"]["asked"]["requirements"]["custom_nodes"] == {"alpha": ["toml"]}
     text = rig.lock_file.read_text()
     assert text == json.dumps(content, indent=1, sort_keys=True) + "\n", "one value per line"

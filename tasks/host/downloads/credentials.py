@@ -40,7 +40,7 @@ def authorization(
 def _netrc(host: str) -> tuple[str, str] | None:
     """User and password of exactly this host, without its port; from $NETRC or ~/.netrc.
 
-    Its `default` entry is for nobody: we are redirected to hosts that the user never heard of.
+    Its `default` entry is never used: redirects lead to hosts that the user doesn't know.
     """
     with contextlib.suppress(OSError, netrc.NetrcParseError, RuntimeError, UnicodeError):
         known = netrc.netrc(os.environ.get("NETRC") or str(Path.home() / ".netrc"))

@@ -11,13 +11,13 @@ import errno
 import threading
 from dataclasses import replace
 
-from ..storage.disk_space import Room
+from ..storage.disk_space import DiskSpace
 from ..system.failure import Failure
 from . import content_check, remote_file
-from .download_request import Got, Meter, OtherContent, Wanted
+from .download_request import Downloaded, DownloadRequest, Meter, OtherContent
 from .partial_file import Part, Version
 from .prefix_hash import PrefixHash
-from .server_errors import Denied, Passing
+from .server_errors import Denied, Transient
 from .spans import Spans
 from .web import HOST_CONNECTIONS, Answer, Web
 
@@ -41,12 +41,14 @@ class _Restart(Exception):  # noqa: N818  reads as what is done
         self.plainly = plainly
 
 
-def download(wanted: Wanted, part: Part, web: Web, room: Room, meter: Meter) -> Got:
+def download(
+    wanted: DownloadRequest, part: Part, web: Web, space: DiskSpace, meter: Meter
+) -> Downloaded:
     """Fill the part. Raises Failure; what is in the part then serves the next run."""
     plainly = False
     for _ in range(1 + RESTARTS):
         try:
-            return _Download(wanted, part, web, room, meter, plainly).run()
+            return _Download(wanted, part, web, space, meter, plainly).run()
         except _Restart as restart:
             why, plainly = str(restart), plainly or restart.plainly
             part.restart(Version())
@@ -55,15 +57,21 @@ def download(wanted: Wanted, part: Part, web: Web, room: Room, meter: Meter) -> 
                 raise Failure(f"{wanted.label}: no space left in {part.path.parent}") from error
             raise
         finally:
-            room.give_back(wanted.label)
+            space.release(wanted.label)
     raise Failure(f"{wanted.label}: {why}, {1 + RESTARTS} times: see what the server is doing")
 
 
 class _Download:
     def __init__(
-        self, wanted: Wanted, part: Part, web: Web, room: Room, meter: Meter, plainly: bool
+        self,
+        wanted: DownloadRequest,
+        part: Part,
+        web: Web,
+        space: DiskSpace,
+        meter: Meter,
+        plainly: bool,
     ) -> None:
-        self.wanted, self.part, self.web, self.room, self.meter = wanted, part, web, room, meter
+        self.wanted, self.part, self.web, self.space, self.meter = wanted, part, web, space, meter
         self.plainly = plainly
         self.offered: str | None = None
         """The sha256 that the host says."""
@@ -76,7 +84,7 @@ class _Download:
         self._failure: BaseException | None = None
         self._hash = PrefixHash(part)
 
-    def run(self) -> Got:
+    def run(self) -> Downloaded:
         try:
             if self.plainly:
                 self._restart(Version())
@@ -93,7 +101,7 @@ class _Download:
         finally:
             self._hash.stop()
         self._check(digest)
-        return Got(digest, self.part.version or Version(), self._size or 0, self.pinned)
+        return Downloaded(digest, self.part.version or Version(), self._size or 0, self.pinned)
 
     def _see_again(self) -> None:
         """All of it was there before: is it still what the server has?"""
@@ -128,7 +136,7 @@ class _Download:
             raise self._failure
 
     def _work(self, total: int) -> None:
-        """Fetch spans until none is left, or somebody failed."""
+        """Fetch spans until none is left, or one fails."""
         try:
             longest = max(FIRST, min(LONGEST_SPAN, total // (4 * HOST_CONNECTIONS)))
             while not self._failure and (span := self._spans.claim(total, longest)):
@@ -143,16 +151,16 @@ class _Download:
         while position < min(end, self._size or end) and not self._failure:
             try:
                 position = self._answered(position, end)
-            except Passing as passing:
+            except Transient as transient:
                 position = self._reached(start, end)
                 # Bytes of any connection: a busy server turns some away while it serves others.
                 if (have := self.part.have.total) - mark >= PROGRESS:
                     attempt, mark = 0, have
                 attempt += 1
-                self.web.patience.bear(attempt, passing, self.wanted.label)
+                self.web.tolerance.pause_or_fail(attempt, transient, self.wanted.label)
 
     def _reached(self, start: int, end: int) -> int:
-        """Where to go on after an answer that broke off."""
+        """Where to resume after an answer that broke off."""
         if self.part.version is None or self.part.version.validator is None or self.plainly:
             self._restart(Version())
             return 0
@@ -179,20 +187,20 @@ class _Download:
                 chunk = chunk if stop is None else chunk[: stop - position]
                 self.part.write(chunk, position)
                 position += len(chunk)
-                self.room.use(self.wanted.label, len(chunk))
+                self.space.use(self.wanted.label, len(chunk))
                 self.meter.advance(self.wanted.label, len(chunk))
         if stop is None:
             if position == 0:
                 raise Failure(f"{self.wanted.label}: the file is empty: correct the url")
             self.part.version = replace(self.part.version or Version(), size=position)
         elif position < stop:
-            raise Passing("the answer ended too early")
+            raise Transient("the answer ended too early")
         return position
 
     def _accept(self, answer: Answer, start: int, end: int) -> tuple[int, int | None]:
-        """From where to where this answer goes (None: nobody knows); refuses what can't serve."""
+        """From where to where this answer goes (None: unknown); refuses what can't be used."""
         if answer.header("Content-Encoding") not in (None, "", "identity"):
-            raise Denied(f"{self.wanted.label}: the server encodes it, which nobody asked for")
+            raise Denied(f"{self.wanted.label}: the server encodes it although it was not asked to")
         if answer.status == 416:
             if (answer.header("Content-Range") or "").strip() == "bytes */0":
                 raise Failure(f"{self.wanted.label}: the file is empty: correct the url")
@@ -236,7 +244,7 @@ class _Download:
         return 0, version.size
 
     def _begin(self, answer: Answer) -> None:
-        """What the first answer of all tells: is it the file, and is there room for it?"""
+        """What the very first answer shows: is it the file, and does it fit on the volume?"""
         if self._begun:
             return
         self._begun = True
@@ -252,7 +260,7 @@ class _Download:
             )
         have = self.part.have.total
         if total is not None:
-            self.room.take(label, total - have)
+            self.space.reserve(label, total - have)
         self.meter.begin(label, total, have)
         if total is None or total > FIRST:
             self._hash.start()
@@ -264,7 +272,7 @@ class _Download:
             if self.spread:
                 raise _Restart(why, plainly=True)
             self.part.discard()
-            got = Got(digest, version, version.size or 0, self.pinned)
+            got = Downloaded(digest, version, version.size or 0, self.pinned)
             raise OtherContent(f"{self.wanted.label}: {why}", got)
         self._check_content()
 

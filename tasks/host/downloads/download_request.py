@@ -10,14 +10,14 @@ from .partial_file import Version
 
 
 class Meter(Protocol):
-    """What is told how far a download is."""
+    """Counts how far downloads are."""
 
     def begin(self, name: str, total: int | None, done: int = 0) -> None: ...
     def advance(self, name: str, count: int) -> None: ...
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DownloadRequest:
     """A file to download."""
 
     label: str
@@ -30,7 +30,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Got:
+class Downloaded:
     """What the address gave."""
 
     sha256: str
@@ -43,6 +43,6 @@ class Got:
 class OtherContent(Failure):
     """The address gave, whole, another content than the one that was wanted."""
 
-    def __init__(self, message: str, got: Got) -> None:
+    def __init__(self, message: str, got: Downloaded) -> None:
         super().__init__(message)
         self.got = got

@@ -167,7 +167,7 @@ def pin(
 ) -> ModelPin:
     """What machine.yaml says, completed by machine.lock, or by what this machine has seen.
 
-    `sha256` is None when nobody knows it.
+    `sha256` is None where it isn't known.
     """
     known = locked or (
         ModelPin.model_construct(**{name: seen.get(name) for name in FIELDS}) if seen else None

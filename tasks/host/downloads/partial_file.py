@@ -1,6 +1,6 @@
-"""A download on its way: `NAME.part`, and beside it `NAME.part.json` that says what is in it.
+"""An unfinished download: `NAME.part`, and beside it `NAME.part.json` that says what is in it.
 
-The part is locked while somebody works on it, by a kernel lock on the file itself that a killed
+The part is locked while a process works on it, by a kernel lock on the file itself that a killed
 process gives back. Its bytes are written first and noted after, so a note never claims too much;
 what the machine lost with its power it may, so a note from before the last boot is believed only
 where the sha256 is known.
@@ -93,7 +93,7 @@ class Part:
                 self.version, self.have, self.resumed = version, have, have.total > 0
 
     def restart(self, version: Version) -> None:
-        """Forget what is in it: the content is another one, or nobody can say."""
+        """Forget what is in it: the content is another one, or unknown."""
         with self._lock:
             self._forget()
             if os.fstat(self.descriptor).st_size:
@@ -128,7 +128,7 @@ class Part:
             return self.have.prefix
 
     def note(self) -> None:
-        """Write down what is in it, for whoever goes on with it."""
+        """Write down what is in it, for the process that resumes it."""
         with self._lock:
             if self._unnoted:
                 self._write_note()
@@ -151,7 +151,9 @@ class Part:
         os.fchmod(self.descriptor, 0o444)
         os.fdatasync(self.descriptor)
         if not _same(self.descriptor, self.path):
-            raise OSError(None, "somebody else replaced it while it was downloaded", str(self.path))
+            raise OSError(
+                None, "another process replaced it while it was downloaded", str(self.path)
+            )
         self.path.replace(place)
         self._forget()
 
@@ -163,7 +165,7 @@ class Part:
 
 @contextlib.contextmanager
 def opened(path: Path, trusted: bool) -> Iterator[Part]:
-    """Open and lock a part, waiting for whoever works on it.
+    """Open and lock a part; wait while another process works on it.
 
     `trusted`: its content will be compared with a known sha256. Where the volume has no locks,
     or none that surely reaches other machines, each has a part of its own. Raises OSError.
@@ -189,7 +191,7 @@ def opened(path: Path, trusted: bool) -> Iterator[Part]:
 
 
 def free(path: Path) -> bool:
-    """Whether nobody works on a part, as far as locks tell."""
+    """Whether no process works on a part, as far as locks show."""
     if path.name.endswith(f".{_here()}.part"):
         lock = _own_lock(path)
         return not lock.exists() or _idle(lock)
@@ -218,7 +220,7 @@ def _locked(path: Path) -> int:
                 path.unlink(missing_ok=True)
             os.close(descriptor)
             raise _NoLocks from error
-        # Whoever had it before us may have renamed it, being done.
+        # The process that held it before us may have finished and renamed it.
         if _same(descriptor, path):
             return descriptor
         os.close(descriptor)
@@ -242,7 +244,7 @@ def _alone(path: Path) -> Iterator[Path]:
 
     Another process that writes into it, or truncates it, would spoil what we gave a name, so
     the processes of this user here take turns by a lock elsewhere; if that has none either,
-    nobody shares it.
+    none shares it.
     """
     own = path.with_name(f"{path.stem}.{_here()}.part")
     lock = _own_lock(own)

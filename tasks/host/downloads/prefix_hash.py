@@ -47,7 +47,7 @@ class PrefixHash:
         return self._sha256.hexdigest()
 
     def _follow(self) -> None:
-        # What can't be read back is told by finish().
+        # finish() reports what can't be read back.
         with contextlib.suppress(OSError):
             while not self._ended.wait(0 if self._advance() else FOLLOW):
                 pass

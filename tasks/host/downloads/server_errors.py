@@ -1,8 +1,8 @@
-"""What goes wrong with servers: what may pass is asked again for a while, the rest is not.
+"""What goes wrong with servers: what may pass is tried again for a while, the rest is not.
 
 Failure
-└── Denied       401, 403, 404 and the like: asking again gives the same
-Passing          a reset, a timeout, 408, 425, 429, 5xx: ask again, after `wait` seconds if it says
+└── Denied   401, 403, 404 and the like: asking again gives the same
+Transient    a reset, a timeout, 408, 425, 429, 5xx: ask again, after `wait` seconds if it says so
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ..system.failure import Failure
 
 
 class Denied(Failure):
-    """The server will not give it, however often it is asked."""
+    """The server refuses, however often it is asked."""
 
 
-class Passing(Exception):  # noqa: N818  reads as what it is
-    """Something that may pass; `wait` is what the server wants, in seconds."""
+class Transient(Exception):  # noqa: N818  reads as what it is
+    """A failure that may pass; `wait` is what the server asks for, in seconds (None: nothing)."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)

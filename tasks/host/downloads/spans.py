@@ -21,7 +21,7 @@ class Spans:
         return bool(self._begun)
 
     def claim(self, total: int, longest: int) -> Range | None:
-        """The next span that nobody has begun, of at most `longest` bytes."""
+        """The next span that no thread has begun, of at most `longest` bytes."""
         with self._lock:
             for start, end in self._part.missing(total):
                 for begun in sorted(self._begun):

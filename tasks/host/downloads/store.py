@@ -3,7 +3,7 @@
 <sha256>            a file, never changed once it is there
 <sha256>.json       its size and time when it was verified
 <digest>.url.json   what an address gave, and which version that was
-<name>.part         a download on its way
+<name>.part         an unfinished download
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from ..storage.disk_space import Room
+from ..storage.disk_space import DiskSpace
 from ..system import files
 from ..system.failure import Failure
 from . import content_check, partial_file, remote_file
 from .download import download
-from .download_request import Got, Meter, OtherContent, Wanted
+from .download_request import Downloaded, DownloadRequest, Meter, OtherContent
 from .partial_file import Version
 from .web import Web
 
@@ -54,14 +54,16 @@ class Store:
             with contextlib.suppress(OSError):
                 self._note(sha256)
         else:
-            # Whoever shares the store and noted its time is to look again.
+            # Other machines that share the store and noted its time must look again.
             with contextlib.suppress(OSError):
                 self._receipt(sha256).unlink(missing_ok=True)
                 os.utime(self.place(sha256), (0, 0))
         return right
 
-    def fetch(self, wanted: Wanted, web: Web, room: Room, meter: Meter) -> Got:
-        """Download a file, unless somebody else does so meanwhile. Raises Failure, OSError."""
+    def fetch(
+        self, wanted: DownloadRequest, web: Web, space: DiskSpace, meter: Meter
+    ) -> Downloaded:
+        """Download a file, unless another process does so meanwhile. Raises Failure, OSError."""
         name = wanted.sha256 or files.digest(wanted.url)
         before = _written(self._url(wanted.url))
         with partial_file.opened(
@@ -72,7 +74,7 @@ class Store:
                 return there
             self._refuse_known(wanted, web)
             try:
-                got = download(wanted, downloading, web, room, meter)
+                got = download(wanted, downloading, web, space, meter)
             except OtherContent as other:
                 self._remember(wanted.url, other.got)
                 raise
@@ -106,7 +108,7 @@ class Store:
         self._note(sha256)
 
     def parts(self) -> Iterator[Path]:
-        """Downloads that nobody works on, and their notes."""
+        """Unfinished downloads that no process works on, and their notes."""
         for path in sorted(self.folder.glob("[!.]*.part")):
             if partial_file.free(path):
                 yield path
@@ -122,14 +124,16 @@ class Store:
         if now:
             _write(self._receipt(sha256), {"size": now[0], "mtime": now[1]})
 
-    def _there(self, wanted: Wanted, web: Web, meter: Meter, waited: bool) -> Got | None:
+    def _there(
+        self, wanted: DownloadRequest, web: Web, meter: Meter, waited: bool
+    ) -> Downloaded | None:
         """What the store has of it already; with no sha256 known the server is asked.
 
-        `waited`: somebody fetched it just now, which serves where the server tells no versions.
+        `waited`: another process has just fetched it; that serves where a server has no versions.
         """
         if wanted.sha256:
             held = self.holds(wanted.sha256)
-            return Got(wanted.sha256, Version(held[0]), held[0], None) if held else None
+            return Downloaded(wanted.sha256, Version(held[0]), held[0], None) if held else None
         known = files.read_receipt(self._url(wanted.url), sha256=str, version=dict)
         if not known or not NAME.fullmatch(known["sha256"]):
             return None
@@ -145,10 +149,10 @@ class Store:
             return None
         # Without its receipt it is one that a killed run had just given its name, or a changed one.
         if self.holds(known["sha256"]) or self.verify(known["sha256"], meter, wanted.label):
-            return Got(known["sha256"], now.version, version.size or 0, now.pinned)
+            return Downloaded(known["sha256"], now.version, version.size or 0, now.pinned)
         return None
 
-    def _refuse_known(self, wanted: Wanted, web: Web) -> None:
+    def _refuse_known(self, wanted: DownloadRequest, web: Web) -> None:
         """Raise Failure when the address gave another content before, and still has that one.
 
         Twenty gigabytes would else come again at every run.
@@ -164,7 +168,7 @@ class Store:
     def _url(self, url: str) -> Path:
         return self.folder / f"{files.digest(url)}.url.json"
 
-    def _remember(self, url: str, got: Got) -> None:
+    def _remember(self, url: str, got: Downloaded) -> None:
         _write(self._url(url), {"sha256": got.sha256, "version": asdict(got.version)})
 
 

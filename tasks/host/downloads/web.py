@@ -21,7 +21,7 @@ from ..system.failure import Failure
 from ..system.retries import Retries
 from . import server_errors
 from .credentials import UnusableToken, authorization
-from .server_errors import Denied, Passing, gist
+from .server_errors import Denied, Transient, gist
 
 if TYPE_CHECKING:
     import urllib3
@@ -31,31 +31,31 @@ T = TypeVar("T")
 HOST_CONNECTIONS = 8
 """Requests at once to one host."""
 REDIRECTS = 10
-PASSING = frozenset({408, 425, 429, *range(500, 600)})
+TRANSIENT = frozenset({408, 425, 429, *range(500, 600)})
 REDIRECTING = frozenset({301, 302, 303, 307, 308})
 HEADERS = {"User-Agent": "comfy-machine", "Accept": "*/*", "Accept-Encoding": "identity"}
 CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Patience(Retries):
-    """How long a server is borne with."""
+class Tolerance(Retries):
+    """How slow a server may be, and how often it is asked again."""
 
     connect: float = 10.0
-    """Seconds until a connection stands."""
+    """Seconds until a connection is made."""
     read: float = 30.0
     """Seconds without a byte until it counts as stalled."""
     slowest: float = 1024.0
     """Bytes per second below which it counts as stalled too."""
 
-    def bear(self, failed: int, passing: Passing, label: str) -> None:
+    def pause_or_fail(self, failed: int, transient: Transient, label: str) -> None:
         """Sleep before another try after so many failed. Raises Failure when there is none."""
-        if self.pause(failed, passing.wait):
+        if self.pause(failed, transient.wait):
             return
-        wait = self.wait(failed, passing.wait)
+        wait = self.wait(failed, transient.wait)
         when = f"; it asks to wait {wait:.0f} s" if wait > self.longest else ""
         tries = f" ({failed} tries)" if failed > 1 else ""
-        raise Failure(f"{label}: {passing}{tries}{when}: run doit again to go on") from passing
+        raise Failure(f"{label}: {transient}{tries}{when}: run doit again to resume") from transient
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Answer:
     """Of the last redirect; may hold secrets."""
     headers: dict[str, str]
     """Of the host that was asked, lower case; it knows more than the store it sends us to."""
-    patience: Patience
+    tolerance: Tolerance
 
     @property
     def status(self) -> int:
@@ -80,22 +80,22 @@ class Answer:
     def chunks(self) -> Iterator[bytes]:
         """The body as it comes, in pieces of at most 1 MiB.
 
-        Raises Passing, also when less than `slowest` comes in the seconds of `read`.
+        Raises Transient, also when less than `slowest` comes in the seconds of `read`.
         """
         import urllib3
 
-        patience = self.patience
+        tolerance = self.tolerance
         since, came = time.monotonic(), 0
         try:
             while chunk := self.response.read1(CHUNK, decode_content=False):
                 yield chunk
                 came += len(chunk)
-                if time.monotonic() - since > patience.read:
-                    if came < patience.slowest * patience.read:
-                        raise Passing("hardly anything came")
+                if time.monotonic() - since > tolerance.read:
+                    if came < tolerance.slowest * tolerance.read:
+                        raise Transient("hardly anything came")
                     since, came = time.monotonic(), 0
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Passing(gist(error)) from None
+            raise Transient(gist(error)) from None
 
     def close(self) -> None:
         self.response.close()
@@ -108,7 +108,7 @@ class Web:
     tokens: Mapping[str, str] = field(default_factory=dict)
     """Exact host → `${NAME}`."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    patience: Patience = field(default_factory=Patience)
+    tolerance: Tolerance = field(default_factory=Tolerance)
 
     def __post_init__(self) -> None:
         from requests.adapters import HTTPAdapter
@@ -142,7 +142,7 @@ class Web:
     ) -> Iterator[Answer]:
         """Ask for `url` (`${NAME}` in it is filled in here) and follow its redirects.
 
-        Any answer but 2xx and 416 raises Passing or Denied; `label` begins its message.
+        Any answer but 2xx and 416 raises Transient or Denied; `label` begins its message.
         """
         with self._limit(urlsplit(url).netloc):
             answer = self._follow(self._filled(url, label), headers or {}, label)
@@ -165,9 +165,9 @@ class Web:
             try:
                 with self.get(url, label, headers) as answer:
                     return read(answer)
-            except Passing as passing:
+            except Transient as transient:
                 attempt += 1
-                self.patience.bear(attempt, passing, label)
+                self.tolerance.pause_or_fail(attempt, transient, label)
 
     def _filled(self, url: str, label: str) -> str:
         if "${" not in url:
@@ -194,7 +194,7 @@ class Web:
             response, following = self._send(url, headers, label)
             if _exact(url) == asked:
                 told |= {name.lower(): value for name, value in response.headers.items()}
-            answer = Answer(response, url, told, self.patience)
+            answer = Answer(response, url, told, self.tolerance)
             if following is None:
                 return answer
             _drop(answer)
@@ -207,7 +207,7 @@ class Web:
     def _send(
         self, url: str, headers: Mapping[str, str], label: str
     ) -> tuple[urllib3.BaseHTTPResponse, str | None]:
-        """One request; its answer, and where that sends us. Raises Passing, Denied.
+        """One request; its answer, and where that sends us. Raises Transient, Denied.
 
         The library's own texts may hold the token: none of them is passed on.
         """
@@ -219,7 +219,7 @@ class Web:
                 "GET",
                 url,
                 headers={**HEADERS, **headers, **authorization(url, self.token)},
-                timeout=urllib3.Timeout(connect=self.patience.connect, read=self.patience.read),
+                timeout=urllib3.Timeout(connect=self.tolerance.connect, read=self.tolerance.read),
                 redirect=False,
                 retries=False,
                 preload_content=False,
@@ -240,10 +240,10 @@ class Web:
             if why := server_errors.distrust(error):
                 raise Denied(f"{label}: {host}'s certificate isn't trusted ({why}); behind a proxy "
                              "name its own in REQUESTS_CA_BUNDLE") from None  # fmt: skip
-            if int((server_errors.refused_by_proxy(error) or "503")[:3]) not in PASSING:
+            if int((server_errors.refused_by_proxy(error) or "503")[:3]) not in TRANSIENT:
                 raise Denied(f"{label}: {host}: {gist(error)}: see HTTPS_PROXY and NO_PROXY") \
                     from None  # fmt: skip
-            raise Passing(f"{host}: {gist(error)}") from None
+            raise Transient(f"{host}: {gist(error)}") from None
         return response, following
 
     def _pools_for(self, url: str) -> urllib3.PoolManager:
@@ -266,8 +266,8 @@ class Web:
             return
         host = _host(answer.url)
         what = f"{host} answers {status} {shown(answer.response.reason or '')}".strip()
-        if status in PASSING:
-            raise Passing(what, server_errors.retry_after(answer.header("Retry-After")))
+        if status in TRANSIENT:
+            raise Transient(what, server_errors.retry_after(answer.header("Retry-After")))
         raise Denied(f"{label}: {what}: {self._advice(status, url)}")
 
     def _advice(self, status: int, url: str) -> str:

@@ -1,6 +1,6 @@
 """Where a generation differs from what it was made of: what to say of that.
 
-What its own processes did is part of it. What somebody installed into it by hand works as long as
+What its own processes did is part of it. What was installed into it by hand works as long as
 it is used, and is nowhere written down.
 """
 
@@ -32,7 +32,7 @@ def by_processes(folder: Path, own: Changes) -> list[str]:
 
 
 def by_hand(folder: Path) -> list[str]:
-    """Custom nodes and packages that somebody added, with the ways out."""
+    """Custom nodes and packages added by hand, with what can be done."""
     return [*_nodes(folder), *_packages(folder)]
 
 

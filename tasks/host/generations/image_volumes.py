@@ -33,7 +33,7 @@ def claim(layout: Layout) -> bool:
 
 
 def settle(layout: Layout) -> None:
-    """Make the volume ready for this image; nothing is done where there is none. Raises OSError."""
+    """Make the volume ready for this image; outside of an image nothing is done. Raises OSError."""
     for link in layout.machine.iterdir() if layout.machine.is_dir() else ():
         if link.is_symlink() and not link.exists():
             link.resolve().mkdir(parents=True, exist_ok=True)

@@ -23,12 +23,12 @@ def node_receipt(layout: Layout, name: str) -> Path:
 
 
 def not_fetched(layout: Layout, name: str) -> str | None:
-    reason = _receipt(layout.seen(node_receipt(layout, name))).get("left_out")
+    reason = _receipt(layout.read_path(node_receipt(layout, name))).get("left_out")
     return str(reason) if reason else None
 
 
 def left_out(layout: Layout, names: Iterable[str]) -> dict[str, str]:
     """Those of the named nodes that are left out."""
-    away = files.read_receipt(layout.seen(unmet(layout)))
+    away = files.read_receipt(layout.read_path(unmet(layout)))
     found = {name: not_fetched(layout, name) or away.get(name) for name in names}
     return {name: str(reason) for name, reason in found.items() if reason}

@@ -19,7 +19,7 @@ Differing = dict[str, dict[str, Stamp]]
 
 
 def damage(folder: Path, receipt: dict[str, Any], differ: Differing | None = None) -> str | None:
-    """What was moved or removed by hand; files that nobody tracks are no damage, nor is what its
+    """What was moved or removed by hand; untracked files are no damage, nor is what its
     own processes did."""
     own = reported_changes.read(folder)
     for place, commit in receipt["heads"].items():
@@ -60,7 +60,7 @@ def gone(folder: Path, differ: Differing | None = None) -> Iterator[tuple[str, s
 
 
 def intact(folder: Path, receipt: Mapping[str, Any], place: str) -> bool:
-    """Whether nobody moved a checkout since the generation was made, or removed a file of it."""
+    """Whether no checkout was moved since the generation was made, and no file of it removed."""
     if place not in receipt["heads"]:
         return True
     try:
@@ -97,7 +97,7 @@ def rewritten(folder: Path) -> dict[str, list[str]]:
         if os.path.lexists(folder / path):
             found.setdefault(place, []).append(path.removeprefix(f"{place}/"))
     for place in filter(own.strays, [*found]):
-        # What came with another commit nobody wrote.
+        # What came with another commit was not written here.
         found[place] = sorted({*found[place]} & {*git.edited(folder / place)})
     return found
 

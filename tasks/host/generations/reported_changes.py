@@ -1,6 +1,6 @@
 """What processes changed in the generation that they run from (`services/inside/changes`).
 
-That is no drift and nobody's edit: it is taken as it is until the next generation.
+That is neither drift nor an edit by hand: it stays until the next generation.
 """
 
 from __future__ import annotations

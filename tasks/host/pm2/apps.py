@@ -233,7 +233,7 @@ def started_by(pids: Iterable[int]) -> list[psutil.Process]:
 def ends(process: psutil.Process, timeout: float) -> bool:
     """Whether it ends within so many seconds.
 
-    psutil's own wait goes on until somebody has taken note of it, and the init of a container
+    psutil's own wait goes on until its parent has reaped it, and the init of a container
     may take seconds for that, or never do it.
     """
     deadline = time.monotonic() + timeout
@@ -245,7 +245,7 @@ def ends(process: psutil.Process, timeout: float) -> bool:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Not so one that has ended and that nobody has taken note of."""
+    """False for one that has ended and waits to be reaped."""
     import psutil
 
     try:
@@ -255,7 +255,7 @@ def runs(process: psutil.Process) -> bool:
 
 
 def folders_in_use(parent: Path) -> set[str]:
-    """The names below `parent` in which some process works (its cwd), whoever started it."""
+    """The names below `parent` in which some process works (its cwd), no matter who started it."""
     found = set()
     for cwd in _working_directories():
         if cwd.is_relative_to(parent) and cwd != parent:

@@ -40,7 +40,7 @@ class LogStream:
         self._thread.start()
 
     def stop(self) -> None:
-        """Show what is there still; nobody waits for a reader that doesn't read."""
+        """Show what is left; a reader that doesn't read is not waited for."""
         self._stopped.set()
         self._thread.join(1.0)
 

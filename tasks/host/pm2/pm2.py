@@ -220,7 +220,7 @@ def kill(layout: Layout) -> None:
 
 @contextmanager
 def _locked(layout: Layout) -> Iterator[None]:
-    """One of us at a time; a daemon that nobody can reach any more is ended with its apps."""
+    """One caller at a time; a daemon that can't be reached any more is ended with its apps."""
     home = private_folder.make(layout.workspace)
     with locks.exclusive(home / "pm2.lock"):
         if not (home / "rpc.sock").exists():

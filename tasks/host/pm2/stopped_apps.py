@@ -1,4 +1,4 @@
-"""Apps that were stopped on purpose, as whoever stopped them notes: a log can't tell that."""
+"""Apps that were stopped on purpose, as noted when they were stopped: a log can't show that."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ known = while_unchanged(read)
 
 
 def _write(layout: Layout, names: frozenset[str]) -> None:
-    # Whoever removed a whole workspace doesn't want a part of it back.
+    # A workspace that was removed must not come back in part.
     if layout.state.is_dir() and names != read(layout.stopped):
         files.write_receipt(layout.stopped, {"names": sorted(names)})

@@ -88,7 +88,7 @@ class Missing:
 
     @property
     def there(self) -> bool:
-        """Whether it has come meanwhile. Of a library or module that can't be told so cheaply."""
+        """Whether it is installed now; False for libraries and modules, which take long to find."""
         if self.kind == "program":
             return shutil.which(self.name) is not None
         places = (Path("/usr/include"), Path("/usr/local/include"))
@@ -106,7 +106,7 @@ def missing(log: str) -> Missing | None:
 
 
 def debian(what: Missing) -> str | None:
-    """The Debian package that brings it, None where nobody knows."""
+    """The Debian package that brings it, None where that isn't known."""
     if known := DEBIAN.get(what.name):
         return known
     return next(_asked(what), None) if shutil.which("apt-file") else None

@@ -29,7 +29,7 @@ def write(environment: Path, names: Iterable[str], beside: Mapping[str, str]) ->
 def within(environment: Path, theirs: Mapping[str, str]) -> dict[str, str]:
     """The variables of a process that works in this environment, `theirs` among them.
 
-    A file that the user names for pip or uv counts as well. uv is told to copy, since its own way
+    A file that the user names for pip or uv counts as well. uv copies, since its own way
     are hard links to its cache.
     """
     found = {"UV_LINK_MODE": "copy", **theirs}

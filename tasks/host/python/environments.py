@@ -1,6 +1,6 @@
 """What is in a Python environment, and what differs from what belongs there.
 
-No two environments share a file that somebody may write into, and none shares one with uv's
+No two environments share a file that anyone may write to, and none shares one with uv's
 cache: custom nodes patch packages in place, and a hard link carries that everywhere.
 """
 
@@ -19,7 +19,7 @@ from ..system.stat_cache import while_unchanged
 from . import altered_files, records, uv
 from .records import Wrong
 
-#: Native libraries: nobody patches them in place, and they are most of an environment's bytes.
+#: Native libraries: they are never patched in place, and they are most of an environment's bytes.
 NATIVE = re.compile(r"\.(so(\.\d+)*|a)$")
 
 LIST = "packages.txt"
@@ -40,7 +40,7 @@ class Packages:
 
 
 def noted(file: Path) -> PythonSet | None:
-    """The packages that a receipt names; None when there is none, or it is damaged."""
+    """The packages that a receipt names; None when it is missing or damaged."""
     try:
         return PythonSet.model_validate(files.read_receipt(file))
     except ValueError:

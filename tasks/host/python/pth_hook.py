@@ -13,8 +13,8 @@ LINE = (
     'os.environ["COMFY_MACHINE_INSIDE"], "exec"), {"__name__": "comfy_machine_entry", '
     '"__file__": os.environ["COMFY_MACHINE_INSIDE"]})\n'
 )
-"""`site` executes it at each start of Python, and goes on whatever it raises. In every process but
-the one that the exec shim names it compares two numbers."""
+"""`site` executes it at each start of Python, and continues whatever it raises. In every process
+but the one that the exec shim names it compares two numbers."""
 
 
 def write(site_packages: Path) -> None:

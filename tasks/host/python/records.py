@@ -2,7 +2,7 @@
 
 A RECORD is the list that a wheel comes with and an installer completes: path, sha256, size. Those
 of a real environment of 44,000 files all held (0 of 190 packages' differed). What has no hash
-there, bytecode and the RECORD itself, is nobody's.
+there, bytecode and the RECORD itself, belongs to none.
 """
 
 from __future__ import annotations

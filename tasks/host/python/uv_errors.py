@@ -31,7 +31,7 @@ def gist(output: str) -> str:
 
 
 def refused(output: str) -> str | None:
-    """What to say of an index that wants other credentials, if that is it; of nobody's lines.
+    """What to say of an index that wants other credentials, if that is the cause.
 
     uv then takes each package for one that the index doesn't have, and says why in a hint.
     """

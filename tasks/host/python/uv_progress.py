@@ -12,7 +12,7 @@ import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ..system.progress import Told
+from ..system.progress import OnProgress
 from ..system.thread_pool import beside
 from ..system.units import size
 
@@ -22,14 +22,16 @@ SAYS = re.compile(r"^(?:Downloading (\S+) \(([\d.]+)([KMG]iB)\)| Downloaded (\S+
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
-def following(log: Path, what: str, told: Told) -> AbstractContextManager[None]:
+def following(log: Path, what: str, on_progress: OnProgress) -> AbstractContextManager[None]:
     """Tell how much of the downloads is there until the body ends; `what` is named in it."""
     start = log.stat().st_size if log.exists() else 0
-    return beside(_watch, log, start, what, told)
+    return beside(_watch, log, start, what, on_progress)
 
 
-def _watch(log: Path, start: int, what: str, told: Told, ended: threading.Event) -> None:
-    told(None, what)
+def _watch(
+    log: Path, start: int, what: str, on_progress: OnProgress, ended: threading.Event
+) -> None:
+    on_progress(None, what)
     seen = b""
     while not ended.wait(LOOK_EVERY):
         with contextlib.suppress(OSError), log.open("rb") as file:
@@ -37,7 +39,7 @@ def _watch(log: Path, start: int, what: str, told: Told, ended: threading.Event)
             text = file.read()
             if text != seen:
                 seen = text
-                told(*share(what, text.decode(errors="replace")))
+                on_progress(*share(what, text.decode(errors="replace")))
 
 
 def share(what: str, text: str) -> tuple[float | None, str]:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from ..system import process
 from ..system.failure import Failure
-from ..system.progress import Told
+from ..system.progress import OnProgress
 from ..system.redaction import redact
 from . import git_settings, lfs
 
 if TYPE_CHECKING:
     from git import Git, GitCommandError
 
-#: git must never ask a question nobody sees, and must give up on a line that went silent.
+#: git must never ask a question that no one sees, and must give up on a silent connection.
 ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
@@ -50,7 +50,7 @@ def forget_the_callers_repository() -> None:
 
 
 def head(checkout: Path) -> str | None:
-    """The commit that a checkout's HEAD names, read from its files; None if there is none.
+    """The commit that a checkout's HEAD names, read from its files; None without one.
 
     A hundred times faster than asking git, and this runs for every checkout on every run.
     """
@@ -234,7 +234,7 @@ def command(folder: Path | None = None) -> Git:
     return git
 
 
-def fetch(repository: Git, *arguments: str, told: Told) -> None:
+def fetch(repository: Git, *arguments: str, on_progress: OnProgress) -> None:
     """`git fetch`, heard while it works. Raises GitCommandError with what else it said."""
     # Of less than 100 objects, which may be large ones, git else says nothing.
     prepared = repository(c="fetch.unpackLimit=1")
@@ -247,7 +247,7 @@ def fetch(repository: Git, *arguments: str, told: Told) -> None:
             before, each = SHARES.get(step, (0.0, 0.0))
             size = more.strip(" ,\n").removesuffix("done.").strip(" ,")
             words = ", ".join(filter(None, [step.lower(), size]))
-            told(before + each * float(percent) if each and percent else None, words)
+            on_progress(before + each * float(percent) if each and percent else None, words)
         else:
             said.append(line)
     work.wait(stderr="".join(said))

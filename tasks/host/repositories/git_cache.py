@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from ..system import files, locks
 from ..system.failure import Failure
-from ..system.progress import Told
+from ..system.progress import OnProgress
 from ..system.retries import Retries
 from . import git
 
@@ -83,7 +83,7 @@ def _place(url: str) -> Path:
     return folder() / f"{name}-{files.digest(url)}.git"
 
 
-def fetch(url: str, commit: str, told: Told, **environment: str) -> Path:
+def fetch(url: str, commit: str, on_progress: OnProgress, **environment: str) -> Path:
     """Bring `commit` into the cache, unless it is there; return the cache's repository.
 
     `environment` holds further variables for git. Raises Failure.
@@ -98,11 +98,11 @@ def fetch(url: str, commit: str, told: Told, **environment: str) -> Path:
             attempt(
                 url,
                 lambda: git.fetch(
-                    repository, "--depth=1", "--no-tags", "--", url, commit, told=told
+                    repository, "--depth=1", "--no-tags", "--", url, commit, on_progress=on_progress
                 ),
             )
         except Failure:
-            _fetch_all(repository, url, told)
+            _fetch_all(repository, url, on_progress)
         if not _has(repository, commit):
             raise NoSuchCommit(f"{url} has no commit {commit}: correct ref")
         repository.update_ref(f"refs/comfy-machine/{commit}", commit)
@@ -127,23 +127,30 @@ def _open_cache(cache: Path) -> Git:
     return repository
 
 
-def _fetch_all(repository: Git, url: str, told: Told) -> None:
+def _fetch_all(repository: Git, url: str, on_progress: OnProgress) -> None:
     """Every branch and tag with history: for servers that serve no single commit."""
     deepen = ["--unshallow"] if repository.rev_parse("--is-shallow-repository") == "true" else []
     heads_and_tags = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
     attempt(
         url,
         lambda: git.fetch(
-            repository, "--force", "--prune", *deepen, "--", url, *heads_and_tags, told=told
+            repository,
+            "--force",
+            "--prune",
+            *deepen,
+            "--",
+            url,
+            *heads_and_tags,
+            on_progress=on_progress,
         ),
     )
 
 
-def resolve_abbreviated(url: str, ref: str, told: Told) -> str:
+def resolve_abbreviated(url: str, ref: str, on_progress: OnProgress) -> str:
     cache = _place(url)
     with locks.exclusive(cache.with_suffix(".lock")):
         repository = _open_cache(cache)
-        _fetch_all(repository, url, told)
+        _fetch_all(repository, url, on_progress)
         try:
             return str(repository.rev_parse("--verify", "--quiet", f"{ref}^{{commit}}"))
         except git.error_type():

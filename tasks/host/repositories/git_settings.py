@@ -1,4 +1,4 @@
-"""What git is told on every command of ours, so that no setting of the user's changes a checkout.
+"""The settings of each git command of ours: no setting of the user's changes a checkout.
 
 How a repository is reached stays as the user has it: url.insteadOf, credentials, proxies,
 certificates, ssh, protocols.
@@ -11,7 +11,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 
-#: A command's `-c` wins over every file, and goes on to the commands that git itself runs.
+#: A command's `-c` wins over every file, and reaches the commands that git itself runs.
 SETTINGS = {
     # The bytes of the repository.
     "core.autocrlf": "false",
@@ -38,7 +38,7 @@ SETTINGS = {
     "color.remote": "false",
     "color.advice": "false",
     "color.transport": "false",
-    # The workspace and the cache are ours, whoever owns their files: what runs comes from there.
+    # The workspace and the cache are ours, also where another user owns their files.
     "safe.directory": "*",
     "safe.bareRepository": "all",
 }
@@ -69,14 +69,14 @@ def options() -> list[str]:
 
 
 def ssh() -> dict[str, str]:
-    """Have ssh ask nobody, unless the user says himself how it is called."""
+    """Keep ssh from asking questions, unless the user configured its command."""
     if "GIT_SSH_COMMAND" in os.environ or "GIT_SSH" in os.environ or _users()[0]:
         return {}
     return {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=30"}
 
 
 def serving() -> str:
-    """The command by which git reads a repository of ours: it drops what it was told itself."""
+    """The command by which git reads a repository of ours: it drops its own settings."""
     return "git -c safe.directory=* -c safe.bareRepository=all upload-pack"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..system import files
 from ..system.failure import Failure
-from ..system.progress import Told, unheard
+from ..system.progress import OnProgress, ignore_progress
 from ..system.units import size
 from . import git, git_cache, git_settings, lfs
 from .lfs import Large
@@ -26,15 +26,15 @@ SSH = re.compile(
 )
 
 
-def resolve(url: str, ref: str | None, told: Told = unheard) -> str:
+def resolve(url: str, ref: str | None, on_progress: OnProgress = ignore_progress) -> str:
     """The commit that `ref` (a branch, tag or commit; None: the default branch) names now.
 
-    `told` hears how far a fetch is. Raises Failure when the repository or the ref isn't there.
+    `on_progress` is called while a fetch runs. Raises Failure without the repository or the ref.
     """
     if ref and COMMIT.fullmatch(ref.lower()):
         # It may be the name of a tag object.
         return str(
-            git.command(git_cache.fetch(url, ref.lower(), told)).rev_parse(
+            git.command(git_cache.fetch(url, ref.lower(), on_progress)).rev_parse(
                 f"{ref.lower()}^{{commit}}"
             )
         )
@@ -47,38 +47,43 @@ def resolve(url: str, ref: str | None, told: Told = unheard) -> str:
         if name in found:
             return found[name]
     if ABBREVIATED.fullmatch(wanted):
-        return git_cache.resolve_abbreviated(url, wanted, told)
+        return git_cache.resolve_abbreviated(url, wanted, on_progress)
     raise Failure(f"{url} has no branch, tag or commit {wanted!r}: correct ref")
 
 
 def checkout(
-    url: str, commit: str, target: Path, *, recursive: bool = False, told: Told = unheard
+    url: str,
+    commit: str,
+    target: Path,
+    *,
+    recursive: bool = False,
+    on_progress: OnProgress = ignore_progress,
 ) -> Large:
     """Make `target` a detached checkout of `commit` with its own shallow `.git`.
 
-    `told` hears how far a fetch is. What comes back says which large files are not there.
+    `on_progress` is called while a fetch runs. The result says which large files are missing.
     Raises Failure; `target` is then as it was.
     """
-    cache = git_cache.fetch(url, commit, told)
+    cache = git_cache.fetch(url, commit, on_progress)
     try:
         with files.staging(target) as staging:
-            found = _populate(staging, url, cache, commit, told)
+            found = _populate(staging, url, cache, commit, on_progress)
             if recursive:
-                found += _checkout_submodules(staging, url, told)
+                found += _checkout_submodules(staging, url, on_progress)
     except git.error_type() as error:
         raise Failure(f"{url}: {git.gist(error)}") from error
     return found
 
 
-def has_submodules(url: str, commit: str, told: Told = unheard) -> bool:
+def has_submodules(url: str, commit: str, on_progress: OnProgress = ignore_progress) -> bool:
     """Whether a commit has submodules, and names them. Raises Failure."""
-    listing = git.command(git_cache.fetch(url, commit, told)).ls_tree("-r", "-z", commit)
+    listing = git.command(git_cache.fetch(url, commit, on_progress)).ls_tree("-r", "-z", commit)
     entries = str(listing).split("\0")
     named = any(entry.endswith("\t.gitmodules") for entry in entries)
     return named and any(entry.startswith("160000 ") for entry in entries)
 
 
-def _populate(folder: Path, url: str, cache: Path, commit: str, told: Told) -> Large:
+def _populate(folder: Path, url: str, cache: Path, commit: str, on_progress: OnProgress) -> Large:
     """Make `folder` a shallow repository at `commit`, from the cache, whose origin is `url`."""
     folder.mkdir(parents=True, exist_ok=True)
     repository = git.command(folder)
@@ -87,10 +92,10 @@ def _populate(folder: Path, url: str, cache: Path, commit: str, told: Told) -> L
     serving = f"--upload-pack={git_settings.serving()}"
     repository.fetch("--quiet", "--depth=1", "--no-tags", serving, cache.as_uri(), commit)
     repository.checkout("--quiet", "--detach", "FETCH_HEAD")
-    return _fill_in(folder, told)
+    return _fill_in(folder, on_progress)
 
 
-def _fill_in(folder: Path, told: Told) -> Large:
+def _fill_in(folder: Path, on_progress: OnProgress) -> Large:
     """Have git-lfs, where it is there, bring the files of which the repository has pointers.
 
     What can't be had is no failure: most often only examples are missing, and the proof of the
@@ -101,7 +106,7 @@ def _fill_in(folder: Path, told: Told) -> Large:
     storage = git_cache.folder() / "lfs"
     away, why = lfs.put(storage, folder, wanted), ""
     if away and shutil.which("git-lfs"):
-        told(None, f"git-lfs, {size(sum(pointer.size for pointer in away.values()))}")
+        on_progress(None, f"git-lfs, {size(sum(pointer.size for pointer in away.values()))}")
         repository = git.command(folder)
         # Given as an option, it would be taken for the other side's as well with a file:// URL.
         repository.config("lfs.storage", str(storage))
@@ -117,11 +122,11 @@ def _fill_in(folder: Path, told: Told) -> Large:
     return Large(len(wanted) - len(left), left, why if left else "")
 
 
-def _checkout_submodules(checkout: Path, url: str, told: Told) -> Large:
+def _checkout_submodules(checkout: Path, url: str, on_progress: OnProgress) -> Large:
     """Do what `git submodule update --init --recursive` does, through the cache.
 
     git itself resolves relative URLs, against `origin`, and says which submodules are wanted. One
-    that .gitmodules doesn't name can be had by nobody, and stays an empty folder.
+    that .gitmodules doesn't name can't be fetched, and stays an empty folder.
     """
     found = Large()
     repository = git.command(checkout)
@@ -131,25 +136,27 @@ def _checkout_submodules(checkout: Path, url: str, told: Told) -> Large:
         if not inner or _setting(repository, f"submodule.{name}.update") == "none":
             continue
         try:
-            reached, cache = _fetch_submodule(inner, commit, told)
+            reached, cache = _fetch_submodule(inner, commit, on_progress)
         except Failure as failure:
             raise Failure(
                 f"submodule {path} of {url}: {failure}; without submodules: recursive: false"
             ) from failure
-        found += _populate(checkout / path, reached, cache, commit, told).below(path)
+        found += _populate(checkout / path, reached, cache, commit, on_progress).below(path)
         repository.submodule("absorbgitdirs", "--", path)
-        found += _checkout_submodules(checkout / path, reached, told).below(path)
+        found += _checkout_submodules(checkout / path, reached, on_progress).below(path)
     return found
 
 
-def _fetch_submodule(url: str, commit: str, told: Told) -> tuple[str, Path]:
+def _fetch_submodule(url: str, commit: str, on_progress: OnProgress) -> tuple[str, Path]:
     """The URL at which a submodule was reached, and its cache. Raises Failure.
 
     An ssh URL needs a key even for what everybody may read, so https is tried as well: the commit
     is the same wherever it comes from.
     """
     # The URL is the repository's choice, not the user's: git fetches no file:// then.
-    fetch = partial(git_cache.fetch, commit=commit, told=told, GIT_PROTOCOL_FROM_USER="0")
+    fetch = partial(
+        git_cache.fetch, commit=commit, on_progress=on_progress, GIT_PROTOCOL_FROM_USER="0"
+    )
     try:
         return url, fetch(url)
     except git_cache.NoSuchCommit as gone:

@@ -16,7 +16,7 @@ from ...spec import Pin
 from ...spec.layout import Layout
 from ..system import files
 from ..system.failure import Failure
-from ..system.progress import Told, unheard
+from ..system.progress import OnProgress, ignore_progress
 from . import git, git_cache, remotes
 from .lfs import Large
 
@@ -52,7 +52,7 @@ class Source:
 
     def read(self) -> dict[str, Any]:
         """The receipt: `asked`, `commit`, for a local folder `content`, and `large` files."""
-        return files.read_receipt(self.layout.seen(self.receipt), asked=dict, commit=str)
+        return files.read_receipt(self.layout.read_path(self.receipt), asked=dict, commit=str)
 
     @property
     def pin(self) -> Pin | None:
@@ -77,14 +77,14 @@ class Source:
 
     def checkout(self, commit: str) -> Path:
         """Where the commit is, or will be. One that has no submodules is whole without them."""
-        plain = self.layout.seen(self.layout.sources / f"{self.name}@{commit}")
+        plain = self.layout.read_path(self.layout.sources / f"{self.name}@{commit}")
         whole = self._whole(commit)
         if self.recursive and (whole.exists() or git.lacks_submodules(plain)):
             return whole
         return plain
 
     def _whole(self, commit: str) -> Path:
-        return self.layout.seen(self.layout.sources / f"{self.name}@{commit}{SUBMODULES}")
+        return self.layout.read_path(self.layout.sources / f"{self.name}@{commit}{SUBMODULES}")
 
     def version(self) -> list[object]:
         """What its checkout is made of: a digest of it changes when that does."""
@@ -145,8 +145,8 @@ class Source:
             f"{self.ref or 'its own branch'}: run doit lock without locked=1, and commit the lock"
         )
 
-    def obtain(self, log: Path, told: Told = unheard) -> None:
-        """Fetch it and write the receipt; `told` hears how far that is. Raises Failure."""
+    def obtain(self, log: Path, on_progress: OnProgress = ignore_progress) -> None:
+        """Fetch it and write the receipt; `on_progress` is called meanwhile. Raises Failure."""
         if self.path:
             self._copy(self.path)
             return
@@ -154,22 +154,22 @@ class Source:
         if self._not_locked:
             raise Failure(self._not_locked)
         commit = None if self.update else self.commit
-        commit = commit or remotes.resolve(self.url, self.ref, told)
+        commit = commit or remotes.resolve(self.url, self.ref, on_progress)
         target, found = self.checkout(commit), self.large
         again = self._comes_now or (self.update and bool(found.left))
         if again or git.head(target) != commit:
             refuse_edited(target, self.name)
-            found = self._check_out(self.url, commit, told)
+            found = self._check_out(self.url, commit, on_progress)
         elif self.read().get("commit") != commit:
             found = Large()
         self._note(asked=self.asked, commit=commit, **({"large": asdict(found)} if found else {}))
 
-    def _check_out(self, url: str, commit: str, told: Told) -> Large:
+    def _check_out(self, url: str, commit: str, on_progress: OnProgress) -> Large:
         try:
-            deep = self.recursive and remotes.has_submodules(url, commit, told)
+            deep = self.recursive and remotes.has_submodules(url, commit, on_progress)
             target = self._whole(commit) if deep else self.checkout(commit)
-            target = self.layout.kept(target)
-            return remotes.checkout(url, commit, target, recursive=deep, told=told)
+            target = self.layout.write_path(target)
+            return remotes.checkout(url, commit, target, recursive=deep, on_progress=on_progress)
         except git_cache.NoSuchCommit as gone:
             if self.pin is None:
                 raise
@@ -179,18 +179,18 @@ class Source:
             ) from gone
 
     def _note(self, **receipt: object) -> None:
-        files.write_receipt(self.layout.kept(self.receipt), receipt)
+        files.write_receipt(self.layout.write_path(self.receipt), receipt)
 
     def _copy(self, path: Path) -> None:
         if not (path / "main.py").is_file():
             raise Failure(f"{path} isn't ComfyUI, it has no main.py: correct comfyui.path")
         content = files.tree_digest(path, _code(path))
-        staging = self.layout.kept(self.layout.sources / f".{self.name}.part")
+        staging = self.layout.write_path(self.layout.sources / f".{self.name}.part")
         with files.removed_on_failure(staging):
             for relative in _code(path):
                 files.copy_file(path / relative, staging / relative)
             commit = git.snapshot(staging)
-            files.replace(staging, self.layout.kept(self.checkout(commit)))
+            files.replace(staging, self.layout.write_path(self.checkout(commit)))
         self._note(asked=self.asked, commit=commit, content=content)
 
 

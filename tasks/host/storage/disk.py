@@ -1,4 +1,4 @@
-"""What a machine's folders take on disk: measured by a process that nobody waits for."""
+"""What a machine's folders take on disk: measured by a process in the background."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The free space of a volume, which the downloads of one run share."""
+"""The free space of a volume, shared by the downloads of one run."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ SPARE = 64 << 20
 
 
 def free(folder: Path) -> int:
-    """Bytes that may be written to a volume, which is left with some."""
+    """Bytes that may be written to the volume of a folder; SPARE stays free."""
     volume = shutil.disk_usage(folder)
     return max(0, volume.free - min(SPARE, volume.total // 100))
 
 
-class Room:
-    """Promises of space; a file that got one finds it free."""
+class DiskSpace:
+    """Reservations on one volume: what a file reserved it finds free."""
 
     def __init__(self, folder: Path, make: Callable[[int], object] | None = None) -> None:
-        """`make` is asked, where there is too little, to have so many bytes free."""
+        """Where space is short, `make` is called with the bytes that should be free."""
         self._folder = folder
         self._make = make
-        self._promised: dict[str, int] = {}
+        self._reserved: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def take(self, name: str, count: int) -> None:
-        """Promise `count` bytes to a file. Raises Failure when they aren't there."""
+    def reserve(self, name: str, count: int) -> None:
+        """Reserve `count` bytes for a file, in place of its last. Raises Failure without them."""
         with self._lock:
-            others = sum(self._promised.values()) - self._promised.get(name, 0)
+            others = sum(self._reserved.values()) - self._reserved.get(name, 0)
             if self._make and others + count > free(self._folder):
                 self._make(others + count)
             left = free(self._folder) - others
             if count > left:
                 raise Failure(
-                    f"{name}: {size(count)} are to come, {self._folder} has "
-                    f"{size(max(0, left))} left: make room, or set models.store to another volume"
+                    f"{name}: {size(count)} needed, {size(max(0, left))} free on {self._folder}: "
+                    "free some, or set models.store to another volume"
                 )
-            self._promised[name] = count
+            self._reserved[name] = count
 
     def use(self, name: str, count: int) -> None:
-        """Say that bytes of a promise are written."""
+        """Note that `count` reserved bytes are written."""
         with self._lock:
-            self._promised[name] = max(0, self._promised.get(name, 0) - count)
+            self._reserved[name] = max(0, self._reserved.get(name, 0) - count)
 
-    def give_back(self, name: str) -> None:
+    def release(self, name: str) -> None:
         with self._lock:
-            self._promised.pop(name, None)
+            self._reserved.pop(name, None)

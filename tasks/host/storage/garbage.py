@@ -1,7 +1,7 @@
-"""What is to be removed: out of the way at once, and deleted by a process that nobody waits for.
+"""What must be removed: moved away at once, and deleted by a process in the background.
 
 One such process at a time works for a workspace. It holds a kernel lock from before it begins
-(the lock is handed to it), so that nobody ever sees work without a worker unless it was killed.
+(the lock is handed to it), so that work without a worker means that the worker was killed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def discard(layout: Layout, path: Path) -> None:
 
 
 def entries(layout: Layout) -> list[Path]:
-    """What was moved out of the way and is not yet deleted."""
+    """What was moved away and is not yet deleted."""
     try:
         return sorted(layout.garbage.iterdir())
     except OSError:
@@ -45,16 +45,16 @@ def entries(layout: Layout) -> list[Path]:
 
 
 def left(layout: Layout) -> list[Path]:
-    """What is to be deleted while nobody does it: whoever did was killed."""
+    """What waits to be deleted although no process does it: the one that did was killed."""
     stuck = disk.read(layout).stuck
     found = [path for path in entries(layout) if path.name not in stuck]
     return found if found and not at_work(layout) else []
 
 
 def start(layout: Layout) -> None:
-    """Have a process delete what was discarded, then measure what is left.
+    """Start a process that deletes what was discarded, then measures what is left.
 
-    One that is at work already looks again before it ends.
+    One that runs already looks again before it ends.
     """
     descriptor = locks.claim(_file(layout))
     if descriptor is None:
@@ -92,7 +92,7 @@ def at_work(layout: Layout) -> bool:
 
 
 def stop(layout: Layout) -> None:
-    """End the process, if there is one; a later run goes on with what it leaves."""
+    """End the process, if it runs; a later run deletes what it leaves."""
     deadline = time.monotonic() + PATIENCE
     while at_work(layout) and time.monotonic() < deadline:
         # It writes its pid there as it begins.

@@ -1,5 +1,5 @@
-"""Folders of many files: copied so that they share what nobody writes into, and looked through
-for what was written into since."""
+"""Folders of many files: copied so that both share the files that are never written to, and
+searched for what was written to since."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def file_digest(path: Path) -> str | None:
 
 def open_regular(path: Path) -> IO[bytes]:
     """Open a file for reading. Raises OSError when it can't be, or is no regular file: to open a
-    pipe waits for whoever writes into it, and a device may never come to its end."""
+    pipe waits for a writer, and a device may have no end."""
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()

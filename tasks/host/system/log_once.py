@@ -1,4 +1,4 @@
-"""Goes on after a fault, and says it once, not at every look."""
+"""Survive a fault, and log it once, not each time that it comes again."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections import deque
 from collections.abc import Callable
 
 
-class Steady:
-    """Of one thread, or one kind of work."""
+class LogOnce:
+    """For one thread, or one kind of work. It prints; the service's output is its log."""
 
     def __init__(self) -> None:
-        self._said: deque[str] = deque(maxlen=8)
+        self._logged: deque[str] = deque(maxlen=8)
 
     def attempt(self, step: Callable[[], object]) -> None:
+        """Call `step`; log the exception that it raises."""
         try:
             step()
         except Exception:
-            self.say()
+            self.log()
 
-    def say(self) -> None:
-        """Print the exception that is being handled, unless it is one of the last."""
+    def log(self) -> None:
+        """Print the exception that is being handled, unless it is one of the last eight."""
         text = traceback.format_exc()
-        if text not in self._said:
-            self._said.append(text)
+        if text not in self._logged:
+            self._logged.append(text)
             print(text, flush=True)

@@ -21,7 +21,7 @@ def folder(workspace: Path) -> Path:
 
 
 def make(workspace: Path) -> Path:
-    """Make the private folder (0700). Raises Failure when it can't be, or somebody else did."""
+    """Make the private folder (0700). Raises Failure when it can't be, or is another user's."""
     path = folder(workspace)
     for part in (path.parent, path):
         try:
@@ -29,7 +29,7 @@ def make(workspace: Path) -> Path:
         except FileExistsError:
             status = part.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-                raise Failure(f"{part} belongs to somebody else: remove it") from None
+                raise Failure(f"{part} belongs to another user: remove it") from None
             if status.st_mode & 0o077:
                 part.chmod(0o700)
         except OSError as error:

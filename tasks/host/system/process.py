@@ -42,7 +42,7 @@ CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bun
 INSTALLER_PREFIXES = (
     "GIT_", "PIP_", "UV_", "npm_config_", "NODE_EXTRA_CA_CERTS", "SSH_AUTH_SOCK", "NETRC",
 )  # fmt: skip
-#: Given to nobody: with these git prints every URL and header, credentials and all.
+#: Never passed on: with these git prints every URL and header, credentials and all.
 TRACES = ("GIT_TRACE", "GIT_CURL_VERBOSE")
 
 
@@ -78,7 +78,7 @@ class _Ending:
 
 
 def certificates() -> str | None:
-    """The file with the certificates that this system trusts, None if there is none."""
+    """The file with the certificates that this system trusts, None if none is found."""
     system = ssl.get_default_verify_paths().openssl_cafile
     return next((file for file in (*CERTIFICATES, system) if Path(file).is_file()), None)
 
@@ -260,7 +260,7 @@ def end_left_by(run_id: str) -> None:
 
 
 def is_run(run_id: str) -> bool:
-    """Whether the run of this RUN_ID goes on; its pid may be another's by now."""
+    """Whether the run of this RUN_ID still runs; its pid may be another process by now."""
     import psutil
 
     try:

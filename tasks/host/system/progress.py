@@ -1,4 +1,4 @@
-"""How far downloads and hashes are, counted by many threads and looked at by one."""
+"""How far downloads and hashes are, counted by many threads and read by one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from .units import duration, size
 
-Told = Callable[[float | None, str], object]
-"""Hears how far something is, in percent or None, and what it does just now; from any thread."""
+OnProgress = Callable[[float | None, str], object]
+"""Called from any thread with the progress in percent (None: unknown), and what is being done."""
 WINDOW = 10.0
 """Seconds over which a rate is taken."""
 
 
-def unheard(percent: float | None, detail: str) -> None:
-    """For those whom nobody asks."""
+def ignore_progress(percent: float | None, detail: str) -> None:
+    """The OnProgress of a caller that doesn't want to know."""
 
 
 @dataclass

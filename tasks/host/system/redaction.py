@@ -1,4 +1,4 @@
-"""Credentials in text that somebody else wrote: git, uv, npm and custom nodes repeat URLs."""
+"""Credentials in the output of others: git, uv, npm and custom nodes repeat URLs."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def read(layout: Layout) -> Journal | None:
 
 
 def is_on(layout: Layout) -> bool:
-    """Whether a run is on, or was killed: it has not written its last word. Never raises."""
+    """Whether a run is in progress, or was killed before it wrote its end. Never raises."""
     notes = _read(layout)
     return notes is not None and notes.state == "running"
 

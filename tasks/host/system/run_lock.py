@@ -11,7 +11,7 @@ from . import locks, private_folder, process
 
 @dataclass(frozen=True)
 class Holder:
-    """A run that is on; `task` is what it does now, empty when it only begins."""
+    """A run in progress; `task` is what it does now, empty while it starts."""
 
     pid: int
     task: str
@@ -30,7 +30,7 @@ class RunLock:
 
     @property
     def path(self) -> Path:
-        """Where it is, from the first run on until `doit down`."""
+        """The lock file; it exists from the first run until `doit down`."""
         return private_folder.folder(self._workspace) / "run.lock"
 
     def take(self, what: str) -> None:
@@ -51,12 +51,12 @@ class RunLock:
         self.note(what)
 
     def holder(self) -> int | None:
-        """The pid of the run that is on, None when there is none; takes nothing."""
+        """The pid of the run in progress, or None; the lock is not taken."""
         run = self.run()
         return run.pid if run else None
 
     def run(self) -> Holder | None:
-        """The run that is on, as it noted itself; takes nothing, so no run is ever in its way."""
+        """The run in progress, by its own note; the lock is not taken, so no run is refused."""
         try:
             note = self.path.read_text(errors="replace")
         except OSError:
@@ -66,19 +66,19 @@ class RunLock:
         return Holder(int(run_id.split(".")[0]), task) if process.is_run(run_id) else None
 
     def release(self) -> None:
-        """Say that this run came to its end; the kernel's lock goes with the process."""
+        """Note that this run ended; the kernel's lock ends with the process."""
         if self._descriptor >= 0:
             os.ftruncate(self._descriptor, 0)
 
     def give_back(self) -> None:
-        """Let another run begin while this process goes on."""
+        """Let another run begin although this process still lives."""
         self.release()
         os.close(self._descriptor)
         self._descriptor = -1
 
     def note(self, what: str) -> None:
-        """Say what this run is doing, for whoever finds the lock taken."""
+        """Note what this run is doing, for those who find the lock taken."""
         content = f"{process.RUN_ID} {what}".encode()[:4096]
-        # Never empty in between: whoever looks would think that no run is on.
+        # Never empty in between: a reader would think that no run is in progress.
         os.pwrite(self._descriptor, content, 0)
         os.ftruncate(self._descriptor, len(content))

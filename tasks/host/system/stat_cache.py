@@ -1,4 +1,4 @@
-"""What was read from disk and didn't change since, for those who look every few seconds."""
+"""What was read from disk and hasn't changed since, for callers that ask every few seconds."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ T = TypeVar("T")
 FRESH = 2.0
 """Seconds after a change within which another one may leave the time as it is: a file system's
 clock has coarse ticks."""
-KEPT = 1024
-"""Answers that one function keeps."""
+CACHED = 1024
+"""Results that one function remembers."""
 
 
 def while_unchanged(read: Callable[[Path], T]) -> Callable[..., T]:
@@ -23,19 +23,19 @@ def while_unchanged(read: Callable[[Path], T]) -> Callable[..., T]:
 
     A folder changes when something in it is added, removed or renamed.
     """
-    kept: dict[Path, tuple[object, T]] = {}
+    cached: dict[Path, tuple[object, T]] = {}
 
     @functools.wraps(read)
     def look(path: Path, *besides: Path | str) -> T:
         now = [_stamp(each) for each in (path, *besides)]
-        known = kept.get(path)
+        known = cached.get(path)
         if known and known[0] == now:
             return known[1]
         value = read(path)
-        if len(kept) >= KEPT:
-            kept.clear()
+        if len(cached) >= CACHED:
+            cached.clear()
         if time.time_ns() - max(each[2] for each in now) > FRESH * 1e9:
-            kept[path] = (now, value)
+            cached[path] = (now, value)
         return value
 
     return look

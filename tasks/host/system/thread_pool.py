@@ -1,4 +1,4 @@
-"""Several things at once, on threads that never keep the process from ending."""
+"""Several things at once, on threads that never keep the process alive."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ def each(
             except BaseException as error:
                 results[number] = error
 
-    crew: list[threading.Thread] = []
-    while len(crew) < min(threads, len(todo)) and not waiting.empty():
+    workers: list[threading.Thread] = []
+    while len(workers) < min(threads, len(todo)) and not waiting.empty():
         before = time.process_time()
-        if crew and ramp:
+        if workers and ramp:
             time.sleep(RAMP)
             if time.process_time() - before > BUSY * RAMP:
                 continue
-        crew.append(threading.Thread(target=serve, daemon=True))
-        crew[-1].start()
-    for thread in crew:
+        workers.append(threading.Thread(target=serve, daemon=True))
+        workers[-1].start()
+    for thread in workers:
         thread.join()
     return [(item, results[number]) for number, item in todo]
 
 
 @contextlib.contextmanager
 def beside(watch: Callable[..., None], *arguments: object) -> Iterator[None]:
-    """Do `watch` beside the body; its last argument is an event, which is set when that ends."""
+    """Run `watch` in a thread beside the body; its last argument is an event, set at the end."""
     ended = threading.Event()
     thread = threading.Thread(target=watch, args=(*arguments, ended), daemon=True)
     thread.start()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.host.downloads import civitai
-from tasks.host.downloads.web import Patience, Web
+from tasks.host.downloads.web import Tolerance, Web
 from tasks.host.system.failure import Failure
 from tests.proxy import Internet, Reply, internet, moved
 
@@ -29,7 +29,7 @@ def newest() -> tuple[str, str | None]:
     web = Web(
         {"civitai.com": "${CIVITAI_TOKEN}"},
         {"CIVITAI_TOKEN": "s3cret"},
-        Patience(connect=5, read=5, attempts=2, backoff=0.01),
+        Tolerance(connect=5, read=5, attempts=2, backoff=0.01),
     )
     return civitai.newest(PAGE, "x.pt", web)
 

@@ -19,10 +19,10 @@ import pytest
 
 from tasks.host.downloads import download as module
 from tasks.host.downloads.download import download
-from tasks.host.downloads.download_request import Got, Wanted
+from tasks.host.downloads.download_request import Downloaded, DownloadRequest
 from tasks.host.downloads.partial_file import opened
-from tasks.host.downloads.web import HOST_CONNECTIONS, Patience, Web
-from tasks.host.storage.disk_space import SPARE, Room
+from tasks.host.downloads.web import HOST_CONNECTIONS, Tolerance, Web
+from tasks.host.storage.disk_space import SPARE, DiskSpace
 from tasks.host.system.failure import Failure
 from tasks.host.system.progress import Progress
 from tests.model_server import Asked, ModelServer, Ways, model_server, noise, safetensors, until
@@ -32,7 +32,7 @@ FIRST = 64 << 10
 SIZE = 20 * FIRST + 123
 MODEL = safetensors(SIZE)
 OTHER = safetensors(SIZE, seed=1)
-QUICK = Patience(connect=5, read=0.3, slowest=100, backoff=0.002)
+QUICK = Tolerance(connect=5, read=0.3, slowest=100, backoff=0.002)
 PATH = "/models/a.safetensors"
 
 
@@ -53,7 +53,7 @@ class Client:
 
     server: ModelServer
     folder: Path
-    patience: Patience = QUICK
+    tolerance: Tolerance = QUICK
     label: str = "a.safetensors"
     progress: Progress = field(default_factory=lambda: Progress("models"))
 
@@ -61,11 +61,13 @@ class Client:
     def final(self) -> Path:
         return self.folder / "final"
 
-    def get(self, sha256: str | None = None, size: int | None = None, path: str = PATH) -> Got:
-        wanted = Wanted(self.label, self.server.url + path, sha256, size)
+    def get(
+        self, sha256: str | None = None, size: int | None = None, path: str = PATH
+    ) -> Downloaded:
+        wanted = DownloadRequest(self.label, self.server.url + path, sha256, size)
         with opened(self.folder / "name.part", sha256 is not None) as part:
-            web, room = Web(patience=self.patience), Room(self.folder)
-            got = download(wanted, part, web, room, self.progress)
+            web, space = Web(tolerance=self.tolerance), DiskSpace(self.folder)
+            got = download(wanted, part, web, space, self.progress)
             part.keep(self.final)
         return got
 
@@ -112,7 +114,7 @@ def test_eight_ranges_run_at_once_and_never_more(client: Client) -> None:
         if 2 <= asked.number <= 1 + HOST_CONNECTIONS:
             barrier.wait(10)
 
-    client.patience = replace(QUICK, read=15)
+    client.tolerance = replace(QUICK, read=15)
     client.server.ways[PATH] = Ways(before=before)
     client.get()
     assert not barrier.broken
@@ -121,17 +123,17 @@ def test_eight_ranges_run_at_once_and_never_more(client: Client) -> None:
 
 
 def test_several_files_share_the_connections_to_their_host(client: Client) -> None:
-    web, room = Web(patience=replace(QUICK, read=10)), Room(client.folder)
+    web, space = Web(tolerance=replace(QUICK, read=10)), DiskSpace(client.folder)
     paths = [f"/{number}" for number in range(3)]
     for path in paths:
         client.server.content[path] = MODEL
         client.server.ways[path] = Ways(pause=0.005)
-    gots: list[Got] = []
+    gots: list[Downloaded] = []
 
     def one(path: str) -> None:
         with opened(client.folder / f"{path[1:]}.part", True) as part:
-            wanted = Wanted(path, client.server.url + path)
-            gots.append(download(wanted, part, web, room, client.progress))
+            wanted = DownloadRequest(path, client.server.url + path)
+            gots.append(download(wanted, part, web, space, client.progress))
 
     threads = [threading.Thread(target=one, args=(path,)) for path in paths]
     for thread in threads:
@@ -217,7 +219,7 @@ def test_no_file_and_one_line_come_from_a_server_that(
     client: Client, ways: Ways, why: str, known: bool
 ) -> None:
     client.server.ways[PATH] = replace(ways)
-    client.patience = replace(QUICK, read=0.1)
+    client.tolerance = replace(QUICK, read=0.1)
     with pytest.raises(Failure, match=rf"^a\.safetensors: .*({why})") as failure:
         client.get(sha256(MODEL) if known else None)
     assert "\n" not in str(failure.value)
@@ -283,7 +285,7 @@ def test_what_ends_with_the_connection_too_early_is_fetched_again(client: Client
 
 def test_a_trickle_counts_as_a_stall(client: Client) -> None:
     client.server.ways[PATH] = Ways(piece=1, pause=0.01)
-    client.patience = replace(QUICK, read=0.1, slowest=5000, attempts=2)
+    client.tolerance = replace(QUICK, read=0.1, slowest=5000, attempts=2)
     with pytest.raises(Failure, match="hardly anything came"):
         client.get()
     assert not client.final.exists()
@@ -331,7 +333,7 @@ def interrupt(client: Client, known: str | None) -> int:
             raise ConnectionError
 
     client.server.ways[PATH] = Ways(before=before)
-    with pytest.raises(Failure):
+    with pytest.raises(Failure, match="run doit again to resume"):
         client.get(known)
     client.server.ways[PATH] = Ways()
     client.server.forget()
@@ -383,11 +385,11 @@ def test_a_page_at_a_resume_leaves_what_is_there(client: Client) -> None:
 
 
 def test_what_was_whole_before_its_run_was_killed_is_asked_about_once_more(client: Client) -> None:
-    wanted = Wanted("a.safetensors", client.server.url + PATH)
+    wanted = DownloadRequest("a.safetensors", client.server.url + PATH)
     for content, requests in [(MODEL, 1), (OTHER, 22)]:
         with opened(client.folder / "name.part", False) as part:
             client.server.content[PATH] = MODEL
-            download(wanted, part, Web(patience=QUICK), Room(client.folder), client.progress)
+            download(wanted, part, Web(tolerance=QUICK), DiskSpace(client.folder), client.progress)
         client.server.content[PATH] = content
         client.server.forget()
         client.get()
@@ -414,7 +416,7 @@ def test_space_is_looked_for_before_the_first_byte(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk(monkeypatch, lambda: len(MODEL) + SPARE - 1)
-    with pytest.raises(Failure, match=r"1\.3 MB are to come, .* has .* left: make room"):
+    with pytest.raises(Failure, match=r"1\.3 MB needed, .* free on .*: free some"):
         client.get()
     assert list(client.folder.iterdir()) == []
     disk(monkeypatch, lambda: len(MODEL) + SPARE)
@@ -435,14 +437,14 @@ def test_what_one_file_was_promised_another_does_not_get(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk(monkeypatch, lambda: SPARE + 100)
-    room = Room(tmp_path)
-    room.take("a", 60)
-    with pytest.raises(Failure, match="b: 41 B are to come"):
-        room.take("b", 41)
-    room.use("a", 20)
-    room.take("b", 60)
-    room.give_back("b")
-    room.take("a", 100)
+    space = DiskSpace(tmp_path)
+    space.reserve("a", 60)
+    with pytest.raises(Failure, match="b: 41 B needed, 40 B free on"):
+        space.reserve("b", 41)
+    space.use("a", 20)
+    space.reserve("b", 60)
+    space.release("b")
+    space.reserve("a", 100)
 
 
 def test_a_full_disk_is_one_line_and_what_is_there_serves_later(
@@ -485,7 +487,7 @@ def test_no_thread_outlives_a_download(client: Client) -> None:
     before = set(threading.enumerate())
     client.get()
     client.server.ways[PATH] = Ways(break_after=1000)
-    with pytest.raises(Failure):
+    with pytest.raises(Failure, match="run doit again to resume"):
         client.get()
 
     def left() -> list[str]:
@@ -499,16 +501,16 @@ HOLD = """
 import resource, sys
 from pathlib import Path
 from tasks.host.downloads.download import download
-from tasks.host.downloads.download_request import Wanted
+from tasks.host.downloads.download_request import DownloadRequest
 from tasks.host.downloads.partial_file import opened
 from tasks.host.downloads.web import Web
-from tasks.host.storage.disk_space import Room
+from tasks.host.storage.disk_space import DiskSpace
 from tasks.host.system.progress import Progress
 
 def get(name):
     with opened(Path(sys.argv[2]) / f"{name}.part", True) as part:
-        wanted = Wanted(name, f"{sys.argv[1]}/{name}")
-        download(wanted, part, Web(), Room(part.path.parent), Progress("models"))
+        wanted = DownloadRequest(name, f"{sys.argv[1]}/{name}")
+        download(wanted, part, Web(), DiskSpace(part.path.parent), Progress("models"))
         part.discard()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tasks.host.downloads import remote_file
-from tasks.host.downloads.download_request import Got, Wanted
+from tasks.host.downloads.download_request import Downloaded, DownloadRequest
 from tasks.host.downloads.store import Store
-from tasks.host.downloads.web import Patience, Web
-from tasks.host.storage.disk_space import Room
+from tasks.host.downloads.web import Tolerance, Web
+from tasks.host.storage.disk_space import DiskSpace
 from tasks.host.system.failure import Failure
 from tests.proxy import Internet, Reply, internet, moved
 
@@ -38,14 +38,16 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Internet]:
 
 
 def web() -> Web:
-    quick = Patience(connect=5, read=2, attempts=3, backoff=0.01)
+    quick = Tolerance(connect=5, read=2, attempts=3, backoff=0.01)
     return Web(
-        tokens={"huggingface.co": "${HF_TOKEN}"}, environ={"HF_TOKEN": "s3cret"}, patience=quick
+        tokens={"huggingface.co": "${HF_TOKEN}"}, environ={"HF_TOKEN": "s3cret"}, tolerance=quick
     )
 
 
-def fetch(folder: Path, url: str = URL, sha256: str | None = None) -> Got:
-    return Store(folder).fetch(Wanted("x.bin", url, sha256), web(), Room(folder), Silent())
+def fetch(folder: Path, url: str = URL, sha256: str | None = None) -> Downloaded:
+    return Store(folder).fetch(
+        DownloadRequest("x.bin", url, sha256), web(), DiskSpace(folder), Silent()
+    )
 
 
 def files(folder: Path) -> set[bytes]:

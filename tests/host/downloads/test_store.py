@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from tasks.host.downloads import partial_file, volumes
-from tasks.host.downloads.download_request import Got, Wanted
+from tasks.host.downloads.download_request import Downloaded, DownloadRequest
 from tasks.host.downloads.store import Store, stamp
-from tasks.host.downloads.web import Patience, Web
-from tasks.host.storage.disk_space import Room
+from tasks.host.downloads.web import Tolerance, Web
+from tasks.host.storage.disk_space import DiskSpace
 from tasks.host.system.failure import Failure
 from tasks.host.system.progress import Progress
 from tests.model_server import Asked, ModelServer, Ways, model_server, noise, until
@@ -51,10 +51,12 @@ def store(tmp_path: Path) -> Store:
     return Store(folder)
 
 
-def fetch(store: Store, server: ModelServer, known: str | None = None, path: str = PATH) -> Got:
-    web = Web(patience=Patience(read=5, backoff=0.01))
-    wanted = Wanted("a.ckpt", server.url + path, known)
-    return store.fetch(wanted, web, Room(store.folder), Progress("models"))
+def fetch(
+    store: Store, server: ModelServer, known: str | None = None, path: str = PATH
+) -> Downloaded:
+    web = Web(tolerance=Tolerance(read=5, backoff=0.01))
+    wanted = DownloadRequest("a.ckpt", server.url + path, known)
+    return store.fetch(wanted, web, DiskSpace(store.folder), Progress("models"))
 
 
 def models(store: Store) -> list[str]:
@@ -247,16 +249,17 @@ CLIENT = """
 import sys
 from pathlib import Path
 from tasks.host.downloads import download, partial_file
-from tasks.host.downloads.download_request import Wanted
+from tasks.host.downloads.download_request import DownloadRequest
 from tasks.host.downloads.store import Store
-from tasks.host.downloads.web import Patience, Web
-from tasks.host.storage.disk_space import Room
+from tasks.host.downloads.web import Tolerance, Web
+from tasks.host.storage.disk_space import DiskSpace
 from tasks.host.system.progress import Progress
 
 download.FIRST = download.LONGEST_SPAN = partial_file.NOTE_EVERY = 1 << 20
-store, wanted = Store(Path(sys.argv[1])), Wanted("a.ckpt", sys.argv[2], sys.argv[3] or None)
-web = Web(patience=Patience(backoff=0.01))
-print(store.fetch(wanted, web, Room(store.folder), Progress("models")).sha256)
+store = Store(Path(sys.argv[1]))
+wanted = DownloadRequest("a.ckpt", sys.argv[2], sys.argv[3] or None)
+web = Web(tolerance=Tolerance(backoff=0.01))
+print(store.fetch(wanted, web, DiskSpace(store.folder), Progress("models")).sha256)
 """
 
 

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from tasks.host.downloads import server_errors
-from tasks.host.downloads.server_errors import Denied, Passing
-from tasks.host.downloads.web import REDIRECTS, Answer, Patience, Web
+from tasks.host.downloads.server_errors import Denied, Transient
+from tasks.host.downloads.web import REDIRECTS, Answer, Tolerance, Web
 from tasks.host.system import retries
 from tasks.host.system.failure import Failure
 from tests.proxy import Internet, Reply, internet, moved
@@ -24,7 +24,7 @@ FILE = "https://huggingface.co/me/model/resolve/main/x.bin"
 CDN = "https://cdn.example/blob"
 TOKEN = "hf_s3cret"
 BEARER = f"Bearer {TOKEN}"
-QUICK = Patience(connect=5, read=2, attempts=3, backoff=0.01, longest=100)
+QUICK = Tolerance(connect=5, read=2, attempts=3, backoff=0.01, longest=100)
 
 
 @pytest.fixture
@@ -354,9 +354,9 @@ def test_a_proxy_that_says_no_is_named_at_once(net: Internet) -> None:
     assert said(FILE) == ("huggingface.co: the proxy answers 407 Proxy Authentication Required: "
                           "see HTTPS_PROXY and NO_PROXY")  # fmt: skip
     assert len(net.connects) == 1
-    for passing in ("503 Busy", "429 Slow"):
-        net.refuses = passing
-        assert f"the proxy answers {passing} (3 tries)" in said(FILE)
+    for transient in ("503 Busy", "429 Slow"):
+        net.refuses = transient
+        assert f"the proxy answers {transient} (3 tries)" in said(FILE)
 
 
 # What may pass
@@ -381,7 +381,7 @@ def test_a_body_that_ends_too_early_is_asked_again(net: Internet) -> None:
 
 def test_tries_end(net: Internet) -> None:
     net.at(FILE, Reply(503, reason="Busy"))
-    assert said(FILE) == "huggingface.co answers 503 Busy (3 tries): run doit again to go on"
+    assert said(FILE) == "huggingface.co answers 503 Busy (3 tries): run doit again to resume"
     assert len(net.asked) == 3
 
 
@@ -436,13 +436,13 @@ def test_a_server_that_asks_for_too_long_is_not_waited_for(
 ) -> None:
     net.at(FILE, Reply(429, reason="Slow", headers={"Retry-After": after}))
     assert said(FILE) == (
-        "huggingface.co answers 429 Slow; it asks to wait 101 s: run doit again to go on"
+        "huggingface.co answers 429 Slow; it asks to wait 101 s: run doit again to resume"
     )
     assert (len(net.asked), slept) == (1, [])
 
 
 def test_what_is_denied_and_what_may_pass_are_told_apart(net: Internet) -> None:
-    for status, kind in ((403, Denied), (503, Passing)):
+    for status, kind in ((403, Denied), (503, Transient)):
         net.at(FILE, Reply(status))
         with pytest.raises(kind), web().get(FILE, "x.bin"):
             pass

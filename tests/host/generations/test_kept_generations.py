@@ -11,7 +11,7 @@ import pytest
 
 from tasks.host.generations import kept_generations
 from tasks.host.storage import digest_folders
-from tasks.host.storage.disk_space import Room, free
+from tasks.host.storage.disk_space import DiskSpace, free
 from tasks.host.system import files
 from tasks.host.system.failure import Failure
 from tasks.spec.layout import Layout
@@ -130,11 +130,11 @@ def test_a_model_for_which_there_is_no_room_gets_it(volume: Layout) -> None:
     make(volume, "a", "b", "c")
     be_good(volume, "a", "b", "c")
     be_current(volume, "c")
-    room = Room(volume.machine, lambda need: kept_generations.make_room(volume, need))
+    space = DiskSpace(volume.machine, lambda need: kept_generations.make_room(volume, need))
     there_is = free(volume.machine)
-    room.take("one", there_is - MEGABYTE)
+    space.reserve("one", there_is - MEGABYTE)
     assert there(volume) == {"a", "b", "c"}
-    room.take("two", MEGABYTE * 3 // 2)
+    space.reserve("two", MEGABYTE * 3 // 2)
     assert there(volume) == {"b", "c"}
-    with pytest.raises(Failure, match=r"^three: 5.0 MB are to come"):
-        room.take("three", 5 * MEGABYTE)
+    with pytest.raises(Failure, match=r"^three: 5.0 MB needed"):
+        space.reserve("three", 5 * MEGABYTE)

@@ -65,7 +65,7 @@ def test_every_shell_finds_the_same_and_every_workspace_its_own(
 def test_a_file_in_the_way_is_refused(tmp_path: Path, folder: Path) -> None:
     private_folder.make(tmp_path / "other")
     folder.write_text("")
-    with pytest.raises(Failure, match=f"^{folder} belongs to somebody else: remove it$"):
+    with pytest.raises(Failure, match=f"^{folder} belongs to another user: remove it$"):
         private_folder.make(tmp_path)
     shutil.rmtree(private_folder.folder(tmp_path / "other"))
 
@@ -85,5 +85,5 @@ def test_a_link_in_the_way_is_refused_even_to_a_folder_of_ours(
 def test_somebody_elses_folder_is_refused(tmp_path: Path, folder: Path) -> None:
     private_folder.make(tmp_path)
     os.chown(folder, 65534, -1)
-    with pytest.raises(Failure, match=f"{folder} belongs to somebody else"):
+    with pytest.raises(Failure, match=f"{folder} belongs to another user"):
         private_folder.make(tmp_path)

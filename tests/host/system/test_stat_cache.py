@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from tasks.host.system.stat_cache import KEPT, while_unchanged
+from tasks.host.system.stat_cache import CACHED, while_unchanged
 
 OLD = 1_000_000_000
 
@@ -57,6 +57,6 @@ def test_only_so_many_answers_are_kept(tmp_path: Path) -> None:
     read: list[Path] = []
     look = while_unchanged(read.append)
     for _ in range(2):
-        for number in range(KEPT * 3):
+        for number in range(CACHED * 3):
             look(tmp_path / str(number))
-    assert len(read) == KEPT * 6
+    assert len(read) == CACHED * 6

@@ -28,7 +28,7 @@ from ....host.downloads.model_files import ModelState
 from ....host.pm2.app_processes import Census, Found
 from ....host.pm2.app_state import AppState
 from ....host.system import usage
-from ....host.system.log_once import Steady
+from ....host.system.log_once import LogOnce
 from ....host.system.redaction import redact
 from ..model.answers import Job, Point
 from ..model.sample import Sample, differs
@@ -90,9 +90,9 @@ class InstanceSampler:
 
     def run(self) -> None:
         threading.Thread(target=self._trials.run, daemon=True).start()
-        steady = Steady()
+        log_once = LogOnce()
         while not self._stop.is_set():
-            steady.attempt(self.step)
+            log_once.attempt(self.step)
             self.has_sampled.set()
             seen = self.sample.seen
             starts = seen.state.app is not None and seen.answer.refused

@@ -20,7 +20,7 @@ from ....host.pm2.app_state import AppState
 from ....host.system import files, gpu, run_journal
 from ....host.system.failure import Failure
 from ....host.system.gpu import Gpu
-from ....host.system.log_once import Steady
+from ....host.system.log_once import LogOnce
 from ....host.system.stat_cache import while_unchanged
 from ....spec import Lock, SpecError
 from ....spec.lock_format import read_lock
@@ -57,10 +57,10 @@ class Background(Generic[V]):
         self._first.wait(FIRST)
 
     def _run(self) -> None:
-        steady = Steady()
+        log_once = LogOnce()
         while True:
             begin = time.monotonic()
-            steady.attempt(self._once)
+            log_once.attempt(self._once)
             self._first.set()
             time.sleep(max(self._every, PAUSES * (time.monotonic() - begin)))
 

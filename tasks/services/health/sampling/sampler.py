@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ....host.pm2.app_processes import Census
 from ....host.system import run_journal
-from ....host.system.log_once import Steady
+from ....host.system.log_once import LogOnce
 from ..conditions.answer_board import Answers, Board, Since
 from ..conditions.composition import compose
 from ..model import settings
@@ -79,13 +79,13 @@ class Sampler:
         return True
 
     def _run(self) -> None:
-        steady = Steady()
+        log_once = LogOnce()
         while not self._stop.wait(SOON):
             self._news.wait(EVERY)
             self._news.clear()
             # Each by itself: a settings file that is damaged is no reason to tell nothing.
-            steady.attempt(self._read_settings)
-            steady.attempt(lambda: self.board.publish(self._compose()))
+            log_once.attempt(self._read_settings)
+            log_once.attempt(lambda: self.board.publish(self._compose()))
 
     def _compose(self) -> Answers:
         facts = self._machine.sample(self.settings)

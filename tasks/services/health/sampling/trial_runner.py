@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from ....host.comfyui import warmup
 from ....host.comfyui.own_jobs import Trial
-from ....host.system.log_once import Steady
+from ....host.system.log_once import LogOnce
 from ....host.system.run_lock import RunLock
 from ..model.sample import Sample
 from ..model.settings import Instance, Settings
@@ -35,9 +35,9 @@ class TrialRunner:
         self._stop.set()
 
     def run(self) -> None:
-        steady = Steady()
+        log_once = LogOnce()
         while not self._stop.wait(EVERY):
-            steady.attempt(self.step)
+            log_once.attempt(self.step)
 
     def step(self) -> None:
         """Run what is due, and wait for it."""

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ....host.system.log_once import Steady
+from ....host.system.log_once import LogOnce
 from ..model.answers import Refusal
 
 _HOST = re.compile(r"(?:\[([^\[\]]+)\]|([^:@/\[\]]+))(?::\d*)?")
@@ -49,7 +49,7 @@ class Guard:
         self._app = app
         # A file from which it was read ends with a newline; no header can.
         self._token = token.strip().encode(errors="surrogateescape")
-        self._steady = Steady()
+        self._log_once = LogOnce()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = self._refuse(scope) if scope["type"] == "http" else None
@@ -60,7 +60,7 @@ class Guard:
             if scope["type"] != "http":
                 raise
             if not _hung_up(error):
-                self._steady.say()
+                self._log_once.log()
 
     def _refuse(self, scope: Scope) -> Response | None:
         if scope["path"] in PROBES:

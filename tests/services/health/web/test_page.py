@@ -135,9 +135,9 @@ def test_an_interrupted_run_is_said_to_be_that(page: Page, server: Stand) -> Non
     expect(progress.locator("h2")).to_have_text("doit up was interrupted")
     expect(progress).to_contain_text("the next run goes on from there")
     assert "left" not in progress.inner_text()
-    assert all(
-        "broken off" in row for row in texts(progress.locator("ul.rows").first.locator("li"))
-    )
+    rows = texts(progress.locator("ul.rows").first.locator("li"))
+    assert rows
+    assert all("broken off" in row for row in rows)
     assert progress.locator(".spins").count() == 0
 
 
