@@ -36,11 +36,7 @@ PATIENCE = 10.0
 
 def find(run: Run, name: str) -> apps.App | None:
     """The app of that name, if it runs."""
-    layout = run.layout
-    for app in pm2.running(layout):
-        if app.name == name:
-            return app
-    return None
+    return next((app for app in pm2.running(run.layout) if app.name == name), None)
 
 
 def probe(instance: Instance, app: apps.App) -> api.Health:
