@@ -36,14 +36,10 @@ PATIENCE = 10.0
 
 def find(run: Run, name: str) -> apps.App | None:
     """The app of that name, if it runs."""
-    layout = run.layout
-    for app in pm2.running(layout):
-        if app.name == name:
-            return app
-    return None
+    return next((app for app in pm2.running(run.layout) if app.name == name), None)
 
 
-def probe(instance: Instance, app: apps.App) -> api.Health:
+def probe(instance: Instance, app: apps.App) -> api.ProbeResult:
     """Ask an instance at the port that it was started with."""
     return api.probe(instance.listen, app.port or instance.port, scheme=app.scheme)
 
@@ -127,7 +123,7 @@ def _wait(run: Run, instance: Instance, begin: float) -> apps.App:
         ):
             time.sleep(FLUSH)
             raise Failure(f"{instance.name} died while it started: {log_evidence.gist(log)}", log)
-        answer = probe(instance, app) if app else api.Health(False)
+        answer = probe(instance, app) if app else api.ProbeResult(False)
         if app and answer.healthy and app.fingerprint == wanted:
             return app
         if seconds > run.machine.health.timeout:
@@ -154,7 +150,7 @@ def _observation(run: Run, instance: Instance, app: apps.App, report: Report) ->
     return Observation(
         name=instance.name,
         state=AppState(app),
-        answer=api.Health(True),
+        answer=api.ProbeResult(True),
         classes=object_info.classes(layout, gpu, app, listen, PATIENCE),
         failed_nodes={
             name: str(validation.mask_secrets(run, result))

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from ..host.comfyui import api, health_client, symptoms
-from ..host.comfyui.api import Health, Jobs
+from ..host.comfyui.api import Jobs, ProbeResult
 from ..host.comfyui.condition import Condition
 from ..host.pm2 import apps, log_rotation, pm2
 from ..host.pm2.app_processes import Census
@@ -163,7 +163,7 @@ class Watch:
             memory=usage.own_memory(process.pid) if turn and self._settings.limits.memory else None,
         )
 
-    def _jobs(self, health: Health, turn: bool) -> Jobs | None:
+    def _jobs(self, health: ProbeResult, turn: bool) -> Jobs | None:
         if health.queue == 0:
             return Jobs()
         if health.queue is None or not (turn or self._settings.limits.job_timeout < 60):

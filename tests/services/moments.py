@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.host.comfyui import symptoms
-from tasks.host.comfyui.api import Health
+from tasks.host.comfyui.api import ProbeResult
 from tasks.host.comfyui.judge import Observation
 from tasks.host.comfyui.own_jobs import Trial
 from tasks.host.downloads.model_files import ModelState
@@ -21,10 +21,10 @@ from tasks.services.health.model.settings import Instance, Settings, Worker
 
 NOWHERE = Path("/nonexistent")
 GPU0 = Instance(0, "comfyui-gpu0", "127.0.0.1", 8188, whole=False)
-ANSWERS = Health(True, queue=0)
-REFUSES = Health(False, "nothing answers on port 8188", refused=True, answered=False)
-SILENT = Health(False, "no answer from port 8188 within 2 s", answered=False)
-WRONG = Health(False, "it answers with code 500")
+ANSWERS = ProbeResult(True, queue=0)
+REFUSES = ProbeResult(False, "nothing answers on port 8188", refused=True, answered=False)
+SILENT = ProbeResult(False, "no answer from port 8188 within 2 s", answered=False)
+WRONG = ProbeResult(False, "it answers with code 500")
 MODEL = ModelState("checkpoints/a.safetensors", True, present=True, verified=True)
 NO_MODEL = ModelState("checkpoints/a.safetensors", False, "it isn't there")
 NO_OPTION = ModelState("loras/b.safetensors", False, "it isn't there", optional=True)

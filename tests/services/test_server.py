@@ -123,7 +123,7 @@ def test_it_answers_while_all_is_installed_and_through_every_later_run(
         ]  # fmt: skip
         assert "comfy_machine_run_running 1.0" in ask.get("/metrics").text
         assert rig.doit("probe", code=1).output == "installing: generation:scripts; " + (
-            "wait: the run goes on\n"
+            "wait: a doit run is in progress\n"
         )
         first = pid_of(rig)
 

@@ -29,7 +29,7 @@ POLL = 0.1
 
 
 @dataclass(frozen=True)
-class Health:
+class ProbeResult:
     """What an instance answered: healthy, or why not; and how many jobs it has."""
 
     healthy: bool
@@ -119,7 +119,9 @@ def url(host: str, port: int, scheme: str = "http") -> str:
     return f"{scheme}://{reachable}:{port}"
 
 
-def probe(host: str, port: int, timeout: float | None = None, *, scheme: str = "http") -> Health:
+def probe(
+    host: str, port: int, timeout: float | None = None, *, scheme: str = "http"
+) -> ProbeResult:
     """Ask an instance whether it can work; never raises. `timeout` is in seconds, PROBE_TIMEOUT by
     default.
 
@@ -136,13 +138,13 @@ def probe(host: str, port: int, timeout: float | None = None, *, scheme: str = "
             raise ValueError("its queue has no length")
     except TimeoutError:
         reason = f"no answer from {base} within {timeout:g} s"
-        return Health(False, reason, answered=False)
+        return ProbeResult(False, reason, answered=False)
     except OSError:
-        return Health(False, f"nothing answers on {base}", refused=True, answered=False)
+        return ProbeResult(False, f"nothing answers on {base}", refused=True, answered=False)
     except (HTTPException, LookupError, TypeError, ValueError, ArithmeticError,
             RecursionError) as error:  # fmt: skip
-        return Health(False, f"{base} doesn't answer like ComfyUI: {str(error)[:SHOWN]}")
-    return Health(True, queue=queue)
+        return ProbeResult(False, f"{base} doesn't answer like ComfyUI: {str(error)[:SHOWN]}")
+    return ProbeResult(True, queue=queue)
 
 
 def jobs(host: str, port: int, *, scheme: str = "http") -> Jobs | None:

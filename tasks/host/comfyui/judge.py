@@ -12,7 +12,7 @@ from functools import partial
 
 from ..pm2.app_state import AppState
 from . import node_classes, warmup
-from .api import Health as Answer
+from .api import ProbeResult
 from .condition import Condition, Reason
 from .own_jobs import Trial
 
@@ -51,7 +51,7 @@ class Observation:
 
     name: str
     state: AppState
-    answer: Answer
+    answer: ProbeResult
     """The last answer to a probe; while it is only busy, the one before."""
     age: float = 0.0
     """Seconds since then."""

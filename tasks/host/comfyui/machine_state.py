@@ -116,7 +116,7 @@ def read(
     )
 
 
-def _probe(instance: Instance, app: apps.App | None) -> api.Health:
+def _probe(instance: Instance, app: apps.App | None) -> api.ProbeResult:
     scheme = app.scheme if app else instance.scheme
     return api.probe(instance.listen, _port(instance, app), scheme=scheme)
 
@@ -130,7 +130,7 @@ def _instance(
     layout: Layout,
     instance: Instance,
     state: AppState,
-    answer: api.Health,
+    answer: api.ProbeResult,
     rules: Rules,
     warms: bool,
 ) -> InstanceState:

@@ -73,7 +73,7 @@ def answering(answer: Answer, name: str = "") -> Iterator[int]:
 
 
 def test_a_running_instance_is_healthy_and_idle(port: int) -> None:
-    assert api.probe("127.0.0.1", port) == api.Health(True, "", 0)
+    assert api.probe("127.0.0.1", port) == api.ProbeResult(True, "", 0)
     assert api.probe("0.0.0.0", port).healthy
 
 
@@ -104,7 +104,7 @@ def test_a_job_that_is_not_done_in_time_is_a_failure(port: int) -> None:
 
 def test_nothing_answers_where_nothing_listens() -> None:
     port = free_ports(1)
-    assert api.probe("127.0.0.1", port) == api.Health(
+    assert api.probe("127.0.0.1", port) == api.ProbeResult(
         False, f"nothing answers on http://127.0.0.1:{port}", answered=False
     )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ....host.comfyui.judge import Observation
+from ....host.pm2.app_state import AppState
 from .answers import Job, Point
 
 
@@ -26,14 +27,10 @@ class Sample:
 
 
 def differs(before: Sample, after: Sample) -> bool:
-    """Whether more changed than time and memory."""
-    return _telling(before) != _telling(after)
+    """Whether more changed than time, memory and the step of a job."""
+    return _without_measures(before) != _without_measures(after)
 
 
-def _telling(sample: Sample) -> tuple[object, ...]:
-    seen = sample.seen
-    return (
-        sample.listed, seen.state.app and seen.state.app.pid, seen.answer, seen.draining, seen.cold,
-        seen.failed_nodes, seen.classes, seen.warmup, seen.canary,
-        seen.symptom and seen.symptom.reason,
-    )  # fmt: skip
+def _without_measures(sample: Sample) -> Sample:
+    seen = replace(sample.seen, state=AppState(sample.seen.state.app))
+    return replace(sample, at=0.0, seen=seen, silent=None, job=None, history=())

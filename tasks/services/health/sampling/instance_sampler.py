@@ -20,7 +20,7 @@ from ....host.comfyui import (
     symptoms,
     warmup,
 )
-from ....host.comfyui.api import Health, Jobs
+from ....host.comfyui.api import Jobs, ProbeResult
 from ....host.comfyui.condition import Condition
 from ....host.comfyui.judge import Observation
 from ....host.downloads import model_files
@@ -122,7 +122,7 @@ class InstanceSampler:
         self._scheme = found.app.scheme if found else "http"
         self._over_time = symptoms.History()
         self._silent: float | None = None
-        self._last_answer: Health | None = None
+        self._last_answer: ProbeResult | None = None
         self._classes: frozenset[str] | None = None
         self._failed: dict[str, str] | None = None
         self._listings: dict[str, Sequence[str]] = {}
@@ -138,7 +138,7 @@ class InstanceSampler:
 
     def _gone(self) -> Observation:
         why = f"{self.instance.name} doesn't run"
-        answer = Health(False, why, refused=True, answered=False)
+        answer = ProbeResult(False, why, refused=True, answered=False)
         return Observation(self.instance.name, self._state(None, None), answer)
 
     def _state(self, found: Found | None, memory: int | None) -> AppState:
@@ -181,7 +181,7 @@ class InstanceSampler:
             history=tuple(self._history),
         )
 
-    def _probe(self, pid: int, port: int) -> Health:
+    def _probe(self, pid: int, port: int) -> ProbeResult:
         """Ask, longer each time that no answer came; a busy one has done something meanwhile."""
         silences = 0
         if self._silent is not None:

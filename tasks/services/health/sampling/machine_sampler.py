@@ -137,20 +137,14 @@ def _as(model: type[T], found: Any) -> T:
     return model(**asdict(found))
 
 
-def _run(told: run_journal.Journal | None) -> Run | None:
-    if told is None:
+def _run(journal: run_journal.Journal | None) -> Run | None:
+    if journal is None:
         return None
-    tasks = [
-        Task(
-            name=task.name, state=task.state, doc=task.doc, began=task.began, seconds=task.seconds,
-            percent=task.percent, detail=task.detail, reason=task.reason, log=task.log,
-        )
-        for task in told.tasks
-    ]  # fmt: skip
     return Run(
-        pid=told.pid, command=told.command, state=told.state, began=told.began,
-        seconds=round(told.seconds, 1), seconds_left=told.seconds_left, percent=told.percent,
-        done=told.done, total=len(told.tasks), tasks=tasks,
+        pid=journal.pid, command=journal.command, state=journal.state, began=journal.began,
+        seconds=round(journal.seconds, 1), seconds_left=journal.seconds_left,
+        percent=journal.percent, done=journal.done, total=len(journal.tasks),
+        tasks=[Task.model_validate(task, from_attributes=True) for task in journal.tasks],
     )  # fmt: skip
 
 
