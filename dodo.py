@@ -32,7 +32,7 @@ from tasks import (
     workers,
 )
 from tasks.engine.configuration import SETTINGS as DOIT_CONFIG  # noqa: F401  doit reads it
-from tasks.engine.configuration import current
+from tasks.engine.configuration import current_run
 from tasks.engine.step import Task, group
 from tasks.environment import stage as environment
 from tasks.generation import scripts
@@ -44,7 +44,7 @@ from tasks.models import stage as models
 from tasks.pm2 import stage as pm2
 from tasks.source import stage as source
 
-RUN = current()
+RUN = current_run()
 
 
 def task_machine() -> Iterator[Task]:

@@ -1,1 +1,1 @@
-"""The stages that make a machine what machine.yaml says, one module per stage."""
+"""The stages that make a machine what machine.yaml says: a module or a room for each."""

@@ -1,11 +1,11 @@
-"""Collection: what is good is noted, and what nothing needs any more goes, at the end of `up`.
+"""Collection: record the good generation and remove what nothing needs, at the end of `up`.
 
-It is only moved out of the way here; a process that nobody waits for deletes it.
+Folders are only moved aside here; a background process deletes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,68 +16,66 @@ from .generation import stage as generation
 from .host.generations import kept_generations
 from .host.storage import digest_folders, disk, garbage
 from .pm2 import databases
-from .spec import Instance
 from .spec.layout import Layout
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    instances = run.instances
     yield step(
         run,
         "collection",
-        "Note what is good, remove what nothing needs; fails while machine.yaml's was refused",
-        check=partial(_to_do, run, instances),
-        action=partial(_collect, run, instances),
-        foresee=partial(_foresee, run),
+        "Record what is good, remove what nothing needs; fails while machine.yaml is refused",
+        check=partial(_reason_to_collect, run),
+        action=partial(_collect, run),
+        preview=partial(_preview, run),
         after=["validation", "links", "gpus", "instances", "health", "watcher", "workers"],
-        garbage=partial(_garbage, run.layout),
+        garbage=partial(_removable, run.layout),
     )
 
 
-def _to_do(run: Run, instances: Sequence[Instance]) -> str | None:
+def _reason_to_collect(run: Run) -> str | None:
     layout = run.layout
-    if reason := last_good.unnoted(run, instances):
+    if reason := last_good.reason_to_record(run):
         return reason
-    names = [path.name for path in [*_unneeded(run), *_unneeded_databases(run)]]
+    names = [path.name for path in [*_unneeded_generations(run), *_unneeded_databases(run)]]
     if names := names or [path.name for path in garbage.left(layout)]:
-        return f"nothing needs {', '.join(names)}"
+        return f"not needed any more: {', '.join(names)}"
     for name, reason in disk.read(layout).stuck.items():
         if (layout.garbage / name).exists():
             run.warn(f"{layout.garbage / name} can't be deleted ({reason}): remove it by hand")
     return None
 
 
-def _foresee(run: Run, log: Path) -> list[str]:
-    last_good.insist(run)
+def _preview(run: Run, log: Path) -> list[str]:
+    last_good.raise_if_refused(run)
     return []
 
 
-def _collect(run: Run, instances: Sequence[Instance], log: Path) -> None:
+def _collect(run: Run, log: Path) -> None:
     layout = run.layout
-    last_good.note(run, instances)
-    for path in [*_unneeded(run), *_unneeded_databases(run)]:
+    last_good.record_good(run)
+    for path in [*_unneeded_generations(run), *_unneeded_databases(run)]:
         garbage.discard(layout, path)
-    last_good.forget(layout)
+    last_good.remove_unused(layout)
     garbage.start(layout)
 
 
-def _garbage(layout: Layout) -> list[Path]:
-    """What nothing needs that runs, so that it can be gone on with."""
+def _removable(layout: Layout) -> list[Path]:
+    """What no running process needs."""
     return [
         *garbage.entries(layout),
         *kept_generations.unneeded(layout, kept_generations.in_use(layout)),
     ]
 
 
-def _kept(run: Run) -> set[str]:
+def _needed_generations(run: Run) -> set[str]:
     number = run.machine.retention.generations
     return {generation.folder_of(run).name, *kept_generations.kept(run.layout, number)}
 
 
-def _unneeded(run: Run) -> list[Path]:
-    return kept_generations.unneeded(run.layout, _kept(run))
+def _unneeded_generations(run: Run) -> list[Path]:
+    return kept_generations.unneeded(run.layout, _needed_generations(run))
 
 
 def _unneeded_databases(run: Run) -> list[Path]:
-    keep, there = _kept(run), digest_folders.list_folders(run.layout.generations)
+    keep, there = _needed_generations(run), digest_folders.list_folders(run.layout.generations)
     return databases.unneeded(run.layout, [path for path in there if path.name in keep])

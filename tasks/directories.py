@@ -1,4 +1,4 @@
-"""Shared folders: there, writable, and the link to the models folder."""
+"""Shared folders, writable, and the link to the models folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .engine.step import Task, step
 from .host.generations import image_volumes
 from .host.system import files
 from .host.system.failure import Failure
+from .models import placement
 from .spec.layout import Layout
 
 
@@ -29,41 +30,59 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "directories",
-        "Shared folders: there, writable",
-        check=partial(_missing, folders, run.machine.models.folder, layout),
-        action=partial(_make, folders, run.machine.models.folder, layout),
+        "Shared folders: created and writable",
+        check=partial(_why_unusable, run, folders),
+        action=partial(_create, run, folders),
     )
 
 
-def _missing(folders: list[Path], models: Path, layout: Layout) -> str | None:
+def _why_unusable(run: Run, folders: list[Path]) -> str | None:
+    layout, models = run.layout, run.machine.models.folder
+    _refuse_read_only(run)
     for folder in folders:
-        if not folder.is_dir() or not _serves(folder, layout):
-            return f"{folder} isn't there and writable"
+        if not folder.is_dir() or not _is_writable(folder, layout):
+            return f"{folder} is missing or not writable"
     if not models.is_dir():
-        return f"{models} isn't there"
+        return f"{models} is missing"
     if files.link_target(layout.models) != _models_target(models, layout):
         return f"{layout.models} doesn't point at {models}"
     return None
 
 
-def _make(folders: list[Path], models: Path, layout: Layout, log: Path) -> None:
+def _create(run: Run, folders: list[Path], log: Path) -> None:
+    layout, models = run.layout, run.machine.models.folder
+    _refuse_read_only(run)
     for folder in [*folders, models]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             if folder.is_symlink():
-                raise Failure(f"{folder} is a link to nothing: mount what it points to") from None
-            raise Failure(f"{folder} is a file: move it away, a folder belongs there") from None
+                raise Failure(f"{folder} is a broken link: mount its target") from None
+            raise Failure(f"{folder} is a file, not a folder: move it away") from None
         except OSError as error:
-            raise Failure(f"{folder} can't be made ({error.strerror}): {_mend(folder)}") from error
+            raise Failure(
+                f"{folder} can't be created ({error.strerror}): {_chown_hint(folder)}"
+            ) from error
         # A models folder may be a read-only volume.
-        if folder != models and not _serves(folder, layout):
-            raise Failure(f"{folder} isn't writable: {_mend(folder)}")
+        if folder != models and not _is_writable(folder, layout):
+            raise Failure(f"{folder} isn't writable: {_chown_hint(folder)}")
     files.point(layout.models, _models_target(models, layout))
 
 
-def _serves(folder: Path, layout: Layout) -> bool:
-    """Whether a folder can be written; an image's own need not be, what lies in them does."""
+def _refuse_read_only(run: Run) -> None:
+    """Raises Failure when a folder that the machine writes to lies in a read_only root."""
+    models = run.machine.models
+    for what, path in (
+        ("workspace", run.machine.workspace),
+        ("models.folder", models.folder),
+        ("models.store", models.store),
+    ):
+        if path:
+            placement.refuse_read_only(run, what, path)
+
+
+def _is_writable(folder: Path, layout: Layout) -> bool:
+    """Whether a folder is writable. An image's workspace and .machine may be read-only."""
     if os.access(folder, os.W_OK | os.X_OK):
         return True
     own = folder in (layout.workspace, layout.machine)
@@ -72,14 +91,14 @@ def _serves(folder: Path, layout: Layout) -> bool:
 
 
 def _models_target(models: Path, layout: Layout) -> str:
-    """Relative inside the workspace, so that the workspace can be moved or mounted elsewhere."""
+    """The link's text; relative inside the workspace, so that the workspace can be moved."""
     if models.is_relative_to(layout.workspace):
         return os.path.relpath(models, layout.state)
     return str(models)
 
 
-def _mend(folder: Path) -> str:
-    """The command that lets this user write, said of the nearest folder that exists."""
+def _chown_hint(folder: Path) -> str:
+    """The command that lets this user write into the nearest existing folder."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     status = there.stat()
     try:
@@ -87,6 +106,6 @@ def _mend(folder: Path) -> str:
     except KeyError:
         owner = str(status.st_uid)
     return (
-        f"{there} belongs to {owner} (mode {status.st_mode & 0o7777:04o}), we are uid "
+        f"{there} belongs to {owner} (mode {status.st_mode & 0o7777:04o}), this is uid "
         f"{os.getuid()}; run: sudo chown -R {os.getuid()}:{os.getgid()} {there}"
     )

@@ -1,9 +1,9 @@
-"""What instances may use, against what this machine has and allows."""
+"""Checks that the limits of instances fit this machine."""
 
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,102 +16,105 @@ from .host.system import gpu, usage
 from .host.system.failure import Failure
 from .source import arguments
 from .source import stage as source
-from .spec import Instance, Limits, in_bytes
+from .spec import Limits, in_bytes
 from .spec.sizes import shown
 
 SYS_NICE, SYS_RESOURCE = 23, 24
-"""Numbers of capabilities; root in a container often lacks them."""
+"""Numbers of Linux capabilities; root in a container often lacks them."""
 
 
 @dataclass(frozen=True)
-class Allowed:
-    """What this machine has, and what this process may ask of it."""
+class Capacity:
+    """What this machine has, and what this process may request."""
 
     memory: int
     """Bytes."""
     nice: int
-    """The lowest."""
+    """The lowest value."""
     open_files: int
     """The highest number."""
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    instances = run.instances
     yield step(
         run,
         "limits",
-        "What instances are given, this machine has: memory, files",
-        check=partial(_beyond, run, instances),
-        action=partial(_refuse, run, instances),
+        "This machine has the memory and open files that instances may use",
+        check=partial(_why_not_possible, run),
+        action=partial(_refuse, run),
         after=["validation"],
     )
 
 
-def _beyond(run: Run, instances: Sequence[Instance]) -> str | None:
+def _why_not_possible(run: Run) -> str | None:
     limits = run.machine.instances.limits
-    if not instances:
+    if not run.instances:
         return None
-    beyond = None if limits == Limits() else refusal(limits, allowed())
-    return beyond or arguments.lacking(run, partial(_tried, run))
+    beyond = None if limits == Limits() else excess(limits, capacity())
+    return beyond or arguments.file_problem(run, partial(_pinned, run))
 
 
-def _tried(run: Run) -> arguments.Tried:
+def _pinned(run: Run) -> arguments.PinnedComfyUI:
     python = generation.python_of(generation.folder_of(run))
-    return source.tried(run, generation.code_of(run), python)
+    return source.pinned(run, generation.code_of(run), python)
 
 
-def _refuse(run: Run, instances: Sequence[Instance], log: Path) -> None:
-    if reason := _beyond(run, instances):
+def _refuse(run: Run, log: Path) -> None:
+    if reason := _why_not_possible(run):
         raise Failure(reason)
 
 
-def refusal(limits: Limits, has: Allowed) -> str | None:
-    """None, or the first limit that can't be, with what can."""
+def excess(limits: Limits, has: Capacity) -> str | None:
+    """The first limit that is too high, and what is possible; None: all fit."""
     if limits.memory and in_bytes(limits.memory) > has.memory:
         return (
             f"instances.limits.memory: {limits.memory} is more than this machine has "
-            f"({shown(has.memory >> 20 << 20)}): give less"
+            f"({shown(has.memory >> 20 << 20)}): lower it"
         )
     if limits.nice < has.nice:
         return (
             f"instances.limits.nice: {limits.nice} needs root (CAP_SYS_NICE): "
-            f"give {has.nice} or more"
+            f"set {has.nice} or more"
         )
     if limits.open_files and limits.open_files > has.open_files:
         return (
-            f"instances.limits.open_files: {limits.open_files} is more than may be opened here: "
-            f"give {has.open_files} or less, or raise the hard limit (ulimit -Hn)"
+            f"instances.limits.open_files: {limits.open_files} is above the hard limit: "
+            f"set {has.open_files} or less, or raise the hard limit (ulimit -Hn)"
         )
     return None
 
 
-def allowed() -> Allowed:
+def capacity() -> Capacity:
+    """Of this machine and process, from getrlimit(2), capabilities(7) and /proc/meminfo."""
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if capable(SYS_RESOURCE):
+    if has_capability(SYS_RESOURCE):
         files = int(Path("/proc/sys/fs/nr_open").read_text())
     lowest = 20 - resource.getrlimit(resource.RLIMIT_NICE)[0]
-    return Allowed(usage.machine_memory(), -20 if capable(SYS_NICE) else min(lowest, 0), files)
+    return Capacity(
+        usage.machine_memory(), -20 if has_capability(SYS_NICE) else min(lowest, 0), files
+    )
 
 
-def capable(number: int) -> bool:
-    """Whether this process has a capability."""
+def has_capability(number: int) -> bool:
+    """Whether this process has a capability, by its number in capabilities(7)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     held = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
     return bool(int(held, 16) >> number & 1)
 
 
-def warn_of_all_together(run: Run, instances: Sequence[Instance]) -> None:
-    """Caps that each fit, and together don't: the kernel may end an instance before one does."""
+def warn_if_overcommitted(run: Run) -> None:
+    """Warn when the memory caps of all instances exceed the machine's memory: the kernel may then
+    end an instance below its cap."""
     memory = run.machine.instances.limits.memory
-    if memory and in_bytes(memory) * len(instances) > usage.machine_memory():
+    if memory and in_bytes(memory) * len(run.instances) > usage.machine_memory():
         run.warn(
-            f"instances.limits.memory: {memory} for each of {len(instances)} instances is more "
+            f"instances.limits.memory: {memory} for each of {len(run.instances)} instances is more "
             f"than this machine has ({shown(usage.machine_memory() >> 20 << 20)})"
         )
 
 
 def memory_share(run: Run) -> dict[str, str]:
-    """What an instance's `services/inside/memory.py` is told; nothing where it isn't wanted."""
+    """The variables for `services/inside/memory.py`; empty without `instances.share_memory`."""
     wanted = run.machine.instances
     if not wanted.share_memory:
         return {}
@@ -120,7 +123,7 @@ def memory_share(run: Run) -> dict[str, str]:
 
 
 def shim_options(limits: Limits) -> list[str]:
-    """Options of the exec shim, which sets them."""
+    """The exec shim's options that set these limits."""
     return [
         *(["--nice", str(limits.nice)] if limits.nice else []),
         *(["--open-files", str(limits.open_files)] if limits.open_files else []),

@@ -32,7 +32,7 @@ def source_of(run: Run, node: CustomNode) -> Source:
 
 
 def folder_of(run: Run, node: CustomNode) -> Path:
-    """Where the node's files are read: its local folder, or its checkout."""
+    """The node's local folder, or its checkout."""
     if node.path:
         return node.path
     of = source_of(run, node)
@@ -43,26 +43,26 @@ def receipts(run: Run) -> Path:
     return run.layout.receipts / "nodes"
 
 
-def fetched(run: Run) -> list[CustomNode]:
-    """The declared nodes, without the optional ones that could not be fetched."""
+def fetched_nodes(run: Run) -> list[CustomNode]:
+    """The declared nodes without the optional ones that could not be fetched."""
     return [
         node for node in run.machine.custom_nodes if not away.not_fetched(run.layout, node.name)
     ]
 
 
-def present(run: Run) -> list[CustomNode]:
-    """The declared nodes, without the optional ones that are left out."""
+def present_nodes(run: Run) -> list[CustomNode]:
+    """The declared nodes without the optional ones that are left out."""
     missing = left_out(run)
     return [node for node in run.machine.custom_nodes if node.name not in missing]
 
 
 def left_out(run: Run) -> dict[str, str]:
-    """The optional nodes that are not part of the machine now, each with the reason."""
+    """Optional node that is left out now → the reason."""
     return away.left_out(run.layout, [node.name for node in run.machine.custom_nodes])
 
 
-def leave_out(run: Run, unmet: dict[str, str]) -> None:
-    """Write down the optional nodes whose requirements can't be met."""
+def record_left_out(run: Run, unmet: dict[str, str]) -> None:
+    """Record the optional nodes whose requirements can't be met, each with the reason."""
     files.write_receipt(run.layout.kept(away.unmet(run.layout)), unmet)
 
 
@@ -75,7 +75,7 @@ def tasks(run: Run) -> Iterator[Task]:
             f"Custom node {node.name}",
             check=partial(_missing, run, node),
             action=partial(_obtain, run, node),
-            foresee=partial(_foresee, run, node),
+            preview=partial(_preview, run, node),
             after=["directories"],
             garbage=source_of(run, node).checkouts,
         )
@@ -87,24 +87,24 @@ def _receipt(run: Run, node: CustomNode) -> Path:
 
 def _missing(run: Run, node: CustomNode) -> str | None:
     if reason := away.not_fetched(run.layout, node.name):
-        return f"it was left out: {reason}"
+        return f"left out: {reason}"
     if node.path:
-        return None if node.path.is_dir() else f"{node.path} isn't there"
+        return None if node.path.is_dir() else f"{node.path} is missing"
     return source_of(run, node).why_not_there()
 
 
 def _obtain(run: Run, node: CustomNode, log: Path) -> None:
-    told = partial(run.progress, f"nodes:{node.name}")
-    for line in _fetch(run, node, partial(source.fetch, run, log=log, told=told)):
+    on_progress = partial(run.progress, f"nodes:{node.name}")
+    for line in _fetch(run, node, partial(source.fetch, run, log=log, on_progress=on_progress)):
         run.tell(line)
 
 
-def _foresee(run: Run, node: CustomNode, log: Path) -> list[str]:
-    return _fetch(run, node, partial(source.foresee, run, log=log))
+def _preview(run: Run, node: CustomNode, log: Path) -> list[str]:
+    return _fetch(run, node, partial(source.preview, run, log=log))
 
 
 def _fetch(run: Run, node: CustomNode, fetch: source.Fetch) -> list[str]:
-    """Obtain a node, or leave it out if it is optional and can't be had; every run tries again."""
+    """Obtain a node; leave out an optional one that fails. Every run tries it again."""
     receipt = run.layout.kept(_receipt(run, node))
     try:
         if not node.path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,32 +15,30 @@ from .spec import Instance
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    instances = run.instances
     yield step(
         run,
         "ports",
         "The port of each instance, decided before anything starts",
-        check=partial(_undecided, run, instances),
-        action=partial(_decide, run, instances),
-        foresee=partial(_foresee, run, instances),
+        check=partial(_why_undecided, run),
+        action=partial(_decide, run),
+        preview=partial(_preview, run),
         after=["directories", "gpus"],
     )
 
 
 def port_of(run: Run, instance: Instance) -> int:
-    """The port decided for an instance; the one of machine.yaml while that stands.
+    """The port that an instance will start with: machine.yaml's, or the next free one.
 
-    It is what an instance will be started with. A running one has its own in its environment,
-    `apps.App.port`.
+    A running instance has its own in its environment, `apps.App.port`.
     """
-    decided = _decided(run).get(instance.name, {})
+    decided = _read_decisions(run).get(instance.name, {})
     if decided.get("wanted") == instance.port and run.machine.instances.port_conflict == "next":
         return int(decided["port"])
     return instance.port
 
 
-def _decided(run: Run) -> dict[str, dict[str, int]]:
-    """Name → the port that machine.yaml wants and the one that was taken."""
+def _read_decisions(run: Run) -> dict[str, dict[str, int]]:
+    """Instance → `wanted`, machine.yaml's port, and `port`, the one it gets."""
     layout = run.layout
     found: dict[str, dict[str, int]] = files.read_receipt(
         layout.seen(layout.ports), instances=dict
@@ -48,46 +46,46 @@ def _decided(run: Run) -> dict[str, dict[str, int]]:
     return found
 
 
-def _record(run: Run, instances: Sequence[Instance]) -> dict[str, dict[str, int]]:
+def _decisions(run: Run) -> dict[str, dict[str, int]]:
     return {
         instance.name: {"wanted": instance.port, "port": port_of(run, instance)}
-        for instance in instances
+        for instance in run.instances
     }
 
 
-def _undecided(run: Run, instances: Sequence[Instance]) -> str | None:
-    decided = _decided(run)
-    if any(decided.get(name) != each for name, each in _record(run, instances).items()):
+def _why_undecided(run: Run) -> str | None:
+    decided = _read_decisions(run)
+    if any(decided.get(name) != each for name, each in _decisions(run).items()):
         return "machine.yaml wants other ports"
     there = {app.name: app.port for app in pm2.running(run.layout)}
-    # Whoever runs on its port has it, and need not be asked for.
-    starting = [i for i in instances if there.get(i.name) != port_of(run, i)]
+    # An instance that runs on its port needs no check.
+    starting = [i for i in run.instances if there.get(i.name) != port_of(run, i)]
     if not starting:
         return None
-    strangers = _strangers(run)
+    held_by_others = _held_by_others(run)
     for instance in starting:
-        if held := strangers.get(port_of(run, instance)):
-            return f"{held}, {instance.name} wants it"
+        if held := held_by_others.get(port_of(run, instance)):
+            return f"{held}, {instance.name} needs it"
     return None
 
 
-def _strangers(run: Run) -> dict[int, port_holders.Holder]:
-    """Ports that others hold. Our own instances leave theirs, or have it already."""
+def _held_by_others(run: Run) -> dict[int, port_holders.Holder]:
+    """Ports that other programs hold."""
     ours = apps.family(run.machine.workspace)
     return {port: held for port, held in port_holders.holders().items() if held.pid not in ours}
 
 
-def _choose(run: Run, instances: Sequence[Instance]) -> dict[str, dict[str, int]]:
-    """Raises Failure when a port is held, or none is free above it.
+def _choose(run: Run) -> dict[str, dict[str, int]]:
+    """Choose a port for each instance. Raises Failure when one is taken and none above is free.
 
-    What instances had that are not to run now is remembered: they may come again.
+    Instances that aren't declared now keep their record, for when they return.
     """
-    strangers = _strangers(run)
-    taken = {instance.port: instance.name for instance in instances}
-    record = _decided(run)
-    for instance in instances:
+    held_by_others = _held_by_others(run)
+    taken = {instance.port: instance.name for instance in run.instances}
+    record = _read_decisions(run)
+    for instance in run.instances:
         port = port_of(run, instance)
-        held = strangers.get(port)
+        held = held_by_others.get(port)
         if held and run.machine.instances.port_conflict == "fail":
             raise Failure(
                 f"{instance.name} can't start: {held}; stop that, choose another "
@@ -95,7 +93,7 @@ def _choose(run: Run, instances: Sequence[Instance]) -> dict[str, dict[str, int]
             )
         if held or taken.get(port, instance.name) != instance.name:
             above = range(instance.port, 65536)
-            port = next((p for p in above if p not in strangers and p not in taken), 0)
+            port = next((p for p in above if p not in held_by_others and p not in taken), 0)
             if not port:
                 raise Failure(f"{instance.name} can't start: no port from {instance.port} is free")
             run.tell(f"{instance.name} takes port {port}: {held or f'{instance.port} is taken'}")
@@ -104,12 +102,12 @@ def _choose(run: Run, instances: Sequence[Instance]) -> dict[str, dict[str, int]
     return record
 
 
-def _foresee(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
+def _preview(run: Run, log: Path) -> list[str]:
     layout = run.layout
-    record = _choose(run, instances)
+    record = _choose(run)
     files.write_receipt(layout.kept(layout.ports), {"instances": record})
     return []
 
 
-def _decide(run: Run, instances: Sequence[Instance], log: Path) -> None:
-    files.write_receipt(run.layout.ports, {"instances": _choose(run, instances)})
+def _decide(run: Run, log: Path) -> None:
+    files.write_receipt(run.layout.ports, {"instances": _choose(run)})

@@ -1,8 +1,8 @@
-"""The health server: up before anything is installed, and through every later run."""
+"""The health server: it starts before anything is installed, and stays up in every later run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,19 +28,18 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    instances = run.instances
     yield step(
         run,
         "server",
-        "The health server, which answers while all else is installed",
-        check=partial(_outdated, run, instances),
-        action=partial(_start, run, instances),
+        "The health server, which answers during the installation",
+        check=partial(_why_outdated, run),
+        action=partial(_start, run),
         after=["supervisor"],
     )
 
 
 def client(run: Run) -> health_client.Server:
-    """Where the machine's health server is asked."""
+    """A client of the machine's health server."""
     health = run.machine.health
     try:
         token = expand(health.token, run.machine.env) if health.token else None
@@ -49,28 +48,28 @@ def client(run: Run) -> health_client.Server:
     return health_client.Server(run.machine.workspace, health.listen, health.port, token)
 
 
-def complaint(run: Run, instance: Instance, pid: int, wait: int = 0) -> str | None:
-    """Why the health server, if one answers, finds this process unhealthy; None: it doesn't.
+def unhealthy_reason(run: Run, instance: Instance, pid: int, wait: int = 0) -> str | None:
+    """Why the health server reports this process as unhealthy; None: it doesn't, or no answer.
 
-    `wait` is how many seconds it may take to find it healthy.
+    `wait`: seconds that the server waits for it to become healthy.
     """
     if not run.machine.health.server:
         return None
     path = f"/health/comfyui/instances/{instance.gpu}?wait={wait}"
     answer = health_client.ask(client(run), path, health_client.PATIENCE + wait)
-    told = answer[1] if answer else {}
-    running = told.get("layers", {}).get("running", {})
-    if told.get("status") != "unhealthy" or running.get("pid") != pid:
+    document = answer[1] if answer else {}
+    running = document.get("layers", {}).get("running", {})
+    if document.get("status") != "unhealthy" or running.get("pid") != pid:
         return None
-    return str(told["reason"])
+    return str(document["reason"])
 
 
 def _settings_file(layout: Layout) -> Path:
     return own_service.settings_file(layout, NAME)
 
 
-def _settings(run: Run, instances: Sequence[Instance]) -> dict[str, Any]:
-    """All that it is told; it reads the file again when a run has changed it."""
+def _settings(run: Run) -> dict[str, Any]:
+    """The server's settings file, which it reads again when a run changes it."""
     health, chosen = run.machine.health, run.machine.selected_nodes
     return {
         "workspace": str(run.machine.workspace),
@@ -88,11 +87,11 @@ def _settings(run: Run, instances: Sequence[Instance]) -> dict[str, Any]:
                 "port": each.port,
                 "whole": not (each.cpu_only or each.device),
             }
-            for each in instances
+            for each in run.instances
         ],
         "workers": [
             {"name": configs.worker_name(worker, instance), "gpu": instance.gpu}
-            for instance in instances
+            for instance in run.instances
             for worker in run.machine.workers
         ],
         "comfyui": asdict(declared_comfyui(run)),
@@ -133,8 +132,7 @@ def declared_models(run: Run) -> tuple[WantedModel, ...]:
 
 
 def _app(run: Run) -> App:
-    """The app, marked by all that it is made of. Raises Failure when its token isn't set."""
-
+    """Raises Failure when its token isn't set."""
     health = run.machine.health
     if health.token and client(run).token is None:
         name = health.token.strip("${}")
@@ -147,47 +145,47 @@ def _app(run: Run) -> App:
     return own_service.declare(run, NAME, "tasks.services.health", about, named)
 
 
-def _outdated(run: Run, instances: Sequence[Instance]) -> str | None:
+def _why_outdated(run: Run) -> str | None:
     layout = run.layout
     running = own_service.running(layout, NAME)
     if not run.machine.health.server:
-        return f"{NAME} runs, and health.server is false" if running else None
+        return f"{NAME} runs, but health.server is false" if running else None
     wanted = _app(run)
     if reason := own_service.why_restart(wanted, running):
         return reason
-    if files.read_receipt(_settings_file(layout)) != _settings(run, instances):
-        return "what it watches changed"
+    if files.read_receipt(_settings_file(layout)) != _settings(run):
+        return "its settings changed"
     file = app.secrets_file(layout, NAME, wanted.secrets)
     return f"{file} is missing" if wanted.secrets and not file.is_file() else None
 
 
-def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
-    """Raises Failure when its port is taken, or it doesn't start."""
+def _start(run: Run, log: Path) -> None:
+    """Raises Failure when its port is taken or it doesn't start."""
     layout = run.layout
     running = own_service.running(layout, NAME)
     if not run.machine.health.server:
-        _end(layout, running)
+        _stop(layout, running)
         _remove_secrets(layout, None)
         return
-    files.write_receipt(_settings_file(layout), _settings(run, instances))
+    files.write_receipt(_settings_file(layout), _settings(run))
     wanted = _app(run)
     app.write_secrets(layout, wanted)
     if own_service.why_restart(wanted, running) is None:
         return
     _refuse_taken_port(run, running)
-    _end(layout, running)
+    _stop(layout, running)
     _remove_secrets(layout, app.secrets_file(layout, NAME, wanted.secrets))
     own_service.start(layout, wanted)
     health = run.machine.health
     if not health.token and health.listen not in LOOPBACK:
         run.warn(
-            f"{NAME} listens on {health.listen}: without HEALTH_TOKEN others are answered on "
-            "/livez and /readyz alone"
+            f"{NAME} listens on {health.listen}: without HEALTH_TOKEN, other hosts get answers on "
+            "/livez and /readyz only"
         )
     run.say(f"progress and health: {api.url(health.listen, health.port)}")
 
 
-def _end(layout: Layout, running: apps.App | None) -> None:
+def _stop(layout: Layout, running: apps.App | None) -> None:
     if running is None:
         return
     if running.supervised:
@@ -197,7 +195,7 @@ def _end(layout: Layout, running: apps.App | None) -> None:
 
 
 def _remove_secrets(layout: Layout, kept: Path | None) -> None:
-    """Those of before; a worker's have its GPU in their names."""
+    """Remove the server's old secrets files; the names of workers' files contain their GPU."""
     for path in layout.secrets.glob(f"{NAME}-{'[0-9a-f]' * 12}.json"):
         if path != kept:
             files.remove(path)

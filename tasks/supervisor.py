@@ -1,4 +1,4 @@
-"""PM2, installed from npm with the Node that a Python wheel brings."""
+"""PM2, installed from npm with the Node of a Python wheel."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "supervisor",
         f"PM2 {pm2.VERSION}, installed",
-        check=partial(_missing, layout),
+        check=partial(_why_missing, layout),
         action=partial(_install, layout),
         after=["directories"],
         garbage=partial(_garbage, layout),
     )
 
 
-def _missing(layout: Layout) -> str | None:
+def _why_missing(layout: Layout) -> str | None:
     folder = pm2.folder(layout)
     receipt = files.read_receipt(folder / "receipt.json")
     if receipt.get("version") != pm2.VERSION or not pm2.script(layout).is_file():
@@ -41,33 +41,33 @@ def _missing(layout: Layout) -> str | None:
 
 
 def _install(layout: Layout, log: Path) -> None:
-    target = pm2.folder(layout)
-    staging = target.with_name(f".{target.name}.part")
-    files.remove(staging)
-    staging.mkdir(parents=True)
+    with files.staging(pm2.folder(layout)) as staging:
+        staging.mkdir()
+        _install_into(staging, log)
+
+
+def _install_into(folder: Path, log: Path) -> None:
     npm = pm2.node().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     argv: list[object] = [
-        pm2.node(), npm, "install", "--prefix", staging, "--no-audit", "--no-fund",
+        pm2.node(), npm, "install", "--prefix", folder, "--no-audit", "--no-fund",
         "--no-update-notifier", "--ignore-scripts", "--loglevel=error", f"pm2@{pm2.VERSION}",
     ]  # fmt: skip
     # npm looks for `node` on the PATH.
     env = process.allowed_environment(os.environ, installer=True)
     env["PATH"] = f"{pm2.node().parent}:{env.get('PATH', os.defpath)}"
     try:
-        _from_cache_or_registry(argv, partial(process.run, env=env, cwd=staging, log=log))
+        _from_cache_or_registry(argv, partial(process.run, env=env, cwd=folder, log=log))
     except process.CommandFailed as failed:
         raise Failure(
             f"PM2 {pm2.VERSION} can't be installed from npm ({_gist(failed.output)}): "
-            "see that npm's registry can be reached (npm_config_registry, https_proxy)",
+            "check that npm's registry is reachable (npm_config_registry, https_proxy)",
             log,
         ) from failed
-    files.write_receipt(staging / "receipt.json", {"version": pm2.VERSION})
-    files.remove(target)
-    staging.replace(target)
+    files.write_receipt(folder / "receipt.json", {"version": pm2.VERSION})
 
 
 def _from_cache_or_registry(argv: list[object], run: Callable[..., str]) -> None:
-    """npm asks nobody for what its cache has; anew, when that is from before these versions."""
+    """Install from npm's cache if possible; ask the registry when the cache is too old."""
     try:
         run([*argv, "--prefer-offline"], timeout=TIMEOUT)
     except process.CommandFailed as failed:
@@ -77,7 +77,7 @@ def _from_cache_or_registry(argv: list[object], run: Callable[..., str]) -> None
 
 
 def _gist(output: str) -> str:
-    """The line of npm's error output that says what was wrong; its last is where its log is."""
+    """The line of npm's error output with the cause; the last line only names npm's log."""
     found = re.search(r"^npm error .*?(request to .+|No matching .+)$", output, re.M)
     return found[1] if found else process.last_line(output)
 

@@ -1,4 +1,4 @@
-"""Validation: every custom node is really imported, before anything is started with it."""
+"""Validation: ComfyUI imports every custom node before an instance starts with it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from .host.system.failure import Failure
 from .spec import CustomNode, expand
 from .spec.layout import Layout
 
-#: Modules that speak to a GPU: an exception that passes through one may be due to its lack.
+#: Modules that use a GPU: an exception that passes through one may be due to a missing GPU.
 GPU_MODULES = re.compile(r"(torch\.cuda|triton|cupy|cupy_backends|pycuda|pynvml|numba\.cuda)(\.|$)")
-#: Failures that have nothing to do with a GPU, whether the node asked for one or not.
-NOT_OF_A_GPU = frozenset(
+#: Exceptions that are never due to a missing GPU, even if the node asked for one.
+NEVER_DUE_TO_GPU = frozenset(
     {"ImportError", "ModuleNotFoundError", "SyntaxError", "NameError", "AttributeError"}
 )
 
@@ -41,24 +41,24 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "validation",
-        "Every custom node imports; then the generation is the current one",
-        check=partial(unvalidated, run),
+        "Every custom node imports; then the generation becomes the current one",
+        check=partial(reason_to_validate, run),
         action=partial(validate, run),
-        foresee=partial(_foresee, run),
+        preview=partial(_preview, run),
         after=["generation"],
     )
 
 
-def unproved(run: Run, result: Result) -> bool:
-    """Whether a failure may be due to what only run time has: a GPU, a variable, a .env."""
+def may_pass_later(run: Run, result: Result) -> bool:
+    """Whether a failed node may import at run time, with a GPU, a variable or a .env."""
     if not result.failed:
         return False
     gpu_comes_later = not run.machine.instances.cpu_only and not gpu.driver_present()
-    asked = not _later(run).isdisjoint(result.asked)
-    return asked or (gpu_comes_later and _lacks_gpu(result))
+    asked = not _missing_in_build(run).isdisjoint(result.asked)
+    return asked or (gpu_comes_later and _may_need_gpu(result))
 
 
-def _lacks_gpu(result: Result) -> bool:
+def _may_need_gpu(result: Result) -> bool:
     error = result.error
     if error is None:
         return "gpu" in result.asked
@@ -66,18 +66,19 @@ def _lacks_gpu(result: Result) -> bool:
         return True
     if error.library and remedies.DRIVER.match(error.library):
         return True
-    return "gpu" in result.asked and error.type not in NOT_OF_A_GPU
+    return "gpu" in result.asked and error.type not in NEVER_DUE_TO_GPU
 
 
-def fatal(folder: Path) -> list[str]:
-    """The nodes that ComfyUI can't be started with."""
+def fatal_nodes(folder: Path) -> list[str]:
+    """The nodes that keep ComfyUI from starting."""
     return sorted(name for name, result in read(folder).items() if result.fatal)
 
 
-def unvalidated(run: Run) -> str | None:
+def reason_to_validate(run: Run) -> str | None:
+    """Why validation isn't up to date; None: it is. Raises Failure without a generation."""
     layout = run.layout
     folder = generation.folder_of(run)
-    if reason := _unproved(run, folder):
+    if reason := _reason_to_import(run, folder):
         return reason
     chosen = last_good.folder_of(run)
     if files.link_target(layout.current) != _current_target(layout, chosen):
@@ -87,14 +88,14 @@ def unvalidated(run: Run) -> str | None:
     return None
 
 
-def _unproved(run: Run, folder: Path) -> str | None:
-    """Why the nodes are to be imported, and not only the links to be set."""
+def _reason_to_import(run: Run, folder: Path) -> str | None:
+    """Why the nodes must be imported again; None: at most links are missing."""
     results = read(folder)
     if not receipt_of(folder).exists():
         return f"{folder.name} was not validated"
-    for node in nodes.present(run):
+    for node in nodes.present_nodes(run):
         result = results.get(node.name)
-        if result is None or not result.failed or unproved(run, result):
+        if result is None or not result.failed or may_pass_later(run, result):
             continue
         if not _is_final(folder, node):
             return f"{node.name} {result}"
@@ -103,54 +104,55 @@ def _unproved(run: Run, folder: Path) -> str | None:
 
 
 def _is_final(folder: Path, node: CustomNode) -> bool:
-    """Whether an optional node that failed would fail again: same code, same packages.
+    """Whether an optional node that failed would fail again, with the same code and packages.
 
-    What only run time has may have come since, and the code of a local folder may be mended.
+    A local folder's code may have changed; what only run time has may exist now.
     """
     unsure = load_result.unproved(folder)
     return node.optional and not node.path and node.name not in unsure
 
 
-def _foresee(run: Run, log: Path) -> list[str]:
+def _preview(run: Run, log: Path) -> list[str]:
     layout = run.layout
     files.point(layout.kept(layout.state / "current"), last_good.folder_of(run))
     return []
 
 
 def validate(run: Run, log: Path) -> None:
+    """Import the nodes if necessary, then make the generation the current one. Raises Failure."""
     layout = run.layout
     folder = generation.folder_of(run)
-    if _unproved(run, folder):
-        _prove(run, folder, log)
+    if _reason_to_import(run, folder):
+        _import_nodes(run, folder, log)
     files.point(layout.current, _current_target(layout, last_good.folder_of(run)))
     files.point(run.machine.comfyui.install_path, _install_target(run))
 
 
-def _prove(run: Run, folder: Path, log: Path) -> None:
-    """Import every node, and note what became of it. Raises Failure for a required one."""
+def _import_nodes(run: Run, folder: Path, log: Path) -> None:
+    """Import every node and record the results. Raises Failure if a required one fails."""
     home = environment.folder_of(run)
     watch, by_hand = manifest.watch(folder), environments.additions(home)
     since = trees.now(home)
     try:
-        results = _proof(run, folder, ["--cpu"], log).run()
-        needs_gpu = any(result.failed and _lacks_gpu(result) for result in results.values())
+        results = _quick_test(run, folder, ["--cpu"], log).run()
+        needs_gpu = any(result.failed and _may_need_gpu(result) for result in results.values())
         if needs_gpu and gpu.driver_present() and not run.machine.instances.cpu_only:
-            results = _proof(run, folder, [], log).run()
+            results = _quick_test(run, folder, [], log).run()
     finally:
         watch.end()
-    results = {name: redacted(run, result) for name, result in results.items()}
+    results = {name: mask_secrets(run, result) for name, result in results.items()}
     results = replaced_packages.put_back(run, folder, results, log, since)
     own = reported_changes.read(folder)
     environment.record(home, besides=by_hand.keys() - own.packages)
     for line in drift.by_processes(folder, own.since(watch.own)):
         run.warn(line)
-    _note_hangs(run, results)
-    unsure = [name for name, result in results.items() if unproved(run, result)]
+    _record_hangs(run, results)
+    unsure = [name for name, result in results.items() if may_pass_later(run, result)]
     load_result.write(folder, results, unsure)
-    _judge(run, results, log)
+    _report(run, results, log)
 
 
-def _proof(run: Run, folder: Path, args: list[str], log: Path) -> Proof:
+def _quick_test(run: Run, folder: Path, args: list[str], log: Path) -> Proof:
     named, _ = _variables(run)
     scratch = run.layout.scratch / "validation"
     files.remove(scratch)
@@ -165,53 +167,53 @@ def _proof(run: Run, folder: Path, args: list[str], log: Path) -> Proof:
         timeout=run.machine.comfyui.proof_timeout,
         changes=reported_changes.file_of(folder),
         database=generation.code_of(run).knows("--database-url"),
-        later=_later(run),
-        declared=[node.name for node in nodes.present(run)],
+        later=_missing_in_build(run),
+        declared=[node.name for node in nodes.present_nodes(run)],
         away=_known_hangs(run),
     )
 
 
-def _hangs(run: Run) -> Path:
+def _hangs_file(run: Run) -> Path:
     return run.layout.receipts / "hangs.json"
 
 
 def _known_hangs(run: Run) -> dict[str, Result]:
-    """Nodes whose import did not end when it was tried with the same code and packages."""
-    noted = files.read_receipt(_hangs(run), nodes=dict).get("nodes", {})
+    """Nodes whose import hung before with the same code and packages."""
+    recorded = files.read_receipt(_hangs_file(run), nodes=dict).get("nodes", {})
     if run.force:
         return {}
     known = {}
     for node in run.machine.custom_nodes:
-        # A damaged note is none: it is tried again.
+        # A damaged record counts as none: import the node again.
         with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):
-            if noted[node.name]["of"] == _tried(run, node):
-                known[node.name] = Result(Outcome.HUNG, float(noted[node.name]["seconds"]))
+            if recorded[node.name]["of"] == _import_inputs(run, node):
+                known[node.name] = Result(Outcome.HUNG, float(recorded[node.name]["seconds"]))
     return known
 
 
-def _note_hangs(run: Run, results: Mapping[str, Result]) -> None:
+def _record_hangs(run: Run, results: Mapping[str, Result]) -> None:
     declared = {node.name: node for node in run.machine.custom_nodes}
     found = {
-        name: {"of": _tried(run, declared[name]), "seconds": result.seconds}
+        name: {"of": _import_inputs(run, declared[name]), "seconds": result.seconds}
         for name, result in results.items()
         if result.outcome is Outcome.HUNG and name in declared and not declared[name].path
     }
-    if found or _hangs(run).exists():
-        files.write_receipt(_hangs(run), {"nodes": found})
+    if found or _hangs_file(run).exists():
+        files.write_receipt(_hangs_file(run), {"nodes": found})
 
 
-def _tried(run: Run, node: CustomNode) -> list[str]:
-    """What a node's import depends on: its commit, and the environment."""
+def _import_inputs(run: Run, node: CustomNode) -> list[str]:
+    """What a node's import depends on: its commit and the environment."""
     commit = nodes.source_of(run, node).read().get("commit")
     return [str(commit), environment.folder_of(run).name]
 
 
-def redacted(run: Run, result: Result) -> Result:
-    """A node may raise with a secret in its message; it goes no further."""
+def mask_secrets(run: Run, result: Result) -> Result:
+    """Replace secrets in a node's error message by the names of their variables."""
     error = result.error
     if error is None:
         return result
-    for key, written in _named(run):
+    for key, written in _env_fields(run):
         with contextlib.suppress(KeyError):
             value = expand(written, run.machine.env)
             if value and "${" in written:
@@ -220,12 +222,12 @@ def redacted(run: Run, result: Result) -> Result:
 
 
 def _variables(run: Run) -> tuple[dict[str, str], list[str]]:
-    """The variables of run time as far as this moment knows them, and the names without a value.
+    """The variables of run time that have a value now, and the names of those without.
 
-    An image build has no secrets; a node that wants one then is proved where it is set.
+    An image build has no secrets; a node that needs one is validated where it is set.
     """
     known, unset = {}, []
-    for key, written in _named(run):
+    for key, written in _env_fields(run):
         try:
             known[key] = expand(written, run.machine.env)
         except KeyError as error:
@@ -233,49 +235,49 @@ def _variables(run: Run) -> tuple[dict[str, str], list[str]]:
     return known, unset
 
 
-def _named(run: Run) -> Iterator[tuple[str, str]]:
-    """The nodes' env, which stands in no file during a build, and instances.env, which wins."""
+def _env_fields(run: Run) -> Iterator[tuple[str, str]]:
+    """The nodes' env, which is in no file during a build, then instances.env, which wins."""
     for node in run.machine.custom_nodes:
         yield from node.env.items()
     yield from run.machine.instances.env.items()
 
 
-def _later(run: Run) -> frozenset[str]:
-    """What only run time has: variables without a value now, and a .env, which no build writes."""
+def _missing_in_build(run: Run) -> frozenset[str]:
+    """What only run time has: variables that have no value now, and `.env` files."""
     _, unset = _variables(run)
     dotenv = run.layout.dotenv
     waits = any(node.env and not dotenv(node.name).exists() for node in run.machine.custom_nodes)
     return frozenset([*unset, *([DOTENV] if waits else [])])
 
 
-def _judge(run: Run, results: Mapping[str, Result], log: Path) -> None:
-    """Raises Failure for every required node that failed; the rest becomes warnings."""
-    required = {node.name for node in nodes.present(run) if not node.optional}
+def _report(run: Run, results: Mapping[str, Result], log: Path) -> None:
+    """Raises Failure if a required node failed; other failures become warnings."""
+    required = {node.name for node in nodes.present_nodes(run) if not node.optional}
     failures = []
     for name, result in sorted(results.items()):
         if not result.failed:
             continue
         kind = "ComfyUI's own" if load_result.is_own(name) else "custom node"
-        if unproved(run, result):
-            run.warn(f"{kind} {name} can't be proved here, `doit up` will: it {result}")
+        if may_pass_later(run, result):
+            run.warn(f"{kind} {name} can't be validated here, only by `doit up`: it {result}")
         elif name in required:
-            failures.append(f"custom node {name} {result}{_lacks_files(run, name)}")
+            failures.append(f"custom node {name} {result}{_missing_files(run, name)}")
         else:
-            run.warn(f"{kind} {name} {result}{_lacks_files(run, name)} (log: {log})")
+            run.warn(f"{kind} {name} {result}{_missing_files(run, name)} (log: {log})")
     unknown = sorted(name for name, result in results.items() if result.outcome is Outcome.UNKNOWN)
     if unknown:
         run.warn(
-            f"whether {', '.join(unknown)} can be loaded is not known: this ComfyUI has no "
-            "nodes.load_custom_node that could be asked; its instances tell by their node classes"
+            f"unknown whether {', '.join(unknown)} can be loaded: this ComfyUI has no "
+            "nodes.load_custom_node to report it; running instances show it by their node classes"
         )
     if failures:
         lines = "\n    ".join(failures)
         which = "it" if len(failures) == 1 else "these"
-        raise Failure(f"{lines}\n    optional: true lets the others go on without {which}", log)
+        raise Failure(f"{lines}\n    to continue without {which}, set optional: true", log)
 
 
-def _lacks_files(run: Run, name: str) -> str:
-    """What of a node that failed was not in its repository: the failure may be due to that."""
+def _missing_files(run: Run, name: str) -> str:
+    """The files that a failed node's checkout lacks, which may be the cause."""
     for node in run.machine.custom_nodes:
         large = nodes.source_of(run, node).large
         if node.name == name and large.left:

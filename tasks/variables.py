@@ -1,64 +1,63 @@
-"""The variables that machine.yaml's env fields name: told before anything waits for them."""
+"""Checks that the variables in machine.yaml's env fields are set, before any long step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 from .engine.run import Run
 from .engine.step import Task, step
 from .host.system.failure import Failure
-from .spec import Instance, problem_at, variable_references
+from .spec import problem_at, variable_references
 from .spec.problems import Loc
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    instances = run.instances
-    refuse = partial(_refuse, run, instances)
+    refuse = partial(_refuse, run)
     yield step(
         run,
         "variables:",
-        "The variables that env: names are set",
-        check=partial(_unset, run, instances),
+        "Variables named in env: fields are set",
+        check=partial(_reason, run),
         action=refuse,
-        foresee=lambda log: refuse(log) or (),
+        preview=lambda log: refuse(log) or (),
     )
 
 
-def unset(run: Run, instances: Sequence[Instance]) -> Iterator[tuple[Loc, str]]:
-    """What starting these instances lacks: the place in machine.yaml, and the variable."""
-    for loc, env in _envs(run, instances):
+def unset_variables(run: Run) -> Iterator[tuple[Loc, str]]:
+    """The unset variables that the instances need, each with its place in machine.yaml."""
+    for loc, env in _envs(run):
         for key, value in env.items():
             for name in variable_references.unset(value, run.machine.env):
                 yield (*loc, key), name
 
 
-def _envs(run: Run, instances: Sequence[Instance]) -> Iterator[tuple[Loc, Mapping[str, str]]]:
+def _envs(run: Run) -> Iterator[tuple[Loc, Mapping[str, str]]]:
     if not run.machine.enabled:
         return
     chosen = run.machine.selected_nodes
     for number, node in enumerate(run.machine.custom_nodes):
-        # An optional one goes without, with a warning.
+        # An optional node starts without it, with a warning.
         if not node.optional and (chosen is None or node.name in chosen):
             yield ("custom_nodes", number, "env"), node.env
-    if not instances:
+    if not run.instances:
         return
     yield ("instances", "env"), run.machine.instances.env
-    for instance in instances:
+    for instance in run.instances:
         if own := run.machine.instances.overrides.get(instance.gpu):
             yield ("instances", "overrides", instance.gpu, "env"), own.env
     for number, worker in enumerate(run.machine.workers):
         yield ("workers", number, "env"), worker.env
 
 
-def _unset(run: Run, instances: Sequence[Instance]) -> str | None:
-    names = [name for _, name in unset(run, instances)]
+def _reason(run: Run) -> str | None:
+    names = [name for _, name in unset_variables(run)]
     return f"not set: {', '.join(dict.fromkeys(names))}" if names else None
 
 
-def _refuse(run: Run, instances: Sequence[Instance], log: Path) -> None:
-    """Raises Failure with a line for each."""
+def _refuse(run: Run, log: Path) -> None:
+    """Raises Failure with a line for each unset variable."""
     local = run.machine.file.parent / ".env.local"
     lines = [
         str(
@@ -68,7 +67,7 @@ def _refuse(run: Run, instances: Sequence[Instance], log: Path) -> None:
                 f"the variable {name} isn't set: set it, or put it into {local}",
             )
         )
-        for loc, name in unset(run, instances)
+        for loc, name in unset_variables(run)
     ]
     if lines:
         raise Failure("\n    ".join(lines))

@@ -1,8 +1,8 @@
-"""The watcher: restarts instances that are not well, and rotates logs, until the next run."""
+"""The watcher: a service that restarts unhealthy instances and rotates logs between runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,25 @@ from .host.pm2 import apps
 from .host.system import files
 from .pm2 import own_service
 from .pm2.app import App
-from .spec import Instance, in_bytes
+from .spec import in_bytes
 from .spec.layout import Layout
 
 NAME = apps.WATCHER
-HUNG = 30
-"""Seconds without an answer; one that loads a checkpoint answers within a second."""
-EVERY = 2
-"""Seconds between two looks."""
+HANG_TIMEOUT = 30
+"""Seconds without an answer; an instance that loads a checkpoint answers within a second."""
+CHECK_EVERY = 2
+"""Seconds between two checks."""
 DAY = 86400
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    instances = run.instances
     layout = run.layout
     yield step(
         run,
         "watcher",
         "Restarts instances that hang, rotates logs",
-        check=partial(_outdated, run, instances),
-        action=partial(_start, run, instances),
+        check=partial(_why_outdated, run),
+        action=partial(_start, run),
         log=layout.log("watcher:start"),
         after=["instances"],
     )
@@ -43,17 +42,17 @@ def _settings_file(layout: Layout) -> Path:
     return own_service.settings_file(layout, NAME)
 
 
-def _settings(run: Run, instances: Sequence[Instance]) -> dict[str, Any]:
-    """All that it knows; the service reads it."""
+def _settings(run: Run) -> dict[str, Any]:
+    """The watcher's settings file."""
     wanted = run.machine.instances
     memory = wanted.limits.memory
     return {
         "workspace": str(run.machine.workspace),
         "instances": [
-            {"gpu": each.gpu, "name": each.name, "listen": each.listen} for each in instances
+            {"gpu": each.gpu, "name": each.name, "listen": each.listen} for each in run.instances
         ],
         "rules": {
-            "hung": HUNG,
+            "hung": HANG_TIMEOUT,
             "job_timeout": wanted.job_timeout,
             "start_timeout": run.machine.health.timeout,
             "memory": in_bytes(memory) if memory else None,
@@ -67,26 +66,26 @@ def _settings(run: Run, instances: Sequence[Instance]) -> dict[str, Any]:
         if run.machine.health.server
         else None,
         "restart": wanted.restart_unhealthy,
-        "every": EVERY,
+        "every": CHECK_EVERY,
     }
 
 
-def _app(run: Run, instances: Sequence[Instance]) -> App:
-    return own_service.declare(run, NAME, "tasks.services.watcher", _settings(run, instances))
+def _app(run: Run) -> App:
+    return own_service.declare(run, NAME, "tasks.services.watcher", _settings(run))
 
 
-def _outdated(run: Run, instances: Sequence[Instance]) -> str | None:
+def _why_outdated(run: Run) -> str | None:
     layout = run.layout
-    if not instances:
+    if not run.instances:
         return None
-    if files.read_receipt(_settings_file(layout)) != _settings(run, instances):
-        return "what is watched changed"
-    return own_service.why_restart(_app(run, instances), own_service.running(layout, NAME))
+    if files.read_receipt(_settings_file(layout)) != _settings(run):
+        return "its settings changed"
+    return own_service.why_restart(_app(run), own_service.running(layout, NAME))
 
 
-def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
+def _start(run: Run, log: Path) -> None:
     """Raises Failure when it doesn't start."""
     layout = run.layout
-    limits.warn_of_all_together(run, instances)
-    files.write_receipt(_settings_file(layout), _settings(run, instances))
-    own_service.start(layout, _app(run, instances))
+    limits.warn_if_overcommitted(run)
+    files.write_receipt(_settings_file(layout), _settings(run))
+    own_service.start(layout, _app(run))

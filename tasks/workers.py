@@ -1,4 +1,4 @@
-"""Workers, each once per instance, behind the gate of that instance's health."""
+"""Workers, one of each per instance; they start when their instance is healthy."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ from .instances import gate, roll
 from .pm2 import stage as configs
 from .spec import Instance
 
-SETTLE = 1.0
-"""Seconds that a worker must live before it counts as started."""
+MUST_LIVE = 1.0
+"""Seconds that a worker must run to count as started."""
 
 
 def tasks(run: Run) -> Iterator[Task]:
     instances = run.instances
-    yield group("workers", "Workers, each behind its instance")
+    yield group("workers", "Workers, started when their instance is healthy")
     for instance in instances:
         for worker in run.machine.workers:
             name = configs.worker_name(worker, instance)
             yield step(
                 run,
                 f"workers:{name}",
-                f"{name}, behind {instance.name}",
-                check=partial(_not_running, run, instance, name),
+                f"{name}, for {instance.name}",
+                check=partial(_why_not_running, run, instance, name),
                 action=partial(_start, run, instance, name),
                 after=[f"health:gpu{instance.gpu}"],
             )
 
 
-def _not_running(run: Run, instance: Instance, name: str) -> str | None:
-    wanted = last_good.wanted(run, [instance]).get(name)
+def _why_not_running(run: Run, instance: Instance, name: str) -> str | None:
+    wanted = last_good.wanted_fingerprints(run, [instance]).get(name)
     app = gate.find(run, name)
     if app and app.supervised and app.fingerprint == wanted:
         return None
     if wanted is None and last_good.refusal(run):
         return None
-    if run.overlay and name in roll.workers(run, roll.due(run, [instance])):
-        # A run has replaced it with its instance by now, a plan has not.
+    if run.overlay and name in roll.changed_workers(run, roll.due(run, [instance])):
+        # A run has replaced it together with its instance at this point, a plan has not.
         return None
-    return f"{name} doesn't run as its config says"
+    return f"{name} isn't running with its current config"
 
 
 def _start(run: Run, instance: Instance, name: str, log: Path) -> None:
     layout = run.layout
     pm2.start(layout, [app for app in last_good.apps_of(run, instance.gpu) if app["name"] == name])
-    seen: set[int] = set()
-    deadline = time.monotonic() + SETTLE
+    before: set[int] = set()
+    deadline = time.monotonic() + MUST_LIVE
     while time.monotonic() < deadline:
         running = pm2.running(layout)
         now = {app.pid for app in running if app.name == name}
-        if seen and now != seen:
+        if before and now != before:
             break
-        seen = now
+        before = now
         time.sleep(api.POLL)
     else:
-        if seen:
+        if before:
             return
-    said = layout.logs / f"{name}.log"
-    raise Failure(f"{name} died at once: {log_evidence.gist(said)}", said)
+    app_log = layout.logs / f"{name}.log"
+    raise Failure(f"{name} exited at once: {log_evidence.gist(app_log)}", app_log)

@@ -126,7 +126,7 @@ OPEN = ("", ".commands", ".commands.shared", ".host", ".services", ".services.in
 
 
 def test_every_room_has_a_front() -> None:
-    assert {"tasks.host.python", "tasks.lock", "tasks.services.health.verdicts"} <= set(FRONTS)
+    assert {"tasks.host.python", "tasks.lock", "tasks.services.health.conditions"} <= set(FRONTS)
     without = PACKAGES - set(FRONTS)
     assert without == {f"tasks{name}" for name in OPEN}
 

@@ -52,6 +52,6 @@ def test_they_are_off_until_they_are_wanted(
 def test_where_comfyui_has_none_that_is_said(machine: MachineMaker, tmp_path: Path) -> None:
     rig = machine(comfyui=as_of("2025", tmp_path / "ComfyUI"), instances={"assets": True})
     said = rig.doit().output
-    assert said.count("instances.assets: this ComfyUI has no --enable-assets") == 1
+    assert said.count("instances.assets has no effect: this ComfyUI has no --enable-assets") == 1
     assert flags(rig) == []
     assert rig.healthy()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from tests.conftest import MachineMaker
 
 
@@ -19,7 +23,7 @@ def test_a_file_where_a_folder_belongs_is_named(machine: MachineMaker) -> None:
     (rig.workspace / "shared").mkdir()
     (rig.workspace / "shared" / "inputs").write_text("")
     run = rig.doit("build", code=2)
-    assert "shared/inputs is a file: move it away" in run.output
+    assert "shared/inputs is a file, not a folder: move it away" in run.output
 
 
 def test_a_folder_removed_by_hand_is_made_again(machine: MachineMaker) -> None:
@@ -36,3 +40,31 @@ def test_a_real_folder_where_the_link_to_comfyui_belongs_is_refused(machine: Mac
     run = rig.doit("build", code=2)
     assert "ComfyUI is in the way: move it aside" in run.output
     assert (rig.workspace / "ComfyUI" / "mine.txt").read_text() == "keep"
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("workspace", {"extra_roots": [{"path": "..", "read_only": True}]}),
+        ("models.folder", {"folder": "{root}/mine"}),
+        ("models.folder", {"folder": "link/mine"}),
+        ("models.store", {"store": "{root}/.store"}),
+        ("models.store", {"store": "link/.store"}),
+    ],
+)
+def test_nothing_is_made_in_a_root_of_models_that_is_read_only(
+    machine: MachineMaker, tmp_path: Path, name: str, spec: dict[str, object]
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    given = {key: value.format(root=root) for key, value in spec.items() if isinstance(value, str)}
+    roots = {"extra_roots": [{"path": str(root), "read_only": True}]}
+    rig = machine(models={**roots, **spec, **given})
+    (rig.workspace / "link").symlink_to(root)
+    run = rig.doit("directories", code=2)
+    changed = rig.folder if name == "workspace" else root
+    assert f"{name} would change {changed}, which is read_only in models.extra_roots" in run.output
+    assert list(root.iterdir()) == []
+    assert not rig.layout.receipts.exists()
+    rig.spec["models"]["extra_roots"][0]["read_only"] = False
+    rig.doit("directories")

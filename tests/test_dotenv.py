@@ -172,8 +172,8 @@ def test_a_dotenv_that_the_repository_tracks_is_not_replaced(rig: Rig, reader: R
     reader.commit({".env": "MODE=fast\n"})
     run = rig.doit("build", code=2)
     assert run.failed == {"generation:assemble"}
-    assert "custom node reader has a .env of its own in its repository" in run.output
-    assert "remove env, or fork the node without that file" in run.output
+    assert "the repository of custom node reader has its own .env" in run.output
+    assert "remove env, or use a fork without that file" in run.output
     del rig.spec["custom_nodes"][0]["env"]
     rig.doit("build")
     assert link_of(rig).read_text() == "MODE=fast\n"
@@ -182,7 +182,7 @@ def test_a_dotenv_that_the_repository_tracks_is_not_replaced(rig: Rig, reader: R
 def test_a_node_that_opens_its_dotenv_is_proved_by_up(rig: Rig, reader: Repository) -> None:
     reader.commit({"__init__.py": READER.replace('if os.path.exists(path) else "no file"', "")})
     built = rig.doit("build", TOKEN="canary")
-    assert "! custom node reader can't be proved here, `doit up` will" in built.output
+    assert "! custom node reader can't be validated here, only by `doit up`" in built.output
     # Validation may look before the file is there or after it; once it is proved, all the same.
     run = rig.doit("validation", "dotenv", TOKEN="canary")
     assert run.executed - PROVED == {"dotenv:reader"}
@@ -197,7 +197,7 @@ def test_a_node_that_ends_comfyui_without_its_dotenv_runs_with_it(
 ) -> None:
     text = READER.replace('"no file"', "sys.exit('no .env')")
     reader.commit({"__init__.py": "import sys\n" + text})
-    assert "can't be proved here" in rig.doit("build").output
+    assert "can't be validated here" in rig.doit("build").output
     rig.doit(TOKEN="canary")
     assert seen(rig) == "TOKEN=canary\n"
 
@@ -218,10 +218,10 @@ def test_a_node_that_wants_the_variable_is_proved_by_a_build_that_has_it(
     rig: Rig, reader: Repository
 ) -> None:
     reader.commit({"prestartup_script.py": "import os\nos.environ['TOKEN']\n"})
-    assert "can't be proved here" not in rig.doit("build", TOKEN="canary").output
+    assert "can't be validated here" not in rig.doit("build", TOKEN="canary").output
     reader.commit({"more.py": ""}, tag="v2")
     rig.spec["custom_nodes"][0]["ref"] = "v2"
-    assert "can't be proved here" in rig.doit("build").output
+    assert "can't be validated here" in rig.doit("build").output
 
 
 def test_a_node_that_says_its_secret_is_not_repeated(rig: Rig, reader: Repository) -> None:
@@ -238,7 +238,7 @@ def test_a_node_that_says_its_secret_in_an_instance_only_is_not_repeated(
     late = READER + "import sys\nif '--port' in sys.argv: raise OSError(Reader.CATEGORY.strip())\n"
     reader.commit({"__init__.py": late})
     run = rig.doit(code=2, TOKEN="canary")
-    assert "reader on comfyui-gpu0 doesn't import: OSError: TOKEN=${TOKEN}" in run.output
+    assert "comfyui-gpu0: custom node reader doesn't import: OSError: TOKEN=${TOKEN}" in run.output
     assert "canary" not in run.output
 
 

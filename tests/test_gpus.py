@@ -121,9 +121,8 @@ def test_free_gpus_are_let_through_without_a_word(
     [
         (0, [1, 2, 3], "no GPU 2, 3 here, there are 2: correct instances.gpus"),
         (0, 3, "no GPU 2 here, there are 2: correct instances.gpus"),
-        (3, "auto", "no GPU 2 here, there are 2: dmesg may say where they are; or set "
-                    "instances.gpus: 2"),
-        (0, "auto", "gpus: auto counts /dev/nvidia<N>, and there is none; the driver shows 2: set "
+        (3, "auto", "no GPU 2 here, there are 2: dmesg may show why; or set instances.gpus: 2"),
+        (0, "auto", "gpus: auto found no /dev/nvidia<N>, but the driver shows 2: set "
                     "instances.gpus: 2"),
     ],
 )  # fmt: skip
@@ -149,7 +148,7 @@ def test_a_driver_that_fails_is_quoted(gate: Gate, nvml: Nvml) -> None:
 def test_a_gpu_that_fell_off_the_bus_is_refused(gate: Gate, nvml: Nvml, pin: str) -> None:
     nvml.show(card(1), lost(2), card(3))
     assert gate(gpus=3, pin=pin) == (
-        "GPU 1 can't be used, NVML says: GPU is lost: reset it (nvidia-smi -i 1 --gpu-reset) or "
+        "GPU 1 is unusable, NVML reports: GPU is lost: reset it (nvidia-smi -i 1 --gpu-reset), "
         "reboot, or leave it out of instances.gpus"
     )
     assert gate(gpus=[0, 2], pin=pin) is None
@@ -162,12 +161,12 @@ def test_a_gpu_that_another_fills_is_refused_with_its_name(
     nvml.show(card(1), card(2, used=78 * GIB, compute=[(pid, 70 * GIB)], graphics=[(4194305, GIB)]))
     said_ = str(gate(gpus=2))
     assert said_.startswith(
-        "GPU 1 (NVIDIA H100 80GB HBM3) is full, 78.0 GiB of 80.0 GiB are used by "
+        "GPU 1 (NVIDIA H100 80GB HBM3) is full, 78.0 GiB of 80.0 GiB used by "
         f"pid {pid} ({sys.executable} -c import sys;"
     )
     assert said_.endswith(
-        ", 70.0 GiB), pid 4194305, not visible from here, 1.0 GiB: end that, or leave it out of "
-        "instances.gpus"
+        ", 70.0 GiB), pid 4194305, not visible from here, 1.0 GiB: end those processes, or leave "
+        "it out of instances.gpus"
     )
     assert gate(gpus=[0]) is None
 
@@ -175,8 +174,9 @@ def test_a_gpu_that_another_fills_is_refused_with_its_name(
 def test_one_that_nobody_visible_fills_is_refused_too(gate: Gate, nvml: Nvml) -> None:
     nvml.show(card(1, used=72 * GIB))
     assert gate(gpus=1) == (
-        "GPU 0 (NVIDIA H100 80GB HBM3) is full, 72.0 GiB of 80.0 GiB are used by processes that "
-        "can't be seen from here (another container?): end that, or leave it out of instances.gpus"
+        "GPU 0 (NVIDIA H100 80GB HBM3) is full, 72.0 GiB of 80.0 GiB used by processes that "
+        "aren't visible here (another container?): end those processes, or leave it out of "
+        "instances.gpus"
     )
 
 
@@ -187,8 +187,8 @@ def test_a_gpu_that_others_use_a_part_of_is_a_warning(
     nvml.show(card(1, used=used * GIB, compute=[(4194305, used * GIB)]))
     assert gate(gpus=1) is None
     assert messages.warnings == warned * [
-        f"GPU 0 (NVIDIA H100 80GB HBM3): {used}.0 GiB of 80.0 GiB are used by pid 4194305, not "
-        f"visible from here, {used}.0 GiB; comfyui-gpu0 has the rest"
+        f"GPU 0 (NVIDIA H100 80GB HBM3): {used}.0 GiB of 80.0 GiB used by pid 4194305, not "
+        f"visible from here, {used}.0 GiB; comfyui-gpu0 gets the rest"
     ]
 
 
@@ -221,8 +221,8 @@ def test_what_ours_and_their_children_use_is_no_strangers(
 def test_a_gpu_that_takes_no_programs_is_refused(gate: Gate, nvml: Nvml) -> None:
     nvml.show(card(1), card(2, mode=PROHIBITED))
     assert gate(gpus=2) == (
-        "GPU 1 (NVIDIA H100 80GB HBM3) takes no programs (compute mode Prohibited): "
-        "nvidia-smi -i 1 -c DEFAULT"
+        "GPU 1 (NVIDIA H100 80GB HBM3) accepts no programs (compute mode Prohibited): "
+        "run nvidia-smi -i 1 -c DEFAULT"
     )
 
 
@@ -231,16 +231,18 @@ def test_a_gpu_that_is_anothers_alone_is_refused(gate: Gate, nvml: Nvml) -> None
     assert gate(gpus=1) is None
     nvml.show(card(1, mode=EXCLUSIVE_PROCESS, compute=[(4194305, GIB)]))
     assert gate(gpus=1) == (
-        "GPU 0 (NVIDIA H100 80GB HBM3) is another's alone (compute mode Exclusive_Process), pid "
-        "4194305, not visible from here, 1.0 GiB: end that, or nvidia-smi -i 0 -c DEFAULT"
+        "GPU 0 (NVIDIA H100 80GB HBM3) is in exclusive use (compute mode Exclusive_Process) by pid "
+        "4194305, not visible from here, 1.0 GiB: end that process, or run nvidia-smi -i 0 "
+        "-c DEFAULT"
     )
 
 
 def test_a_gpu_that_is_split_is_refused_unless_a_part_is_named(gate: Gate, nvml: Nvml) -> None:
     nvml.show(card(1), card(2, mig=1))
     assert gate(gpus=2) == (
-        "GPU 1 (NVIDIA H100 80GB HBM3) is split by MIG: nvidia-smi -i 1 -mig 0, or name one of "
-        "its parts (nvidia-smi -L): instances.overrides: {1: {env: {CUDA_VISIBLE_DEVICES: MIG-…}}}"
+        "GPU 1 (NVIDIA H100 80GB HBM3) is split by MIG: run nvidia-smi -i 1 -mig 0, or name one "
+        "of its parts (nvidia-smi -L): instances.overrides: {1: {env: "
+        "{CUDA_VISIBLE_DEVICES: MIG-…}}}"
     )
     first, second = ({"env": {"CUDA_VISIBLE_DEVICES": f"MIG-{part}"}} for part in (1, 2))
     assert gate(gpus=2, overrides={1: first}) is None
@@ -252,7 +254,11 @@ def test_a_gpu_that_is_split_is_refused_unless_a_part_is_named(gate: Gate, nvml:
 def test_all_that_stands_in_the_way_is_said_at_once(gate: Gate, nvml: Nvml) -> None:
     nvml.show(card(1, mode=PROHIBITED), lost(2))
     found = str(gate(gpus=3))
-    for part in ("no GPU 2 here", "GPU 0 (NVIDIA H100 80GB HBM3) takes no", "; GPU 1 can't be"):
+    for part in (
+        "no GPU 2 here",
+        "GPU 0 (NVIDIA H100 80GB HBM3) accepts no",
+        "; GPU 1 is unusable",
+    ):
         assert part in found
     assert "\n" not in found
 
@@ -312,11 +318,11 @@ def test_a_recorded_gpu_that_is_gone_is_refused_by_name(
     file = tmp_path / "ws/.machine/state/gpus.json"
     nvml.show(card(1), card(3))
     assert gate(gpus=2, pin="uuid") == (
-        f"{uuid(2)}, the GPU of comfyui-gpu1, isn't here any more: put it back, or delete its line "
+        f"{uuid(2)}, the GPU of comfyui-gpu1, is missing: put it back, or delete its line "
         f"in {file} to give comfyui-gpu1 another"
     )
     nvml.show(card(1), lost(2), card(3))
-    assert "isn't here any more (GPU 1: GPU is lost): put it back" in str(gate(gpus=2, pin="uuid"))
+    assert "is missing (GPU 1: GPU is lost): put it back" in str(gate(gpus=2, pin="uuid"))
     assert pins(tmp_path) == before
     line = next(line for line in file.read_text().splitlines() if uuid(2) in line)
     file.write_text(file.read_text().replace(f"{line}\n", ""))
@@ -330,8 +336,8 @@ def test_no_gpu_is_given_to_two(gate: Gate, nvml: Nvml, tmp_path: Path) -> None:
     assert gate(gpus=[0, 2], pin="uuid") is None
     nvml.show(card(1), card(3))
     assert gate(gpus=[0, 1, 2], pin="uuid") == (
-        f"no GPU is left for comfyui-gpu1: {tmp_path}/ws/.machine/state/gpus.json gives others all "
-        "that can be used: correct instances.gpus, or delete a line there"
+        f"no GPU is free for comfyui-gpu1: {tmp_path}/ws/.machine/state/gpus.json gives all usable "
+        "ones to others: correct instances.gpus, or delete a line there"
     )
 
 
@@ -341,7 +347,7 @@ def test_a_damaged_record_of_gpus_is_not_made_anew(gate: Gate, nvml: Nvml, tmp_p
     file.parent.mkdir(parents=True)
     file.write_text('{"gpus": {"comfyui-gpu0": "GPU-1",}}')
     assert gate(gpus=1, pin="uuid") == (
-        f"{file} is damaged: mend it, or delete it to pin every instance anew"
+        f"{file} is damaged: repair it, or delete it to pin every instance again"
     )
 
 

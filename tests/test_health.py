@@ -47,7 +47,7 @@ def test_a_node_that_fails_only_on_the_instance_is_named(
     rig = machine(custom_nodes=[{"url": node.url}])
     run = rig.doit(code=2)
     assert run.failed == {"health:gpu0"}
-    assert "custom node picky on comfyui-gpu0 doesn't import: RuntimeError: not here" in run.output
+    assert "comfyui-gpu0: custom node picky doesn't import: RuntimeError: not here" in run.output
 
 
 def test_a_node_that_lacks_a_class_only_on_the_instance_is_named(
@@ -66,10 +66,10 @@ def test_a_node_that_lacks_a_class_only_on_the_instance_is_named(
     run = rig.doit(code=2)
     assert run.output.count("! custom node broken doesn't import") == 1
     assert run.failed == {"health:gpu0"}
-    wrong = "custom node poor on comfyui-gpu0 lacks Gone, which it had in the build"
+    wrong = "comfyui-gpu0: custom node poor lacks Gone, which it had in the build"
     assert wrong in run.output
     rig.spec["custom_nodes"][0]["optional"] = True
-    assert "! custom node poor on comfyui-gpu0 lacks Gone" in rig.doit().output
+    assert "! comfyui-gpu0: custom node poor (optional) lacks Gone" in rig.doit().output
 
 
 def test_a_hung_instance_is_not_healthy(machine: MachineMaker) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.messages import move
+from tasks.engine.messages import describe_move
 from tasks.host.storage import garbage
 from tests.conftest import MachineMaker
 from tests.contract.client import until
@@ -192,7 +192,7 @@ LOST: list[Change] = [
 def differences(before: dict[str, str], after: dict[str, str]) -> set[str]:
     """Package by package, in a plan's words."""
     return {
-        move(name, before.get(name), after.get(name))
+        describe_move(name, before.get(name), after.get(name))
         for name in {*before, *after}
         if before.get(name) != after.get(name)
     }

@@ -9,13 +9,13 @@ import pytest
 
 from tasks.host.pm2 import apps
 from tasks.host.system import usage
-from tasks.limits import SYS_NICE, Allowed, capable, refusal
+from tasks.limits import SYS_NICE, Capacity, excess, has_capability
 from tasks.spec import Limits
 from tasks.spec.sizes import shown
 from tests.conftest import MachineMaker
 from tests.rig import DOIT
 
-HAS = Allowed(memory=64 << 30, nice=0, open_files=4096)
+HAS = Capacity(memory=64 << 30, nice=0, open_files=4096)
 SET_PRIVILEGES = shutil.which("setpriv")
 
 
@@ -27,23 +27,23 @@ SET_PRIVILEGES = shutil.which("setpriv")
         ({"nice": 19}, None),
         (
             {"memory": "65G"},
-            "instances.limits.memory: 65G is more than this machine has (64G): give less",
+            "instances.limits.memory: 65G is more than this machine has (64G): lower it",
         ),
         (
             {"nice": -1},
-            "instances.limits.nice: -1 needs root (CAP_SYS_NICE): give 0 or more",
+            "instances.limits.nice: -1 needs root (CAP_SYS_NICE): set 0 or more",
         ),
         (
             {"open_files": 4097},
-            "instances.limits.open_files: 4097 is more than may be opened here: "
-            "give 4096 or less, or raise the hard limit (ulimit -Hn)",
+            "instances.limits.open_files: 4097 is above the hard limit: "
+            "set 4096 or less, or raise the hard limit (ulimit -Hn)",
         ),
     ],
 )
 def test_a_limit_that_cannot_be_is_refused_with_what_can(
     limits: dict[str, object], said: str | None
 ) -> None:
-    assert refusal(Limits.model_validate(limits), HAS) == said
+    assert excess(Limits.model_validate(limits), HAS) == said
 
 
 def test_more_memory_than_there_is_stops_the_run_before_anything_starts(
@@ -53,7 +53,7 @@ def test_more_memory_than_there_is_stops_the_run_before_anything_starts(
     run = rig.doit(code=2)
     assert run.failed == {"limits"}
     has = shown(usage.machine_memory() >> 20 << 20)
-    assert f"memory: 900T is more than this machine has ({has}): give less" in run.output
+    assert f"memory: 900T is more than this machine has ({has}): lower it" in run.output
     assert rig.running() == {}
     rig.doit("build")
 
@@ -61,7 +61,7 @@ def test_more_memory_than_there_is_stops_the_run_before_anything_starts(
 @pytest.mark.skipif(SET_PRIVILEGES is None, reason="needs setpriv")
 def test_a_negative_nice_without_the_right_to_it_is_refused(machine: MachineMaker) -> None:
     rig = machine(instances={"limits": {"nice": -5}})
-    if capable(SYS_NICE):
+    if has_capability(SYS_NICE):
         rig.program = (str(SET_PRIVILEGES), "--bounding-set=-sys_nice", str(DOIT))
     run = rig.doit(code=2)
     assert run.failed == {"limits"}

@@ -49,7 +49,9 @@ def test_a_private_index_serves_and_its_token_stays_in_the_environment(
         }
         rig = machine(**spec)
         run = rig.doit("build", code=2, INDEX_USER="me")
-        assert "the variable INDEX_TOKEN isn't set, python.extra_index_urls needs it" in why(run)
+        assert "the variable INDEX_TOKEN isn't set, and python.extra_index_urls needs it" in why(
+            run
+        )
         assert ".env.local" in why(run)
         run = rig.doit("build", code=2, INDEX_USER="me", INDEX_TOKEN=f"wrong-{TOKEN}")
         refused = f"{url}/simple answers 401 Unauthorized: correct its credentials, which are in"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -147,7 +148,13 @@ def test_it_answers_while_all_is_installed_and_through_every_later_run(
     # What the gate of a run can't see, it does.
     watched = {"pid": rig.running()["comfyui-gpu0"].pid, "reason": "it is too large"}
     files.write_receipt(rig.layout.watched(0), watched)
-    ask.until("/instances/0", lambda told: told["status"] == "unhealthy")
+    _, told = ask.until("/instances/0", lambda told: told["status"] == "unhealthy")
+    row = json.loads(rig.doit("status", "--json", code=1).output)["instances"]["0"]
+    assert (row["health"], row["code"], row["reason"]) == (
+        told["status"], told["code"], told["reason"],
+    )  # fmt: skip
+    said = rig.doit("probe", "comfyui-gpu0", code=1).output
+    assert said == f"{told['status']}: {told['reason']}; {told['advice']}\n"
     failed = rig.doit(code=2)
     assert failed.failed == {"health:gpu0"}
     assert "comfyui-gpu0: it is too large" in failed.output
@@ -187,7 +194,7 @@ def test_it_answers_while_all_is_installed_and_through_every_later_run(
     assert failed["name"] == "nodes:alpha"
     assert str(tmp_path / "nowhere") in failed["reason"]
     assert Path(failed["log"]).is_file()
-    assert told["advice"] == "mend what failed, then run doit"
+    assert told["advice"] == "correct what failed, then run doit"
 
     # Without instances it stays.
     rig.spec["custom_nodes"][0] = node
@@ -211,7 +218,7 @@ def test_its_token_its_port_and_its_end(machine: MachineMaker, tmp_path: Path) -
     before = snapshot(rig.layout.machine)
     assert rig.doit("plan", "build").planned == set()
     plan = rig.doit("plan")
-    assert "~ server: health-server doesn't run" in plan.output
+    assert "~ server: health-server isn't running" in plan.output
     assert (snapshot(rig.layout.machine), rig.server()) == (before, None)
 
     with socket.create_server(("127.0.0.1", port)):

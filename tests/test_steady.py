@@ -103,7 +103,7 @@ def test_packs_that_change_themselves_are_named_once_and_stop_nothing(
         node["ref"] = "v2"
     run = rig.doit()
     left = rig.layout.left / "selfsame" / "settings.json"
-    assert f"settings.json, rewritten by a process, as it was before: {left.parent}" in run.output
+    assert f"had rewritten settings.json; the old content is in {left.parent}" in run.output
     assert json.loads(left.read_text())["starts"] == starts + 2
     assert (rig.comfyui / "custom_nodes" / "mover" / "lib" / "new.py").is_file()
     is_steady(rig)
@@ -143,7 +143,7 @@ def test_what_was_installed_by_hand_is_told_and_restarts_nobody(
 
     rig.spec["custom_nodes"] = [{"url": forge.node("new", {"requirements.txt": "asked-for"}).url}]
     run = rig.doit()
-    assert "by-hand 1.0, installed by hand, is not in the new environment" in run.output
+    assert "by-hand 1.0, installed by hand, isn't in the new environment" in run.output
     assert "by-hand" not in rig.packages()
     assert (rig.comfyui / "custom_nodes" / "friend" / "__init__.py").is_file()
     is_steady(rig)

@@ -91,6 +91,6 @@ def test_key_and_certificate_must_be_files_that_belong_together(
     other = tmp_path / "none.pem"
     trustme.CA().cert_pem.write_to_path(str(other))
     run = rig.doit(code=2)
-    assert f"{other} is no certificate of the key {certificate[1]}" in run.output
+    assert f"{other} doesn't match the key {certificate[1]}" in run.output
     assert run.failed == {"limits"}
     assert rig.running() == {}

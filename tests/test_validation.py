@@ -131,7 +131,7 @@ def test_a_node_that_needs_a_variable_of_run_time_is_proved_by_up(
         custom_nodes=[{"url": node.url}], instances={"env": {"RUN_TIME_TOKEN": "${RUN_TIME_TOKEN}"}}
     )
     built = rig.doit("build")
-    assert "! custom node needy can't be proved here, `doit up` will" in built.output
+    assert "! custom node needy can't be validated here, only by `doit up`" in built.output
     assert "validation" in rig.doit(RUN_TIME_TOKEN="t").executed
     assert rig.doit(RUN_TIME_TOKEN="t").executed == set()
 
@@ -153,7 +153,7 @@ def test_a_node_that_needs_a_gpu_is_unproved_where_none_is(
 ) -> None:
     node = forge.repository("cuda", {"__init__.py": source})
     rig = machine(custom_nodes=[{"url": node.url}], instances={"cpu_only": False})
-    assert "custom node cuda can't be proved here" in rig.doit("build").output
+    assert "custom node cuda can't be validated here" in rig.doit("build").output
     rig.spec["instances"]["cpu_only"] = True
     assert "custom node cuda doesn't import" in rig.doit("build", code=2).output
 

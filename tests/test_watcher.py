@@ -178,7 +178,7 @@ def test_a_job_that_is_over_its_time_is_ended_and_one_below_is_not(
     assert pid(rig) == first
     stuck = do(rig, "import sys; sys.exit(7)")
     until_restarted(rig, first)
-    assert told(rig)["restarted"] == f"job {stuck} runs for 4 s (instances.job_timeout)"
+    assert told(rig)["restarted"] == f"job {stuck} has run for 4 s (instances.job_timeout)"
     rig.client().wait(do(rig, "pass"), 30)
 
 
@@ -202,7 +202,9 @@ execution.PromptQueue.finish = last
     until(lambda: rig.client().get("/queue")["queue_running"] == [], PATIENCE, "the job's end")
     do(rig, "pass")
     until_restarted(rig, first)
-    assert told(rig)["restarted"] == "jobs wait, and none was begun for 1 s"
+    assert told(rig)["restarted"] == (
+        "its worker thread is dead: jobs wait, and none has started for 1 s"
+    )
 
 
 def test_one_that_computes_without_answering_is_let_be(doer: Callable[..., Rig]) -> None:
@@ -241,7 +243,7 @@ def test_one_that_a_run_drains_is_left_alone_as_long_as_the_run_is_on(
 RUNS = """
 import sys
 from pathlib import Path
-from tasks.host.run_lock import RunLock
+from tasks.host.system.run_lock import RunLock
 RunLock(Path(sys.argv[1])).take("a test")
 print("on", flush=True)
 input()

@@ -47,7 +47,7 @@ def test_a_worker_that_dies_at_once_fails_with_its_last_words(machine: MachineMa
     rig = machine(workers=[{"name": "fetch", "command": command}])
     run = rig.doit(code=2)
     assert run.failed == {"workers:fetch-gpu0"}
-    assert "fetch-gpu0 died at once: no broker" in run.output
+    assert "fetch-gpu0 exited at once: no broker" in run.output
 
 
 def test_no_worker_starts_behind_an_instance_that_is_not_healthy(machine: MachineMaker) -> None:
@@ -64,7 +64,7 @@ def test_a_worker_command_that_is_not_there_is_named_before_anything_starts(
 ) -> None:
     rig = machine(workers=[{"name": "fetch", "command": ["no-such-program"]}])
     run = rig.doit(code=2)
-    assert "worker fetch: no-such-program isn't there: correct command" in run.output
+    assert "worker fetch: no-such-program is missing: correct command" in run.output
     assert rig.running() == {}
 
 

@@ -1,4 +1,4 @@
-"""doit clean: checkouts, unused environments and generations; never what runs or people made."""
+"""doit clean: remove checkouts, unused environments and generations; keep what runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..host.system.run_lock import RunLock, Taken
 
 
 class Clean(cmd_clean.Clean):  # type: ignore[misc]
-    """doit's own command, which takes the run lock and says what it removes."""
+    """doit's own command, with the run lock; it prints what it removes."""
 
     doc_purpose = "remove checkouts and unused generations; never what runs, models or outputs"
 

@@ -1,4 +1,4 @@
-"""doit down: the watcher, workers and the health server, instances, then PM2's daemon."""
+"""doit down: stop the watcher, workers, the health server, instances, then PM2's daemon."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .shared.command import Call, LockingCommand
 
 
 class Down(LockingCommand):
-    doc_purpose = "stop workers, instances and PM2; nothing of the machine is left running"
+    doc_purpose = "stop everything that the machine runs: workers, instances and PM2"
 
     def work(self, call: Call) -> int:
         running = shutdown.end_all(call.run.layout)

@@ -1,8 +1,8 @@
-"""doit layers: machine.yaml in parts, each of which changes only when its layer of an image must.
+"""doit layers: split machine.yaml into parts that change only when their image layer must.
 
-Docker keeps a layer while the files that went into it are the same. So each layer gets a
-machine.yaml and a machine.lock of its own, with what it is made of and nothing else: packages
-are installed again when a package changes, and not when a custom node does.
+Docker reuses a layer while its input files are the same. So each layer gets its own machine.yaml
+and machine.lock with only what it is made of: packages are installed again when a package
+changes, but not when a custom node does.
 """
 
 from __future__ import annotations
@@ -24,16 +24,14 @@ from .shared.command import Call, MachineCommand, flag
 
 Data = dict[Any, Any]
 PREFIX = "comfy-machine"
-"""Of the names of labels."""
+"""The prefix of label names."""
 
 
 class Layers(MachineCommand):
-    doc_purpose = "write what each layer of an image is made of, for the Dockerfile"
+    doc_purpose = "write the inputs of each image layer, for the Dockerfile"
     doc_usage = "FOLDER"
     takes_names = True
-    cmd_options = (
-        flag("labels", "instead print the options that label an image with its commits"),
-    )
+    cmd_options = (flag("labels", "only print the options that label an image with its commits"),)
 
     def perform(self, call: Call) -> int:
         run = call.run
@@ -41,7 +39,7 @@ class Layers(MachineCommand):
             print(" ".join(f"--label {PREFIX}.{name}={commit}" for name, commit in _commits(run)))
             return 0
         if len(call.names) != 1:
-            raise Failure("name the folder to write them to")
+            raise Failure("name the folder to write to")
         folder, data = Path(call.names[0]), read(run.machine.file, run.machine.file.name).data
         for name, (part, lock) in {
             "environment": _environment(run, data),
@@ -53,15 +51,15 @@ class Layers(MachineCommand):
 
 
 def _commits(run: Run) -> list[tuple[str, str]]:
-    """What machine.lock names, as far as the names can stand in labels."""
+    """The commits in machine.lock, with names that are valid in labels."""
     pins = {f"custom-node.{name}": pin for name, pin in run.machine.lock.custom_nodes.items()}
     pinned = {"comfyui": run.machine.lock.comfyui, **pins}
     return [(quote(name), pin.commit) for name, pin in pinned.items() if pin]
 
 
 def _environment(run: Run, data: Data) -> tuple[Data, Lock]:
-    """ComfyUI, and the nodes whose scripts will run in it."""
-    names = set(environment.scripts(run))
+    """The environment's part: ComfyUI, and the nodes whose scripts run in it."""
+    names = set(environment.script_versions(run))
     nodes = [
         {key: value for key, value in node.items() if key != "env"}
         for node, known in zip(
@@ -77,7 +75,7 @@ def _environment(run: Run, data: Data) -> tuple[Data, Lock]:
 
 
 def _for_nodes(lock: Lock, names: set[str]) -> Lock:
-    """All packages, said to be asked for by these nodes."""
+    """All packages, recorded as the requirements of these nodes."""
     pins = {name: pin for name, pin in lock.custom_nodes.items() if name in names}
     if (python := lock.python) is not None:
         asked = python.asked.requirements
@@ -90,7 +88,7 @@ def _for_nodes(lock: Lock, names: set[str]) -> Lock:
 
 
 def _code(run: Run, data: Data) -> tuple[Data, Lock]:
-    """ComfyUI and every node, and what they see while they are imported."""
+    """The code's part: ComfyUI, every node, and the settings that their import depends on."""
     part = _some(data, "workspace", "comfyui", "python", "custom_nodes") | {
         "models": _some(data.get("models") or {}, "folder"),
         "instances": _some(data.get("instances") or {}, "cpu_only", "env"),
@@ -99,7 +97,7 @@ def _code(run: Run, data: Data) -> tuple[Data, Lock]:
 
 
 def _models(run: Run, data: Data) -> tuple[Data, Lock]:
-    """The downloads. A machine has a ComfyUI; which one doesn't matter here."""
+    """The models' part: the downloads, and any ComfyUI, since a machine file needs one."""
     models = _some(data.get("models") or {}, "folder", "store", "tokens", "files")
     part = _some(data, "workspace") | {"comfyui": {"repo": COMFYUI_REPO}, "models": models}
     return part, Lock(models=run.machine.lock.models)
@@ -110,7 +108,7 @@ def _some(data: Mapping[Any, Any], *keys: str) -> Data:
 
 
 def _write(run: Run, folder: Path, part: Data, lock: Lock) -> None:
-    """The two files, and the local folders that the first one names."""
+    """Write the two files, and copy the local folders that the first one names."""
     import yaml
 
     files.write_text(folder / "machine.yaml", yaml.safe_dump(part, sort_keys=False))
@@ -120,16 +118,16 @@ def _write(run: Run, folder: Path, part: Data, lock: Lock) -> None:
     for place in _places(run, part):
         here = place.resolve()
         if not here.is_relative_to(top):
-            raise Failure(f"{place} lies outside of the machine's folder: move it there")
+            raise Failure(f"{place} is outside of the machine's folder: move it there")
         if not here.exists():
-            raise Failure(f"{place} isn't there")
+            raise Failure(f"{place} is missing: correct its path in machine.yaml")
         target = folder / here.relative_to(top)
         files.remove(target)
         files.copy_tree(here, target)
 
 
 def _places(run: Run, part: Data) -> Iterator[Path]:
-    """The local folders that it names."""
+    """The local folders that a part names."""
     for entry in (part["comfyui"], *(part.get("custom_nodes") or ())):
         if entry.get("path"):
             yield absolute(run.machine.file.parent, entry["path"], run.machine.env)

@@ -1,4 +1,4 @@
-"""doit logs: where the logs are, and the end of an instance's or a worker's."""
+"""doit logs: the path and the end of each log of an instance, a worker or a task."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..spec import Instance
 from ..spec.layout import Layout
 from .shared.command import Call, MachineCommand
 
-WIDE = 1024
-"""Bytes of a log line, at most on average, by which the asked-for lines are looked for."""
+LINE_BYTES = 1024
+"""Bytes of an average log line at most; decides how much of a log's end to read."""
 
 
 class Logs(MachineCommand):
@@ -38,7 +38,7 @@ class Logs(MachineCommand):
             "long": "follow",
             "type": bool,
             "default": False,
-            "help": "go on with what comes, until interrupted",
+            "help": "keep printing new lines until interrupted",
         },
     )
 
@@ -53,18 +53,18 @@ class Logs(MachineCommand):
             if not options["follow"]:
                 logs = [log for log in logs if log.is_file()]
         if not logs:
-            raise Failure(f"there are no logs of instances or workers yet in {layout.logs}")
+            raise Failure(f"no logs of instances or workers yet in {layout.logs}")
         if options["follow"]:
             _follow(logs, options["lines"])
         for log in logs:
             print(f"==> {log}")
-            lines = process.tail(log, 65536 + options["lines"] * WIDE).splitlines()
+            lines = process.tail(log, 65536 + options["lines"] * LINE_BYTES).splitlines()
             print("\n".join(lines[max(0, len(lines) - options["lines"]) :]))
         return 0
 
 
 def _all(run: Run, instances: tuple[Instance, ...]) -> list[Path]:
-    """The logs of the instances, each with its workers' behind it."""
+    """The logs of the instances, each followed by those of its workers."""
     layout = run.layout
     return [
         layout.log(name)
@@ -77,16 +77,16 @@ def _all(run: Run, instances: tuple[Instance, ...]) -> list[Path]:
 
 
 def _named(layout: Layout, name: str) -> Path:
-    """Raises Failure, which names those that are there."""
+    """The log of this name. Raises Failure, which names the existing ones."""
     log = layout.log(name)
     if not log.is_file():
         known = sorted(path.stem for path in layout.logs.glob("*.log") if path.stat().st_size)
         near = [each for each in known if name in each]
-        raise Failure(f"there is no log {name!r}; there are: {', '.join(near or known) or 'none'}")
+        raise Failure(f"no log {name!r}; known: {', '.join(near or known) or 'none'}")
     return log
 
 
 def _follow(logs: Sequence[Path], lines: int) -> None:
-    """Become tail, which waits for files that aren't there and goes on with one made anew."""
+    """Become `tail -F`, which waits for missing files and follows new ones."""
     sys.stdout.flush()
     os.execvp("tail", ["tail", "-n", str(lines), "-F", "--", *map(str, logs)])

@@ -14,19 +14,19 @@ from ..host.comfyui import health_client
 from ..server import client
 from ..spec import Instance
 from ..spec.problems import shown
-from .shared import health_verdict
+from .shared import health_report
 from .shared.command import Call, MachineCommand, flag
 
 PAUSE = 0.5
-"""Seconds between two looks of `--wait`."""
+"""Seconds between two questions of `--wait`."""
 PATHS = {"live": "/livez", "ready": "/readyz", "healthy": "/health/comfyui"}
 """What is asked for, and where the health server answers it."""
 ASKS_DOIT = "run doit status"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The answer, and the line that says why."""
+class Outcome:
+    """Whether it is as asked for, and the line that says why."""
 
     ok: bool
     line: str
@@ -37,12 +37,12 @@ class Probe(MachineCommand):
     doc_usage = "[INSTANCE ...]"
     doc_description = (
         "For Docker's HEALTHCHECK and exec probes of Kubernetes. With names it is about these "
-        "instances alone. It asks the health server, and looks by itself where none answers. "
+        "instances alone. It asks the health server, and checks by itself where none answers. "
         "Exit code 3: machine.yaml can't be understood, or there is no such instance."
     )
     takes_names = True
     cmd_options = (
-        flag("live", "only whether the machine is kept alive: PM2 runs, or a run of doit is on"),
+        flag("live", "only whether the machine is kept alive: PM2 runs, or a doit run does"),
         flag("ready", "only whether at least one instance is healthy"),
         {
             "name": "wait",
@@ -62,21 +62,21 @@ class Probe(MachineCommand):
         deadline = time.monotonic() + options["wait"]
         while True:
             left = max(0.0, deadline - time.monotonic())
-            told = _ask(run, what, chosen, left) or _look(run, what, run.instances, chosen)
+            outcome = _ask(run, what, chosen, left) or _observe(run, what, chosen)
             left = deadline - time.monotonic()
-            if told.ok or left <= 0:
-                print(shown(told.line, 1000))
-                return 0 if told.ok else 1
+            if outcome.ok or left <= 0:
+                print(shown(outcome.line, 1000))
+                return 0 if outcome.ok else 1
             time.sleep(min(PAUSE, left))
 
 
-def _ask(run: Run, what: str, chosen: Sequence[Instance], wait: float) -> Verdict | None:
+def _ask(run: Run, what: str, chosen: Sequence[Instance], wait: float) -> Outcome | None:
     """What the health server says; None when it says nothing."""
     if not run.machine.health.server:
         return None
     paths = [f"{PATHS['healthy']}/instances/{each.gpu}" for each in chosen] or [PATHS[what]]
     deadline = time.monotonic() + wait
-    told = None
+    outcome = None
     for path in paths:
         left = max(0, round(deadline - time.monotonic()))
         answer = health_client.ask(
@@ -84,51 +84,50 @@ def _ask(run: Run, what: str, chosen: Sequence[Instance], wait: float) -> Verdic
             f"{path}?wait={left}" if left else path,
             health_client.PATIENCE + left,
         )
-        # Any other code says something of the question: a token that it doesn't take.
+        # Any other code is about the question: a token that the server doesn't take.
         if answer is None or answer[0] not in (200, 503):
             return None
-        told = _told(answer[0], answer[1])
-        if not told.ok:
+        outcome = Outcome(answer[0] == 200, _line(answer[1]))
+        if not outcome.ok:
             break
-    return told
+    return outcome
 
 
-def _told(code: int, body: dict[str, Any]) -> Verdict:
-    said = [str(body[key]) for key in ("status", "reason", "advice") if body.get(key)]
-    return Verdict(code == 200, ": ".join([*said[:1], "; ".join(said[1:])]).removesuffix(": "))
+def _line(body: dict[str, Any]) -> str:
+    why = "; ".join(str(body[key]) for key in ("reason", "advice") if body.get(key))
+    return f"{body['status']}: {why}" if why else str(body["status"])
 
 
-def _look(
-    run: Run, what: str, instances: Sequence[Instance], chosen: Sequence[Instance]
-) -> Verdict:
+def _observe(run: Run, what: str, chosen: Sequence[Instance]) -> Outcome:
     """The same by ourselves."""
     if what == "live":
-        return _is_live(run)
-    found = health_verdict.take(run, instances)
+        return _observe_life(run)
+    found = health_report.read(run, run.instances)
     names = {each.name for each in chosen}
-    rows = [row for row in found.instances if not names or row.instance in names]
-    wrong = [health_verdict.said_of(row) for row in rows if row.health != "healthy"]
-    if not rows:
-        ok, said = not run.machine.enabled, [health_verdict.why_none(run)]
+    asked = [each for each in found.instances if not names or each.instance in names]
+    wrong = [each.ready.told_of(each.instance) for each in asked if not each.ready.is_healthy]
+    if not asked:
+        ok, why = not run.machine.enabled, [health_report.why_none(run)]
     elif what == "ready" and not chosen:
-        ok, said = len(wrong) < len(rows), wrong
+        ok, why = len(wrong) < len(asked), wrong
     elif chosen:
-        ok, said = not wrong, wrong
+        ok, why = not wrong, wrong
     else:
-        said = health_verdict.faults(run, found)
-        ok = not said
+        why = health_report.faults(run, found)
+        ok = not why
     if ok:
-        return Verdict(True, what)
-    advice = f"a run is on (pid {found.run.pid}), wait for it" if found.run else ASKS_DOIT
-    return Verdict(False, f"{'; '.join(said)}; {advice}")
+        return Outcome(True, what)
+    holder = found.run
+    advice = f"wait for the run in progress (pid {holder.pid})" if holder else ASKS_DOIT
+    return Outcome(False, f"{'; '.join(why)}; {advice}")
 
 
-def _is_live(run: Run) -> Verdict:
+def _observe_life(run: Run) -> Outcome:
     from ..host.pm2 import pm2
     from ..host.system.run_lock import RunLock
 
     if pm2.daemon(run.layout) is not None:
-        return Verdict(True, "live: PM2 runs")
+        return Outcome(True, "live: PM2 runs")
     if other := RunLock(run.machine.workspace).run():
-        return Verdict(True, f"live: a run is on (pid {other.pid})")
-    return Verdict(False, "PM2 doesn't run, and no run is on; run doit")
+        return Outcome(True, f"live: a doit run is in progress (pid {other.pid})")
+    return Outcome(False, "PM2 doesn't run, and no doit run is in progress; run doit")

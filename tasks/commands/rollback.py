@@ -1,4 +1,4 @@
-"""doit rollback: all instances back on the last good generation."""
+"""doit rollback: return all instances to the last good generation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ class Rollback(LockingCommand):
 
     def work(self, call: Call) -> int:
         refusal = last_good.roll_back(call.run)
-        stage.settle(call.run, call.run.instances)
+        stage.start_last_good(call.run)
         print(f"back on generation {refusal.back_on}, until machine.yaml changes or doit force=1")
         return 0

@@ -1,4 +1,4 @@
-"""doit service: a systemd unit that brings the machine back after a reboot."""
+"""doit service: install a systemd unit that starts the machine after a reboot."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ BOOT = PROJECT / "tasks" / "services" / "boot.py"
 class Service(MachineCommand):
     doc_purpose = "install a systemd unit: `doit` at boot, `doit down` at stop"
     cmd_options = (
-        flag("remove", "take the unit away; what runs goes on running"),
-        flag("print", "show the unit and change nothing"),
+        flag("remove", "remove the unit; running instances keep running"),
+        flag("print", "print the unit and change nothing"),
     )
 
     def perform(self, call: Call) -> int:
@@ -36,7 +36,7 @@ class Service(MachineCommand):
 
 
 def unit(run: Run, *, user_unit: bool) -> str:
-    """The unit file of a machine, with the doit of this very installation."""
+    """The unit file of a machine, with the doit of this installation."""
     return systemd.render(
         run.machine.file,
         run.machine.workspace,
@@ -48,35 +48,35 @@ def unit(run: Run, *, user_unit: bool) -> str:
 
 
 def _install(run: Run, at: systemd.Manager, name: str, text: str) -> int:
-    lock = _locked(run)
+    lock = _take_lock(run)
     if lock is None:
         return 2
-    # The unit's own doit, which starts at once, takes the lock.
+    # The unit starts at once, and its doit needs the lock.
     lock.give_back()
     if not systemd.install(at, name, text):
-        print(f"{name} is installed and enabled already")
+        print(f"{name} is already installed and enabled")
         return 0
     print(f"{at.folder / name} is installed, enabled and started")
-    print(f"look at it: journalctl {'--user ' if at.user else ''}-u {name}")
+    print(f"its log: journalctl {'--user ' if at.user else ''}-u {name}")
     if at.user:
         user = getpass.getuser()
         try:
             systemd.linger(user)
         except Failure as failure:
-            print(f"! it starts when {user} logs in, not at boot, until root runs")
+            print(f"! it starts when {user} logs in, not at boot; to change that, run as root:")
             print(f"  loginctl enable-linger {user}  ({failure})")
     return 0
 
 
 def _remove(run: Run, at: systemd.Manager, name: str) -> int:
-    if _locked(run) is None:
+    if _take_lock(run) is None:
         return 2
     gone = systemd.remove(at, name)
-    print(f"{at.folder / name} {'is removed' if gone else 'was not installed'}")
+    print(f"{at.folder / name} {'is removed' if gone else 'is not installed'}")
     return 0
 
 
-def _locked(run: Run) -> RunLock | None:
+def _take_lock(run: Run) -> RunLock | None:
     lock = RunLock(run.machine.workspace)
     try:
         lock.take("service")

@@ -14,7 +14,7 @@ from ..spec import Instance
 from .shared.command import Call, MachineCommand
 
 TIMEOUT = 120.0
-"""Seconds; the first job on real ComfyUI took 0.4 s, behind a queue it takes longer."""
+"""Seconds; the first job on real ComfyUI took 0.4 s, and takes longer behind a queue."""
 
 
 class Smoke(MachineCommand):

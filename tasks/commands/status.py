@@ -5,23 +5,29 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import gpus, nodes
 from ..engine.run import Run
 from ..generation import last_good
-from ..host.comfyui import load_result, observation
+from ..host.comfyui import load_result
+from ..host.comfyui.machine_state import InstanceState, MachineState, WorkerState
 from ..host.generations import drift
+from ..host.pm2.app_state import AppState
 from ..host.system import run_journal
-from ..host.system.gpu import Gpu, gib
-from .shared import disk_report, health_verdict, run_report
+from ..host.system.gpu import Gpu
+from ..host.system.units import duration, gib, size
+from .shared import disk_report, health_report, run_report
 from .shared.command import Call, MachineCommand, flag
 
+T = TypeVar("T")
+
 GREEN, YELLOW, RED = 32, 33, 31
-COLOURS = {"healthy": GREEN, "running": GREEN, "draining": YELLOW, "starting": YELLOW}
+COLOURS = dict.fromkeys(("healthy", "running"), GREEN)
+COLOURS |= dict.fromkeys(("degraded", "draining", "starting"), YELLOW)
 """Of each state on a terminal; red for the rest."""
 
 
@@ -32,16 +38,16 @@ class Status(MachineCommand):
     def perform(self, call: Call) -> int:
         run, instances = call.run, call.run.instances
         with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(gpus.cards, run, instances)
-            found = health_verdict.take(run, instances)
+            asked = pool.submit(gpus.assigned, run, instances)
+            found = health_report.read(run, instances)
             cards = asked.result()
-        report = run_report.of(found.run, run_journal.read(run.layout))
+        report = run_report.make_report(found.run, run_journal.read(run.layout))
         behind = last_good.refusal(run)
         away = nodes.left_out(run)
         results = load_result.read(run.layout.current.resolve())
         drifted = drift.lines(run.layout.current.resolve())
         failing = {name: str(each) for name, each in results.items() if each.failed}
-        disk = disk_report.of(run)
+        disk = disk_report.read_report(run)
         if call.options["json"]:
             document = _document(found, cards) | {
                 "run": report and report.document,
@@ -65,19 +71,38 @@ class Status(MachineCommand):
                 print(disk)
             for line in drifted:
                 print(_printable(line))
-        return 1 if health_verdict.faults(run, found) else 0
+        return 1 if health_report.faults(run, found) else 0
 
 
-def _document(found: observation.Survey, cards: Mapping[int, Gpu]) -> dict[str, Any]:
+def _document(found: MachineState, cards: Mapping[int, Gpu]) -> dict[str, Any]:
     """For programs: only the rows of the instances have a key `pid`. Memory is in bytes."""
     return {
         "instances": {
-            str(row.gpu): asdict(row) | _card(cards.get(row.gpu)) for row in found.instances
+            str(each.gpu): _instance(each) | _card(cards.get(each.gpu)) for each in found.instances
         },
-        "workers": {row.worker: asdict(row) for row in found.workers},
+        "workers": {each.worker: _worker(each) for each in found.workers},
         "strangers": [{"name": app.name, "process": app.pid} for app in found.strangers],
         "watcher": {"process": found.watcher},
     }
+
+
+def _instance(row: InstanceState) -> dict[str, Any]:
+    ready, app = row.ready, row.state.app
+    return {"instance": row.instance, "gpu": row.gpu, "port": row.port,
+            "pid": app.pid if app else None, **_process(row.state), "queue": row.queue,
+            "health": ready.health, "code": ready.reason, "reason": ready.message,
+            "note": row.note}  # fmt: skip
+
+
+def _worker(row: WorkerState) -> dict[str, Any]:
+    app = row.state.app
+    return {"worker": row.worker, "gpu": row.gpu, "process": app.pid if app else None,
+            **_process(row.state), "running": app is not None,
+            "reason": row.fault.message if row.fault else ""}  # fmt: skip
+
+
+def _process(state: AppState) -> dict[str, Any]:
+    return {"memory": state.memory, "uptime": state.uptime, "restarts": state.restarts}
 
 
 def _card(card: Gpu | None) -> dict[str, Any]:
@@ -91,81 +116,62 @@ def _card(card: Gpu | None) -> dict[str, Any]:
     }
 
 
-def _show(found: observation.Survey, cards: Mapping[int, Gpu], run: Run) -> None:
-    if found.instances:
+def _show(found: MachineState, cards: Mapping[int, Gpu], run: Run) -> None:
+    instances = [(_instance(each), cards.get(each.gpu)) for each in found.instances]
+    if instances:
         _print_table(
             "instance GPU memory port pid uptime restarts queue health".split(),
             [
                 [
-                    row.instance,
-                    _gpu(row, cards.get(row.gpu)),
-                    _size(row.memory),
-                    str(row.port),
-                    _text(row.pid),
-                    _duration(row.uptime),
-                    _text(row.restarts),
-                    _text(row.queue),
-                    row.health,
-                    "; ".join(filter(None, [row.reason, row.note])),
+                    row["instance"],
+                    _gpu(row["gpu"], card),
+                    _text(row["memory"], size),
+                    str(row["port"]),
+                    _text(row["pid"]),
+                    _text(row["uptime"], duration),
+                    _text(row["restarts"]),
+                    _text(row["queue"]),
+                    row["health"],
+                    "; ".join(filter(None, [row["reason"], row["note"]])),
                 ]
-                for row in found.instances
+                for row, card in instances
             ],
         )
     else:
-        print(health_verdict.why_none(run))
+        print(health_report.why_none(run))
     if found.workers:
         print()
         _print_table(
             "worker GPU memory pid uptime restarts state".split(),
             [
                 [
-                    row.worker,
-                    str(row.gpu),
-                    _size(row.memory),
-                    _text(row.process),
-                    _duration(row.uptime),
-                    _text(row.restarts),
-                    "running" if row.running else "down",
-                    row.reason,
+                    row["worker"],
+                    str(row["gpu"]),
+                    _text(row["memory"], size),
+                    _text(row["process"]),
+                    _text(row["uptime"], duration),
+                    _text(row["restarts"]),
+                    "running" if row["running"] else "down",
+                    row["reason"],
                 ]
-                for row in found.workers
+                for row in map(_worker, found.workers)
             ],
         )
     for app in found.strangers:
-        print(f"{app.name} (pid {app.pid}) runs too, and machine.yaml names it no more")
+        print(health_report.told_of_stranger(app))
     if found.instances and not found.watcher and not found.run:
-        print("the watcher doesn't run, nobody restarts what hangs: run doit")
+        print("the watcher doesn't run, and nothing restarts what hangs: run doit")
 
 
-def _gpu(row: observation.Row, card: Gpu | None) -> str:
+def _gpu(number: int, card: Gpu | None) -> str:
     """The GPU as the table shows it."""
     if card is None:
-        return str(row.gpu)
-    return f"{row.gpu} {card.name} ({gib(card.used)} of {gib(card.total)})"
+        return str(number)
+    return f"{number} {card.name} ({gib(card.used)} of {gib(card.total)})"
 
 
-def _text(value: object) -> str:
-    return "–" if value is None else str(value)
-
-
-def _size(number: int | None) -> str:
-    """Bytes for people: 545 MB, 12.3 GB."""
-    if number is None:
-        return "–"
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
-
-
-def _duration(seconds: float | None) -> str:
-    """Seconds for people, in its two largest units: 42s, 3m 5s, 2h 10m, 5d 3h."""
-    if seconds is None:
-        return "–"
-    left = int(seconds)
-    found: list[str] = []
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        if left >= length or found or length == 1:
-            found.append(f"{left // length}{unit}")
-            left %= length
-    return " ".join(found[:2])
+def _text(value: T | None, shown: Callable[[T], str] = str) -> str:
+    return "–" if value is None else shown(value)
 
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

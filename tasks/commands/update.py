@@ -1,4 +1,4 @@
-"""doit update: move the lock to the newest; `doit` applies it."""
+"""doit update: move machine.lock to the newest versions; `doit` applies it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from typing import Any
 
 from doit.exceptions import InvalidCommand
 
+from ..engine import write_guard
 from ..engine.run import Run
 from ..engine.run_command import RunCommand
 from ..source import stage as source
 from ..spec.problems import did_you_mean
 
-EVERYTHING_OF_PYTHON = "python"
+ALL_PACKAGES = "python"
 
 
 class Update(RunCommand):
-    doc_purpose = "move the lock to the newest: all of it, or these nodes, packages and models"
+    doc_purpose = "move machine.lock to the newest versions of everything, or of NAMEs"
     doc_usage = "[NAME ...]"
     doc_description = (
-        "A NAME is a custom node, ComfyUI, a Python package, torch with its family, python for "
-        "all packages, or the target of a model. Nothing is built: doit applies what the lock says."
+        "A NAME is a custom node, ComfyUI, a Python package, torch (with its family), python (all "
+        "packages), or the target of a model. It builds nothing: the next doit applies the lock."
     )
 
     def execute(self, params: Any, args: list[str]) -> Any:
@@ -36,21 +37,25 @@ class Update(RunCommand):
         if reason := _refusal(run, self._names):
             raise InvalidCommand(reason)
         with tempfile.TemporaryDirectory(prefix="comfy-machine-update-") as folder:
-            # Only the lock is written: doit then sees what moved, and a failure moves nothing.
+            # It writes only machine.lock, at the end, so a failure changes nothing.
             overlay = Path(folder).resolve()
-            yield replace(run, updates=frozenset(self._names), overlay=overlay)
+            run = replace(run, updates=frozenset(self._names), overlay=overlay)
+            with write_guard.only_overlay(run, lock=True):
+                yield run
 
 
 def _refusal(run: Run, names: list[str]) -> str | None:
     if run.machine.lock_damage:
         return run.machine.lock_damage
     if run.locked:
-        return "update changes the lock, and locked=1 forbids it: leave one of them out"
+        return "update changes the lock, and locked=1 forbids that: run it without locked=1"
     if run.machine.overridden:
-        return "the environment overrides machine.yaml, and overrides never write the lock"
+        return (
+            "environment variables override machine.yaml, so the lock must not change: unset them"
+        )
     nodes = [node.name for node in run.machine.custom_nodes]
     packages = [*run.machine.lock.python.packages] if run.machine.lock.python else []
-    known = [source.NAME, source.NAME.lower(), EVERYTHING_OF_PYTHON, "torch", *nodes, *packages,
+    known = [source.NAME, source.NAME.lower(), ALL_PACKAGES, "torch", *nodes, *packages,
              *run.machine.lock.models]  # fmt: skip
     for name in names:
         if name not in known:

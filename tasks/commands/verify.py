@@ -1,5 +1,5 @@
-"""doit verify: models and Python environments are read and hashed again, file by file; what is not
-what was fetched or installed is named, and mended if asked."""
+"""doit verify: hash all models and Python environments again, report damaged files, and repair
+them with --fetch."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ from typing import Any
 from doit.exceptions import InvalidCommand
 
 from ..engine.configuration import load_run
-from ..engine.run_command import RunCommand
 from ..engine.run import Run
+from ..engine.run_command import RunCommand
 from ..environment import stage as environment
 from ..environment import verification
 from ..host.downloads.store import Store
 from ..host.python import altered_files
 from ..host.system import thread_pool
 from ..host.system.failure import Failure
-from ..host.system.progress import Progress, duration, size
+from ..host.system.progress import Progress
 from ..host.system.run_lock import RunLock, Taken
+from ..host.system.units import duration, size
 from ..links import stage as links
 from ..models import model_pins
 from ..models import stage as models
 from .shared.command import flag
 
-READERS = 4
-"""Files at once; enough for a fast disk, and not too many for a slow one."""
+PARALLEL_READERS = 4
+"""Files that are read at once; enough for a fast disk, not too many for a slow one."""
 
 
 class Verify(RunCommand):
-    doc_purpose = "read and hash every model and package again; name what rotted"
+    doc_purpose = "hash every model and package again; report damaged files"
     doc_usage = ""
     doc_description = (
-        "What is damaged is fetched again with --fetch, or by the next doit. An environment from "
-        "which instances run is left to that: it is made anew beside the damaged one, and they "
-        "move over. Exit code 1 when something is damaged or missing and was not mended."
+        "--fetch, or the next doit, fetches damaged files again. An environment that instances run "
+        "from is left to doit, which makes a new one and moves the instances over. Exit code 1 "
+        "when something is damaged or missing and was not repaired."
     )
     cmd_options = (
         *RunCommand.cmd_options,
-        flag("fetch", "fetch and install again what is damaged or missing"),
+        flag("fetch", "fetch and install damaged and missing files again"),
     )
 
     def execute(self, params: Any, args: list[str]) -> Any:
@@ -48,8 +49,8 @@ class Verify(RunCommand):
         run = load_run()
         if run.machine.lock_damage:
             raise InvalidCommand(run.machine.lock_damage)
-        spoilt = _verify_environments(run, mend=params["fetch"])
-        rotten, lost = _verify(run)
+        spoilt = _verify_environments(run, repair=params["fetch"])
+        rotten, lost = _verify_models(run)
         if rotten and params["fetch"]:
             code = super().execute(params, ["models"])
             return code or (1 if lost or spoilt else 0)
@@ -58,14 +59,14 @@ class Verify(RunCommand):
         return 1 if rotten or lost or spoilt else 0
 
 
-def _verify_environments(run: Run, *, mend: bool) -> bool:
-    """Whether something is damaged in an environment, and was not mended."""
-    folders = verification.kept(run)
+def _verify_environments(run: Run, *, repair: bool) -> bool:
+    """Whether an environment is damaged and was not repaired."""
+    folders = verification.whole_environments(run)
     if not folders:
         return False
     progress = Progress("verify")
     with run.board.following(progress):
-        looks = verification.look(folders, progress)
+        looks = verification.check(folders, progress)
     for look in looks:
         altered_files.note_spoilt(look.folder, look.spoilt)
         for each in look.spoilt:
@@ -74,61 +75,63 @@ def _verify_environments(run: Run, *, mend: bool) -> bool:
         for path, known in look.known.items():
             print(
                 f"! {path} of {known.package} isn't what was installed (environment "
-                f"{look.folder.name}): {known.who} wrote into it, and would do it again"
+                f"{look.folder.name}): {known.who} wrote into it, and will do so again"
             )
     total, number = sum(look.files for look in looks), len(looks)
     seconds, read = progress.snapshot()["seconds"], progress.snapshot()["bytes_done"]
     print(
         f"{total - sum(len(look.spoilt) for look in looks)} of {total} files of {number} Python "
-        f"environment{'' if number == 1 else 's'} are right: {size(read)} read in "
+        f"environment{'' if number == 1 else 's'} are intact: {size(read)} read in "
         f"{duration(seconds)}"
     )
-    left = [_left(run, look, mend=mend) for look in looks if look.spoilt]
+    left = [_stays_damaged(run, look, repair=repair) for look in looks if look.spoilt]
     return any(left)
 
 
-def _left(run: Run, look: verification.Look, *, mend: bool) -> bool:
+def _stays_damaged(run: Run, look: verification.CheckedEnvironment, *, repair: bool) -> bool:
     """Whether this environment stays damaged."""
     name = look.folder.name
     if name in environment.in_use(run):
-        print(f"from {name} instances run: the next doit makes it anew, and they move over")
+        print(f"instances run from {name}: the next doit makes a new one and moves them over")
         return True
-    if not mend:
-        print(f"doit verify --fetch mends {name}")
+    if not repair:
+        print(f"doit verify --fetch repairs {name}")
         return True
     lock = RunLock(run.machine.workspace)
     try:
         lock.take("verify")
     except Taken as taken:
-        print(f"{name} is not mended: {taken}")
+        print(f"{name} is not repaired: {taken}")
         return True
     try:
-        verification.mend(run, look, run.layout.log("verify"))
-        print(f"{name} is mended")
+        verification.repair(run, look, run.layout.log("verify"))
+        print(f"{name} is repaired")
         return False
     except Failure as failure:
-        print(f"{name} is not mended: {failure}")
+        print(f"{name} is not repaired: {failure}")
         return True
     finally:
         lock.give_back()
 
 
-def _verify(run: Run) -> tuple[list[str], list[str]]:
-    """Damaged downloads, and damaged files that are not ours to fetch."""
-    store, noted = models.store_of(run), model_pins.noted(run)
-    pins = {f.target: model_pins.pin(run, f, noted) for f in model_pins.wanted(run)}
+def _verify_models(run: Run) -> tuple[list[str], list[str]]:
+    """Targets of damaged downloads, and of damaged files that no run can fetch."""
+    store, records = models.store_of(run), model_pins.read_records(run)
+    pins = {f.target: model_pins.pin(run, f, records) for f in model_pins.downloads(run)}
     targets: dict[str, list[str]] = {}
     for target, pin in pins.items():
         targets.setdefault(pin.sha256 or "", []).append(target)
     never = targets.pop("", [])
-    sources = {str(file.source): file for file in links.held(run)}
+    sources = {str(file.source): file for file in links.pinned_sources(run)}
     progress = Progress("verify")
     for name in [*targets, *sources]:
         at = store.place(name) if name in targets else Path(name)
         progress.add(name, at.stat().st_size if at.exists() else 0)
     with run.board.following(progress):
-        found = thread_pool.each(partial(_sound, store, progress), targets, READERS)
-        given = thread_pool.each(partial(links.sound, run, progress), sources.values(), READERS)
+        found = thread_pool.each(partial(_problem, store, progress), targets, PARALLEL_READERS)
+        given = thread_pool.each(
+            partial(links.verify_source, run, progress), sources.values(), PARALLEL_READERS
+        )
     rotten = [target for sha256, why in found if why for target in targets[sha256]]
     for sha256, why in found:
         if why:
@@ -144,20 +147,20 @@ def _verify(run: Run) -> tuple[list[str], list[str]]:
     rate = f" ({size(read / seconds)}/s)" if seconds >= 1 else ""
     right = sum(why is None for _, why in [*found, *given])
     print(
-        f"{right} of {len(found) + len(given) + len(never)} files are right: {size(read)} read in "
+        f"{right} of {len(found) + len(given) + len(never)} files are intact: {size(read)} read in "
         f"{duration(seconds)}{rate}"
     )
     return [*rotten, *never], lost
 
 
-def _sound(store: Store, progress: Progress, sha256: str) -> str | None:
-    """None, or what is wrong with a file of the store."""
+def _problem(store: Store, progress: Progress, sha256: str) -> str | None:
+    """What is wrong with a file of the store, or None."""
     failed = True
     try:
         if not store.place(sha256).exists():
             return "isn't in the store"
         failed = not store.verify(sha256, progress, sha256)
-        return f"its content is no longer what it was (sha256 {sha256})" if failed else None
+        return f"its content changed (sha256 was {sha256})" if failed else None
     except OSError as error:
         return f"can't be read ({error.strerror})"
     finally:

@@ -1,4 +1,4 @@
-"""What the stages share: steps, the reporter, the journal, messages, the lock file."""
+"""The parts that stages share: steps, reporter, journal, messages, lock file."""
 
 __all__ = [
     "configuration",
@@ -9,4 +9,5 @@ __all__ = [
     "run_command",
     "space",
     "step",
+    "write_guard",
 ]

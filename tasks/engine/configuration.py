@@ -1,4 +1,4 @@
-"""What every doit call starts with: the machine file, and doit's own settings."""
+"""The start of every doit call: load the machine file, configure doit."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .reporter import Reporter
 from .run import Run
 
 VARIABLES = ("machine", "locked", "force")
-"""What may stand on doit's command line as NAME=VALUE."""
+"""The names that doit's command line takes as NAME=VALUE."""
 PARALLEL = 8
-"""Tasks at once; clones and downloads wait for the network, not for a core."""
+"""Tasks that run at once; clones and downloads wait for the network, not for a core."""
 SETTINGS: dict[str, Any] = {
     "default_tasks": ["up"],
     "reporter": Reporter,
@@ -35,35 +35,35 @@ SETTINGS: dict[str, Any] = {
     "verbosity": 2,
     "sort": "definition",
 }
-"""doit's own, as dodo.py hands them over."""
+"""doit's settings, which dodo.py passes on as DOIT_CONFIG."""
 
 
 class _Current:
-    """The run of this process: doit imports dodo.py, and gives it no argument."""
+    """The run of this process. A global, since doit imports dodo.py without an argument."""
 
-    prepare: Callable[[], Run] | None = None
+    factory: Callable[[], Run] | None = None
     run: Run | None = None
 
 
-def prepare(how: Callable[[], Run]) -> None:
-    """What makes the run once dodo.py asks for it."""
-    _Current.prepare = how
+def set_factory(factory: Callable[[], Run]) -> None:
+    """Let `factory` make the run when dodo.py asks for it."""
+    _Current.factory = factory
 
 
-def current() -> Run:
-    """The run as a command prepared it, or one that only looks, as for `doit list`."""
+def current_run() -> Run:
+    """The run that a command prepared, or a read-only one, as for `doit list`."""
     if _Current.run is None:
-        _Current.run = (_Current.prepare or load_run)()
+        _Current.run = (_Current.factory or load_run)()
     return _Current.run
 
 
-def begun() -> Run | None:
-    """The run, None with a dodo.py that isn't ours and asked for none."""
+def loaded_run() -> Run | None:
+    """The run; None when a dodo.py that isn't ours never asked for one."""
     return _Current.run
 
 
 def load_run() -> Run:
-    """The machine that `machine=FILE` or MACHINE names (default machine.yaml), with the options.
+    """Load the machine that `machine=FILE` or MACHINE names (default machine.yaml), with options.
 
     Raises InvalidDodoFile, which doit prints as one error with exit code 3.
     """
@@ -79,16 +79,16 @@ def load_run() -> Run:
 
 
 def _prepare_process() -> None:
-    signals.handle()
+    signals.install_handlers()
     git.forget_the_callers_repository()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal that knows no ✓ gets a ?, not a traceback.
+            # A terminal that can't show ✓ shows ?, not a traceback.
             stream.reconfigure(errors="replace")
 
 
 def _switch(name: str) -> bool:
-    """Whether NAME=1 stands on the command line. Raises InvalidDodoFile for another value."""
+    """Whether the command line has NAME=1. Raises InvalidDodoFile for another value."""
     value = get_var(name) or "0"
     if value not in ("0", "1"):
         raise InvalidDodoFile(f"{name}={value}: write {name}=1, or leave it out")
@@ -96,12 +96,12 @@ def _switch(name: str) -> bool:
 
 
 def _refuse_unknown_variables() -> None:
-    """doit takes any NAME=VALUE; one that nothing reads is a slip of the pen."""
+    """Raise InvalidDodoFile for a NAME=VALUE that nothing reads; doit itself takes any."""
     for word in sys.argv[1:]:
         name = word.split("=")[0]
         if "=" in word and name.isidentifier() and name not in VARIABLES:
             known = ", ".join(f"{name}=" for name in VARIABLES)
             raise InvalidDodoFile(
-                f"doit {word}: there is no variable {name!r} (there is {known}); "
-                f"one of the environment goes before the command: {word} doit"
+                f"doit {word}: unknown variable {name!r} (known: {known}); "
+                f"an environment variable goes before the command: {word} doit"
             )

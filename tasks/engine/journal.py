@@ -125,16 +125,14 @@ class Journal:
             self._write()
 
     def _write(self) -> None:
-        part = self._file.with_name(f".{self._file.name}.part")
         with self._lock, contextlib.suppress(OSError):
             if self._ended.is_set():
                 return
             self._changed.clear()
             notes = replace(self._notes, noted=time.time())
             tasks = [vars(task) for task in self._tasks.values()]
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps({**vars(notes), "tasks": tasks}))
-            part.replace(self._file)
+            text = json.dumps({**vars(notes), "tasks": tasks})
+            files.write_text(self._file, text, durable=False)
 
 
 def _closure(tasks: Mapping[str, Any], selected: Sequence[str]) -> list[str]:

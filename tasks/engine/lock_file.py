@@ -1,4 +1,4 @@
-"""Writing machine.lock: each stage replaces its sections and leaves the others as they are."""
+"""Writing machine.lock: each stage replaces its own sections and keeps the others."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ _one_writer = threading.Lock()
 
 
 def write(run: Run, **sections: Any) -> bool:
-    """Replace sections of the file; whether it changed. It says so when it can't be written."""
-    # The file may be a link to one that is kept elsewhere.
+    """Replace sections of the file; return whether it changed.
+
+    Warns when the file can't be written.
+    """
+    # The file may be a link.
     file = run.machine.lock_file.resolve()
     with _one_writer:
         before = read_lock(file, file.name)
@@ -26,14 +29,14 @@ def write(run: Run, **sections: Any) -> bool:
             files.write_text(file, lock.text(), mode=mode)
         except OSError as error:
             run.warn(
-                f"{run.machine.lock_file} can't be written ({error.strerror}): what was resolved "
-                f"is kept in {run.layout.receipts} only"
+                f"{run.machine.lock_file} can't be written ({error.strerror}): the result is "
+                f"only in {run.layout.receipts}"
             )
     return True
 
 
 def digest(run: Run, *sections: str) -> str | None:
-    """A short name for what the file says in these sections, None without a file."""
+    """A digest of these sections of the file; None without a file."""
     file = run.machine.lock_file
     if not file.exists():
         return None

@@ -1,4 +1,4 @@
-"""What a run says beside success and failure: warnings and news, printed at its end."""
+"""Warnings and news of a run, printed at its end."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 
 class Messages:
-    """Each line is said once. Safe to use from several threads: a dict takes a key as a whole."""
+    """Keeps each line once. Safe to use from several threads: adding a dict key is atomic."""
 
     def __init__(self, show: Callable[[str], object] = print) -> None:
         self.show = show
-        """Prints a line at once."""
+        """Prints a line immediately."""
         self._warnings: dict[str, None] = {}
         self._news: dict[str, None] = {}
 
@@ -20,7 +20,7 @@ class Messages:
             self._warnings[text] = None
 
     def tell(self, text: str) -> None:
-        """Queue a line about something that changed as it was asked to."""
+        """Queue a line about an intended change."""
         self._news[text] = None
 
     @property
@@ -32,8 +32,8 @@ class Messages:
         return list(self._news)
 
 
-def move(name: str, before: str | None, after: str | None) -> str:
-    """How one commit or version replaced another; either may be None."""
+def describe_move(name: str, before: str | None, after: str | None) -> str:
+    """One line for a commit or version that replaced another; None means there is none."""
     if before is None:
         return f"+ {name} {after}"
     return f"- {name} {before}" if after is None else f"{name} {before} → {after}"

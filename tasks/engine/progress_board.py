@@ -1,4 +1,4 @@
-"""Progress for whoever looks: a live board on a terminal, plain lines elsewhere, the journal."""
+"""Progress of a run: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LINE_EVERY = 10.0
-"""Seconds between two lines where there is no terminal."""
-LOOK_EVERY = 0.2
+"""Seconds between two lines without a terminal."""
+DRAW_EVERY = 0.2
+"""Seconds between two updates."""
 ROWS = 8
+"""Bars at most, besides the total."""
 
 
 class Board:
@@ -28,12 +30,14 @@ class Board:
 
     def __init__(self) -> None:
         self.console: Console | None = None
-        """The terminal while bars are on it: everything else is printed through it then."""
+        """The terminal while it shows bars: all other output must go through it."""
 
-    def following(self, progress: Progress, told: Told = unheard) -> AbstractContextManager[None]:
-        """Show `progress` until the body ends; `told` hears the same."""
+    def following(
+        self, progress: Progress, on_progress: Told = unheard
+    ) -> AbstractContextManager[None]:
+        """Show `progress` until the body ends; `on_progress` gets the same."""
         show = self._terminal if sys.stdout.isatty() else _lines
-        return beside(_watch, show, progress, told)
+        return beside(_watch, show, progress, on_progress)
 
     @contextlib.contextmanager
     def _terminal(self) -> Iterator[Any]:
@@ -58,7 +62,7 @@ class Board:
 
 
 class _Rows:
-    """The bars of a board: one for all, and one for each of the first ROWS items."""
+    """The bars of a board: the total, and the first ROWS items."""
 
     def __init__(self, board: bars.Progress, width: int) -> None:
         self._board = board
@@ -82,12 +86,12 @@ class _Rows:
             )
 
 
-def _watch(show: Any, progress: Progress, told: Told, ended: threading.Event) -> None:
+def _watch(show: Any, progress: Progress, on_progress: Told, ended: threading.Event) -> None:
     with show() as draw:
-        while not ended.wait(LOOK_EVERY):
+        while not ended.wait(DRAW_EVERY):
             shot = progress.snapshot()
             draw(shot)
-            told(*share(shot))
+            on_progress(*share(shot))
 
 
 @contextlib.contextmanager
@@ -104,5 +108,5 @@ def _lines() -> Iterator[Any]:
 
 
 def _short(name: str, limit: int) -> str:
-    """The end of a name says more than its beginning."""
+    """Cut the start of a long name: the end says more."""
     return name if len(name) <= limit else f"…{name[1 - limit :]}"

@@ -1,4 +1,4 @@
-"""What a person sees of a run: one line per task that did something, all failures at the end."""
+"""The output of a run: one line per executed task, all failures at the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .run import Run
 
 
 class Reporter:
-    """doit's reporter interface, for people."""
+    """Implements doit's reporter interface."""
 
     desc = "one line per executed task"
 
@@ -45,7 +45,7 @@ class Reporter:
     def add_success(self, task: Any) -> None:
         if task.actions:
             self.executed += 1
-            for line in task.meta["foreseen"]:
+            for line in task.meta["previewed"]:
                 self.run.tell(line)
             self.write(f"{self._mark('✓', 32)} {task.name:<32}{self._seconds(task):>8.1f} s\n")
 
@@ -74,7 +74,7 @@ class Reporter:
 
     def complete_run(self) -> None:
         self._end()
-        if not self.failures and not self.errors and not signals.leaving():
+        if not self.failures and not self.errors and not signals.received():
             seconds = time.monotonic() - self.begin
             plural = "" if self.executed == 1 else "s"
             did = f"{self.executed} task{plural} done" if self.executed else "nothing to do"
@@ -90,8 +90,8 @@ class Reporter:
             self.write(f"{self._mark('✗', 31)} {name}: {message}\n")
         if self.held_back:
             count = len(self.held_back)
-            steps = "1 step that needs it was" if count == 1 else f"{count} steps that need it were"
-            self.write(f"  {steps} not done\n")
+            steps = "1 step that needs it" if count == 1 else f"{count} steps that need it"
+            self.write(f"  skipped {steps}\n")
         for message in self.errors:
             self.write(f"{self._mark('✗', 31)} {message}\n")
 
@@ -105,7 +105,7 @@ class Reporter:
             self.out.write(text)
             self.out.flush()
         except BrokenPipeError:
-            # Whoever listened has left; the work goes on, and nothing more is said.
+            # The reader is gone: keep working, print nothing more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
 
     def _seconds(self, task: Any) -> float:
@@ -117,7 +117,7 @@ class Reporter:
 
 
 class PlanReporter(Reporter):
-    """What a run would do, and why."""
+    """Prints what a run would do, and why."""
 
     def execute_task(self, task: Any) -> None:
         pass
@@ -125,7 +125,7 @@ class PlanReporter(Reporter):
     def add_success(self, task: Any) -> None:
         if task.actions:
             self.executed += 1
-            lines = [task.meta["holds"].reason, *task.meta["foreseen"]]
+            lines = [task.meta["check"].reason, *task.meta["previewed"]]
             self.write(f"{self._mark('~', 33)} {task.name}: {lines[0]}\n")
             self.write("".join(f"    {line}\n" for line in lines[1:]))
 
@@ -133,13 +133,13 @@ class PlanReporter(Reporter):
         if isinstance(fail, UnmetDependency):
             self.held_back.append(task.name)
         else:
-            # Its log goes with the plan.
+            # The log is in the plan's temporary folder.
             message = fail.get_msg().strip().partition("\n  log: ")[0]
             self.failures.append((task.name, message))
 
     def complete_run(self) -> None:
         self._end()
-        if not self.failures and not self.errors and not signals.leaving():
+        if not self.failures and not self.errors and not signals.received():
             plural = "" if self.executed == 1 else "s"
             would = f"{self.executed} task{plural} to do" if self.executed else "nothing to do"
             self.write(f"{would}, {self.up_to_date} up to date; nothing was changed\n")

@@ -1,4 +1,4 @@
-"""One run of doit: the machine, how the run is to behave, and where it reports."""
+"""One run of doit: the machine, the run's options, and where it reports."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ from .progress_board import Board
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Given to every stage and command. `machine` is what the user wants, the rest is this run's.
-
-    `with_machine` shares everything but the machine.
-    """
+    """Every stage and command gets it. `machine` is what the user wants; the rest is this run's."""
 
     machine: Machine
     instances: tuple[Instance, ...] = ()
@@ -27,9 +24,9 @@ class Run:
     force: bool = False
     """Try a refused generation again."""
     updates: frozenset[str] | None = None
-    """Names to move to the newest version, empty for all of them; None: nothing moves."""
+    """Names to move to the newest version; empty: all; None: nothing moves."""
     overlay: Path | None = None
-    """The folder in which a plan writes down what a run would make; None: this is no plan."""
+    """The folder that a plan, or `doit update`, writes into instead of the workspace."""
     messages: Messages = field(default_factory=Messages)
     board: Board = field(default_factory=Board)
 
@@ -43,17 +40,18 @@ class Run:
 
     @property
     def is_plan(self) -> bool:
-        """Whether it says what would be done; `doit update` does write the lock."""
+        """Whether this run only says what it would do; `doit update` does write the lock."""
         return self.overlay is not None and self.updates is None
 
     def with_machine(self, machine: Machine) -> Run:
+        """A run of another machine that shares everything else."""
         other = replace(self, machine=machine)
         # The same object, since tasks report to it while they run.
         other.__dict__["journal"] = self.journal
         return other
 
     def updating(self, *names: str) -> bool:
-        """Whether something with one of these names is to move to the newest version."""
+        """Whether to move something with one of these names to the newest version."""
         if self.updates is None:
             return False
         return not self.updates or bool(self.updates.intersection(names))
@@ -67,9 +65,9 @@ class Run:
         self.messages.tell(text)
 
     def say(self, text: str) -> None:
-        """Print a line now, while something takes long."""
+        """Print a line now, during a long step."""
         self.messages.show(text)
 
     def progress(self, task: str, percent: float | None, detail: str) -> None:
-        """Note how far a task is, from any thread; None: unknown."""
+        """Record the progress of a task, from any thread; percent None: unknown."""
         self.journal.progress(task, percent, detail)

@@ -1,4 +1,4 @@
-"""doit's `run` command for a machine: it holds the run lock, keeps the journal, ends children."""
+"""doit's `run` command for a machine: holds the run lock, keeps the journal, ends children."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from ..host.system.failure import Failure
 from ..host.system.run_journal import RunState
 from ..host.system.run_lock import RunLock, Taken
 from . import signals
-from .configuration import begun, load_run, prepare
+from .configuration import load_run, loaded_run, set_factory
 from .reporter import Reporter
 from .run import Run
 
 
 class RunCommand(cmd_run.Run):  # type: ignore[misc]
-    """`doit` and `doit run`; what begins another kind of run is a subclass."""
+    """`doit` and `doit run`. Plan and update are subclasses."""
 
     reporter: type[Reporter] = Reporter
 
     def execute(self, params: Any, args: list[str]) -> Any:
         with ExitStack() as stack:
-            prepare(lambda: stack.enter_context(self.prepared(load_run())))
+            set_factory(lambda: stack.enter_context(self.prepared(load_run())))
             return super().execute(params, args)
 
     @contextmanager
     def prepared(self, run: Run) -> Iterator[Run]:
-        """The run as this command wants it; may raise InvalidCommand."""
+        """Adapt the run to this command. May raise InvalidCommand."""
         yield run
 
     # doit reads the options' names from the signature.
     @wraps(cmd_run.Run._execute)
     def _execute(self, outfile: Any, reporter: Any = None, **options: Any) -> Any:
-        run = begun()
+        run = loaded_run()
         if run is None:
             return super()._execute(outfile, reporter=reporter, **options)
         if reporter is Reporter:
@@ -60,9 +60,9 @@ class RunCommand(cmd_run.Run):  # type: ignore[misc]
 
 @contextmanager
 def recording(run: Run, control: TaskControl, reporter: Any) -> Iterator[Recorder]:
-    """Hold the run lock and keep the journal while tasks run; then end what they left running.
+    """Hold the run lock and keep the journal while tasks run; then end their child processes.
 
-    A plan changes nothing, so it takes no lock. Raises Taken when another run is in progress,
+    A plan takes no lock, since it changes nothing. Raises Taken when another run is in progress,
     Failure when machine.lock can't be read.
     """
     if run.machine.lock_damage:
@@ -76,14 +76,14 @@ def recording(run: Run, control: TaskControl, reporter: Any) -> Iterator[Recorde
         yield recorder
     finally:
         process.end_children()
-        # The journal first: with the lock given back another run can begin.
+        # The journal first: once the lock is free, another run may write it.
         run.journal.end(recorder.state)
         if lock:
             lock.release()
 
 
 class Recorder:
-    """doit's reporter interface: notes what happens, and passes it on to who prints it."""
+    """doit's reporter interface: records each event, then passes it on to the real reporter."""
 
     def __init__(self, run: Run, lock: RunLock | None, reporter: Any) -> None:
         self._run, self._lock, self._reporter = run, lock, reporter
@@ -95,7 +95,7 @@ class Recorder:
 
     @property
     def state(self) -> RunState:
-        if signals.leaving():
+        if signals.received():
             return "interrupted"
         return "failed" if self._failed else "succeeded"
 

@@ -1,4 +1,4 @@
-"""Room for what is to be made: where there is too little, the oldest kept generations go first."""
+"""Disk space for new folders: when there is too little, the oldest kept generations go first."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from ..host.storage import digest_folders
 from ..host.storage.disk_space import Room, free
 from ..host.system import files
 from ..host.system.failure import Failure
-from ..host.system.progress import size
+from ..host.system.units import size
 from .run import Run
 
 
 @contextmanager
-def room(run: Run, what: str, folder: Path, need: int) -> Iterator[None]:
-    """While `folder` is made, which takes about `need` bytes.
+def reserve(run: Run, what: str, folder: Path, need: int) -> Iterator[None]:
+    """Make space for `folder`, which the body makes and which takes about `need` bytes.
 
-    That is an estimate, so it lets old generations go and fails nothing; a failure on a volume
-    that proved too small says so, and leaves nothing of `folder` behind. Raises Failure.
+    `need` is an estimate: too little space removes old generations but fails nothing. When the
+    body fails an unfinished `folder` is removed; on a full volume the Failure says so.
     """
     volume = run.layout.machine
-    _make(run, what, need)
+    _free_space(run, what, need)
     short = free(volume) < need
     try:
         yield
     except Exception as error:
-        there = free(volume)
-        said = f"{what} needs about {size(need)}, {volume} has {size(there)} left: make room there"
-        if there == 0:
-            if not digest_folders.read(folder):
-                files.remove(folder)
+        left = free(volume)
+        if not digest_folders.read(folder):
+            files.remove(folder)
+        said = f"{what} needs about {size(need)}, {size(left)} free on {volume}: free some space"
+        if left == 0:
             raise Failure(said) from error
         if short and isinstance(error, Failure):
             raise Failure(f"{error}; {said}", error.log) from error
         raise
 
 
-def room_for_models(run: Run, store: Path) -> Room:
-    """Where they are to lie; it is made, if generations lie on the same volume."""
+def models_space(run: Run, store: Path) -> Room:
+    """The space for models in `store`; on the same volume, old generations make way for them."""
     here = run.layout.machine
     same = here.is_dir() and here.stat().st_dev == store.stat().st_dev
-    return Room(store, partial(_make, run, "the models") if same else None)
+    return Room(store, partial(_free_space, run, "the models") if same else None)
 
 
-def _make(run: Run, what: str, need: int) -> None:
+def _free_space(run: Run, what: str, need: int) -> None:
     if gone := kept_generations.make_room(run.layout, need):
         names = f"generation{'s' if len(gone) > 1 else ''} {', '.join(gone)}"
-        run.tell(f"{what} need{'' if what.endswith('s') else 's'} about {size(need)}: {names} went")
+        run.tell(f"{names} removed to make space for {what} (about {size(need)})")

@@ -1,8 +1,7 @@
-"""Turn an intent — a check that says whether it holds, an action that makes it so — into a task.
+"""Turn a check and an action into a doit task.
 
-No step has a `file_dep` or a saved value: whether it is up to date is read from the disk
-(receipts, commits, links, processes) at every run, so doit's database holds nothing and
-lives in memory.
+A step has no `file_dep` and no saved value: each run reads from the disk (receipts, commits,
+links, processes) whether it is up to date, so doit's database is empty and in memory.
 """
 
 from __future__ import annotations
@@ -23,15 +22,16 @@ from .run import Run
 
 Task = dict[str, Any]
 Check = Callable[[], str | None]
+"""Returns None when the step is up to date, else the reason why not."""
 Action = Callable[[Path], None]
-Foresight = Callable[[Path], Iterable[str]]
-"""What an action would do, in lines; writes what later steps read into the overlay alone."""
+Preview = Callable[[Path], Iterable[str]]
+"""Returns what the action would do, in lines; writes what later steps read into the overlay."""
 
 
-class Holds:
-    """doit's up-to-date object: calls `check`, which answers None or why it doesn't hold.
+class UpToDate:
+    """doit's up-to-date object. It calls `check` and never raises.
 
-    Its repr is that reason, so `doit info TASK` explains itself. It never raises.
+    Its repr is the reason, which `doit info TASK` prints.
     """
 
     def __init__(self, check: Check) -> None:
@@ -44,12 +44,12 @@ class Holds:
         except Failure as failure:
             self.reason = str(failure)
         except Exception as error:
-            # Whatever is damaged, the step runs again.
+            # Damaged files make the step run again.
             self.reason = redact(f"{type(error).__name__}: {error}")
         return self.reason is None
 
     def __repr__(self) -> str:
-        return self.reason or "holds"
+        return self.reason or "up to date"
 
 
 def step(
@@ -61,42 +61,42 @@ def step(
     action: Action,
     log: Path | None = None,
     after: Iterable[str] = (),
-    foresee: Foresight | None = None,
+    preview: Preview | None = None,
     garbage: Callable[[], Iterable[Path]] | None = None,
 ) -> Task:
-    """A sub-task (`name` "gpu0") or, with a name ending in `:`, a whole task ("source:").
+    """The task `name`, or the sub-task of a name with a colon ("pm2:gpu0").
 
-    `action` gets the path of its log, emptied before, by default the one named after the task. A
-    Failure that it raises ends the task with one line; any other exception is a bug and goes to
-    the log with its traceback. In a plan `foresee` takes its place; a step without it is foreseen
-    by its check alone. `garbage` lists what `doit clean` may remove of it.
+    `action` gets the path of its empty log, by default the one named after the task. A Failure
+    ends the task with one line; any other exception is a bug and goes to the log with its
+    traceback. In a plan `preview` replaces `action`; without one, only the check's reason is
+    shown. `garbage` lists what `doit clean` may remove.
     """
     basename, _, sub = name.partition(":")
-    holds = Holds(check)
-    foreseen: list[str] = []
+    up_to_date = UpToDate(check)
+    previewed: list[str] = []
     log = log or run.layout.log(name)
     if run.overlay:
-        action = partial(_foresee, foresee, foreseen)
+        action = partial(_preview, preview, previewed)
     return {
         "basename": basename,
         **({"name": sub} if sub else {}),
         "doc": doc,
         "actions": [(_perform, [action, log])],
-        "uptodate": [holds],
+        "uptodate": [up_to_date],
         "task_dep": list(after),
-        "meta": {"garbage": garbage, "holds": holds, "foreseen": foreseen, "log": log},
+        "meta": {"garbage": garbage, "check": up_to_date, "previewed": previewed, "log": log},
         "verbosity": 2,
         "io": {"capture": False},
     }
 
 
 def group(name: str, doc: str, after: Iterable[str] = ()) -> Task:
-    """The task that holds sub-tasks together and has the doc line of `doit list`."""
+    """The parent of sub-tasks, with the line that `doit list` shows."""
     return {"basename": name, "name": None, "doc": doc, "task_dep": list(after)}
 
 
-def _foresee(foresee: Foresight | None, foreseen: list[str], log: Path) -> None:
-    foreseen += foresee(log) if foresee else ()
+def _preview(preview: Preview | None, previewed: list[str], log: Path) -> None:
+    previewed += preview(log) if preview else ()
 
 
 def _perform(action: Callable[[Path], None], log: Path) -> TaskFailed | None:
@@ -104,7 +104,7 @@ def _perform(action: Callable[[Path], None], log: Path) -> TaskFailed | None:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
     except OSError:
-        # The action meets the same obstacle and has the words for it.
+        # The action meets the same obstacle and explains it.
         log = Path(os.devnull)
     try:
         action(log)
@@ -112,9 +112,9 @@ def _perform(action: Callable[[Path], None], log: Path) -> TaskFailed | None:
         where = failure.log or (log if log.stat().st_size else None)
         return TaskFailed(f"{failure}" + (f"\n  log: {where}" if where else ""))
     except OSError as error:
-        return TaskFailed(f"{error.strerror or error}: {error.filename or 'while it worked'}")
+        return TaskFailed(f"{error.strerror or error}: {error.filename or 'no file named'}")
     except Exception as error:
-        # GitPython's errors repeat the command and all that git said.
+        # GitPython's errors repeat the command and all of git's output.
         with contextlib.suppress(OSError), log.open("a") as file:
             file.write(redact(traceback.format_exc()))
         return TaskFailed(redact(f"unexpected {type(error).__name__}: {error}") + f"\n  log: {log}")

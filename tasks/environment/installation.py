@@ -1,4 +1,4 @@
-"""The locked packages are installed into an environment that nothing runs from yet."""
+"""Install the locked packages into an environment that nothing runs from yet."""
 
 from __future__ import annotations
 
@@ -13,41 +13,43 @@ from ..host.python.uv_errors import gist, refused
 from ..host.system import files, process
 from ..host.system.failure import Failure
 from ..lock import package_set, packages
-from ..lock.resolver import REFUSED
+from ..lock.resolver import NO_SOLUTION
 
 
 def install(
-    run: Run, folder: Path, keep: Collection[str], anew: altered_files.Spoilt, log: Path
+    run: Run, folder: Path, keep: Collection[str], reinstall: altered_files.Spoilt, log: Path
 ) -> None:
-    """Install what the lock lists, of `anew` also what is there; all else but `keep` goes.
+    """Install the locked packages, `anew` even if present; remove all others but `keep`.
 
     Raises Failure.
     """
-    wanted, there = packages.of(run).packages, environments.installed(folder)
-    listed = packages.listed(run, wanted)
+    wanted, there = packages.required(run).packages, environments.installed(folder)
+    listed = packages.requirements_file(run, wanted)
     new = [name for name, package in wanted.items() if not fits(package, there.get(name))]
-    told = partial(run.progress, "environment")
+    on_progress = partial(run.progress, "environment")
     away = sorted(set(there) - set(wanted) - set(keep))
-    # Of a package that goes, nothing is to be mended.
-    anew = {name: paths for name, paths in anew.items() if name in wanted}
+    # A package that goes needs no repair.
+    reinstall = {name: paths for name, paths in reinstall.items() if name in wanted}
     files.copy_file(listed, folder / environments.LIST)
     try:
-        with uv_progress.following(log, f"{len(new)} package{'' if len(new) == 1 else 's'}", told):
+        with uv_progress.following(
+            log, f"{len(new)} package{'' if len(new) == 1 else 's'}", on_progress
+        ):
             if away:
                 uv.uninstall(folder, away, log)
-            where = packages.where(run)
-            uv.install(folder, listed, *where, log, anew=anew)
-            environments.heal(folder, listed, where, anew, log)
+            where = packages.uv_sources(run)
+            uv.install(folder, listed, *where, log, anew=reinstall)
+            environments.heal(folder, listed, where, reinstall, log)
     except process.CommandFailed as failed:
         raise _not_installed(run, new, failed, log) from failed
 
 
 def _not_installed(run: Run, new: list[str], failed: process.CommandFailed, log: Path) -> Failure:
-    said = "the locked packages can't be installed"
+    problem = "the locked packages can't be installed"
     if refusal := refused(failed.output):
-        return Failure(f"{said}: {refusal}", log)
-    lines = package_set.why_not_installed(run, new, log) if failed.code == REFUSED else []
+        return Failure(f"{problem}: {refusal}", log)
+    lines = package_set.why_not_installed(run, new, log) if failed.code == NO_SOLUTION else []
     if lines:
-        return Failure("\n    ".join([f"{said}: {lines[0]}", *lines[1:]]), log)
-    mend = "see that the package index can be reached, then run doit again"
-    return Failure(f"{said} ({gist(failed.output)}): {mend}", log)
+        return Failure("\n    ".join([f"{problem}: {lines[0]}", *lines[1:]]), log)
+    advice = "check that the package index is reachable, then run doit again"
+    return Failure(f"{problem} ({gist(failed.output)}): {advice}", log)

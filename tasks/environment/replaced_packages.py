@@ -1,4 +1,4 @@
-"""Locked packages that custom nodes replace while they are imported, past pip's constraints."""
+"""Locked packages that custom nodes replace during their import, past pip's constraints."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from . import stage as environment
 def put_back(
     run: Run, folder: Path, results: Mapping[str, Result], log: Path, since: int
 ) -> dict[str, Result]:
-    """Put back what was replaced since a moment (`trees.now`). Whoever did it would do it again in
-    an instance: its result says so, and no instance is started with it.
+    """Put back what was replaced since a moment (`trees.now`).
 
-    Raises Failure as `hold.hold` does.
+    A node that did it would do it again in an instance, so its result says so, and no instance
+    starts with it. Raises Failure as `restoration.restore` does.
     """
     home = environment.folder_of(run)
-    who = _who(restoration.changes(run, home, None).moved, reported_changes.read(folder).gone)
+    who = _replaced_by(
+        restoration.find_changes(run, home, None).moved, reported_changes.read(folder).gone
+    )
     named = f"custom node {', '.join(who)}" if who else "a custom node"
-    said = f"{named}, while it was imported,"
-    for line in restoration.hold(run, home, said, log, since=since, patches_stay=True)[0]:
+    who_acted = f"{named}, during its import,"
+    for line in restoration.restore(run, home, who_acted, log, since=since, patches_stay=True)[0]:
         run.warn(line)
     return dict(results) | {
         name: replace(result, outcome=Outcome.DISPLACES, displaced=tuple(who[name]))
@@ -35,7 +37,7 @@ def put_back(
     }
 
 
-def _who(
+def _replaced_by(
     displaced: Mapping[str, str], gone: Mapping[str, reported_changes.Who]
 ) -> dict[str, list[str]]:
     """Custom node → the locked packages that it replaced."""

@@ -1,4 +1,4 @@
-"""What a script or an import changed in an environment: found, and put back to what is locked."""
+"""Find what a script or an import changed in an environment, and put back the locked packages."""
 
 from __future__ import annotations
 
@@ -16,40 +16,42 @@ from ..host.system.failure import Failure
 from ..lock import packages, preinstalled
 from ..lock.torch_family import TORCH_FAMILY
 
-SHOWN = 3
-"""Files of one package that are named."""
+FILES_NAMED = 3
+"""Files of one package that a message names."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What somebody changed of what is locked."""
+    """Differences between an environment and the lock."""
 
     moved: Mapping[str, str]
-    """Locked package → the version that is there now, or "nothing"."""
+    """Locked package → the version installed now, or "nothing"."""
     hiding: Mapping[str, str]
     """Package that hides a preinstalled one → its version."""
     patched: Mapping[str, list[str]]
-    """Locked package → files that are not as it has them."""
+    """Locked package → its files with another content."""
     newcomers: Mapping[str, set[str]]
     """Package that is not locked → the locked ones whose files it replaced."""
 
     @property
     def names(self) -> set[str]:
-        """Everything locked that was touched."""
+        """All locked packages that were changed."""
         return {*self.moved, *self.patched}
 
 
-def changes(run: Run, folder: Path, since: int | None) -> Changes:
-    """What differs from the lock; files are looked at that were written since (`trees.now`)."""
+def find_changes(run: Run, folder: Path, since: int | None) -> Changes:
+    """Compare with the lock; of the files, those written since a moment (`trees.now`)."""
     there = environments.installed(folder)
-    wanted = packages.of(run).packages
+    wanted = packages.required(run).packages
     moved = {
         name: there.get(name, "nothing")
         for name, package in wanted.items()
         if not fits(package, there.get(name))
     }
     hiding = {n: there[n] for n in sorted(set(preinstalled.versions(run)) & set(there))}
-    wrong, claims = ([], {}) if since is None else _wrong(folder, set(wanted) - set(moved), since)
+    wrong, claims = (
+        ([], {}) if since is None else _altered_files(folder, set(wanted) - set(moved), since)
+    )
     patched: dict[str, list[str]] = {}
     newcomers: dict[str, set[str]] = {}
     for each in wrong:
@@ -59,8 +61,8 @@ def changes(run: Run, folder: Path, since: int | None) -> Changes:
     return Changes(moved, hiding, patched, newcomers)
 
 
-def _wrong(folder: Path, locked: set[str], since: int) -> tuple[list[Wrong], Claims]:
-    """Files of locked packages that were written or removed, and whose all files are."""
+def _altered_files(folder: Path, locked: set[str], since: int) -> tuple[list[Wrong], Claims]:
+    """Files of locked packages that were written or removed, and the owners of all files."""
     site = uv.site_packages(folder)
     look = environments.written_since(folder, since)
     claims = records.claims(site)
@@ -75,83 +77,84 @@ def _wrong(folder: Path, locked: set[str], since: int) -> tuple[list[Wrong], Cla
     return records.compare(site, own, touched), claims
 
 
-def hold(
+def restore(
     run: Run, folder: Path, who: str, log: Path, *, since: int | None = None,
     patches_stay: bool = False,
 ) -> tuple[list[str], Changes]:  # fmt: skip
-    """Put back what `who` changed of the locked packages; what to say of that, and what it was.
+    """Put back what `who` changed of the locked packages; return messages, and the changes.
 
-    With `patches_stay` files that were written into in place stay so, and are written down: who
-    patches at each import would do it again. Raises Failure when something can't be put back, and
-    when it was torch, or another one hides what is preinstalled: a node that wants another one
-    would want it again.
+    With `patches_stay`, files that were modified in place stay and are recorded, since an import
+    that patches them would do it again. Raises Failure when something can't be put back, and for
+    a change of torch or a package that hides a preinstalled one: the node would do it again.
     """
-    found = changes(run, folder, since)
+    found = find_changes(run, folder, since)
     replaced = {name for names in found.newcomers.values() for name in names}
-    anew = set(found.patched) & replaced if patches_stay else set(found.patched)
-    _put_back(run, folder, who, found, anew, log)
-    said = _told(run, who, found, anew)
-    stays = {name: paths for name, paths in found.patched.items() if name not in anew}
+    reinstalled = set(found.patched) & replaced if patches_stay else set(found.patched)
+    _put_back(run, folder, who, found, reinstalled, log)
+    lines = _describe(run, who, found, reinstalled)
+    stays = {name: paths for name, paths in found.patched.items() if name not in reinstalled}
     if stays:
-        run.warn(f"{who} wrote into {_listed(stays)}: that stays, in this environment alone")
+        run.warn(f"{who} wrote into {_describe_files(stays)}: kept, in this environment only")
         marks = {path: Known(name, who) for name, paths in stays.items() for path in paths}
         altered_files.note_known(folder, marks)
     if found.hiding or (set(found.moved) | replaced) & set(TORCH_FAMILY):
-        raise Failure("; ".join(said) + ": the node needs another torch, or a fork", log)
-    return said, found
+        raise Failure("; ".join(lines) + ": the node needs another torch, or a fork", log)
+    return lines, found
 
 
-def _put_back(run: Run, folder: Path, who: str, found: Changes, anew: set[str], log: Path) -> None:
-    """Raises Failure, by the name of who did it, where that can't be done."""
-    away = sorted({*found.hiding, *found.newcomers} if anew else found.hiding)
-    wanted = packages.of(run).packages
-    back = {name: wanted[name] for name in (*found.moved, *anew)}
+def _put_back(
+    run: Run, folder: Path, who: str, found: Changes, reinstalled: set[str], log: Path
+) -> None:
+    """Raises Failure, which names `who`, if that is impossible."""
+    away = sorted({*found.hiding, *found.newcomers} if reinstalled else found.hiding)
+    wanted = packages.required(run).packages
+    back = {name: wanted[name] for name in (*found.moved, *reinstalled)}
     left: list[Wrong] = []
     try:
         if away:
             uv.uninstall(folder, away, log)
         if back:
-            listed, where = packages.listed(run, back), packages.where(run)
+            listed, where = packages.requirements_file(run, back), packages.uv_sources(run)
             uv.install(folder, listed, *where, log, anew=set(back))
-            paths = {name: found.patched[name] for name in anew}
+            paths = {name: found.patched[name] for name in reinstalled}
             left = environments.heal(folder, listed, where, paths, log)
     except process.CommandFailed as failed:
-        said = f"{who} changed {', '.join(sorted({*back, *away}))}, which can't be put back"
-        raise Failure(f"{said}: {process.last_line(failed.output)}", log) from failed
+        problem = f"{who} changed {', '.join(sorted({*back, *away}))}, which can't be put back"
+        raise Failure(f"{problem}: {process.last_line(failed.output)}", log) from failed
     if left:
         first = f"{left[0].path} of {left[0].package}"
         raise Failure(f"{who} changed {first}, which can't be put back", log)
 
 
-def _told(run: Run, who: str, found: Changes, anew: set[str]) -> list[str]:
-    wanted = packages.of(run).packages
-    said = [
-        f"{who} changed {name} {wanted[name].shown} to {version}, it was put back"
+def _describe(run: Run, who: str, found: Changes, reinstalled: set[str]) -> list[str]:
+    wanted = packages.required(run).packages
+    lines = [
+        f"{who} changed {name} {wanted[name].shown} to {version} (put back)"
         for name, version in sorted(found.moved.items())
     ]
-    said += [
-        f"{who} installed {name} {version} over the preinstalled one, it was removed"
+    lines += [
+        f"{who} installed {name} {version} over the preinstalled one (removed)"
         for name, version in found.hiding.items()
     ]
     for name, over in sorted(found.newcomers.items()):
-        if over & anew:
-            files = ", ".join(sorted(over & anew))
-            said.append(
-                f"{who} installed {name} over the files of {files}, which are locked: it was "
-                f"removed, they were put back; python.packages: [{name}] lets it in, and "
-                "python.prefer says which of them stays"
+        if over & reinstalled:
+            files = ", ".join(sorted(over & reinstalled))
+            lines.append(
+                f"{who} installed {name} over the files of {files}, which are locked "
+                f"(removed, and the files put back); to allow it, set python.packages: [{name}], "
+                "and python.prefer to choose between them"
             )
     replaced = {name for names in found.newcomers.values() for name in names}
-    patched = {name: found.patched[name] for name in sorted(anew - replaced)}
+    patched = {name: found.patched[name] for name in sorted(reinstalled - replaced)}
     if patched:
-        said.append(f"{who} wrote into {_listed(patched)}: it was put back")
-    return said
+        lines.append(f"{who} wrote into {_describe_files(patched)} (put back)")
+    return lines
 
 
-def _listed(patched: Mapping[str, list[str]]) -> str:
+def _describe_files(patched: Mapping[str, list[str]]) -> str:
     """Packages, each with some of its files."""
     parts = []
     for name, paths in patched.items():
-        more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-        parts.append(f"{', '.join(paths[:SHOWN])}{more} of {name}")
+        more = f" and {len(paths) - FILES_NAMED} more" if len(paths) > FILES_NAMED else ""
+        parts.append(f"{', '.join(paths[:FILES_NAMED])}{more} of {name}")
     return "; ".join(parts)

@@ -1,7 +1,7 @@
-"""What the scripts of custom nodes did in an environment, and which of it stands in the next.
+"""Records of what the scripts of custom nodes did in an environment, for the next environment.
 
-A script runs again when its node, its commit, or a package that it touches changed: one that it
-added, one that the lock holds and it tried to change, and what those that it added ask for.
+A script runs again when its node, its commit, or a package that it touches changes: one that it
+added, a locked one that it tried to change, or a dependency of those it added.
 """
 
 from __future__ import annotations
@@ -19,62 +19,65 @@ Records = dict[str, dict[str, Any]]
 commit)."""
 
 
-def of(environment: Path) -> Records:
-    """What is noted of the scripts that ran in an environment; a damaged note is none."""
-    noted = digest_folders.read(environment, scripts=dict).get("scripts", {})
+def read_records(environment: Path) -> Records:
+    """The records of the scripts that ran in an environment; skips damaged records."""
+    recorded = digest_folders.read(environment, scripts=dict).get("scripts", {})
     kinds = {"version": str, "added": dict, "touches": dict}
     return {
         node: each
-        for node, each in noted.items()
+        for node, each in recorded.items()
         if isinstance(each, dict) and all(isinstance(each.get(k), t) for k, t in kinds.items())
     }
 
 
-def added(noted: Records) -> dict[str, str]:
-    """Name → version of what these scripts added."""
-    return {name: str(v) for each in noted.values() for name, v in each["added"].items()}
+def added_packages(recorded: Records) -> dict[str, str]:
+    """Package that these scripts added → version."""
+    return {name: str(v) for each in recorded.values() for name, v in each["added"].items()}
 
 
-def made_of(
+def make_record(
     version: str,
     home: Path,
     before: Mapping[str, str],
     changed: set[str],
     packages: Mapping[str, Package],
 ) -> dict[str, Any]:
-    """The record of a script that has just run; `before` is what was installed until then."""
+    """The record of a script that has just run; `before`: package → version before it ran."""
     there = environments.installed(home)
     new = {name: v for name, v in there.items() if name not in packages and before.get(name) != v}
-    names = {*new, *changed, *_asked_for(home, new)}
+    names = {*new, *changed, *_dependencies(home, new)}
     shown = there | {name: package.shown for name, package in packages.items()}
     touches = {name: shown[name] for name in sorted(names) if name in shown}
     return {"version": version, "added": new, "touches": touches}
 
 
-def standing(
-    noted: Records,
+def valid_records(
+    recorded: Records,
     scripts: Mapping[str, str],
     packages: Mapping[str, Package],
     there: Mapping[str, str],
 ) -> Records:
-    """The records of scripts that need not run again: with these packages locked, all that they
-    touched is as it was. `there` is what is installed where they ran."""
-    stand = {name: each for name, each in noted.items() if scripts.get(name) == each["version"]}
+    """The records of scripts that need not run again, since all that they touched is unchanged.
+
+    `scripts`: node → version of its script; `packages`: the lock's; `there`: package → version
+    installed where they ran.
+    """
+    valid = {name: each for name, each in recorded.items() if scripts.get(name) == each["version"]}
     while True:
-        shown = {name: there[name] for name in added(stand) if name in there}
+        shown = {name: there[name] for name in added_packages(valid) if name in there}
         shown |= {name: package.shown for name, package in packages.items()}
         left = {
             node: each
-            for node, each in stand.items()
+            for node, each in valid.items()
             if all(shown.get(name) == version for name, version in each["touches"].items())
         }
-        if len(left) == len(stand):
+        if len(left) == len(valid):
             return left
-        stand = left
+        valid = left
 
 
-def _asked_for(home: Path, names: Mapping[str, str]) -> set[str]:
-    """What these packages ask for, by their own metadata."""
+def _dependencies(home: Path, names: Mapping[str, str]) -> set[str]:
+    """What these packages require, by their metadata."""
     from importlib.metadata import Distribution
 
     from packaging.requirements import InvalidRequirement, Requirement

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import nodes
 from ..engine import space
-from ..engine.messages import move
+from ..engine.messages import describe_move
 from ..engine.run import Run
 from ..engine.step import Task, step
 from ..host.generations import reported_changes
@@ -21,6 +21,7 @@ from ..host.python.environments import damage, fits
 from ..host.storage import digest_folders, disk
 from ..host.system import files
 from ..host.system.failure import Failure
+from ..host.system.units import size
 from ..lock import packages, preinstalled
 from ..spec.layout import Layout
 from . import installation, script_records, torch_trial
@@ -35,24 +36,27 @@ def tasks(run: Run) -> Iterator[Task]:
         run,
         "environment",
         "The Python environment, one install for ComfyUI and all custom nodes",
-        check=partial(_missing, run),
-        action=partial(_make_where_there_is_room, run),
-        foresee=partial(_foresee, run),
+        check=partial(_why_outdated, run),
+        action=partial(_make_with_space, run),
+        preview=partial(_preview, run),
         after=["lock"],
         garbage=partial(_garbage, layout),
     )
 
 
 def folder_of(run: Run) -> Path:
-    """The environment that the last `environment` step made or chose. Raises Failure if none."""
+    """The environment that the last `environment` step made or chose.
+
+    Raises Failure without one.
+    """
     layout = run.layout
     return layout.seen(digest_folders.pointed(layout.seen(_pointer(layout)), layout.environments))
 
 
-def scripts(run: Run) -> dict[str, str]:
-    """The nodes that have something to run, each with the version of what it runs."""
+def script_versions(run: Run) -> dict[str, str]:
+    """Node with an install script → the script's version."""
     found = {}
-    for node in nodes.present(run):
+    for node in nodes.present_nodes(run):
         script = nodes.folder_of(run, node) / INSTALL_SCRIPT
         if node.script or script.is_file():
             commit = nodes.source_of(run, node).read().get("commit")
@@ -63,20 +67,19 @@ def scripts(run: Run) -> dict[str, str]:
 def record(
     folder: Path, *, grown: bool = False, besides: Collection[str] = (), **changes: Any
 ) -> None:
-    """Write down what is in the environment now, which from here on is what belongs there.
+    """Record what belongs into the environment: what is there now.
 
-    That is what the lock holds and what scripts added; packages that custom nodes installed while
-    they were imported are guests, which may go as they came. The packages `besides` somebody
-    installed by hand, and they are not written down. With `grown` what is new beside the packages
-    belongs there too.
+    That is the locked packages and those that scripts added. Packages that custom nodes installed
+    during their import are recorded as guests, which may disappear. `besides` are packages
+    installed by hand, which are not recorded. With `grown`, new top-level names belong there too.
     """
     receipt = digest_folders.read(folder) | changes
     names = sorted(path.name for path in uv.site_packages(folder).iterdir())
     info = [name for name in names if name.endswith(".dist-info")]
     beside = [name for name in names if name not in info and name != files.BYTECODE]
     if "scripts" not in changes:
-        receipt["scripts"] = script_records.of(folder)
-    ours = {*receipt.get("locked", ()), *script_records.added(receipt["scripts"])}
+        receipt["scripts"] = script_records.read_records(folder)
+    ours = {*receipt.get("locked", ()), *script_records.added_packages(receipt["scripts"])}
     receipt["installed"] = [name for name in info if records.name_of(name) in ours]
     there = environments.installed(folder)
     guests = sorted(set(there) - ours - set(besides))
@@ -87,7 +90,7 @@ def record(
 
 
 def in_use(run: Run) -> frozenset[str]:
-    """The environments that some process here runs from."""
+    """The names of environments that a process on this machine runs from."""
     folder = run.layout.generations
     return of_generations(folder / name for name in apps.folders_in_use(folder))
 
@@ -103,122 +106,124 @@ def _pointer(layout: Layout) -> Path:
     return layout.receipts / "environment.json"
 
 
-def _missing(run: Run) -> str | None:
+def _why_outdated(run: Run) -> str | None:
     layout = run.layout
     folder = folder_of(run)
     if files.read_receipt(layout.seen(_pointer(layout))).get("digest") != _digest(run):
         return "its packages or its nodes' scripts changed"
     beside = digest_folders.read(folder)
     if not beside:
-        return f"{folder.name} isn't whole"
-    # What a process of the current generation took away it would take away again.
+        return f"{folder.name} isn't complete"
+    # A process of the current generation would remove these again.
     own = reported_changes.read(layout.current.resolve()).gone
     for key in ("installed", "top"):
         beside[key] = [name for name in beside.get(key, ()) if name not in own]
-    return damage(folder, beside) or torch_trial.due(beside)
+    return damage(folder, beside) or torch_trial.reason_to_import(beside)
 
 
 def _digest(run: Run) -> str:
-    python = packages.of(run)
+    python = packages.required(run)
     return files.digest(
         {
             "interpreter": sys.version,
             "packages": {name: p.requirement(name) for name, p in python.packages.items()},
             "preinstalled": preinstalled.versions(run),
-            "scripts": scripts(run),
+            "scripts": script_versions(run),
             "hook": pth_hook.LINE,
-            # One of before shares its files with uv's cache.
+            # Older environments share their files with uv's cache.
             "own": True,
         }
     )
 
 
 def _choose(run: Run) -> tuple[str, Path, bool]:
-    """The digest, its folder, and whether that is there and whole."""
+    """The digest, its folder, and whether that is complete."""
     layout = run.layout
     digest = _digest(run)
     in_use = of_generations(digest_folders.list_folders(layout.generations))
     return digest, *digest_folders.choose(layout.environments, digest, damage, in_use)
 
 
-def _make_where_there_is_room(run: Run, log: Path) -> None:
-    _, folder, whole = _choose(run)
-    need = 0 if whole else _needed(run)
-    with space.room(run, "the environment", folder, need):
+def _make_with_space(run: Run, log: Path) -> None:
+    _, folder, complete = _choose(run)
+    need = 0 if complete else _space_needed(run)
+    with space.reserve(run, "the environment", folder, need):
         _make(run, log)
 
 
-def _needed(run: Run) -> int:
-    """Bytes: what the one before has of its own, and what is new, as far as both are known."""
+def _space_needed(run: Run) -> int:
+    """Bytes: the files that the previous one shares with none, plus new packages, if known."""
     try:
         before = folder_of(run)
         there, own = environments.installed(before), disk.read(run.layout).environments
     except (Failure, OSError):
         there, own, before = {}, {}, Path()
-    wanted = packages.of(run).packages
+    wanted = packages.required(run).packages
     new = (each for name, each in wanted.items() if not fits(each, there.get(name)))
     return own.get(before.name, 0) + sum(each.size or 0 for each in new)
 
 
 def _make(run: Run, log: Path) -> None:
     layout = run.layout
-    digest, folder, whole = _choose(run)
-    if not whole:
+    digest, folder, complete = _choose(run)
+    if not complete:
         digest_folders.remove(folder)
-        _tell_dropped(run)
-        previous, see_base = _previous(run), preinstalled.wanted(run)
-        stand = _standing(run, previous)
+        _report_dropped(run)
+        previous, see_base = _base_environment(run), preinstalled.is_chosen(run)
+        valid = _valid_records(run, previous)
         if previous:
             environments.grow(previous, folder)
         else:
             folder.parent.mkdir(parents=True, exist_ok=True)
             python = preinstalled.base_python() if see_base else Path(sys.executable)
             uv.make_environment(folder, python, log, see_base=see_base)
-        installation.install(run, folder, script_records.added(stand), _changed(previous), log)
+        installation.install(
+            run, folder, script_records.added_packages(valid), _altered(previous), log
+        )
         pth_hook.write(uv.site_packages(folder))
-        proved = torch_trial.inherited(previous, folder) if previous and not see_base else {}
-        locked = sorted(packages.of(run).packages)
+        inherited = (
+            torch_trial.inherited_result(previous, folder) if previous and not see_base else {}
+        )
+        locked = sorted(packages.required(run).packages)
         constraints.write(folder, locked, preinstalled.versions(run))
         record(
             folder,
             digest=digest,
             own=True,
             locked=locked,
-            scripts=stand,
-            pending=_pending(run, stand),
+            scripts=valid,
+            pending=_pending(run, valid),
             sees_base=see_base,
-            **proved,
+            **inherited,
         )
         if previous and previous.name.partition(".")[0] == digest:
             altered_files.expect(
                 folder, altered_files.known(previous), altered_files.spoilt(previous)
             )
-    if torch_trial.due(digest_folders.read(folder)):
-        family = torch_trial.prove(run, folder, log)
+    if torch_trial.reason_to_import(digest_folders.read(folder)):
+        family = torch_trial.import_family(run, folder, log)
         digest_folders.finish(folder, digest_folders.read(folder) | {"family": family})
     digest_folders.point(_pointer(layout), folder, digest)
 
 
-def _foresee(run: Run, log: Path) -> list[str]:
+def _preview(run: Run, log: Path) -> list[str]:
     layout = run.layout
-    digest, folder, whole = _choose(run)
+    digest, folder, complete = _choose(run)
     lines = _difference(run)
-    if not whole:
-        foreseen = layout.kept(folder)
-        foreseen.mkdir(parents=True)
-        pending = _pending(run, _standing(run, _previous(run)))
-        digest_folders.finish(foreseen, {"digest": digest, "pending": pending})
-    elif torch_trial.due(digest_folders.read(folder)):
+    if not complete:
+        previewed = layout.kept(folder)
+        previewed.mkdir(parents=True)
+        pending = _pending(run, _valid_records(run, _base_environment(run)))
+        digest_folders.finish(previewed, {"digest": digest, "pending": pending})
+    elif torch_trial.reason_to_import(digest_folders.read(folder)):
         lines.append("import the torch family, once")
     digest_folders.point(layout.kept(_pointer(layout)), folder, digest)
     return lines
 
 
 def _difference(run: Run) -> list[str]:
-    """Package by package, what the new environment has and the present one doesn't."""
-    from rich.filesize import decimal
-
-    wanted = packages.of(run).packages
+    """One line for each package that differs from the current environment."""
+    wanted = packages.required(run).packages
     try:
         there = environments.installed((run.layout.current / "environment").resolve())
     except OSError:
@@ -227,27 +232,26 @@ def _difference(run: Run) -> list[str]:
     for name in sorted({*there, *wanted}):
         package = wanted.get(name)
         if package is None:
-            lines.append(move(name, there[name], None))
+            lines.append(describe_move(name, there[name], None))
         elif not fits(package, there.get(name)):
-            size = f" ({decimal(package.size)})" if package.size else ""
-            lines.append(move(name, there.get(name), package.shown) + size)
+            much = f" ({size(package.size)})" if package.size else ""
+            lines.append(describe_move(name, there.get(name), package.shown) + much)
     return lines
 
 
-def _tell_dropped(run: Run) -> None:
-    """What was installed by hand into the environment that runs doesn't come along."""
+def _report_dropped(run: Run) -> None:
+    """Say which packages that were installed by hand the new environment doesn't have."""
     current = run.layout.current.resolve()
-    wanted, own = packages.of(run).packages, reported_changes.read(current).packages
+    wanted, own = packages.required(run).packages, reported_changes.read(current).packages
     for name, version in environments.additions((current / "environment").resolve()).items():
         if name not in own and name not in wanted:
-            run.tell(f"{name} {version}, installed by hand, is not in the new environment")
+            run.tell(f"{name} {version}, installed by hand, isn't in the new environment")
 
 
-def _previous(run: Run) -> Path | None:
-    """The environment to start from, None where there is none that would do.
+def _base_environment(run: Run) -> Path | None:
+    """The environment to copy and change; None when none is suitable.
 
-    One in which `doit verify` found files that aren't what was installed will do: they are
-    installed anew.
+    Files that `doit verify` found damaged don't matter: they are installed again.
     """
     try:
         previous = folder_of(run)
@@ -261,25 +265,27 @@ def _previous(run: Run) -> Path | None:
         or digest_folders.damaged(previous, receipt, environments.lost)
     ):
         return None
-    if receipt.get("sees_base", False) != preinstalled.wanted(run):
+    if receipt.get("sees_base", False) != preinstalled.is_chosen(run):
         return None
     return previous if environments.is_removable(previous) else None
 
 
-def _standing(run: Run, previous: Path | None) -> Records:
-    """The scripts that need not run again in an environment that grows from this one."""
+def _valid_records(run: Run, previous: Path | None) -> Records:
+    """The records of scripts that need not run again in a copy of this environment."""
     if previous is None:
         return {}
-    noted, there = script_records.of(previous), environments.installed(previous)
-    return script_records.standing(noted, scripts(run), packages.of(run).packages, there)
+    recorded, there = script_records.read_records(previous), environments.installed(previous)
+    return script_records.valid_records(
+        recorded, script_versions(run), packages.required(run).packages, there
+    )
 
 
-def _pending(run: Run, stand: Records) -> list[str]:
-    return sorted(set(scripts(run)) - set(stand))
+def _pending(run: Run, valid: Records) -> list[str]:
+    return sorted(set(script_versions(run)) - set(valid))
 
 
-def _changed(previous: Path | None) -> dict[str, list[str]]:
-    """The packages of which it has files that aren't what was installed."""
+def _altered(previous: Path | None) -> dict[str, list[str]]:
+    """Package → its files that aren't as installed."""
     found = altered_files.spoilt(previous) if previous else {}
     for path, each in altered_files.known(previous).items() if previous else ():
         found.setdefault(each.package, []).append(path)

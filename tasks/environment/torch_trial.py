@@ -1,4 +1,4 @@
-"""The proof of an environment's torch family: it is imported, once, and what doesn't is told."""
+"""Import an environment's torch family once, and explain what doesn't import."""
 
 from __future__ import annotations
 
@@ -19,27 +19,24 @@ from ..lock.torch_family import TORCH_FAMILY
 from ..spec import expand
 
 DRIVER = ("libcuda.so", "libnvidia-")
-"""How the names of libraries begin that come with NVIDIA's driver and with no package."""
+"""Prefixes of libraries that come with NVIDIA's driver, not with a package."""
 
 
-def due(receipt: Mapping[str, Any]) -> str | None:
-    """Why the family is to be imported, None if its environment's receipt says that it was.
+def reason_to_import(receipt: Mapping[str, Any]) -> str | None:
+    """Why the family must be imported; None: the environment's receipt says that it was.
 
-    What needed a library of the driver is tried again where there is one.
+    An import that needed a library of the driver is tried again once there is a driver.
     """
     family = receipt.get("family")
     if not isinstance(family, dict):
-        return "its torch was not imported yet"
+        return "its torch was never imported"
     if (awaited := family.get("awaits")) and gpu.driver_present():
-        return f"its torch was not imported yet, for want of {awaited}"
+        return f"its torch was never imported, since {awaited} was missing"
     return None
 
 
-def inherited(previous: Path, folder: Path) -> dict[str, Any]:
-    """What the receipt of an environment that grew from `previous` says of the family already.
-
-    Its proof stands as long as nothing but other packages was added.
-    """
+def inherited_result(previous: Path, folder: Path) -> dict[str, Any]:
+    """The family's result in the receipt of `previous`, if `folder` only adds other packages."""
     family = digest_folders.read(previous).get("family")
     before, now = environments.installed(previous), environments.installed(folder)
     added = {name for name in now if name not in before}
@@ -48,10 +45,10 @@ def inherited(previous: Path, folder: Path) -> dict[str, Any]:
     return {"family": family}
 
 
-def prove(run: Run, folder: Path, log: Path) -> dict[str, Any]:
-    """Import the members that are in this environment; what its receipt is to say of that.
+def import_family(run: Run, folder: Path, log: Path) -> dict[str, Any]:
+    """Import the members that this environment has; return the result for its receipt.
 
-    Raises Failure with the cause, and with a set that does import, which was installed and tried.
+    Raises Failure with the cause, and with a set that was tried and does import, if found.
     """
     versions = environments.installed(folder) | preinstalled.versions(run)
     members = {name: versions[name] for name in TORCH_FAMILY if name in versions}
@@ -62,10 +59,10 @@ def prove(run: Run, folder: Path, log: Path) -> dict[str, Any]:
     if tried.broken is None:
         return {"imported": tried.imported}
     broken = tried.broken
-    if _comes_later(run, broken):
+    if _needs_driver(run, broken):
         run.warn(
-            f"whether {broken.name} imports isn't known here: it needs {broken.library}, which "
-            "comes with the driver"
+            f"unknown whether {broken.name} imports: it needs {broken.library}, which comes with "
+            "the driver"
         )
         return {"imported": tried.imported, "awaits": broken.library}
     raise Failure(_explain(run, folder, members, broken, log), log)
@@ -81,8 +78,8 @@ def _attempt(run: Run, folder: Path, members: list[str], log: Path) -> Tried:
     return import_trial.attempt(folder / "bin" / "python", members, env, scratch, log)
 
 
-def _comes_later(run: Run, broken: Broken) -> bool:
-    """Whether it lacks just the driver, which an image build doesn't have."""
+def _needs_driver(run: Run, broken: Broken) -> bool:
+    """Whether it only lacks the driver, as in an image build."""
     here = run.machine.instances.cpu_only or gpu.driver_present()
     return not here and broken.library is not None and broken.library.startswith(DRIVER)
 
@@ -91,37 +88,35 @@ def _explain(run: Run, folder: Path, members: dict[str, str], broken: Broken, lo
     beside = [f"{name} {version}" for name, version in members.items() if name != broken.name]
     together = f" beside {' and '.join(beside)}" if beside else ""
     cause = broken.shown.replace(f"{uv.site_packages(folder)}/", "")
-    said = f"{broken.name} {members[broken.name]} doesn't import{together}: {cause}"
+    problem = f"{broken.name} {members[broken.name]} doesn't import{together}: {cause}"
     if not broken.final:
-        return f"{said}; see that it has time and memory, then run doit again"
-    if preinstalled.wanted(run):
-        return (
-            f"{said}; it is preinstalled: make .venv with another Python, or choose another torch"
-        )
-    found, failed = _look_further(run, folder, members, broken, log)
+        return f"{problem}; give it more time or memory, then run doit again"
+    if preinstalled.is_chosen(run):
+        return f"{problem}; it is preinstalled: use another Python for .venv, or another torch"
+    found, failed = _find_working_set(run, folder, members, broken, log)
     if found:
         pins = [f"{name}=={version}" for name, version in found.items()]
         wins = [*packages.other_overrides(run), *pins]
-        return f"{said}; these versions do, they were tried: python.overrides: {wins}"
-    tried = [_listed(each) for each in failed]
-    others = f"tried in vain: {'; '.join(tried)}" if tried else "no others were found to try"
-    return f"{said}; {others}; choose versions that fit with python.overrides"
+        return f"{problem}; these versions do (tried): python.overrides: {wins}"
+    tried = [_joined(each) for each in failed]
+    others = f"these fail too: {'; '.join(tried)}" if tried else "no other versions were found"
+    return f"{problem}; {others}; choose versions that fit with python.overrides"
 
 
-def _look_further(
+def _find_working_set(
     run: Run, folder: Path, members: dict[str, str], broken: Broken, log: Path
 ) -> tuple[dict[str, str] | None, list[dict[str, str]]]:
-    """Versions of the family that import together, and those that were tried before and don't."""
+    """Versions of the family that import together, or None, and those that were tried and don't."""
     failed = [members]
-    for constraints in torch_family.others(members, broken.name):
+    for constraints in torch_family.alternatives(members, broken.name):
         try:
-            wanted = packages.another_family(run, constraints, log).packages
+            wanted = packages.with_other_family(run, constraints, log).packages
             family = {n: wanted[n].version or "" for n in members if n in wanted}
             if family in failed or "" in family.values():
                 continue
-            run.progress("environment", None, f"try {_listed(family)}")
-            place = _scratch(run, folder)
-            uv.sync(place, packages.listed(run, wanted), *packages.where(run), log)
+            run.progress("environment", None, f"try {_joined(family)}")
+            place = _trial_environment(run, folder)
+            uv.sync(place, packages.requirements_file(run, wanted), *packages.uv_sources(run), log)
         except Failure:
             continue
         if _attempt(run, place, list(members), log).broken is None:
@@ -132,12 +127,12 @@ def _look_further(
     return None, failed[1:]
 
 
-def _listed(versions: Mapping[str, str]) -> str:
+def _joined(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _scratch(run: Run, folder: Path) -> Path:
-    """An environment to change at will, which begins as this one."""
+def _trial_environment(run: Run, folder: Path) -> Path:
+    """A scratch copy of this environment."""
     place = run.layout.scratch / "trial"
     files.remove(place)
     environments.grow(folder, place)

@@ -1,4 +1,4 @@
-"""`doit verify` of environments: every file hashed again, against what its package says of it."""
+"""`doit verify` of environments: hash every file again and compare it with its package."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from ..host.system.progress import Progress
 from ..lock import packages
 
 READERS = 4
-"""Files at once."""
-UNIT = "the Python environments"
-"""As the progress names them."""
+"""Files that are read at once."""
+PROGRESS_ITEM = "the Python environments"
+"""Their name in the progress."""
 Identity = tuple[int, int]
 """Device and inode."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was found in one environment."""
+class CheckedEnvironment:
+    """The result of one environment."""
 
     folder: Path
     spoilt: tuple[Wrong, ...] = ()
-    """To be mended."""
+    """Files to repair."""
     known: Mapping[str, altered_files.Known] = field(default_factory=dict)
-    """What something here writes into each time, by path."""
+    """Path → what writes into it at each import; not an error."""
     files: int = 0
+    """Number of files that packages list."""
 
 
-def kept(run: Run) -> list[Path]:
-    """The environments of the workspace that are whole."""
+def whole_environments(run: Run) -> list[Path]:
+    """The complete environments of the workspace."""
     return [
         path
         for path in digest_folders.list_folders(run.layout.environments)
@@ -45,22 +46,22 @@ def kept(run: Run) -> list[Path]:
     ]
 
 
-def look(folders: Iterable[Path], progress: Progress) -> list[Look]:
-    """Read every file of these environments once, one that several share too."""
+def check(folders: Iterable[Path], progress: Progress) -> list[CheckedEnvironment]:
+    """Hash every file of these environments, and a file that several share once."""
     every = {folder: records.claims(uv.site_packages(folder)) for folder in folders}
     sizes: dict[Identity, tuple[int, Path]] = {}
     places: dict[Path, dict[str, Identity | None]] = {}
     for folder, claims in every.items():
         site = uv.site_packages(folder)
         places[folder] = {path: _identity(site / path, sizes) for path in claims}
-    progress.add(UNIT, sum(size for size, _ in sizes.values()))
-    read = partial(_read, sizes, progress)
+    progress.add(PROGRESS_ITEM, sum(size for size, _ in sizes.values()))
+    read = partial(_hash, sizes, progress)
     digests = {
         one: result if isinstance(result, str) else ""
         for one, result in thread_pool.each(read, sizes, READERS)
     }
-    progress.end(UNIT)
-    return [_judged(folder, claims, places[folder], digests) for folder, claims in every.items()]
+    progress.end(PROGRESS_ITEM)
+    return [_compare(folder, claims, places[folder], digests) for folder, claims in every.items()]
 
 
 def _identity(path: Path, sizes: dict[Identity, tuple[int, Path]]) -> Identity | None:
@@ -73,29 +74,29 @@ def _identity(path: Path, sizes: dict[Identity, tuple[int, Path]]) -> Identity |
     return one
 
 
-def _read(sizes: Mapping[Identity, tuple[int, Path]], progress: Progress, one: Identity) -> str:
+def _hash(sizes: Mapping[Identity, tuple[int, Path]], progress: Progress, one: Identity) -> str:
     size, path = sizes[one]
     found = records.digest(path) or ""
-    progress.advance(UNIT, size)
+    progress.advance(PROGRESS_ITEM, size)
     return found
 
 
-def _judged(
+def _compare(
     folder: Path,
     claims: Claims,
     places: Mapping[str, Identity | None],
     digests: Mapping[Identity, str],
-) -> Look:
+) -> CheckedEnvironment:
     locked = set(digest_folders.read(folder).get("locked", ()))
     known = altered_files.known(folder)
     wrong: list[Wrong] = []
     for path, owners in claims.items():
         one = places[path]
-        # What nobody locked came with a custom node, which may do with it as it likes.
+        # A package that isn't locked came with a custom node, which may change it.
         own = {name: digest for name, digest in owners.items() if name in locked}
         wrong += records.judge(path, own, None if one is None else digests[one])
     found = {each.path for each in wrong}
-    return Look(
+    return CheckedEnvironment(
         folder,
         tuple(each for each in wrong if each.path not in known),
         {path: each for path, each in known.items() if path in found},
@@ -103,19 +104,19 @@ def _judged(
     )
 
 
-def mend(run: Run, found: Look, log: Path) -> list[Wrong]:
-    """Install the packages anew that have such files; what is wrong after that, and then known.
+def repair(run: Run, found: CheckedEnvironment, log: Path) -> list[Wrong]:
+    """Reinstall the packages with damaged files; return the files that are still wrong.
 
     Only for an environment that nothing runs from. Raises Failure.
     """
     folder, paths = found.folder, altered_files.by_package(found.spoilt)
-    where = packages.where(run)
+    where = packages.uv_sources(run)
     try:
         uv.install(folder, folder / environments.LIST, *where, log, anew=paths)
         left = environments.heal(folder, folder / environments.LIST, where, paths, log)
     except process.CommandFailed as failed:
-        said = f"{', '.join(sorted(paths))} can't be installed anew in {folder.name}"
-        raise Failure(f"{said}: {process.last_line(failed.output)}", log) from failed
+        problem = f"{', '.join(sorted(paths))} can't be reinstalled in {folder.name}"
+        raise Failure(f"{problem}: {process.last_line(failed.output)}", log) from failed
     altered_files.expect(folder, {}, paths)
     altered_files.note_spoilt(folder, ())
     return left

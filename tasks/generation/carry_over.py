@@ -1,4 +1,4 @@
-"""What outlives a generation: files that ComfyUI and custom nodes wrote into their folders."""
+"""Carry files that ComfyUI and custom nodes wrote into their folders to the next generation."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ..host.repositories import git
 from ..host.system import files
 
 CODE = (*all_suffixes(), ".js", ".mjs", ".css", ".html")
-"""Endings of what is no setting: of another commit it would only break this one."""
+"""Suffixes of files that are code, not settings: another commit's code would break this one."""
 
 
 def carry(previous: Path, current: Path, old: set[str], new: set[str], left: Path) -> None:
     """Copy untracked files from one generation's ComfyUI to the next.
 
-    `old` and `new` name the declared custom nodes of each. Custom nodes that nobody declared
-    were installed by hand and come along whole; the files of a node that is no longer declared
-    go to `left`. Nothing that the next generation already has is overwritten.
+    `old` and `new` name the declared custom nodes of each. Undeclared custom nodes were installed
+    by hand and come along whole; the files of a node that is no longer declared go to `left`.
+    Overwrites nothing in the next generation.
     """
     nodes = {f"custom_nodes/{name}" for name in old | new}
-    own = [name for name in git.untracked(previous) if not _below(name, nodes | {"models"})]
+    own = [name for name in git.untracked(previous) if not _is_below(name, nodes | {"models"})]
     generation = previous.parent.resolve()
     _copy(previous, current, own, generation)
     for name in sorted(old):
@@ -37,14 +37,14 @@ def carry(previous: Path, current: Path, old: set[str], new: set[str], left: Pat
         target = current / "custom_nodes" / name if name in new else left / name
         if not target.is_symlink():
             untracked = git.untracked(node)
-            moved = _moved(node, untracked)
+            moved = _moved_tracked_files(node, untracked)
             _copy(node, target, [name for name in untracked if name not in moved], generation)
 
 
 def carry_bytecode(previous: Path, current: Path, places: Iterable[str]) -> None:
-    """Copy what Python compiled of checkouts that are the same in both generations.
+    """Copy the bytecode of checkouts that are the same in both generations.
 
-    Python takes it only for a source of the same time and size, so it can't be wrong.
+    Python uses it only for a source with the same time and size, so it can't be wrong.
     """
     for place in places:
         for folder, folders, _ in os.walk(previous / place):
@@ -65,12 +65,11 @@ def carry_rewritten(
     whole: Collection[str],
     left: Path,
 ) -> Iterator[str]:
-    """Take along the tracked files that custom nodes rewrite themselves; what to say of that.
+    """Carry over tracked files that custom nodes rewrite themselves; yield messages.
 
-    `rewritten` are files by their checkout (relative to both generations), `heads` the commits
-    that the previous one was made of, `whole` the checkouts that are there already. A setting goes
-    over where its commit has the same file as the next one's; anything else that differs is kept
-    in `left`.
+    `rewritten`: checkout (relative to both generations) → files; `heads`: checkout → commit in
+    the previous generation; `whole`: checkouts that were copied whole. A settings file is carried
+    over if both commits have the same original; any other difference is kept in `left`.
     """
     own = reported_changes.read(previous)
     for place, names in rewritten.items():
@@ -78,7 +77,7 @@ def carry_rewritten(
         kept = []
         for name in names:
             source, target = previous / place / name, current / place / name
-            if _stays(source, previous.resolve()):
+            if _belongs_to_generation(source, previous.resolve()):
                 continue
             if _equal(source, target):
                 if place not in whole:
@@ -94,7 +93,7 @@ def carry_rewritten(
         if kept:
             what = "ComfyUI" if place == "ComfyUI" else f"custom node {node}"
             yield (
-                f"{what}: {', '.join(kept)}, rewritten by a process, as it was before: "
+                f"{what}: a process had rewritten {', '.join(kept)}; the old content is in "
                 f"{left / node}"
             )
 
@@ -102,7 +101,7 @@ def carry_rewritten(
 def _is_setting(
     previous: Path, current: Path, place: str, name: str, heads: Mapping[str, str]
 ) -> bool:
-    """Whether what a process wrote fits the next commit: no code, and the same there as before."""
+    """Whether a rewritten file fits the next commit: not code, and the original is the same."""
     if name.endswith(CODE) or (current / place).is_symlink():
         return False
     before = _blob(previous / place, heads.get(place), name)
@@ -110,15 +109,15 @@ def _is_setting(
 
 
 def carry_whole(source: Path, target: Path, generation: Path) -> None:
-    """Copy a folder as it is, but for what belongs to the generation it is in."""
+    """Copy a folder without what belongs to its generation."""
     files.copy_tree(source, target)
     for inner in sorted(target.rglob("*"), reverse=True):
-        if _stays(inner, generation):
+        if _belongs_to_generation(inner, generation):
             files.remove(inner)
 
 
 def keep_aside(source: Path, place: Path) -> bool:
-    """Copy a file or link to `place`, or beside what is there; whether that was needed."""
+    """Copy a file or link to `place`, or beside an existing other file; return whether it did."""
     for number in count(1):
         target = place if number == 1 else place.with_name(f"{place.name}.{number}")
         if _equal(source, target):
@@ -136,7 +135,7 @@ def _equal(one: Path, other: Path) -> bool:
 
 
 def _blob(checkout: Path, commit: str | None, name: str) -> str | None:
-    """Which content a commit has under this name; None: none that is known."""
+    """The blob that a commit has under this name; None if unknown."""
     if commit is None or not checkout.is_dir():
         return None
     try:
@@ -145,9 +144,8 @@ def _blob(checkout: Path, commit: str | None, name: str) -> str | None:
         return None
 
 
-def _moved(checkout: Path, untracked: Sequence[str]) -> set[str]:
-    """Untracked files that are tracked ones elsewhere: a script moved them, and the script of
-    another commit will again."""
+def _moved_tracked_files(checkout: Path, untracked: Sequence[str]) -> set[str]:
+    """Untracked files that are moved tracked ones: a script moved them, and will do so again."""
     command: Any = git.command(checkout)
     deleted = [name for name in command.ls_files("-z", "--deleted").split("\0") if name]
     if not deleted:
@@ -167,7 +165,7 @@ def _moved(checkout: Path, untracked: Sequence[str]) -> set[str]:
     }
 
 
-def _below(name: str, folders: set[str]) -> bool:
+def _is_below(name: str, folders: set[str]) -> bool:
     path = PurePosixPath(name)
     return any(str(each) in folders for each in (path, *path.parents))
 
@@ -176,7 +174,7 @@ def _copy(source: Path, target: Path, names: Iterable[str], generation: Path) ->
     for name in names:
         path = source / name
         place = target / name
-        if _stays(path, generation) or os.path.lexists(place):
+        if _belongs_to_generation(path, generation) or os.path.lexists(place):
             continue
         if name.endswith("/"):
             carry_whole(path, place, generation)
@@ -184,8 +182,8 @@ def _copy(source: Path, target: Path, names: Iterable[str], generation: Path) ->
             files.copy_tree(path, place)
 
 
-def _stays(path: Path, generation: Path) -> bool:
-    """Bytecode, `.env` files, and links that lead into the generation belong to the old one."""
+def _belongs_to_generation(path: Path, generation: Path) -> bool:
+    """Whether a path is bytecode, a `.env`, or a link into the generation."""
     if files.BYTECODE in path.parts or path.suffix == ".pyc" or path.name == ".env":
         return True
     return path.is_symlink() and path.resolve().is_relative_to(generation)

@@ -27,10 +27,10 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "generation:scripts",
-        "Run the nodes' install scripts, once until their commit or packages change",
-        check=partial(_scripts_pending, run),
+        "Run the nodes' install scripts, and again when their commit or packages change",
+        check=partial(_why_pending, run),
         action=partial(_run_scripts, run),
-        foresee=partial(_foresee, run),
+        preview=partial(_preview, run),
         after=["generation:assemble"],
     )
 
@@ -38,10 +38,10 @@ def tasks(run: Run) -> Iterator[Task]:
 def _to_run(run: Run) -> list[CustomNode]:
     """The nodes whose script has not run in this environment, or not in this generation.
 
-    A script writes into both; what it wrote into its node's folder is carried from the current
-    generation to the next, and with it the note that it ran.
+    A script writes into both. What it wrote into its node's folder is carried to the next
+    generation, with the record that it ran.
     """
-    wanted = environment.scripts(run)
+    wanted = environment.script_versions(run)
     pending = digest_folders.read(environment.folder_of(run)).get("pending", [])
     ran = digest_folders.read(generation.folder_of(run)).get("scripts", {})
     return [
@@ -51,34 +51,34 @@ def _to_run(run: Run) -> list[CustomNode]:
     ]
 
 
-def _scripts_pending(run: Run) -> str | None:
+def _why_pending(run: Run) -> str | None:
     waiting = _to_run(run)
     names = ", ".join(node.name for node in waiting)
     if waiting and all(node.optional for node in waiting) and _is_in_use(run):
-        # A script that failed would try again in the environment that instances run from.
-        run.warn(f"the script of custom node {names} failed; it is tried again after doit down")
+        # It would run again in the environment that instances run from.
+        run.warn(f"the script of custom node {names} failed; after doit down, doit runs it again")
         return None
-    return f"the scripts of {names} have not run" if waiting else None
+    return f"the scripts of {names} have not run yet" if waiting else None
 
 
 def _is_in_use(run: Run) -> bool:
     return environment.folder_of(run).name in environment.in_use(run)
 
 
-def _foresee(run: Run, log: Path) -> list[str]:
+def _preview(run: Run, log: Path) -> list[str]:
     return [f"run the script of custom node {node.name}" for node in _to_run(run)]
 
 
 def _run_scripts(run: Run, log: Path) -> None:
-    """Run them in machine.yaml's order; one that is done is written down at once."""
+    """Run the scripts in machine.yaml's order; record each as soon as it is done."""
     home, folder = environment.folder_of(run), generation.folder_of(run)
     failures: list[Failure] = []
     for node in _to_run(run):
         own = log_of(run, node)
-        noted = script_records.of(home)
-        noted.pop(node.name, None)
+        recorded = script_records.read_records(home)
+        recorded.pop(node.name, None)
         try:
-            done = _run_and_hold(run, folder, node, own)
+            done = _run_and_restore(run, folder, node, own)
         except Failure as failure:
             if node.optional:
                 run.warn(f"{failure}; it is optional")
@@ -86,15 +86,15 @@ def _run_scripts(run: Run, log: Path) -> None:
                 failures.append(failure)
             continue
         finally:
-            # A failed one may have installed something as well.
-            environment.record(home, grown=True, scripts=noted)
-            _join(own, node, log)
+            # A failed script may have installed something too.
+            environment.record(home, grown=True, scripts=recorded)
+            _append_log(own, node, log)
         pending = [
             name for name in digest_folders.read(home).get("pending", []) if name != node.name
         ]
-        noted[node.name] = done
-        environment.record(home, grown=True, scripts=noted, pending=pending)
-        _note_script(run, folder, node)
+        recorded[node.name] = done
+        environment.record(home, grown=True, scripts=recorded, pending=pending)
+        _record_script(run, folder, node)
     if len(failures) == 1:
         raise failures[0]
     if failures:
@@ -106,14 +106,14 @@ def log_of(run: Run, node: CustomNode) -> Path:
     return run.layout.log(f"generation:scripts:{node.name}")
 
 
-def _join(own: Path, node: CustomNode, log: Path) -> None:
-    """Append a script's log to that of all, each line led by the node's name."""
+def _append_log(own: Path, node: CustomNode, log: Path) -> None:
+    """Append a script's log to the common one, with the node's name before each line."""
     with own.open(errors="replace") as lines, log.open("a") as joint:
         joint.writelines(f"{node.name}: {line.rstrip()}\n" for line in lines)
 
 
-def _run_and_hold(run: Run, folder: Path, node: CustomNode, log: Path) -> dict[str, Any]:
-    """Run a node's script, put back what it changed of the locked packages, and return what it did.
+def _run_and_restore(run: Run, folder: Path, node: CustomNode, log: Path) -> dict[str, Any]:
+    """Run a node's script, put back the locked packages, and return the script's record.
 
     Raises Failure.
     """
@@ -127,23 +127,23 @@ def _run_and_hold(run: Run, folder: Path, node: CustomNode, log: Path) -> dict[s
         _run_script(folder, node, log)
     except process.CommandFailed as failure:
         failed = f"{who} failed: {failure} ({process.last_line(failure.output)})"
-    said, changes = restoration.hold(run, home, who, log, since=since)
-    for line in said:
+    lines, changes = restoration.restore(run, home, who, log, since=since)
+    for line in lines:
         run.warn(line)
     if failed:
         raise Failure(failed, log)
-    wanted, version = packages.of(run).packages, environment.scripts(run)[node.name]
-    done = script_records.made_of(version, home, before, changes.names, wanted)
+    wanted, version = packages.required(run).packages, environment.script_versions(run)[node.name]
+    done = script_records.make_record(version, home, before, changes.names, wanted)
     if done["added"]:
         listed = ", ".join(f"{name} {version}" for name, version in sorted(done["added"].items()))
-        run.tell(f"{who} installed {listed}, which machine.lock doesn't hold")
+        run.tell(f"{who} installed {listed}, which machine.lock doesn't have")
     return done
 
 
-def _note_script(run: Run, folder: Path, node: CustomNode) -> None:
-    """Write down that the script ran; it may have moved its own checkout, which then stays so."""
+def _record_script(run: Run, folder: Path, node: CustomNode) -> None:
+    """Record that the script ran, and the commit of its checkout, which it may have moved."""
     receipt = digest_folders.read(folder)
-    receipt["scripts"][node.name] = environment.scripts(run)[node.name]
+    receipt["scripts"][node.name] = environment.script_versions(run)[node.name]
     place = f"ComfyUI/custom_nodes/{node.name}"
     if place in receipt["heads"]:
         receipt["heads"][place] = git.head(folder / place)
@@ -157,7 +157,7 @@ def _run_script(folder: Path, node: CustomNode, log: Path) -> None:
     python = generation.python_of(folder)
     env = process.allowed_environment(os.environ, installer=True) | {
         "VIRTUAL_ENV": str(python.parent.parent),
-        # The names under which ComfyUI-Manager tells scripts where ComfyUI is.
+        # ComfyUI-Manager sets these for scripts.
         "COMFYUI_PATH": str(folder / "ComfyUI"),
         "COMFYUI_FOLDERS_BASE_PATH": str(folder / "ComfyUI"),
     }

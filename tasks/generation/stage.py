@@ -1,6 +1,6 @@
-"""A generation: ComfyUI with its custom nodes and environment, assembled, proved, then kept.
+"""A generation: ComfyUI with its custom nodes and environment, assembled and validated.
 
-What runs is never changed: every difference makes a new folder, and instances move over.
+Nothing that runs is ever changed: every difference makes a new folder, and instances move over.
 """
 
 from __future__ import annotations
@@ -40,17 +40,20 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "generation:assemble",
-        "Copy ComfyUI and the nodes together, carry over what they wrote",
-        check=partial(_missing, run),
-        action=partial(_assemble_where_there_is_room, run),
-        foresee=partial(_foresee, run),
+        "Assemble ComfyUI and the nodes, carry over what they wrote",
+        check=partial(_why_outdated, run),
+        action=partial(_assemble_with_space, run),
+        preview=partial(_preview, run),
         after=["environment"],
-        garbage=partial(_garbage, layout),
+        garbage=partial(_removable, layout),
     )
 
 
 def folder_of(run: Run) -> Path:
-    """The generation that the last `generation:assemble` made or chose. Raises Failure if none."""
+    """The generation that the last `generation:assemble` made or chose.
+
+    Raises Failure without one.
+    """
     layout = run.layout
     return layout.seen(digest_folders.pointed(layout.seen(_pointer(layout)), layout.generations))
 
@@ -60,12 +63,12 @@ def python_of(folder: Path) -> Path:
 
 
 def code_of(run: Run) -> Code:
-    """What is known of the code of the ComfyUI in it."""
+    """The facts about the code of its ComfyUI."""
     try:
         found = source_facts.of(digest_folders.read(folder_of(run)).get("code"))
     except Failure:
         found = Code()
-    # A generation of a comfy-machine that did not ask has nothing of it in its receipt.
+    # The receipt of an older comfy-machine's generation doesn't have them.
     return found if found.whole else source.code_of(run)
 
 
@@ -73,7 +76,7 @@ def _pointer(layout: Layout) -> Path:
     return layout.receipts / "generation.json"
 
 
-def _garbage(layout: Layout) -> list[Path]:
+def _removable(layout: Layout) -> list[Path]:
     keep = in_use(layout)
     return [
         path for path in digest_folders.list_folders(layout.generations) if path.name not in keep
@@ -83,8 +86,8 @@ def _garbage(layout: Layout) -> list[Path]:
 def _digest(run: Run) -> str:
     return files.digest(
         {
-            "comfyui": source.of(run).read().get("commit"),
-            "nodes": {node.name: _version(run, node) for node in nodes.present(run)},
+            "comfyui": source.source_of(run).read().get("commit"),
+            "nodes": {node.name: _version(run, node) for node in nodes.present_nodes(run)},
             "environment": environment.folder_of(run).name,
         }
     )
@@ -93,12 +96,12 @@ def _digest(run: Run) -> str:
 def _version(run: Run, node: CustomNode) -> object:
     if node.path:
         return str(node.path)
-    # That there is an env: makes a link; what it says is in a file outside.
+    # env: adds a link; its content is in a file outside.
     linked = [DOTENV] if node.env else []
     return [*nodes.source_of(run, node).version(), *linked]
 
 
-def _missing(run: Run) -> str | None:
+def _why_outdated(run: Run) -> str | None:
     layout = run.layout
     for line in drift.lines(layout.current.resolve()) if layout.overlay else ():
         run.warn(line)
@@ -107,27 +110,28 @@ def _missing(run: Run) -> str | None:
         return "its parts changed"
     code = code_of(run)
     _warn_of_flags(run, code)
-    if reason := arguments.untried(run, code, source.of(run).read().get("commit")):
+    if reason := arguments.reason_to_check(run, code, source.source_of(run).read().get("commit")):
         return reason
     beside = digest_folders.read(folder)
     if not beside:
-        return f"{folder.name} isn't whole"
+        return f"{folder.name} isn't complete"
     differ = manifest.differing(folder)
     reason = manifest.damage(folder, beside, differ)
     for top, names in manifest.edited(folder, differ).items() if reason is None else ():
         run.warn(
-            f"{', '.join(names)} in {top} was edited by hand; the next change that builds a new "
-            "generation will stop for it"
+            f"{', '.join(names)} in {top} was edited by hand; the next change that needs a new "
+            "generation will stop there"
         )
     return reason
 
 
 def _choose(run: Run) -> tuple[str, Path, bool]:
-    """The digest, its folder, whether that is whole. Raises Failure if edits would be lost."""
+    """The digest, its folder, and whether that is complete. Raises Failure if edits would be
+    lost."""
     layout = run.layout
     digest = _digest(run)
     previous = layout.current.resolve()
-    folder, whole = digest_folders.choose(
+    folder, complete = digest_folders.choose(
         layout.generations, digest, manifest.damage, in_use(layout)
     )
     if previous != folder and (found := manifest.edited(previous)):
@@ -136,43 +140,45 @@ def _choose(run: Run) -> tuple[str, Path, bool]:
         )
         listed = ", ".join(name for names in found.values() for name in names)
         raise Failure(f"edited by hand: {listed}; keep the edits in a fork, or drop them: {drop}")
-    return digest, folder, whole
+    return digest, folder, complete
 
 
-def _assemble_where_there_is_room(run: Run, log: Path) -> None:
-    _, folder, whole = _choose(run)
-    sizes = {} if whole else disk.read(run.layout).generations
+def _assemble_with_space(run: Run, log: Path) -> None:
+    _, folder, complete = _choose(run)
+    sizes = {} if complete else disk.read(run.layout).generations
     need = sizes.get(run.layout.current.resolve().name, 0)
-    with space.room(run, "the generation", folder, need):
+    with space.reserve(run, "the generation", folder, need):
         _assemble(run, log)
 
 
 def _assemble(run: Run, log: Path) -> None:
     layout = run.layout
-    digest, folder, whole = _choose(run)
-    code = _ask(run, folder, log)
-    if not whole:
+    digest, folder, complete = _choose(run)
+    code = _read_code(run, folder, log)
+    if not complete:
         digest_folders.remove(folder)
         receipt = _copy(run, folder) | {"code": code.receipt()}
     if folder != layout.current.resolve():
-        _carry(run, folder, new=not whole)
-    if not whole:
-        digest_folders.finish(folder, {"digest": digest, "scripts": _ran(run), **receipt})
+        _carry_over(run, folder, new=not complete)
+    if not complete:
+        digest_folders.finish(
+            folder, {"digest": digest, "scripts": _scripts_that_ran(run), **receipt}
+        )
     elif digest_folders.read(folder).get("code") != code.receipt():
         digest_folders.finish(folder, digest_folders.read(folder) | {"code": code.receipt()})
     digest_folders.point(_pointer(layout), folder, digest)
 
 
-def _carry(run: Run, folder: Path, *, new: bool) -> None:
-    """Take along what was written into the current generation.
+def _carry_over(run: Run, folder: Path, *, new: bool) -> None:
+    """Carry over what was written into the current generation.
 
-    One that was made before lacks what was written since; its own tracked files stay as they are.
+    An older generation (`new` false) gets what was written since; its tracked files stay.
     """
     layout = run.layout
     previous, old = layout.current.resolve(), _previous(layout)
     if not old or not (previous / "ComfyUI").is_dir():
         return
-    there = {node.name for node in nodes.present(run)}
+    there = {node.name for node in nodes.present_nodes(run)}
     now, before = folder / "ComfyUI", previous / "ComfyUI"
     carry_over.carry(before, now, set(old["nodes"]), there, layout.left)
     if not new:
@@ -183,37 +189,38 @@ def _carry(run: Run, folder: Path, *, new: bool) -> None:
     )
     for line in carry_over.carry_rewritten(
         previous, folder, manifest.rewritten(previous), old["heads"],
-        [_place(name) for name in _ran(run)], layout.left,
+        [_place(name) for name in _scripts_that_ran(run)], layout.left,
     ):  # fmt: skip
         run.tell(line)
 
 
-def _foresee(run: Run, log: Path) -> list[str]:
+def _preview(run: Run, log: Path) -> list[str]:
     layout = run.layout
-    digest, folder, whole = _choose(run)
-    if not whole:
-        foreseen = layout.kept(folder)
-        foreseen.mkdir(parents=True)
+    digest, folder, complete = _choose(run)
+    if not complete:
+        previewed = layout.kept(folder)
+        previewed.mkdir(parents=True)
         code = source.code_of(run).receipt()
-        digest_folders.finish(foreseen, {"digest": digest, "scripts": _ran(run), "code": code})
+        digest_folders.finish(
+            previewed, {"digest": digest, "scripts": _scripts_that_ran(run), "code": code}
+        )
     digest_folders.point(layout.kept(_pointer(layout)), folder, digest)
-    there = {node.name for node in nodes.present(run)}
+    there = {node.name for node in nodes.present_nodes(run)}
     gone = sorted(set(_previous(layout).get("nodes", ())) - there)
-    return [f"custom node {name} goes" for name in gone]
+    return [f"remove custom node {name}" for name in gone]
 
 
-def _ask(run: Run, folder: Path, log: Path) -> Code:
-    """What its code says of itself, asked with the environment's Python where doit's own could not
-    tell: one of the future may load a package before it says. A whole folder's receipt knows.
-    Raises Failure for arguments."""
+def _read_code(run: Run, folder: Path, log: Path) -> Code:
+    """The facts about ComfyUI's code. Asks with the environment's Python if doit's own couldn't,
+    as when a future ComfyUI loads a package first. Raises Failure for bad arguments."""
     code = source.code_of(run)
     if not code.whole:
         python = environment.folder_of(run) / "bin" / "python"
-        tried = source.tried(run, code, python, log)
+        pinned = source.pinned(run, code, python, log)
         env = process.allowed_environment(os.environ)
         known = source_facts.of(digest_folders.read(folder).get("code"))
-        code = known if known.whole else source_facts.ask(python, tried.checkout, env, log, code)
-        arguments.insist(run, replace(tried, code=code))
+        code = known if known.whole else source_facts.ask(python, pinned.checkout, env, log, code)
+        arguments.check_arguments(run, replace(pinned, code=code))
     _warn_of_flags(run, code)
     return code
 
@@ -221,27 +228,24 @@ def _ask(run: Run, folder: Path, log: Path) -> Code:
 def _warn_of_flags(run: Run, code: Code) -> None:
     if code.flags is None:
         run.warn(
-            "which flags this ComfyUI knows isn't known (main.py --help doesn't say): "
-            "instances.args are passed on as they are"
+            "unknown which flags this ComfyUI has (main.py --help doesn't say): "
+            "instances.args are passed on unchecked"
         )
     elif run.machine.instances.assets and "--enable-assets" not in code.flags:
-        run.warn(
-            "instances.assets: this ComfyUI has no --enable-assets, so they are as it has them"
-        )
+        run.warn("instances.assets has no effect: this ComfyUI has no --enable-assets")
 
 
 def _previous(layout: Layout) -> dict[str, Any]:
-    """The receipt of the current generation, empty if there is none."""
+    """The receipt of the current generation; empty without one."""
     current = layout.current.resolve()
     return digest_folders.read(current, heads=dict, links=dict, nodes=list, scripts=dict)
 
 
-def _ran(run: Run) -> dict[str, str]:
-    """The scripts that ran in the current generation; their nodes' folders are taken as they are.
-
-    One whose folder was damaged since is copied afresh, and its script runs again.
+def _scripts_that_ran(run: Run) -> dict[str, str]:
+    """The scripts that ran in the current generation and whose nodes' folders are copied as they
+    are. A damaged folder is copied from its source, and its script runs again.
     """
-    wanted = environment.scripts(run)
+    wanted = environment.script_versions(run)
     previous, old = run.layout.current.resolve(), _previous(run.layout)
     return {
         name: version
@@ -255,8 +259,8 @@ def _place(name: str) -> str:
 
 
 def _copy(run: Run, folder: Path) -> dict[str, Any]:
-    """Fill `folder` and return what its receipt will say."""
-    comfyui = source.of(run)
+    """Fill `folder`; return the entries of its receipt."""
+    comfyui = source.source_of(run)
     checkout = comfyui.checkout(str(comfyui.read()["commit"]))
     files.copy_tree(checkout, folder / "ComfyUI")
     heads = {"ComfyUI": git.head(checkout)}
@@ -266,8 +270,8 @@ def _copy(run: Run, folder: Path) -> dict[str, Any]:
     }
     files.remove(folder / "ComfyUI" / "models")
     (folder / "ComfyUI" / "custom_nodes").mkdir(exist_ok=True)
-    previous, ran = run.layout.current.resolve(), _ran(run)
-    for node in nodes.present(run):
+    previous, ran = run.layout.current.resolve(), _scripts_that_ran(run)
+    for node in nodes.present_nodes(run):
         place = _place(node.name)
         files.remove(folder / place)
         if node.path:
@@ -279,21 +283,21 @@ def _copy(run: Run, folder: Path) -> dict[str, Any]:
                 files.copy_tree(nodes.folder_of(run, node), folder / place)
             heads[place] = git.head(folder / place)
             if node.env:
-                _make_room(folder / place / DOTENV, node)
+                _ignore_dotenv(folder / place / DOTENV, node)
                 file = Layout(run.machine.workspace).dotenv(node.name)
                 links[f"{place}/{DOTENV}"] = os.path.relpath(file, folder / place)
     for place, target in links.items():
         files.point(folder / place, target)
-    names = [node.name for node in nodes.present(run)]
+    names = [node.name for node in nodes.present_nodes(run)]
     return {"heads": heads, "links": links, "nodes": names}
 
 
-def _make_room(link: Path, node: CustomNode) -> None:
-    """Keep a node's `.env` out of git's sight. Raises Failure where the node has one of its own."""
+def _ignore_dotenv(link: Path, node: CustomNode) -> None:
+    """Make git ignore a node's `.env`. Raises Failure if the repository has its own."""
     if os.path.lexists(link):
         raise Failure(
-            f"custom node {node.name} has a {DOTENV} of its own in its repository, which env would "
-            f"replace: remove env, or fork the node without that file"
+            f"the repository of custom node {node.name} has its own {DOTENV}, which env would "
+            f"replace: remove env, or use a fork without that file"
         )
     if f"/{DOTENV}" not in git.ignored(link.parent):
         git.ignore(link.parent, f"/{DOTENV}")

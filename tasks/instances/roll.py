@@ -1,7 +1,7 @@
-"""A roll: instances that are to run otherwise are replaced in turns, each drained first.
+"""A rolling restart: replace instances in turns, each drained first.
 
-Whatever serves nothing goes first and together, as at a first boot; then those that serve, one
-by one, each healthy before the next. So of two or more one always serves.
+Those that serve nothing come first and together, as at a first boot; then the others one by one,
+each healthy before the next. So of two or more instances, one always serves.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from ..links import stage as links
 from ..spec import Instance
 from . import gate
 
-SILENCE = 30.0
-"""Seconds without an answer after which an instance has no jobs worth waiting for."""
+SILENCE_TIMEOUT = 30.0
+"""Seconds without an answer after which draining no longer waits for an instance's jobs."""
 
 
-def together(run: Run) -> bool:
-    """Whether all have to be stopped at once: folders that they have listed are to change."""
-    return bool(links.swaps(run))
+def must_stop_all(run: Run) -> bool:
+    """Whether all instances must stop at once, since links to folders that they use change."""
+    return bool(links.folder_link_changes(run))
 
 
 def due(run: Run, instances: Sequence[Instance]) -> list[Instance]:
-    """The instances that don't run as they should."""
+    """The instances that must start or restart."""
     there = {app.name: app.fingerprint for app in _running(run)}
-    wanted = last_good.wanted(run, instances)
-    every = together(run)
+    wanted = last_good.wanted_fingerprints(run, instances)
+    every = must_stop_all(run)
     return [
         instance
         for instance in instances
@@ -40,51 +40,51 @@ def due(run: Run, instances: Sequence[Instance]) -> list[Instance]:
     ]
 
 
-def workers(run: Run, instances: Sequence[Instance]) -> list[str]:
-    """Workers that run, and otherwise than they should; they are replaced with their instance."""
-    wanted = last_good.wanted(run, instances)
+def changed_workers(run: Run, instances: Sequence[Instance]) -> list[str]:
+    """Running workers with another config; they are replaced together with their instance."""
+    wanted = last_good.wanted_fingerprints(run, instances)
     there = {app.name: app.fingerprint for app in _running(run)}
     names = wanted.keys() & there.keys() - {instance.name for instance in instances}
     return sorted(name for name in names if wanted[name] != there[name])
 
 
-def left_over(run: Run, instances: Sequence[Instance]) -> list[Instance]:
-    """Instances that a run which was killed left marked as draining."""
-    return [i for i in instances if run.layout.draining(i.gpu).exists()]
+def left_draining(run: Run) -> list[Instance]:
+    """Instances that a killed run left marked as draining."""
+    return [i for i in run.instances if run.layout.draining(i.gpu).exists()]
 
 
-def roll(run: Run, instances: Sequence[Instance], due: Sequence[Instance], *, proved: bool) -> None:
-    """Replace those of the instances that are due, in turns, with workers that changed too.
+def roll(run: Run, due: Sequence[Instance], *, wait_for_last: bool) -> None:
+    """Replace the instances in `due` in turns, with their changed workers.
 
-    `proved` waits for the last turn as well. Raises Failure when a turn doesn't become
+    `wait_for_last` waits for the last turn too. Raises Failure when a turn doesn't become
     healthy; later turns are then untouched.
     """
     left = list(due)
     while left:
-        turn = _turn(run, left)
+        turn = _next_turn(run, left)
         if _serves(run, turn):
-            _admit(run, [instance for instance in instances if instance not in left])
+            _wait_for_others(run, [instance for instance in run.instances if instance not in left])
         left = [instance for instance in left if instance not in turn]
         begin = _replace(run, turn)
         try:
-            if left or proved:
+            if left or wait_for_last:
                 gate.wait(run, turn, begin)
         finally:
             for instance in turn:
                 files.remove(run.layout.draining(instance.gpu))
 
 
-def settle(run: Run, instances: Sequence[Instance], due: Sequence[Instance]) -> None:
-    """Roll, and note that they passed the gate. Raises Failure as `roll` does."""
-    roll(run, instances, due, proved=True)
+def roll_and_record(run: Run, due: Sequence[Instance]) -> None:
+    """Roll, and record that they passed the gate. Raises Failure as `roll` does."""
+    roll(run, due, wait_for_last=True)
     for instance in due:
         gate.note(run, instance)
 
 
-def _admit(run: Run, instances: Sequence[Instance]) -> None:
-    """Before one that serves is taken down, the others pass the gate.
+def _wait_for_others(run: Run, instances: Sequence[Instance]) -> None:
+    """Wait until these pass the gate, before one that serves is stopped.
 
-    A run that was killed may have left some as they should be that nobody has seen healthy.
+    A killed run may have started them and never waited for them.
     """
     there = {app.name: app for app in _running(run)}
     for instance in instances:
@@ -103,9 +103,9 @@ def _running(run: Run) -> list[apps.App]:
     return [a for a in pm2.running(layout) if a.supervised]
 
 
-def _turn(run: Run, left: Sequence[Instance]) -> list[Instance]:
-    """Who is next. One waits for a port that another of ours has still to leave."""
-    if together(run):
+def _next_turn(run: Run, left: Sequence[Instance]) -> list[Instance]:
+    """The next instances to replace; not those whose new port another of ours still holds."""
+    if must_stop_all(run):
         return list(left)
     there = {app.name: app for app in _running(run)}
     held = {app.port: app.name for app in there.values() if app.port}
@@ -113,9 +113,9 @@ def _turn(run: Run, left: Sequence[Instance]) -> list[Instance]:
     health = {i.name: gate.probe(i, there[i.name]) for i in free if i.name in there}
     if idle := [i for i in free if i.name not in health or health[i.name].refused]:
         return idle
-    # One that listens may be silent because it loads a checkpoint.
+    # An instance that listens but doesn't answer may be loading a checkpoint.
     silent = [i for i in free if not health[i.name].healthy]
-    # Ports that go round in a circle are left together.
+    # Instances that swap ports in a circle are replaced together.
     return silent[:1] or free[:1] or list(left)
 
 
@@ -127,21 +127,21 @@ def _port(run: Run, instance: Instance) -> int:
 
 
 def _replace(run: Run, turn: Sequence[Instance]) -> float:
-    """Drain, stop and start; when they were started (monotonic, seconds)."""
+    """Drain, stop and start; return the time of the start (monotonic, seconds)."""
     layout = run.layout
     drain(run, turn)
-    names = {instance.name for instance in turn} | set(workers(run, turn))
+    names = {instance.name for instance in turn} | set(changed_workers(run, turn))
     wanted = [app for i in turn for app in last_good.apps_of(run, i.gpu) if app["name"] in names]
-    if together(run):
+    if must_stop_all(run):
         pm2.delete(layout, names)
-        links.swap(run)
+        links.change_folder_links(run)
     begin = time.monotonic()
     pm2.start(layout, wanted)
     return begin
 
 
 def drain(run: Run, instances: Collection[Instance]) -> None:
-    """Mark instances as draining and wait until they have no job, at most `drain_timeout` s.
+    """Mark instances as draining and wait until they have no jobs, at most `drain_timeout` s.
 
     The caller removes the marks.
     """
@@ -149,21 +149,21 @@ def drain(run: Run, instances: Collection[Instance]) -> None:
     waiting = [instance for instance in instances if instance.name in there]
     for instance in instances:
         mark = run.layout.draining(instance.gpu)
-        # Also when a signal ends this run, which ends no thread in order.
+        # A signal ends this run without ending its threads in order.
         atexit.register(files.remove, mark)
         files.write_receipt(mark, {"run": process.RUN_ID})
     begin = time.monotonic()
-    heard = {instance.name: begin for instance in waiting}
-    said: dict[str, int] = {}
+    answered = {instance.name: begin for instance in waiting}
+    reported: dict[str, int] = {}
     while waiting:
         for instance in list(waiting):
             health, now = gate.probe(instance, there[instance.name]), time.monotonic()
             jobs, late = health.queue, now - begin > run.machine.instances.drain_timeout
             if jobs is None:
-                if health.refused or late or now - heard[instance.name] > SILENCE:
+                if health.refused or late or now - answered[instance.name] > SILENCE_TIMEOUT:
                     waiting.remove(instance)
                 continue
-            heard[instance.name] = now
+            answered[instance.name] = now
             if jobs == 0:
                 waiting.remove(instance)
             elif late:
@@ -172,9 +172,9 @@ def drain(run: Run, instances: Collection[Instance]) -> None:
                     f"{run.machine.instances.drain_timeout} s (instances.drain_timeout)"
                 )
                 waiting.remove(instance)
-            elif said.get(instance.name) != jobs:
-                said[instance.name] = jobs
-                run.say(f"{instance.name} is restarted once it has done {_count(jobs)}")
+            elif reported.get(instance.name) != jobs:
+                reported[instance.name] = jobs
+                run.say(f"{instance.name} restarts after {_count(jobs)}")
         time.sleep(api.POLL if waiting else 0)
 
 

@@ -1,9 +1,9 @@
-"""Instances: those that left are ended, those that don't run or changed are started in turns."""
+"""Instances: stop those that left machine.yaml, start missing ones, replace changed ones."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,79 +15,76 @@ from ..host.pm2 import apps, pm2
 from ..host.system import files
 from ..host.system.failure import Failure
 from ..links import stage as links
-from ..spec import Instance
-from ..spec.layout import Layout
 from . import roll
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    instances = run.instances
     yield group("instances", "One ComfyUI instance per GPU, started or replaced")
     yield step(
         run,
         "instances:stop",
-        "End what left machine.yaml, and orphans",
-        check=partial(_to_stop, run, instances),
-        action=partial(_stop, run, instances),
-        foresee=partial(_foresee_stop, run, instances),
+        "Stop what left machine.yaml, and orphans",
+        check=partial(_reason_to_stop, run),
+        action=partial(_stop, run),
+        preview=partial(_preview_stop, run),
         after=["pm2", "directories"],
     )
     yield step(
         run,
         "instances:start",
-        "Start what doesn't run, together; replace what changed, one after the other",
-        check=partial(_to_start, run, instances),
-        action=partial(_start, run, instances),
-        foresee=partial(_foresee_start, run, instances),
+        "Start missing instances together; replace changed ones one by one",
+        check=partial(_reason_to_start, run),
+        action=partial(_start, run),
+        preview=partial(_preview_start, run),
         after=["instances:stop"],
     )
 
 
-def _leaving(run: Run, instances: Sequence[Instance]) -> list[apps.App]:
-    wanted = set(last_good.wanted(run, instances))
-    wanted |= {apps.SERVER, *({apps.WATCHER} if instances else ())}
+def _leaving(run: Run) -> list[apps.App]:
+    wanted = set(last_good.wanted_fingerprints(run, run.instances))
+    wanted |= {apps.SERVER, *({apps.WATCHER} if run.instances else ())}
     layout = run.layout
     return [app for app in pm2.running(layout) if not app.supervised or app.name not in wanted]
 
 
 def _gpu(app: apps.App) -> int | None:
-    """The GPU of an instance that PM2 holds; orphans are not worth waiting for."""
+    """The GPU of an instance that PM2 supervises; None for orphans, which need no draining."""
     found = re.fullmatch(r"comfyui-gpu(\d+)", app.name)
     return int(found[1]) if found and app.supervised else None
 
 
-def _retired(layout: Layout, instances: Sequence[Instance]) -> list[str]:
-    """GPUs whose config is not needed any more."""
-    gpus = {f"gpu{instance.gpu}" for instance in instances}
-    return sorted({path.name.split(".")[0] for path in layout.apps.glob("gpu*.json")} - gpus)
+def _unneeded_configs(run: Run) -> list[str]:
+    """GPUs ("gpu0") whose config is no longer needed."""
+    gpus = {f"gpu{instance.gpu}" for instance in run.instances}
+    return sorted({path.name.split(".")[0] for path in run.layout.apps.glob("gpu*.json")} - gpus)
 
 
-def _to_stop(run: Run, instances: Sequence[Instance]) -> str | None:
-    names = [app.name for app in _leaving(run, instances)]
-    names += _retired(run.layout, instances)
+def _reason_to_stop(run: Run) -> str | None:
+    names = [app.name for app in _leaving(run)]
+    names += _unneeded_configs(run)
     if names:
-        return f"{', '.join(dict.fromkeys(names))} left, or PM2 lost it"
+        return f"{', '.join(dict.fromkeys(names))} left machine.yaml, or PM2 lost it"
     left = pm2.look(run.layout).left
     return f"{left[0].app} left a process behind (pid {left[0].pid})" if left else None
 
 
-def _foresee_stop(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
-    lines = [f"stop {app.name} (pid {app.pid})" for app in _leaving(run, instances)]
+def _preview_stop(run: Run, log: Path) -> list[str]:
+    lines = [f"stop {app.name} (pid {app.pid})" for app in _leaving(run)]
     left = pm2.look(run.layout).left
     return lines + [f"end what {each.app} left behind (pid {each.pid})" for each in left]
 
 
-def _stop(run: Run, instances: Sequence[Instance], log: Path) -> None:
+def _stop(run: Run, log: Path) -> None:
     layout = run.layout
-    leaving = _leaving(run, instances)
+    leaving = _leaving(run)
     gone = [run.machine.instance(gpu) for app in leaving if (gpu := _gpu(app)) is not None]
     roll.drain(run, gone)
-    # Somebody may run apps of their own in this PM2; ours end in -gpuN.
+    # Users may run their own apps in this PM2; ours end in -gpuN.
     known = {name for name in pm2.apps(layout) if re.search(r"-gpu\d+$", name)}
     pm2.delete(
         layout,
         {app.name for app in leaving if app.supervised}
-        | (known - set(last_good.wanted(run, instances))),
+        | (known - set(last_good.wanted_fingerprints(run, run.instances))),
     )
     for app in leaving:
         if not app.supervised:
@@ -95,64 +92,65 @@ def _stop(run: Run, instances: Sequence[Instance], log: Path) -> None:
     pm2.end_left(layout)
     for instance in gone:
         files.remove(layout.draining(instance.gpu))
-    for name in _retired(layout, instances):
+    for name in _unneeded_configs(run):
         for path in layout.apps.glob(f"{name}.*json"):
             files.remove(path)
 
 
-def _to_start(run: Run, instances: Sequence[Instance]) -> str | None:
-    if roll.together(run):
-        swapped = sorted(links.swaps(run))
-        return f"{', '.join(swapped)}, which instances have listed, points elsewhere"
-    if names := [instance.name for instance in roll.due(run, instances)]:
-        return f"{', '.join(names)} changed or doesn't run"
-    if names := [instance.name for instance in roll.left_over(run, instances)]:
+def _reason_to_start(run: Run) -> str | None:
+    if roll.must_stop_all(run):
+        swapped = sorted(links.folder_link_changes(run))
+        return f"{', '.join(swapped)}, which instances use, has a new target"
+    if names := [instance.name for instance in roll.due(run, run.instances)]:
+        return f"{', '.join(names)} changed or isn't running"
+    if names := [instance.name for instance in roll.left_draining(run)]:
         return f"{', '.join(names)} is still marked as draining"
     return None
 
 
-def _foresee_start(run: Run, instances: Sequence[Instance], log: Path) -> list[str]:
+def _preview_start(run: Run, log: Path) -> list[str]:
     there = {app.name: app.pid for app in pm2.running(run.layout) if app.supervised}
-    due = roll.due(run, instances)
-    names = [*(instance.name for instance in due), *roll.workers(run, due)]
+    due = roll.due(run, run.instances)
+    names = [*(instance.name for instance in due), *roll.changed_workers(run, due)]
     return [
         f"restart {name} (pid {there[name]})" if name in there else f"start {name}"
         for name in names
     ]
 
 
-def _start(run: Run, instances: Sequence[Instance], log: Path) -> None:
-    """Raises Failure when what is new isn't healthy; what was before runs then, where it can."""
-    for instance in roll.left_over(run, instances):
+def _start(run: Run, log: Path) -> None:
+    """Start and replace instances. Raises Failure if they don't become healthy, after going back
+    to the last good generation if there is one."""
+    for instance in roll.left_draining(run):
         files.remove(run.layout.draining(instance.gpu))
-    if not instances:
-        links.swap(run)
-    due = roll.due(run, instances)
+    if not run.instances:
+        links.change_folder_links(run)
+    due = roll.due(run, run.instances)
     try:
-        roll.roll(run, instances, due, proved=last_good.fallback(run) is not None)
+        roll.roll(run, due, wait_for_last=last_good.fallback(run) is not None)
     except Failure as failure:
-        back = last_good.retreat(run, str(failure))
+        back = last_good.refuse(run, str(failure))
         if back is None:
             raise
-        # What was good before is not held to a warm-up job that nobody has tried.
+        # The last good generation may not pass a new warm-up job.
         health = run.machine.health.model_copy(update={"warmup": None})
         again = run.with_machine(run.machine.model_copy(update={"health": health}))
-        _return(replace(again, force=False), instances, failure)
+        _return_to_last_good(replace(again, force=False), failure)
         raise Failure(
             f"{failure}; the machine is back on generation {back.back_on}", failure.log
         ) from failure
 
 
-def _return(run: Run, instances: Sequence[Instance], failure: Failure) -> None:
-    """Raises Failure when what was good before isn't any more."""
+def _return_to_last_good(run: Run, failure: Failure) -> None:
+    """Raises Failure, with both causes, if the last good generation fails too."""
     try:
-        settle(run, instances)
+        start_last_good(run)
     except Failure as second:
         raise Failure(f"{failure}; going back failed too: {second}", second.log) from second
 
 
-def settle(run: Run, instances: Sequence[Instance]) -> None:
-    """Have exactly that run which was good. Raises Failure as `roll.settle` does."""
-    away = {app.name for app in _leaving(run, instances) if app.supervised}
+def start_last_good(run: Run) -> None:
+    """Run exactly what was good. Raises Failure as `roll.roll_and_record` does."""
+    away = {app.name for app in _leaving(run) if app.supervised}
     pm2.delete(run.layout, away)
-    roll.settle(run, instances, roll.due(run, instances))
+    roll.roll_and_record(run, roll.due(run, run.instances))

@@ -1,4 +1,4 @@
-"""ComfyUI's folder types (checkpoints, loras, …) and which folders it is to look into for each."""
+"""ComfyUI's folder types (checkpoints, loras, …) and the folders of each."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from ..host.system import files
 from ..host.system.failure import Failure
 from ..spec import ModelRoot
 
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
-#: In extra_model_paths.yaml this is a place of code.
-_NEVER = frozenset({"custom_nodes", "is_default", "base_path"})
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
+#: extra_model_paths.yaml uses these keys for other things than models.
+_NOT_MODELS = frozenset({"custom_nodes", "is_default", "base_path"})
 Types = Mapping[str, tuple[str, ...]]
-"""Folder type → the folders of it, as in `comfyui_code.Code`."""
+"""Folder type → its folders, as in `source_facts.Code`."""
 
 
 def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "links:roots",
-        "Further roots of models are there",
-        check=partial(_no_root, run),
-        action=partial(_insist_on_roots, run),
+        "The models' extra roots exist",
+        check=partial(_missing_root, run),
+        action=partial(_require_roots, run),
         after=["directories"],
     )
     yield step(
         run,
         "links:extra_model_paths",
         "extra_model_paths.yaml",
-        check=partial(_paths_differ, run),
+        check=partial(_why_outdated, run),
         action=partial(_write_paths, run),
         after=["links:roots", "generation"],
     )
 
 
 def model_paths(run: Run) -> str | None:
-    """The text of extra_model_paths.yaml; None when ComfyUI's own folders are all there is.
+    """The text of extra_model_paths.yaml; None when ComfyUI's own folders are enough.
 
-    A folder type that this ComfyUI has never heard of is mapped too, in the models folder for what
-    machine.yaml puts into it, in a further root for what lies there.
+    It also maps folder types that this ComfyUI doesn't know: in the models folder those that
+    machine.yaml uses, in an extra root those that exist there.
     """
     from ..host.system import templates
 
@@ -58,20 +58,20 @@ def model_paths(run: Run) -> str | None:
     return templates.render("extra_model_paths.yaml.j2", folders=folders)
 
 
-def expected(run: Run) -> list[Path]:
-    """Folders that an instance must look into."""
+def expected_folders(run: Run) -> list[Path]:
+    """The folders that an instance must search for models."""
     here = [run.machine.models.folder / kind for kind in sorted(_kinds(run))]
     there = [(root.path, _types_in(root, _types(run))) for root in run.machine.models.extra_roots]
     return [*here, *(path / name for path, of in there for names in of.values() for name in names)]
 
 
 def _types(run: Run) -> Types:
-    """Those of the pinned ComfyUI; as long as they aren't known, every folder is mapped by name."""
+    """The pinned ComfyUI's folder types; while unknown, every folder is mapped by its name."""
     return generation.code_of(run).folder_types or {}
 
 
 def _kinds(run: Run) -> set[str]:
-    """The folders that targets lie in; what lies beside them has none."""
+    """The top folders of targets."""
     first = {
         file.target.partition("/")[0] for file in run.machine.models.files if "/" in file.target
     }
@@ -79,7 +79,7 @@ def _kinds(run: Run) -> set[str]:
 
 
 def _mappable(kind: str) -> bool:
-    return _PLAIN.fullmatch(kind) is not None and kind not in _NEVER
+    return _PLAIN_NAME.fullmatch(kind) is not None and kind not in _NOT_MODELS
 
 
 def _new_kinds(run: Run, types: Types) -> list[str]:
@@ -88,7 +88,7 @@ def _new_kinds(run: Run, types: Types) -> list[str]:
 
 
 def _types_in(root: ModelRoot, types: Types) -> Types:
-    """What is looked for in a further root: all that ComfyUI knows, and what lies there besides."""
+    """The folder types of an extra root: all that ComfyUI knows, and further folders there."""
     found = {kind: folders or (kind,) for kind, folders in types.items() if _mappable(kind)}
     known = {folder for folders in found.values() for folder in folders}
     try:
@@ -99,19 +99,19 @@ def _types_in(root: ModelRoot, types: Types) -> Types:
     return found | {name: (name,) for name in sorted(there - known)}
 
 
-def _no_root(run: Run) -> str | None:
+def _missing_root(run: Run) -> str | None:
     for root in run.machine.models.extra_roots:
         if not root.path.is_dir():
-            return f"models.extra_roots: {root.path} isn't there: mount it or correct path"
+            return f"models.extra_roots: {root.path} is missing: mount it or correct path"
     return None
 
 
-def _insist_on_roots(run: Run, log: Path) -> None:
-    if reason := _no_root(run):
+def _require_roots(run: Run, log: Path) -> None:
+    if reason := _missing_root(run):
         raise Failure(reason)
 
 
-def _paths_differ(run: Run) -> str | None:
+def _why_outdated(run: Run) -> str | None:
     file = run.layout.extra_model_paths
     text = model_paths(run)
     if text is None:

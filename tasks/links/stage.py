@@ -26,28 +26,29 @@ def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "links:prune",
-        "Links to models that left machine.yaml are removed",
-        check=partial(_unwanted, run),
+        "Remove links to models that left machine.yaml",
+        check=partial(_reason_to_prune, run),
         action=partial(_prune, run),
         after=["directories", "models"],
     )
     yield step(
         run,
         "links:files",
-        "Models that lie on a disk already, linked",
-        check=partial(_wrong, run),
+        "Link models that are on a disk already",
+        check=partial(_why_outdated, run),
         action=partial(_link, run),
-        foresee=partial(_foresee, run),
+        preview=partial(_preview, run),
         after=["directories", "links:prune"],
     )
 
 
-def swaps(run: Run) -> dict[str, str | None]:
-    """Links to folders that are to point elsewhere, or to go (None), by place.
+def folder_link_changes(run: Run) -> dict[str, str | None]:
+    """Link to a folder that must change → its new target, or None to remove it.
 
-    ComfyUI answers 500 once a folder that it has listed is gone, so no instance may run then.
+    ComfyUI answers 500 once a folder that it has listed is gone, so no instance may run during
+    the change.
     """
-    made, wanted = _made(run), _wanted(run)
+    made, wanted = _our_links(run), _wanted(run)
     found: dict[str, str | None] = {}
     for place, text in {**made, **wanted}.items():
         if place not in made and not os.path.islink(place):  # noqa: PTH114  for 5,000 models
@@ -60,10 +61,11 @@ def swaps(run: Run) -> dict[str, str | None]:
     return found
 
 
-def swap(run: Run) -> None:
-    """Change those links; the caller has stopped the instances."""
-    for place, text in swaps(run).items():
-        _note(run, {place: text})
+def change_folder_links(run: Run) -> None:
+    """Change those links. The caller must have stopped the instances."""
+    for place, text in folder_link_changes(run).items():
+        placement.refuse_read_only(run, f"the link {place}", Path(place).parent)
+        _record(run, {place: text})
         if text is None:
             Path(place).unlink()
         else:
@@ -75,7 +77,7 @@ def _sources(run: Run) -> list[ModelFile]:
 
 
 def _wanted(run: Run) -> dict[str, str]:
-    """Place → source of all that is to be linked."""
+    """Link → target for all models with a source."""
     folder = run.machine.models.folder
     return {f"{folder}/{file.target}": str(file.source) for file in _sources(run)}
 
@@ -84,15 +86,15 @@ def _declared(run: Run) -> set[str]:
     return {f"{run.machine.models.folder}/{file.target}" for file in run.machine.models.files}
 
 
-def _wrong(run: Run) -> str | None:
-    made, verified, swapped = _made(run), _verified(run), swaps(run)
+def _why_outdated(run: Run) -> str | None:
+    made, verified, swapped = _our_links(run), _verified(run), folder_link_changes(run)
     for file in _sources(run):
-        if why := _wrong_one(run, file, made, verified, swapped):
+        if why := _why_wrong(run, file, made, verified, swapped):
             return why
     return None
 
 
-def _wrong_one(
+def _why_wrong(
     run: Run,
     file: ModelFile,
     made: dict[str, str],
@@ -102,35 +104,35 @@ def _wrong_one(
     place, wanted = f"{run.machine.models.folder}/{file.target}", str(file.source)
     now = stamp(wanted)
     if now is None:
-        return f"{wanted} isn't there"
+        return f"{wanted} is missing"
     if place in swapped:
         return None
     if files.link_target(place) != wanted:
         return f"{place} doesn't point at {wanted}"
     if made.get(place) != wanted:
-        return f"{place} isn't in the list of our links"
+        return f"{place} isn't recorded as our link"
     if file.sha256 and verified.get(wanted) != [file.sha256, *now]:
-        return f"{wanted} was not verified as it is now"
+        return f"{wanted} changed, or is not verified yet"
     return None
 
 
 def _link(run: Run, log: Path) -> None:
-    """Link all that can be linked. Raises Failure with a line for each that can't."""
-    made, verified, swapped = _made(run), _verified(run), swaps(run)
+    """Link all models with a source. Raises Failure with a line for each one that fails."""
+    made, verified, swapped = _our_links(run), _verified(run), folder_link_changes(run)
     problems = []
-    wrong = [f for f in _sources(run) if _wrong_one(run, f, made, verified, swapped)]
+    wrong = [f for f in _sources(run) if _why_wrong(run, f, made, verified, swapped)]
     for file in wrong:
         try:
             _verify(run, file, verified)
-            _make_room(run, file)
+            _clear_place(run, file)
         except (Failure, OSError) as error:
             if file.optional:
-                run.warn(f"model {file.target} (optional) isn't there: {error}")
+                run.warn(f"model {file.target} (optional) is missing: {error}")
             else:
-                problems.append(_at(run, file, str(error)))
+                problems.append(_located(run, file, str(error)))
         else:
             made[str(placement.place(run, file.target))] = str(file.source)
-    _write(run, made, verified)
+    _write_receipt(run, made, verified)
     for file in wrong:
         place = placement.place(run, file.target)
         if made.get(str(place)) == str(file.source) and str(place) not in swapped:
@@ -139,33 +141,33 @@ def _link(run: Run, log: Path) -> None:
         raise Failure("\n    ".join(problems))
 
 
-def _foresee(run: Run, log: Path) -> list[str]:
-    made, verified, swapped = _made(run), _verified(run), swaps(run)
-    wrong = [f for f in _sources(run) if _wrong_one(run, f, made, verified, swapped)]
+def _preview(run: Run, log: Path) -> list[str]:
+    made, verified, swapped = _our_links(run), _verified(run), folder_link_changes(run)
+    wrong = [f for f in _sources(run) if _why_wrong(run, f, made, verified, swapped)]
     missing = []
     for file in wrong:
         try:
-            _refuse_missing(file)
+            _existing_source(file)
         except Failure as failure:
-            missing += [] if file.optional else [_at(run, file, str(failure))]
+            missing += [] if file.optional else [_located(run, file, str(failure))]
     if missing:
         raise Failure("\n    ".join(missing))
     return [f"link {file.target} to {file.source}" for file in wrong]
 
 
-def _at(run: Run, file: ModelFile, message: str) -> str:
-    """What is wrong with a model, with its place in machine.yaml."""
+def _located(run: Run, file: ModelFile, message: str) -> str:
+    """A message about a model, with its place in machine.yaml."""
     number = run.machine.models.files.index(file)
     return str(problem_at(run.machine.file, ("models", "files", number, "source"), message))
 
 
-def held(run: Run) -> list[ModelFile]:
-    """The sources that are held to a sha256."""
+def pinned_sources(run: Run) -> list[ModelFile]:
+    """The sources with a sha256."""
     return [file for file in _sources(run) if file.sha256]
 
 
-def sound(run: Run, progress: Progress, file: ModelFile) -> str | None:
-    """Hash a source anew; None, or what is wrong with it."""
+def verify_source(run: Run, progress: Progress, file: ModelFile) -> str | None:
+    """Hash a source again; return what is wrong with it, or None."""
     name, failed = str(file.source), True
     try:
         if hash_file(Path(name), progress, name) != file.sha256:
@@ -178,24 +180,24 @@ def sound(run: Run, progress: Progress, file: ModelFile) -> str | None:
     return None
 
 
-def _refuse_missing(file: ModelFile) -> Path:
+def _existing_source(file: ModelFile) -> Path:
     at = Path(str(file.source))
     if stamp(at) is None:
-        what = "is a link to nothing" if at.is_symlink() else "isn't there"
+        what = "is a broken link" if at.is_symlink() else "is missing"
         raise Failure(f"the source of {file.target} {what}: {at}; mount it or correct source")
     return at
 
 
 def _verify(run: Run, file: ModelFile, verified: dict[str, Any]) -> None:
-    """Hold a source to its sha256, once for each size and time. Raises Failure, OSError."""
-    at = _refuse_missing(file)
+    """Check a source's sha256, once for each size and mtime. Raises Failure, OSError."""
+    at = _existing_source(file)
     place = Path(os.path.realpath(run.machine.models.folder), file.target)
     if Path(os.path.realpath(at)) == place:
-        raise Failure(f"the source of {file.target} is, through a link, the target itself: {at}")
+        raise Failure(f"the source of {file.target} links to the target itself: {at}")
     if file.sha256 is None:
         return
     if at.is_dir():
-        raise Failure(f"{file.target}: sha256 has no meaning for a folder: remove it")
+        raise Failure(f"{file.target}: a folder can't have a sha256: remove it")
     now = stamp(at)
     if now and verified.get(str(at)) != [file.sha256, *now]:
         found = hash_file(at, Progress("links"), file.target)
@@ -207,65 +209,67 @@ def _verify(run: Run, file: ModelFile, verified: dict[str, Any]) -> None:
         verified[str(at)] = [file.sha256, *now]
 
 
-def _make_room(run: Run, file: ModelFile) -> None:
-    """Remove a copy of the source from where the link belongs. Raises Failure for anything else."""
-    placement.refuse_climbing(run, file.target)
-    at = placement.in_the_way(run, file.target)
+def _clear_place(run: Run, file: ModelFile) -> None:
+    """Remove a copy of the source at the link's place. Raises Failure for anything else."""
+    placement.refuse_links_in_path(run, file.target)
+    at = placement.file_in_the_way(run, file.target)
     if at is None:
         return
     original = Path(str(file.source))
     counts = Progress("links")
     same = original.is_file() and original.stat().st_size == at.stat().st_size
     if not same or hash_file(at, counts, "at") != hash_file(original, counts, "original"):
-        raise Failure(f"{at} is in the way: move it aside, a link to {original} belongs there")
+        raise Failure(f"{at} is in the way of a link to {original}: move it aside")
     at.unlink()
-    run.tell(f"{at} was a copy of {original}: it is a link now")
+    run.tell(f"{at} was a copy of {original}: replaced it by a link")
 
 
-def _list(run: Run) -> Path:
-    """The list of links that we made, place → source; what is not in it is never removed."""
+def _receipt(run: Run) -> Path:
+    """The file that records the links we made. No other link is ever removed."""
     return run.layout.state / "links.json"
 
 
-def _made(run: Run) -> dict[str, str]:
-    links: dict[str, str] = files.read_receipt(_list(run), links=dict).get("links", {})
+def _our_links(run: Run) -> dict[str, str]:
+    """Link → target, as recorded."""
+    links: dict[str, str] = files.read_receipt(_receipt(run), links=dict).get("links", {})
     return links
 
 
 def _verified(run: Run) -> dict[str, Any]:
-    """Source → its sha256, size and time when it was verified."""
-    verified: dict[str, Any] = files.read_receipt(_list(run)).get("verified", {})
+    """Source → its sha256, size and mtime when it was verified."""
+    verified: dict[str, Any] = files.read_receipt(_receipt(run)).get("verified", {})
     return verified
 
 
-def _write(run: Run, links: dict[str, str], verified: dict[str, Any]) -> None:
+def _write_receipt(run: Run, links: dict[str, str], verified: dict[str, Any]) -> None:
     wanted = {str(file.source) for file in _sources(run)}
     kept = {at: value for at, value in verified.items() if at in wanted}
-    files.write_receipt(_list(run), {"links": links, "verified": kept})
+    files.write_receipt(_receipt(run), {"links": links, "verified": kept})
 
 
-def _note(run: Run, changes: dict[str, str | None]) -> None:
-    links = {**_made(run), **changes}
+def _record(run: Run, changes: dict[str, str | None]) -> None:
+    links = {**_our_links(run), **changes}
     kept = {place: text for place, text in links.items() if text is not None}
-    _write(run, kept, _verified(run))
+    _write_receipt(run, kept, _verified(run))
 
 
-def _gone(run: Run) -> list[str]:
-    """Places of links that left machine.yaml, or became downloads; listed folders come later."""
+def _removed_links(run: Run) -> list[str]:
+    """Our links that left machine.yaml or became downloads, without folders that instances use."""
     inside = f"{run.machine.models.folder}/"
-    wanted, later = _wanted(run), swaps(run)
-    return sorted(p for p in _made(run) if p.startswith(inside) and p not in {*wanted, *later})
+    wanted, later = _wanted(run), folder_link_changes(run)
+    return sorted(p for p in _our_links(run) if p.startswith(inside) and p not in {*wanted, *later})
 
 
-def _unwanted(run: Run) -> str | None:
-    gone = _gone(run)
+def _reason_to_prune(run: Run) -> str | None:
+    gone = _removed_links(run)
     return f"{', '.join(gone)} left machine.yaml" if gone else None
 
 
 def _prune(run: Run, log: Path) -> None:
-    made, declared, gone = _made(run), _declared(run), _gone(run)
+    made, declared, gone = _our_links(run), _declared(run), _removed_links(run)
     for place in gone:
-        # Still as we made it; folders stay, instances may have listed them.
+        # Only if it is still as we made it.
         if place not in declared and files.link_target(place) == made[place]:
+            placement.refuse_read_only(run, f"removing {place}", Path(place).parent)
             Path(place).unlink()
-    _note(run, dict.fromkeys(gone))
+    _record(run, dict.fromkeys(gone))

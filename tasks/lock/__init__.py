@@ -1,4 +1,4 @@
-"""machine.lock: the commits of all repositories, and one resolve of all packages."""
+"""machine.lock: the commits of all repositories, and one resolution of all packages."""
 
 __all__ = [
     "package_set",

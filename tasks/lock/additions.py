@@ -1,6 +1,6 @@
-"""What is asked in addition to a set that is settled, resolved beside it: nothing of it moves.
+"""Additional requirements, resolved beside a locked set that doesn't move.
 
-A whole resolve prefers what is there and would come to the same, but asks about everything again.
+A full resolution would come to the same result, but asks the index about every package again.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ from ..engine.run import Run
 from ..spec import PythonSet
 from ..spec.overlapping_packages import FAMILIES
 from . import packages, resolver
-from .requirements import Asked, Line, normal
+from .requirements import Line, Request, normalized
 from .resolver import Problem
-from .torch_family import TORCH_FAMILY, named
+from .torch_family import TORCH_FAMILY, package_names
 
-BOUND = frozenset({*TORCH_FAMILY, *(name for each in FAMILIES.values() for name in each)})
-"""Packages whose versions, or presence, are bound to others by more than their metadata."""
+BOUND_PACKAGES = frozenset({*TORCH_FAMILY, *(name for each in FAMILIES.values() for name in each)})
+"""Packages that depend on each other in ways their metadata doesn't state."""
 
 
-def grown(problem: Problem) -> PythonSet | None:
-    """The set before with what is new in the question; None where a whole resolve has to say."""
+def extend(problem: Problem) -> PythonSet | None:
+    """The previous set with the new requirements; None when it takes a full resolution."""
     before, run = problem.before, problem.run
     if before is None or not _only_adds(run, problem.asked, before):
         return None
-    # What did not fit with less fits with more no better. One whose lines were refused has none
-    # there, and is asked about now.
+    # A node that conflicted with fewer lines still does. One whose lines were refused has none in
+    # the previous set, and counts as new.
     conflicting = before.left_out.keys() & before.asked.requirements.custom_nodes.keys()
     away = {each.node.name for each in problem.asked if each.node} & conflicting
-    staying = packages.without(problem.asked, away)
-    missing = [line for line in _added(staying, before) if not _has(before, run, line)]
+    staying = packages.without_nodes(problem.asked, away)
+    missing = [line for line in _new_lines(staying, before) if not _is_met(before, run, line)]
     if any(line.hashes or line.constraint or line.url or not line.name for line in missing):
         return None
     found = dict(before.packages)
     if missing:
         fixed = [f"{name}=={each.version}" for name, each in found.items() if each.version]
         limits = [line.text for each in staying for line in each.lines if line.constraint]
-        within = replace(problem, instead=before.reduced)
-        answer = resolver.call(within, [line.text for line in missing], [*fixed, *limits])
+        within = replace(problem, replacements=before.reduced)
+        answer = resolver.run_uv(within, [line.text for line in missing], [*fixed, *limits])
         new = {name: each for name, each in answer.packages.items() if name not in found}
         unsure = [name for name in answer.packages if name in found and not found[name].version]
-        if not answer.fits or unsure or not BOUND.isdisjoint(new):
+        if not answer.fits or unsure or not BOUND_PACKAGES.isdisjoint(new):
             return None
         found |= new
-    asked = packages.recorded(run, problem.asked)
+    asked = packages.locked_form(run, problem.asked)
     return before.model_copy(
         update={
             "asked": asked.model_copy(update={"torch": before.asked.torch}),
@@ -54,11 +54,11 @@ def grown(problem: Problem) -> PythonSet | None:
     )
 
 
-def _only_adds(run: Run, asked: Iterable[Asked], before: PythonSet) -> bool:
-    """Whether all that was asked still is, in the same way."""
+def _only_adds(run: Run, asked: Iterable[Request], before: PythonSet) -> bool:
+    """Whether every previous requirement is still there, unchanged."""
     if run.updates is not None or run.machine.lock.python is None:
         return False
-    now = packages.recorded(run, asked)
+    now = packages.locked_form(run, asked)
     kept = {"requirements": now.requirements, "packages": now.packages}
     if before.asked.model_copy(update=kept) != now:
         return False
@@ -73,19 +73,19 @@ def _only_adds(run: Run, asked: Iterable[Asked], before: PythonSet) -> bool:
     )
 
 
-def _added(asked: Iterable[Asked], before: PythonSet) -> list[Line]:
-    """The lines that nobody asked for before."""
+def _new_lines(asked: Iterable[Request], before: PythonSet) -> list[Line]:
+    """The lines that the previous set didn't have."""
     was = before.asked
     every = (was.requirements.comfyui, was.packages, *was.requirements.custom_nodes.values())
     known = {line for lines in every for line in lines}
     return [line for each in asked for line in each.lines if str(line) not in known]
 
 
-def _has(before: PythonSet, run: Run, line: Line) -> bool:
-    """Whether a line changes nothing: it is met, not of this platform, or overridden."""
+def _is_met(before: PythonSet, run: Run, line: Line) -> bool:
+    """Whether the set meets a line already, or the line is for another platform or overridden."""
     if not line.applies:
         return True
-    name, found = normal(line.name or ""), line.requirement
+    name, found = normalized(line.name or ""), line.requirement
     if found is None or line.url or line.hashes or found.extras:
         return False
     package = before.packages.get(name)
@@ -93,7 +93,7 @@ def _has(before: PythonSet, run: Run, line: Line) -> bool:
         return True
     if package is None:
         return line.constraint
-    if name in named(run.machine.python.overrides):
+    if name in package_names(run.machine.python.overrides):
         return True
     version = package.version
     return version is not None and found.specifier.contains(version, prereleases=True)

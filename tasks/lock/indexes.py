@@ -1,5 +1,5 @@
-"""Package indexes and pages of wheels, given to uv by its environment: an argument list can be
-read by everyone on the machine, and some of their URLs have credentials."""
+"""Package indexes and wheel pages, which uv gets by environment variables: every user of the
+machine can read an argument list, and some of the URLs contain credentials."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..spec import expand
 
 
 def environment(urls: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables by which uv asks these indexes in their order, before those of UV_INDEX.
+    """The variables that make uv ask these indexes in order, before those of UV_INDEX.
 
     `urls` is python.extra_index_urls; `environ` has the values of its `${NAME}`, and the
     caller's UV_INDEX. Raises Failure for a variable that isn't set.
@@ -22,8 +22,8 @@ def environment(urls: Sequence[str], environ: Mapping[str, str]) -> dict[str, st
         return {}
     indexes, credentials = [], {}
     for number, text in enumerate(urls):
-        url, user, password = _expanded("python.extra_index_urls", text, environ)
-        # uv makes the names of the variables from that of the index.
+        url, user, password = _split_credentials("python.extra_index_urls", text, environ)
+        # uv derives the names of the variables from the name of the index.
         indexes.append(f"machine-yaml-{number}={url}")
         credentials[f"UV_INDEX_MACHINE_YAML_{number}_USERNAME"] = user
         credentials[f"UV_INDEX_MACHINE_YAML_{number}_PASSWORD"] = password
@@ -32,40 +32,40 @@ def environment(urls: Sequence[str], environ: Mapping[str, str]) -> dict[str, st
 
 
 def find_links(places: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """The variable by which uv looks for wheels in these places, and in those of UV_FIND_LINKS.
+    """The variable that makes uv look for wheels in these places and those of UV_FIND_LINKS.
 
-    `places` is python.find_links, folders absolute. uv ignores the variable when it is given
-    any --find-links. Raises Failure for a variable that isn't set.
+    `places` is python.find_links, with absolute folders. uv ignores the variable when the
+    command line has --find-links. Raises Failure for a variable that isn't set.
     """
     if not places:
         return {}
-    links = [_link(place, environ) for place in places]
+    links = [_find_link(place, environ) for place in places]
     return {"UV_FIND_LINKS": ",".join([*links, environ.get("UV_FIND_LINKS", "")]).strip(",")}
 
 
-def _link(place: str, environ: Mapping[str, str]) -> str:
-    """uv splits the variable at commas; in a URL one can be spelt in another way."""
+def _find_link(place: str, environ: Mapping[str, str]) -> str:
+    """A place as the variable has it; uv splits it at commas, so a URL's commas are escaped."""
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place):
         return Path(place).as_uri()
-    url, *credentials = _expanded("python.find_links", place, environ)
+    url, *credentials = _split_credentials("python.find_links", place, environ)
     userinfo = ":".join(quote(each, safe="") for each in credentials if each)
     return url.replace(",", "%2C").replace("://", f"://{userinfo}@" if userinfo else "://", 1)
 
 
-def _expanded(field: str, text: str, environ: Mapping[str, str]) -> tuple[str, str, str]:
-    """A URL without its credentials, and the user and the password that its variables hold."""
+def _split_credentials(field: str, text: str, environ: Mapping[str, str]) -> tuple[str, str, str]:
+    """A URL without its credentials, then the user and the password, expanded."""
     userinfo, at, _ = urlsplit(text).netloc.rpartition("@")
     user, _, password = userinfo.partition(":")
     url = text.replace(f"://{userinfo}{at}", "://", 1)
-    return url, _value(field, user, environ), _value(field, password, environ)
+    return url, _expand(field, user, environ), _expand(field, password, environ)
 
 
-def _value(field: str, text: str, environ: Mapping[str, str]) -> str:
+def _expand(field: str, text: str, environ: Mapping[str, str]) -> str:
     filled = {name: value for name, value in environ.items() if value}
     try:
         return expand(text, filled)
     except KeyError as error:
         raise Failure(
-            f"the variable {error.args[0]} isn't set, {field} needs it: set it, or put it into "
-            ".env.local beside the machine file"
+            f"the variable {error.args[0]} isn't set, and {field} needs it: set it, or put it "
+            "into .env.local beside the machine file"
         ) from None

@@ -1,4 +1,4 @@
-"""Which packages fit what is asked: those of the lock, where they do, else a new set."""
+"""The packages that fit all requirements: the lock's set if it does, else a new one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..engine.messages import move
+from ..engine.messages import describe_move
 from ..engine.run import Run
 from ..host.generations import kept_generations
 from ..host.python.build_log import Missing
@@ -14,146 +14,145 @@ from ..host.system.failure import Failure
 from ..spec import PythonSet
 from ..spec.lock_format import dumped
 from . import additions, packages, preinstalled, requirements, resolution, resolver, source_builds
-from .requirements import Asked
+from .requirements import Request
 
 
 @dataclass(frozen=True)
-class Settled:
-    """The packages, and how they came about."""
+class PackageSet:
+    """The chosen packages, and how they differ from the previous ones."""
 
     python: PythonSet
     before: PythonSet | None
-    """The one that it takes the place of."""
+    """The set that it replaces."""
     remarks: list[str]
-    """What was replaced or not used."""
-    asked: tuple[Asked, ...]
-    """By all that are not left out."""
-    absent: Mapping[str, str] = field(default_factory=dict)
-    """Optional nodes of which a package could not be had here: no part of the lock, which is
-    for other machines too."""
-    again: tuple[str, ...] = ()
-    """Those that could not be reached: every run tries them again."""
+    """Packages that were replaced, and lines that are not used."""
+    asked: tuple[Request, ...]
+    """The requests of all that are not left out."""
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    """Optional nodes with a package that isn't available here, and why. The lock, which other
+    machines use too, doesn't have them."""
+    retry: tuple[str, ...] = ()
+    """Nodes whose packages could not be reached: every run tries them again."""
     missing: tuple[Missing, ...] = ()
-    """What their builds lacked: they are tried again when one of these is there."""
+    """What builds lacked: a run that finds one of these tries again."""
     as_locked: bool = False
-    """Whether it was known before."""
+    """Whether the set was known before."""
 
     @property
-    def said(self) -> list[str]:
-        """What was replaced or not used, and each move."""
+    def news(self) -> list[str]:
+        """The remarks, and one line for each package that moved."""
         return [*self.remarks, *_moves(self.before, self.python)]
 
 
-def settle(run: Run, log: Path) -> Settled:
-    """The set that fits what is asked: the lock's, the last one, or a new one. Raises Failure."""
-    asked, refused = packages.ask(run)
+def choose(run: Run, log: Path) -> PackageSet:
+    """Choose the lock's set, the last one, or a new one. Raises Failure."""
+    asked, refused = packages.collect_requests(run)
     if run.locked:
-        asked, missing = _without_what_the_lock_lacks(run, asked)
+        asked, missing = _without_unlocked(run, asked)
         refused |= missing
     for fitting in _candidates(run):
-        if fitting.asked == packages.recorded(run, asked):
+        if fitting.asked == packages.locked_form(run, asked):
             left_out = {**fitting.left_out, **refused}
             python = fitting.model_copy(update={"left_out": left_out})
-            last = packages.known(run) or python
-            return Settled(python, last, [], packages.without(asked, left_out), as_locked=True)
+            last = packages.last_resolved(run) or python
+            return PackageSet(
+                python, last, [], packages.without_nodes(asked, left_out), as_locked=True
+            )
     if run.locked:
         raise Failure(_difference(run, asked))
-    return _solved(run, asked, refused, run.machine.lock.python or packages.known(run), log)
+    return _solve(run, asked, refused, run.machine.lock.python or packages.last_resolved(run), log)
 
 
-def buildable(run: Run, settled: Settled, log: Path) -> Settled:
-    """The set of which everything can be built here, without the optional nodes that prevent it.
+def buildable(run: Run, chosen: PackageSet, log: Path) -> PackageSet:
+    """Build what must be built here; leave out optional nodes with a package that can't be.
 
-    Raises Failure when others need what can't be built.
+    Raises Failure when something else needs such a package.
     """
     while True:
-        python = settled.python
+        python = chosen.python
         problem = resolver.Problem(
-            run, settled.asked, python.asked.torch, python, log, instead=python.reduced
+            run, chosen.asked, python.asked.torch, python, log, replacements=python.reduced
         )
-        broken = source_builds.broken(problem, python.packages)
-        if hard := [each for each in broken if not each.may_go]:
+        broken = source_builds.build_due(problem, python.packages)
+        if hard := [each for each in broken if not each.optional_only]:
             raise Failure("\n    ".join(map(str, hard)), log)
         if not broken:
-            return settled
+            return chosen
         away = {name: str(each) for each in reversed(broken) for name in each.optional}
         unreached = {name for each in broken if not each.reachable for name in each.optional}
-        fewer = _solved(run, packages.without(settled.asked, away), {}, python, log)
-        settled = replace(
+        fewer = _solve(run, packages.without_nodes(chosen.asked, away), {}, python, log)
+        chosen = replace(
             fewer,
             python=fewer.python.model_copy(
                 update={"left_out": {**python.left_out, **fewer.python.left_out, **away}}
             ),
-            before=settled.before,
-            remarks=[*settled.remarks, *fewer.remarks],
-            absent={**settled.absent, **fewer.absent, **away},
-            again=tuple(sorted({*settled.again, *fewer.again, *unreached})),
-            missing=(*settled.missing, *(each.missing for each in broken if each.missing)),
+            before=chosen.before,
+            remarks=[*chosen.remarks, *fewer.remarks],
+            unavailable={**chosen.unavailable, **fewer.unavailable, **away},
+            retry=tuple(sorted({*chosen.retry, *fewer.retry, *unreached})),
+            missing=(*chosen.missing, *(each.missing for each in broken if each.missing)),
         )
 
 
 def why_not_installed(run: Run, names: Collection[str], log: Path) -> list[str]:
-    """Which of the settled packages of these names can't be installed, each in one line."""
-    python = packages.of(run)
-    asked = packages.without(packages.ask(run)[0], python.left_out)
-    problem = resolver.Problem(run, asked, python.asked.torch, python, log, instead=python.reduced)
+    """One line for each of these packages that can't be installed."""
+    python = packages.required(run)
+    asked = packages.without_nodes(packages.collect_requests(run)[0], python.left_out)
+    problem = resolver.Problem(
+        run, asked, python.asked.torch, python, log, replacements=python.reduced
+    )
     wanted = {name: each for name, each in python.packages.items() if name in names}
     return source_builds.why_not_installed(problem, wanted)
 
 
-def _solved(
+def _solve(
     run: Run,
-    asked: Iterable[Asked],
+    asked: Iterable[Request],
     refused: Mapping[str, str],
     before: PythonSet | None,
     log: Path,
-) -> Settled:
-    """A new set. Raises Failure."""
+) -> PackageSet:
+    """Resolve a new set. Raises Failure."""
     asked = tuple(asked)
     problem = resolver.Problem(run, asked, packages.torch_build(run), before, log)
-    if python := additions.grown(problem):
+    if python := additions.extend(problem):
         left_out = {**python.left_out, **refused}
         python = python.model_copy(update={"left_out": left_out})
         remarks = [*preinstalled.remarks(run, asked), *_remarks(asked, python.reduced, before)]
-        return Settled(python, before, remarks, packages.without(asked, left_out))
+        return PackageSet(python, before, remarks, packages.without_nodes(asked, left_out))
     solution = resolution.solve(problem)
-    # Without the lines of those that could not be had, the question is another one next time.
-    had = packages.without(asked, solution.absent)
-    left_out = {**solution.left_out, **solution.absent, **refused}
+    # Nodes that are unavailable now are not recorded, so that the next resolution has them again.
+    recorded = packages.without_nodes(asked, solution.unavailable)
+    left_out = {**solution.left_out, **solution.unavailable, **refused}
     python = PythonSet(
-        asked=packages.recorded(run, had).model_copy(update={"torch": solution.torch}),
+        asked=packages.locked_form(run, recorded).model_copy(update={"torch": solution.torch}),
         packages=solution.packages,
         left_out=left_out,
         reduced=solution.reduced,
     )
-    return Settled(
+    return PackageSet(
         python,
         before,
         [*preinstalled.remarks(run, asked), *_remarks(asked, solution.reduced, before)],
-        packages.without(asked, left_out),
-        absent=solution.absent,
-        again=solution.again,
+        packages.without_nodes(asked, left_out),
+        unavailable=solution.unavailable,
+        retry=solution.retry,
         missing=solution.missing,
     )
 
 
 def _candidates(run: Run) -> list[PythonSet]:
-    """The sets that may fit as they are; after the lock was deleted the last one is only preferred.
-
-    It may be what was wrong with that lock.
-    """
+    """The sets that may fit unchanged; none without a lock: a deleted lock's set may be wrong."""
     if run.updates is not None or run.machine.lock.python is None:
         return []
-    # Going back to what a kept generation has is going back to its packages, one by one.
+    # The requirements of a kept generation get exactly its packages.
     kept = kept_generations.settled(run.layout)
-    others = [] if run.locked else [packages.known(run), *kept]
+    others = [] if run.locked else [packages.last_resolved(run), *kept]
     return [each for each in (run.machine.lock.python, *others) if each]
 
 
-def _without_what_the_lock_lacks(
-    run: Run, asked: list[Asked]
-) -> tuple[list[Asked], dict[str, str]]:
-    """With locked=1 an optional node whose packages could not be had for the lock is left out."""
+def _without_unlocked(run: Run, asked: list[Request]) -> tuple[list[Request], dict[str, str]]:
+    """Leave out, with locked=1, the optional nodes for which the lock has no packages."""
     lock = run.machine.lock.python
     there = lock.asked.requirements.custom_nodes if lock else {}
     missing = {
@@ -166,18 +165,18 @@ def _without_what_the_lock_lacks(
 
 
 def _remarks(
-    asked: Iterable[Asked], reduced: Mapping[str, str], before: PythonSet | None
+    asked: Iterable[Request], reduced: Mapping[str, str], before: PythonSet | None
 ) -> list[str]:
-    said = [
-        f"{each.owner}: {line} is not used, it would concern every package; "
-        "python.extra_index_urls and python.find_links do that"
+    lines = [
+        f"{each.owner}: {line} is ignored, since it would apply to every package; "
+        "use python.extra_index_urls or python.find_links"
         for each in asked
         for line in each.unused
     ]
-    said += [f"{each.owner}: {remark}" for each in asked for remark in each.remarks]
+    lines += [f"{each.owner}: {remark}" for each in asked for remark in each.remarks]
     known = before.reduced if before else {}
     replaced = sorted(reduced.items())
-    return said + [f"{n} is replaced by {one}" for n, one in replaced if known.get(n) != one]
+    return lines + [f"{n} is replaced by {one}" for n, one in replaced if known.get(n) != one]
 
 
 def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
@@ -187,32 +186,34 @@ def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
     old = {name: package.shown for name, package in before.packages.items()}
     new = {name: package.shown for name, package in after.packages.items()}
     return [
-        move(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)
+        describe_move(name, old.get(name), new.get(name))
+        for name in names
+        if old.get(name) != new.get(name)
     ]
 
 
-def _difference(run: Run, asked: list[Asked]) -> str:
-    """Which part of what is asked the lock doesn't have."""
-    mend = "run doit lock without locked=1, and commit the lock"
+def _difference(run: Run, asked: list[Request]) -> str:
+    """How the requirements differ from the lock, with what to do."""
+    advice = "run doit lock without locked=1, and commit the lock"
     there = run.machine.lock.python
     if there is None:
-        return f"machine.lock has no Python packages: {mend}"
-    old, new = dumped(there.asked), dumped(packages.recorded(run, asked))
+        return f"machine.lock has no Python packages: {advice}"
+    old, new = dumped(there.asked), dumped(packages.locked_form(run, asked))
     for key in sorted({*old, *new} - {"requirements"}):
         if old.get(key) != new.get(key):
             was, now = old.get(key), new.get(key)
             if key == "python":
-                mend = f"run doit lock with Python {now} (an image's: make image-lock)"
-            return f"machine.lock was made for {key} {was}, here it is {now}: {mend}"
-    locked, here = there.asked.requirements, requirements.recorded(asked)
+                advice = f"run doit lock with Python {now} (an image's: make image-lock)"
+            return f"machine.lock is for {key} {was}, not {now}: {advice}"
+    locked, here = there.asked.requirements, requirements.locked_form(asked)
     lines = _changed("ComfyUI", locked.comfyui, here.comfyui)
     for owner in sorted({*locked.custom_nodes, *here.custom_nodes}):
         lines += _changed(
             owner, locked.custom_nodes.get(owner, ()), here.custom_nodes.get(owner, ())
         )
-    return f"machine.lock doesn't have what is asked for ({'; '.join(lines)}): {mend}"
+    return f"machine.lock doesn't have all requirements ({'; '.join(lines)}): {advice}"
 
 
 def _changed(owner: str, was: tuple[str, ...], now: tuple[str, ...]) -> list[str]:
-    added = [f"{owner} now asks for {line!r}" for line in now if line not in was]
-    return added + [f"{owner} no longer asks for {line!r}" for line in was if line not in now]
+    added = [f"{owner} now requires {line!r}" for line in now if line not in was]
+    return added + [f"{owner} no longer requires {line!r}" for line in was if line not in now]

@@ -1,4 +1,4 @@
-"""The Python packages that a machine is to have, and what is asked for."""
+"""The Python packages of a machine, and the requests that they come from."""
 
 from __future__ import annotations
 
@@ -19,82 +19,87 @@ from ..spec import CustomNode, Package, PythonSet
 from ..spec.lock_format import Asked as Recorded
 from ..spec.lock_format import dumped
 from . import preinstalled, requirements, resolution, resolver
-from .requirements import Asked
-from .torch_family import TORCH_FAMILY, named
+from .requirements import Request
+from .torch_family import TORCH_FAMILY, package_names
 
 
-def of(run: Run) -> PythonSet:
-    """The packages that this machine is to have. Raises Failure before the first resolve."""
-    found = known(run)
+def required(run: Run) -> PythonSet:
+    """The packages that this machine needs. Raises Failure before the first resolution."""
+    found = last_resolved(run)
     if found is None:
-        raise Failure("its packages were never resolved")
+        raise Failure("the packages are not resolved yet: run doit lock")
     return found
 
 
-def known(run: Run) -> PythonSet | None:
-    """The set that was settled last, None before the first time."""
+def last_resolved(run: Run) -> PythonSet | None:
+    """The set of the last resolution; None before the first."""
     return environments.noted(run.layout.seen(run.layout.packages))
 
 
-def note(run: Run, python: PythonSet) -> None:
-    """Write the set down for the steps that follow."""
+def record(run: Run, python: PythonSet) -> None:
+    """Write the set to disk for the later steps."""
     files.write_receipt(run.layout.kept(run.layout.packages), dumped(python))
 
 
-def another_family(run: Run, constraints: Mapping[str, str], log: Path) -> PythonSet:
+def with_other_family(run: Run, constraints: Mapping[str, str], log: Path) -> PythonSet:
     """This machine's set with other versions of the torch family, within these constraints.
 
-    What machine.yaml's overrides say of the family is put aside. Raises Failure.
+    Ignores machine.yaml's overrides of the family. Raises Failure.
     """
-    settled = of(run)
+    current = required(run)
     python = run.machine.python.model_copy(update={"overrides": other_overrides(run)})
     other = run.with_machine(run.machine.model_copy(update={"python": python}))
     problem = resolver.Problem(
         replace(other, updates=frozenset(["torch"])),
-        without(ask(run)[0], settled.left_out),
-        settled.asked.torch,
-        settled,
+        without_nodes(collect_requests(run)[0], current.left_out),
+        current.asked.torch,
+        current,
         log,
         matched=constraints,
     )
-    return settled.model_copy(update={"packages": resolution.solve(problem).packages})
+    return current.model_copy(update={"packages": resolution.solve(problem).packages})
 
 
 def other_overrides(run: Run) -> tuple[str, ...]:
-    """machine.yaml's overrides of all but the torch family."""
+    """machine.yaml's overrides without those of the torch family."""
     return tuple(
-        text for text in run.machine.python.overrides if named([text]).isdisjoint(TORCH_FAMILY)
+        text
+        for text in run.machine.python.overrides
+        if package_names([text]).isdisjoint(TORCH_FAMILY)
     )
 
 
-def without(asked: Iterable[Asked], names: Container[str]) -> tuple[Asked, ...]:
-    """What all but these nodes ask for."""
+def without_nodes(asked: Iterable[Request], names: Container[str]) -> tuple[Request, ...]:
+    """The requests of all but these nodes."""
     return tuple(each for each in asked if not (each.node and each.node.name in names))
 
 
-def listed(run: Run, wanted: Mapping[str, Package]) -> Path:
-    """Packages as a requirements file."""
+def requirements_file(run: Run, wanted: Mapping[str, Package]) -> Path:
+    """Write these packages to a requirements file."""
     file = run.layout.scratch / "packages.txt"
     lines = [f"{package.requirement(name)}\n" for name, package in sorted(wanted.items())]
     files.write_text(file, "".join(lines))
     return file
 
 
-def where(run: Run) -> tuple[list[str], dict[str, str]]:
-    """uv's arguments and variables for where the packages come from."""
-    return resolver.backend(of(run).asked.torch), resolver.places(run)
+def uv_sources(run: Run) -> tuple[list[str], dict[str, str]]:
+    """uv's arguments and variables that say where the packages come from."""
+    return resolver.backend_arguments(required(run).asked.torch), resolver.index_variables(run)
 
 
-def ask(run: Run) -> tuple[list[Asked], dict[str, str]]:
-    """What everybody asks for, and the optional nodes that ask for what can't be taken."""
-    preinstalled.insist(run)
-    asked: list[Asked] = []
+def collect_requests(run: Run) -> tuple[list[Request], dict[str, str]]:
+    """All requests, and optional node → why its request is refused.
+
+    Raises Failure for a refused request of anything else.
+    """
+    preinstalled.require_torch(run)
+    asked: list[Request] = []
     refused: dict[str, str] = {}
     hard: list[str] = []
     for node, read in _readers(run):
         try:
-            asked.append(preinstalled.fitting(run, read()))
-        except requirements.Refused as refusal:
+            asked.append(preinstalled.check_request(run, read()))
+        except requirements.RefusedRequirement as refusal:
             if node and node.optional:
                 refused[node.name] = str(refusal)
             else:
@@ -104,18 +109,19 @@ def ask(run: Run) -> tuple[list[Asked], dict[str, str]]:
     return asked, refused
 
 
-def _readers(run: Run) -> Iterator[tuple[CustomNode | None, Callable[[], Asked]]]:
-    """Who may ask for something, and how it is read."""
-    yield None, partial(requirements.of_comfyui, run)
-    yield None, partial(requirements.of_machine, run)
-    fetched = nodes.fetched(run)
+def _readers(run: Run) -> Iterator[tuple[CustomNode | None, Callable[[], Request]]]:
+    """Each source of requests, and the function that reads it."""
+    yield None, partial(requirements.read_comfyui, run)
+    yield None, partial(requirements.read_machine, run)
+    fetched = nodes.fetched_nodes(run)
     for node in run.machine.custom_nodes:
-        # While its repository is away, what the lock has for it stays.
-        of = requirements.of_node if node in fetched else requirements.of_lock
+        # While its repository is unreachable, the lock's lines stay.
+        of = requirements.read_node if node in fetched else requirements.read_locked
         yield node, partial(of, run, node)
 
 
-def recorded(run: Run, asked: Iterable[Asked]) -> Recorded:
+def locked_form(run: Run, asked: Iterable[Request]) -> Recorded:
+    """The requests and machine.yaml's settings as machine.lock records them."""
     python = run.machine.python
     return Recorded(
         python=".".join(map(str, sys.version_info[:2])),
@@ -126,12 +132,12 @@ def recorded(run: Run, asked: Iterable[Asked]) -> Recorded:
         prefer=python.prefer,
         find_links=tuple(_portable(run, place) for place in python.find_links),
         extra_index_urls=python.extra_index_urls,
-        requirements=requirements.recorded(asked),
+        requirements=requirements.locked_form(asked),
     )
 
 
 def _portable(run: Run, place: str) -> str:
-    """A folder as machine.yaml names it, so that the lock fits another machine too."""
+    """A folder relative to machine.yaml, so that the lock fits other machines too."""
     folder = run.machine.file.parent
     if Path(place).is_absolute() and Path(place).is_relative_to(folder):
         return os.path.relpath(place, folder)
@@ -139,15 +145,15 @@ def _portable(run: Run, place: str) -> str:
 
 
 def torch_build(run: Run) -> str:
-    """Which build: machine.yaml's, else the lock's, else the driver's, else PyPI's.
+    """The torch build: machine.yaml's, else the lock's, else the driver's, else PyPI's.
 
-    Without a driver uv's own `auto` means the CPU build, and an image would keep it.
+    Without a driver, uv's `auto` means the CPU build, and an image would keep it.
     """
     wanted = run.machine.python.torch
     if wanted != "auto":
         return wanted
     usable = {"none": False, "preinstalled": False, "cpu": run.machine.instances.cpu_only}
-    for last in (run.machine.lock.python, known(run)):
+    for last in (run.machine.lock.python, last_resolved(run)):
         if last and usable.get(last.asked.torch, True) and not run.updating("torch"):
             return last.asked.torch
     if run.machine.instances.cpu_only:

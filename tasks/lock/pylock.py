@@ -1,4 +1,4 @@
-"""pylock.toml (PEP 751), the form in which uv tells and remembers what it resolved."""
+"""pylock.toml (PEP 751), the file in which uv reads and writes a resolution."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ else:
     import tomli as tomllib
 
 
-def read(file: Path) -> dict[str, Package]:
+def read_packages(file: Path) -> dict[str, Package]:
     """The packages that uv wrote, by name."""
     entries = tomllib.loads(file.read_text(encoding="utf-8")).get("packages", [])
     return {entry["name"]: _package(entry) for entry in entries}
 
 
-def write(file: Path, packages: Mapping[str, Package]) -> None:
-    """What uv prefers when it resolves into this file anew: these versions and commits."""
+def write_preferences(file: Path, packages: Mapping[str, Package]) -> None:
+    """Write the versions and commits that uv prefers when it resolves into this file."""
     lines = ['lock-version = "1.0"', 'created-by = "comfy-machine"']
     for name, package in sorted(packages.items()):
         lines += ["[[packages]]", f'name = "{name}"']
@@ -35,7 +35,7 @@ def write(file: Path, packages: Mapping[str, Package]) -> None:
 
 
 def _package(entry: dict[str, Any]) -> Package:
-    """The registry's address is left out: whoever installs has one of their own."""
+    """A package without the registry's address: each machine has its own."""
     if vcs := entry.get("vcs"):
         return Package(
             git=vcs["url"], commit=vcs["commit-id"], subdirectory=vcs.get("subdirectory")

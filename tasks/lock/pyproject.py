@@ -1,4 +1,4 @@
-"""What a pyproject.toml depends on: its [project], which is what the Comfy registry reads."""
+"""The dependencies in a pyproject.toml's [project], the table that the Comfy registry reads."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ else:
 FILE = "pyproject.toml"
 
 
-class Unreadable(Exception):  # noqa: N818  what it is, as a sentence goes on
-    """It can't be read; `str()` says why, without its name."""
+class UnreadableProject(Exception):  # noqa: N818
+    """The file can't be read; `str()` says why, without the file's name."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """What it depends on."""
+    """The dependencies of a pyproject.toml."""
 
     dependencies: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
-    """Requirements files that it names in their place."""
+    """Requirements files that it names instead of dependencies."""
     text: str = ""
 
     def place_of(self, number: str) -> str:
-        """Where the dependency of this number, counted from 1, stands: pyproject.toml:7."""
+        """The place of a dependency, by its number from 1: pyproject.toml:7."""
         wanted = self.dependencies[int(number) - 1]
         for line, content in enumerate(self.text.splitlines(), 1):
             if wanted in content:
@@ -40,15 +40,15 @@ class Project:
         return FILE
 
 
-def read(folder: Path) -> Project:
-    """What the folder's file says; nothing when there is none. Raises Unreadable."""
+def read_project(folder: Path) -> Project:
+    """Read the folder's pyproject.toml; empty without one. Raises UnreadableProject."""
     try:
         text = (folder / FILE).read_text(encoding="utf-8")
         content = tomllib.loads(text)
     except FileNotFoundError:
         return Project()
     except (OSError, ValueError) as error:
-        raise Unreadable(f"can't be read ({error})") from None
+        raise UnreadableProject(f"can't be read ({error})") from None
     found = _strings(_table(content, "project").get("dependencies"))
     if found:
         return Project(tuple(" ".join(each.split()) for each in found), (), text)
@@ -58,7 +58,7 @@ def read(folder: Path) -> Project:
 
 @contextmanager
 def as_requirements(project: Project) -> Iterator[Path]:
-    """Its dependencies as a requirements file, one a line."""
+    """Write its dependencies to a temporary requirements file, one per line."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, FILE)
         file.write_text("".join(f"{each}\n" for each in project.dependencies), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What ComfyUI, the custom nodes and machine.yaml ask for, and what of it can't be taken."""
+"""The requirements of ComfyUI, the custom nodes and machine.yaml; unusable ones are refused."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ if TYPE_CHECKING:
 FILE = "requirements.txt"
 CONSTRAINT = "-c "
 COMFYUI = "ComfyUI"
-PLACES = frozenset(["index_url", "extra_index_urls", "find_links"])
-"""Options that say where packages are looked for."""
+PLACE_OPTIONS = frozenset(["index_url", "extra_index_urls", "find_links"])
+"""Options that say where to look for packages."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One requirement, or a constraint, and where it stands."""
+    """One requirement or constraint, and its place."""
 
     text: str
     place: str
-    """requirements.txt:3"""
+    """File and line, as in requirements.txt:3."""
     name: str | None
-    """The package's, None for a URL without one."""
+    """The package's name; None for a URL without one."""
     constraint: bool = False
     url: str | None = None
-    """Where it is fetched from, if it says so."""
+    """The package's URL, if the line has one."""
 
     def __str__(self) -> str:
         return f"{CONSTRAINT}{self.text}" if self.constraint else self.text
 
     @property
     def hashes(self) -> set[str]:
-        """The sha256 that its file must have one of; empty when it names none."""
+        """The allowed sha256 of its file; empty: any."""
         return set(re.findall(r"--hash=sha256:([0-9a-f]{64})", self.text))
 
     @property
     def bare(self) -> str:
-        """Without marker and hashes."""
+        """The text without marker and hashes."""
         return re.split(r"\s*;|\s--hash", self.text, maxsplit=1)[0].strip()
 
     @property
     def is_plain(self) -> bool:
-        """Whether it takes any version of its package."""
+        """Whether it accepts any version of its package."""
         return self.name is not None and re.fullmatch(r"[\w.-]+(\[[^]]*\])?", self.bare) is not None
 
     @property
     def requirement(self) -> Requirement | None:
-        """As packaging reads it; None for a URL without a name."""
+        """The line parsed by `packaging`; None for a URL without a name."""
         from packaging.requirements import InvalidRequirement, Requirement
 
         try:
@@ -71,74 +71,74 @@ class Line:
 
     @property
     def applies(self) -> bool:
-        """Whether its marker, if it has one, is of this platform and Python."""
+        """Whether its marker, if any, matches this platform and Python."""
         requirement = self.requirement
         marker = requirement.marker if requirement else None
         return marker is None or marker.evaluate()
 
 
 @dataclass
-class Asked:
-    """What one custom node, or ComfyUI or machine.yaml (node None) asks for."""
+class Request:
+    """The requirements of one custom node, or of ComfyUI or machine.yaml (node None)."""
 
     node: CustomNode | None
     lines: list[Line] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
-    """Lines that change how packages are looked for; they would change it for everybody."""
+    """Option lines, ignored because they would apply to every package."""
     places: list[str] = field(default_factory=list)
-    """Those of them that say where packages are."""
+    """Those of them that say where to look for packages."""
     remarks: list[str] = field(default_factory=list)
-    """What else there is to say of its files."""
+    """Other messages about its files."""
     by: str = COMFYUI
-    """Whose this is when it is no node's."""
+    """The owner, unless it is a node."""
 
     @property
     def owner(self) -> str:
         return f"custom node {self.node.name}" if self.node else self.by
 
 
-class Refused(Failure):
-    """A line that can't be taken; `node` is the one that asks for it."""
+class RefusedRequirement(Failure):
+    """A line that can't be used; `node` is the one that has it."""
 
     def __init__(self, message: str, node: CustomNode | None) -> None:
         super().__init__(message)
         self.node = node
 
 
-def normal(name: str) -> str:
-    """A package's name as the index spells it (PEP 503)."""
+def normalized(name: str) -> str:
+    """A package's normalized name (PEP 503)."""
     from packaging.utils import canonicalize_name
 
     return str(canonicalize_name(name.strip(".-_")))
 
 
-def of_comfyui(run: Run) -> Asked:
-    comfyui = source.of(run)
-    return read(None, comfyui.checkout(str(comfyui.read().get("commit"))))
+def read_comfyui(run: Run) -> Request:
+    comfyui = source.source_of(run)
+    return read_checkout(None, comfyui.checkout(str(comfyui.read().get("commit"))))
 
 
-def of_machine(run: Run) -> Asked:
-    """What machine.yaml adds: python.packages."""
-    lines = [_known(text, "python.packages") for text in run.machine.python.packages]
-    return Asked(None, lines, by=run.machine.file.name)
+def read_machine(run: Run) -> Request:
+    """machine.yaml's python.packages."""
+    lines = [_locked_line(text, "python.packages") for text in run.machine.python.packages]
+    return Request(None, lines, by=run.machine.file.name)
 
 
-def of_node(run: Run, node: CustomNode) -> Asked:
-    """Raises Refused."""
+def read_node(run: Run, node: CustomNode) -> Request:
+    """Raises RefusedRequirement."""
     if not node.requirements:
-        return Asked(node)
-    return read(node, nodes.folder_of(run, node))
+        return Request(node)
+    return read_checkout(node, nodes.folder_of(run, node))
 
 
-def of_lock(run: Run, node: CustomNode) -> Asked:
-    """What the lock says that a node asks for."""
+def read_locked(run: Run, node: CustomNode) -> Request:
+    """A node's requirements as machine.lock records them."""
     python = run.machine.lock.python
     texts = python.asked.requirements.custom_nodes.get(node.name, ()) if python else ()
-    return Asked(node, [_known(text, run.machine.lock_file.name) for text in texts])
+    return Request(node, [_locked_line(text, run.machine.lock_file.name) for text in texts])
 
 
-def recorded(asked: Iterable[Asked]) -> Requirements:
-    """As the lock holds it; what machine.yaml adds is in another place there."""
+def locked_form(asked: Iterable[Request]) -> Requirements:
+    """The requirements as machine.lock records them, without machine.yaml's own."""
     lines = [(each, tuple(sorted(map(str, each.lines)))) for each in asked]
     return Requirements(
         comfyui=next((found for each, found in lines if each.owner == COMFYUI), ()),
@@ -146,15 +146,15 @@ def recorded(asked: Iterable[Asked]) -> Requirements:
     )
 
 
-def read(node: CustomNode | None, folder: Path) -> Asked:
-    """The requirements file of a checkout, with the files that it names. Raises Refused.
+def read_checkout(node: CustomNode | None, folder: Path) -> Request:
+    """Read a checkout's requirements file and the files that it names.
 
-    Without one, what its pyproject.toml says: where both are, the field's tools install the first
-    alone, so it is the one that is tried and kept up to date.
+    Without one, read its pyproject.toml. With both, other tools install only the first, so
+    authors test that one. Raises RefusedRequirement.
     """
-    asked, top = Asked(node), folder.resolve()
+    asked, top = Request(node), folder.resolve()
     if name := _file(folder):
-        file = _below(asked, top, Path(), name, name)
+        file = _inside_checkout(asked, top, Path(), name, name)
         found = _read(asked, top, file, constraint=False)
     else:
         found = _of_project(asked, top)
@@ -165,7 +165,7 @@ def read(node: CustomNode | None, folder: Path) -> Asked:
 
 
 def _file(folder: Path) -> str | None:
-    """Its requirements file, which may be spelt with capitals; one that is spelt right wins."""
+    """The name of its requirements file in any case; the lower-case one wins."""
     try:
         names = sorted(path.name for path in folder.iterdir() if path.name.lower() == FILE)
     except OSError:
@@ -173,14 +173,14 @@ def _file(folder: Path) -> str | None:
     return FILE if FILE in names else next(iter(names), None)
 
 
-def _of_project(asked: Asked, top: Path) -> Iterator[Line]:
+def _of_project(asked: Request, top: Path) -> Iterator[Line]:
     try:
-        project = pyproject.read(top)
-    except pyproject.Unreadable as error:
-        asked.remarks.append(f"{pyproject.FILE} {error}: nothing that it asks for is installed")
+        project = pyproject.read_project(top)
+    except pyproject.UnreadableProject as error:
+        asked.remarks.append(f"{pyproject.FILE} {error}: its dependencies are not installed")
         return
     for name in project.files:
-        file = _below(asked, top, Path(), name, pyproject.FILE)
+        file = _inside_checkout(asked, top, Path(), name, pyproject.FILE)
         yield from _read(asked, top, file, constraint=False)
     with pyproject.as_requirements(project) as file:
         for requirement in _parse(asked, file, pyproject.FILE).requirements:
@@ -188,34 +188,36 @@ def _of_project(asked: Asked, top: Path) -> Iterator[Line]:
             yield replace(line, place=project.place_of(line.place.rpartition(":")[2]))
 
 
-def _known(text: str, place: str) -> Line:
-    """A line that was taken before."""
+def _locked_line(text: str, place: str) -> Line:
+    """A line that was accepted before."""
     line = Line(text.removeprefix(CONSTRAINT), place, None, text.startswith(CONSTRAINT))
     found = line.requirement
     return replace(line, name=found.name if found else None, url=_url(text))
 
 
 def _read(
-    asked: Asked, top: Path, file: Path, *, constraint: bool, depth: int = 0
+    asked: Request, top: Path, file: Path, *, constraint: bool, depth: int = 0
 ) -> Iterator[Line]:
     if depth > 10:
-        raise _refused(asked, f"{file}, which names itself in a circle")
+        raise _refused(asked, f"{file}, which includes itself")
     parsed = _parse(asked, top / file, str(file))
     for option in parsed.options:
         for other, of_constraints in _named_files(option):
-            inner = _below(asked, top, file.parent, other, f"{file}:{_number(option)}")
+            inner = _inside_checkout(
+                asked, top, file.parent, other, f"{file}:{_line_number(option)}"
+            )
             yield from _read(
                 asked, top, inner, constraint=constraint or of_constraints, depth=depth + 1
             )
         if not {"requirements", "constraints"} & set(option.options):
-            text = f"{redact(option.requirement_line.line)} ({file}:{_number(option)})"
+            text = f"{redact(option.requirement_line.line)} ({file}:{_line_number(option)})"
             asked.unused.append(text)
-            asked.places += [text] if PLACES & set(option.options) else []
+            asked.places += [text] if PLACE_OPTIONS & set(option.options) else []
     for requirement in parsed.requirements:
         yield _line(asked, requirement, file, constraint)
 
 
-def _parse(asked: Asked, file: Path, shown: str) -> RequirementsFile:
+def _parse(asked: Request, file: Path, shown: str) -> RequirementsFile:
     from pip_requirements_parser import RequirementsFile
 
     try:
@@ -224,7 +226,9 @@ def _parse(asked: Asked, file: Path, shown: str) -> RequirementsFile:
         why = getattr(error, "strerror", None) or str(error)
         raise _refused(asked, f"{shown}, which can't be read ({why})") from None
     for bad in parsed.invalid_lines:
-        raise _refused(asked, f"{bad.line!r} ({shown}:{bad.line_number}), which is no requirement")
+        raise _refused(
+            asked, f"{bad.line!r} ({shown}:{bad.line_number}), which isn't a requirement"
+        )
     return parsed
 
 
@@ -235,17 +239,17 @@ def _named_files(option: OptionLine) -> Iterator[tuple[str, bool]]:
         yield name, True
 
 
-def _below(asked: Asked, top: Path, folder: Path, name: str, place: str) -> Path:
-    """The file relative to its checkout, links followed. Raises Refused when it isn't in there."""
+def _inside_checkout(asked: Request, top: Path, folder: Path, name: str, place: str) -> Path:
+    """The file relative to its checkout, links resolved. Raises RefusedRequirement if outside."""
     there = (top / folder / name).resolve()
     if "://" in name or not there.is_relative_to(top):
-        raise _refused(asked, f"{redact(name)!r} ({place}), which is not in its repository")
+        raise _refused(asked, f"{redact(name)!r} ({place}), which isn't in its repository")
     if not there.is_file():
-        raise _refused(asked, f"{name!r} ({place}), which isn't a file there")
+        raise _refused(asked, f"{name!r} ({place}), which is missing")
     return there.relative_to(top)
 
 
-def _line(asked: Asked, requirement: InstallRequirement, file: Path, constraint: bool) -> Line:
+def _line(asked: Request, requirement: InstallRequirement, file: Path, constraint: bool) -> Line:
     place = f"{file}:{requirement.requirement_line.line_number}"
     text = re.sub(r"\s+", " ", requirement.requirement_line.line).strip()
     link = requirement.link
@@ -254,13 +258,13 @@ def _line(asked: Asked, requirement: InstallRequirement, file: Path, constraint:
     elif requirement.is_editable or (link and link.scheme in ("", "file")) or _is_path(text):
         raise _refused(asked, f"the local {text!r} ({place})")
     if "${" in text:
-        # uv and pip would put the value in, and the lock would keep it.
-        raise _refused(asked, f"a variable of the environment: {text!r} ({place})")
+        # uv and pip would expand it, and the lock would keep the value.
+        raise _refused(asked, f"an environment variable: {text!r} ({place})")
     if redact(text) != text:
         raise _refused(asked, f"a URL with credentials ({place})")
     if link and "+" in link.scheme and not link.scheme.startswith("git+"):
-        raise _refused(asked, f"{text!r} ({place}), of repositories only git's can be used")
-    # Options of pip for one package, --global-option and the like; hashes are kept.
+        raise _refused(asked, f"{text!r} ({place}), but only git repositories are supported")
+    # Drop pip's options for one package, such as --global-option; keep hashes.
     words = text.split(" --")
     text = " --".join([words[0], *(word for word in words[1:] if word.startswith("hash="))])
     return Line(text, place, requirement.name, constraint, _url(text))
@@ -275,12 +279,12 @@ def _is_path(text: str) -> bool:
     return re.match(r"\.|/|~|file:", text) is not None
 
 
-def _number(option: OptionLine) -> int:
+def _line_number(option: OptionLine) -> int:
     return int(option.requirement_line.line_number)
 
 
-def _refused(asked: Asked, what: str) -> Refused:
-    mend = "correct it in a fork"
+def _refused(asked: Request, what: str) -> RefusedRequirement:
+    advice = "correct it in a fork"
     if asked.node:
-        mend += ", or set requirements: false and install them by its script"
-    return Refused(f"{asked.owner} asks for {what}: {mend}", asked.node)
+        advice += ", or set requirements: false and install them by its script"
+    return RefusedRequirement(f"{asked.owner} requires {what}: {advice}", asked.node)

@@ -1,4 +1,4 @@
-"""One resolve for all: which version of every package fits ComfyUI and every custom node."""
+"""One resolution for all: the versions of all packages that fit ComfyUI and every custom node."""
 
 from __future__ import annotations
 
@@ -11,60 +11,61 @@ from ..host.system.failure import Failure
 from ..spec import Package
 from ..spec.overlapping_packages import FAMILIES, chosen
 from .conflicts import explanation
-from .conflicts.conflict import Conflict, Unanswered
+from .conflicts.conflict import Conflict, NoAnswer
 from .conflicts.inquiry import Inquiry
-from .conflicts.search import verdict_on
-from .requirements import Asked, normal
-from .resolver import Problem, call
-from .torch_family import matched
+from .conflicts.search import find_conflicts
+from .requirements import Request, normalized
+from .resolver import Problem, run_uv
+from .torch_family import matching_constraint
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What fits together, and what had to go for it."""
+    """Packages that fit together, and the optional nodes that are left out for that."""
 
     packages: dict[str, Package]
     left_out: dict[str, str]
-    """Optional nodes that conflict with others, and why: the same question, the same answer."""
-    absent: dict[str, str]
-    """Those of which a package could not be had here and now; no other machine is to go by that."""
-    again: tuple[str, ...]
-    """Those of them whose packages could not be reached: to be tried again by every run."""
+    """Optional nodes that conflict with others, and why, on every machine."""
+    unavailable: dict[str, str]
+    """Optional nodes with a package that isn't available, and why, on this machine and now."""
+    retry: tuple[str, ...]
+    """Those of them whose packages could not be reached: every run tries them again."""
     missing: tuple[Missing, ...]
-    """What builds lacked: when one of these is there, it is to be tried again."""
+    """What builds lacked: a run that finds one of these tries again."""
     reduced: dict[str, str]
+    """Replaced package → the one of its family that replaces it."""
     torch: str
 
 
 def solve(problem: Problem) -> Solution:
-    """Raises Failure naming who asks for what, and overrides that would settle it."""
+    """Raises Failure that names the conflicting lines, and overrides that would solve it."""
     lines = [line for each in problem.asked for line in each.lines]
-    direct = {normal(line.name) for line in lines if line.name and line.applies}
-    problem = replace(problem, instead=_twins(problem, direct))
+    direct = {normalized(line.name) for line in lines if line.name and line.applies}
+    problem = replace(problem, replacements=_replacements(problem, direct))
     away: dict[str, str] = {}
     leaving: dict[str, Conflict] = {}
     while True:
-        packages, left = _fitting(problem)
+        packages, left = _resolve(problem)
         if packages is None:
-            problem = replace(problem, metadata_counts=False, matched={})
+            problem = replace(problem, obey_metadata=False, matched={})
             continue
         leaving |= left
-        away |= {name: explanation.reason(each, problem) for name, each in left.items()}
+        away |= {name: explanation.left_out_reason(each, problem) for name, each in left.items()}
         problem = replace(problem, asked=_without(problem.asked, left))
-        refused = _by_other_hashes(problem, packages)
+        refused = _with_wrong_hashes(problem, packages)
         if refused:
             away |= refused
             problem = replace(problem, asked=_without(problem.asked, refused))
             continue
-        twins = _twins(problem, packages)
-        matching = _matched(problem, packages)
+        twins = _replacements(problem, packages)
+        matching = _matching_constraint(problem, packages)
         if set(twins.values()) <= set(packages) and not matching:
-            # Who goes has asked for nothing that the one that stays doesn't ask for.
+            # The replaced package needs nothing that its replacement doesn't.
             kept = {n: package for n, package in packages.items() if n not in twins}
             return _solution(problem, _with_asked_hashes(problem, kept), twins, away, leaving)
         problem = replace(
             problem,
-            instead=_instead(problem.instead, twins),
+            replacements=_merged_replacements(problem.replacements, twins),
             matched={**problem.matched, **matching},
         )
 
@@ -77,22 +78,22 @@ def _solution(
     leaving: Mapping[str, Conflict],
 ) -> Solution:
     alone = {name: each for name, each in leaving.items() if each.alone or not each.reachable}
-    lacking = [lack for each in alone.values() if (lack := explanation.missing(each))]
+    lacking = [lack for each in alone.values() if (lack := explanation.missing_for_build(each))]
     return Solution(
         packages=packages,
         left_out={name: why for name, why in away.items() if name not in alone},
-        absent={name: why for name, why in away.items() if name in alone},
-        again=tuple(sorted(name for name, each in alone.items() if not each.reachable)),
+        unavailable={name: why for name, why in away.items() if name in alone},
+        retry=tuple(sorted(name for name, each in alone.items() if not each.reachable)),
         missing=tuple(dict.fromkeys(lacking)),
-        reduced=_instead(problem.instead, twins),
-        torch=_build(problem, packages),
+        reduced=_merged_replacements(problem.replacements, twins),
+        torch=_torch_build(problem, packages),
     )
 
 
-def _fitting(problem: Problem) -> tuple[dict[str, Package] | None, Mapping[str, Conflict]]:
-    """The packages, and the optional nodes that leave for them; None: override torch, plainly.
+def _resolve(problem: Problem) -> tuple[dict[str, Package] | None, Mapping[str, Conflict]]:
+    """The packages, and the conflicts of the optional nodes that are left out for them.
 
-    Raises Failure.
+    None instead of packages: override torch against its metadata. Raises Failure.
     """
     inquiry = Inquiry(problem)
     answer = inquiry.ask_all(problem.demands)
@@ -100,21 +101,21 @@ def _fitting(problem: Problem) -> tuple[dict[str, Package] | None, Mapping[str, 
         return None, {}
     try:
         if not answer.fits and uv_errors.refused(answer.output):
-            raise Unanswered(answer, problem.log)
-        verdict = verdict_on(inquiry)
-    except Unanswered as error:
-        raise explanation.unanswered(error) from None
+            raise NoAnswer(answer, problem.log)
+        verdict = find_conflicts(inquiry)
+    except NoAnswer as error:
+        raise explanation.no_answer_failure(error) from None
     if verdict.hard:
         raise explanation.failure(verdict, problem)
     return dict(verdict.answer.packages), verdict.leaving
 
 
-def _without(asked: Iterable[Asked], names: Container[str]) -> tuple[Asked, ...]:
+def _without(asked: Iterable[Request], names: Container[str]) -> tuple[Request, ...]:
     return tuple(each for each in asked if not (each.node and each.node.name in names))
 
 
-def _by_other_hashes(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
-    """Optional nodes that ask for a package by hashes which no file of it has; uv checks none.
+def _with_wrong_hashes(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
+    """Optional nodes that require hashes which no file of the package has; uv doesn't check.
 
     Raises Failure for others.
     """
@@ -122,76 +123,76 @@ def _by_other_hashes(problem: Problem, packages: Mapping[str, Package]) -> dict[
     others = []
     for each in problem.asked:
         for line in each.lines:
-            package = packages.get(normal(line.name or ""))
+            package = packages.get(normalized(line.name or ""))
             if package and line.hashes and line.applies and line.hashes.isdisjoint(package.sha256):
-                said = (
-                    f"{each.owner} asks for {line.name} by hashes that no file of "
+                message = (
+                    f"{each.owner} requires {line.name} by hashes that no file of "
                     f"{package.shown} has ({line.place}): correct them in a fork"
                 )
                 if each.node and each.node.optional:
-                    away[each.node.name] = said
+                    away[each.node.name] = message
                 else:
-                    others.append(said)
+                    others.append(message)
     if others:
         raise Failure("\n    ".join(others), problem.log)
     return away
 
 
 def _with_asked_hashes(problem: Problem, packages: dict[str, Package]) -> dict[str, Package]:
-    """Of each package the files that a requirement with hashes allows."""
+    """Keep of each package only the files that the requirements' hashes allow."""
     for each in problem.asked:
         for line in each.lines:
-            name = normal(line.name or "")
+            name = normalized(line.name or "")
             if name in packages and line.hashes and line.applies:
                 allowed = tuple(d for d in packages[name].sha256 if d in line.hashes)
                 packages[name] = packages[name].model_copy(update={"sha256": allowed})
     return packages
 
 
-def _twins(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
-    """Which of these packages to replace by which others of their families."""
-    instead: dict[str, str] = {}
+def _replacements(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
+    """Package to replace → the one of its family that replaces it."""
+    replacements: dict[str, str] = {}
     for family, members in FAMILIES.items():
         there = members & set(packages)
         if not there:
             continue
         preferred = problem.run.machine.python.prefer.get(family)
         one = preferred or chosen(family, there, cuda=problem.torch != "cpu")
-        instead |= {name: one for name in there if name != one}
-    return instead
+        replacements |= {name: one for name in there if name != one}
+    return replacements
 
 
-def _instead(before: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
-    """Each that goes with the one that stays; one that stayed before may go now."""
+def _merged_replacements(before: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """Both mappings; a replacement of `before` may itself be replaced in `more`."""
     return {**{gone: more.get(one, one) for gone, one in before.items()}, **more}
 
 
-def _matched(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
-    """What holds torch and torchaudio together where nothing that they say of themselves does.
+def _matching_constraint(problem: Problem, packages: Mapping[str, Package]) -> dict[str, str]:
+    """A constraint that pairs torch and torchaudio when their metadata doesn't.
 
-    torchaudio up to 2.11.0 asks for no torch.
+    torchaudio up to 2.11.0 requires no torch.
     """
     versions = {n: packages[n].version for n in ("torch", "torchaudio") if n in packages}
     if None in versions.values() or len(versions) < 2:
         return {}
-    if not problem.metadata_counts and problem.overridden.intersection(versions):
+    if not problem.obey_metadata and problem.overridden.intersection(versions):
         return {}
     fixed = {*problem.held, *problem.overridden, *problem.matched}
-    found = matched({name: str(version) for name, version in versions.items()}, fixed)
+    found = matching_constraint({name: str(version) for name, version in versions.items()}, fixed)
     return {} if found and _asks_for(problem, packages, "torchaudio", "torch") else found
 
 
 def _asks_for(problem: Problem, packages: Mapping[str, Package], one: str, other: str) -> bool:
-    """Whether a chosen package's metadata names the other: then, resolved alone, it brings it.
+    """Whether a chosen package's metadata requires the other: resolve it alone and look.
 
-    uv has that metadata in its cache by now, from whichever index or folder it took the package.
+    uv has that metadata in its cache, from whichever index or folder the package came.
     """
     chosen = {name: f"{name}=={packages[name].version}" for name in (one, other)}
-    return other in call(problem, [chosen[one]], [chosen[other]]).packages
+    return other in run_uv(problem, [chosen[one]], [chosen[other]]).packages
 
 
-def _build(problem: Problem, packages: Mapping[str, Package]) -> str:
-    """The torch build that came out; uv's own `auto` tells by the version, 2.9.0+cu128."""
+def _torch_build(problem: Problem, packages: Mapping[str, Package]) -> str:
+    """The torch build of the result; after uv's `auto` from the version, as in 2.9.0+cu128."""
     if problem.torch != "auto":
         return problem.torch
     torch = packages.get("torch")

@@ -1,8 +1,8 @@
-"""A question to uv: what is asked for, by whom, and what of it fits together.
+"""Resolutions by uv: the requirements, their owners, and uv's answer.
 
 uv answers with an exit code: 0, a set that fits; 1, there is none, or something doesn't build or
-can't be cloned; 2, something can't be reached or read (seen with 0.13). What it says is told to
-people and decides nothing.
+can't be cloned; 2, something can't be reached or read (uv 0.13). Its output is shown to people
+and decides nothing.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from ..host.system import files, process
 from ..host.system.failure import Failure
 from ..spec import Package, PythonSet
 from . import indexes, pylock
-from .requirements import Asked, Line, normal
-from .torch_family import TORCH_FAMILY, is_pin, named
+from .requirements import Line, Request, normalized
+from .torch_family import TORCH_FAMILY, is_pin, package_names
 
-#: `requests` is imported by ComfyUI 0.3.64's app/frontend_management.py, which does not ask
-#: for it; `pip` is what custom nodes' install scripts call.
-ALWAYS = ("pip", "requests")
-NO_INDEX = frozenset(["pypi", "none", "preinstalled"])
-"""Choices of torch that are no backend of uv's."""
-REFUSED = 1
-"""uv's exit code when it has an answer, and the answer is no."""
+#: ComfyUI 0.3.64's app/frontend_management.py imports `requests`, which its requirements lack;
+#: custom nodes' install scripts call `pip`.
+ALWAYS_INSTALLED = ("pip", "requests")
+WITHOUT_BACKEND = frozenset(["pypi", "none", "preinstalled"])
+"""Choices of torch that are not a uv backend."""
+NO_SOLUTION = 1
+"""uv's exit code when no set fits."""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """One line, and whose it is."""
+    """One line, and its owner."""
 
     line: Line
     owner: str
@@ -41,17 +41,17 @@ class Demand:
     """The custom node's name."""
     optional: bool = False
     own: bool = False
-    """Nobody wrote it: it is of the lock, or of ours."""
+    """Whether it comes from the lock or from us, not from a requirements file."""
 
     @property
     def name(self) -> str | None:
-        """The package that it is of, None for a URL without a name."""
-        return normal(self.line.name) if self.line.name else None
+        """The package's normalized name; None for a URL without a name."""
+        return normalized(self.line.name) if self.line.name else None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What uv made of a question."""
+    """uv's answer: the packages, exit code and output."""
 
     packages: Mapping[str, Package] = field(default_factory=dict)
     code: int | None = 0
@@ -64,28 +64,28 @@ class Answer:
 
 @dataclass(frozen=True)
 class Problem:
-    """One resolve, and what its attempts add to it."""
+    """One resolution, and the constraints that its attempts add."""
 
     run: Run
-    asked: tuple[Asked, ...]
+    asked: tuple[Request, ...]
     torch: str
-    """The build, `auto` to let uv look at the driver."""
+    """The torch build; `auto` lets uv choose by the driver."""
     before: PythonSet | None
-    """Whose versions are kept where nothing forces them to move."""
+    """The previous set; its versions are preferred."""
     log: Path
-    instead: Mapping[str, str] = field(default_factory=dict)
-    """Packages that others replace."""
+    replacements: Mapping[str, str] = field(default_factory=dict)
+    """Package → the one that replaces it."""
     matched: Mapping[str, str] = field(default_factory=dict)
-    """Constraints on the torch family, by the package that they are on."""
-    metadata_counts: bool = True
-    """Whether what the torch family says of itself is obeyed beside the overrides of it."""
+    """Member of the torch family → a constraint on it."""
+    obey_metadata: bool = True
+    """Whether the torch family's metadata applies besides the overrides of it."""
 
     @property
     def scratch(self) -> Path:
         return self.run.layout.scratch / "resolve"
 
     def overriding(self, overrides: Sequence[str]) -> Problem:
-        """With these overrides beside those of machine.yaml."""
+        """The same problem with these overrides besides machine.yaml's."""
         machine = self.run.machine
         every = (*machine.python.overrides, *overrides)
         python = machine.python.model_copy(update={"overrides": every})
@@ -94,60 +94,60 @@ class Problem:
 
     @property
     def demands(self) -> list[Demand]:
-        """All lines: ComfyUI's first, then the nodes' as they are declared, last what is held."""
-        written = [_of(each, line) for each in self.asked for line in each.lines]
-        return [*written, *(_own(name, text) for name, text in self.limits.items())]
+        """All lines: ComfyUI's, then the nodes' in declared order, then our own constraints."""
+        written = [_demand(each, line) for each in self.asked for line in each.lines]
+        return [*written, *(_own_demand(name, text) for name, text in self.limits.items())]
 
     @property
     def limits(self) -> dict[str, str]:
-        """The constraints on the torch family that nobody wrote."""
+        """Our own constraints on the torch family."""
         held = {name: f"{name}=={package.version}" for name, package in self.held.items()}
         matched = {n: text for n, text in self.matched.items() if n not in self.overridden}
         return held | matched
 
     @property
     def overridden(self) -> set[str]:
-        """What the user decides: no constraint of ours is on these."""
-        return named(self.run.machine.python.overrides)
+        """Packages with a user's override: they get no constraint of ours."""
+        return package_names(self.run.machine.python.overrides)
 
     @property
     def pinned(self) -> list[str]:
-        """The overrides that are given to uv as constraints.
+        """The overrides that uv gets as constraints.
 
-        One of torch hides from uv what torchvision and torchaudio ask for; as a constraint an
-        exact version is as good, and they are chosen to fit it.
+        An override of torch hides from uv what torchvision and torchaudio require. An exact
+        version works as a constraint, and uv then chooses the others to fit.
         """
-        overrides = self.run.machine.python.overrides if self.metadata_counts else ()
+        overrides = self.run.machine.python.overrides if self.obey_metadata else ()
         return [text for text in overrides if is_pin(text)]
 
     @property
-    def freed(self) -> bool:
-        """Whether an update or a new override lets the torch family leave the lock's versions."""
+    def torch_may_move(self) -> bool:
+        """Whether an update or a new override unlocks the torch family."""
         if not self.before or self.run.updating("torch", *TORCH_FAMILY):
             return True
         new = set(self.run.machine.python.overrides) - set(self.before.asked.overrides)
-        return not named(new).isdisjoint(TORCH_FAMILY)
+        return not package_names(new).isdisjoint(TORCH_FAMILY)
 
     @property
     def held(self) -> dict[str, Package]:
-        """The torch family of the lock, which only `doit update` or an override moves."""
-        if not self.before or self.freed or self.before.asked.torch != self.torch:
+        """The locked torch family; only `doit update` or an override moves it."""
+        if not self.before or self.torch_may_move or self.before.asked.torch != self.torch:
             return {}
         packages = self.before.packages
         return {n: packages[n] for n in TORCH_FAMILY if n in packages and n not in self.overridden}
 
 
-def ask(problem: Problem, demands: Iterable[Demand], *options: str) -> Answer:
-    """Whether these fit together, with what is always there. Raises nothing of uv's."""
-    return call(problem, *_lines(problem, demands), *_upgrades(problem), *options)
+def resolve(problem: Problem, demands: Iterable[Demand], *options: str) -> Answer:
+    """Resolve these lines and what is always installed. uv's failure is an Answer."""
+    return run_uv(problem, *_lines(problem, demands), *_upgrades(problem), *options)
 
 
 def parents(
     problem: Problem, demands: Iterable[Demand], versions: Mapping[str, Package] | None = None
 ) -> dict[str, tuple[str, ...]]:
-    """Each package of what these resolve to, with the packages that ask for it.
+    """Each package that these lines resolve to → the packages that require it.
 
-    From uv's annotations, in these `versions` where they are given; empty when there is none.
+    From uv's annotations, with these `versions` if given; empty when nothing resolves.
     """
     files.remove(problem.scratch)
     problem.scratch.mkdir(parents=True)
@@ -156,43 +156,45 @@ def parents(
     arguments = _arguments(problem, wanted, [*constraints, *fixed])
     result = problem.scratch / "graph.txt"
     try:
-        uv.explain(result, arguments, places(problem.run), problem.log)
+        uv.explain(result, arguments, index_variables(problem.run), problem.log)
     except process.CommandFailed:
         return {}
     found = re.findall(r"^(\w[\w.-]*)(?:==| @ ).*?\s# via (.+)$", result.read_text(), re.M)
     return {
-        normal(name): tuple(normal(each) for each in via.split(", ") if not each.startswith("-"))
+        normalized(name): tuple(
+            normalized(each) for each in via.split(", ") if not each.startswith("-")
+        )
         for name, via in found
     }
 
 
-def reachable(problem: Problem) -> bool:
-    """Whether what is asked of the index, not of the cache, gets an answer."""
-    return call(problem, ALWAYS, (), "--refresh-package", ALWAYS[0]).fits
+def index_answers(problem: Problem) -> bool:
+    """Whether the index answers, past uv's cache."""
+    return run_uv(problem, ALWAYS_INSTALLED, (), "--refresh-package", ALWAYS_INSTALLED[0]).fits
 
 
-def call(
+def run_uv(
     problem: Problem,
     wanted: Iterable[str],
     constraints: Iterable[str] = (),
     *options: str,
 ) -> Answer:
-    """One call of uv, with these options besides."""
+    """Call uv once, with these further options."""
     files.remove(problem.scratch)
     problem.scratch.mkdir(parents=True)
     result = problem.scratch / "pylock.toml"
     if problem.before and problem.run.updates != frozenset():
-        pylock.write(result, problem.before.packages)
+        pylock.write_preferences(result, problem.before.packages)
     arguments = [*_arguments(problem, wanted, constraints), *options]
     try:
-        uv.resolve(result, arguments, places(problem.run), problem.log)
+        uv.resolve(result, arguments, index_variables(problem.run), problem.log)
     except process.CommandFailed as failed:
         return Answer({}, failed.code, failed.output)
-    return Answer(pylock.read(result))
+    return Answer(pylock.read_packages(result))
 
 
-def clonable(line: Line) -> bool:
-    """Whether its repository can be reached, if it names one."""
+def can_clone(line: Line) -> bool:
+    """Whether the line's git repository, if any, is reachable."""
     if not line.url or "git+" not in line.text:
         return True
     from git import GitError
@@ -204,54 +206,54 @@ def clonable(line: Line) -> bool:
     return True
 
 
-def backend(torch: str) -> list[str]:
-    """uv's arguments for a choice of torch."""
-    return [] if torch in NO_INDEX else ["--torch-backend", torch]
+def backend_arguments(torch: str) -> list[str]:
+    """uv's arguments for a torch build."""
+    return [] if torch in WITHOUT_BACKEND else ["--torch-backend", torch]
 
 
-def places(run: Run) -> dict[str, str]:
-    """uv's variables for where packages are looked for besides PyPI. Raises Failure."""
+def index_variables(run: Run) -> dict[str, str]:
+    """uv's variables for indexes and wheel pages besides PyPI. Raises Failure."""
     python = run.machine.python
     return indexes.environment(python.extra_index_urls, run.machine.env) | indexes.find_links(
         python.find_links, run.machine.env
     )
 
 
-def _of(asked: Asked, line: Line) -> Demand:
+def _demand(asked: Request, line: Line) -> Demand:
     node = asked.node
     return Demand(line, asked.owner, node.name if node else None, bool(node and node.optional))
 
 
-def _own(name: str, text: str) -> Demand:
+def _own_demand(name: str, text: str) -> Demand:
     return Demand(Line(text, "machine.lock", name, constraint=True), "the lock", own=True)
 
 
 def _lines(problem: Problem, demands: Iterable[Demand]) -> tuple[list[str], list[str]]:
-    """What is wanted, and what constrains it."""
+    """The requirements, and the constraints on them."""
     lines = [each for each in demands if not (each.own and each.name not in problem.limits)]
-    replacing = sorted(set(problem.instead.values()) - set(problem.instead))
+    replacing = sorted(set(problem.replacements.values()) - set(problem.replacements))
     wanted = [each.line.text for each in lines if not each.line.constraint]
     constraints = [each.line.text for each in lines if each.line.constraint]
-    return [*ALWAYS, *wanted, *replacing], constraints
+    return [*ALWAYS_INSTALLED, *wanted, *replacing], constraints
 
 
 def _arguments(
     problem: Problem, wanted: Iterable[str], constraints: Iterable[str]
 ) -> list[str | Path]:
-    pinned, excludes = problem.pinned, [*problem.instead]
+    pinned, excludes = problem.pinned, [*problem.replacements]
     overrides = [text for text in problem.run.machine.python.overrides if text not in pinned]
     if problem.torch in ("none", "preinstalled"):
         excludes += TORCH_FAMILY
     return [
-        _listed(problem, "requirements.txt", wanted),
-        *("--constraints", _listed(problem, "constraints.txt", [*constraints, *pinned])),
-        *("--overrides", _listed(problem, "overrides.txt", overrides)),
-        *("--excludes", _listed(problem, "excludes.txt", excludes)),
-        *backend(problem.torch),
+        _write_lines(problem, "requirements.txt", wanted),
+        *("--constraints", _write_lines(problem, "constraints.txt", [*constraints, *pinned])),
+        *("--overrides", _write_lines(problem, "overrides.txt", overrides)),
+        *("--excludes", _write_lines(problem, "excludes.txt", excludes)),
+        *backend_arguments(problem.torch),
     ]
 
 
-def _listed(problem: Problem, name: str, lines: Iterable[str]) -> Path:
+def _write_lines(problem: Problem, name: str, lines: Iterable[str]) -> Path:
     file = problem.scratch / name
     file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return file
@@ -263,5 +265,5 @@ def _upgrades(problem: Problem) -> list[str]:
         return []  # Nothing is preferred.
     known = set(problem.before.packages)
     moving = known if updates and "python" in updates else known & (updates or set())
-    names = sorted({*moving, *(TORCH_FAMILY if problem.freed else ())})
+    names = sorted({*moving, *(TORCH_FAMILY if problem.torch_may_move else ())})
     return [word for name in names for word in ("--upgrade-package", name)]

@@ -1,7 +1,7 @@
-"""Packages that come as their source: built before anything is installed, once on each machine.
+"""Packages that come as source: built before the installation, once on each machine.
 
-One that doesn't build is then known with who asks for it, while an optional node may still leave.
-uv keeps what it built, and the install takes it from there.
+So a failed build names who requires the package, while an optional node can still be left out.
+uv caches the builds, and the installation uses them.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from ..host.system import files, process
 from ..spec import Package
 from . import resolver
 from .conflicts.minimal_sets import each_failing
-from .resolver import REFUSED, Demand, Problem
+from .resolver import NO_SOLUTION, Demand, Problem
 
 
 @dataclass(frozen=True)
-class Unbuilt:
+class FailedBuild:
     """A package that can't be built here."""
 
     name: str
     shown: str
-    """Its name and version."""
+    """Name and version."""
     why: str
     reachable: bool
-    """False: something that it needs could not be fetched."""
+    """False: something that the build needs could not be fetched."""
     missing: Missing | None
     askers: tuple[tuple[Demand, tuple[str, ...]], ...]
-    """Who asks for it, each with the packages in between."""
+    """The lines that require it, each with the packages in between."""
 
     @property
     def optional(self) -> set[str]:
@@ -41,19 +41,19 @@ class Unbuilt:
         return {str(each.node) for each, _ in self.askers if each.optional}
 
     @property
-    def may_go(self) -> bool:
-        """Whether nobody else needs it."""
+    def optional_only(self) -> bool:
+        """Whether only optional nodes need it."""
         return bool(self.askers) and all(each.optional for each, _ in self.askers)
 
     def __str__(self) -> str:
         fate = "can't be built" if self.reachable else "can't be fetched"
-        return f"{_whose(self.shown, self.askers)} {fate}: {self.why}"
+        return f"{_with_askers(self.shown, self.askers)} {fate}: {self.why}"
 
 
 def why_not_installed(problem: Problem, packages: Mapping[str, Package]) -> list[str]:
-    """Which of these can't be installed, each in one line; empty where that can't be told.
+    """One line for each of these that can't be installed; empty if unknown.
 
-    They are tried again, in ever fewer at once.
+    Bisects: tries smaller and smaller groups again.
     """
     errors: dict[str, process.CommandFailed] = {}
 
@@ -73,14 +73,14 @@ def why_not_installed(problem: Problem, packages: Mapping[str, Package]) -> list
     for name in failing:
         asking = list(askers(problem.demands, packages, parents, name))
         if not asking:
-            asking = [(each, ()) for each in _needing(problem, packages)]
-        whose = _whose(f"{name} {packages[name].shown}", asking)
+            asking = [(each, ()) for each in _unresolvable_lines(problem, packages)]
+        whose = _with_askers(f"{name} {packages[name].shown}", asking)
         lines.append(f"{whose} {_why(problem, packages, name, errors[name])}")
     return lines
 
 
-def _needing(problem: Problem, packages: Mapping[str, Package]) -> list[Demand]:
-    """Whose lines don't resolve any more; a package that is gone leaves no graph to look into."""
+def _unresolvable_lines(problem: Problem, packages: Mapping[str, Package]) -> list[Demand]:
+    """The lines that don't resolve any more; without a removed package there is no graph."""
     return each_failing(
         lambda some: not resolver.parents(problem, some, packages),
         [each for each in problem.demands if not each.own],
@@ -101,28 +101,28 @@ def _why(
             pass
         else:
             return (
-                "is another file there than the lock names; if that is right: doit update " + name
+                "differs from the file that the lock names; if that is right: doit update " + name
             )
     if lacks := build_log.missing(error.output):
         return f"can't be built: {lacks}"
-    mend = (
-        f"doit update {name} takes another version" if package.version else "see that it is there"
+    advice = (
+        f"doit update {name} takes another version" if package.version else "check that it exists"
     )
-    return f"can't be had ({uv_errors.gist(error.output)}): {mend}"
+    return f"isn't available ({uv_errors.gist(error.output)}): {advice}"
 
 
-def due(run: Run, packages: Mapping[str, Package]) -> list[str]:
-    """Those that were not built on this machine yet."""
+def not_built(run: Run, packages: Mapping[str, Package]) -> list[str]:
+    """The source packages that this machine has not built yet."""
     receipt = files.read_receipt(run.layout.seen(_receipt(run)))
     there = receipt.get("built", []) if receipt.get("python") == sys.version else []
     wanted = ((name, each) for name, each in sorted(packages.items()) if each.from_source)
     return [name for name, each in wanted if each.requirement(name) not in there]
 
 
-def broken(problem: Problem, packages: Mapping[str, Package]) -> list[Unbuilt]:
-    """Build what is due, and say what of it can't be."""
+def build_due(problem: Problem, packages: Mapping[str, Package]) -> list[FailedBuild]:
+    """Build the packages that are not built yet; return those that failed."""
     run = problem.run
-    waiting = due(run, packages)
+    waiting = not_built(run, packages)
     failed = _build(problem, packages, waiting) if waiting else {}
     if waiting:
         built = {n: each for n, each in packages.items() if each.from_source and n not in failed}
@@ -132,9 +132,9 @@ def broken(problem: Problem, packages: Mapping[str, Package]) -> list[Unbuilt]:
     if not failed:
         return []
     parents = resolver.parents(problem, problem.demands, packages)
-    reachable = resolver.reachable(problem)
+    reachable = resolver.index_answers(problem)
     return [
-        _unbuilt(problem, packages, name, error, parents, reachable)
+        _failed_build(problem, packages, name, error, parents, reachable)
         for name, error in failed.items()
     ]
 
@@ -145,19 +145,21 @@ def askers(
     parents: Mapping[str, Sequence[str]],
     package: str,
 ) -> Iterator[tuple[Demand, tuple[str, ...]]]:
-    """Whose lines bring a package, each with the packages in between."""
+    """The lines that lead to a package, each with the packages in between."""
     ways = ways_to(package, parents)
     for demand in demands:
         if demand.line.constraint or demand.own or not demand.line.applies:
             continue
         for name, way in ways.items():
-            if demand.name == name or (demand.name is None and _is(demand, packages.get(name))):
+            if demand.name == name or (
+                demand.name is None and _is_same_source(demand, packages.get(name))
+            ):
                 yield demand, way
                 break
 
 
 def ways_to(package: str, parents: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """By each package that needs it, and itself, the shortest way to this one, itself left out."""
+    """Each package that needs this one → the shortest path down to it, without this one."""
     found: dict[str, tuple[str, ...]] = {package: ()}
     left = [package]
     while left:
@@ -172,7 +174,7 @@ def ways_to(package: str, parents: Mapping[str, Sequence[str]]) -> dict[str, tup
 def _build(
     problem: Problem, packages: Mapping[str, Package], names: Sequence[str]
 ) -> dict[str, process.CommandFailed]:
-    """Build them all at once, and if that fails one by one: which failed."""
+    """Build all at once, and one by one if that fails; return the failures."""
     problem.run.progress("lock", None, f"building {', '.join(names)}")
     try:
         _call(problem, packages, names)
@@ -191,48 +193,48 @@ def _call(problem: Problem, packages: Mapping[str, Package], names: Sequence[str
     files.remove(folder)
     listed = run.layout.scratch / "build.txt"
     files.write_text(listed, "".join(f"{packages[name].requirement(name)}\n" for name in names))
-    backend = resolver.backend(problem.torch)
+    backend = resolver.backend_arguments(problem.torch)
     try:
-        uv.build(folder, listed, backend, resolver.places(run), problem.log)
+        uv.build(folder, listed, backend, resolver.index_variables(run), problem.log)
     finally:
         files.remove(folder)
 
 
-def _unbuilt(
+def _failed_build(
     problem: Problem,
     packages: Mapping[str, Package],
     name: str,
     error: process.CommandFailed,
     parents: Mapping[str, Sequence[str]],
     reachable: bool,
-) -> Unbuilt:
+) -> FailedBuild:
     lacks = build_log.missing(error.output)
-    return Unbuilt(
+    return FailedBuild(
         name=name,
         shown=f"{name} {packages[name].shown}",
         why=str(lacks) if lacks else uv_errors.gist(error.output),
-        reachable=error.code == REFUSED and (bool(lacks) or reachable),
+        reachable=error.code == NO_SOLUTION and (bool(lacks) or reachable),
         missing=lacks,
         askers=tuple(askers(problem.demands, packages, parents, name)),
     )
 
 
-def _is(demand: Demand, package: Package | None) -> bool:
+def _is_same_source(demand: Demand, package: Package | None) -> bool:
     return bool(package and demand.line.url and demand.line.url in (package.git, package.url))
 
 
-def _whose(shown: str, asking: Iterable[tuple[Demand, tuple[str, ...]]]) -> str:
-    """A package, with all who ask for it."""
+def _with_askers(shown: str, asking: Iterable[tuple[Demand, tuple[str, ...]]]) -> str:
+    """A package with the owners that require it."""
     found = list(asking)
     if len(found) == 1:
         ((demand, chain),) = found
-        at = _through(chain) or f" ({demand.line.place})"
+        at = _chain_text(chain) or f" ({demand.line.place})"
         return f"{demand.owner}'s {shown}{at}"
-    owners = dict.fromkeys(f"{each.owner}{_through(chain)}" for each, chain in found)
+    owners = dict.fromkeys(f"{each.owner}{_chain_text(chain)}" for each, chain in found)
     return f"{shown} of {', '.join(owners)}" if owners else shown
 
 
-def _through(chain: Sequence[str]) -> str:
+def _chain_text(chain: Sequence[str]) -> str:
     return f" (through {', '.join(chain)})" if chain else ""
 
 

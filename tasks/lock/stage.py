@@ -1,4 +1,4 @@
-"""machine.lock: the commits of all repositories, and one resolve of all packages."""
+"""machine.lock: the commits of all repositories, and one resolution of all packages."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ..spec import CustomNode, Lock, Pin, PythonSet
 from . import package_set, packages, preinstalled, pyproject, source_builds
 
 SECTIONS = ("version", "comfyui", "custom_nodes", "python")
-"""What this stage writes; the models stage writes its own."""
+"""The sections that this stage writes; the models stage writes its own."""
 
 
 def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
         "lock",
-        "machine.lock: commits, and one resolve of all Python packages",
-        check=partial(_outdated, run),
+        "machine.lock: commits, and one resolution of all Python packages",
+        check=partial(_why_outdated, run),
         action=partial(_lock, run),
-        foresee=partial(_foresee, run),
+        preview=partial(_preview, run),
         after=["source", "nodes"],
     )
 
@@ -42,12 +42,12 @@ def _receipt(run: Run) -> Path:
 
 
 def _inputs(run: Run) -> dict[str, object]:
-    """What the lock is made of, cheap to compute: files are read where no commit names them."""
+    """What the lock depends on, cheap to compute: reads files only where no commit names them."""
     python = run.machine.python
     return {
         "sources": {
-            source.NAME: [source.of(run).asked, source.of(run).read().get("commit")],
-            **{f"node {node.name}": _version(run, node) for node in nodes.fetched(run)},
+            source.NAME: [source.source_of(run).asked, source.source_of(run).read().get("commit")],
+            **{f"node {node.name}": _version(run, node) for node in nodes.fetched_nodes(run)},
         },
         "python": [sys.version_info[:2], sysconfig.get_platform()],
         "settings": python.model_dump(mode="json"),
@@ -65,21 +65,21 @@ def _version(run: Run, node: CustomNode) -> object:
     return [*how, of.asked, of.read().get("commit")]
 
 
-def _outdated(run: Run) -> str | None:
+def _why_outdated(run: Run) -> str | None:
     if run.updates is not None:
-        return "what may move is resolved anew"
+        return "an update resolves again"
     if run.locked and run.machine.lock.python is None:
         return "machine.lock has no Python packages"
     receipt = files.read_receipt(run.layout.seen(_receipt(run)))
     if receipt.get("inputs") != files.digest(_inputs(run)):
-        return "what it is made of changed"
-    if packages.known(run) is None:
-        return "the packages are not known"
+        return "its inputs changed"
+    if packages.last_resolved(run) is None:
+        return "no resolved packages are on disk"
     if receipt.get("again"):
-        return f"what {', '.join(receipt['again'])} needs could not be had"
+        return f"packages of {', '.join(receipt['again'])} could not be reached before"
     for kind, name in receipt.get("missing", ()):
         if Missing(kind, name).there:
-            return f"{name}, which a build lacked, is there now"
+            return f"{name}, which a build lacked, is installed now"
     _warn_left_out(run)
     return None
 
@@ -94,62 +94,62 @@ def _lock(run: Run, log: Path) -> None:
         run.tell(line)
 
 
-def _foresee(run: Run, log: Path) -> list[str]:
+def _preview(run: Run, log: Path) -> list[str]:
     return _resolve_and_write(run, log)
 
 
 def _resolve_and_write(run: Run, log: Path) -> list[str]:
-    """Complete the lock and write down which packages this machine is to have; what to say."""
-    settled = package_set.settle(run, log)
-    # Before anything is built: what resolves is no matter of which compilers this machine has.
-    said = _write_settled(run, settled)
+    """Complete machine.lock and record this machine's packages; return lines of news."""
+    chosen = package_set.choose(run, log)
+    # Before any build: the resolution doesn't depend on this machine's compilers.
+    news = _write_settled(run, chosen)
     if run.overlay:
-        due = source_builds.due(run, settled.python.packages) if run.updates is None else ()
-        known = settled.python.packages
-        said = [*settled.said, *said, *(f"build {n} {known[n].shown} from source" for n in due)]
+        due = source_builds.not_built(run, chosen.python.packages) if run.updates is None else ()
+        known = chosen.python.packages
+        news = [*chosen.news, *news, *(f"build {n} {known[n].shown} from source" for n in due)]
     else:
-        built = package_set.buildable(run, settled, log)
-        if built is not settled and not built.as_locked and not settled.as_locked:
-            said = _write_settled(run, built)
-        settled = built
-        said = [*settled.said, *said]
-    packages.note(run, settled.python)
-    nodes.leave_out(run, settled.python.left_out)
-    _forget_removed(run)
+        built = package_set.buildable(run, chosen, log)
+        if built is not chosen and not built.as_locked and not chosen.as_locked:
+            news = _write_settled(run, built)
+        chosen = built
+        news = [*chosen.news, *news]
+    packages.record(run, chosen.python)
+    nodes.record_left_out(run, chosen.python.left_out)
+    _remove_stale_receipts(run)
     _warn_left_out(run)
     receipt = {
         "inputs": files.digest(_inputs(run)),
-        "again": settled.again,
-        "missing": [[each.kind, each.name] for each in settled.missing],
+        "again": chosen.retry,
+        "missing": [[each.kind, each.name] for each in chosen.missing],
     }
     files.write_receipt(run.layout.kept(_receipt(run)), receipt)
-    return said
+    return news
 
 
-def _write_settled(run: Run, settled: package_set.Settled) -> list[str]:
-    """Write the lock; a line of what there is to say of that."""
+def _write_settled(run: Run, chosen: package_set.PackageSet) -> list[str]:
+    """Write the lock; return lines of news."""
     if run.machine.overridden:
         return [f"the environment overrides machine.yaml: {_name(run)} stays as it is"]
-    # What could not be had here and now is no part of the lock, nor is the reason.
-    away = settled.python.left_out.items()
-    final = {name: reason for name, reason in away if name not in settled.absent}
-    python = settled.python.model_copy(update={"left_out": final})
-    return _write(run, _whole(run, python))
+    # The lock doesn't record what is unavailable only here and now.
+    away = chosen.python.left_out.items()
+    final = {name: reason for name, reason in away if name not in chosen.unavailable}
+    python = chosen.python.model_copy(update={"left_out": final})
+    return _write(run, _complete_lock(run, python))
 
 
 def _name(run: Run) -> str:
     return run.machine.lock_file.name
 
 
-def _whole(run: Run, python: PythonSet) -> Lock:
-    found = {node.name: _pin(nodes.source_of(run, node)) for node in nodes.fetched(run)}
+def _complete_lock(run: Run, python: PythonSet) -> Lock:
+    found = {node.name: _pin(nodes.source_of(run, node)) for node in nodes.fetched_nodes(run)}
     kept = {
         node.name: run.machine.lock.custom_nodes.get(node.name)
         for node in run.machine.custom_nodes
         if node.name not in found
     }
     pins = {name: pin for name, pin in {**kept, **found}.items() if pin}
-    return Lock(comfyui=_pin(source.of(run)), custom_nodes=pins, python=python)
+    return Lock(comfyui=_pin(source.source_of(run)), custom_nodes=pins, python=python)
 
 
 def _pin(of: Source) -> Pin | None:
@@ -157,9 +157,9 @@ def _pin(of: Source) -> Pin | None:
 
 
 def _write(run: Run, lock: Lock) -> list[str]:
-    """Replace the file when it says something else; a line if it can't be written."""
+    """Write the file if it differs; return lines of news. Raises Failure with locked=1."""
     if run.locked:
-        # Which optional nodes are left out is another machine's matter.
+        # Another machine may leave out other optional nodes.
         gone = sorted(set(run.machine.lock.custom_nodes) - set(lock.custom_nodes))
         if gone:
             raise Failure(
@@ -171,13 +171,13 @@ def _write(run: Run, lock: Lock) -> list[str]:
     if run.overlay and run.updates is None:
         same = all(getattr(run.machine.lock, name) == value for name, value in sections.items())
         return [] if same and run.machine.lock_file.exists() else [f"write {run.machine.lock_file}"]
-    models = {"models": model_pins.moved(run)} if run.updates is not None else {}
+    models = {"models": model_pins.newest_pins(run)} if run.updates is not None else {}
     changed = lock_file.write(run, **sections, **models)
     return [] if changed or run.updates is None else ["nothing is newer"]
 
 
-def _forget_removed(run: Run) -> None:
-    """A node that comes back one day is resolved anew."""
+def _remove_stale_receipts(run: Run) -> None:
+    """Remove the receipts of undeclared nodes, so that one that returns is resolved again."""
     if run.overlay:
         return
     declared = {f"{node.name}.json" for node in run.machine.custom_nodes}

@@ -1,23 +1,23 @@
-"""torch, torchvision and torchaudio: which versions of them may go together."""
+"""torch, torchvision and torchaudio: which of their versions go together."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 
-from .requirements import normal
+from .requirements import normalized
 
 TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
 
 
-def named(requirements: Iterable[str]) -> set[str]:
-    """The packages that these requirements are of."""
+def package_names(requirements: Iterable[str]) -> set[str]:
+    """The normalized names of the packages in these requirements."""
     found = (re.match(r"\s*([A-Za-z0-9][\w.-]*)", text) for text in requirements)
-    return {normal(match[1]) for match in found if match}
+    return {normalized(match[1]) for match in found if match}
 
 
 def is_pin(requirement: str) -> bool:
-    """Whether it says of a member that it is exactly this version."""
+    """Whether it requires exactly one version of a member of the family."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
@@ -25,14 +25,14 @@ def is_pin(requirement: str) -> bool:
     except InvalidRequirement:
         return False
     exact = [each.operator == "==" and "*" not in each.version for each in asked.specifier]
-    return normal(asked.name) in TORCH_FAMILY and exact == [True] and asked.marker is None
+    return normalized(asked.name) in TORCH_FAMILY and exact == [True] and asked.marker is None
 
 
-def matched(versions: Mapping[str, str], fixed: Container[str]) -> dict[str, str]:
-    """A constraint, by its package, that makes torch and torchaudio of one minor version.
+def matching_constraint(versions: Mapping[str, str], fixed: Container[str]) -> dict[str, str]:
+    """Package → a constraint that gives torch and torchaudio the same minor version.
 
-    torchaudio works with the torch of its own, where its metadata names none. It is on the one
-    of them that may move; empty if none may, or they match.
+    torchaudio only works with that torch, even if its metadata doesn't say so. The constraint is
+    on the one that isn't `fixed`; empty if both are, or the versions match.
     """
     minor = {name: _minor(version) for name, version in versions.items()}
     if minor["torch"] == minor["torchaudio"]:
@@ -43,11 +43,11 @@ def matched(versions: Mapping[str, str], fixed: Container[str]) -> dict[str, str
     return {}
 
 
-def others(versions: Mapping[str, str], broken: str) -> Iterator[dict[str, str]]:
-    """Constraints, by package, under which another set than these versions is looked for.
+def alternatives(versions: Mapping[str, str], broken: str) -> Iterator[dict[str, str]]:
+    """Constraints, by package, for alternatives to these versions, smallest change first.
 
-    First another version of the `broken` one, which is the least that may help, then another
-    minor version of torch, then the newest of all.
+    First another version of the `broken` one, then another minor version of torch, then the
+    newest of all.
     """
     kept = {name: f"{name}=={version}" for name, version in versions.items()}
     minor = {name: _minor(version) for name, version in versions.items()}

@@ -1,4 +1,4 @@
-"""What is known of each download before it is asked for: machine.yaml, machine.lock, or here."""
+"""What machine.yaml, machine.lock and this machine know about each download beforehand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from ..engine import lock_file
-from ..engine.messages import move
+from ..engine.messages import describe_move
 from ..engine.run import Run
 from ..host.downloads import civitai, model_files, remote_file
 from ..host.downloads.web import Web
@@ -17,10 +17,10 @@ from ..host.system.failure import Failure
 from ..spec import ModelFile, ModelPin
 
 AT_ONCE = 8
-"""Files that are worked on at the same time."""
+"""Files that are processed at once."""
 
 
-def wanted(run: Run) -> list[ModelFile]:
+def downloads(run: Run) -> list[ModelFile]:
     """The models that are downloads."""
     return [file for file in run.machine.models.files if file.url]
 
@@ -29,28 +29,28 @@ def web_of(run: Run) -> Web:
     return Web(tokens=run.machine.models.tokens, environ=run.machine.env)
 
 
-def noted(run: Run) -> dict[str, dict[str, Any]]:
-    """What this machine fetched, by target: a pin's fields, and `mtime` when it was verified."""
+def read_records(run: Run) -> dict[str, dict[str, Any]]:
+    """Target that this machine fetched → a pin's fields, and `mtime` (ns) when it was verified."""
     return model_files.noted(run.layout)
 
 
-def note(run: Run, models: dict[str, dict[str, Any]]) -> None:
+def write_records(run: Run, models: dict[str, dict[str, Any]]) -> None:
     files.write_receipt(model_files.receipt_of(run.layout), {"models": models})
 
 
-def pin(run: Run, file: ModelFile, noted: dict[str, dict[str, Any]]) -> ModelPin:
-    """What machine.yaml says, completed by machine.lock, or by what this machine has seen."""
-    locked, seen = run.machine.lock.models.get(file.target), noted.get(file.target)
+def pin(run: Run, file: ModelFile, records: dict[str, dict[str, Any]]) -> ModelPin:
+    """machine.yaml's entry, completed by machine.lock or by this machine's records."""
+    locked, seen = run.machine.lock.models.get(file.target), records.get(file.target)
     return model_files.pin(file.url or "", file.sha256, locked, seen)
 
 
-def moved(run: Run) -> dict[str, ModelPin]:
-    """The lock's models with those that are to be updated at their newest. Raises Failure.
+def newest_pins(run: Run) -> dict[str, ModelPin]:
+    """The lock's models, with the newest version of those to update. Raises Failure.
 
-    Where a host doesn't say what it has, the next run downloads the file to see.
+    If a host doesn't state a file's sha256, the next run downloads the file to compute it.
     """
-    web, here = web_of(run), noted(run)
-    files_ = [file for file in wanted(run) if file.target in run.machine.lock.models]
+    web, here = web_of(run), read_records(run)
+    files_ = [file for file in downloads(run) if file.target in run.machine.lock.models]
     chosen = [f for f in files_ if not f.sha256 and run.updating(f.target)]
     pins = {file.target: run.machine.lock.models[file.target] for file in files_}
     for file, found in thread_pool.each(lambda file: _newest(file, web), chosen, AT_ONCE):
@@ -61,8 +61,8 @@ def moved(run: Run) -> dict[str, ModelPin]:
             continue
         if found.sha256 != before.sha256 or found.sha256 is None:
             pins[file.target] = found
-            new = found.sha256[:12] if found.sha256 else "seen anew by the next doit"
-            run.tell(move(file.target, (before.sha256 or "unknown")[:12], new))
+            new = found.sha256[:12] if found.sha256 else "known after the next doit"
+            run.tell(describe_move(file.target, (before.sha256 or "unknown")[:12], new))
     return pins
 
 
@@ -77,18 +77,18 @@ def _newest(file: ModelFile, web: Web) -> ModelPin:
     ) if offered.sha256 else ModelPin(url=url)  # fmt: skip
 
 
-def missing_from_lock(run: Run) -> list[str]:
-    """Targets whose sha256 neither machine.yaml nor machine.lock has."""
+def unpinned(run: Run) -> list[str]:
+    """Targets without a sha256 in machine.yaml and machine.lock."""
     return [
         file.target
-        for file in wanted(run)
+        for file in downloads(run)
         if not file.optional and pin(run, file, {}).sha256 is None
     ]
 
 
-def insist_on_lock(run: Run) -> None:
-    """With locked=1 nothing may be seen for the first time. Raises Failure."""
-    if run.locked and (missing := missing_from_lock(run)):
+def require_pins(run: Run) -> None:
+    """Raises Failure when a target has no sha256 and locked=1."""
+    if run.locked and (missing := unpinned(run)):
         raise Failure(
             f"{run.machine.lock_file.name} doesn't have {', '.join(missing[:5])}"
             f"{' …' if len(missing) > 5 else ''}: run doit models without locked=1, and commit "
@@ -96,26 +96,26 @@ def insist_on_lock(run: Run) -> None:
         )
 
 
-def recorded(run: Run) -> bool:
-    """Whether the lock is to have what is seen."""
+def is_lock_updated(run: Run) -> bool:
+    """Whether this run writes new pins into machine.lock."""
     writable = os.access(run.machine.lock_file.resolve().parent, os.W_OK)
     return writable and not run.machine.overridden and not run.locked
 
 
-def lock_section(run: Run, noted: dict[str, dict[str, Any]]) -> dict[str, ModelPin]:
-    pins = {file.target: pin(run, file, noted) for file in wanted(run)}
+def lock_section(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, ModelPin]:
+    pins = {file.target: pin(run, file, records) for file in downloads(run)}
     return {target: pin for target, pin in pins.items() if pin.sha256}
 
 
-class Notes:
-    """What was fetched, written down now and then and at the end."""
+class Recorder:
+    """Records what was fetched, at most once every EVERY seconds, and at the end."""
 
     EVERY = 1.0
     """Seconds."""
 
-    def __init__(self, run: Run, noted: dict[str, dict[str, Any]]) -> None:
-        self._machine = run
-        self._noted = noted
+    def __init__(self, run: Run, records: dict[str, dict[str, Any]]) -> None:
+        self._run = run
+        self._records = records
         self._fetched: dict[str, ModelPin] = {}
         self._lock = threading.Lock()
         self._written = time.monotonic()
@@ -125,7 +125,7 @@ class Notes:
             for file in models:
                 own = pin.model_copy(update={"url": file.url})
                 self._fetched[file.target] = own
-                self._noted[file.target] = {**own.model_dump(), "mtime": mtime}
+                self._records[file.target] = {**own.model_dump(), "mtime": mtime}
             if time.monotonic() - self._written > self.EVERY:
                 self._write()
 
@@ -135,7 +135,7 @@ class Notes:
 
     def _write(self) -> None:
         self._written = time.monotonic()
-        note(self._machine, self._noted)
-        if recorded(self._machine):
-            section = lock_section(self._machine, self._noted) | self._fetched
-            lock_file.write(self._machine, models=section)
+        write_records(self._run, self._records)
+        if is_lock_updated(self._run):
+            section = lock_section(self._run, self._records) | self._fetched
+            lock_file.write(self._run, models=section)

@@ -1,4 +1,4 @@
-"""Places below the models folder: links are made in one step, and never through other links."""
+"""Links below the models folder, made atomically and never through other links."""
 
 from __future__ import annotations
 
@@ -15,26 +15,44 @@ def place(run: Run, target: str) -> Path:
     return run.machine.models.folder / target
 
 
+def read_only_root(run: Run, path: Path) -> Path | None:
+    """The further root with `read_only` that `path` lies in, through links too."""
+    real = Path(os.path.realpath(path))
+    for root in run.machine.models.extra_roots:
+        if root.read_only and real.is_relative_to(os.path.realpath(root.path)):
+            return root.path
+    return None
+
+
+def refuse_read_only(run: Run, what: str, folder: Path) -> None:
+    """Raise Failure when `folder`, in which `what` changes, lies in a root that is read_only."""
+    if root := read_only_root(run, folder):
+        raise Failure(
+            f"{what} would change {root}, which is read_only in models.extra_roots: "
+            "name another folder, or remove read_only"
+        )
+
+
 def link_to_store(run: Run, target: str, sha256: str) -> str:
-    """What the link of a download says."""
+    """The text of a download's link."""
     models = run.machine.models
     return model_files.link_text(str(models.folder), str(models.store), target, sha256)
 
 
 def link(run: Run, target: str, text: str) -> None:
-    """Make the link, or make it right. Raises Failure, OSError; a real file is never replaced."""
-    refuse_climbing(run, target)
+    """Create or correct the link; never replace a real file. Raises Failure, OSError."""
+    refuse_links_in_path(run, target)
     try:
         files.point(place(run, target), text)
     except (FileExistsError, NotADirectoryError):
-        raise Failure(f"{target}: a folder of it is a file: move that away") from None
+        raise Failure(f"{target}: a folder in its path is a file: move it away") from None
     except OSError as error:
-        raise Failure(f"{target} can't be linked ({error.strerror}): see that "
-                      f"{run.machine.models.folder} is writable") from None  # fmt: skip
+        raise Failure(f"{target} can't be linked ({error.strerror}): make "
+                      f"{run.machine.models.folder} writable") from None  # fmt: skip
 
 
-def refuse_climbing(run: Run, target: str) -> None:
-    """Raise Failure when a folder of the target is a link: who knows what lies behind it."""
+def refuse_links_in_path(run: Run, target: str) -> None:
+    """Raises Failure when a folder in the target's path is a link or lies in a read_only root."""
     folder = Path(os.path.realpath(run.machine.models.folder))
     parent = folder / Path(target).parent
     if (real := Path(os.path.realpath(parent))) != parent:
@@ -42,13 +60,14 @@ def refuse_climbing(run: Run, target: str) -> None:
             f"{target} leaves the models folder through a link, to {real}: remove that link, and "
             "name the folder in models.extra_roots or models.store"
         )
+    refuse_read_only(run, target, parent)
 
 
-def in_the_way(run: Run, target: str) -> Path | None:
-    """A real file where the link belongs. Raises Failure for a folder."""
+def file_in_the_way(run: Run, target: str) -> Path | None:
+    """The real file at the link's place, if any. Raises Failure for a folder."""
     at = place(run, target)
     if at.is_symlink() or not os.path.lexists(at):
         return None
     if not at.is_file():
-        raise Failure(f"{at} is in the way: move it aside, a link belongs there")
+        raise Failure(f"{at} is in the way of a link: move it aside")
     return at

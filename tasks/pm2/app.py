@@ -1,4 +1,4 @@
-"""An app as PM2 runs it: its command, environment and secrets."""
+"""An app of PM2: its command, environment and secrets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHIM = Path(__file__).parents[1] / "services" / "shim.py"
 
 @dataclass(frozen=True)
 class App:
-    """What PM2 is to run: an instance, a worker, or a service of ours."""
+    """An app for PM2: an instance, a worker, or a service of ours."""
 
     name: str
     cwd: str
@@ -31,16 +31,18 @@ class App:
     env: dict[str, str]
     log: str
     secrets: dict[str, str]
-    """Variables whose values came from the environment; they stand in a file, 0600."""
+    """Variables whose values came from the environment; kept in a file of mode 0600."""
     dotenvs: dict[str, str] = field(default_factory=dict)
-    """What custom nodes read in it as their .env, by node; holds secrets too."""
+    """Custom node → the text of its .env, with secrets."""
     model_paths: str | None = None
-    """What it reads as its extra_model_paths.yaml."""
+    """The text of its extra_model_paths.yaml."""
 
 
 def secrets_file(layout: Layout, name: str, variables: Mapping[str, str]) -> Path:
-    """Named by what it holds: a config of before still finds what it was made with."""
-    return layout.secrets / f"{name}-{last_good.seal(layout, json.dumps(variables))[:12]}.json"
+    """The file with these variables. Its name depends on them, so older configs keep theirs."""
+    return (
+        layout.secrets / f"{name}-{last_good.keyed_hash(layout, json.dumps(variables))[:12]}.json"
+    )
 
 
 def declare(
@@ -52,12 +54,10 @@ def declare(
     named: Mapping[str, str],
     shim: Sequence[str] | None = None,
 ) -> App:
-    """`named` are the variables from machine.yaml; those with `${NAME}` become secrets.
+    """Declare an app. `named` are machine.yaml's variables; those with `${NAME}` become secrets.
 
-    `shim` are options of the shim; with it, whatever the app starts ends with it. None: it needs
-    no shim.
-
-    Raises Failure for a variable that isn't set.
+    `shim` are options of the exec shim, which also ends the app's children with it; None: no
+    shim, unless there are secrets. Raises Failure for a variable that isn't set.
     """
     layout = run.layout
     hidden = {}
@@ -67,7 +67,7 @@ def declare(
                 hidden[key] = expand(value, run.machine.env)
             except KeyError as error:
                 raise Failure(
-                    f"{name}: the variable {error.args[0]} isn't set, {key} needs it: "
+                    f"{name}: the variable {error.args[0]} isn't set, and {key} needs it: "
                     f"set it, or put it into {run.machine.file.parent / '.env.local'}"
                 ) from None
     words = [str(word) for word in command]
@@ -83,26 +83,26 @@ def declare(
 
 
 def write_secrets(layout: Layout, app: App) -> None:
-    """Write the file from which an app gets what nobody else is to see."""
+    """Write the file from which the shim reads an app's secrets."""
     if app.secrets:
         file = secrets_file(layout, app.name, app.secrets)
         files.write_text(file, json.dumps(app.secrets), mode=0o600)
 
 
-def sealed(layout: Layout, app: App) -> dict[str, str]:
-    """The app's secrets as HMACs: a rotated one is noticed, none can be read or guessed."""
+def secret_hashes(layout: Layout, app: App) -> dict[str, str]:
+    """Secret → its HMAC, which changes with the secret and doesn't reveal it."""
     every = app.secrets | {f"{node}/.env": text for node, text in app.dotenvs.items()}
-    return {name: last_good.seal(layout, value) for name, value in every.items()}
+    return {name: last_good.keyed_hash(layout, value) for name, value in every.items()}
 
 
-def config(run: Run, wanted: Sequence[App]) -> dict[str, Any]:
-    """The apps as PM2 is to have them, each with its fingerprint."""
+def render_config(run: Run, wanted: Sequence[App]) -> dict[str, Any]:
+    """PM2's config of these apps, each with its fingerprint."""
     from ..host.system import templates
 
     config: dict[str, Any] = json.loads(
         templates.render(TEMPLATE, apps=[asdict(app) for app in wanted])
     )
     for rendered, app in zip(config["apps"], wanted, strict=True):
-        read = [sealed(run.layout, app), app.model_paths]
+        read = [secret_hashes(run.layout, app), app.model_paths]
         rendered["env"][apps.FINGERPRINT] = files.digest([rendered, *read])
     return config

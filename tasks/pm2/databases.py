@@ -1,4 +1,4 @@
-"""Each instance's databases: one for each commit of ComfyUI, named by it."""
+"""The databases of each instance: one for each commit of ComfyUI, named by it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..spec.layout import Layout
 
 
 def file_of(run: Run, gpu: int) -> Path:
-    """The one that the instance of a GPU is to use; the exec shim makes it."""
-    return run.layout.databases(gpu) / f"{_name(source.of(run).read().get('commit'))}.db"
+    """The database of a GPU's instance; the exec shim creates it."""
+    return run.layout.databases(gpu) / f"{_name(source.source_of(run).read().get('commit'))}.db"
 
 
 def unneeded(layout: Layout, generations: Collection[Path]) -> list[Path]:
-    """Those of commits that none of the `generations` has, with what SQLite and ComfyUI wrote
-    beside them. What was used last stays: the next is a copy of it.
+    """The databases of commits that none of the `generations` has, with SQLite's and ComfyUI's
+    files beside them. The last used one stays: the next one will be a copy of it.
     """
     heads = (digest_folders.read(folder, heads=dict).get("heads", {}) for folder in generations)
     kept = {_name(each.get(source.NAME)) for each in heads}

@@ -27,7 +27,7 @@ STARTS = 15.0
 
 
 def settings_file(layout: Layout, name: str) -> Path:
-    """What the service is told, in one file, which it gets as its only argument."""
+    """The service's settings, its only argument."""
     return layout.apps / f"{name}.json"
 
 
@@ -36,15 +36,15 @@ def declare(
 ) -> App:
     """The app that runs `module`; `named` are variables of machine.yaml.
 
-    Its fingerprint covers our code and templates, and `about`: a service that runs older code, or
-    was told something else at its start, is replaced. Raises Failure for a variable that isn't set.
+    Its fingerprint covers our code and templates, and `about`, so that a service with older code
+    or settings is replaced. Raises Failure for a variable that isn't set.
     """
     layout = run.layout
     command = [sys.executable, "-I", "-m", module, str(settings_file(layout, name))]
-    made = app.declare(run, name, layout.workspace, command, {}, named or {})
-    parts = asdict(made) | {"secrets": app.sealed(layout, made)}
-    made.env[apps.FINGERPRINT] = files.digest([parts, about, code_digest()])
-    return made
+    declared = app.declare(run, name, layout.workspace, command, {}, named or {})
+    parts = asdict(declared) | {"secrets": app.secret_hashes(layout, declared)}
+    declared.env[apps.FINGERPRINT] = files.digest([parts, about, code_digest()])
+    return declared
 
 
 @lru_cache
@@ -64,16 +64,16 @@ def running(layout: Layout, name: str) -> apps.App | None:
 
 
 def why_restart(wanted: App, current: apps.App | None) -> str | None:
-    """Why the service has to be started (again); None when what runs is what is wanted."""
+    """Why the service must start or restart; None: it runs as declared."""
     if current is None or not current.supervised:
-        return f"{wanted.name} doesn't run"
+        return f"{wanted.name} isn't running"
     if current.fingerprint != wanted.env[apps.FINGERPRINT]:
         return f"{wanted.name} runs with other settings or older code"
     return None
 
 
 def start(layout: Layout, wanted: App) -> None:
-    """Start it and wait until it is ready, which it says by writing a file.
+    """Start it and wait until it is ready, when it writes a file.
 
     Raises Failure when that takes longer than STARTS seconds.
     """

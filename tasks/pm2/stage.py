@@ -36,9 +36,9 @@ def tasks(run: Run) -> Iterator[Task]:
             run,
             f"pm2:gpu{instance.gpu}",
             f"PM2 config of {instance.name}",
-            check=partial(_outdated, run, instance),
+            check=partial(_why_outdated, run, instance),
             action=partial(_render, run, instance),
-            foresee=partial(_foresee, run, instance),
+            preview=partial(_preview, run, instance),
             after=after,
         )
 
@@ -68,7 +68,7 @@ def _instance_app(run: Run, instance: Instance) -> app.App:
     code = generation.code_of(run)
     has_database = code.knows("--database-url")
     env = {
-        # nvidia-smi's order; CUDA's own is fastest first.
+        # nvidia-smi's order; CUDA's default order is fastest first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": gpus.device_of(run, instance),
         apps.PORT: str(port),
@@ -98,13 +98,13 @@ def _instance_app(run: Run, instance: Instance) -> app.App:
         *shim_options(run.machine.instances.limits),
     ]
     named = constraints.within(folder / "environment", instance.env)
-    made = app.declare(run, instance.name, folder / "ComfyUI", command, env, named, shim)
-    return replace(made, dotenvs=dotenv.contents(run), model_paths=model_paths)
+    declared = app.declare(run, instance.name, folder / "ComfyUI", command, env, named, shim)
+    return replace(declared, dotenvs=dotenv.contents(run), model_paths=model_paths)
 
 
 def _selection(run: Run, folder: Path) -> list[str]:
-    """Flags that leave out nodes: not selected by the environment, or ComfyUI dies of them."""
-    away = set(validation.fatal(folder))
+    """Flags that disable nodes which the environment doesn't select, or which end ComfyUI."""
+    away = set(validation.fatal_nodes(folder))
     if run.machine.selected_nodes is not None:
         away |= {node.name for node in run.machine.custom_nodes} - set(run.machine.selected_nodes)
     if not away:
@@ -112,7 +112,7 @@ def _selection(run: Run, folder: Path) -> list[str]:
     try:
         there = {path.name for path in (folder / "ComfyUI" / "custom_nodes").iterdir()}
     except FileNotFoundError:
-        # A plan's generation is not made.
+        # A plan makes no generation.
         there = {node.name for node in run.machine.custom_nodes}
     chosen = sorted(there - away - {files.BYTECODE})
     return [
@@ -135,7 +135,7 @@ def _worker_app(run: Run, worker: Worker, instance: Instance) -> app.App:
     }
     program = shutil.which(worker.command[0], path=_search_path(run))
     if program is None:
-        raise Failure(f"worker {worker.name}: {worker.command[0]} isn't there: correct command")
+        raise Failure(f"worker {worker.name}: {worker.command[0]} is missing: correct command")
     command = [program, *worker.command[1:]]
     return app.declare(
         run, worker_name(worker, instance), layout.workspace, command, env, worker.env, ()
@@ -143,27 +143,27 @@ def _worker_app(run: Run, worker: Worker, instance: Instance) -> app.App:
 
 
 def _search_path(run: Run) -> str:
-    """Where a worker's command is looked for: the workspace comes first."""
+    """The search path for a worker's command: the workspace, then PATH."""
     return os.pathsep.join([str(run.machine.workspace), os.environ.get("PATH", os.defpath)])
 
 
 def _inputs(run: Run, instance: Instance) -> str:
-    """A digest of what the config says, secrets by HMAC, and of the template."""
+    """A digest of the apps, with secrets as HMACs, and of the template."""
     from ..host.system import templates
 
     layout = run.layout
     wanted = [
-        asdict(each) | {"secrets": app.sealed(layout, each), "dotenvs": None}
+        asdict(each) | {"secrets": app.secret_hashes(layout, each), "dotenvs": None}
         for each in _apps(run, instance)
     ]
     return files.digest([wanted, files.file_digest(templates.FOLDER / app.TEMPLATE)])
 
 
-def _outdated(run: Run, instance: Instance) -> str | None:
+def _why_outdated(run: Run, instance: Instance) -> str | None:
     layout = run.layout
     receipt = files.read_receipt(_receipt(layout, instance.gpu))
     if receipt.get("inputs") != _inputs(run, instance):
-        return f"what {instance.name} is to run changed"
+        return f"the config of {instance.name} changed"
     if receipt.get("config") != files.file_digest(layout.seen(layout.rendered(instance.gpu))):
         return f"{layout.rendered(instance.gpu)} was changed by hand"
     for each in _apps(run, instance):
@@ -173,9 +173,9 @@ def _outdated(run: Run, instance: Instance) -> str | None:
     return None
 
 
-def _foresee(run: Run, instance: Instance, log: Path) -> list[str]:
+def _preview(run: Run, instance: Instance, log: Path) -> list[str]:
     layout = run.layout
-    config = app.config(run, _apps(run, instance))
+    config = app.render_config(run, _apps(run, instance))
     files.write_receipt(layout.kept(layout.rendered(instance.gpu)), config)
     return []
 
@@ -186,7 +186,7 @@ def _render(run: Run, instance: Instance, log: Path) -> None:
     for each in wanted:
         app.write_secrets(layout, each)
     path = layout.rendered(instance.gpu)
-    files.write_receipt(path, app.config(run, wanted))
+    files.write_receipt(path, app.render_config(run, wanted))
     files.write_receipt(
         _receipt(layout, instance.gpu),
         {"inputs": _inputs(run, instance), "config": files.file_digest(path)},

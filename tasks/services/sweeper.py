@@ -8,7 +8,6 @@ is gone on with by the next run.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from ..host.storage import disk, garbage
-from ..host.system import files
+from ..host.system import files, locks
 from ..spec.layout import Layout
 
 
@@ -29,13 +28,11 @@ def main(workspace: Path, descriptor: int) -> None:
     while True:
         stuck = _sweep(layout)
         disk.note(layout, stuck)
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        locks.unlock(descriptor)
         # Whoever found the lock taken until now has started nobody.
         if all(path.name in stuck for path in garbage.entries(layout)) and disk.is_of_now(layout):
             return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locks.lock(descriptor):
             return
 
 

@@ -1,8 +1,8 @@
-"""Watches the instances, restarts those that are not well, and rotates logs.
+"""Watches the instances, restarts those that are unhealthy, and rotates logs.
 
 `python -m tasks.services.watcher FILE`: FILE holds the settings, and is all it knows. Each
 instance has a thread of its own, so that none waits for another; what is wrong with one is in
-its watch.json while it is, and the last restart after it.
+its watch.json as long as it lasts, and then the last restart.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import psutil
 
 from ..host.comfyui import api, health_client, symptoms
 from ..host.comfyui.api import Health, Jobs
+from ..host.comfyui.condition import Condition
 from ..host.pm2 import apps, log_rotation, pm2
 from ..host.pm2.app_processes import Census
 from ..host.system import files, usage
@@ -31,9 +32,10 @@ from ..host.system.run_lock import RunLock
 from ..spec.layout import Layout
 
 SPARE = 5
-"""Only at every so many looks is it asked for its jobs, with all their prompts, and measured."""
+"""It is asked for its jobs, with all their prompts, and its memory measured, only once in so many
+measurements."""
 AGAIN = 30.0
-"""Seconds until a restart that PM2 did not do is tried again."""
+"""Seconds until a restart that PM2 did not carry out is tried again."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Settings:
     workspace: Path
     instances: tuple[Watched, ...]
     server: dict[str, Any] | None
-    """Where the health server listens, if there is to be one."""
-    rules: symptoms.Rules
+    """Where the health server listens; None: there is none."""
+    limits: symptoms.Limits
     logs: log_rotation.Rules
     restart: bool
     every: float
@@ -69,7 +71,7 @@ def read(file: Path) -> Settings:
         workspace=Path(found["workspace"]),
         instances=tuple(Watched(**each) for each in found["instances"]),
         server=found["server"],
-        rules=symptoms.Rules(**found["rules"]),
+        limits=symptoms.Limits(**found["rules"]),
         logs=log_rotation.Rules(**found["logs"]),
         restart=found["restart"],
         every=found["every"],
@@ -77,7 +79,7 @@ def read(file: Path) -> Settings:
 
 
 class Watch:
-    """One instance: looks at it, says what is wrong, restarts it."""
+    """One instance: measures it, notes what is wrong, restarts it."""
 
     def __init__(self, settings: Settings, instance: Watched, census: Census) -> None:
         self._settings = settings
@@ -87,9 +89,9 @@ class Watch:
         self._written = files.read_receipt(self._file)
         self._process: psutil.Process | None = None
         self._port, self._scheme = 0, "http"
-        self._story = symptoms.Story()
-        self._looks = 0
-        self._finding: dict[str, Any] = {}
+        self._history = symptoms.History()
+        self._measured = 0
+        self._symptom: dict[str, Any] = {}
         self._try = 0.0
         self._helpers: dict[int, psutil.Process] = {}
 
@@ -100,20 +102,21 @@ class Watch:
             self._end_helpers()
             self._process, self._port = process, (found.app.port or 0) if found else 0
             self._scheme = found.app.scheme if found else "http"
-            self._story, self._looks, self._try = symptoms.Story(self._passed()), 0, 0.0
+            self._history = symptoms.History(self._passed())
+            self._measured, self._try = 0, 0.0
         if process is None:
             self._note(0, None)
             return
         self._note_helpers(process.pid)
         if not self._draining():
-            look = self._look(process)
-            self._story, reason = symptoms.judge(self._story, look, self._settings.rules)
-            self._note(process.pid, reason)
-            if reason and self._settings.restart and time.monotonic() >= self._try:
-                self._restart(process.pid, reason)
+            now = self._measure(process)
+            self._history, wrong = symptoms.follow(self._history, now, self._settings.limits)
+            self._note(process.pid, wrong)
+            if wrong and self._settings.restart and time.monotonic() >= self._try:
+                self._restart(process.pid, wrong)
 
     def _note_helpers(self, pid: int) -> None:
-        """Know what it started, to end that with it: nothing else may tell whose that was."""
+        """Remember what it started, to end that with it: nothing else may tell whose that was."""
         pids = usage.family(pid)[1:]
         for gone in self._helpers.keys() - pids:
             del self._helpers[gone]
@@ -125,62 +128,66 @@ class Watch:
         if left := [each for each in self._helpers.values() if apps.runs(each)]:
             apps.end_all(left)
             pids = ", ".join(str(each.pid) for each in left)
-            say(f"{self._instance.name} had left processes behind, they were ended: {pids}")
+            say(f"{self._instance.name} left processes behind, which were ended: {pids}")
         self._helpers = {}
 
     def _passed(self) -> bool:
-        """It has been healthy already: that process went through the gate of a run."""
+        """Whether this process was healthy before: it passed the gate of a run."""
         passed = files.read_receipt(self._settings.layout.healthy(self._instance.gpu))
         return self._process is not None and passed.get("pid") == self._process.pid
 
     def _draining(self) -> bool:
-        """A run lets its job end, and restarts it itself."""
+        """Whether a run lets its jobs end, and restarts it itself."""
         mark = self._settings.layout.draining(self._instance.gpu)
         if not mark.exists() or RunLock(self._settings.workspace).holder() is not None:
             return mark.exists()
-        # Of a run that was killed: it is not to keep workers away for ever.
+        # A run that was killed left it, and it keeps workers away.
         files.remove(mark)
-        say(f"{self._instance.name} was still marked as draining, and no run is on")
+        say(f"{self._instance.name} was still marked as draining, and no run is in progress")
         return False
 
-    def _look(self, process: psutil.Process) -> symptoms.Look:
-        turn = self._looks % SPARE == 0
-        self._looks += 1
+    def _measure(self, process: psutil.Process) -> symptoms.Measurement:
+        turn = self._measured % SPARE == 0
+        self._measured += 1
         health = api.probe(self._instance.listen, self._port, scheme=self._scheme)
         jobs = self._jobs(health, turn)
-        none_runs = (jobs and jobs.waiting and not jobs.running) or self._story.untaken is not None
-        return symptoms.Look(
+        none_runs = (
+            jobs and jobs.waiting and not jobs.running
+        ) or self._history.untaken is not None
+        return symptoms.Measurement(
             at=time.monotonic(),
             age=time.time() - process.create_time(),
             answered=health.answered,
             effort=usage.effort(process.pid) if none_runs or not health.answered else None,
             jobs=jobs,
-            memory=usage.own_memory(process.pid) if turn and self._settings.rules.memory else None,
+            memory=usage.own_memory(process.pid) if turn and self._settings.limits.memory else None,
         )
 
     def _jobs(self, health: Health, turn: bool) -> Jobs | None:
         if health.queue == 0:
             return Jobs()
-        if health.queue is None or not (turn or self._settings.rules.job_timeout < 60):
+        if health.queue is None or not (turn or self._settings.limits.job_timeout < 60):
             return None
         return api.jobs(self._instance.listen, self._port, scheme=self._scheme)
 
-    def _note(self, pid: int, reason: str | None) -> None:
+    def _note(self, pid: int, found: Condition | None) -> None:
         """Write down what is wrong, once; what was restarted before stays."""
-        known = self._finding.get("pid") == pid and self._finding.get("reason") == reason
-        if reason and not known:
-            self._finding = {"pid": pid, "reason": reason, "since": time.time()}
-            say(f"{self._instance.name} (pid {pid}): {reason}")
-        elif not reason:
-            self._finding = {}
+        code = found.reason if found else None
+        known = self._symptom.get("pid") == pid and self._symptom.get("code") == code
+        if found and not known:
+            self._symptom = {"pid": pid, "code": code, "reason": found.message,
+                             "since": time.time()}  # fmt: skip
+            say(f"{self._instance.name} (pid {pid}): {found.message}")
+        elif not found:
+            self._symptom = {}
         past = {key: self._written[key] for key in ("restarted", "at") if key in self._written}
-        self._write(past | self._finding)
+        self._write(past | self._symptom)
 
     def _write(self, content: dict[str, Any]) -> None:
         if content == self._written:
             return
         if not self._file.parent.is_dir():
-            # Whoever removed a whole workspace doesn't want a part of it back.
+            # The workspace was removed: leave nothing in its place.
             return
         if content:
             files.write_receipt(self._file, content)
@@ -188,18 +195,18 @@ class Watch:
             files.remove(self._file)
         self._written = content
 
-    def _restart(self, pid: int, reason: str) -> None:
+    def _restart(self, pid: int, found: Condition) -> None:
         self._try = time.monotonic() + AGAIN
         if pm2.restart(self._settings.layout, self._instance.name, pid):
-            say(f"{self._instance.name} (pid {pid}) was restarted: {reason}")
-            self._finding = {}
-            self._write({"restarted": reason, "at": time.time()})
+            say(f"{self._instance.name} (pid {pid}) was restarted: {found.message}")
+            self._symptom = {}
+            self._write({"restarted": found.message, "at": time.time()})
         else:
-            say(f"{self._instance.name} (pid {pid}) is not PM2's: nobody can restart it")
+            say(f"{self._instance.name} (pid {pid}) is not PM2's, which can't restart it")
 
 
 class ServerWatch:
-    """The health server: restarts it when it says for too long that it isn't well, or nothing."""
+    """The health server: restarts it when it has given no good answer for too long."""
 
     def __init__(self, settings: Settings, census: Census) -> None:
         self._settings = settings
@@ -218,21 +225,21 @@ class ServerWatch:
         answer = health_client.ask(asked, "/livez", api.PROBE_TIMEOUT)
         if answer and answer[0] == 200:
             self._since = now
-        elif now - self._since >= self._settings.rules.hung:
+        elif now - self._since >= self._settings.limits.hung:
             self._since = now
             if pm2.restart(self._settings.layout, apps.SERVER, pid):
                 say(f"{apps.SERVER} (pid {pid}) was restarted: it gave no good answer for "
-                    f"{self._settings.rules.hung:g} s")  # fmt: skip
+                    f"{self._settings.limits.hung:g} s")  # fmt: skip
 
 
 def say(text: str) -> None:
-    # Nobody listens any more when PM2's daemon was killed.
+    # PM2's daemon, which reads this, may have been killed.
     with suppress(OSError):
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
 
 
 def _for_ever(what: str, step: Callable[[], None], every: float) -> None:
-    """Whatever goes wrong is said, once, and tried again."""
+    """Log what goes wrong, once, and try again."""
     said = ""
     while True:
         try:
@@ -263,7 +270,7 @@ def main(file: Path) -> None:
         work.append((instance.name, Watch(settings, instance, census).step))
     work.append((apps.SERVER, ServerWatch(settings, census).step))
     for what, step in work:
-        # Daemons: a restart that takes its time doesn't keep this process from ending.
+        # Daemons: a restart that takes long doesn't keep this process from ending.
         arguments = (what, step, settings.every)
         threading.Thread(target=_for_ever, args=arguments, daemon=True).start()
     files.write_receipt(file.with_suffix(".ready.json"), {"pid": os.getpid()})

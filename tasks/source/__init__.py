@@ -1,3 +1,3 @@
-"""ComfyUI's source at its commit, and what machine.yaml asks of it."""
+"""ComfyUI's source at its commit, and checks of machine.yaml's arguments and targets."""
 
 __all__ = ["arguments", "stage"]

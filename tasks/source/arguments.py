@@ -1,4 +1,4 @@
-"""The arguments of ComfyUI, ours and machine.yaml's, against what the pinned ComfyUI takes."""
+"""Checks of ComfyUI's arguments, ours and machine.yaml's, against the pinned ComfyUI."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from ..host.system.failure import Failure
 from ..spec import problem_at, tls
 from ..spec.problems import Loc, did_you_mean
 
-NEEDED = (
+NEEDED_FLAGS = (
     "--listen", "--port", "--output-directory", "--input-directory", "--temp-directory",
     "--user-directory", "--extra-model-paths-config", "--cpu", "--quick-test-for-ci",
     "--disable-all-custom-nodes", "--whitelist-custom-nodes",
 )  # fmt: skip
-"""Without these, instances would share what each must have of its own, and no custom node could
-be left out. `--database-url` isn't among them: before it there was no database, and where it may
-go one day, the database lies in the user folder."""
-OLDEST = "ComfyUI 0.3.44 (July 2025)"
-"""The first release that knows all of them: `--whitelist-custom-nodes`, the last, came on
-2025-06-28 with ba9548f7, after 0.3.43."""
+"""Without these flags, instances would share what each needs for itself, and no custom node could
+be left out. `--database-url` isn't one: older ComfyUIs have no database, and without the flag the
+database is in the user folder."""
+OLDEST_RELEASE = "ComfyUI 0.3.44 (July 2025)"
+"""The first release with all of them: `--whitelist-custom-nodes`, the last one, came with
+ba9548f7 on 2025-06-28, after 0.3.43."""
 _NUMBER = re.compile(r"-\d+$|-\d*\.\d+$")
-"""argparse takes these for values."""
+"""argparse takes these as values, not flags."""
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A ComfyUI, and the Python that its code is asked with."""
+class PinnedComfyUI:
+    """The pinned ComfyUI, and the Python that can run its argument parser."""
 
     code: Code
     commit: str
@@ -47,44 +47,45 @@ class Tried:
         return " ".join(filter(None, ["ComfyUI", self.code.version, f"({self.commit[:12]})"]))
 
     def first_refused(self, args: list[str]) -> tuple[int, str] | None:
+        """The first argument that ComfyUI's own parser refuses: its index, and why."""
         env = process.allowed_environment(os.environ)
         return source_facts.first_refused(self.python, self.checkout, env, self.log, args)
 
 
 def asset_flags(run: Run, code: Code) -> list[str]:
-    """The flag that has assets on or off. ComfyUI without one has none, or not yet a choice."""
+    """The flag that turns assets on or off, if this ComfyUI has it."""
     flag = "--enable-assets" if run.machine.instances.assets else "--disable-assets"
     return [flag] if flag in (code.flags or ()) else []
 
 
-def untried(run: Run, code: Code, commit: object) -> str | None:
-    """Why machine.yaml's arguments are to be looked at; None: this ComfyUI takes them."""
-    if code.flags is None or _noted(run) == _note(run, commit):
+def reason_to_check(run: Run, code: Code, commit: object) -> str | None:
+    """Why machine.yaml's arguments must be checked; None: this ComfyUI accepts them."""
+    if code.flags is None or _read_record(run) == _record(run, commit):
         return None
-    return "instances.args were not yet held against what this ComfyUI takes"
+    return "instances.args are not checked against this ComfyUI yet"
 
 
-def insist(run: Run, tried: Tried) -> None:
-    """Raise Failure when this ComfyUI lacks a flag that we need, or doesn't take machine.yaml's.
+def check_arguments(run: Run, comfyui: PinnedComfyUI) -> None:
+    """Raises Failure when this ComfyUI lacks a flag that we need, or refuses machine.yaml's.
 
-    Nothing is refused where its flags aren't known.
+    Accepts everything if its flags are unknown.
     """
-    flags = tried.code.flags
+    flags = comfyui.code.flags
     if flags is None:
         return
-    if lacks := [flag for flag in NEEDED if flag not in flags]:
+    if lacks := [flag for flag in NEEDED_FLAGS if flag not in flags]:
         raise Failure(
-            f"{tried.name} doesn't know {', '.join(lacks)}, which every machine needs: the oldest "
-            f"that works is {OLDEST}; correct comfyui.ref"
+            f"{comfyui.name} doesn't know {', '.join(lacks)}, which every machine needs: the "
+            f"oldest usable one is {OLDEST_RELEASE}; correct comfyui.ref"
         )
-    problems = [*_unknown(run, tried, flags)] or [*_refused(run, tried)]
+    problems = [*_unknown(run, comfyui, flags)] or [*_refused(run, comfyui)]
     if problems:
         raise Failure("\n    ".join(dict.fromkeys(problems)))
-    files.write_receipt(run.layout.kept(_receipt(run)), _note(run, tried.commit))
+    files.write_receipt(run.layout.kept(_receipt(run)), _record(run, comfyui.commit))
 
 
-def given(run: Run) -> Iterator[list[tuple[str, Loc]]]:
-    """The arguments of each kind of instance, each argument with its place in machine.yaml."""
+def argument_lists(run: Run) -> Iterator[list[tuple[str, Loc]]]:
+    """The arguments of each group of instances, each argument with its place in machine.yaml."""
     common: list[tuple[str, Loc]] = [
         (arg, ("instances", "args", number))
         for number, arg in enumerate(run.machine.instances.args)
@@ -96,20 +97,20 @@ def given(run: Run) -> Iterator[list[tuple[str, Loc]]]:
             yield [*common, *((arg, (*where, number)) for number, arg in enumerate(own.args))]
 
 
-def lacking(run: Run, tried: Callable[[], Tried]) -> str | None:
-    """Why instances can't be started with the files that machine.yaml's arguments name, or None."""
-    for pairs in given(run):
+def file_problem(run: Run, comfyui: Callable[[], PinnedComfyUI]) -> str | None:
+    """Why instances can't start with the files in machine.yaml's arguments, or None."""
+    for pairs in argument_lists(run):
         args = [arg for arg, _ in pairs]
-        found = _unfit_for_tls(args)
+        found = _tls_problem(args)
         if found is None and any(_missing_path([arg]) for arg in args):
-            found = tried().first_refused(args)
+            found = comfyui().first_refused(args)
         if found:
             return str(problem_at(run.machine.file, pairs[found[0]][1], found[1]))
     return None
 
 
-def _unfit_for_tls(args: list[str]) -> tuple[int, str] | None:
-    """What is wrong with the key and the certificate, by the number of the argument."""
+def _tls_problem(args: list[str]) -> tuple[int, str] | None:
+    """A problem with the TLS key or certificate: the index of its argument, and why."""
     if tls.scheme(args) == "http":
         return None
     files = tls.named(args)
@@ -120,43 +121,43 @@ def _unfit_for_tls(args: list[str]) -> tuple[int, str] | None:
             return number, f"{file} can't be read: {error.strerror}"
     (_, key), (number, certificate) = files[tls.KEY], files[tls.CERTIFICATE]
     try:
-        # Without a password: there is no one whom an instance could ask for it.
+        # An instance can't ask anyone for a password.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except ssl.SSLError:
-        return number, f"{certificate} is no certificate of the key {key}, or that has a password"
+        return number, f"{certificate} doesn't match the key {key}, or the key has a password"
     return None
 
 
-def _unknown(run: Run, tried: Tried, flags: frozenset[str]) -> Iterator[str]:
-    for arg, loc in dict.fromkeys(pair for pairs in given(run) for pair in pairs):
+def _unknown(run: Run, comfyui: PinnedComfyUI, flags: frozenset[str]) -> Iterator[str]:
+    for arg, loc in dict.fromkeys(pair for pairs in argument_lists(run) for pair in pairs):
         flag = arg.partition("=")[0]
         if not flag.startswith("-") or flag in {"-", "--"} or _NUMBER.match(arg) or flag in flags:
             continue
-        # argparse takes the beginning of a flag for the flag, if it is of no other
+        # argparse accepts an unambiguous prefix of a flag.
         meant = sorted(known for known in flags if flag[:2] == "--" and known.startswith(flag))
         if len(meant) == 1:
             continue
         why = f"could be {' or '.join(meant[:4])}: write it in full" if meant else (
-            f"is no flag of {tried.name}{did_you_mean(flag, flags)}"
+            f"is no flag of {comfyui.name}{did_you_mean(flag, flags)}"
         )  # fmt: skip
         yield str(problem_at(run.machine.file, loc, f"{flag} {why}"))
 
 
-def _refused(run: Run, tried: Tried) -> Iterator[str]:
-    for pairs in given(run):
+def _refused(run: Run, comfyui: PinnedComfyUI) -> Iterator[str]:
+    for pairs in argument_lists(run):
         args = [arg for arg, _ in pairs]
-        if found := tried.first_refused(args) if args else None:
+        if found := comfyui.first_refused(args) if args else None:
             number, why = found
-            text = str(problem_at(run.machine.file, pairs[number][1], f"{tried.name}: {why}"))
+            text = str(problem_at(run.machine.file, pairs[number][1], f"{comfyui.name}: {why}"))
             if missing := _missing_path(args[number:]):
-                # An image is built without what is mounted later.
-                run.warn(f"{text}; {missing} must be there when instances start")
+                # An image build doesn't have what is mounted later.
+                run.warn(f"{text}; {missing} must exist when instances start")
             else:
                 yield text
 
 
 def _missing_path(args: list[str]) -> str | None:
-    """The first of the values here that is a path to nothing, if there is one."""
+    """The first of these values that is an absolute path to nothing, if any."""
     values = (arg.partition("=")[2] if arg.startswith("-") else arg for arg in args[:2])
     return next((v for v in values if v.startswith("/") and not os.path.exists(v)), None)  # noqa: PTH110
 
@@ -165,10 +166,10 @@ def _receipt(run: Run) -> Path:
     return run.layout.receipts / "arguments.json"
 
 
-def _noted(run: Run) -> dict[str, object]:
+def _read_record(run: Run) -> dict[str, object]:
     return files.read_receipt(run.layout.seen(_receipt(run)))
 
 
-def _note(run: Run, commit: object) -> dict[str, object]:
-    lists = [[arg for arg, _ in pairs] for pairs in given(run)]
+def _record(run: Run, commit: object) -> dict[str, object]:
+    lists = [[arg for arg, _ in pairs] for pairs in argument_lists(run)]
     return {"commit": commit, "args": lists}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from ..engine.messages import move
+from ..engine.messages import describe_move
 from ..engine.run import Run
 from ..engine.step import Task, step
 from ..host.comfyui import source_facts
@@ -23,7 +23,7 @@ NAME = "ComfyUI"
 Fetch = Callable[[Source], list[str]]
 
 
-def of(run: Run) -> Source:
+def source_of(run: Run) -> Source:
     layout = run.layout
     entry = run.machine.comfyui
     return Source(
@@ -41,46 +41,48 @@ def of(run: Run) -> Source:
 
 
 def tasks(run: Run) -> Iterator[Task]:
-    source = of(run)
+    source = source_of(run)
     yield step(
         run,
         "source",
-        "ComfyUI's source, at its commit; it takes the arguments of machine.yaml",
-        check=partial(_missing, run),
+        "ComfyUI's source, at its commit; it accepts machine.yaml's arguments",
+        check=partial(_why_outdated, run),
         action=partial(_obtain, run),
-        foresee=partial(_foresee, run),
+        preview=partial(_preview, run),
         after=["directories"],
         garbage=source.checkouts,
     )
 
 
-def fetch(run: Run, source: Source, log: Path, told: Told = unheard) -> list[str]:
-    """Obtain a source; how its commit moved, if it was there before."""
+def fetch(run: Run, source: Source, log: Path, on_progress: Told = unheard) -> list[str]:
+    """Obtain a source; return a line about the move of its commit, if it was there before."""
     before, missed = source.read().get("commit"), source.large
-    source.obtain(log, told)
+    source.obtain(log, on_progress)
     after = source.read()["commit"]
     if source.large.left and source.large != missed:
         run.warn(f"{source.name}: {source.large}; {source.large.mend}")
-    return [move(source.name, before[:12], after[:12])] if before and before != after else []
+    return (
+        [describe_move(source.name, before[:12], after[:12])] if before and before != after else []
+    )
 
 
-def foresee(run: Run, source: Source, log: Path) -> list[str]:
-    """What `fetch` would do; the checkout goes into the plan's overlay."""
+def preview(run: Run, source: Source, log: Path) -> list[str]:
+    """Like `fetch`, into the plan's overlay; return lines that say what a run would do."""
     there = source.read().get("commit")
     moves = fetch(run, source, log)
     return moves or ([] if there else [f"clone {source.url or source.path} at {source.commit}"])
 
 
 def code_of(run: Run) -> Code:
-    """What its code says of itself, as far as doit's own Python could ask it."""
-    return source_facts.of(files.read_receipt(run.layout.seen(_code_receipt(of(run)))))
+    """The facts about ComfyUI's code, as far as doit's own Python could read them."""
+    return source_facts.of(files.read_receipt(run.layout.seen(_code_receipt(source_of(run)))))
 
 
-def tried(run: Run, code: Code, python: Path, log: Path | None = None) -> arguments.Tried:
-    """This ComfyUI, to hold arguments against it."""
-    source = of(run)
+def pinned(run: Run, code: Code, python: Path, log: Path | None = None) -> arguments.PinnedComfyUI:
+    """This ComfyUI, to check arguments against it."""
+    source = source_of(run)
     commit = str(source.read()["commit"])
-    return arguments.Tried(code, commit, source.checkout(commit), python, log)
+    return arguments.PinnedComfyUI(code, commit, source.checkout(commit), python, log)
 
 
 def _code_receipt(source: Source) -> Path:
@@ -88,38 +90,38 @@ def _code_receipt(source: Source) -> Path:
     return checkout.with_name(f"{checkout.name}.code.json")
 
 
-def _missing(run: Run) -> str | None:
-    source = of(run)
+def _why_outdated(run: Run) -> str | None:
+    source = source_of(run)
     if reason := source.why_not_there():
         return reason
     if not source.layout.seen(_code_receipt(source)).exists():
-        return f"{source.name} was not yet asked for its flags"
+        return f"the flags of {source.name} are not read yet"
     code = code_of(run)
-    targets.warn_of_strange(run, code)
-    return arguments.untried(run, code, source.read()["commit"])
+    targets.warn_of_unknown_folders(run, code)
+    return arguments.reason_to_check(run, code, source.read()["commit"])
 
 
 def _obtain(run: Run, log: Path) -> None:
-    for line in fetch(run, of(run), log, partial(run.progress, "source")):
+    for line in fetch(run, source_of(run), log, partial(run.progress, "source")):
         run.tell(line)
-    _ask(run, log)
+    _read_code(run, log)
 
 
-def _foresee(run: Run, log: Path) -> list[str]:
-    lines = foresee(run, of(run), log)
-    _ask(run, log)
+def _preview(run: Run, log: Path) -> list[str]:
+    lines = preview(run, source_of(run), log)
+    _read_code(run, log)
     return lines
 
 
-def _ask(run: Run, log: Path) -> None:
-    """Find out what it is, before anything is installed for it. Raises Failure."""
-    source = of(run)
+def _read_code(run: Run, log: Path) -> None:
+    """Read the facts about its code before anything is installed. Raises Failure."""
+    source = source_of(run)
     checkout = source.checkout(str(source.read()["commit"]))
     if not (checkout / "main.py").is_file():
         files.remove(source.layout.kept(source.receipt))
-        raise Failure(f"{source.url} isn't ComfyUI, it has no main.py: correct comfyui.repo")
+        raise Failure(f"{source.url} has no main.py, so it isn't ComfyUI: correct comfyui.repo")
     python, env = Path(sys.executable), process.allowed_environment(os.environ)
     code = source_facts.ask(python, checkout, env, log)
     files.write_receipt(source.layout.kept(_code_receipt(source)), code.receipt())
-    targets.warn_of_strange(run, code)
-    arguments.insist(run, tried(run, code, python, log))
+    targets.warn_of_unknown_folders(run, code)
+    arguments.check_arguments(run, pinned(run, code, python, log))

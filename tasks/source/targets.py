@@ -1,4 +1,4 @@
-"""Where models are to lie, against the folder types of the pinned ComfyUI."""
+"""Checks of the models' targets against the folder types of the pinned ComfyUI."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from ..spec.problems import did_you_mean
 MODELS = "models"
 
 
-def looks_into(types: Mapping[str, tuple[str, ...]], target: str) -> bool:
-    """Whether a folder type has a target's folder, below models/ or, as `datasets`, elsewhere."""
+def is_in_folder_type(types: Mapping[str, tuple[str, ...]], target: str) -> bool:
+    """Whether a target is in a folder of a folder type, below models/ or elsewhere."""
     folders = [folder for kind, below in types.items() for folder in below or (kind,)]
     return any(target.startswith(f"{folder}/") for folder in folders)
 
 
-def warn_of_strange(run: Run, code: Code) -> None:
-    """Warn, once for each folder, of targets in which this ComfyUI looks for nothing.
+def warn_of_unknown_folders(run: Run, code: Code) -> None:
+    """Warn, once for each folder, of targets in folders that this ComfyUI doesn't search.
 
-    A custom node may; what can't be known before it is loaded is no mistake.
+    A custom node may search them, which is unknown before it is loaded.
     """
-    for number, why in _strange(run, code):
+    for number, why in _unknown_folders(run, code):
         loc = ("models", "files", number, "target")
         run.warn(str(problem_at(run.machine.file, loc, why)))
 
 
-def _strange(run: Run, code: Code) -> Iterator[tuple[int, str]]:
-    """The first target of each such folder by its number, and what is strange about it."""
+def _unknown_folders(run: Run, code: Code) -> Iterator[tuple[int, str]]:
+    """The index of the first target in each such folder, and a message."""
     types, seen = code.folder_types, set()
     for number, file in enumerate(run.machine.models.files):
         first, slash, rest = file.target.partition("/")
-        if types is None or not slash or first in seen or looks_into(types, file.target):
+        if types is None or not slash or first in seen or is_in_folder_type(types, file.target):
             continue
         seen.add(first)
         name = f"ComfyUI {code.version}".strip()
@@ -43,4 +43,4 @@ def _strange(run: Run, code: Code) -> Iterator[tuple[int, str]]:
         else:
             known = [folder for below in types.values() for folder in below]
             hint = did_you_mean(first, known) or ": right if a custom node does"
-            yield number, f"{name} itself looks for nothing in {PurePosixPath(first)}/{hint}"
+            yield number, f"{name} itself doesn't look into {PurePosixPath(first)}/{hint}"

@@ -22,9 +22,9 @@ class Layout:
         return self.overlay / path.relative_to(self.workspace)
 
     def seen(self, path: Path) -> Path:
-        """Where to read it: the overlay's if a plan has foreseen it, else the real one."""
-        foreseen = self.kept(path)
-        return foreseen if os.path.lexists(foreseen) else path
+        """Where to read it: the overlay's if a plan has previewed it, else the real one."""
+        previewed = self.kept(path)
+        return previewed if os.path.lexists(previewed) else path
 
     @property
     def machine(self) -> Path:

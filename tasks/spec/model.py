@@ -95,7 +95,7 @@ class ModelRoot(Model):
     """A further folder of models, laid out like ComfyUI's own."""
 
     path: PathText = Field(description="The folder.")
-    read_only: Bool = Field(default=False, description="Nothing is ever written into it.")
+    read_only: Bool = Field(default=False, description="A run fails rather than write into it.")
 
 
 class ModelFile(Model):

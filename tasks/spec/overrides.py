@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from .checks import entries, node_name
 from .problems import Loc, Problem, did_you_mean, shown
 from .urls import parse_remote, repository_name, same_repository
 
-_LINE = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)$")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_QUOTED = re.compile(r"=\s*['\"]")
 
 
 @dataclass(frozen=True)
@@ -63,34 +65,28 @@ def read_environment(folder: Path, environ: Mapping[str, str]) -> Environment:
         why = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         found.problems.append(Problem(".env.local", None, "", f"can't be read: {why}"))
         text = ""
-    for number, line in enumerate(text.split("\n"), 1):
-        _read_line(found, number, line.strip())
+    if text:
+        _read_local(found, text)
     for name, value in environ.items():
         found.values[name] = value
         found.origins[name] = Origin("environment", None, name)
     return found
 
 
-def _read_line(found: Environment, number: int, line: str) -> None:
-    if not line or line.startswith("#"):
-        return
-    match = _LINE.match(line)
-    value = _unquoted(match[2]) if match else None
-    if match is None or value is None:
-        why = "the quote is never closed" if match else "write NAME=value"
-        found.problems.append(Problem(".env.local", number, "", why))
-        return
-    found.values[match[1]] = value
-    found.origins[match[1]] = Origin(".env.local", number, match[1])
+def _read_local(found: Environment, text: str) -> None:
+    from dotenv.parser import parse_stream
 
-
-def _unquoted(text: str) -> str | None:
-    """A value without its quotes or comment; None when a quote stays open."""
-    if text[:1] in {"'", '"'}:
-        end = text.find(text[0], 1)
-        rest = text[end + 1 :].strip()
-        return text[1:end] if end > 0 and (not rest or rest.startswith("#")) else None
-    return re.split(r"(?:^|\s)#", text, maxsplit=1)[0].strip()
+    for binding in parse_stream(io.StringIO(text)):
+        written = binding.original.string
+        # It begins with the blank lines above.
+        number = binding.original.line + written[: -len(written.lstrip()) or None].count("\n")
+        name, value = binding.key or "", binding.value
+        if value is not None and _NAME.fullmatch(name):
+            found.values[name] = value
+            found.origins[name] = Origin(".env.local", number, name)
+        elif name or binding.error:
+            why = "the quote is never closed" if _QUOTED.search(written) else "write NAME=value"
+            found.problems.append(Problem(".env.local", number, "", why))
 
 
 def _integer(text: str) -> Any:

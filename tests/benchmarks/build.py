@@ -21,6 +21,8 @@ What is compared, and how it leans towards comfy-cli:
 
 The local ComfyUI is examples/simulation/comfyui, or that of `--comfyui`. What ComfyUI-Manager
 needs and an older or simulated ComfyUI lacks is added to it, for both sides.
+
+With `--alone` comfy-cli takes no part, nothing is measured twice and nothing is offline.
 """
 
 from __future__ import annotations
@@ -152,6 +154,8 @@ class Bench:
     folder: Path
     torch: str
     offline: bool = False
+    caches: Path | None = None
+    """Folder of the package caches, when it isn't one of our own."""
     measured: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     tasks: dict[str, list[dict[str, float]]] = field(default_factory=lambda: defaultdict(list))
 
@@ -172,7 +176,7 @@ class Bench:
         }
         if CERTIFICATES.exists():
             kept.setdefault("UV_SYSTEM_CERTS", "true")
-        caches = self.folder / "caches"
+        caches = self.caches or self.folder / "caches"
         made = {
             "HOME": home,
             "TMPDIR": self.folder / "tmp",
@@ -485,6 +489,9 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> list[str]:
     wide = named_packs(arguments.many)
     tell("repositories, comfy-cli")
     make_repositories(bench, arguments.comfyui, wide | packs | added)
+    if arguments.alone:
+        our_round(bench, bench.folder / OURS, packs, added)
+        return []
     theirs = Theirs(bench)
     version = theirs.prepare(packs | added)
     print(f"comfy-cli {version}, Python {sys.version.split()[0]}, {os.cpu_count()} cores, ", end="")
@@ -535,12 +542,16 @@ def report(bench: Bench, many: int, modes: Sequence[str]) -> Iterator[str]:
         (ADD, "", 0.2),
     ):
         ours, theirs = bench.measured[step, OURS], bench.measured[step + suffix, THEIRS]
+        if not theirs:
+            yield line(suffix or step, shown(ours), shown(theirs), "–", f"≤ {most}", "")
+            continue
         ratio = statistics.median(ours) / statistics.median(theirs)
         verdict = "reached" if ratio <= most else "NOT REACHED"
         yield line(suffix or step, shown(ours), shown(theirs), f"{ratio:.2f}", f"≤ {most}", verdict)
     seconds = bench.measured[MANY, OURS]
-    verdict = "reached" if statistics.median(seconds) < 0.3 else "NOT REACHED"
-    yield line(f"{AGAIN}, {many} nodes", shown(seconds), "–", "–", "< 0.3 s", verdict)
+    if seconds:
+        verdict = "reached" if statistics.median(seconds) < 0.3 else "NOT REACHED"
+        yield line(f"{AGAIN}, {many} nodes", shown(seconds), "–", "–", "< 0.3 s", verdict)
     for step, tasks in bench.tasks.items():
         yield ""
         yield f"ours, {step}, by task (tasks run beside each other)"
@@ -549,6 +560,8 @@ def report(bench: Bench, many: int, modes: Sequence[str]) -> Iterator[str]:
             spent[name].append(lasted)
         for name in sorted(spent, key=lambda name: -statistics.median(spent[name])):
             yield line(name, shown(spent[name]), "", "", "", "").rstrip()
+    if not modes:
+        return
     yield ""
     yield "theirs, cold build, by command"
     for step in (INSTALL, BARE, *(f"{NODES} {mode}" for mode in modes)):
@@ -589,6 +602,8 @@ def parse_arguments() -> argparse.Namespace:
         help="our python.torch; a real ComfyUI needs pypi, which is what comfy-cli takes then",
     )
     option("--keep", action="store_true", help="keep the temporary folder")
+    option("--alone", action="store_true", help="without comfy-cli")
+    option("--caches", type=Path, help="folder with uv, pip and npm, in place of new ones")
     arguments = parser.parse_args()
     if min(arguments.runs, arguments.nodes, arguments.many) < 1:
         parser.error("--runs, --nodes and --many are at least 1")
@@ -599,7 +614,7 @@ def main() -> int:
     arguments = parse_arguments()
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     with temporary_folder(arguments.keep) as folder:
-        bench = Bench(folder, arguments.torch)
+        bench = Bench(folder, arguments.torch, caches=arguments.caches)
         try:
             modes = measure(bench, arguments)
         except StepError as error:

@@ -26,7 +26,8 @@ from tasks.environment import verification
 from tasks.host.python import environments, records, uv
 from tasks.host.storage import trees
 from tasks.host.system import files
-from tasks.host.system.progress import Progress, size
+from tasks.host.system.progress import Progress
+from tasks.host.system.units import size
 
 
 def own_bytes(folder: Path) -> tuple[int, int]:
@@ -83,8 +84,8 @@ def main() -> None:
         print(
             f"look for what was written into: {looked:.2f} s; whose all files are: {claimed:.2f} s"
         )
-        found: list[verification.Look] = []
-        whole = timed(lambda: found.extend(verification.look([environment], Progress("verify"))))
+        found: list[verification.CheckedEnvironment] = []
+        whole = timed(lambda: found.extend(verification.check([environment], Progress("verify"))))
         print(f"read whole: {shown([whole])}, {found[0].files} files")
     finally:
         shutil.rmtree(scratch)

@@ -1,7 +1,7 @@
 """The health server: answers under load, what it costs, how soon it sees, and whether it grows.
 
-Eight simulated instances, one of them stopped (SIGSTOP) and one dead, in one run with a bare
-FastAPI route under the same uvicorn, whose p99 is printed beside each.
+Eight simulated instances, the last but one stopped (SIGSTOP) and the last dead, in one run with a
+bare FastAPI route under the same uvicorn, whose p99 is printed beside each.
 
     python tests/benchmarks/health.py [--seconds 10] [--idle 30] [--soak MINUTES]
 
@@ -31,17 +31,14 @@ from tests.contract.client import until
 from tests.rig import PROJECT, free_ports
 from tests.services.scene import Scene
 
-RATE = 500
-EIGHT = 8
-STOPPED, DEAD = 6, 7
 LOAD = Path(__file__).with_name("load.py")
 PATHS = (
     "/health/comfyui",
     "/health/comfyui/installation",
     "/health/comfyui/instances",
     "/health/comfyui/instances/0",
-    f"/health/comfyui/instances/{STOPPED}",
-    f"/health/comfyui/instances/{DEAD}",
+    "/health/comfyui/instances/{stopped}",
+    "/health/comfyui/instances/{dead}",
     "/health/comfyui/models",
     "/livez",
     "/readyz",
@@ -60,14 +57,18 @@ uvicorn.run(app, port=int(sys.argv[1]), loop="uvloop", http="httptools", access_
 """
 
 
-def p99(port: int, path: str, seconds: float) -> float:
-    """Milliseconds, asked RATE times a second by a process of its own."""
+def paths(scene: Scene) -> list[str]:
+    return [path.format(stopped=scene.gpus - 2, dead=scene.gpus - 1) for path in PATHS]
+
+
+def p99(port: int, path: str, rate: int, seconds: float) -> float:
+    """Milliseconds, asked `rate` times a second by a process of its own."""
     ended = subprocess.run(
-        [sys.executable, str(LOAD), str(port), path, str(RATE), str(seconds)],
+        [sys.executable, str(LOAD), str(port), path, str(rate), str(seconds)],
         cwd=PROJECT, stdout=subprocess.PIPE, check=True,
     )  # fmt: skip
     found = sorted(json.loads(ended.stdout)["latencies"])
-    assert len(found) == int(RATE * seconds)
+    assert len(found) == int(rate * seconds)
     return float(1000 * statistics.quantiles(found, n=100)[98])
 
 
@@ -77,16 +78,16 @@ def answers(port: int) -> bool:
     return False
 
 
-def compare(scene: Scene, seconds: float) -> None:
+def compare(scene: Scene, rate: int, seconds: float) -> None:
     port = free_ports(1)
     bare = subprocess.Popen([sys.executable, "-c", BARE, str(port)])
     try:
         until(lambda: answers(port), 30, "the bare server")
-        for path in PATHS:
-            beside = p99(port, "/bare", seconds / 2)
-            own = p99(scene.port, path, seconds)
+        for path in paths(scene):
+            beside = p99(port, "/bare", rate, seconds / 2)
+            own = p99(scene.port, path, rate, seconds)
             ratio = f"; a bare route {beside:.3g} ms, {own / beside:.2f} times that"
-            at_most(f"p99 of {path} at {RATE}/s", own, 10, "ms", ratio)
+            at_most(f"p99 of {path} at {rate}/s", own, 10, "ms", ratio)
     finally:
         bare.terminate()
         bare.wait()
@@ -138,7 +139,7 @@ def soak(scene: Scene, server: psutil.Process, minutes: float) -> None:
     points: list[tuple[float, int]] = []
     session, begin = requests.Session(), time.monotonic()
     while (now := time.monotonic() - begin) < 60 * minutes:
-        for path in PATHS:
+        for path in paths(scene):
             session.get(scene.url + path, timeout=10)
         with requests.get(f"{scene.url}/health/comfyui/events", stream=True, timeout=10) as events:
             next(events.iter_content(64))
@@ -158,25 +159,28 @@ def soak(scene: Scene, server: psutil.Process, minutes: float) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--instances", type=int, default=8, help="3 or more [8]")
+    parser.add_argument("--rate", type=int, default=500, help="requests per second [500]")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--idle", type=float, default=30)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--soak", type=float, default=0, help="minutes")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        scene = Scene(Path(folder), EIGHT)
+        scene = Scene(Path(folder), wanted.instances)
+        stopped, dead = scene.gpus - 2, scene.gpus - 1
         try:
             scene.serve()
-            for gpu in range(EIGHT):
+            for gpu in range(scene.gpus):
                 scene.start(gpu)
-            scene.servers[STOPPED].process.send_signal(signal.SIGSTOP)
-            scene.servers[DEAD].stop(signal.SIGKILL)
-            scene.until(lambda told: told["status"] == "unhealthy", STOPPED)
-            scene.until(lambda told: told["status"] == "down", DEAD)
+            scene.servers[stopped].process.send_signal(signal.SIGSTOP)
+            scene.servers[dead].stop(signal.SIGKILL)
+            scene.until(lambda told: told["status"] == "unhealthy", stopped)
+            scene.until(lambda told: told["status"] == "down", dead)
             assert scene.process
             server = psutil.Process(scene.process.pid)
             idle(server, wanted.idle)
-            compare(scene, wanted.seconds)
+            compare(scene, wanted.rate, wanted.seconds)
             changes(scene, wanted.rounds)
             if wanted.soak:
                 soak(scene, server, wanted.soak)

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -219,13 +220,10 @@ def main() -> int:
         with git_server(forge.folder, "") as (url, _):
             site = make_site(folder, wanted.machine, node, f"{url}/changing")
             image = Image(wanted.engine, wanted.base, site)
-            try:
+            with closing(site.rig), closing(image):
                 changes(image)
                 weight(image)
                 starts(image, wanted.starts)
-            finally:
-                image.close()
-                site.rig.close()
     return conclude()
 
 

@@ -4,7 +4,9 @@ All on simulated instances under the real PM2, in one run. A custom node burns a
 while it is imported as `--imports` says, as torch does in real ComfyUI (4 s and more); the limit
 for eight of them is what they need when they are simply started at once, without us.
 
-    python tests/benchmarks/instances.py [--rounds 5] [--imports 1.5]
+    python tests/benchmarks/instances.py [--rounds 5] [--imports 1.5] [--gpus 8]
+
+`--built` names a workspace whose PM2 and environment serve, so that neither is installed.
 
 It ends with 1 when a figure is not reached.
 """
@@ -21,11 +23,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 
-from tasks.host.system import private_folder
+from tasks.spec.layout import Layout
 from tests.benchmarks.figures import at_most, conclude
+from tests.conftest import copy_environments, link_supervisor, uv_cache
 from tests.forge import Forge
 from tests.rig import SIMULATOR, Rig, free_ports
 
@@ -45,7 +48,6 @@ def hook(event, arguments):
 if "AUDIT" in os.environ:
     sys.addaudithook(hook)
 """
-EIGHT = 8
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -54,11 +56,11 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def machine(folder: Path, name: str, gpus: int, imports: float) -> Rig:
-    """A machine that was up once, and is down."""
+def machine(folder: Path, name: str, gpus: int, imports: float, built: Path | None) -> Rig:
     place = folder / name
     place.mkdir()
     node = Forge(place / "forge").repository("burn", {"__init__.py": BURN.format(seconds=imports)})
+    first = free_ports(gpus + 1)
     rig = Rig(
         place,
         {
@@ -66,11 +68,14 @@ def machine(folder: Path, name: str, gpus: int, imports: float) -> Rig:
             "comfyui": {"path": str(SIMULATOR)},
             "python": {"torch": "none"},
             "custom_nodes": [{"url": node.url}],
-            "instances": {"gpus": gpus, "cpu_only": True, "port_start": free_ports(EIGHT)},
+            "instances": {"gpus": gpus, "cpu_only": True, "port_start": first},
+            "health": {"port": first + gpus},
         },
-        env={"XDG_CACHE_HOME": str(folder / "cache")},
+        env={"XDG_CACHE_HOME": str(folder / "cache"), "UV_CACHE_DIR": uv_cache()},
     )
-    rig.doit()
+    if built:
+        link_supervisor(Layout(built).supervisor, rig.layout)
+        copy_environments(Layout(built).environments, rig.layout.environments)
     return rig
 
 
@@ -101,10 +106,10 @@ def noticed(rig: Rig) -> float:
     return passed - found[0][0]
 
 
-def alone(rig: Rig) -> float:
-    """Seconds until eight instances answer that are just started, all at once, without us."""
+def alone(rig: Rig, gpus: int) -> float:
+    """Seconds until all instances answer that are just started, all at once, without us."""
     commands = []
-    for gpu in range(EIGHT):
+    for gpu in range(gpus):
         (app,) = [app for app in rig.config(gpu) if app["name"] == f"comfyui-gpu{gpu}"]
         commands.append(([app["script"], *app["args"]], app["cwd"], {**os.environ, **app["env"]}))
     rig.doit("down")
@@ -116,7 +121,7 @@ def alone(rig: Rig) -> float:
         for args, cwd, env in commands
     ]
     try:
-        left = set(range(EIGHT))
+        left = set(range(gpus))
         while left:
             left -= {gpu for gpu in left if rig.healthy(gpu)}
             time.sleep(0.02)
@@ -128,14 +133,14 @@ def alone(rig: Rig) -> float:
             process.wait(30)
 
 
-def together(rig: Rig) -> tuple[float, float]:
-    """Seconds from the start of eight until the last has passed the gate; of the whole run."""
+def together(rig: Rig, gpus: int) -> tuple[float, float]:
+    """Seconds from the start of all until the last has passed the gate; of the whole run."""
     rig.doit("down")
     began = time.time()
     rig.doit()
     ended = time.time() - began
     begin = rig.layout.log("instances:start").stat().st_mtime
-    passed = [(rig.layout.instance(g) / "healthy.json").stat().st_mtime for g in range(EIGHT)]
+    passed = [(rig.layout.instance(g) / "healthy.json").stat().st_mtime for g in range(gpus)]
     return max(passed) - begin, ended
 
 
@@ -149,47 +154,52 @@ def pm2_calls(rig: Rig, folder: Path) -> int:
     return sum("pm2" in line for line in file.read_text().splitlines())
 
 
-def measure(folder: Path, rounds: int, imports: float) -> None:
-    one = machine(folder, "one", 1, 0.0)
-    eight = machine(folder, "eight", EIGHT, imports)
-    try:
-        seconds = [noticed(one) for _ in range(2 * rounds)]
-        at_most("ready noticed after the first answer, the slowest", max(seconds), 0.25, "s")
+def measure(one: Rig, several: Rig, wanted: argparse.Namespace) -> None:
+    gpus, rounds, often = wanted.gpus, wanted.rounds, wanted.rounds * wanted.often
+    one.doit()
+    several.doit()
+    seconds = [noticed(one) for _ in range(2 * rounds)]
+    at_most("ready noticed after the first answer, the slowest", max(seconds), 0.25, "s")
 
-        ratios, wholes = [], []
-        for _ in range(rounds):
-            limit = alone(eight)
-            ours, whole = together(eight)
-            ratios.append(ours / limit)
-            wholes.append(whole / limit)
-        at_most(f"{EIGHT} together, of their limit ({limit:.1f} s)", statistics.median(ratios), 1.3)
-        print(f"  all of `doit`, of that limit: {statistics.median(wholes):.2f}")
+    ratios, wholes = [], []
+    for _ in range(rounds):
+        limit = alone(several, gpus)
+        ours, whole = together(several, gpus)
+        ratios.append(ours / limit)
+        wholes.append(whole / limit)
+    at_most(f"{gpus} together, of their limit ({limit:.1f} s)", statistics.median(ratios), 1.3)
+    print(f"  all of `doit`, of that limit: {statistics.median(wholes):.2f}")
 
-        eight.doit("status")
-        status = [timed(lambda: eight.doit("status")) for _ in range(4 * rounds)]
-        at_most(f"doit status, {EIGHT} instances", statistics.median(status), 0.4, "s")
+    several.doit("status")
+    status = [timed(lambda: several.doit("status")) for _ in range(often)]
+    at_most(f"doit status, {gpus} instances", statistics.median(status), 0.4, "s")
 
-        extra = []
-        for _ in range(4 * rounds):
-            build = timed(lambda: eight.doit("build"))
-            extra.append(timed(eight.doit) - build)
-        at_most(f"no-op over the build's, {EIGHT} instances", statistics.median(extra), 0.3, "s")
-        at_most("PM2 asked in a no-op", pm2_calls(eight, folder), 1, "times")
-    finally:
-        for rig in (one, eight):
-            with suppress(AssertionError):
-                rig.close()
-            assert not private_folder.folder(rig.workspace).exists()
+    extra = []
+    for _ in range(often):
+        build = timed(lambda: several.doit("build"))
+        extra.append(timed(several.doit) - build)
+    at_most(f"no-op over the build's, {gpus} instances", statistics.median(extra), 0.3, "s")
+    at_most("PM2 asked in a no-op", pm2_calls(several, several.folder), 1, "times")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--often", type=int, default=4, help="quick things in each round [4]")
     parser.add_argument("--imports", type=float, default=1.5, help="seconds of a core [1.5]")
-    arguments = parser.parse_args()
+    parser.add_argument("--gpus", type=int, default=8, help="instances at once [8]")
+    parser.add_argument("--built", type=Path, metavar="WORKSPACE")
+    wanted = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    with tempfile.TemporaryDirectory(prefix="comfy-machine-benchmark-") as folder:
-        measure(Path(folder).resolve(), arguments.rounds, arguments.imports)
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    with ExitStack() as stack:
+        name = tempfile.TemporaryDirectory(prefix="comfy-machine-benchmark-")
+        folder = Path(stack.enter_context(name)).resolve()
+        one = machine(folder, "one", 1, 0.0, wanted.built)
+        several = machine(folder, "several", wanted.gpus, wanted.imports, wanted.built)
+        for rig in (one, several):
+            stack.enter_context(closing(rig))
+        measure(one, several, wanted)
     return conclude()
 
 

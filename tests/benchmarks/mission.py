@@ -7,6 +7,8 @@ first try; each machine is taken down and up again a few times to have more of t
 
     python tests/benchmarks/mission.py --machine FILE [--workspaces 20] [--restarts 3] [--soak 30]
 
+With --cached the caches are the caller's, and the first install is as any other.
+
 Without --machine it is the simulator, with five custom nodes. A floor that is asked for is beaten
 by half when the mark is ✓. 24 hours are not waited for: what a soak of so many minutes grew by is
 told for 24 hours at the same slope, and that is what it is. Ends with 1 when a figure is missed.
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -38,6 +41,7 @@ from tasks.host.pm2 import apps, pm2
 from tasks.host.system import files, private_folder, usage
 from tasks.spec.layout import Layout
 from tests.benchmarks.figures import at_least, at_most, conclude
+from tests.conftest import uv_cache
 from tests.forge import Forge
 from tests.rig import DOIT, PROJECT, SIMULATOR, free_ports
 
@@ -242,12 +246,15 @@ def main() -> int:
     parser.add_argument("--workspaces", type=int, default=20)
     parser.add_argument("--restarts", type=int, default=3)
     parser.add_argument("--soak", type=float, default=0, help="minutes")
+    parser.add_argument("--cached", action="store_true")
     wanted = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     done: list[Workspace] = []
     with tempfile.TemporaryDirectory(prefix="mission-") as text:
-        folder = Path(text)
-        caches = {name: str(folder / name) for name in ("UV_CACHE_DIR", "XDG_CACHE_HOME")}
-        caches["npm_config_cache"] = str(folder / "npm")
+        folder = Path(text).resolve()
+        own = {} if wanted.cached else {"UV_CACHE_DIR": "uv", "npm_config_cache": "npm"}
+        caches = {name: str(folder / at) for name, at in {"XDG_CACHE_HOME": "cache", **own}.items()}
+        caches.setdefault("UV_CACHE_DIR", uv_cache())
         given = wanted.machine and yaml.safe_load(wanted.machine.read_text())
         spec = given or simulated(folder)
         for number in range(wanted.workspaces):

@@ -59,13 +59,13 @@ def test_a_local_folder_goes_along_unless_it_lies_outside(tmp_path: Path) -> Non
     rig = Rig(tmp_path / "machine", {"workspace": "ws", "comfyui": {"path": "../outside"}})
     rig.folder.mkdir()
     said = rig.doit("layers", str(tmp_path / "layers"), code=1).output
-    assert f"{tmp_path / 'outside'} lies outside of the machine's folder: move it there" in said
+    assert f"{tmp_path / 'outside'} is outside of the machine's folder: move it there" in said
     (tmp_path / "outside").rename(rig.folder / "comfyui")
     rig.spec["comfyui"] = {"path": "comfyui"}
     rig.spec["python"] = {"find_links": ["wheels", "https://localhost/wheels"]}
     wheels = rig.folder / "wheels"
     said = rig.doit("layers", str(tmp_path / "layers"), code=1).output
-    assert f"{wheels} isn't there" in said
+    assert f"{wheels} is missing" in said
     wheels.mkdir(parents=True)
     (wheels / "one.whl").touch()
     rig.doit("layers", str(tmp_path / "layers"))

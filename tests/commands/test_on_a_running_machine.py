@@ -38,7 +38,7 @@ def test_status_smoke_and_logs_tell_what_is_true_then_and_when_one_is_down(
         assert (row["queue"], row["restarts"], row["reason"]) == (0, 0, "")
     table = rig.doit("status").output
     assert re.search(
-        rf"^comfyui-gpu1  1 +\d+ MB +{rig.port(1)} +{running['comfyui-gpu1'].pid} +\d+s"
+        rf"^comfyui-gpu1  1 +[\d.]+ MB +{rig.port(1)} +{running['comfyui-gpu1'].pid} +\d+s"
         r" +0 +0 +healthy$",
         table,
         re.M,

@@ -138,7 +138,7 @@ def test_without_a_server_nobody_is_asked(rig: Rig, server: Server) -> None:
     rig.spec["health"]["server"] = False
     assert rig.doit("probe", "comfyui-gpu0", code=1).output == f"{DOWN}; run doit status\n"
     assert rig.doit("probe", "--live", code=1).output == (
-        "PM2 doesn't run, and no run is on; run doit\n"
+        "PM2 doesn't run, and no doit run is in progress; run doit\n"
     )
     assert rig.doit("probe", "--ready", ENABLE_COMFYUI="false").output == "ready\n"
     assert server.asked == []
@@ -146,7 +146,7 @@ def test_without_a_server_nobody_is_asked(rig: Rig, server: Server) -> None:
 
 def test_what_can_not_be_asked_is_no_health_either(rig: Rig, server: Server) -> None:
     said = rig.doit("probe", "comfyui-gpu7", code=3).output
-    assert "there is no instance comfyui-gpu7; there are: comfyui-gpu0, comfyui-gpu1\n" in said
+    assert "no instance comfyui-gpu7; known: comfyui-gpu0, comfyui-gpu1\n" in said
     assert "--live is about the whole machine" in rig.doit("probe", "--live", "x", code=3).output
     rig.spec["health"]["canary"] = "gone.json"
     assert "health.canary" in rig.doit("probe", code=3).output

@@ -123,7 +123,7 @@ def test_without_systemd_one_line_says_so(machine: MachineMaker, tmp_path: Path)
 def test_while_a_run_is_on_nothing_is_installed(machine: MachineMaker) -> None:
     rig = machine()
     holder = (
-        "import sys; from pathlib import Path; from tasks.host.run_lock import RunLock; "
+        "import sys; from pathlib import Path; from tasks.host.system.run_lock import RunLock; "
         f"lock = RunLock(Path({str(rig.workspace)!r})); lock.take('models'); "
         "print('up', flush=True); sys.stdin.read()"
     )
@@ -134,7 +134,10 @@ def test_while_a_run_is_on_nothing_is_installed(machine: MachineMaker) -> None:
         run.stdout.readline()
         for option in ([], ["--remove"]):
             said = rig.doit("service", *option, code=2).output
-            assert f"a run is on in {rig.workspace} (pid {run.pid}, models)" in said
+            assert (
+                f"another doit run is in progress in {rig.workspace} (pid {run.pid}, models)"
+                in said
+            )
         run.communicate()
 
 
@@ -189,7 +192,7 @@ INSTALLER = """
 import os, sys
 from pathlib import Path
 from tasks.commands import service
-from tasks.host import systemd
+from tasks.host.system import systemd
 from tasks.spec import load
 machine = load(Path(sys.argv[2]), os.environ)
 at = systemd.Manager(Path(os.environ["XDG_CONFIG_HOME"]) / "systemd" / "user", user=True)

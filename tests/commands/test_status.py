@@ -13,16 +13,19 @@ from typing import Any
 import psutil
 import pytest
 
-from tasks.commands import status
-from tasks.commands.shared import health_verdict
-from tasks.host.comfyui.observation import Row
+from tasks.commands.shared import health_report
+from tasks.host.comfyui import condition, judge
+from tasks.host.comfyui.condition import Condition
+from tasks.host.comfyui.machine_state import InstanceState
 from tasks.host.pm2 import pm2
 from tasks.host.system import files
 from tasks.host.system.run_lock import RunLock
+from tasks.services.health.model.answers import instance_condition
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
 from tests.rig import Rig
+from tests.services import moments as m
 
 HUNGRY = "import os, time\nos.fork()\nblock = bytearray(b'x') * 90_000_000\ntime.sleep(1000)\n"
 """A worker that takes 90 MB, and its child that takes as much."""
@@ -79,8 +82,10 @@ def test_a_healthy_machine_with_its_memory_uptime_restarts_and_workers(
 
     pid = rig.running()["comfyui-gpu0"].pid
     watch = {"pid": pid, "reason": "a job runs for 3700 s", "since": 1.0}
-    files.write_receipt(rig.layout.watched(0), watch)
-    assert (row(rig)["health"], row(rig)["reason"]) == ("unhealthy", watch["reason"])
+    for code, expected in (({"code": "JobTimeout"}, "JobTimeout"), ({}, "Unspecified")):
+        files.write_receipt(rig.layout.watched(0), watch | code)
+        assert (row(rig)["health"], row(rig)["reason"]) == ("unhealthy", watch["reason"])
+        assert row(rig)["code"] == expected, "an older watcher notes no code"
     files.write_receipt(rig.layout.watched(0), watch | {"pid": pid + 1})
     assert row(rig)["health"] == "healthy", "it was said of another process"
     files.write_receipt(rig.layout.watched(0), {"restarted": "its worker died", "at": time.time()})
@@ -103,8 +108,11 @@ def test_without_pm2_the_instances_are_still_seen(machine: MachineMaker) -> None
         os.kill(daemon, signal.SIGKILL)
     until(lambda: pm2.daemon(rig.layout) is None, 10, "the daemon's end")
     found = row(rig)
-    assert (found["health"], found["restarts"]) == ("healthy", None)
-    assert found["note"] == "PM2 doesn't hold it: run doit"
+    assert (found["health"], found["code"], found["restarts"]) == (
+        "degraded", "NotSupervised", None,
+    )  # fmt: skip
+    assert (found["reason"], found["note"]) == ("PM2 doesn't hold it: run doit", "")
+    rig.doit("status", code=0)
 
 
 def test_one_that_loads_is_starting_and_one_that_hangs_is_not_healthy(
@@ -181,23 +189,34 @@ def test_a_stranger_on_the_port_is_not_the_instances_queue(machine: MachineMaker
     assert (found["health"], found["pid"], found["queue"]) == ("down", None, None)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(None, "–"), (0.4, "0s"), (59.9, "59s"), (65, "1m 5s"), (3600, "1h 0m"), (93_784, "1d 2h")],
-)
-def test_an_uptime_is_told_in_two_units(seconds: float | None, shown: str) -> None:
-    assert status._duration(seconds) == shown
+ORPHAN = judge.not_supervised(m.state(m.app(supervised=False)))
+CANARY = Condition("Functional", "unhealthy", "CanaryFailed", "no image")
+DOWN = Condition("Running", "down", "Exited", "it ended and wrote no output")
 
 
 @pytest.mark.parametrize(
-    ("number", "shown"), [(None, "–"), (545_400_000, "545 MB"), (12_345_678_901, "12.3 GB")]
+    ("own", "told", "pid", "ready", "note"),
+    [
+        ([], [], 4100, "", ""),
+        ([], [CANARY], 4100, "no image", ""),
+        ([], [CANARY], 4101, "", ""),
+        ([ORPHAN], [CANARY, ORPHAN], 4100, "no image", "PM2 doesn't hold it: run doit"),
+        ([ORPHAN], [ORPHAN], 4100, "PM2 doesn't hold it: run doit", ""),
+        ([CANARY], [], 4100, "no image", ""),
+        ([CANARY], [DOWN], 4100, "it ended and wrote no output", ""),
+    ],
 )
-def test_memory_is_told_in_round_numbers(number: int | None, shown: str) -> None:
-    assert status._size(number) == shown
-
-
-def test_what_the_health_server_says_too_is_said_once() -> None:
-    lost = "PM2 doesn't hold it: run doit"
-    seen = Row("comfyui-gpu0", 0, 8188, 7, None, 1.0, None, 0, "healthy", "", lost)
-    told = {"layers": {"running": {"pid": 7}}, "status": "degraded", "reason": f"{lost}; no canary"}
-    assert health_verdict._completed(seen, {"0": told}).note == f"{lost}; no canary"
+def test_status_says_of_a_process_what_the_health_server_says_unless_it_has_yet_to_notice(
+    own: list[Condition], told: list[Condition], pid: int, ready: str, note: str
+) -> None:
+    state = InstanceState("comfyui-gpu0", 0, 8188, m.state(m.app()), 0, own, "")
+    every = [condition.ready(told), *told]
+    answer = {
+        "layers": {"running": {"pid": pid}},
+        "conditions": [instance_condition(each).model_dump(mode="json") for each in every],
+    }
+    found = health_report._completed(state, answer)
+    assert (found.ready.message, found.note) == (ready, note)
+    assert health_report._completed(state, {"layers": {"running": {"pid": pid}}}) == state, (
+        "an older health server has no conditions"
+    )

@@ -15,8 +15,8 @@ SCRIPT = """
 import queue, signal, threading
 from tasks.engine import signals
 
-signals.handle()
-signals.handle()
+signals.install_handlers()
+signals.install_handlers()
 waits = threading.Event()
 
 
@@ -49,4 +49,4 @@ def test_a_signal_that_does_not_wake_the_main_thread_ends_it_all_the_same(
         timeout=30,
     )
     assert ended.returncode == 128 + number
-    assert ended.stderr == f"stopped by {number.name}; run doit again to go on\n"
+    assert ended.stderr == f"stopped by {number.name}; run doit again to continue\n"

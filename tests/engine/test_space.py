@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.engine.run import Run
-from tasks.engine.space import room
+from tasks.engine.space import reserve
 from tasks.host.storage import digest_folders, garbage
 from tasks.host.system import locks
 from tasks.host.system.failure import Failure
@@ -118,18 +118,18 @@ def test_a_volume_that_is_full_is_told_with_what_is_needed(tmp_path: Path) -> No
     folder = machine.layout.environments / "digest"
 
     def make(error: Exception | None = None) -> None:
-        with room(Run(machine), "the environment", folder, 5_000_000):
+        with reserve(Run(machine), "the environment", folder, 5_000_000):
             if error:
                 raise error
             folder.mkdir(parents=True)
             (folder / "file").write_bytes(b"x" * 5_000_000)
 
     try:
-        with pytest.raises(Failure, match=r"^the environment needs about 5.0 MB, .* has 0 B left"):
+        with pytest.raises(Failure, match=r"^the environment needs about 5.0 MB, 0 B free on "):
             make()
         assert not folder.exists()
         with pytest.raises(
-            Failure, match=r"^no index; the environment needs .* has [12].\d MB left"
+            Failure, match=r"^no index; the environment needs .* [12].\d MB free on "
         ):
             make(Failure("no index"))
     finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tasks.engine.run import Run
-from tasks.engine.step import Holds, step
+from tasks.engine.step import UpToDate, step
 from tasks.host.system.failure import Failure
 from tasks.spec import load
 from tests.rig import DOIT
@@ -28,13 +28,13 @@ def raising(error: Exception) -> Check:
 
 
 def test_what_holds_is_up_to_date_and_says_so() -> None:
-    holds = Holds(lambda: None)
+    holds = UpToDate(lambda: None)
     assert holds() is True
-    assert repr(holds) == "holds"
+    assert repr(holds) == "up to date"
 
 
 def test_what_does_not_hold_has_the_reason_as_its_repr() -> None:
-    holds = Holds(lambda: "the link is missing")
+    holds = UpToDate(lambda: "the link is missing")
     assert holds() is False
     assert repr(holds) == "the link is missing"
 
@@ -46,7 +46,7 @@ def test_what_does_not_hold_has_the_reason_as_its_repr() -> None:
     ids=lambda error: type(error).__name__,
 )  # fmt: skip
 def test_a_check_that_fails_means_do_it_again_and_never_raises(error: Exception) -> None:
-    holds = Holds(raising(error))
+    holds = UpToDate(raising(error))
     assert holds() is False
     assert str(error) in repr(holds)
 
@@ -55,16 +55,16 @@ def test_a_failure_and_a_reason_repeat_no_credentials() -> None:
     error = "can't fetch https://me:s3cret@host/a"
     assert str(Failure(error)) == "can't fetch https://***@host/a"
     for kind in (Failure, RuntimeError):
-        holds = Holds(raising(kind(error)))
+        holds = UpToDate(raising(kind(error)))
         assert holds() is False
         assert "s3cret" not in repr(holds)
 
 
 def test_a_reason_that_is_gone_is_not_repeated() -> None:
     reasons: list[str | None] = ["first", None]
-    holds = Holds(lambda: reasons.pop(0))
+    holds = UpToDate(lambda: reasons.pop(0))
     assert [holds(), holds()] == [False, True]
-    assert repr(holds) == "holds"
+    assert repr(holds) == "up to date"
 
 
 def run(folder: Path) -> Run:

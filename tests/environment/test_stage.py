@@ -40,7 +40,7 @@ def test_a_requirement_that_does_not_exist_is_blamed_on_its_node(
     run = rig.doit("build", code=2)
     assert run.failed == {"lock"}
     assert (
-        "custom node alpha asks for 'no-such-package-anywhere>=2' (requirements.txt:2)"
+        "custom node alpha requires 'no-such-package-anywhere>=2' (requirements.txt:2)"
         in run.output
     )
     assert "log: " in run.output
@@ -201,7 +201,7 @@ def test_a_line_that_installs_a_local_folder_is_refused_by_name(
     node = forge.node("alpha", {"requirements.txt": "toml\n-e .\n"})
     rig = machine(custom_nodes=[{"url": node.url}])
     run = rig.doit("build", code=2)
-    assert "custom node alpha asks for the local '-e .' (requirements.txt:2)" in run.output
+    assert "custom node alpha requires the local '-e .' (requirements.txt:2)" in run.output
 
 
 def test_an_environment_without_its_interpreter_is_made_anew(machine: MachineMaker) -> None:
@@ -230,5 +230,7 @@ def test_a_locked_package_that_can_not_be_installed_is_told_with_who_asks_for_it
     gone.unlink()
     run = rig.doit("environment", code=1)
     assert "the locked packages can't be installed: " in run.output
-    assert f"custom node beta's {name} 1.0 (requirements.txt:1) can't be had" in run.output
-    assert f"custom node alpha's {other} 1.0 (requirements.txt:2) is another file" in run.output
+    assert f"custom node beta's {name} 1.0 (requirements.txt:1) isn't available" in run.output
+    assert (
+        f"custom node alpha's {other} 1.0 (requirements.txt:2) differs from the file" in run.output
+    )

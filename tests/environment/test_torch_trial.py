@@ -127,7 +127,7 @@ def test_a_member_that_does_not_import_fails_with_its_cause_and_a_set_that_does(
     assert (
         "torchaudio 90.2.1 doesn't import beside torch 90.3.0 and torchvision 80.3.0: "
         "OSError: /lib/libtorchaudio.so: undefined symbol: _ZN3c1013of_anotherE; "
-        "these versions do, they were tried: python.overrides: "
+        "these versions do (tried): python.overrides: "
         "['packaging==24.1', 'torch==90.2.0', 'torchvision==80.2.0', 'torchaudio==90.2.1']"
     ) in run.output
     assert not rig.layout.current.exists()
@@ -144,7 +144,7 @@ def test_where_no_set_imports_those_that_were_tried_are_named(rig: Rig, links: P
     for version in ("90.2.1", "90.3.1"):
         wheel(links, "torchaudio", version, ("torch>=90.2",), code=BROKEN)
     run = rig.doit("build", code=2)
-    assert "undefined symbol: _ZN3c1013of_anotherE; tried in vain: " in run.output
+    assert "undefined symbol: _ZN3c1013of_anotherE; these fail too: " in run.output
     tried = "torch 90.2.0, torchvision 80.2.0, torchaudio 90.3.1"
     assert f"{tried}; choose versions that fit with python.overrides" in run.output
 
@@ -166,12 +166,14 @@ def test_what_the_driver_brings_is_not_missed_where_there_is_none(
     assert f"torchvision 80.3.0: ImportError: {said}" in run.output, "a CPU machine never has it"
     rig.spec["instances"]["cpu_only"] = False
     run = rig.doit("build")
-    assert "! whether torchaudio imports isn't known here: it needs libcuda.so.1" in run.output
+    assert "! unknown whether torchaudio imports: it needs libcuda.so.1" in run.output
     assert rig.doit("build").executed == set()
     kept = receipt(rig)
-    assert torch_trial.due(kept) is None
+    assert torch_trial.reason_to_import(kept) is None
     monkeypatch.setattr(gpu, "driver_present", lambda: True)
-    assert torch_trial.due(kept) == ("its torch was not imported yet, for want of libcuda.so.1")
+    assert torch_trial.reason_to_import(kept) == (
+        "its torch was never imported, since libcuda.so.1 was missing"
+    )
 
 
 def test_a_preinstalled_member_that_does_not_import_fails_too(rig: Rig, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What doit verify finds in environments, and how that is mended."""
+"""What doit verify finds in environments, and how that is repaired."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_verify_finds_a_foreign_write_in_every_environment_that_has_the_file(
     rig, running, other = two
     assert library(running).samefile(library(other))
     sound = rig.doit("verify")
-    assert "files of 2 Python environments are right" in sound.output
+    assert "files of 2 Python environments are intact" in sound.output
     spoil(library(running))
     spoil(file(other, "toml/decoder.py"))
     found = rig.doit("verify", code=1).output
@@ -72,8 +72,8 @@ def test_verify_finds_a_foreign_write_in_every_environment_that_has_the_file(
     assert f"✗ toml/decoder.py of toml isn't what was installed (environment {other.name})" in found
     assert f"toml isn't what was installed (environment {running.name})" not in found
     mended = rig.doit("verify", "--fetch", code=1).output
-    assert f"{other.name} is mended" in mended
-    assert f"from {running.name} instances run: the next doit makes it anew" in mended
+    assert f"{other.name} is repaired" in mended
+    assert f"instances run from {running.name}: the next doit makes a new one" in mended
     assert not library(running).samefile(library(other))
     damaged, right = library(running).read_bytes(), library(other).read_bytes()
     rig.spec["custom_nodes"].pop()
@@ -82,7 +82,7 @@ def test_verify_finds_a_foreign_write_in_every_environment_that_has_the_file(
     assert library(rig.environment).read_bytes() == right != damaged
     assert rig.running()["comfyui-gpu0"]
     # The damaged one is kept to go back to; nothing runs from it any more.
-    assert f"{running.name} is mended" in rig.doit("verify", "--fetch").output
+    assert f"{running.name} is repaired" in rig.doit("verify", "--fetch").output
     assert "✗" not in rig.doit("verify").output
     assert rig.doit().executed == set()
 
@@ -101,9 +101,7 @@ def test_a_node_that_patches_a_package_at_each_import_is_named_once_and_reaches_
     patcher = forge.repository("patcher", {"__init__.py": PATCHER, "requirements.txt": "six\n"})
     rig.spec["custom_nodes"].append({"url": patcher.url})
     run = rig.doit()
-    assert (
-        "wrote into toml/__init__.py of toml: that stays, in this environment alone" in run.output
-    )
+    assert "wrote into toml/__init__.py of toml: kept, in this environment only" in run.output
     assert "PATCHED" in file(rig.environment, "toml/__init__.py").read_text()
     cached = list((tmp_path / "uv").rglob("toml/__init__.py"))
     assert [path.read_text() for path in cached] == [before]
@@ -129,7 +127,7 @@ def test_a_package_that_uvs_cache_holds_damaged_is_downloaded_again(
         spoil(path)
     right = file(rig.environment, "toml/decoder.py").read_text()
     spoil(file(rig.environment, "toml/decoder.py"))
-    assert "is mended" in rig.doit("verify", "--fetch").output
+    assert "is repaired" in rig.doit("verify", "--fetch").output
     assert file(rig.environment, "toml/decoder.py").read_text() == right
     assert not list((tmp_path / "uv").rglob("toml/decoder.py")), "nor does the next one get it"
     assert "are right" in rig.doit("verify").output

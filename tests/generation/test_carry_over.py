@@ -238,8 +238,8 @@ def test_what_a_newer_commit_changed_itself_is_kept_aside(rewriting: Rewriting) 
         rewriting.old_file(name).write_text("mine")
     (said,) = rewriting.carry("b.json", "code.py", "gone.json")
     assert said == (
-        "custom node alpha: b.json, code.py, gone.json, rewritten by a process, as it was "
-        f"before: {rewriting.left / 'alpha'}"
+        "custom node alpha: a process had rewritten b.json, code.py, gone.json; the old content "
+        f"is in {rewriting.left / 'alpha'}"
     )
     assert (rewriting.new_text("b.json"), rewriting.new_text("code.py")) == ('{"new": 1}', "2")
     for name in ("b.json", "code.py", "gone.json"):

@@ -215,14 +215,14 @@ def test_each_doit_rollback_goes_one_further_back(rig: Rig, node: Repository) ->
     rig.doit("rollback")
     assert generations(rig) == seen[0]
     said = rig.doit("rollback", code=1).output
-    assert "there is no good generation to go back to" in said
+    assert "no good generation to go back to" in said
     assert "doit force=1" in said
     rig.doit("force=1")
     assert generations(rig) == seen[2]
 
 
 def test_doit_rollback_with_nothing_to_go_back_to_says_so(rig: Rig) -> None:
-    assert "there is no good generation to go back to" in rig.doit("rollback", code=1).output
+    assert "no good generation to go back to" in rig.doit("rollback", code=1).output
     assert rig.doit().executed == set()
 
 

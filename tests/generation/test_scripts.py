@@ -119,8 +119,8 @@ def test_a_script_that_writes_into_a_package_finds_it_put_back_and_changes_nothi
     patcher = forge.node("patcher", {"install.py": script})
     rig.spec["custom_nodes"].append({"url": patcher.url})
     run = rig.doit("build")
-    said = "! the script of custom node patcher wrote into toml/__init__.py, toml/tz.py of toml: "
-    assert said + "it was put back" in run.output
+    said = "! the script of custom node patcher wrote into toml/__init__.py, toml/tz.py of toml "
+    assert said + "(put back)" in run.output
     for place in (rig.environment, before, tmp_path / "uv"):
         texts = [path.read_text() for path in place.rglob("toml/__init__.py")]
         assert texts
@@ -153,7 +153,7 @@ def test_what_a_script_installs_over_the_files_of_a_locked_package_is_removed_ag
     run = rig.doit("build")
     assert (
         "! the script of custom node over installed vision-contrib over the files of "
-        "vision-headless, which are locked: it was removed, they were put back" in run.output
+        "vision-headless, which are locked (removed, and the files put back)" in run.output
     )
     (file,) = rig.environment.glob("lib/python*/site-packages/vision/__init__.py")
     assert file.read_text() == "who = 'vision-headless'\n"

@@ -291,7 +291,7 @@ def test_of_several_instances_those_that_cannot_have_a_fixed_port_are_told_with_
     rig = machine(custom_nodes=[{"url": pack.url}], instances={"gpus": 2})
     said = rig.doit(code=2).output
     assert re.search(
-        r"custom node fixed on comfyui-gpu[01] doesn't import: OSError: \[Errno 98\] Address "
+        r"comfyui-gpu[01]: custom node fixed doesn't import: OSError: \[Errno 98\] Address "
         rf"already in use \(port {port} is taken: of several instances one alone can have it; "
         r".* instances\.overrides\), or run one instance\)",
         said,

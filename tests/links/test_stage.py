@@ -30,7 +30,7 @@ def test_a_source_that_is_not_there_is_named(machine: MachineMaker, volume: Path
     rig = linked(machine, volume)
     (volume / "one.safetensors").unlink()
     run = rig.doit("links", code=2)
-    assert "the source of checkpoints/one.safetensors isn't there" in run.output
+    assert "the source of checkpoints/one.safetensors is missing" in run.output
     assert "mount it or correct source" in run.output
 
 
@@ -93,6 +93,48 @@ def test_further_roots_are_seen_by_the_instance(
     assert "far.safetensors" not in rig.client().get("/models/checkpoints")
 
 
+def test_a_root_that_is_read_only_gets_no_link_no_download_and_no_folder(
+    machine: MachineMaker, volume: Path
+) -> None:
+    rig = linked(machine, volume)
+    root = rig.workspace / "shared" / "models" / "nas"
+    root.mkdir(parents=True)
+    rig.spec["models"]["extra_roots"] = [{"path": str(root), "read_only": True}]
+    (file,) = rig.spec["models"]["files"]
+    rig.spec["models"]["files"] = [{**file, "target": "nas/deep/one.safetensors"}]
+    run = rig.doit("links:files", code=2)
+    assert f"nas/deep/one.safetensors would change {root}, which is read_only" in run.output
+    download = {"target": "nas/far.safetensors", "url": "http://127.0.0.1:9/far"}
+    rig.spec["models"]["files"] = [download]
+    run = rig.doit("models", code=2)
+    assert f"nas/far.safetensors would change {root}, which is read_only" in run.output
+    assert list(root.iterdir()) == []
+
+
+def test_a_link_in_a_root_that_became_read_only_is_not_removed(
+    machine: MachineMaker, volume: Path
+) -> None:
+    rig = linked(machine, volume)
+    root = rig.workspace / "shared" / "models" / "checkpoints"
+    rig.doit("links:files")
+    rig.spec["models"] = {"extra_roots": [{"path": str(root), "read_only": True}]}
+    assert f"would change {root}, which is read_only" in rig.doit("links:prune", code=2).output
+    assert (root / "one.safetensors").is_symlink()
+
+
+def test_comfyui_s_own_files_are_not_copied_into_a_root_that_is_read_only(
+    machine: MachineMaker, volume: Path
+) -> None:
+    rig = machine(models={"extra_roots": [{"path": str(volume), "read_only": True}]})
+    models = rig.workspace / "shared" / "models"
+    models.mkdir(parents=True)
+    (models / "checkpoints").symlink_to(volume)
+    before = set(volume.rglob("*"))
+    rig.doit("links:own")
+    assert set(volume.rglob("*")) == before
+    assert any(models.rglob("put_*_here")), "into the other folders they are"
+
+
 def test_the_environment_moves_the_models_folder(machine: MachineMaker, tmp_path: Path) -> None:
     rig = machine()
     elsewhere = tmp_path / "models elsewhere"
@@ -128,14 +170,14 @@ def test_a_source_that_is_a_loop_or_the_target_itself_is_refused(
     source = volume / "one.safetensors"
     source.unlink()
     source.symlink_to(source.name)
-    assert "is a link to nothing" in rig.doit("links:files", code=1).output
+    assert "is a broken link" in rig.doit("links:files", code=1).output
     place = place_of(rig)
     place.parent.mkdir(parents=True)
     place.write_bytes(b"precious")
     source.unlink()
     source.symlink_to(place)
     run = rig.doit("links:files", code=1)
-    assert "is, through a link, the target itself" in run.output
+    assert "links to the target itself" in run.output
     assert place.read_bytes() == b"precious"
 
 
@@ -189,7 +231,7 @@ def test_an_optional_source_that_is_missing_is_a_warning_until_it_is_there(
     source.rename(volume / "away")
     rig.spec["models"]["files"][0]["optional"] = True
     run = rig.doit("links:files")
-    assert "! model checkpoints/one.safetensors (optional) isn't there" in run.output
+    assert "! model checkpoints/one.safetensors (optional) is missing" in run.output
     (volume / "away").rename(source)
     assert rig.doit("links:files").executed == {"links:files"}
     assert place_of(rig).read_bytes() == b"one"
@@ -209,7 +251,7 @@ def test_a_folder_that_instances_have_listed_is_swapped_while_none_runs(
     restart = {"instances:start", "health:gpu0", "collection"}
     planned = rig.doit("plan")
     assert f"restart comfyui-gpu0 (pid {before})" in planned.output
-    assert "which instances have listed, points elsewhere" in planned.output
+    assert "which instances use, has a new target" in planned.output
     run = rig.doit()
     assert planned.planned | {"collection"} == run.executed | {"collection"}
     assert run.executed - {"collection"} == restart - {"collection"}

@@ -49,16 +49,16 @@ def grow(
         asked = problem(first, None)
         solution = resolution.solve(asked)
         before = PythonSet(
-            asked=packages.recorded(asked.run, asked.asked),
+            asked=packages.locked_form(asked.run, asked.asked),
             packages=solution.packages,
             left_out=solution.left_out,
         )
         (tmp_path / "log").unlink()
         asked = problem(then, before, *overrides)
-        found = additions.grown(asked)
+        found = additions.extend(asked)
         asked_uv.append((tmp_path / "log").exists())
         if found:
-            assert found.asked == packages.recorded(asked.run, asked.asked)
+            assert found.asked == packages.locked_form(asked.run, asked.asked)
             assert found.packages == resolution.solve(asked).packages
         return found
 

@@ -174,6 +174,6 @@ def test_a_variable_that_is_not_set_is_named_with_where_to_set_it(values: dict[s
         with pytest.raises(Failure) as caught:
             give([url], values)
         assert str(caught.value) == (
-            f"the variable TOKEN isn't set, {field} needs it: set it, "
+            f"the variable TOKEN isn't set, and {field} needs it: set it, "
             "or put it into .env.local beside the machine file"
         )

@@ -58,13 +58,13 @@ def test_the_torch_of_the_base_is_used_and_none_is_installed(
     alpha = forge.node("alpha", {"requirements.txt": "toml\ntorch>=2.7\ntorchaudio\n"})
     rig.spec["custom_nodes"] = [{"url": alpha.url}]
     run = rig.doit("build")
-    assert "alpha asks for torchaudio, which is not preinstalled: it will be missing" in run.output
+    assert "alpha requires torchaudio, which isn't preinstalled: it will be missing" in run.output
     assert "toml" in rig.packages()
     assert imported(rig, "torch")[0] == "2.7.0+nv25.3"
     rig.spec["custom_nodes"] = [{"url": forge.node("beta", {"requirements.txt": "torch>=9"}).url}]
     run = rig.doit("build", code=2)
     assert (
-        "custom node beta asks for 'torch>=9' (requirements.txt:1), and torch 2.7.0+nv25.3 is "
+        "custom node beta requires 'torch>=9' (requirements.txt:1), but torch 2.7.0+nv25.3 is "
         "preinstalled: use another ref of it, or another torch" in run.output
     )
     assert snapshot(base.site) == before
@@ -85,7 +85,7 @@ def test_a_base_without_torch_is_one_clear_line_and_no_lock_hides_it(
     base.uninstall("torch")
     assert said in rig.doit("lock", "locked=1", code=1).output
     base.install("torch", "1.0")
-    refused = "custom node alpha asks for 'torch>=2' (requirements.txt:1), and torch 1.0 is pre"
+    refused = "custom node alpha requires 'torch>=2' (requirements.txt:1), but torch 1.0 is pre"
     assert refused in rig.doit("lock", "locked=1", code=1).output
     rig.spec["custom_nodes"][0]["optional"] = True
     assert f"! custom node alpha (optional) is left out: {refused}" in rig.doit("lock").output
@@ -104,7 +104,7 @@ def test_a_script_that_brings_its_own_torch_fails_by_name(
     rig.spec["custom_nodes"] = [{"url": forge.node("alpha").url, "script": pip, "optional": True}]
     run = rig.doit("build")
     said = "the script of custom node alpha installed torch 2.4.0 over the preinstalled one"
-    assert f"! {said}, it was removed: the node needs another torch" in run.output
+    assert f"! {said} (removed): the node needs another torch" in run.output
     assert imported(rig, "torch")[0] == "2.7.0"
     assert "torch" not in rig.packages()
     assert snapshot(base.site) == before

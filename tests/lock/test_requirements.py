@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 from tasks.lock import requirements
-from tasks.lock.requirements import Refused
+from tasks.lock.requirements import RefusedRequirement
 from tasks.spec import CustomNode
 
 NODE = CustomNode.model_construct(name="alpha", path=None)
 
 
-def read(folder: Path, text: str | bytes) -> requirements.Asked:
+def read(folder: Path, text: str | bytes) -> requirements.Request:
     content = text if isinstance(text, bytes) else text.encode()
     (folder / "requirements.txt").write_bytes(content)
-    return requirements.read(NODE, folder)
+    return requirements.read_checkout(NODE, folder)
 
 
-def texts(asked: requirements.Asked) -> list[str]:
+def texts(asked: requirements.Request) -> list[str]:
     return [str(line) for line in asked.lines]
 
 
@@ -56,23 +56,23 @@ def test_a_line_is_taken_as_pip_takes_it(
         (".", "the local '.' (requirements.txt:2)"),
         ("/srv/a", "the local '/srv/a'"),
         ("a @ file:///srv/a", "the local 'a @ file:///srv/a'"),
-        ("opencv=4", "'opencv=4' (requirements.txt:2), which is no requirement"),
-        ("<html>", "'<html>' (requirements.txt:2), which is no requirement"),
-        ("-r more.txt", "'more.txt' (requirements.txt:2), which isn't a file there"),
-        ("-r ../more.txt", "'../more.txt' (requirements.txt:2), which is not in its repository"),
-        ("-r https://host/more.txt", "which is not in its repository"),
+        ("opencv=4", "'opencv=4' (requirements.txt:2), which isn't a requirement"),
+        ("<html>", "'<html>' (requirements.txt:2), which isn't a requirement"),
+        ("-r more.txt", "'more.txt' (requirements.txt:2), which is missing"),
+        ("-r ../more.txt", "'../more.txt' (requirements.txt:2), which isn't in its repository"),
+        ("-r https://host/more.txt", "which isn't in its repository"),
         ("-c https://user:secret@host/more.txt", "'https://***@host/more.txt'"),
-        ("a @ https://host/${TOKEN}/a.whl", "a variable of the environment: 'a @ https://host/"),
-        ("-r requirements.txt", "requirements.txt, which names itself in a circle"),
-        ("hg+https://host/a#egg=a", "of repositories only git's can be used"),
+        ("a @ https://host/${TOKEN}/a.whl", "an environment variable: 'a @ https://host/"),
+        ("-r requirements.txt", "requirements.txt, which includes itself"),
+        ("hg+https://host/a#egg=a", "but only git repositories are supported"),
         ("git+https://user:secret@host/a", "a URL with credentials (requirements.txt:2)"),
     ],
 )
 def test_what_can_not_be_taken_is_refused_by_name(tmp_path: Path, text: str, why: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedRequirement) as caught:
         read(tmp_path, f"toml\n{text}\n")
     said = str(caught.value)
-    assert said.startswith("custom node alpha asks for ")
+    assert said.startswith("custom node alpha requires ")
     assert why in said
     assert "correct it in a fork" in said
     assert "secret" not in said
@@ -97,7 +97,7 @@ def test_a_line_that_would_concern_every_package_is_told_and_not_used(tmp_path: 
 
 
 def test_a_node_without_the_file_asks_for_nothing(tmp_path: Path) -> None:
-    assert requirements.read(NODE, tmp_path).lines == []
+    assert requirements.read_checkout(NODE, tmp_path).lines == []
 
 
 def test_a_file_that_is_a_link_out_of_the_repository_is_refused(tmp_path: Path) -> None:
@@ -105,9 +105,9 @@ def test_a_file_that_is_a_link_out_of_the_repository_is_refused(tmp_path: Path) 
     folder = tmp_path / "node"
     folder.mkdir()
     (folder / "requirements.txt").symlink_to(tmp_path / "netrc")
-    with pytest.raises(Refused) as caught:
-        requirements.read(NODE, folder)
-    assert "which is not in its repository" in str(caught.value)
+    with pytest.raises(RefusedRequirement) as caught:
+        requirements.read_checkout(NODE, folder)
+    assert "which isn't in its repository" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
@@ -123,7 +123,7 @@ dependencies = [
 
 def test_what_only_a_pyproject_asks_for_is_taken_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(PROJECT)
-    asked = requirements.read(NODE, tmp_path)
+    asked = requirements.read_checkout(NODE, tmp_path)
     assert texts(asked) == [
         "toml",
         "numpy>=1.2; python_version > '3'",
@@ -142,7 +142,7 @@ def test_where_both_files_are_the_requirements_file_counts_alone(tmp_path: Path)
 def test_a_requirements_file_may_be_spelt_with_capitals(tmp_path: Path) -> None:
     (tmp_path / "Requirements.TXT").write_text("toml\n")
     (tmp_path / "pyproject.toml").write_text(PROJECT)
-    asked = requirements.read(NODE, tmp_path)
+    asked = requirements.read_checkout(NODE, tmp_path)
     assert texts(asked) == ["toml"]
     assert asked.lines[0].place == "Requirements.TXT:1"
     assert texts(read(tmp_path, "idna\n")) == ["idna"], "one that is spelt right wins"
@@ -154,14 +154,14 @@ def test_requirements_files_that_a_pyproject_names_are_read(tmp_path: Path) -> N
         '[project]\nname = "pack"\ndynamic = ["dependencies"]\n'
         '[tool.setuptools.dynamic]\ndependencies = {file = ["needs.txt"]}\n'
     )
-    asked = requirements.read(NODE, tmp_path)
+    asked = requirements.read_checkout(NODE, tmp_path)
     assert [(line.text, line.place) for line in asked.lines] == [("toml", "needs.txt:1")]
 
 
 @pytest.mark.parametrize("text", ["[project\n", "[project]\nname = 'x'\n", "project = 1\n", ""])
 def test_a_pyproject_that_says_nothing_or_nonsense_fails_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "pyproject.toml").write_text(text)
-    asked = requirements.read(NODE, tmp_path)
+    asked = requirements.read_checkout(NODE, tmp_path)
     assert asked.lines == []
     assert len(asked.remarks) == (text == "[project\n")
     assert all("pyproject.toml can't be read" in remark for remark in asked.remarks)
@@ -169,6 +169,6 @@ def test_a_pyproject_that_says_nothing_or_nonsense_fails_nothing(tmp_path: Path,
 
 def test_what_a_pyproject_asks_for_and_can_not_be_taken_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["a=1"]\n')
-    with pytest.raises(Refused) as caught:
-        requirements.read(NODE, tmp_path)
-    assert "custom node alpha asks for 'a=1' (pyproject.toml:1)" in str(caught.value)
+    with pytest.raises(RefusedRequirement) as caught:
+        requirements.read_checkout(NODE, tmp_path)
+    assert "custom node alpha requires 'a=1' (pyproject.toml:1)" in str(caught.value)

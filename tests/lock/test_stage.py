@@ -147,7 +147,7 @@ def test_update_of_a_name_that_nothing_has_says_so(machine: MachineMaker, forge:
     rig = machine(custom_nodes=[{"url": forge.node("alpha").url}])
     run = rig.doit("update", "alfa", code=3)
     assert "nothing is named 'alfa'; did you mean alpha?" in run.output
-    assert "locked=1 forbids it" in rig.doit("update", "locked=1", code=3).output
+    assert "locked=1 forbids that" in rig.doit("update", "locked=1", code=3).output
     assert not rig.layout.machine.joinpath("receipts").exists()
 
 
@@ -187,15 +187,15 @@ def test_locked_fails_and_says_what_differs(locked: tuple[Rig, Forge]) -> None:
     assert f"machine.lock doesn't name it, and machine.yaml asks for {more.url}" in said(
         custom_nodes=[alpha, {"url": more.url}]
     )
-    assert "(more now asks for 'packaging')" in said(
+    assert "(more now requires 'packaging')" in said(
         custom_nodes=[alpha, {"path": str(more.folder), "name": "more"}]
     )
-    assert "(alpha no longer asks for 'toml')" in said(
+    assert "(alpha no longer requires 'toml')" in said(
         custom_nodes=[{**alpha, "requirements": False}]
     )
-    assert "(alpha no longer asks for 'toml')" in said(custom_nodes=[])
+    assert "(alpha no longer requires 'toml')" in said(custom_nodes=[])
     overrides = {"torch": "none", "overrides": ["toml<1"]}
-    assert "made for overrides None, here it is ['toml<1']" in said(python=overrides)
+    assert "machine.lock is for overrides None, not ['toml<1']" in said(python=overrides)
 
 
 def test_locked_fails_for_a_node_that_left_machine_yaml(
@@ -406,8 +406,8 @@ def test_what_machine_yaml_adds_is_resolved_with_all_else_locked_and_planned(
     version = next(iter(rig.doit("plan", "lock").moves)).split()[-1]
     assert rig.doit("plan", "lock").moves == {f"+ isodate {version}"}
     run = rig.doit("lock", "locked=1", code=1)
-    assert "machine.lock was made for packages " in run.output
+    assert "machine.lock is for packages " in run.output
     rig.spec["python"] = {**python, "packages": ["packaging>=24"]}
     run = rig.doit("lock", code=1)
-    assert "custom node alpha asks for 'packaging<24' (requirements.txt:1)" in run.output
-    assert "machine.yaml asks for 'packaging>=24' (python.packages)" in run.output
+    assert "custom node alpha requires 'packaging<24' (requirements.txt:1)" in run.output
+    assert "machine.yaml requires 'packaging>=24' (python.packages)" in run.output

@@ -162,11 +162,11 @@ def test_obstacles_are_named_with_what_to_do(two: Rig, server: ModelServer) -> N
     store(two).unlink()
     place(two, "loras").write_text("in the way")
     run = two.doit("models", code=1)
-    assert "loras/b.pt: a folder of it is a file: move that away" in run.output
+    assert "loras/b.pt: a folder in its path is a file: move it away" in run.output
     place(two, "loras").unlink()
     two.doit("models")
     store(two).rename(two.folder / "away")
-    assert "was empty and had 2 models" in two.doit("models").output
+    assert "is empty, and should have 2 models" in two.doit("models").output
 
 
 def test_a_plan_names_what_can_not_be_had_and_all_the_rest(two: Rig, server: ModelServer) -> None:
@@ -211,8 +211,8 @@ def test_a_file_that_is_there_already_moves_into_the_store_when_it_fits(
     two.spec["models"]["files"][0]["sha256"] = sha256(A)
     two.spec["models"]["files"][1]["sha256"] = sha256(B)
     run = two.doit("models", code=1)
-    assert f"{first} was there already: it is now in the store" in run.output
-    assert f"{second} is in the way, and its sha256 is not that of loras/b.pt" in run.output
+    assert f"{first} was there already: moved it into the store" in run.output
+    assert f"{second} is in the way of a link, and isn't loras/b.pt by sha256" in run.output
     assert first.is_symlink()
     assert first.read_bytes() == A
     assert second.read_bytes() == A[: len(B)]
@@ -226,8 +226,8 @@ def test_a_file_in_the_way_that_nothing_is_known_of_is_left_alone(
     at.parent.mkdir(parents=True)
     at.write_bytes(b"precious")
     run = two.doit("models", code=1)
-    assert "nothing says whether it is the right file" in run.output
-    assert f"write sha256: {sha256(b'precious')}" in run.output
+    assert "its content can't be checked" in run.output
+    assert f"add sha256: {sha256(b'precious')}" in run.output
     assert at.read_bytes() == b"precious"
 
 
@@ -291,7 +291,7 @@ def test_what_fails_is_named_line_by_line_and_the_rest_is_there(
         entry(server, "vae/page.safetensors", "/page"),
     ]
     run = two.doit("models", code=1)
-    assert "2 models could not be had" in run.output
+    assert "2 models failed:" in run.output
     assert "vae/none.pt: 127.0.0.1" in run.output
     assert "answers 404 Not Found: correct the url" in run.output
     assert "vae/page.safetensors: the server sent a web page, not the file" in run.output
@@ -305,7 +305,7 @@ def test_an_optional_model_is_a_warning_and_tried_again_by_every_run(
 ) -> None:
     two.spec["models"]["files"].append(entry(server, "vae/c.pt", "/c", optional=True))
     run = two.doit("models")
-    assert "! model vae/c.pt (optional) isn't there" in run.output
+    assert "! model vae/c.pt (optional) is missing" in run.output
     server.content["/c"] = B
     assert two.doit("models").executed == {"models"}
     assert place(two, "vae/c.pt").read_bytes() == B
@@ -400,7 +400,7 @@ def test_verify_finds_what_no_size_or_time_shows_and_mends_it_when_asked(
     two: Rig, server: ModelServer
 ) -> None:
     two.doit("models")
-    assert "2 of 2 files are right" in two.doit("verify").output
+    assert "2 of 2 files are intact" in two.doit("verify").output
     file = store(two) / sha256(A)
     before = file.stat()
     file.chmod(0o644)
@@ -409,11 +409,11 @@ def test_verify_finds_what_no_size_or_time_shows_and_mends_it_when_asked(
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert two.doit("models").executed == set()
     run = two.doit("verify", code=1)
-    assert "✗ checkpoints/a.ckpt: its content is no longer what it was" in run.output
-    assert "1 of 2 files are right" in run.output
+    assert "✗ checkpoints/a.ckpt: its content changed" in run.output
+    assert "1 of 2 files are intact" in run.output
     two.doit("verify", "--fetch")
     assert place(two, "checkpoints/a.ckpt").read_bytes() == A
-    assert "2 of 2 files are right" in two.doit("verify").output
+    assert "2 of 2 files are intact" in two.doit("verify").output
 
 
 def test_what_verify_found_is_mended_by_the_next_run_too(two: Rig) -> None:

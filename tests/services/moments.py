@@ -6,11 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tasks.host.comfyui import observation
+from tasks.host.comfyui import symptoms
 from tasks.host.comfyui.api import Health
+from tasks.host.comfyui.judge import Observation
+from tasks.host.comfyui.own_jobs import Trial
 from tasks.host.downloads.model_files import ModelState
 from tasks.host.generations.installed import WantedNode
-from tasks.host.pm2 import apps
+from tasks.host.pm2 import app_state, apps
+from tasks.host.pm2.app_state import AppState
 from tasks.services.health.model.answers import Layer, Run, Task
 from tasks.services.health.model.facts import Facts, Installed
 from tasks.services.health.model.sample import Sample
@@ -25,6 +28,8 @@ WRONG = Health(False, "it answers with code 500")
 MODEL = ModelState("checkpoints/a.safetensors", True, present=True, verified=True)
 NO_MODEL = ModelState("checkpoints/a.safetensors", False, "it isn't there")
 NO_OPTION = ModelState("loras/b.safetensors", False, "it isn't there", optional=True)
+HANGS = symptoms.symptom("Hanging", "it hangs")
+TOO_LARGE = symptoms.symptom("MemoryLimit", "over its memory")
 NODES = (WantedNode("needed", url="u"), WantedNode("extra", url="u", optional=True))
 
 
@@ -60,21 +65,29 @@ def app(name: str = GPU0.name, *, supervised: bool = True, age: float = 5.0) -> 
     return apps.App(name, 4100, "f", supervised, time.time() - age, 8188)
 
 
-def seen(
+def state(
     found: apps.App | None, pm2: dict[str, Any] | None = None, log: Path = NOWHERE
-) -> observation.Seen:
-    return observation.Seen(found, None, pm2, log)
+) -> AppState:
+    return app_state.of(found, None, pm2, log)
 
 
 def sample(**changes: Any) -> Sample:
     """One that is well, but for the changes."""
-    well: dict[str, Any] = {"at": time.monotonic(), "seen": seen(app()), "health": ANSWERS}
-    return Sample(**well | {"classes": frozenset({"Here"})} | changes)
+    well: dict[str, Any] = {
+        "name": GPU0.name, "state": state(app()), "answer": ANSWERS, "classes": frozenset({"Here"}),
+    }  # fmt: skip
+    own: dict[str, Any] = {"at": time.monotonic()}
+    own |= {name: changes.pop(name) for name in Sample.__dataclass_fields__ if name in changes}
+    return Sample(seen=Observation(**well | changes), **own)
+
+
+def trial(*, ok: bool, reason: str = "") -> Trial:
+    return Trial(ok, 1.0, 1.0, reason)
 
 
 def facts(**changes: Any) -> Facts:
     """A machine on which all is well, but for the changes."""
-    running = {"fetch-gpu0": seen(app("fetch-gpu0"))}
+    running = {"fetch-gpu0": state(app("fetch-gpu0"))}
     well: dict[str, Any] = {
         "settings": settings(),
         "installed": installed(),

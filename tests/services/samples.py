@@ -6,6 +6,7 @@ import math
 import time
 from typing import Any
 
+from tasks.host.comfyui.condition import Health
 from tasks.services.health.model import answers as a
 
 Topics = dict[str, a.Verdict]
@@ -18,7 +19,7 @@ def ago(seconds: float) -> float:
     return time.time() - seconds
 
 
-def instance(gpu: int, status: a.Status = "healthy", **fields: Any) -> a.InstanceHealth:
+def instance(gpu: int, status: Health = "healthy", **fields: Any) -> a.InstanceHealth:
     """One that is healthy but for `fields`; `layers` may be a part of them."""
     layers = {
         "installed": a.Layer(ok=True),
@@ -31,6 +32,7 @@ def instance(gpu: int, status: a.Status = "healthy", **fields: Any) -> a.Instanc
     return a.InstanceHealth(
         **{
             "status": status,
+            "code": "Unspecified",
             "since": ago(11_520),
             "age": 0.4,
             "name": f"comfyui-gpu{gpu}",
@@ -135,7 +137,7 @@ def model(target: str, **fields: Any) -> a.Model:
 
 
 def machine(
-    status: a.Status,
+    status: Health,
     instances: list[a.InstanceHealth],
     *,
     reason: str = "",
@@ -149,6 +151,7 @@ def machine(
 ) -> Topics:
     verdict: dict[str, Any] = {
         "status": status,
+        "code": "Unspecified",
         "since": ago(312 if reason else 11_520),
         "reason": reason,
         "advice": advice,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tasks.host.comfyui.condition import HEALTHY
 from tasks.services.health.model import answers
 from tasks.services.health.web import page
 
@@ -76,7 +77,7 @@ class _Answers(BaseHTTPRequestHandler):
             self._head(200, "text/html; charset=utf-8")
             self.wfile.write(stand.page.body)
         elif topic is not None:
-            self._head(200 if topic.status in answers.HEALTHY else 503, "application/json")
+            self._head(200 if topic.status in HEALTHY else 503, "application/json")
             self.wfile.write(topic.model_dump_json().encode())
         elif self.path == "/health/comfyui/events" and stand.has_events:
             self._head(200, "text/event-stream")

@@ -39,7 +39,7 @@ VERDICTS = {
 OTHERS = {"/metrics": "text/plain", f"{HEALTH}/events": "text/event-stream"}
 ABSENT = f"{HEALTH}/instances/7"
 TOPICS = {"overview", "installation", "instances", "models"}
-SAID = {"status", "since", "reason", "advice"}
+SAID = {"status", "code", "since", "reason", "advice"}
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +319,7 @@ def test_no_more_follow_than_there_is_room_for(one: Scene) -> None:
         full = one.get(f"{HEALTH}/events", stream=True)
         assert full.status_code == 503
         assert set(full.json()) == SAID
-        assert full.json()["reason"] == "64 follow already"
+        assert full.json()["reason"] == "64 clients follow the events already"
     finally:
         for each in many:
             each.close()

@@ -137,7 +137,7 @@ def test_a_node_that_does_not_import_or_lacks_a_class_is_named(scene: SceneMaker
 
     one.tell(nodes=[names[0] | {"optional": True}, names[1]])
     told = one.until(lambda told: "poor" in told["reason"])
-    assert told["reason"] == "custom node poor lacks Gone"
+    assert told["reason"] == "custom node poor lacks Gone, which it had in the build"
     one.tell(nodes=[each | {"optional": True} for each in names])
     assert one.until(lambda told: told["status"] == "degraded")["layers"]["functional"]["ok"]
 
@@ -188,7 +188,7 @@ def test_a_started_instance_is_warmed_and_has_its_canary(scene: SceneMaker, tmp_
     first = one.start()
     cold = one.until(lambda told: "warm-up" in told["reason"])
     assert cold["status"] == "starting"
-    assert cold["reason"] == "its warm-up job has not come through yet"
+    assert cold["reason"] == "its warm-up job has not finished yet"
     gate.touch()
     warm = one.until(is_well)
     assert warm["layers"]["functional"]["warmup"]["ok"]

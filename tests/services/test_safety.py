@@ -21,16 +21,18 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tasks import dotenv
-from tasks.host.comfyui import api, observation
+from tasks.host.comfyui import api
+from tasks.host.comfyui.judge import Observation
+from tasks.host.pm2 import app_state
 from tasks.host.pm2.app_processes import Census
 from tasks.host.system import files
-from tasks.services.health.looks.instance_look import InstanceSampler
-from tasks.services.health.looks.pm2_look import Supervisor
+from tasks.services.health.conditions import instance_health
 from tasks.services.health.model import settings
 from tasks.services.health.model.answers import Layer
 from tasks.services.health.model.facts import Facts, Installed
 from tasks.services.health.model.sample import Sample
-from tasks.services.health.verdicts import instance_verdict
+from tasks.services.health.sampling.instance_sampler import InstanceSampler
+from tasks.services.health.sampling.pm2_state import Supervisor
 from tasks.services.health.web import protocol
 from tests.contract.client import until
 from tests.rig import free_ports
@@ -160,7 +162,7 @@ def test_malformed_requests_hurt_nobody(one: Scene) -> None:
 def test_whoever_speaks_no_http_is_told_so(one: Scene) -> None:
     head, _, body = one.raw(b"\x00\x01\x02\r\n\r\n").partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
-    assert json.loads(body)["reason"] == "this is no HTTP request"
+    assert json.loads(body)["reason"] == "this isn't an HTTP request"
 
 
 class Quick:
@@ -592,13 +594,13 @@ def test_what_was_not_looked_at_for_long_is_not_known(scene: SceneMaker) -> None
     one = scene()
     one.tell()
     told = settings.read(one.file)
-    seen = observation.Seen(None, None, None, one.layout.log("comfyui-gpu0"))
+    state = app_state.of(None, None, None, one.layout.log("comfyui-gpu0"))
     facts = Facts(told, Installed(Layer(ok=True)), models={})
-    sample = Sample(1000.0, seen, api.Health(True))
-    fresh = instance_verdict.judge(told.instances[0], sample, facts, 1010.0)
-    stale = instance_verdict.judge(told.instances[0], sample, facts, 1200.0)
+    sample = Sample(1000.0, Observation("comfyui-gpu0", state, api.Health(True)))
+    fresh = instance_health.assess(told.instances[0], sample, facts, 1010.0)
+    stale = instance_health.assess(told.instances[0], sample, facts, 1200.0)
     assert (fresh.status, stale.status) == ("down", "unknown")
-    assert stale.reason == "it was last looked at 200 s ago"
+    assert stale.reason == "it was last observed 200 s ago"
 
 
 SECRETS = ("hunter-number-two", 'zweitgrößtes "Geheimnis"', "first line of it\nsecond line of it")
@@ -609,7 +611,7 @@ def test_no_answer_has_a_secret(scene: SceneMaker) -> None:
     everything = (*SECRETS, one.token)
     receipt = one.layout.secrets / "comfyui-gpu0-abc.json"
     files.write_text(receipt, json.dumps({"A": SECRETS[0], "B": SECRETS[1]}), mode=0o600)
-    files.write_text(one.layout.dotenv("talks"), f"C={dotenv.quoted(SECRETS[2])}\n", mode=0o600)
+    files.write_text(one.layout.dotenv("talks"), f"C={dotenv.quote(SECRETS[2])}\n", mode=0o600)
     log = one.layout.log("comfyui-gpu0")
     lines = [f"{secret}\nhttps://user:pass-word-of-it@localhost/{secret}" for secret in everything]
     # A line that is cut where the secret is.

@@ -56,7 +56,7 @@ def test_priority_and_open_files_are_set_and_the_hard_limit_stays() -> None:
 
 def test_a_hard_limit_that_is_lower_is_raised() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if not limits.capable(limits.SYS_RESOURCE):
+    if not limits.has_capability(limits.SYS_RESOURCE):
         pytest.skip("needs CAP_SYS_RESOURCE")
     assert through("--open-files", str(hard + 10))[1][3] == [hard + 10, hard + 10]
 

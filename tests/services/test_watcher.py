@@ -28,9 +28,9 @@ time.sleep(600)
 def test_what_hides_from_everybody_ends_with_its_instance(tmp_path: Path) -> None:
     """Without its environment and its family, only who adopted it tells whose it is."""
     private_folder.make(tmp_path)
-    rules = symptoms.Rules(hung=30, job_timeout=3600, start_timeout=300)
+    limits = symptoms.Limits(hung=30, job_timeout=3600, start_timeout=300)
     settings = Settings(
-        tmp_path, (), None, rules, log_rotation.Rules(max_size=1, max_age=0, keep=1), True, 0.1
+        tmp_path, (), None, limits, log_rotation.Rules(max_size=1, max_age=0, keep=1), True, 0.1
     )
     watched = Watch(settings, Watched(0, "comfyui-gpu0", "127.0.0.1"), Census(tmp_path, 0.0))
     marks = {apps.WORKSPACE: str(tmp_path), apps.NAME: "comfyui-gpu0", apps.PORT: "1"}

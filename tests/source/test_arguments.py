@@ -59,7 +59,7 @@ def test_a_path_that_is_mounted_later_is_no_mistake_in_a_build(
 ) -> None:
     rig = machine(instances={"args": ["--front-end-root", str(tmp_path / "later")]})
     run = rig.doit("build")
-    assert re.search(r"! .*later must be there when instances start", run.output)
+    assert re.search(r"! .*later must exist when instances start", run.output)
     run = rig.doit(code=2)
     assert run.failed == {"limits"}
     (tmp_path / "later").mkdir()
@@ -74,7 +74,7 @@ def test_a_comfyui_that_lacks_what_every_machine_needs_is_refused_in_the_first_s
     run = machine(comfyui={"path": str(old)}).doit("build", code=2)
     assert re.search(
         r"ComfyUI[\d. ]* \(\w{12}\) doesn't know --whitelist-custom-nodes, which every machine "
-        r"needs: the oldest that works is ComfyUI 0.3.44 \(July 2025\); correct comfyui.ref",
+        r"needs: the oldest usable one is ComfyUI 0.3.44 \(July 2025\); correct comfyui.ref",
         run.output,
     )
     assert run.failed == {"source"}
@@ -118,6 +118,6 @@ def test_where_flags_stay_unknown_nothing_is_refused(machine: MachineMaker, tmp_
     main.write_text(main.read_text().replace("import asyncio\n", f"import asyncio\n{silent}", 1))
     rig = machine(comfyui={"path": str(comfyui)}, instances={"args": ["--disable-mmap"]})
     run = rig.doit()
-    assert run.output.count("which flags this ComfyUI knows isn't known") == 1
+    assert run.output.count("unknown which flags this ComfyUI has") == 1
     assert rig.healthy()
     assert rig.doit().executed == set()

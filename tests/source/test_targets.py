@@ -43,11 +43,11 @@ def test_a_folder_that_no_type_has_is_a_warning_with_the_one_that_was_meant(
         "beside.safetensors",
     )  # fmt: skip
     strange = {
-        "checkpoint/a.safetensors": "itself looks for nothing in checkpoint/; did you mean "
+        "checkpoint/a.safetensors": "itself doesn't look into checkpoint/; did you mean "
         "checkpoints?",
         "models/loras/c.safetensors": "is below the models folder already; did you mean "
         "loras/c.safetensors?",
-        "of_a_node/d.safetensors": "itself looks for nothing in of_a_node/: right if a custom node "
+        "of_a_node/d.safetensors": "itself doesn't look into of_a_node/: right if a custom node "
         "does",
     }
     for run in (rig.doit("build"), rig.doit("build")):
@@ -71,7 +71,7 @@ def test_a_folder_type_is_known_by_the_comfyui_that_has_it(
     rig.spec["models"]["extra_roots"] = [{"path": str(root), "read_only": True}]
     run = rig.doit()
     assert "optical_flow/" not in run.output
-    assert "looks for nothing in audio_encoders/" in run.output
+    assert "itself doesn't look into audio_encoders/" in run.output
     paths = yaml.safe_load(rig.layout.extra_model_paths.read_text())
     assert paths["root1"]["audio_encoders"] == "audio_encoders", "what machine.yaml names"
     assert paths["root2"]["optical_flow"] == "optical_flow"

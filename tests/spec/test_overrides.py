@@ -100,12 +100,16 @@ def test_a_wrong_variable_is_named(lines: Lines, name: str, value: str, message:
 
 
 def test_a_variable_in_env_local_is_named_by_its_line(lines: Lines) -> None:
-    local = "# ours\nexport NUM_GPUS=two\nnonsense\nA='open\nCOMFYUI_CPU_ONLY = true # here\n"
+    local = (
+        "# ours\nexport NUM_GPUS=two\nnonsense\nA='open\nCOMFYUI_CPU_ONLY = true # here\n"
+        "\n  \nB-C=d\n"
+    )
     assert lines("port: 1", local=local) == [
         "machine.yaml:3: port: is no field here; it belongs under health",
         f".env.local:2: NUM_GPUS: {GPUS}",
         ".env.local:3: write NAME=value",
         ".env.local:4: the quote is never closed",
+        ".env.local:8: write NAME=value",
     ]
 
 
@@ -126,9 +130,12 @@ E = spaced
 F=a#b
 G=a # comment
 H=x=y
+I="two
+lines"
+J = # nothing
 """
     env = read(local=local).env
-    assert {name: env[name] for name in "ABCDEFGH"} == {
+    assert {name: env[name] for name in "ABCDEFGHIJ"} == {
         "A": "plain",
         "B": "two words",
         "C": "single # not a comment",
@@ -137,6 +144,8 @@ H=x=y
         "F": "a#b",
         "G": "a",
         "H": "x=y",
+        "I": "two\nlines",
+        "J": "",
     }
 
 

@@ -1,6 +1,6 @@
-"""What the commands have in common: the machine, and failures as one line with exit code 1.
+"""Base classes of commands: they load the machine and print a Failure as one line, exit code 1.
 
-What can't be understood, machine.yaml or the command, has exit code 3, as in doit itself.
+An invalid machine.yaml or command line has exit code 3, as in doit itself.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from ...spec import Instance
 
 @dataclass(frozen=True)
 class Call:
-    """What a command is to do, with which machine."""
+    """The arguments of one call of a command."""
 
     run: Run
     options: dict[str, Any]
     names: list[str]
 
     def named(self) -> list[Instance]:
-        """The instances that were named. Raises InvalidCommand for one that there isn't."""
+        """The instances named on the command line. Raises InvalidCommand for an unknown name."""
         known = {instance.name: instance for instance in self.run.instances}
         if unknown := [name for name in self.names if name not in known]:
-            there = ", ".join(known) or "none"
-            raise InvalidCommand(f"there is no instance {unknown[0]}; there are: {there}")
+            names = ", ".join(known) or "none"
+            raise InvalidCommand(f"no instance {unknown[0]}; known: {names}")
         return [known[name] for name in dict.fromkeys(self.names)]
 
 
 def flag(name: str, says: str) -> dict[str, Any]:
-    """An option `--name` that is on or off."""
+    """A boolean option `--name`, with its help text."""
     return {"name": name, "long": name, "type": bool, "default": False, "help": says}
 
 
 class MachineCommand(Command):  # type: ignore[misc]
-    """A command about the machine; `perform` returns its exit code and may raise Failure."""
+    """A command about the machine. `perform` returns the exit code and may raise Failure."""
 
     takes_names = False
 
@@ -62,7 +62,7 @@ class MachineCommand(Command):  # type: ignore[misc]
 
 
 class LockingCommand(MachineCommand):
-    """A command that changes what runs: `work` has the run lock, or is refused at once."""
+    """A command that changes what runs. `work` holds the run lock; exit code 2 if it is taken."""
 
     def perform(self, call: Call) -> int:
         lock = RunLock(call.run.machine.workspace)

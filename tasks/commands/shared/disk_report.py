@@ -1,4 +1,4 @@
-"""What `doit status` says of the disk: as it was last measured, for nobody waits for that."""
+"""The disk usage in `doit status`, from the last background measurement."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from dataclasses import dataclass
 from ...engine.run import Run
 from ...host.generations import kept_generations
 from ...host.storage import disk
-from ...host.system.progress import size
+from ...host.system.units import size
 
 
 @dataclass(frozen=True)
 class DiskReport:
-    """Bytes. `str()` is one line for people."""
+    """Sizes are in bytes. `str()` is one line for people."""
 
     measured: float
     """Seconds since the epoch."""
     used: int
-    """By `.machine`, models and outputs not counted."""
+    """Used by `.machine`, without models and outputs."""
     free: int
-    """On its volume."""
+    """Free on its volume."""
     good: list[str]
-    """The good generations that are kept, the newest last."""
+    """The kept good generations, the newest last."""
     oldest_frees: int | None
-    """What the removal of the oldest of them would free; None where there is only one."""
+    """What removing the oldest of them would free; None if there is only one."""
 
     def __str__(self) -> str:
         number = f"{len(self.good)} good generation{'' if len(self.good) == 1 else 's'} kept"
         frees = f", the oldest takes {size(self.oldest_frees)}" if self.oldest_frees else ""
         return (
-            f"disk: {size(self.used)} in .machine, {size(self.free)} left on its volume; "
+            f"disk: {size(self.used)} in .machine, {size(self.free)} free on its volume; "
             f"{number}{frees}"
         )
 
 
-def of(run: Run) -> DiskReport | None:
-    """None before it was measured for the first time."""
+def read_report(run: Run) -> DiskReport | None:
+    """The report; None before the first measurement."""
     layout = run.layout
     found = disk.read(layout)
     if not found.at:

@@ -1,18 +1,18 @@
-"""What `doit status` says of the run that is on, or of the last one if it did not succeed."""
+"""The current run, or a last run that did not succeed, in `doit status`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from ...host.system.progress import duration
 from ...host.system.run_journal import Journal, Task
 from ...host.system.run_lock import Holder
+from ...host.system.units import duration
 
 
 @dataclass(frozen=True)
 class Report:
-    """`str()` is one line for people, `document` the same for programs: times are seconds."""
+    """`str()` is one line for people, `document` the same for programs; times in seconds."""
 
     line: str
     document: dict[str, Any]
@@ -21,34 +21,34 @@ class Report:
         return self.line
 
 
-def of(run: Holder | None, journal: Journal | None) -> Report | None:
-    """None when no run is on and the last one, if there was one, succeeded."""
+def make_report(run: Holder | None, journal: Journal | None) -> Report | None:
+    """The report; None without a current run if the last one, if any, succeeded."""
     # Commands that take the lock, such as down, write no journal.
     if journal and journal.state == "running" and (run is None or run.pid == journal.pid):
-        return _on(journal, run.task if run else "")
+        return _describe_running(journal, run.task if run else "")
     if run:
-        line = f"a run is on: pid {run.pid}, {run.task or 'starting'}"
+        line = f"a run is in progress: pid {run.pid}, {run.task or 'starting'}"
         return Report(line, {"process": run.pid, "task": run.task})
     if journal and journal.state == "failed":
-        return _failed(journal)
+        return _describe_failed(journal)
     if journal and journal.state == "interrupted":
-        return _interrupted(journal)
+        return _describe_interrupted(journal)
     return None
 
 
-def _on(journal: Journal, noted: str) -> Report:
+def _describe_running(journal: Journal, lock_task: str) -> Report:
     running = journal.of("running")
-    task = " ".join(task.name for task in running) or noted
+    task = " ".join(task.name for task in running) or lock_task
     left = journal.seconds_left
-    words = ", ".join(map(_far, running)) or noted or "starting"
+    words = ", ".join(map(_progress_text, running)) or lock_task or "starting"
     about = "" if left is None else f", about {duration(left)} left"
     return Report(
-        f"a run is on: pid {journal.pid}, {words}{about}",
+        f"a run is in progress: pid {journal.pid}, {words}{about}",
         {"process": journal.pid, "task": task, **_document(journal), "seconds_left": left},
     )
 
 
-def _failed(journal: Journal) -> Report:
+def _describe_failed(journal: Journal) -> Report:
     failed = journal.of("failed")
     task = " ".join(task.name for task in failed)
     reason = failed[0].reason.partition("\n")[0] if failed else ""
@@ -58,10 +58,10 @@ def _failed(journal: Journal) -> Report:
     return Report(line, {"process": None, "task": task, **_document(journal), "reason": reason})
 
 
-def _interrupted(journal: Journal) -> Report:
+def _describe_interrupted(journal: Journal) -> Report:
     task = " ".join(task.name for task in journal.of("running"))
     at = f" at {task}" if task else ""
-    line = f"the last run ({journal.command}) was interrupted{at}: run doit again to go on"
+    line = f"the last run ({journal.command}) was interrupted{at}: run doit again to continue"
     return Report(line, {"process": None, "task": task, **_document(journal)})
 
 
@@ -75,5 +75,5 @@ def _document(journal: Journal) -> dict[str, Any]:
     }
 
 
-def _far(task: Task) -> str:
+def _progress_text(task: Task) -> str:
     return task.name if task.percent is None else f"{task.name} ({task.percent:.0f} %)"

@@ -1,14 +1,16 @@
-"""ComfyUI: its HTTP interface, its code, what it loads, the jobs that we give it."""
+"""ComfyUI: its HTTP interface, its code, what it loads, its health, the jobs that we give it."""
 
 __all__ = [
     "api",
+    "condition",
     "database_files",
     "health_client",
+    "judge",
     "load_report",
     "load_result",
+    "machine_state",
     "node_classes",
     "object_info",
-    "observation",
     "own_jobs",
     "quick_test",
     "remedies",

@@ -41,8 +41,6 @@ def prepare(file: Path) -> None:
 
 def _copy(source: Path, file: Path) -> None:
     """All or nothing; what is no database is left where it is, and ComfyUI makes a new one."""
-    part = file.with_suffix(".part")
-    part.unlink(missing_ok=True)
     deadline = time.monotonic() + PATIENCE
 
     def wait(*_: int) -> None:
@@ -52,15 +50,13 @@ def _copy(source: Path, file: Path) -> None:
     try:
         # Not read-only: what a killed process left in a journal is taken up first.
         with (
+            files.staging(file) as part,
             closing(sqlite3.connect(f"{source.as_uri()}?mode=rw", uri=True)) as old,
             closing(sqlite3.connect(part)) as new,
         ):
             old.backup(new, progress=wait)
-        part.replace(file)
     except sqlite3.Error as error:
         # Its subclasses tell of a full disk, a lock, missing rights.
         if type(error) is not sqlite3.DatabaseError:
             raise
         print(f"{source} is no database any more ({error}): starting with a new one", flush=True)
-    finally:
-        part.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ class Server:
 
 
 def name(workspace: Path) -> str:
-    """What it calls itself in its answers, by which one workspace's is told from another's."""
+    """The Server header of its answers, which tells the servers of two workspaces apart."""
     return f"comfy-machine/{private_folder.folder(workspace).name}"
 
 

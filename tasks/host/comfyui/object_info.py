@@ -24,7 +24,7 @@ def classes(
         if not isinstance(answer, dict):
             return None
         of = {"pid": app.pid, "started": app.started}
-        # Whoever removed a whole workspace doesn't want a part of it back.
+        # The workspace may have been removed: leave nothing in its place.
         if layout.instance(gpu).is_dir():
             files.write_receipt(layout.classes(gpu), of | {"classes": sorted(answer)})
         return frozenset(answer)

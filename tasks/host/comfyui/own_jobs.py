@@ -15,7 +15,7 @@ from ..system.failure import Failure
 from . import api
 
 CLIENT = "comfy-machine"
-"""The client that our jobs are of, by which they are told from others in a queue."""
+"""The client id of our jobs, which sets them apart from others in a queue."""
 MOST = {"color": 0xFFFFFF}
 MOST_OF_A_SEED = 2**31 - 1
 """ComfyUI takes 64 bits, numpy 32, and some nodes one less."""
@@ -84,7 +84,7 @@ def _done(client: api.Client, job: str) -> bool:
 
 
 def reason(client: api.Client, failure: Failure) -> str:
-    """What a client said, without the address that whoever quotes it has a name for."""
+    """What a client raised, without the address, for a sentence that names the instance."""
     return str(failure).removeprefix(client.url).removeprefix(":").strip()
 
 

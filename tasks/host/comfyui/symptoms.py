@@ -1,27 +1,31 @@
-"""What is wrong with an instance, judged from looks at it that follow each other.
+"""What is wrong with an instance that only measurements over time tell: it hangs, a job is stuck.
 
-Pure: the same looks give the same verdicts. Times are seconds of a clock that never jumps.
+Pure: the same measurements give the same symptoms. Times are seconds of a clock that never jumps.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...spec.sizes import shown
 from ..system.usage import Effort
 from .api import Jobs
+from .condition import Condition, Reason
 
 IDLE = 0.1
 """Part of a core below which a process does nothing; a load or an engine build uses all of one."""
 FAULTS = 1.0
 """Pages per second that a process waits for, above which it is reading."""
+BUSY = 10.0
+"""Seconds without an answer in which one that works counts as busy: it loads a checkpoint."""
 GAP = 20.0
-"""Seconds between two looks after which they say nothing of the time between them."""
+"""Seconds between two measurements after which they say nothing of the time between them."""
 
 
 @dataclass(frozen=True)
-class Rules:
+class Limits:
     """When something counts as wrong; seconds, and bytes of memory."""
 
     hung: float
@@ -31,14 +35,14 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen of one process at one moment."""
+class Measurement:
+    """One process at one moment; `age` is how long it has run."""
 
     at: float
     age: float
     answered: bool
     effort: Effort | None = None
-    """Looked at when it doesn't answer, or nothing seems to work on its jobs."""
+    """Measured when it doesn't answer, or nothing seems to work on its jobs."""
     jobs: Jobs | None = None
     """None: it was not asked."""
     memory: int | None = None
@@ -46,58 +50,58 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Story:
-    """What is known of a process from the looks so far."""
+class History:
+    """What is known of a process from its measurements so far."""
 
-    well: bool = False
-    """It has answered once: it is no longer starting."""
-    last: Look | None = None
+    has_answered: bool = False
+    """It is no longer starting."""
+    last: Measurement | None = None
     silent: float | None = None
     """Since when it has not answered."""
     idle: float = 0.0
-    """Since when it has done nothing, as far as it was looked at."""
+    """Since when it has done nothing, as far as that was measured."""
     jobs: Mapping[str, float] = field(default_factory=dict)
-    """When each job was first seen running."""
+    """When each job was first observed running."""
     untaken: float | None = None
     """Since when jobs wait and none runs."""
     asked: float = 0.0
-    """When it last said which jobs it has; older news is no reason for anything."""
+    """When it last listed its jobs; what is older decides nothing."""
     memory: int | None = None
 
 
-def judge(before: Story, look: Look, rules: Rules) -> tuple[Story, str | None]:
-    """The story with one more look, and what is wrong, in words that stay while it does."""
-    after = _told(before, look)
-    return after, _verdict(after, look, rules)
+def follow(before: History, now: Measurement, limits: Limits) -> tuple[History, Condition | None]:
+    """The history with one more measurement, and what is wrong, in words that stay while it is."""
+    after = _continued(before, now)
+    return after, _symptom(after, now, limits)
 
 
-def _told(before: Story, look: Look) -> Story:
-    seen = before.last is not None and look.at - before.last.at <= GAP
-    silent = before.silent if seen and before.silent is not None else look.at
-    untaken = before.untaken if seen else None
+def _continued(before: History, now: Measurement) -> History:
+    follows = before.last is not None and now.at - before.last.at <= GAP
+    silent = before.silent if follows and before.silent is not None else now.at
+    untaken = before.untaken if follows else None
     jobs = before.jobs
-    if look.jobs:
-        jobs = {job: before.jobs.get(job, look.at) for job in look.jobs.running}
-        none_runs = look.jobs.waiting and not look.jobs.running
-        untaken = (look.at if untaken is None else untaken) if none_runs else None
-    return Story(
-        last=look,
-        well=before.well or look.answered,
-        silent=None if look.answered else silent,
-        idle=before.idle if seen and _idles(before.last, look) else look.at,
+    if now.jobs:
+        jobs = {job: before.jobs.get(job, now.at) for job in now.jobs.running}
+        none_runs = now.jobs.waiting and not now.jobs.running
+        untaken = (now.at if untaken is None else untaken) if none_runs else None
+    return History(
+        last=now,
+        has_answered=before.has_answered or now.answered,
+        silent=None if now.answered else silent,
+        idle=before.idle if follows and _idles(before.last, now) else now.at,
         jobs=jobs,
         untaken=untaken,
-        asked=look.at if look.jobs else before.asked,
-        memory=before.memory if look.memory is None else look.memory,
+        asked=now.at if now.jobs else before.asked,
+        memory=before.memory if now.memory is None else now.memory,
     )
 
 
-def _idles(before: Look | None, look: Look) -> bool:
-    if before is None or before.effort is None or look.effort is None:
+def _idles(before: Measurement | None, now: Measurement) -> bool:
+    if before is None or before.effort is None or now.effort is None:
         return False
-    # One that has just answered may be seen at the end of that.
-    starved = look.effort.waits and not look.answered
-    return not starved and idles(before.effort, look.effort, look.at - before.at)
+    # One that has just answered may be measured at the end of that.
+    starved = now.effort.waits and not now.answered
+    return not starved and idles(before.effort, now.effort, now.at - before.at)
 
 
 def idles(before: Effort, after: Effort, seconds: float) -> bool:
@@ -107,20 +111,45 @@ def idles(before: Effort, after: Effort, seconds: float) -> bool:
     )
 
 
-def _verdict(story: Story, look: Look, rules: Rules) -> str | None:
-    if rules.memory is not None and story.memory is not None and story.memory > rules.memory:
-        return f"more than {shown(rules.memory)} of memory (instances.limits.memory)"
-    if story.silent is not None:
-        if not story.well and look.age <= rules.start_timeout:
+def _symptom(history: History, now: Measurement, limits: Limits) -> Condition | None:
+    if limits.memory is not None and (history.memory or 0) > limits.memory:
+        why = f"more than {shown(limits.memory)} of memory (instances.limits.memory)"
+        return symptom("MemoryLimit", why)
+    if history.silent is not None:
+        if not history.has_answered and now.age <= limits.start_timeout:
             return None
-        if look.at - max(story.silent, story.idle) >= rules.hung:
-            return f"no answer for {rules.hung:g} s"
-        if look.at - story.silent >= rules.job_timeout:
-            return f"no answer for {rules.job_timeout:g} s (instances.job_timeout)"
+        if now.at - max(history.silent, history.idle) >= limits.hung:
+            return symptom("Hanging", f"no answer for {limits.hung:g} s")
+        if now.at - history.silent >= limits.job_timeout:
+            why = f"no answer for {limits.job_timeout:g} s (instances.job_timeout)"
+            return symptom("JobTimeout", why)
         return None
-    for job, since in story.jobs.items():
-        if story.asked - since >= rules.job_timeout:
-            return f"job {job} runs for {rules.job_timeout:g} s (instances.job_timeout)"
-    if story.untaken is not None and story.asked - max(story.untaken, story.idle) >= rules.hung:
-        return f"jobs wait, and none was begun for {rules.hung:g} s"
+    for job, since in history.jobs.items():
+        if history.asked - since >= limits.job_timeout:
+            why = f"job {job} has run for {limits.job_timeout:g} s (instances.job_timeout)"
+            return symptom("JobTimeout", why)
+    if (
+        history.untaken is not None
+        and history.asked - max(history.untaken, history.idle) >= limits.hung
+    ):
+        why = f"its worker thread is dead: jobs wait, and none has started for {limits.hung:g} s"
+        return symptom("WorkerThreadDead", why)
     return None
+
+
+def silence(since: float, now: float, works: bool) -> Condition | None:
+    """Of one that has given no answer since then (since the epoch); one that works may be busy."""
+    silent = f"no answer since {time.strftime('%H:%M:%S', time.localtime(since))}"
+    if not works:
+        return symptom("Hanging", f"it hangs: {silent}, and it does nothing")
+    return symptom("Busy", f"{silent}, though it works") if now - since >= BUSY else None
+
+
+def dead_thread(job: str) -> Condition:
+    """Of one that shows a job as running, and has lost the thread that worked on it."""
+    why = f"its worker thread is dead: job {job} counts as running, and nothing works on it"
+    return symptom("WorkerThreadDead", why)
+
+
+def symptom(reason: Reason, why: str) -> Condition:
+    return Condition("Functional", "unhealthy", reason, why)

@@ -1,4 +1,4 @@
-"""The warm-up job: a started instance counts as healthy once it has come through.
+"""The warm-up job: a started instance counts as healthy once this job has finished.
 
 What came of it is noted beside the instance with the process that ran it, so a process that PM2
 started anew is cold again, whoever asks.
@@ -16,11 +16,11 @@ from ..system.failure import Failure
 from . import api, own_jobs
 from .own_jobs import Trial
 
-NOT_YET = "its warm-up job has not come through yet"
+NOT_YET = "its warm-up job has not finished yet"
 SAME = 2.0
 """Seconds by which one process may seem to have started earlier or later: clocks are set."""
 AGAIN = 60.0
-"""Seconds until one that failed is worth another try, while no run is on."""
+"""Seconds until one that failed is tried again, while no run is in progress."""
 
 
 def read(layout: Layout, gpu: int, app: App) -> Trial | None:
@@ -41,7 +41,7 @@ def is_warm(layout: Layout, gpu: int, app: App) -> bool:
 def is_cold(layout: Layout, gpu: int, app: App) -> bool:
     """Whether it must run its warm-up job before it is healthy for the first time.
 
-    Not so one that has passed the gate: a new job in machine.yaml takes nobody out of service.
+    Not so one that has passed the gate: a new job in machine.yaml takes no instance out of service.
     """
     passed = files.read_receipt(layout.healthy(gpu)).get("pid") == app.pid
     return not passed and not is_warm(layout, gpu, app)
@@ -55,7 +55,7 @@ def is_due(known: Trial | None, now: float) -> bool:
 def warm(layout: Layout, gpu: int, app: App, listen: str, file: Path, timeout: float) -> Trial:
     """Run the warm-up job of an instance that answers, unless it is warm, and note the outcome.
 
-    When another process of ours does so just now, wait for that. At most `timeout` seconds.
+    While another process of ours does so, wait for it. At most `timeout` seconds.
     """
     lock = private_folder.make(layout.workspace) / f"warm-gpu{gpu}.lock"
     deadline = time.monotonic() + timeout
@@ -70,7 +70,7 @@ def warm(layout: Layout, gpu: int, app: App, listen: str, file: Path, timeout: f
                 _note(layout, gpu, app, trial)
                 return trial
         if left <= 0:
-            return Trial(False, time.time(), timeout, "somebody else's run of it isn't done")
+            return Trial(False, time.time(), timeout, "another process is still running it")
         time.sleep(api.POLL)
 
 
@@ -89,7 +89,7 @@ def _run(listen: str, app: App, file: Path, timeout: float) -> Trial:
 
 
 def _note(layout: Layout, gpu: int, app: App, trial: Trial) -> None:
-    # Whoever removed a whole workspace doesn't want a part of it back.
+    # The workspace may have been removed: leave nothing in its place.
     if layout.instance(gpu).is_dir():
         of = {"pid": app.pid, "started": app.started}
         files.write_receipt(layout.warm(gpu), of | vars(trial))

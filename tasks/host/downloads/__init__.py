@@ -1,3 +1,3 @@
 """Downloads of models: fetched in parts, resumed, verified, kept in a store."""
 
-__all__ = ["civitai", "download_request", "model_files", "remote_file", "retries", "store", "web"]
+__all__ = ["civitai", "download_request", "model_files", "remote_file", "store", "web"]

@@ -17,7 +17,7 @@ from . import content_check, remote_file
 from .download_request import Got, Meter, OtherContent, Wanted
 from .partial_file import Part, Version
 from .prefix_hash import PrefixHash
-from .retries import Denied, Passing
+from .server_errors import Denied, Passing
 from .spans import Spans
 from .web import HOST_CONNECTIONS, Answer, Web
 
@@ -149,7 +149,7 @@ class _Download:
                 if (have := self.part.have.total) - mark >= PROGRESS:
                     attempt, mark = 0, have
                 attempt += 1
-                self.web.patience.pause(attempt, passing, self.wanted.label)
+                self.web.patience.bear(attempt, passing, self.wanted.label)
 
     def _reached(self, start: int, end: int) -> int:
         """Where to go on after an answer that broke off."""

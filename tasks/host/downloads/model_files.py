@@ -55,16 +55,14 @@ class ModelState:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ModelsSummary:
     """All of them together; `ok` when the required ones are."""
 
     ok: bool
     reason: str
     """The first required one that is wrong."""
     wrong: dict[str, str] = field(default_factory=dict)
-    """Target → why."""
-    degraded: tuple[str, ...] = ()
-    """The optional ones that are wrong."""
+    """Target → why, of the optional ones too."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +88,9 @@ def look(place: Place, models: Sequence[WantedModel]) -> dict[str, ModelState]:
     }
 
 
-def verdict(
+def summarize(
     states: Mapping[str, ModelState], listing: Mapping[str, Collection[str]] | None = None
-) -> Verdict:
+) -> ModelsSummary:
     """What is wrong, with what an instance lists (see `listed`) where that is known."""
     wrong = {}
     names = {kind: frozenset(found) for kind, found in (listing or {}).items()}
@@ -105,12 +103,7 @@ def verdict(
     required = {target: why for target, why in wrong.items() if not states[target].optional}
     lines = [f"{target}: {why}" for target, why in required.items()]
     others = f", and {len(lines) - 1} more" if len(lines) > 1 else ""
-    return Verdict(
-        ok=not lines,
-        reason=lines[0] + others if lines else "",
-        wrong=wrong,
-        degraded=tuple(f"{t}: {why}" for t, why in wrong.items() if t not in required),
-    )
+    return ModelsSummary(not lines, lines[0] + others if lines else "", wrong)
 
 
 def kinds(targets: Iterable[str], paths: Any) -> dict[str, str]:

@@ -9,7 +9,6 @@ where the sha256 is known.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -21,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..system import files, private_folder
+from ..system import files, locks, private_folder
 from . import volumes
 from .byte_ranges import Range, Ranges
 
@@ -144,9 +143,7 @@ class Part:
             "have": list(self.have),
             "boot": _boot(),
         }
-        part = self._note.with_name(f"{self._note.name}.part")
-        part.write_text(json.dumps(value))
-        part.replace(self._note)
+        files.write_text(self._note, json.dumps(value), durable=False)
         self._noted = True
 
     def keep(self, place: Path) -> None:
@@ -179,7 +176,7 @@ def opened(path: Path, trusted: bool) -> Iterator[Part]:
             shared = False
         if not shared:
             path = stack.enter_context(_alone(path))
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = locks.open_file(path, 0o644)
             stack.callback(os.close, descriptor)
         part = Part(path, descriptor, trusted)
         try:
@@ -202,10 +199,9 @@ def free(path: Path) -> bool:
 def _idle(path: Path) -> bool:
     try:
         with path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return locks.lock(file.fileno())
     except OSError:
         return False
-    return True
 
 
 class _NoLocks(Exception):  # noqa: N818  reads as what it is
@@ -214,9 +210,9 @@ class _NoLocks(Exception):  # noqa: N818  reads as what it is
 
 def _locked(path: Path) -> int:
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = locks.open_file(path, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            locks.lock(descriptor, wait=True)
         except OSError as error:
             if os.fstat(descriptor).st_size == 0:
                 path.unlink(missing_ok=True)

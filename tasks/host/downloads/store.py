@@ -14,7 +14,6 @@ import hashlib
 import os
 import re
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -108,7 +107,7 @@ class Store:
 
     def parts(self) -> Iterator[Path]:
         """Downloads that nobody works on, and their notes."""
-        for path in sorted(self.folder.glob("*.part")):
+        for path in sorted(self.folder.glob("[!.]*.part")):
             if partial_file.free(path):
                 yield path
                 note = path.with_name(f"{path.name}.json")
@@ -198,17 +197,6 @@ def hash_file(file: Path, meter: Meter, name: str) -> str:
     return total.hexdigest()
 
 
-def _write(path: Path, value: dict[str, object]) -> None:
-    """As files.write_receipt, but what is lost with the power is only found out again."""
-    import json
-
-    beside = f"{path}.{os.getpid()}.{threading.get_ident()}"
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(descriptor, json.dumps(value).encode())
-        os.replace(beside, path)  # noqa: PTH105  for hundreds of small files
-    except OSError:
-        Path(beside).unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
+def _write(path: Path, receipt: dict[str, object]) -> None:
+    # What is lost with the power is found out again.
+    files.write_receipt(path, receipt, durable=False)

@@ -17,9 +17,11 @@ from ...spec import expand
 from ...spec.problems import shown
 from ...spec.variable_references import VARIABLE
 from ..system import process
-from . import retries as patiently
+from ..system.failure import Failure
+from ..system.retries import Retries
+from . import server_errors
 from .credentials import UnusableToken, authorization
-from .retries import Denied, Passing, Patience, gist
+from .server_errors import Denied, Passing, gist
 
 if TYPE_CHECKING:
     import urllib3
@@ -33,6 +35,27 @@ PASSING = frozenset({408, 425, 429, *range(500, 600)})
 REDIRECTING = frozenset({301, 302, 303, 307, 308})
 HEADERS = {"User-Agent": "comfy-machine", "Accept": "*/*", "Accept-Encoding": "identity"}
 CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Patience(Retries):
+    """How long a server is borne with."""
+
+    connect: float = 10.0
+    """Seconds until a connection stands."""
+    read: float = 30.0
+    """Seconds without a byte until it counts as stalled."""
+    slowest: float = 1024.0
+    """Bytes per second below which it counts as stalled too."""
+
+    def bear(self, failed: int, passing: Passing, label: str) -> None:
+        """Sleep before another try after so many failed. Raises Failure when there is none."""
+        if self.pause(failed, passing.wait):
+            return
+        wait = self.wait(failed, passing.wait)
+        when = f"; it asks to wait {wait:.0f} s" if wait > self.longest else ""
+        tries = f" ({failed} tries)" if failed > 1 else ""
+        raise Failure(f"{label}: {passing}{tries}{when}: run doit again to go on") from passing
 
 
 @dataclass
@@ -144,7 +167,7 @@ class Web:
                     return read(answer)
             except Passing as passing:
                 attempt += 1
-                self.patience.pause(attempt, passing, label)
+                self.patience.bear(attempt, passing, label)
 
     def _filled(self, url: str, label: str) -> str:
         if "${" not in url:
@@ -214,10 +237,10 @@ class Web:
             if not Path(self._bundle).exists():
                 raise Denied(f"{label}: there are no certificates at {self._bundle}: "
                              "correct REQUESTS_CA_BUNDLE") from None  # fmt: skip
-            if why := patiently.distrust(error):
+            if why := server_errors.distrust(error):
                 raise Denied(f"{label}: {host}'s certificate isn't trusted ({why}); behind a proxy "
                              "name its own in REQUESTS_CA_BUNDLE") from None  # fmt: skip
-            if int((patiently.refused_by_proxy(error) or "503")[:3]) not in PASSING:
+            if int((server_errors.refused_by_proxy(error) or "503")[:3]) not in PASSING:
                 raise Denied(f"{label}: {host}: {gist(error)}: see HTTPS_PROXY and NO_PROXY") \
                     from None  # fmt: skip
             raise Passing(f"{host}: {gist(error)}") from None
@@ -244,7 +267,7 @@ class Web:
         host = _host(answer.url)
         what = f"{host} answers {status} {shown(answer.response.reason or '')}".strip()
         if status in PASSING:
-            raise Passing(what, patiently.retry_after(answer.header("Retry-After")))
+            raise Passing(what, server_errors.retry_after(answer.header("Retry-After")))
         raise Denied(f"{label}: {what}: {self._advice(status, url)}")
 
     def _advice(self, status: int, url: str) -> str:

@@ -7,14 +7,12 @@ what was built, so they come from the image, and again from each other image tha
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 from pathlib import Path
 
 from ...spec.layout import Layout
 from ..downloads.model_files import receipt_of
-from ..system import files
+from ..system import files, locks
 
 RECEIPTS = "image"
 """The folder of `.machine` in which an image has its receipts."""
@@ -31,16 +29,7 @@ def claim(layout: Layout) -> bool:
     Each container has a run lock of its own, so two would restart and roll back each other's.
     """
     layout.state.mkdir(parents=True, exist_ok=True)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    descriptor = os.open(layout.state / "container.lock", flags, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return False
-    except OSError:
-        pass  # a volume that has no locks
-    return True
+    return locks.claim(layout.state / "container.lock") is not None
 
 
 def settle(layout: Layout) -> None:

@@ -12,9 +12,9 @@ from ..system import files
 from ..system.redaction import redact
 
 TAIL = 65536
-"""Bytes at the end of a log in which the reason is looked for."""
+"""Bytes at the end of a log that may hold the reason."""
 NEAR = 25
-"""Lines that may follow the reason; what is further up didn't end the process."""
+"""Lines that may follow the reason; what is further up did not end the process."""
 LONGEST = 300
 """Characters shown of a line."""
 
@@ -28,8 +28,8 @@ _FATAL = re.compile(
     r"|^Fatal Python error: |^terminate called after |\bCUDA error\b|NVIDIA driver|No CUDA GPUs"
     r"|not compiled with CUDA|ASSETS_STARTUP_FAILED|^Segmentation fault|^Killed$"
 )
-"""What says by itself that it is the end. Memory that ran out is none of it: ComfyUI tries again
-with less in a dozen places, and says so; an error that ends it has its traceback."""
+"""Lines that alone mark the end. Memory that ran out is none of them: ComfyUI logs that and tries
+again with less, in a dozen places; an error that ends it has a traceback."""
 _TAG = re.compile(r"^\[(DEBUG|DETAIL|INFO|WARNING|ERROR|CRITICAL)\] ?")
 """What ComfyUI puts before a record since 0.28, on its first line."""
 _MILD = frozenset({"DEBUG", "DETAIL", "INFO", "WARNING"})
@@ -38,7 +38,7 @@ _NOISE = re.compile(
     r"^$|^Stopped server$|^PM2\s*\||^\[PM2\]|^\^C|resource_tracker|^\s*warnings\.warn\("
     r"|^Exiting\b|^Cleaning up\b|^sys:1: "
 )
-#: What ComfyUI says of an error that it goes on after.
+#: What ComfyUI logs of an error after which it continues.
 _GOES_ON_AFTER = re.compile(r"^Cannot import \S.* module for custom nodes")
 _GOES_ON_WITH = re.compile(r"^!!! Exception during processing !!!")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -67,20 +67,20 @@ def of(log: Path) -> Blame | None:
 
 
 def gist(log: Path) -> str:
-    """What the line to blame says, for a sentence that names the log already."""
+    """The line to blame without its place, for a sentence that names the log."""
     found = of(log)
     return found.text if found else "no output"
 
 
 def last_lines(log: Path, number: int) -> list[str]:
-    """The last lines that say something, without colours and credentials."""
+    """The last lines that aren't blank, without colours and credentials."""
     said = [line for line in _end(log)[0] if line.strip() and not _PM2.match(line)]
     return [redact(line)[:LONGEST] for line in said[-number:]]
 
 
 def find(lines: Sequence[str]) -> tuple[int, str] | None:
     """The line to blame and its index: the last traceback's exception or the last fatal message,
-    whichever is later, when it is near the end; else the last line that says something.
+    whichever is later, when it is near the end; else the last line that isn't noise.
 
     A record that ComfyUI itself logs as no more than a warning is no fatal message.
     """
@@ -109,7 +109,7 @@ def _end(log: Path) -> tuple[list[str], int]:
             text = file.read().decode(errors="replace")
     except OSError:
         return [], 0
-    # Not splitlines: numbers are to be an editor's, and a progress bar's \r begins no line.
+    # Not splitlines: lines are numbered as in an editor, where a progress bar's \r begins none.
     return [plain(line) for line in text.split("\n")], start
 
 
@@ -136,8 +136,8 @@ def _tracebacks(lines: Sequence[str]) -> Iterator[list[int]]:
 
 
 def _goes_on(lines: Sequence[str], block: Sequence[int]) -> bool:
-    """Whether ComfyUI caught what this traceback tells (a node's import, a job), or somebody asked
-    it to end, which is no reason for what it does when it is started again."""
+    """Whether ComfyUI caught this exception (a node's import, a job), or was interrupted, which
+    explains nothing about its next start."""
     if lines[block[-1]].strip() == INTERRUPTED:
         return True
     before = [line for line in lines[max(0, block[0] - 1) : block[0]] if line.strip()]

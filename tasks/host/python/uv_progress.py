@@ -12,8 +12,9 @@ import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ..system.progress import Told, size
+from ..system.progress import Told
 from ..system.thread_pool import beside
+from ..system.units import size
 
 LOOK_EVERY = 0.25
 """Seconds."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from ..system import files, locks
 from ..system.failure import Failure
 from ..system.progress import Told
+from ..system.retries import Retries
 from . import git
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ATTEMPTS = 3
+RETRIES = Retries(attempts=3)
 PRIVATE = re.compile(
     r"could not read (Username|Password)|Authentication failed|Permission denied|error: 403", re.I
 )
@@ -50,13 +51,12 @@ def folder() -> Path:
 
 def attempt(url: str, action: Callable[[], T]) -> T:
     """Do what talks to a remote; what may pass is tried again, the rest becomes a Failure."""
-    for attempt in range(1, ATTEMPTS + 1):
+    for failed in count(1):
         try:
             return action()
         except git.error_type() as error:
             text = str(error.stderr)
-            if TRANSIENT.search(text) and attempt < ATTEMPTS:
-                time.sleep(attempt)
+            if TRANSIENT.search(text) and RETRIES.pause(failed):
                 continue
             if PRIVATE.search(text):
                 raise Failure(

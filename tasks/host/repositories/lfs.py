@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..system.progress import size
+from ..system.units import size
 
 LONGEST = 1024
 """Bytes of a pointer, by the specification less than this."""

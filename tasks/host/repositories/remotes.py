@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from ..system import files
 from ..system.failure import Failure
-from ..system.progress import Told, size, unheard
+from ..system.progress import Told, unheard
+from ..system.units import size
 from . import git, git_cache, git_settings, lfs
 from .lfs import Large
 
@@ -56,22 +57,16 @@ def checkout(
     """Make `target` a detached checkout of `commit` with its own shallow `.git`.
 
     `told` hears how far a fetch is. What comes back says which large files are not there.
-    Raises Failure; `target` is then gone again.
+    Raises Failure; `target` is then as it was.
     """
     cache = git_cache.fetch(url, commit, told)
-    staging = target.with_name(f".{target.name}.part")
-    files.remove(staging)
     try:
-        found = _populate(staging, url, cache, commit, told)
-        if recursive:
-            found += _checkout_submodules(staging, url, told)
-    except BaseException as error:
-        files.remove(staging)
-        if isinstance(error, git.error_type()):
-            raise Failure(f"{url}: {git.gist(error)}") from error
-        raise
-    files.remove(target)
-    staging.replace(target)
+        with files.staging(target) as staging:
+            found = _populate(staging, url, cache, commit, told)
+            if recursive:
+                found += _checkout_submodules(staging, url, told)
+    except git.error_type() as error:
+        raise Failure(f"{url}: {git.gist(error)}") from error
     return found
 
 

@@ -186,13 +186,11 @@ class Source:
             raise Failure(f"{path} isn't ComfyUI, it has no main.py: correct comfyui.path")
         content = files.tree_digest(path, _code(path))
         staging = self.layout.kept(self.layout.sources / f".{self.name}.part")
-        files.remove(staging)
-        for relative in _code(path):
-            files.copy_file(path / relative, staging / relative)
-        commit = git.snapshot(staging)
-        target = self.layout.kept(self.checkout(commit))
-        files.remove(target)
-        staging.replace(target)
+        with files.removed_on_failure(staging):
+            for relative in _code(path):
+                files.copy_file(path / relative, staging / relative)
+            commit = git.snapshot(staging)
+            files.replace(staging, self.layout.kept(self.checkout(commit)))
         self._note(asked=self.asked, commit=commit, content=content)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..system.failure import Failure
-from ..system.progress import size
+from ..system.units import size
 
 SPARE = 64 << 20
 """Bytes that a volume is left with, or a hundredth of it where that is less."""

@@ -7,7 +7,6 @@ One such process at a time works for a workspace. It holds a kernel lock from be
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 
 from ...spec.layout import Layout
-from ..system import files, process
+from ..system import files, locks, process
 from . import digest_folders, disk
 
 PROGRAM = "tasks.services.sweeper"
@@ -57,7 +56,7 @@ def start(layout: Layout) -> None:
 
     One that is at work already looks again before it ends.
     """
-    descriptor = _lock(layout)
+    descriptor = locks.claim(_file(layout))
     if descriptor is None:
         return
     os.ftruncate(descriptor, 0)
@@ -85,7 +84,7 @@ def start(layout: Layout) -> None:
 def at_work(layout: Layout) -> bool:
     if not _file(layout).exists():
         return False
-    descriptor = _lock(layout)
+    descriptor = locks.claim(_file(layout))
     if descriptor is None:
         return True
     os.close(descriptor)
@@ -100,19 +99,6 @@ def stop(layout: Layout) -> None:
         with contextlib.suppress(OSError, ValueError):
             os.kill(int(_file(layout).read_text()), signal.SIGTERM)
         time.sleep(LOOK_EVERY)
-
-
-def _lock(layout: Layout) -> int | None:
-    """A descriptor that holds the lock; None while another process does. Raises OSError."""
-    descriptor = os.open(_file(layout), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:
-        pass  # a volume that has no locks
-    return descriptor
 
 
 def _file(layout: Layout) -> Path:

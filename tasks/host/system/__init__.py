@@ -12,11 +12,13 @@ __all__ = [
     "process",
     "progress",
     "redaction",
+    "retries",
     "run_journal",
     "run_lock",
     "stat_cache",
     "systemd",
     "templates",
     "thread_pool",
+    "units",
     "usage",
 ]

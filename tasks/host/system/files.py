@@ -11,6 +11,7 @@ import stat
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,23 +59,45 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def write_text(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write beside and replace: a reader sees the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def write_text(path: Path, text: str, mode: int = 0o644, *, durable: bool = True) -> None:
+    """Write beside and replace: a reader sees the old file or the new one, never half of it.
+
+    Makes the folder when it is missing. What isn't `durable` may be lost with the machine's power,
+    and costs no wait for the disk. Raises OSError, UnicodeError.
+    """
+    part = _part(path)
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(_create(part, mode), "w", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         part.replace(path)
-    finally:
+    except BaseException:
         part.unlink(missing_ok=True)
+        raise
 
 
-def write_receipt(path: Path, receipt: dict[str, Any]) -> None:
-    write_text(path, json.dumps(receipt, indent=1, sort_keys=True) + "\n")
+def _part(path: Path) -> Path:
+    """Where this thread writes what replaces `path`; its own name may be as long as one can be."""
+    return path.with_name(f".{os.getpid()}.{threading.get_ident()}.part")
+
+
+def _create(part: Path, mode: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        return os.open(part, flags, mode)
+    except FileNotFoundError:
+        part.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        # Left by a killed process that had our numbers; its mode may be another.
+        part.unlink()
+    return os.open(part, flags, mode)
+
+
+def write_receipt(path: Path, receipt: dict[str, Any], *, durable: bool = True) -> None:
+    """`receipt` as JSON for people too; the rest as `write_text`."""
+    write_text(path, json.dumps(receipt, indent=1, sort_keys=True) + "\n", durable=durable)
 
 
 def read_receipt(path: Path, **types: type) -> dict[str, Any]:
@@ -107,8 +130,7 @@ def point(link: Path, target: str | Path) -> None:
     if link.exists() and not link.is_symlink():
         raise Failure(f"{link} is in the way: move it aside, a link to {target} belongs there")
     link.parent.mkdir(parents=True, exist_ok=True)
-    # Not made of its name, which may be as long as a name can be.
-    part = link.with_name(f".{os.getpid()}.{threading.get_ident()}.part")
+    part = _part(link)
     part.unlink(missing_ok=True)
     part.symlink_to(target)
     part.replace(link)
@@ -120,6 +142,38 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, onerror=_make_writable)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def removed_on_failure(path: Path) -> Iterator[None]:
+    """Nothing is at `path` when the body begins, nor after it fails; its folder is made."""
+    remove(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        remove(path)
+        raise
+
+
+@contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """The path beside `target` of a file or folder that the body makes, and that then replaces it.
+
+    When the body fails, what it made is removed and `target` stays as it was.
+    """
+    part = target.with_name(f".{target.name}.part")
+    with removed_on_failure(part):
+        yield part
+        replace(part, target)
+
+
+def replace(path: Path, target: Path) -> None:
+    """Rename a file or folder to `target`, in the place of what is there."""
+    # rename(2) puts a folder in the place of an empty folder alone, and a file in that of none.
+    if path.is_dir() or (target.is_dir() and not target.is_symlink()):
+        remove(target)
+    path.replace(target)
 
 
 def _make_writable(function: Any, path: str, error: Any) -> None:

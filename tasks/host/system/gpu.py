@@ -11,6 +11,7 @@ from typing import Any
 
 from .failure import Failure
 from .redaction import redact
+from .units import gib
 
 DEVICES = Path("/dev")
 NO_GPU = (
@@ -34,11 +35,6 @@ def count(devices: Path = DEVICES) -> int:
 def driver_present(devices: Path = DEVICES) -> bool:
     """Whether programs can use a GPU here."""
     return (devices / "nvidiactl").exists()
-
-
-def gib(size: int) -> str:
-    """Bytes for a person."""
-    return f"{size / 2**30:.1f} GiB"
 
 
 @dataclass(frozen=True)

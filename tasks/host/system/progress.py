@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .units import duration, size
+
 Told = Callable[[float | None, str], object]
 """Hears how far something is, in percent or None, and what it does just now; from any thread."""
 WINDOW = 10.0
@@ -114,19 +116,3 @@ def share(shot: dict[str, Any]) -> tuple[float | None, str]:
         f"{size(shot['bytes_done'])}{all_of}, {size(shot['rate'])}/s"
     )
     return 100 * shot["bytes_done"] / whole if whole else None, words
-
-
-def size(count: float) -> str:
-    """Bytes for people, in powers of 1000 as disks and networks are sold."""
-    for unit, digits in (("B", 0), ("kB", 0), ("MB", 1), ("GB", 1)):
-        if round(count, digits) < 1000:
-            return f"{count:.{digits}f} {unit}"
-        count /= 1000
-    return f"{count:.2f} TB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import private_folder, process
+from . import locks, private_folder, process
 
 
 @dataclass(frozen=True)
@@ -37,17 +36,15 @@ class RunLock:
     def take(self, what: str) -> None:
         """Raises Taken at once when another run holds it."""
         private_folder.make(self._workspace)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        descriptor = locks.open_file(self.path)
+        if not locks.lock(descriptor):
             run_id, _, task = os.pread(descriptor, 4096, 0).decode(errors="replace").partition(" ")
             os.close(descriptor)
             pid = run_id.split(".")[0]
             raise Taken(
-                f"a run is on in {self._workspace} (pid {pid}, {task or 'starting'}): "
-                "wait for it, or end it with: kill " + pid
-            ) from None
+                f"another doit run is in progress in {self._workspace} "
+                f"(pid {pid}, {task or 'starting'}): wait for it, or end it with: kill {pid}"
+            )
         self._descriptor = descriptor
         if left := os.pread(descriptor, 4096, 0).decode(errors="replace"):
             process.end_left_by(left.split(" ")[0])

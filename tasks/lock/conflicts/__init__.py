@@ -1,3 +1,3 @@
-"""Conflicts of requirements: found whole, explained, with an override that settles them."""
+"""Conflicts of requirements: minimal ones, explained, with overrides that solve them."""
 
 __all__ = ["conflict", "explanation", "inquiry", "minimal_sets", "search"]

@@ -1,6 +1,6 @@
-"""What doesn't fit together: smallest sets of lines that can't be had together.
+"""Conflicts: minimal sets of lines that can't be resolved together.
 
-One line alone is a package that can't be had at all.
+A set of one line means that its package isn't available at all.
 """
 
 from __future__ import annotations
@@ -15,56 +15,56 @@ from ..resolver import Answer, Demand
 
 @dataclass(frozen=True)
 class Conflict:
-    """Lines that can't be had together."""
+    """Lines that can't be resolved together."""
 
     core: tuple[Demand, ...]
     answer: Answer
-    """uv's to just these."""
+    """uv's answer to just these lines."""
     reachable: bool = True
-    """False: something could not be reached, so another time there may be no conflict."""
+    """False: something could not be reached, so there may be no conflict later."""
     packages: tuple[str, ...] = ()
-    """What they disagree on."""
+    """The packages that they disagree on."""
     overrides: tuple[str, ...] = ()
-    """These make them fit; tried."""
+    """Overrides that solve it, tried."""
     alike: Mapping[Demand, Demand] = field(default_factory=dict)
-    """Other lines that conflict in the place of one of these."""
+    """Another line → the line of `core` that it could replace in the conflict."""
     through: Mapping[Demand, tuple[str, ...]] = field(default_factory=dict)
-    """How a line that is of another package comes to need the one that they disagree on."""
+    """A line for another package → the chain of packages to the one they disagree on."""
 
     @property
     def optional(self) -> list[str]:
-        """The optional nodes in it; it ends when one of them leaves."""
+        """The optional nodes in it; leaving out one of them solves it."""
         return [each.node for each in self.core if each.node and each.optional]
 
     @property
     def losing(self) -> set[Demand]:
-        """Without these the others fit: those that an override puts aside, or the last one."""
+        """Without these lines the others fit: those that an override replaces, or the last one."""
         lost = {each for each in self.core if each.line.bare not in self.overrides}
         lost = lost if self.overrides and lost else {self.core[-1]}
         return lost | {other for other, one in self.alike.items() if one in lost}
 
     @property
     def alone(self) -> Demand | None:
-        """The line, when it is one that can't be had with no other there."""
+        """The only line, if its package isn't available even alone."""
         return self.core[0] if len(self.core) == 1 else None
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What came of it."""
+class ConflictReport:
+    """All conflicts of a problem, and the answer without them."""
 
     answer: Answer
     leaving: Mapping[str, Conflict]
-    """Optional nodes that are left out, by name."""
+    """Optional node to leave out → its conflict."""
     hard: tuple[Conflict, ...]
-    """Conflicts of those that must not be left out."""
+    """Conflicts without an optional node."""
     overrides: tuple[str, ...]
-    """With these everything resolves but `hopeless`; tried together. Empty if none were found."""
-    hopeless: tuple[Conflict, ...]
+    """With these everything but `unresolvable` resolves, tried together; empty: none found."""
+    unresolvable: tuple[Conflict, ...]
 
 
-class Unanswered(Failure):
-    """The index doesn't answer, which is the fault of no line."""
+class NoAnswer(Failure):
+    """The index doesn't answer; no line is at fault."""
 
     def __init__(self, answer: Answer, log: Path) -> None:
         super().__init__("no index answers", log)
@@ -72,7 +72,7 @@ class Unanswered(Failure):
 
 
 def chain_to(packages: Iterable[str], parents: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """The shortest way down to one of these packages: who asks for it, and who for that one."""
+    """The shortest chain of packages that leads down to one of these, from the top."""
     ways: list[tuple[str, ...]] = [(name,) for name in packages if name in parents]
     seen = {way[0] for way in ways}
     while ways:

@@ -1,4 +1,4 @@
-"""Questions about one problem, and a smallest part of it that doesn't fit."""
+"""Questions to uv about one problem, and minimal parts of it that don't fit."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 from .. import resolver
-from ..requirements import normal
-from ..resolver import REFUSED, Answer, Demand, Problem
-from .conflict import Conflict, Unanswered
-from .minimal_sets import core
+from ..requirements import normalized
+from ..resolver import NO_SOLUTION, Answer, Demand, Problem
+from .conflict import Conflict, NoAnswer
+from .minimal_sets import minimal_core
 
 
 class Inquiry:
-    """Questions about one problem; what was asked before isn't asked again."""
+    """Asks uv about parts of one problem; repeated questions are answered from memory."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -21,7 +21,7 @@ class Inquiry:
         self._whole: dict[frozenset[Demand], Answer] = {}
 
     def ask(self, demands: Iterable[Demand], overrides: Sequence[str] = ()) -> Answer:
-        """Whether these fit; a trial, of which nobody takes the packages."""
+        """Whether these lines fit; use `ask_all` for the packages to install."""
         wanted = frozenset(demands)
         answer = self._guess(wanted, overrides)
         if not answer.fits and (wanted, tuple(overrides)) not in self._answers:
@@ -30,9 +30,8 @@ class Inquiry:
         return answer
 
     def _guess(self, demands: frozenset[Demand], overrides: Sequence[str]) -> Answer:
-        """The answer by uv's cache: what fits does, and what doesn't may just not be there.
-
-        Many an index lets nothing be cached, and is slow then.
+        """The answer from uv's cache alone, which is fast. A fit is final; a failure isn't, since
+        the cache may lack something.
         """
         key = demands, tuple(overrides)
         if key in self._answers:
@@ -44,67 +43,67 @@ class Inquiry:
 
     def _put(self, demands: frozenset[Demand], overrides: Sequence[str], *options: str) -> Answer:
         count = len(self._answers)
-        self.problem.run.progress("lock", None, f"looking for what doesn't fit, question {count}")
+        self.problem.run.progress("lock", None, f"looking for conflicts, question {count}")
         problem = self.problem.overriding(overrides) if overrides else self.problem
-        return resolver.ask(problem, self._ordered(demands), *options)
+        return resolver.resolve(problem, self._ordered(demands), *options)
 
     def ask_all(self, demands: Iterable[Demand]) -> Answer:
-        """The newest that fit, which is what is taken."""
+        """The newest versions that fit, for installation."""
         wanted = frozenset(demands)
         if wanted not in self._whole:
-            self._whole[wanted] = resolver.ask(self.problem, self._ordered(wanted))
+            self._whole[wanted] = resolver.resolve(self.problem, self._ordered(wanted))
             self._answers[wanted, ()] = self._whole[wanted]
         return self._whole[wanted]
 
     def _ordered(self, demands: Collection[Demand]) -> list[Demand]:
-        """In the order in which they stand, on which uv's answer may depend."""
+        """The lines in declared order, which may influence uv's answer."""
         return [each for each in self.problem.demands if each in demands]
 
     def conflict(self, demands: Sequence[Demand], overrides: Sequence[str] = ()) -> Conflict | None:
-        """One of those among these lines; None when they fit."""
+        """A minimal conflict among these lines; None when they fit. Raises NoAnswer."""
         some = self._narrowed(demands, overrides)
         if some is None:
             return None
         if not self.ask([]).fits:
-            raise Unanswered(self.ask([]), self.problem.log)
-        lines = tuple(core(lambda few: not self.ask(few, overrides).fits, some))
+            raise NoAnswer(self.ask([]), self.problem.log)
+        lines = tuple(minimal_core(lambda few: not self.ask(few, overrides).fits, some))
         answer = self.ask(lines, overrides)
-        if answer.fits:  # What failed before was no matter of lines.
-            raise Unanswered(self.ask(demands, overrides), self.problem.log)
-        if len(lines) > 1 or answer.code == REFUSED:
-            clonable = len(lines) > 1 or resolver.clonable(lines[0].line)
-            return Conflict(lines, answer, reachable=answer.code == REFUSED and clonable)
-        if not lines[0].line.url and not resolver.reachable(self.problem):
-            raise Unanswered(answer, self.problem.log)
+        if answer.fits:  # The failure before was not due to the lines.
+            raise NoAnswer(self.ask(demands, overrides), self.problem.log)
+        if len(lines) > 1 or answer.code == NO_SOLUTION:
+            clonable = len(lines) > 1 or resolver.can_clone(lines[0].line)
+            return Conflict(lines, answer, reachable=answer.code == NO_SOLUTION and clonable)
+        if not lines[0].line.url and not resolver.index_answers(self.problem):
+            raise NoAnswer(answer, self.problem.log)
         return Conflict(lines, answer, reachable=False)
 
     def _narrowed(
         self, demands: Sequence[Demand], overrides: Sequence[str]
     ) -> Sequence[Demand] | None:
-        """Fewer of them that don't fit either: what uv names, if it is that, or a few owners'.
+        """Fewer lines that still don't fit: those that uv's output mentions, or a few owners'.
 
-        Its words only say where to look first. None when all fit.
+        The output only says where to look first. None when all fit.
         """
         for answers in (self._guess, self.ask):
             answer = answers(frozenset(demands), overrides)
             if answer.fits:
                 return None
-            likely = _named(demands, answer.output)
+            likely = _mentioned(demands, answer.output)
             if len(likely) < len(demands) and not self.ask(likely, overrides).fits:
                 return likely
         groups: dict[str, list[Demand]] = {}
         for each in demands:
             groups.setdefault(each.owner, []).append(each)
-        few = core(
+        few = minimal_core(
             lambda some: not self.ask([d for group in some for d in group], overrides).fits,
             list(groups.values()),
         )
         return [each for group in few for each in group]
 
 
-def _named(demands: Iterable[Demand], output: str) -> list[Demand]:
-    """Those whose package or URL is somewhere in what uv says."""
-    words = {normal(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", output)}
+def _mentioned(demands: Iterable[Demand], output: str) -> list[Demand]:
+    """The lines whose package or URL is in uv's output."""
+    words = {normalized(word) for word in re.findall(r"[A-Za-z0-9][\w.-]*", output)}
     return [
         each
         for each in demands

@@ -1,4 +1,4 @@
-"""Why things fail together, found by asking: a smallest part that fails, and what to leave out."""
+"""Minimal failing subsets, found by trying, and the smallest set that breaks all of them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def core(fails: Callable[[Sequence[T]], bool], items: Sequence[T]) -> list[T]:
-    """Some of `items` that fail together and no longer do without any one of them.
+def minimal_core(fails: Callable[[Sequence[T]], bool], items: Sequence[T]) -> list[T]:
+    """A minimal subset of `items` that fails: without any one of its items it doesn't.
 
-    `items` fail as they are, and whatever holds some that fail does too. Of two that would serve
-    the earlier one is found. Junker's QuickXplain: k of n are found with some 2k log2(n/k)
-    questions.
+    `items` must fail, and so must every superset of a failing set. Prefers earlier items.
+    Junker's QuickXplain (AAAI 2004): finds k of n items with about 2k log2(n/k) questions.
     """
 
     def search(base: list[T], fresh: bool, items: Sequence[T]) -> list[T]:
@@ -32,7 +31,7 @@ def core(fails: Callable[[Sequence[T]], bool], items: Sequence[T]) -> list[T]:
 
 
 def each_failing(fails: Callable[[Sequence[T]], bool], items: Sequence[T]) -> list[T]:
-    """Those of `items` that fail by themselves, where some of them do that fail together."""
+    """The items that fail by themselves, by bisection: a group fails if one of its items does."""
     if not items or not fails(items):
         return []
     if len(items) == 1:
@@ -41,10 +40,11 @@ def each_failing(fails: Callable[[Sequence[T]], bool], items: Sequence[T]) -> li
     return [*each_failing(fails, items[:half]), *each_failing(fails, items[half:])]
 
 
-def fewest(cores: Sequence[Collection[T]], order: Sequence[T]) -> frozenset[T]:
-    """The smallest set with something of every core; of several the one that is late in `order`.
+def smallest_hitting_set(cores: Sequence[Collection[T]], order: Sequence[T]) -> frozenset[T]:
+    """The smallest set with an item of every core; among equals, the latest in `order`.
 
-    Which cores were found first makes no difference.
+    The order of the cores makes no difference. Raises ValueError for an empty core, or one with
+    an item that isn't in `order`.
     """
     left = [frozenset(each) for each in cores]
     forced = {item for each in left if len(each) == 1 for item in each}

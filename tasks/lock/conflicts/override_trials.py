@@ -1,4 +1,4 @@
-"""What a conflict is about, and which overrides settle it: tried, on just its lines."""
+"""The packages that a conflict is about, and overrides that solve it, tried on its lines."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from .. import resolver
 from ..resolver import Demand
 from .conflict import Conflict, chain_to
 from .inquiry import Inquiry
-from .minimal_sets import core, each_failing
+from .minimal_sets import each_failing, minimal_core
 
-CANDIDATES = 40
-"""Packages of which it is tried whether they are what a conflict is about."""
+MAX_CANDIDATES = 40
+"""Packages that are tried as the subject of a conflict."""
 
 
-def settled(
+def with_overrides(
     inquiry: Inquiry,
     conflict: Conflict,
     demands: Sequence[Demand],
     known: Sequence[Conflict] = (),
     before: Sequence[str] = (),
 ) -> Conflict:
-    """With what it is about, the overrides that settle it, and whose lines are in it too.
+    """The conflict with its packages, overrides that solve it, and further lines in it.
 
-    Those of `known` conflicts come first; the ones of `before` hold already.
+    Tries the overrides of `known` conflicts first; those of `before` already apply.
     """
     if any(each.own and each.name in inquiry.problem.held for each in conflict.core):
-        return conflict  # That the lock lets go of torch settles it.
+        return conflict  # Unlocking torch solves it.
     if not conflict.reachable or (conflict.alone and conflict.alone.line.url):
         return conflict
-    found = _as(inquiry, conflict, known) or _overridden(inquiry, conflict, before)
-    settled = replace(conflict, packages=found[0], overrides=found[1])
+    found = _from_known(inquiry, conflict, known) or _find_overrides(inquiry, conflict, before)
+    solved = replace(conflict, packages=found[0], overrides=found[1])
     return replace(
-        settled, alike=_alike(inquiry, settled, demands), through=_through(inquiry, settled)
+        solved, alike=_alike(inquiry, solved, demands), through=_through(inquiry, solved)
     )
 
 
-def _as(
+def _from_known(
     inquiry: Inquiry, conflict: Conflict, known: Sequence[Conflict]
 ) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """The packages and overrides of another that settle this one too."""
+    """The packages and overrides of a known conflict that solve this one too."""
     for each in known:
         if each.overrides and inquiry.ask(conflict.core, each.overrides).fits:
             return each.packages, each.overrides
     return None
 
 
-def _overridden(
+def _find_overrides(
     inquiry: Inquiry, conflict: Conflict, before: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What it is about, and for each of these packages an override that serves."""
+    """The packages that it is about, and an override for each that solves it."""
     packages = _disputed(inquiry, conflict, before)
     overrides = list(packages)
     for number, name in enumerate(packages):
@@ -65,29 +65,29 @@ def _overridden(
 
 
 def _disputed(inquiry: Inquiry, conflict: Conflict, before: Sequence[str]) -> tuple[str, ...]:
-    """The fewest packages that, each in any version, make the lines fit; () if none do."""
+    """The fewest packages that make the lines fit when each may have any version; () if none."""
     lines = conflict.core
     needed = [_needs(inquiry, each) for each in lines]
     often = {name: sum(name in each for each in needed) for name in set().union(*needed)}
     names = {each.name for each in lines if each.name}
-    said = conflict.answer.output
+    output = conflict.answer.output
     ranked = sorted(
         names | {name for name, count in often.items() if count > 1},
-        key=lambda name: (-often[name], name not in names, name not in said, name),
-    )[:CANDIDATES]
+        key=lambda name: (-often[name], name not in names, name not in output, name),
+    )[:MAX_CANDIDATES]
     if not ranked or not inquiry.ask(lines, [*before, *ranked]).fits:
         return ()
-    return tuple(core(lambda some: inquiry.ask(lines, [*before, *some]).fits, ranked))
+    return tuple(minimal_core(lambda some: inquiry.ask(lines, [*before, *some]).fits, ranked))
 
 
 def _needs(inquiry: Inquiry, demand: Demand) -> set[str]:
-    """The packages that a line brings, itself among them."""
+    """The packages that a line leads to, including its own."""
     own = {demand.name} if demand.name else set()
     return own if demand.line.constraint else own | set(inquiry.ask([demand]).packages)
 
 
 def _alike(inquiry: Inquiry, conflict: Conflict, demands: Sequence[Demand]) -> dict[Demand, Demand]:
-    """Which other lines on the same packages conflict in the place of one of these."""
+    """Other lines on the same packages → the line of the conflict that each could replace."""
     found: dict[Demand, Demand] = {}
     for one in conflict.core:
         if one.own or one.name not in conflict.packages or conflict.alone:
@@ -100,7 +100,7 @@ def _alike(inquiry: Inquiry, conflict: Conflict, demands: Sequence[Demand]) -> d
         rest = [each for each in conflict.core if each is not one]
         fails = partial(_fail, inquiry, rest)
         same = [each for each in others if each.line.bare == one.line.bare]
-        # One that takes any version is in no conflict.
+        # A line that accepts any version conflicts with nothing.
         known = {*same, *found, *(each for each in others if each.line.is_plain)}
         left = [each for each in others if each not in known]
         found |= dict.fromkeys([*same, *each_failing(fails, left)], one)

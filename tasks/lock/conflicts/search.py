@@ -1,7 +1,7 @@
-"""All conflicts of a problem, found by asking uv again, with less and less, until nothing can go.
+"""Find all conflicts of a problem by asking uv about smaller and smaller parts.
 
-Optional nodes leave, the fewest that end every conflict; for the conflicts of others overrides
-are looked for, and tried together.
+Leaves out the fewest optional nodes that solve the conflicts; for conflicts without an optional
+node it looks for overrides and tries them together.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from .. import resolver
-from ..resolver import REFUSED, Demand
+from ..resolver import NO_SOLUTION, Demand
 from . import override_trials
-from .conflict import Conflict, Unanswered, Verdict
+from .conflict import Conflict, ConflictReport, NoAnswer
 from .inquiry import Inquiry
-from .minimal_sets import fewest
+from .minimal_sets import smallest_hitting_set
 
-ROUNDS = 12
-"""How often more overrides are looked for when those that were found don't do together."""
+MAX_ROUNDS = 12
+"""Rounds of looking for more overrides when those found don't work together."""
 
 
-def verdict_on(inquiry: Inquiry) -> Verdict:
-    """Raises Unanswered."""
+def find_conflicts(inquiry: Inquiry) -> ConflictReport:
+    """Raises NoAnswer."""
     demands = inquiry.problem.demands
     found: list[Conflict] = []
     hard: list[Conflict] = []
@@ -29,15 +29,19 @@ def verdict_on(inquiry: Inquiry) -> Verdict:
     leaving: frozenset[str] = frozenset()
     order = [node.name for node in inquiry.problem.run.machine.custom_nodes]
     answer, rest = inquiry.ask_all(demands), demands
-    if not answer.fits and answer.code != REFUSED and not resolver.reachable(inquiry.problem):
-        raise Unanswered(answer, inquiry.problem.log)
+    if (
+        not answer.fits
+        and answer.code != NO_SOLUTION
+        and not resolver.index_answers(inquiry.problem)
+    ):
+        raise NoAnswer(answer, inquiry.problem.log)
     while not answer.fits:
         while conflict := inquiry.conflict(rest):
             if conflict.optional:
                 found.append(conflict)
-                leaving = fewest([each.optional for each in found], order)
+                leaving = smallest_hitting_set([each.optional for each in found], order)
             else:
-                conflict = override_trials.settled(
+                conflict = override_trials.with_overrides(
                     inquiry, conflict, _without(demands, leaving, ()), hard
                 )
                 away |= conflict.losing
@@ -47,25 +51,27 @@ def verdict_on(inquiry: Inquiry) -> Verdict:
             break
         answer = inquiry.ask_all(rest)
     kept = _without(demands, leaving, ())
-    overrides = _together(inquiry, hard, kept)
-    hopeless = tuple(each for each in hard if not each.overrides)
+    overrides = _combined_overrides(inquiry, hard, kept)
+    unresolvable = tuple(each for each in hard if not each.overrides)
     reasons = {} if hard else {n: _reason(inquiry, n, found, kept, demands) for n in leaving}
-    return Verdict(answer, reasons, tuple(hard), overrides, hopeless)
+    return ConflictReport(answer, reasons, tuple(hard), overrides, unresolvable)
 
 
-def _together(inquiry: Inquiry, hard: list[Conflict], kept: Sequence[Demand]) -> tuple[str, ...]:
-    """Overrides with which all that is kept resolves, but for what has no mend.
+def _combined_overrides(
+    inquiry: Inquiry, hard: list[Conflict], kept: Sequence[Demand]
+) -> tuple[str, ...]:
+    """Overrides with which all kept lines resolve, except those of unresolvable conflicts.
 
-    Conflicts that hid behind the others are added to them.
+    Adds further conflicts that it finds to `hard`.
     """
     overrides = list(dict.fromkeys(text for each in hard for text in each.overrides))
     lost = {demand for each in hard if not each.overrides for demand in each.losing}
     kept = [each for each in kept if each not in lost]
-    for _ in range(ROUNDS if overrides else 0):
+    for _ in range(MAX_ROUNDS if overrides else 0):
         conflict = inquiry.conflict(kept, overrides)
         if conflict is None:
             return tuple(overrides)
-        more = override_trials.settled(inquiry, conflict, kept, (), overrides)
+        more = override_trials.with_overrides(inquiry, conflict, kept, (), overrides)
         if not inquiry.ask(more.core).fits:
             _add(hard, more)
         if set(more.overrides) <= set(overrides):
@@ -81,13 +87,13 @@ def _reason(
     kept: Sequence[Demand],
     demands: Sequence[Demand],
 ) -> Conflict:
-    """The conflict for which a node leaves; its overrides would keep it, or there are none."""
+    """The conflict for which a node is left out; its overrides, if any, would keep it."""
     conflict = next(each for each in found if node in each.optional)
     lines = [*kept, *(each for each in demands if each.node == node)]
-    settled = override_trials.settled(inquiry, conflict, lines)
-    if settled.overrides and not inquiry.ask(lines, settled.overrides).fits:
-        return replace(settled, overrides=())
-    return settled
+    solved = override_trials.with_overrides(inquiry, conflict, lines)
+    if solved.overrides and not inquiry.ask(lines, solved.overrides).fits:
+        return replace(solved, overrides=())
+    return solved
 
 
 def _without(
@@ -97,7 +103,7 @@ def _without(
 
 
 def _add(conflicts: list[Conflict], conflict: Conflict) -> None:
-    """Add it, or make it a part of one that is settled in the same way."""
+    """Add a conflict, or merge it into one with the same overrides."""
     for number, known in enumerate(conflicts):
         if known.overrides and known.overrides == conflict.overrides:
             loser = next(each for each in known.core if each in known.losing)

@@ -1,3 +1,3 @@
-"""The health server: `looks` observe, `verdicts` judge, `web` answers."""
+"""The health server: `sampling` observes, `conditions` composes the answers, `web` serves them."""
 
 __all__ = []

@@ -1,4 +1,4 @@
-"""`python -m tasks.services.health FILE`: serves until it is told to end; FILE has the settings."""
+"""`python -m tasks.services.health FILE`: serves until a signal ends it; FILE has the settings."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ import uvicorn
 
 from ...host.comfyui import health_client
 from ...host.system import files
-from .looks.sampler import Sampler
+from .sampling.sampler import Sampler
 from .web import endpoints
 from .web.protocol import Protocol
 
 OPEN_FILES = 8192
 CONNECTIONS = 2048
-"""At once; another one takes the place of the one that has kept us waiting longest."""
+"""At once; a further one replaces the one that has been idle longest."""
 END = 1
-"""Seconds that those who follow the events are given at the end."""
+"""Seconds that clients following the events have at the end."""
 
 
 def main(file: Path) -> None:
-    # An instance's words may be in what is said of it, and the encoding of our log is not known.
+    # A log line may repeat what an instance wrote, and the encoding of our log is not known.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
     connections = min(CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
     sampler = Sampler(file)
-    # Room for those who are answered at once is left, however many wait.
+    # However many clients wait, there is room for those that are answered at once.
     sampler.board.room = min(sampler.board.room, connections // 4)
     sockets = [_listen(host, sampler.settings.port) for host in sampler.settings.listen.split(",")]
     ready = file.with_suffix(".ready.json")
@@ -60,7 +60,7 @@ def main(file: Path) -> None:
 
 
 class Server(uvicorn.Server):
-    """Tells those who wait when it ends; uvicorn only waits for them."""
+    """Lets waiting clients go when it ends; uvicorn only waits for them."""
 
     def __init__(self, config: uvicorn.Config, end: Callable[[], None]) -> None:
         super().__init__(config)

@@ -110,7 +110,8 @@ def test_a_copy_that_fails_leaves_nothing_and_what_was_used_last_is_still_that(
     a = start(folder, "a", "by a")
     write(a, "x" * 1_000_000)
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
-    code = f"{limited}\nfrom pathlib import Path\nfrom tasks.host.databases import prepare\n"
+    imports = "from pathlib import Path\nfrom tasks.host.comfyui.database_files import prepare"
+    code = f"{limited}\n{imports}\n"
     failed = subprocess.run(
         [sys.executable, "-c", f"{code}prepare(Path({str(folder / 'b.db')!r}))"],
         capture_output=True,

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host.comfyui import observation, warmup
+from tasks.host.comfyui import warmup
 from tasks.host.comfyui.own_jobs import Trial
 from tasks.host.pm2.apps import App
 from tasks.host.system import files, locks, private_folder
@@ -100,7 +100,7 @@ def test_two_that_would_do_it_at_once_have_it_done_once(
         thread.start()
     until(server.running, 20, "the job")
     late = warmup.warm(layout, 0, app, LISTEN, file, 0.2)
-    assert (late.ok, late.reason) == (False, "somebody else's run of it isn't done")
+    assert (late.ok, late.reason) == (False, "another process is still running it")
     assert (len(server.running()), server.pending()) == (1, [])
     (tmp_path / "end").touch()
     for thread in threads:
@@ -131,21 +131,6 @@ def test_a_lock_that_somebody_holds_is_not_waited_for(tmp_path: Path) -> None:
         assert (first, second) == (True, False)
     with locks.attempt(tmp_path / "lock") as third:
         assert third
-
-
-@pytest.mark.parametrize(
-    ("known", "uptime", "expected"),
-    [
-        (None, 5.0, ("starting", warmup.NOT_YET)),
-        (None, 300.0, ("unhealthy", warmup.NOT_YET)),
-        (Trial(True, 0.0, 1.0, ""), 5.0, None),
-        (Trial(False, 0.0, 1.0, "no luck"), 5.0, ("unhealthy", "its warm-up job failed: no luck")),
-    ],
-)
-def test_until_it_is_warm_an_instance_is_not_healthy(
-    known: Trial | None, uptime: float, expected: tuple[str, str] | None
-) -> None:
-    assert observation.warming(known, uptime, 300.0) == expected
 
 
 def test_a_process_that_has_passed_the_gate_is_not_cold_for_a_job_that_is_new(

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.host.downloads import civitai
-from tasks.host.downloads.retries import Patience
-from tasks.host.downloads.web import Web
+from tasks.host.downloads.web import Patience, Web
 from tasks.host.system.failure import Failure
 from tests.proxy import Internet, Reply, internet, moved
 

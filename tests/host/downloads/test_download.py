@@ -21,8 +21,7 @@ from tasks.host.downloads import download as module
 from tasks.host.downloads.download import download
 from tasks.host.downloads.download_request import Got, Wanted
 from tasks.host.downloads.partial_file import opened
-from tasks.host.downloads.retries import Patience
-from tasks.host.downloads.web import HOST_CONNECTIONS, Web
+from tasks.host.downloads.web import HOST_CONNECTIONS, Patience, Web
 from tasks.host.storage.disk_space import SPARE, Room
 from tasks.host.system.failure import Failure
 from tasks.host.system.progress import Progress
@@ -499,12 +498,12 @@ def test_no_thread_outlives_a_download(client: Client) -> None:
 HOLD = """
 import resource, sys
 from pathlib import Path
-from tasks.host.download import download
-from tasks.host.wanted import Wanted
-from tasks.host.part import opened
-from tasks.host.progress import Progress
-from tasks.host.room import Room
-from tasks.host.web import Web
+from tasks.host.downloads.download import download
+from tasks.host.downloads.download_request import Wanted
+from tasks.host.downloads.partial_file import opened
+from tasks.host.downloads.web import Web
+from tasks.host.storage.disk_space import Room
+from tasks.host.system.progress import Progress
 
 def get(name):
     with opened(Path(sys.argv[2]) / f"{name}.part", True) as part:

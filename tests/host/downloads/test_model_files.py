@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from tasks.host.downloads import model_files
-from tasks.host.downloads.model_files import ModelState, Place, WantedModel, kinds, listed, verdict
+from tasks.host.downloads.model_files import (
+    ModelState,
+    Place,
+    WantedModel,
+    kinds,
+    listed,
+    summarize,
+)
 from tasks.host.downloads.store import stamp
 from tasks.host.system import files
 from tasks.spec import ModelPin
@@ -60,7 +67,7 @@ def test_a_download_that_is_as_it_was_when_it_was_verified_is_well(world: World)
 
 
 def test_none_declared_is_healthy(world: World) -> None:
-    found = verdict(model_files.look(world.place, []), {"checkpoints": []})
+    found = summarize(model_files.look(world.place, []), {"checkpoints": []})
     assert (found.ok, found.reason, found.wrong) == (True, "", {})
 
 
@@ -205,7 +212,7 @@ def test_a_folder_may_be_a_source(world: World, tmp_path: Path) -> None:
 
 def test_a_listed_but_dangling_model_is_exactly_that(world: World) -> None:
     world.file.unlink()
-    found = verdict({TARGET: world.look()}, {"checkpoints": ["x.safetensors"]})
+    found = summarize({TARGET: world.look()}, {"checkpoints": ["x.safetensors"]})
     assert not found.ok
     assert found.wrong[TARGET] == (
         f"the link dangles: {world.file} isn't there; the instance lists it all the same"
@@ -214,20 +221,20 @@ def test_a_listed_but_dangling_model_is_exactly_that(world: World) -> None:
 
 def test_what_an_instance_does_not_list_is_wrong_for_that_instance(world: World) -> None:
     states = {TARGET: world.look()}
-    assert verdict(states, {"checkpoints": ["z.safetensors"]}).reason == (
+    assert summarize(states, {"checkpoints": ["z.safetensors"]}).reason == (
         f"{TARGET}: the instance doesn't list it"
     )
-    assert verdict(states, {"checkpoints": ["x.safetensors"]}).ok
-    assert verdict(states, {}).ok, "it answers 404"
-    assert verdict(states).ok, "it was not asked"
+    assert summarize(states, {"checkpoints": ["x.safetensors"]}).ok
+    assert summarize(states, {}).ok, "it answers 404"
+    assert summarize(states).ok, "it was not asked"
 
 
 def test_optional_models_only_degrade(world: World) -> None:
     world.file.unlink()
     optional = ModelState("loras/o.pt", False, "it isn't there", optional=True)
-    found = verdict({"loras/o.pt": optional})
-    assert (found.ok, found.degraded) == (True, ("loras/o.pt: it isn't there",))
-    both = verdict({"loras/o.pt": optional, TARGET: world.look()})
+    found = summarize({"loras/o.pt": optional})
+    assert (found.ok, found.wrong) == (True, {"loras/o.pt": "it isn't there"})
+    both = summarize({"loras/o.pt": optional, TARGET: world.look()})
     assert (both.ok, set(both.wrong)) == (False, {"loras/o.pt", TARGET})
     assert both.reason.startswith(f"{TARGET}: the link dangles")
 

@@ -10,9 +10,8 @@ import pytest
 
 from tasks.host.downloads import remote_file
 from tasks.host.downloads.download_request import Got, Wanted
-from tasks.host.downloads.retries import Patience
 from tasks.host.downloads.store import Store
-from tasks.host.downloads.web import Web
+from tasks.host.downloads.web import Patience, Web
 from tasks.host.storage.disk_space import Room
 from tasks.host.system.failure import Failure
 from tests.proxy import Internet, Reply, internet, moved

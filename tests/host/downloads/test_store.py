@@ -19,9 +19,8 @@ import pytest
 
 from tasks.host.downloads import partial_file, volumes
 from tasks.host.downloads.download_request import Got, Wanted
-from tasks.host.downloads.retries import Patience
 from tasks.host.downloads.store import Store, stamp
-from tasks.host.downloads.web import Web
+from tasks.host.downloads.web import Patience, Web
 from tasks.host.storage.disk_space import Room
 from tasks.host.system.failure import Failure
 from tasks.host.system.progress import Progress
@@ -247,15 +246,14 @@ def test_a_copy_that_fails_leaves_the_file_where_it_was(
 CLIENT = """
 import sys
 from pathlib import Path
-from tasks.host import download, part
-from tasks.host.wanted import Wanted
-from tasks.host.patience import Patience
-from tasks.host.progress import Progress
-from tasks.host.room import Room
-from tasks.host.store import Store
-from tasks.host.web import Web
+from tasks.host.downloads import download, partial_file
+from tasks.host.downloads.download_request import Wanted
+from tasks.host.downloads.store import Store
+from tasks.host.downloads.web import Patience, Web
+from tasks.host.storage.disk_space import Room
+from tasks.host.system.progress import Progress
 
-download.FIRST = download.LONGEST_SPAN = part.NOTE_EVERY = 1 << 20
+download.FIRST = download.LONGEST_SPAN = partial_file.NOTE_EVERY = 1 << 20
 store, wanted = Store(Path(sys.argv[1])), Wanted("a.ckpt", sys.argv[2], sys.argv[3] or None)
 web = Web(patience=Patience(backoff=0.01))
 print(store.fetch(wanted, web, Room(store.folder), Progress("models")).sha256)

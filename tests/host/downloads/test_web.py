@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tasks.host.downloads import retries
-from tasks.host.downloads.retries import Denied, Passing, Patience
-from tasks.host.downloads.web import REDIRECTS, Answer, Web
+from tasks.host.downloads import server_errors
+from tasks.host.downloads.server_errors import Denied, Passing
+from tasks.host.downloads.web import REDIRECTS, Answer, Patience, Web
+from tasks.host.system import retries
 from tasks.host.system.failure import Failure
 from tests.proxy import Internet, Reply, internet, moved
 
@@ -37,7 +38,8 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that were to be waited; nobody does."""
     slept: list[float] = []
     clock = SimpleNamespace(sleep=slept.append, time=lambda: 1_000_000.0)
-    monkeypatch.setattr(retries, "time", clock)
+    for module in (retries, server_errors):
+        monkeypatch.setattr(module, "time", clock)
     return slept
 
 

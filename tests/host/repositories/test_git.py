@@ -509,7 +509,7 @@ def test_threads_check_out_one_url_at_once(repository: Repository, tmp_path: Pat
 
 def test_processes_check_out_one_url_at_once(repository: Repository, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tasks.host import remotes; "
+        "import sys; from pathlib import Path; from tasks.host.repositories import remotes; "
         "url, ref, target = sys.argv[1:]; "
         "remotes.checkout(url, remotes.resolve(url, ref), Path(target))"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import files
+from tasks.host.system import files, thread_pool
 from tasks.host.system.failure import Failure
 
 
@@ -54,6 +54,22 @@ def test_write_text_replaces_a_link_and_not_what_it_points_to(tmp_path: Path) ->
     files.write_text(tmp_path / "link", "new")
     assert (tmp_path / "real").read_text() == "real"
     assert not (tmp_path / "link").is_symlink()
+
+
+def test_what_a_killed_process_left_lends_a_secret_no_rights(tmp_path: Path) -> None:
+    left = tmp_path / f".{os.getpid()}.{threading.get_ident()}.part"
+    left.write_text("left")
+    left.chmod(0o644)
+    files.write_text(tmp_path / "secret", "new", mode=0o600)
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_threads_that_write_the_same_file_are_not_in_each_other_s_way(tmp_path: Path) -> None:
+    texts = [letter * 10_000 for letter in "abcd"]
+    results = thread_pool.each(lambda text: files.write_text(tmp_path / "f", text), texts * 20, 4)
+    assert [result for _, result in results if result is not None] == []
+    assert (tmp_path / "f").read_text() in texts
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 def test_a_failed_write_keeps_the_old_file_and_no_part(tmp_path: Path) -> None:
@@ -266,3 +282,37 @@ def test_a_file_that_is_not_there_has_no_digest(tmp_path: Path) -> None:
     assert files.file_digest(tmp_path / "none") is None
     assert files.file_digest(tmp_path) is None
     assert files.file_digest(tmp_path / "file" / "below") is None
+
+
+def test_what_is_staged_replaces_the_target_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "target"
+    for content in ("first", "second"):
+        with files.staging(target) as part:
+            part.mkdir()
+            (part / content).write_text(content)
+    assert [path.name for path in target.iterdir()] == ["second"]
+    with files.staging(tmp_path / "file") as part:
+        part.write_text("whole")
+    assert (tmp_path / "file").read_text() == "whole"
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "file"}
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_what_fails_while_it_is_staged_leaves_the_target_and_nothing_beside(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    (tmp_path / "target").write_text("old")
+    left = tmp_path / ".target.part"
+    left.mkdir()
+    (left / "of a killed process").touch()
+
+    def fail() -> None:
+        with files.staging(tmp_path / "target") as part:
+            part.mkdir()
+            (part / "half").touch()
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert (tmp_path / "target").read_text() == "old"

@@ -11,7 +11,7 @@ import pytest
 from tasks.engine.run import Run
 from tasks.host.system.failure import Failure
 from tasks.lock import requirements, resolution
-from tasks.lock.requirements import Asked
+from tasks.lock.requirements import Request
 from tasks.lock.resolver import Problem
 from tasks.spec import Machine, load
 from tests.wheels import wheel
@@ -65,13 +65,13 @@ def declared(folder: Path, links: Path, names: list[str], overrides: tuple[str, 
     return load(file, {})
 
 
-def read(machine: Machine, folder: Path, name: str, text: str) -> Asked:
+def read(machine: Machine, folder: Path, name: str, text: str) -> Request:
     """`text` has ` / ` between its lines; a name that ends with _ is that of an optional node."""
     place = folder / name
     place.mkdir(exist_ok=True)
     (place / "requirements.txt").write_text("\n".join(text.split(" / ")) + "\n")
     node = next(each for each in machine.custom_nodes if each.name == name.rstrip("_"))
-    return requirements.read(node, place)
+    return requirements.read_checkout(node, place)
 
 
 def refusal(solve: Solve, *overrides: str, **lines: str) -> str:
@@ -89,7 +89,7 @@ def proposed(text: str) -> list[str]:
 
 def blamed(text: str) -> set[str]:
     """Who asks for what, as a message says it."""
-    return {f"{name} {line}" for name, line in re.findall(r"node (\w+) asks for '([^']+)'", text)}
+    return {f"{name} {line}" for name, line in re.findall(r"node (\w+) requires '([^']+)'", text)}
 
 
 def test_exactly_the_lines_in_conflict_are_told_of_many_that_mention_the_package(
@@ -123,7 +123,7 @@ def test_all_independent_conflicts_are_told_at_once_with_overrides_that_settle_t
     said = refusal(solve, **nodes)
     assert "packages can't be resolved, for 2 reasons:" in said
     assert blamed(said) >= {"a array<2", "b array>=2", "c image<2", "d image==2.1"}
-    assert "these together would settle them" in said
+    assert "these together would solve them" in said
     assert set(proposed(said)) == {"array<2", "image<2"}
     solve(*proposed(said), **nodes)
 
@@ -137,7 +137,7 @@ def test_a_node_that_most_of_many_conflicts_have_in_common_is_named(solve: Solve
 
 def test_who_depends_on_whom_in_between_is_told(solve: Solve) -> None:
     said = refusal(solve, a="array<2", b="voice")
-    assert "node b asks for 'voice' (requirements.txt:1), which needs array through sound" in said
+    assert "node b requires 'voice' (requirements.txt:1), which needs array through sound" in said
     assert proposed(said) == ["array<2"]
 
 
@@ -151,8 +151,8 @@ def test_one_that_is_in_two_conflicts_is_settled_by_two_overrides(solve: Solve) 
 def test_a_package_that_is_not_there_is_told_beside_a_conflict(solve: Solve) -> None:
     said = refusal(solve, a="array<2", b="array>=2", c="nowhere>=2", d="image>=9")
     assert "for 3 reasons" in said
-    assert "node c asks for 'nowhere>=2' (requirements.txt:1), which can't be had: " in said
-    assert "settle the others: python.overrides" in said
+    assert "node c requires 'nowhere>=2' (requirements.txt:1), which isn't available: " in said
+    assert "solve the others: python.overrides" in said
     assert set(proposed(said)) == {"array<2", "image"}
 
 
@@ -161,7 +161,7 @@ def test_the_fewest_optional_nodes_leave_and_none_that_is_in_no_conflict(solve: 
     assert set(solution.left_out) == {"b"}
     said = solution.left_out["b"]
     assert blamed(said) == {"a array<2", "b voice"}
-    assert "this would keep it: python.overrides: ['array<2']" in said
+    assert "to keep it, set python.overrides: ['array<2']" in said
     assert solution.packages["array"].version == "1.5"
     one = solve(a_="array>=2", b_="array<2 / image<2", c_="image>=2", d_="array")
     assert set(one.left_out) == {"b"}, "one of three, which ends both conflicts"
@@ -175,8 +175,8 @@ def test_an_optional_node_leaves_before_one_that_must_stay_is_overridden(solve: 
 def test_what_can_not_be_had_for_an_optional_node_is_no_matter_of_the_lock(solve: Solve) -> None:
     solution = solve(a="array", b_="nowhere", c_="image>=9")
     assert solution.left_out == {}
-    assert set(solution.absent) == {"b", "c"}
-    assert solution.again == ()
+    assert set(solution.unavailable) == {"b", "c"}
+    assert solution.retry == ()
 
 
 def test_blame_follows_what_was_asked_not_words(solve: Solve, tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_blame_follows_what_was_asked_not_words(solve: Solve, tmp_path: Path) ->
     wheel(tmp_path / "links", "uv", "1.0")
     wheel(tmp_path / "links", "git", "1.0")
     solution = solve(a_="uv / git", b_=away)
-    assert set(solution.absent) == {"b"}
-    assert solution.again == ("b",), "a repository that can't be reached is tried by every run"
+    assert set(solution.unavailable) == {"b"}
+    assert solution.retry == ("b",), "a repository that can't be reached is tried by every run"
     said = refusal(solve, a="uv / git", b=away)
     assert blamed(said) == {f"b {away}"}
     assert "which can't be reached" in said

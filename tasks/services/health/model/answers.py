@@ -1,47 +1,61 @@
-"""What the health server answers, for OpenAPI and for those who write it.
+"""What the health server answers, for OpenAPI and for the code that composes it.
 
-Times are seconds since the epoch, durations seconds, sizes bytes. `status` is one of STATUSES.
+Times are seconds since the epoch, durations seconds, sizes bytes.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator
 
+from ....host.comfyui.condition import Condition, Health, Reason, Status, Type
+
 LONGEST = 4096
-"""Characters of a text; much of it comes from instances and logs, which may hold anything."""
+"""Characters of a text; much of it comes from instances and logs, which can hold anything."""
 
 _ANSI = re.compile("\x1b\\[[0-9;?]*[A-Za-z]")
 _WILD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def tame(text: Any) -> Any:
-    """Without what moves a terminal's cursor, breaks a line or can't be written as UTF-8."""
+    """The text without what moves a terminal's cursor, breaks a line or isn't valid UTF-8."""
     return _WILD.sub(" ", _ANSI.sub("", text[:LONGEST])) if isinstance(text, str) else text
 
 
 Text = Annotated[str, BeforeValidator(tame)]
 
-Status = Literal[
-    "healthy", "degraded", "disabled", "starting", "installing", "draining", "unhealthy",
-    "crash loop", "down", "failed", "interrupted", "unknown", "error",
-]  # fmt: skip
-HEALTHY = ("healthy", "degraded", "disabled")
-"""With these the answer's code is 200, with all others 503."""
-
 
 class Verdict(BaseModel):
-    """What every answer says."""
+    """What every answer says: one condition, the sum of all that is known."""
 
-    status: Status
+    status: Health
+    code: Reason
+    """Why it isn't better, for programs."""
     since: float
     """When it began to be so."""
     reason: Text = ""
-    """Why it isn't better; empty when healthy."""
+    """Why it isn't better, for people; empty when healthy."""
     advice: Text = ""
     """What to do; empty when there is nothing."""
+
+
+class InstanceCondition(BaseModel):
+    """One thing that is true or false of an instance."""
+
+    type: Type
+    status: Status
+    health: Health
+    """What the instance is on account of it."""
+    reason: Reason
+    message: Text = ""
+    advice: Text = ""
+    since: float = 0.0
+    """When it began to be so."""
+    observed: Text = ""
+    """The fingerprint of the process that it speaks of."""
 
 
 class Layer(BaseModel):
@@ -52,14 +66,14 @@ class Layer(BaseModel):
 
 
 class Running(Layer):
-    """The process, as the system and PM2 have it."""
+    """The process, by the system and PM2."""
 
     pid: int | None = None
     uptime: float | None = None
     restarts: int | None = None
     memory: int | None = None
     before: Text = ""
-    """When and why the process before it ended, as far as this server saw it."""
+    """When and why the process before it ended, if this server observed that."""
 
 
 class Job(BaseModel):
@@ -68,7 +82,7 @@ class Job(BaseModel):
     id: Text
     seconds: float
     percent: float | None = None
-    """Of its present step, as its progress bar in the log has it."""
+    """Of its present step, by the progress bar in its log."""
     step: Text = ""
 
 
@@ -88,7 +102,7 @@ class Functional(Layer):
     """Jobs, the running one included."""
     job: Job | None = None
     missing_nodes: dict[Text, list[Text]] = {}
-    """Node classes that the build had and the instance hasn't, by custom node."""
+    """Node classes that the build had and the instance lacks, by custom node."""
     failed_nodes: dict[Text, Text] = {}
     """Custom nodes that it could not import, and why."""
     warmup: Trial | None = None
@@ -110,7 +124,7 @@ class Layers(BaseModel):
 
 
 class Card(BaseModel):
-    """The GPU, as NVML has it."""
+    """The GPU, by NVML."""
 
     name: Text
     uuid: Text
@@ -146,11 +160,13 @@ class InstanceHealth(Verdict):
     gpu: int
     port: int
     layers: Layers
+    conditions: list[InstanceCondition] = []
+    """One of each type; the first, Ready, is the sum of the others."""
     card: Card | None = None
     workers: list[Service] = []
     history: list[Point] = []
     log: list[Text] = []
-    """The last lines, when it is sick."""
+    """The last lines, when it isn't healthy."""
 
 
 class InstancesHealth(Verdict):
@@ -161,7 +177,7 @@ class InstancesHealth(Verdict):
 
 
 class Part(Layer):
-    """ComfyUI or a custom node: a commit that should be there and one that is."""
+    """ComfyUI or a custom node: the commit that should be there and the one that is."""
 
     name: Text
     wanted: Text | None = None
@@ -190,14 +206,14 @@ class Task(BaseModel):
     seconds: float | None = None
     percent: float | None = None
     detail: Text = ""
-    """What it does just now: `receiving objects`, `3 of 67 packages`, `1.2 of 4.3 GB`."""
+    """What it is doing: `receiving objects`, `3 of 67 packages`, `1.2 of 4.3 GB`."""
     reason: Text = ""
     """Why it failed."""
     log: Text | None = None
 
 
 class Run(BaseModel):
-    """A run of doit, the one that is on or the last."""
+    """The doit run in progress, or the last one."""
 
     pid: int
     command: Text
@@ -206,7 +222,7 @@ class Run(BaseModel):
     began: float
     seconds: float
     seconds_left: float | None = None
-    """An estimate, from what the tasks took when they last ran; None: unknown."""
+    """An estimate, from how long the tasks took when they last ran; None: unknown."""
     percent: float | None = None
     done: int
     total: int
@@ -230,12 +246,12 @@ class Model(Layer):
     target: Text
     optional: bool = False
     present: bool
-    """There is a file, not only a name."""
+    """There is a file behind the name."""
     verified: bool
-    """It is what the lock says, hashed when it came and not changed since."""
+    """It is what machine.lock says: hashed when it was fetched, and unchanged since."""
     size: int | None = None
     listed: dict[Text, bool | None] = {}
-    """By GPU: whether that instance lists it; None: it doesn't say."""
+    """By GPU: whether that instance lists it; None: not known."""
 
 
 class ModelsHealth(Verdict):
@@ -255,8 +271,23 @@ class Overview(Verdict):
     services: list[Service]
     """Instances and workers, and what each waits for."""
     run: Run | None = None
-    """The run that is on, without its tasks."""
+    """The run in progress, without its tasks."""
 
 
 class Refusal(Verdict):
     """A question that can't be answered: 400, 401, 403, 404, 405, 422, 500, 503."""
+
+
+def verdict(told: Condition, since: float) -> dict[str, Any]:
+    """The fields of a Verdict."""
+    return {
+        "status": told.health,
+        "code": told.reason,
+        "since": since,
+        "reason": told.message,
+        "advice": told.advice,
+    }
+
+
+def instance_condition(told: Condition) -> InstanceCondition:
+    return InstanceCondition(**asdict(told) | {"status": told.status, "since": told.since or 0.0})

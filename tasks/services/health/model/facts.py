@@ -1,28 +1,14 @@
-"""What verdicts are made of, and a verdict before anybody knows since when it is so."""
+"""What was observed of the machine as a whole."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ....host.comfyui import observation
 from ....host.downloads.model_files import ModelState
-from .answers import Card, Layer, Packages, Part, Run, Status
+from ....host.pm2.app_state import AppState
+from .answers import Card, Layer, Packages, Part, Run
 from .settings import Settings
-
-ADVICE: Mapping[str, str] = {
-    "installing": "wait: the run goes on",
-    "failed": "mend what failed, then run doit",
-    "interrupted": "run doit: it goes on where it was",
-    "starting": "wait",
-    "draining": "wait: it is replaced when its jobs are done",
-    "down": "run doit",
-    "crash loop": "read its log, mend the cause, then run doit",
-    "disabled": "unset ENABLE_COMFYUI and run doit to have instances",
-}
-"""What to do, by status, where nothing better is known."""
-RUN = "run doit"
-
 
 SILENT = "the disk has not answered yet"
 
@@ -44,7 +30,7 @@ class Installed:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was seen of the machine as a whole."""
+    """All of it."""
 
     settings: Settings
     installed: Installed
@@ -54,35 +40,14 @@ class Facts:
     behind: str = ""
     """Why the machine is held to what ran before."""
     cards: Mapping[int, Card] = field(default_factory=dict)
-    workers: Mapping[str, observation.Seen] = field(default_factory=dict)
+    workers: Mapping[str, AppState] = field(default_factory=dict)
+
+    @property
+    def installs(self) -> bool:
+        """Whether a run is in progress."""
+        return self.run is not None and self.run.state == "running"
 
     def awaits(self, name: str) -> bool:
-        """Whether the run that is on has this task still to do; `doit build` starts nothing."""
-        return (
-            self.run is not None
-            and self.run.state == "running"
-            and any(
-                task.name == name and task.state in ("waiting", "running")
-                for task in self.run.tasks
-            )
-        )
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A status with its reason and advice."""
-
-    status: Status
-    reason: str = ""
-    advice: str = ""
-
-
-def lacking(facts: Facts, reason: str) -> Judged:
-    """Models are missing: a run that is on may be fetching them."""
-    if facts.run and facts.run.state == "running":
-        return Judged("installing", reason, ADVICE["installing"])
-    return Judged("unhealthy", reason, RUN)
-
-
-def known(status: str) -> Status:
-    return status  # type: ignore[return-value]
+        """Whether the run in progress has still to do this task; `doit build` starts nothing."""
+        tasks = self.run.tasks if self.run and self.installs else []
+        return any(each.name == name and each.state in ("waiting", "running") for each in tasks)

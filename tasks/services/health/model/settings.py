@@ -1,4 +1,4 @@
-"""What the health server is told: a file that every `doit up` writes, and that it reads again."""
+"""The settings of the health server: a file that `doit up` writes, and the server reads again."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ....spec.layout import Layout
 
 @dataclass(frozen=True)
 class Instance:
-    """One that should run; `port` where it isn't running, else its process says."""
+    """An instance that should run; `port` counts where it doesn't, else the port of its process."""
 
     gpu: int
     name: str
     listen: str
     port: int
     whole: bool
-    """It has a whole GPU, which NVML shows: not a part of one, nor none."""
+    """It has a whole GPU, which NVML shows: neither a part of one nor none."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Settings:
     comfyui: WantedNode
     nodes: tuple[WantedNode, ...]
     selected: tuple[str, ...] | None
-    """Names of the nodes that are to be loaded (COMFYUI_CUSTOM_NODES); None: all."""
+    """Names of the custom nodes to load (COMFYUI_CUSTOM_NODES); None: all."""
     models: tuple[WantedModel, ...]
     models_folder: Path
     store: Path

@@ -17,7 +17,7 @@ from fastapi.security import HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
-from ..looks.sampler import Sampler
+from ..conditions.answer_board import Answer, Answers, settle
 from ..model.answers import (
     Installation,
     InstanceHealth,
@@ -27,7 +27,7 @@ from ..model.answers import (
     Refusal,
     Verdict,
 )
-from ..verdicts.answer_board import Answer, Answers, settle
+from ..sampling.sampler import Sampler
 from . import page
 from .guard import Guard, refusal
 from .metrics import Metrics
@@ -35,9 +35,9 @@ from .metrics import Metrics
 LONGEST_WAIT = 600
 """Seconds that an answer may be held."""
 FRESH_WITHIN = 0.5
-"""Seconds that an answer is held for news that are known to be there."""
+"""Seconds that an answer is held for news that is known to be there."""
 FOLLOWERS = 64
-"""Those who may follow the events at once."""
+"""Clients that may follow the events at once."""
 EVENTS_EVERY = 1.0
 """Seconds between two events of one kind."""
 METRICS = "text/plain; version=1.0.0; charset=utf-8"
@@ -155,7 +155,7 @@ def _add_health(app: FastAPI, sampler: Sampler) -> None:
 async def _is_behind(sampler: Sampler) -> bool:
     if not sampler.sees_run:
         return False
-    # In a thread: the volume may hang, and nobody else is to be kept waiting by it.
+    # In a thread: the volume may hang, and other clients don't wait for it.
     look = asyncio.to_thread(sampler.is_behind)
     with contextlib.suppress(asyncio.TimeoutError):
         return await asyncio.wait_for(look, FRESH_WITHIN)
@@ -171,10 +171,11 @@ def _add_probes(app: FastAPI, sampler: Sampler) -> None:
 
     async def livez() -> Response:
         if sampler.alive:
-            told = Verdict(status="healthy", since=began)
+            told = Verdict(status="healthy", code="Healthy", since=began)
         else:
             since = round(time.time() - (time.monotonic() - sampler.board.answers.at), 1)
-            told = Verdict(status="unhealthy", since=since, reason="its answers are old",
+            told = Verdict(status="unhealthy", code="AnswersOld", since=since,
+                           reason="its answers are old",
                            advice=f"kill {os.getpid()}: PM2 starts it anew")  # fmt: skip
         code = 200 if sampler.alive else 503
         return Response(told.model_dump_json(), code, media_type="application/json")
@@ -193,7 +194,7 @@ def _add_events(app: FastAPI, sampler: Sampler) -> None:
     async def place() -> AsyncIterator[None]:
         """Taken at once, so that no more get in while these begin."""
         if len(followers) >= FOLLOWERS:
-            raise HTTPException(503, f"{FOLLOWERS} follow already")
+            raise HTTPException(503, f"{FOLLOWERS} clients follow the events already")
         me = object()
         followers.add(me)
         try:
@@ -244,7 +245,7 @@ def _add_refusals(app: FastAPI) -> None:
         if error.status_code == 404:
             return refusal(404, "there is nothing here", "see /openapi.json")
         if error.status_code == 405:
-            return refusal(405, "this server only tells", "use GET", **(error.headers or {}))
+            return refusal(405, "this server is read-only", "use GET", **(error.headers or {}))
         return refusal(error.status_code, str(error.detail), "ask again later")
 
     @app.exception_handler(RequestValidationError)

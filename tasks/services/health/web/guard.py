@@ -20,25 +20,26 @@ from ..model.answers import Refusal
 _HOST = re.compile(r"(?:\[([^\[\]]+)\]|([^:@/\[\]]+))(?::\d*)?")
 """An address of IPv6, or another name; then a port."""
 PROBES = ("/livez", "/readyz")
-"""Say no more than yes or no, and answer whoever asks."""
+"""Say only yes or no, to any client."""
 
 
 def refusal(code: int, reason: str, advice: str, **headers: str) -> Response:
-    """What can't be answered, in the shape of an answer."""
-    body = Refusal(status="error", since=round(time.time(), 1), reason=reason, advice=advice)
+    """A refusal, in the shape of an answer."""
+    body = Refusal(status="error", code="Refused", since=round(time.time(), 1),
+                   reason=reason, advice=advice)  # fmt: skip
     return Response(
         body.model_dump_json(), code, headers=headers or None, media_type="application/json"
     )
 
 
 def _malformed() -> bytes:
-    body = refusal(400, "this is no HTTP request", "see /openapi.json").body
+    body = refusal(400, "this isn't an HTTP request", "see /openapi.json").body
     head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + bytes(body)
 
 
 REFUSED = _malformed()
-"""What whoever speaks no HTTP is told."""
+"""The answer to what isn't HTTP."""
 
 
 class Guard:
@@ -55,7 +56,7 @@ class Guard:
         try:
             await (refused or self._app)(scope, receive, send)
         except Exception as error:
-            # Whoever asks was told (500); what is wrong is said once, not at every request.
+            # The client was answered (500); the fault is logged once, not at every request.
             if scope["type"] != "http":
                 raise
             if not _hung_up(error):

@@ -9,8 +9,9 @@ from typing import cast
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ..model.answers import HEALTHY, Installation, InstancesHealth, ModelsHealth, Overview
-from ..verdicts.answer_board import Answers
+from ....host.comfyui.condition import HEALTHY
+from ..conditions.answer_board import Answers
+from ..model.answers import Installation, InstancesHealth, ModelsHealth, Overview
 
 PREFIX = "comfy_machine"
 

@@ -14,7 +14,7 @@ POLICY = (
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
     " require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""With it the browser runs nothing else, asks nobody else, and makes no markup of a text."""
+"""With it the browser runs no other script, asks no other server, and parses no text as markup."""
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,8 @@ class Protocol(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         if self.pipeline:
-            # Nobody in use asks again before the answer, and uvicorn would not tell the first
-            # request of such a client that it is gone.
+            # No client in use pipelines requests, and uvicorn would not notice for the first of
+            # them that the client is gone.
             self.pipeline.clear()
             self.cycle = before
             self._hang_up()
@@ -97,7 +97,7 @@ class Protocol(HttpToolsProtocol):
         self._deadline = self.loop.call_later(seconds, self._hang_up)
 
     def _go_on(self) -> None:
-        """It is our turn, or nobody's."""
+        """It isn't the client's turn."""
         self._waited_for.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()

@@ -7,14 +7,14 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tasks.host.comfyui import observation
 from tasks.host.downloads.model_files import ModelState
+from tasks.host.pm2 import app_state
+from tasks.services.health.conditions.answer_board import Answers, Since
+from tasks.services.health.conditions.composition import compose
 from tasks.services.health.model.answers import Card, Layer, Part, Run, tame
 from tasks.services.health.model.facts import Facts
 from tasks.services.health.model.sample import Sample
 from tasks.services.health.model.settings import Instance, Worker
-from tasks.services.health.verdicts.answer_board import Answers, Since
-from tasks.services.health.verdicts.composition import compose
 from tasks.services.health.web.metrics import Metrics
 from tests.services import moments as m
 
@@ -47,13 +47,13 @@ def of(values: dict[Any, float], name: str, **labels: str) -> float | None:
 
 
 def test_every_instance_and_every_layer_of_it_is_told() -> None:
-    running = observation.Seen(m.app(age=100), 5000, {"restart_time": 3}, m.NOWHERE)
-    down = m.sample(seen=m.seen(None, {"restart_time": 7}), health=m.REFUSES)
+    running = app_state.of(m.app(age=100), 5000, {"restart_time": 3}, m.NOWHERE)
+    down = m.sample(state=m.state(None, {"restart_time": 7}), answer=m.REFUSES)
     facts = m.facts(
         settings=TWO, cards={1: Card(name="x", uuid="y", memory_used=1, memory_total=9)}
     )
     values = scraped(
-        answers(facts, m.sample(seen=running, health=replace(m.ANSWERS, queue=2)), down)
+        answers(facts, m.sample(state=running, answer=replace(m.ANSWERS, queue=2)), down)
     )
 
     assert of(values, "healthy") == 0
@@ -117,5 +117,5 @@ def test_the_text_is_made_once_for_each_set_of_answers() -> None:
     metrics = Metrics(lambda: posted[-1])
     first = metrics.text()
     assert metrics.text() is first
-    posted.append(answers(m.facts(), m.sample(seen=m.seen(None))))
+    posted.append(answers(m.facts(), m.sample(state=m.state(None))))
     assert metrics.text() != first

@@ -229,7 +229,7 @@ def test_a_machine_without_instances_has_words_for_it(page: Page, server: Stand)
 
 
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>&amp;{{7*7}}`${alert(3)}"
-OURS = {"status", "state"}
+OURS = {"status", "state", "code"}
 """The fields that have one of a few words."""
 OPEN = {"instances", "missing_nodes", "failed_nodes", "wrong", "listed"}
 """The fields whose keys come from outside."""
@@ -374,7 +374,11 @@ def test_where_events_are_held_up_on_their_way_it_asks(page: Page, server: Stand
 
 def test_an_answer_that_is_none_is_said_and_the_rest_is_shown(page: Page, server: Stand) -> None:
     refusal = answers.Refusal(
-        status="error", since=0, reason="too many questions", advice="Wait a minute."
+        status="error",
+        code="Refused",
+        since=0,
+        reason="too many questions",
+        advice="Wait a minute.",
     )
     server.say(**samples.healthy(2) | {"models": refusal})
     page.goto(server.url)

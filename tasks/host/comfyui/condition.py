@@ -1,0 +1,99 @@
+"""The condition of an instance, or of the machine: the one type that holds health.
+
+Code decides by `health`, `status` and `reason`; `message` and `advice` are for people alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+Health = Literal[
+    "healthy", "degraded", "disabled", "starting", "installing", "draining", "unhealthy",
+    "crash loop", "down", "failed", "interrupted", "unknown", "error",
+]  # fmt: skip
+HEALTHY: Collection[Health] = ("healthy", "degraded", "disabled")
+"""With these the health server answers 200, and the commands end with 0."""
+
+Type = Literal[
+    "Ready", "Observed", "Running", "Functional", "ModelsPresent", "AcceptsJobs", "Complete",
+]  # fmt: skip
+"""What is true or false. Ready sums up the others; Complete: nothing optional is missing."""
+Status = Literal["True", "False", "Unknown"]
+
+
+Reason = Literal[
+    "Healthy", "NotObserved",
+    # The process
+    "NotStarted", "Stopped", "Exited", "CrashLoop", "AwaitsRun", "NotSupervised",
+    # What it answers and does
+    "Starting", "StartTimeout", "NoAnswer", "WrongAnswer", "Hanging", "Busy", "JobTimeout",
+    "WorkerThreadDead", "MemoryLimit", "WarmingUp", "WarmupTimeout", "WarmupFailed",
+    "CanaryFailed", "Draining",
+    # What it has loaded
+    "NodesNotListed", "NodeFailed", "NodeClassMissing", "ModelFolderUnused", "ModelsUnknown",
+    "ModelMissing", "OptionalNodeFailed", "OptionalModelMissing",
+    # The machine
+    "Disabled", "NoInstances", "NoneReady", "Installing", "NotInstalled", "RunFailed",
+    "RunInterrupted", "BehindMachineFile", "OptionalPartMissing", "WorkerDown",
+    # The health server itself
+    "AnswersOld", "Refused",
+    # Another version noted it, with no code or one that this one doesn't know
+    "Unspecified",
+]  # fmt: skip
+"""Why a condition is as it is; a code that stays when the sentence changes."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition. `since` is in seconds since the epoch, None: not known."""
+
+    type: Type
+    health: Health
+    """What an instance or the machine is on account of it."""
+    reason: Reason
+    message: str = ""
+    """Why it isn't better, in one sentence; empty when healthy."""
+    advice: str = ""
+    """What to do; empty when there is nothing."""
+    since: float | None = None
+    observed: str = ""
+    """The fingerprint of the process that it speaks of; empty where there is none."""
+
+    @property
+    def is_healthy(self) -> bool:
+        return self.health in HEALTHY
+
+    @property
+    def status(self) -> Status:
+        if self.health == "unknown":
+            return "Unknown"
+        well = self.is_healthy if self.type == "Ready" else self.reason == "Healthy"
+        return "True" if well else "False"
+
+    def told_of(self, name: str) -> str:
+        """One sentence about the instance of that name."""
+        return f"{name} is {self.health}" + (f": {self.message}" if self.message else "")
+
+
+def healthy(kind: Type = "Ready", observed: str = "") -> Condition:
+    return Condition(kind, "healthy", "Healthy", observed=observed)
+
+
+def ready(conditions: Sequence[Condition], observed: str = "") -> Condition:
+    """The sum of conditions that come with the worst first; healthy when there is none."""
+    return replace(conditions[0], type="Ready") if conditions else healthy(observed=observed)
+
+
+def read(entry: Mapping[str, Any]) -> Condition:
+    """A condition as the health server answers it; raises LookupError for something else."""
+    return Condition(
+        entry["type"], entry["health"], reason(entry["reason"]), entry["message"], entry["advice"],
+        entry["since"], entry["observed"],
+    )  # fmt: skip
+
+
+def reason(code: object) -> Reason:
+    """The reason of that code; Unspecified for one that this version doesn't know."""
+    return next((known for known in get_args(Reason) if known == code), "Unspecified")

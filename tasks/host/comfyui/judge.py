@@ -1,0 +1,207 @@
+"""The judge of an instance: an observation and rules in, conditions out.
+
+Pure: the same observation has the same conditions. Gate, `doit status`, `doit probe`, the health
+server and the watcher (through `symptoms`) all ask here, so they say the same in the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from ..pm2.app_state import AppState
+from . import node_classes, warmup
+from .api import Health as Answer
+from .condition import Condition, Reason
+from .own_jobs import Trial
+
+STALE = 120.0
+"""Seconds; one that answers no question in time is observed once in a minute."""
+SHOWN = 3
+"""Node classes that a sentence names."""
+RUN = "run doit"
+WAIT = "wait"
+WARMUP = "correct health.warmup, or what it needs, then run doit"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What an instance is held to. Nodes are custom nodes, by name."""
+
+    start_timeout: float
+    """Seconds in which it has to answer, and to be warm."""
+    restarts: bool = False
+    """The watcher restarts one that is unhealthy."""
+    required: Collection[str] = ()
+    """Nodes that must be loaded."""
+    ignored: Collection[str] = ()
+    """Nodes that are not to be loaded."""
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Node → the node classes that it had in the build."""
+    lists_classes: bool = False
+    """It must have listed its node classes."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """Model folders that it must use → their real paths."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One instance at one moment. What was not observed has its default, and decides nothing."""
+
+    name: str
+    state: AppState
+    answer: Answer
+    """The last answer to a probe; while it is only busy, the one before."""
+    age: float = 0.0
+    """Seconds since then."""
+    awaited: bool = False
+    """The run in progress has still to start it."""
+    symptom: Condition | None = None
+    """What observations that follow each other tell, or the watcher notes."""
+    cold: bool = False
+    """It has a warm-up job to do before it counts as healthy."""
+    warmup: Trial | None = None
+    canary: Trial | None = None
+    """The last job of each kind."""
+    classes: frozenset[str] | None = None
+    """The node classes that it lists."""
+    failed_nodes: Mapping[str, str] = field(default_factory=dict)
+    """Node → what became of it, "doesn't import: …"."""
+    folders: Collection[str] | None = None
+    """The model folders that it uses, as real paths."""
+    models: Condition | None = None
+    """Of the declared models, as far as this instance needs and lists them."""
+    draining: bool = False
+
+
+def judge(seen: Observation, rules: Rules) -> list[Condition]:
+    """All that is not well, the worst first; empty when it is healthy."""
+    observed = seen.state.app.fingerprint if seen.state.app else ""
+    return [replace(each, observed=observed) for each in _conditions(seen, rules)]
+
+
+def _conditions(seen: Observation, rules: Rules) -> Iterator[Condition]:
+    name, state, models, nodes = seen.name, seen.state, seen.models, _faulty_nodes(seen, rules)
+    if seen.age > STALE:
+        why = f"it was last observed {seen.age:.0f} s ago"
+        yield Condition("Observed", "unknown", "NotObserved", why, "see the log of health-server")
+    if state.app is None and seen.awaited and not state.loops:
+        why = "the run in progress starts it"
+        yield Condition("Running", "starting", "AwaitsRun", why, WAIT)
+    elif state.app is None or (state.loops and not seen.answer.healthy):
+        yield not_running(state, name)
+    if state.app is None:
+        yield Condition("Functional", "down", "NotStarted", f"{name} doesn't run", RUN)
+    elif silent := _silent(seen, rules):
+        yield silent
+    else:
+        advice = f"doit logs {name}; another ref, python.overrides, or optional: true, then doit"
+        for node, (reason, what) in nodes.items():
+            if node in rules.required:
+                why = f"custom node {node} {what}"
+                yield Condition("Functional", "unhealthy", reason, why, advice)
+        yield from _functional(seen, rules)
+    if models and not models.is_healthy:
+        yield models
+    if state.app and seen.draining:
+        advice = "wait: it is replaced when its jobs are done"
+        yield Condition("AcceptsJobs", "draining", "Draining", "it takes no new jobs", advice)
+    if lost := not_supervised(state):
+        yield lost
+    for node, (_, what) in nodes.items():
+        if node not in rules.required:
+            why, advice = f"custom node {node} (optional) {what}", f"doit logs {name}; correct it"
+            yield Condition("Complete", "degraded", "OptionalNodeFailed", why, advice)
+    if models and models.is_healthy and models.reason != "Healthy":
+        yield models
+
+
+def process_fault(state: AppState, name: str) -> Condition | None:
+    """What is wrong with the process of an app of that name; None: nothing."""
+    return not_supervised(state) if state.app else not_running(state, name)
+
+
+def not_running(state: AppState, name: str) -> Condition:
+    """Why an app doesn't run, or not for long."""
+    why = str(state.blame) if state.blame else "it ended and wrote no output"
+    if state.loops:
+        advice = f"doit logs {name}; correct the cause, then run doit"
+        return Condition("Running", "crash loop", "CrashLoop", why, advice)
+    if not state.is_known and state.was_stopped:
+        return Condition("Running", "down", "Stopped", "stopped", RUN)
+    if not state.is_known and state.blame is None:
+        return Condition("Running", "down", "NotStarted", "not started", RUN)
+    return Condition("Running", "down", "Exited", why, RUN)
+
+
+def not_supervised(state: AppState) -> Condition | None:
+    """That an app which runs is an orphan; None: it isn't, or it doesn't run."""
+    if state.app is None or state.app.supervised:
+        return None
+    why = "PM2 doesn't hold it: run doit"
+    return Condition("Running", "degraded", "NotSupervised", why, RUN)
+
+
+def _silent(seen: Observation, rules: Rules) -> Condition | None:
+    """Why it gives no good answer, or doesn't work; None: it does."""
+    name, answer = seen.name, seen.answer
+    restart = f"doit restart {name}"
+    if seen.symptom:
+        watched = f"the watcher restarts it when that lasts; at once: {restart}"
+        return replace(seen.symptom, advice=watched if rules.restarts else restart)
+    if answer.healthy:
+        return None
+    if answer.refused and (seen.state.uptime or 0.0) < rules.start_timeout:
+        return Condition("Functional", "starting", "Starting", answer.reason, WAIT)
+    reason: Reason = "WrongAnswer" if answer.answered else "NoAnswer"
+    reason = "StartTimeout" if answer.refused else reason
+    advice = f"{restart}; doit logs {name}"
+    return Condition("Functional", "unhealthy", reason, answer.reason, advice)
+
+
+def _functional(seen: Observation, rules: Rules) -> Iterator[Condition]:
+    """What is wrong with one that answers, beside its nodes."""
+    starts = partial(Condition, "Functional", "starting", advice=WAIT)
+    tell = partial(Condition, "Functional", "unhealthy")
+    if seen.cold and seen.warmup:
+        yield tell("WarmupFailed", f"its warm-up job failed: {seen.warmup.reason}", WARMUP)
+    elif seen.cold and (seen.state.uptime or 0.0) < rules.start_timeout:
+        yield starts("WarmingUp", warmup.NOT_YET)
+    elif seen.cold:
+        yield tell("WarmupTimeout", warmup.NOT_YET, WARMUP)
+    if rules.lists_classes and seen.classes is None:
+        yield starts("NodesNotListed", "it has not listed its node classes yet")
+    unused = [path for path, real in rules.folders.items() if real not in (seen.folders or ())]
+    if unused and seen.folders is not None:
+        why = f"it doesn't look for models in {unused[0]}"
+        advice = "see that no argument or custom node changes its model paths"
+        yield tell("ModelFolderUnused", why, advice)
+    if seen.canary and not seen.canary.ok:
+        advice = f"doit logs {seen.name}; correct its nodes, models or workflow (health.canary)"
+        yield tell("CanaryFailed", seen.canary.reason, advice)
+
+
+def _faulty_nodes(seen: Observation, rules: Rules) -> dict[str, tuple[Reason, str]]:
+    """Node → what is wrong with it, those that failed first."""
+    found: dict[str, tuple[Reason, str]] = {}
+    for node, what in sorted(failed_nodes(seen, rules).items()):
+        found[node] = ("NodeFailed", what)
+    for node, names in sorted(missing_classes(seen, rules).items()):
+        what = f"lacks {', '.join(names[:SHOWN])}, which it had in the build"
+        found[node] = ("NodeClassMissing", what)
+    return found
+
+
+def failed_nodes(seen: Observation, rules: Rules) -> dict[str, str]:
+    """Node → what became of it, without those to ignore."""
+    return {name: what for name, what in seen.failed_nodes.items() if name not in rules.ignored}
+
+
+def missing_classes(seen: Observation, rules: Rules) -> dict[str, list[str]]:
+    """Node → the node classes that it had in the build and not here, of those that are loaded."""
+    if seen.classes is None:
+        return {}
+    without = {*rules.ignored, *seen.failed_nodes}
+    expected = {node: names for node, names in rules.classes.items() if node not in without}
+    return node_classes.missing(expected, seen.classes)

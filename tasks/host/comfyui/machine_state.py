@@ -1,0 +1,166 @@
+"""The state of a machine: its instances and workers at this moment. Reads only, and never waits.
+
+PM2 is asked over its socket, and all instances at once, at the ports that they were started with.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...spec import Instance
+from ...spec.layout import Layout
+from ..pm2 import app_state, apps, daemon_socket, pm2, stopped_apps
+from ..pm2.app_state import AppState
+from ..system import files, private_folder, usage
+from ..system.run_lock import Holder, RunLock
+from . import api, condition, judge, symptoms, warmup
+from .condition import Condition
+from .judge import Observation, Rules
+
+
+@dataclass(frozen=True)
+class InstanceState:
+    """One instance. `queue` is the number of its jobs, None where none of ours answers."""
+
+    instance: str
+    gpu: int
+    port: int
+    state: AppState
+    queue: int | None
+    conditions: Sequence[Condition]
+    """What is not well, the worst first."""
+    restarted: str
+    """When and why the watcher last restarted it; empty when it didn't."""
+
+    @property
+    def ready(self) -> Condition:
+        return condition.ready(self.conditions)
+
+    @property
+    def note(self) -> str:
+        """What else is worth knowing, and stops nothing."""
+        rest = dict.fromkeys(each.message for each in self.conditions if each.is_healthy)
+        rest.pop(self.ready.message, None)
+        return "; ".join(filter(None, [self.restarted, *rest]))
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """One worker of one instance."""
+
+    worker: str
+    gpu: int
+    state: AppState
+    fault: Condition | None
+    """What is wrong with its process; None: nothing."""
+
+
+@dataclass(frozen=True)
+class MachineState:
+    """All of it."""
+
+    instances: list[InstanceState]
+    workers: list[WorkerState]
+    strangers: list[apps.App]
+    """Apps that run for this workspace, and that machine.yaml doesn't name."""
+    watcher: int | None
+    """The pid of the watcher."""
+    run: Holder | None
+    """The run in progress."""
+
+
+def read(
+    layout: Layout,
+    instances: Sequence[Instance],
+    workers: Mapping[str, int],
+    rules: Rules,
+    *,
+    warms: bool = False,
+) -> MachineState:
+    """Observe everything. `workers` are names and GPUs; `warms`: there is a warm-up job. Never
+    raises for what it finds."""
+    with ThreadPoolExecutor(len(instances) + 1) as pool:
+        answer = daemon_socket.ask(private_folder.folder(layout.workspace))
+        daemon = answer.daemon if answer else pm2.daemon(layout)
+        running = apps.running(layout.workspace, daemon)
+        by_name = {app.name: app for app in running}
+        probes = [pool.submit(_probe, each, by_name.get(each.name)) for each in instances]
+        memory = usage.resident_each(app.pid for app in running)
+        answers = [probe.result() for probe in probes]
+    stopped = stopped_apps.read(layout.stopped)
+    known = {app["name"]: app.get("pm2_env") for app in answer.apps or []} if answer else {}
+
+    def state(name: str) -> AppState:
+        app, entry = by_name.get(name), known.get(name)
+        resident = memory.get(app.pid) if app else None
+        entry = entry if isinstance(entry, dict) else None
+        return app_state.of(app, resident, entry, layout.log(name), name in stopped)
+
+    named = {each.name for each in instances} | set(workers) | set(apps.OURS)
+    return MachineState(
+        [
+            _instance(layout, each, state(each.name), answered, rules, warms)
+            for each, answered in zip(instances, answers, strict=True)
+        ],
+        [
+            WorkerState(name, gpu, own := state(name), judge.process_fault(own, name))
+            for name, gpu in workers.items()
+        ],
+        [app for app in running if app.name not in named],
+        by_name[apps.WATCHER].pid if apps.WATCHER in by_name else None,
+        RunLock(layout.workspace).run(),
+    )
+
+
+def _probe(instance: Instance, app: apps.App | None) -> api.Health:
+    scheme = app.scheme if app else instance.scheme
+    return api.probe(instance.listen, _port(instance, app), scheme=scheme)
+
+
+def _port(instance: Instance, app: apps.App | None) -> int:
+    """The port that it was started with; the one of machine.yaml where it doesn't run."""
+    return app.port if app and app.port else instance.port
+
+
+def _instance(
+    layout: Layout,
+    instance: Instance,
+    state: AppState,
+    answer: api.Health,
+    rules: Rules,
+    warms: bool,
+) -> InstanceState:
+    gpu, app = instance.gpu, state.app
+    symptom, restarted = watched(layout.watched(gpu), app)
+    cold = bool(warms and app and warmup.is_cold(layout, gpu, app))
+    seen = Observation(
+        name=instance.name,
+        state=state,
+        answer=answer,
+        symptom=symptom,
+        cold=cold,
+        warmup=warmup.read(layout, gpu, app) if cold and app else None,
+        draining=layout.draining(gpu).exists(),
+    )
+    # Without a process of ours, something else answers at the port.
+    queue = answer.queue if app else None
+    found = judge.judge(seen, rules)
+    return InstanceState(instance.name, gpu, _port(instance, app), state, queue, found, restarted)
+
+
+def watched(file: Path, app: apps.App | None) -> tuple[Condition | None, str]:
+    """What the watcher finds wrong with this process, and when and why it last restarted one."""
+    noted = files.read_receipt(file)
+    why, restarted = noted.get("reason"), noted.get("restarted")
+    wrong = None
+    if why and app is not None and noted.get("pid") == app.pid:
+        wrong = symptoms.symptom(condition.reason(noted.get("code")), str(why))
+    at = app_state.number(noted, "at") or 0
+    # Of the process that was started then; the boot is known to the second.
+    if not restarted or app is None or not 0 < app.started - 1 <= at < 1 << 34:
+        return wrong, ""
+    return wrong, f"restarted {time.strftime('%F %T', time.localtime(at))}: {restarted}"

@@ -1,0 +1,162 @@
+"""All answers of one moment, from what was observed. Reads only logs, of unhealthy instances."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ....host.comfyui.condition import HEALTHY, Condition, healthy
+from ....host.downloads import model_files
+from ....host.pm2 import log_evidence
+from ....spec.layout import Layout
+from ..model import answers
+from ..model.answers import (
+    Installation,
+    InstanceHealth,
+    InstancesHealth,
+    Model,
+    ModelsHealth,
+    Overview,
+    Service,
+    Verdict,
+)
+from ..model.facts import Facts
+from ..model.sample import Sample
+from . import instance_health, machine_health
+from .answer_board import Answer, Answers, Since
+
+LINES = 12
+"""Lines that are shown of the log of an instance that isn't healthy."""
+
+
+def compose(
+    facts: Facts,
+    samples: Mapping[int, Sample],
+    since: Since,
+    mask: Callable[[bytes], bytes],
+) -> Answers:
+    """The answers; `samples` are by GPU."""
+    now = time.monotonic()
+    oldest = min((sample.at for sample in samples.values()), default=now)
+    judged = {
+        each.gpu: _instance(
+            instance_health.assess(each, samples[each.gpu], facts, now), facts, since
+        )
+        for each in facts.settings.instances
+    }
+    installation, models = machine_health.installation(facts), machine_health.models(facts)
+    machine = machine_health.overall(facts, list(judged.values()), installation, models)
+    every = machine_health.together(list(judged.values()), machine)
+    answered = {gpu: Answer(each, mask, samples[gpu].at) for gpu, each in judged.items()}
+    return Answers(
+        overview=Answer(_overview(facts, judged, machine, since), mask, oldest),
+        installation=Answer(_installation(facts, installation, since), mask),
+        instances=Answer(
+            InstancesHealth(
+                **_verdict("instances", every, since),
+                age=0,
+                instances={str(gpu): each for gpu, each in judged.items()},
+            ),
+            mask, oldest,
+        ),
+        models=Answer(_models(facts, models, samples, since), mask, now),
+        by_gpu=answered,
+        ready=Answer(Verdict(**_verdict("ready", _ready(judged), since)), mask),
+        at=now,
+    )  # fmt: skip
+
+
+def _ready(judged: Mapping[int, InstanceHealth]) -> Condition:
+    if any(each.status in HEALTHY for each in judged.values()):
+        return healthy()
+    why, advice = "no instance takes jobs", "see /health/comfyui"
+    return Condition("Ready", "unhealthy", "NoneReady", why, advice)
+
+
+def _verdict(what: str, told: Condition, since: Since) -> dict[str, Any]:
+    return answers.verdict(told, since.of(what, told.health))
+
+
+def _instance(verdict: InstanceHealth, facts: Facts, since: Since) -> InstanceHealth:
+    pid = verdict.layers.running.pid
+    verdict.since = since.of(verdict.name, f"{verdict.status} {pid}")
+    for each in verdict.conditions:
+        each.since = since.of(f"{verdict.name} {each.type}", f"{each.reason} {pid}")
+    if verdict.status not in HEALTHY:
+        verdict.log = tail(facts.settings.layout, verdict.name)
+    return verdict
+
+
+def tail(layout: Layout, name: str) -> list[str]:
+    """The last lines of a log that aren't blank."""
+    return log_evidence.last_lines(layout.log(name), LINES)
+
+
+def _overview(
+    facts: Facts, judged: Mapping[int, InstanceHealth], machine: Condition, since: Since
+) -> Overview:
+    every = list(judged.values())
+    running = facts.run if facts.run and facts.run.state == "running" else None
+    return Overview(
+        **_verdict("machine", machine, since),
+        age=0,
+        layers={
+            "installed": facts.installed.layer.ok,
+            "running": all(each.layers.running.ok for each in every),
+            "functional": all(each.layers.functional.ok for each in every),
+            "models": all(each.layers.models.ok for each in every)
+            and machine_health.models(facts).is_healthy,
+        },
+        instances={
+            str(each.gpu): Verdict(**{key: getattr(each, key) for key in Verdict.model_fields})
+            for each in every
+        },
+        services=[service for each in every for service in (_service(each), *each.workers)],
+        run=running.model_copy(update={"tasks": []}) if running else None,
+    )
+
+
+def _service(instance: InstanceHealth) -> Service:
+    """An instance among the services; it waits for the run that installs what it is made of."""
+    waits = [] if instance.status in HEALTHY or instance.layers.installed.ok else ["installation"]
+    return Service(
+        name=instance.name,
+        running=instance.layers.running.ok,
+        pid=instance.layers.running.pid,
+        waits_for=waits,
+        reason=instance.reason,
+    )
+
+
+def _installation(facts: Facts, judged: Condition, since: Since) -> Installation:
+    seen = facts.installed
+    return Installation(
+        **_verdict("installation", judged, since),
+        installed=seen.layer,
+        generation=seen.generation,
+        comfyui=seen.comfyui,
+        nodes=list(seen.nodes),
+        packages=seen.packages,
+        run=facts.run,
+    )
+
+
+def _models(
+    facts: Facts, judged: Condition, samples: Mapping[int, Sample], since: Since
+) -> ModelsHealth:
+    return ModelsHealth(
+        **_verdict("models", judged, since),
+        age=0,
+        models=[
+            Model(
+                **asdict(state),
+                listed={
+                    str(gpu): model_files.listed(sample.listed, state.target)
+                    for gpu, sample in samples.items()
+                },
+            )
+            for state in (facts.models or {}).values()
+        ],
+    )

@@ -1,0 +1,132 @@
+"""The health of one instance, as the health server answers it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import get_args
+
+from ....host.comfyui import condition, judge
+from ....host.comfyui.condition import Condition, Type
+from ....host.comfyui.judge import Observation, Rules
+from ....host.comfyui.own_jobs import Trial
+from ....host.downloads import model_files
+from ..model import answers
+from ..model.answers import Functional, InstanceHealth, Layers, Listed, Running, Service
+from ..model.facts import SILENT, Facts
+from ..model.sample import Sample
+from ..model.settings import Instance
+from . import machine_health
+
+
+def assess(instance: Instance, sample: Sample, facts: Facts, now: float) -> InstanceHealth:
+    """One instance, with each `since` left open. `now` is of the monotonic clock."""
+    age, rules = now - sample.at, _rules(facts)
+    seen = replace(
+        sample.seen,
+        age=age,
+        awaited=facts.awaits("instances:start"),
+        models=machine_health.models(facts, sample.listed),
+    )
+    found = judge.judge(seen, rules)
+    app = seen.state.app
+    ready = condition.ready(found, app.fingerprint if app else "")
+    return InstanceHealth(
+        **answers.verdict(ready, 0.0),
+        age=round(age, 2),
+        name=instance.name,
+        gpu=instance.gpu,
+        port=app.port if app and app.port else instance.port,
+        layers=Layers(
+            installed=facts.installed.layer,
+            running=_running(sample, found),
+            functional=_functional(sample, seen, rules, found),
+            models=_models(sample, facts),
+        ),
+        conditions=[answers.instance_condition(each) for each in _each_type(ready, found)],
+        card=facts.cards.get(instance.gpu),
+        workers=[
+            service(worker.name, facts, ready, instance.name)
+            for worker in facts.settings.workers
+            if worker.gpu == instance.gpu
+        ],
+        history=list(sample.history),
+    )
+
+
+def _rules(facts: Facts) -> Rules:
+    settings, installed = facts.settings, facts.installed
+    declared = {node.name for node in settings.nodes}
+    return Rules(
+        start_timeout=settings.start_timeout,
+        restarts=settings.restarts,
+        required={node.name for node in settings.nodes if not node.optional},
+        ignored=set() if settings.selected is None else declared - set(settings.selected),
+        classes={name: each for name, each in installed.classes.items() if name in declared},
+        lists_classes=not installed.layer.ok,
+    )
+
+
+def _each_type(ready: Condition, found: Sequence[Condition]) -> list[Condition]:
+    """The worst condition of each type, with those that are well."""
+    worst: dict[Type, Condition] = {each.type: each for each in reversed(found)}
+    worst["Ready"] = ready
+    return [worst.get(kind) or condition.healthy(kind, ready.observed) for kind in get_args(Type)]
+
+
+def _why_not(kind: Type, found: Sequence[Condition]) -> str:
+    return next((each.message for each in found if each.type == kind), "")
+
+
+def _running(sample: Sample, found: Sequence[Condition]) -> Running:
+    state, why = sample.seen.state, _why_not("Running", found)
+    return Running(
+        ok=not why,
+        reason=why,
+        pid=state.app.pid if state.app else None,
+        uptime=state.uptime,
+        restarts=state.restarts,
+        memory=state.memory,
+        before=sample.before,
+    )
+
+
+def _functional(
+    sample: Sample, seen: Observation, rules: Rules, found: Sequence[Condition]
+) -> Functional:
+    why = _why_not("Functional", found)
+    return Functional(
+        ok=not why,
+        reason=why,
+        queue=seen.answer.queue if seen.state.app else None,
+        job=sample.job,
+        missing_nodes=judge.missing_classes(seen, rules),
+        failed_nodes=judge.failed_nodes(seen, rules),
+        warmup=_trial(seen.warmup),
+        canary=_trial(seen.canary),
+    )
+
+
+def _trial(done: Trial | None) -> answers.Trial | None:
+    return answers.Trial(**asdict(done)) if done else None
+
+
+def _models(sample: Sample, facts: Facts) -> Listed:
+    if facts.models is None:
+        return Listed(ok=False, reason=SILENT)
+    found = model_files.summarize(facts.models, sample.listed)
+    return Listed(ok=found.ok, reason=found.reason, wrong=found.wrong)
+
+
+def service(name: str, facts: Facts, of: Condition, instance: str) -> Service:
+    """A worker: whether it runs, and what it waits for."""
+    state = facts.workers.get(name)
+    fault = judge.process_fault(state, name) if state else None
+    if state is not None and state.app is not None:
+        why = fault.message if fault else ""
+        return Service(name=name, running=True, pid=state.app.pid, reason=why)
+    if not of.is_healthy:
+        return Service(name=name, running=False, waits_for=[instance], reason=of.told_of(instance))
+    if facts.awaits(f"workers:{name}"):
+        return Service(name=name, running=False, waits_for=["doit"], reason="the run starts it")
+    return Service(name=name, running=False, reason=fault.message if fault else "not started")

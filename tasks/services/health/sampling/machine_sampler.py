@@ -1,0 +1,174 @@
+"""Samples what the instances share: what is installed, the run, models, GPUs, workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from ....host.comfyui import load_result, node_classes
+from ....host.downloads import model_files
+from ....host.downloads.model_files import ModelState, Place
+from ....host.generations import installed
+from ....host.pm2.app_processes import Census
+from ....host.pm2.app_state import AppState
+from ....host.system import files, gpu, run_journal
+from ....host.system.failure import Failure
+from ....host.system.gpu import Gpu
+from ....host.system.log_once import Steady
+from ....host.system.stat_cache import while_unchanged
+from ....spec import Lock, SpecError
+from ....spec.lock_format import read_lock
+from ..model.answers import Card, Layer, Packages, Part, Run, Task
+from ..model.facts import SILENT, Facts, Installed
+from ..model.settings import Settings
+from .pm2_state import Supervisor
+
+INSTALLED_EVERY = 2.0
+MODELS_EVERY = 1.5
+CARDS_EVERY = 5.0
+"""Seconds between two samples; one that takes long is followed by a longer pause."""
+PAUSES = 30
+"""Times that a sample took until the next one: with thousands of models it takes a while."""
+FIRST = 2.0
+"""Seconds to wait for the first sample."""
+
+T = TypeVar("T", bound=BaseModel)
+V = TypeVar("V")
+
+
+class Background(Generic[V]):
+    """Samples again and again in a thread of its own: a volume that hangs holds up nothing else."""
+
+    def __init__(self, sample: Callable[[], V], every: float) -> None:
+        self._sample = sample
+        self._every = every
+        self._first = threading.Event()
+        self.last: V | None = None
+        """The last sample; None before the first one is done."""
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, daemon=True).start()
+        self._first.wait(FIRST)
+
+    def _run(self) -> None:
+        steady = Steady()
+        while True:
+            begin = time.monotonic()
+            steady.attempt(self._once)
+            self._first.set()
+            time.sleep(max(self._every, PAUSES * (time.monotonic() - begin)))
+
+    def _once(self) -> None:
+        self.last = self._sample()
+
+
+class MachineSampler:
+    """`sample` is used by one thread, and waits for nothing."""
+
+    def __init__(
+        self, settings: Callable[[], Settings], census: Census, supervisor: Supervisor
+    ) -> None:
+        self._census = census
+        self._supervisor = supervisor
+        self._installed = Background(lambda: _installed(settings()), INSTALLED_EVERY)
+        self._models = Background(lambda: _models(settings()), MODELS_EVERY)
+        self._cards = Background(lambda: _cards(settings()), CARDS_EVERY)
+        for each in (self._installed, self._models, self._cards):
+            each.start()
+
+    def sample(self, settings: Settings) -> Facts:
+        refused = files.read_receipt(settings.layout.refused, reason=str)
+        return Facts(
+            settings=settings,
+            installed=self._installed.last or Installed(Layer(ok=False, reason=SILENT)),
+            models=self._models.last,
+            run=_run(run_journal.read(settings.layout)),
+            behind=str(refused.get("reason") or "left by hand") if refused else "",
+            cards=self._cards.last or {},
+            workers={each.name: self._state(settings, each.name) for each in settings.workers},
+        )
+
+    def _state(self, settings: Settings, name: str) -> AppState:
+        found = self._census.find(name)
+        return self._supervisor.state(name, found, None, settings.layout.log(name))
+
+
+@while_unchanged
+def _lock(file: Path) -> tuple[Lock, str]:
+    """The lock, and why it can't be read."""
+    try:
+        return read_lock(file, file.name), ""
+    except SpecError as error:
+        return Lock(), str(error)
+
+
+_classes = while_unchanged(node_classes.expected)
+
+
+def _installed(settings: Settings) -> Installed:
+    layout = settings.layout
+    lock, damage = _lock(settings.lock_file)
+    found = installed.look(layout, lock, settings.comfyui, settings.nodes)
+    generation = layout.current.resolve()
+    return Installed(
+        layer=Layer(ok=found.ok and not damage, reason=damage or found.reason),
+        packages=_as(Packages, found.packages),
+        generation=found.generation,
+        comfyui=_as(Part, found.comfyui),
+        nodes=[_as(Part, node) for node in found.nodes],
+        degraded=found.degraded,
+        classes=_classes(generation, load_result.receipt_of(generation)),
+    )
+
+
+def _models(settings: Settings) -> dict[str, ModelState]:
+    lock, _ = _lock(settings.lock_file)
+    place = Place(settings.layout, settings.models_folder, settings.store, lock.models)
+    return model_files.look(place, settings.models)
+
+
+def _as(model: type[T], found: Any) -> T:
+    return model(**asdict(found))
+
+
+def _run(told: run_journal.Journal | None) -> Run | None:
+    if told is None:
+        return None
+    tasks = [
+        Task(
+            name=task.name, state=task.state, doc=task.doc, began=task.began, seconds=task.seconds,
+            percent=task.percent, detail=task.detail, reason=task.reason, log=task.log,
+        )
+        for task in told.tasks
+    ]  # fmt: skip
+    return Run(
+        pid=told.pid, command=told.command, state=told.state, began=told.began,
+        seconds=round(told.seconds, 1), seconds_left=told.seconds_left, percent=told.percent,
+        done=told.done, total=len(told.tasks), tasks=tasks,
+    )  # fmt: skip
+
+
+def _cards(settings: Settings) -> dict[int, Card]:
+    """The GPU of each instance, as far as the driver tells."""
+    whole = [each for each in settings.instances if each.whole]
+    if not whole or not gpu.driver_present():
+        return {}
+    try:
+        here = gpu.inventory()
+    except Failure:
+        return {}
+    pins: Mapping[str, str] = {}
+    if settings.pinned:
+        pins = files.read_receipt(settings.layout.gpus, gpus=dict).get("gpus", {})
+    found = {each.gpu: gpu.of(here, each.gpu, pins.get(each.name)) for each in whole}
+    return {number: _card(card) for number, card in found.items() if card is not None}
+
+
+def _card(card: Gpu) -> Card:
+    return Card(name=card.name, uuid=card.uuid, memory_used=card.used, memory_total=card.total)

@@ -1,0 +1,127 @@
+"""Secrets of instances, workers and nodes, which their logs and errors may repeat."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+
+from ....host.pm2 import log_evidence
+from ....host.system import files
+from ....host.system.redaction import MASK
+from ....host.system.stat_cache import while_unchanged
+from ....spec.layout import Layout
+from ..model import answers
+
+SHORTEST = 6
+"""Characters; what is shorter is no secret, and would be found in every other word."""
+
+
+class Masks:
+    """Knows the secrets of a workspace by the files from which its apps get them."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._folders = (layout.secrets, layout.dotenvs)
+        self._own = os.environ.get("HEALTH_TOKEN", "")
+        self._values: set[str] = set()
+        self._secrets: tuple[str, ...] = ()
+        self._beginnings: set[bytes] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read them anew where a file came or went."""
+        values = {self._own}.union(*map(_values, self._folders))
+        if values != self._values:
+            told = {part for value in values for part in _parts(value) if len(part) >= SHORTEST}
+            # The longest first: it may hold another one.
+            self._secrets = tuple(sorted(told, key=lambda secret: (-len(secret), secret)))
+            self._beginnings = {_written(secret[:SHORTEST]) for secret in self._secrets}
+            self._values = values
+
+    def json(self, body: bytes) -> bytes:
+        """A JSON document, as pydantic writes it, with `***` for every secret in its texts."""
+        if not any(beginning in body for beginning in self._beginnings):
+            return body
+        return json.dumps(self._masked(json.loads(body)), ensure_ascii=False).encode()
+
+    def text(self, text: str) -> str:
+        if text in OURS:
+            return text
+        is_cut = len(text) >= log_evidence.LONGEST
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        return self._without_end(text) if is_cut else text
+
+    def _without_end(self, text: str) -> str:
+        """A line that was cut may end within a secret."""
+        for secret in self._secrets:
+            for length in range(len(secret) - 1, SHORTEST - 1, -1):
+                if text.endswith(secret[:length]):
+                    return text[:-length] + MASK
+        return text
+
+    def _masked(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self._masked(each) for each in value]
+        if isinstance(value, dict):
+            return {self.text(key): self._masked(each) for key, each in value.items()}
+        return value
+
+
+def _ours() -> Iterator[str]:
+    models = [found for found in vars(answers).values() if isinstance(found, type)]
+    for model in models:
+        if issubclass(model, BaseModel):
+            for name, field in model.model_fields.items():
+                yield name
+                if get_origin(field.annotation) is Literal:
+                    yield from get_args(field.annotation)
+
+
+OURS = frozenset(_ours())
+"""Names and fixed values of fields: no secrets, even where a secret is the same word."""
+
+
+def _written(secret: str) -> bytes:
+    """As it stands in a JSON document; half a character, which none can have, as something else."""
+    return json.dumps(secret, ensure_ascii=False)[1:-1].encode(errors="surrogatepass")
+
+
+def _parts(value: str) -> Iterator[str]:
+    """A secret, its lines, and these as a log's are shown."""
+    for line in (value, *value.splitlines()):
+        for shown in (line, log_evidence.plain(line), answers.tame(line)):
+            yield from (shown, shown.strip())
+
+
+@while_unchanged
+def _values(folder: Path) -> list[str]:
+    """The values of the environment files, and of the `.env` files."""
+    found: list[str] = []
+    for path in folder.glob("*.json"):
+        found += [value for value in files.read_receipt(path).values() if isinstance(value, str)]
+    for path in folder.glob("*.env"):
+        try:
+            lines = files.read_bytes(path).decode(errors="replace").split("\n")
+        except OSError:
+            continue
+        found += [_unquoted(line.partition("=")[2]) for line in lines if "=" in line]
+    return found
+
+
+def _unquoted(text: str) -> str:
+    """The value that the stage `dotenv` quoted so."""
+    if len(text) > 1 and text[0] == text[-1] == "'":
+        text = text[1:-1]
+    elif len(text) > 1 and text[0] == text[-1] == '"':
+        letters = {"n": "\n", "r": "\r"}
+        text = re.sub(r"\\(.)", lambda found: letters.get(found[1], found[1]), text[1:-1])
+        text = text.removesuffix("${:-}")
+    return text.replace("${:-$}{", "${")

@@ -1,0 +1,56 @@
+"""The apps as PM2 has them; it is asked again only when one came, went, or has another pid."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ....host.pm2 import app_state, daemon_socket, stopped_apps
+from ....host.pm2.app_processes import Census, Found
+from ....host.pm2.app_state import AppState
+from ....host.system import private_folder
+from ....spec.layout import Layout
+
+AGAIN = 0.5
+"""Seconds at least between two questions."""
+YOUNG = 3.0
+"""Seconds of uptime below which PM2 may have started a process since it was asked."""
+
+
+class Supervisor:
+    """PM2 as far as it was asked; may be used from any thread."""
+
+    def __init__(self, workspace: Path, census: Census) -> None:
+        self._home = private_folder.folder(workspace)
+        self._stopped = Layout(workspace).stopped
+        self._census = census
+        self._change = -1
+        self._apps: dict[str, dict[str, Any]] = {}
+        self._asked = float("-inf")
+        self._lock = threading.Lock()
+
+    def state(self, name: str, found: Found | None, memory: int | None, log: Path) -> AppState:
+        """An app as it runs, with what PM2 says of it."""
+        pid = found.app.pid if found else None
+        known = self._about(name, pid)
+        young = found is not None and time.time() - found.app.started < YOUNG
+        held = pid is not None and (known.get("pid") == pid or young)
+        app = replace(found.app, supervised=held) if found else None
+        entry = known.get("pm2_env")
+        entry = entry if isinstance(entry, dict) else None
+        was_stopped = name in stopped_apps.known(self._stopped)
+        return app_state.of(app, memory, entry, log, was_stopped)
+
+    def _about(self, name: str, pid: int | None) -> dict[str, Any]:
+        with self._lock:
+            known, change = self._apps.get(name, {}), self._census.change()
+            other = (known.get("pid") or None) != pid or change != self._change
+            if other and time.monotonic() - self._asked >= AGAIN:
+                self._asked, self._change = time.monotonic(), change
+                answer = daemon_socket.ask(self._home)
+                self._apps = {app["name"]: app for app in (answer.apps or ())} if answer else {}
+                known = self._apps.get(name, {})
+            return known

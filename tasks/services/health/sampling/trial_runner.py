@@ -1,0 +1,75 @@
+"""Jobs of our own: the warm-up of an instance that PM2 started again, and canaries."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from ....host.comfyui import warmup
+from ....host.comfyui.own_jobs import Trial
+from ....host.system.log_once import Steady
+from ....host.system.run_lock import RunLock
+from ..model.sample import Sample
+from ..model.settings import Instance, Settings
+from . import canary
+
+EVERY = 1.0
+
+
+class TrialRunner:
+    """Of one instance, in a thread of its own: a job may take long."""
+
+    def __init__(
+        self, instance: Instance, settings: Callable[[], Settings], sample: Callable[[], Sample]
+    ) -> None:
+        self._instance = instance
+        self._settings = settings
+        self._sample = sample
+        self._stop = threading.Event()
+        self._canary: tuple[object, canary.Canary] | None = None
+        self.canary: Trial | None = None
+        """What the last canary of the process came to."""
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def run(self) -> None:
+        steady = Steady()
+        while not self._stop.wait(EVERY):
+            steady.attempt(self.step)
+
+    def step(self) -> None:
+        """Run what is due, and wait for it."""
+        sample = self._sample()
+        seen, app = sample.seen, sample.seen.state.app
+        if app is None or not seen.answer.healthy or sample.silent is not None:
+            self.canary = self.canary if app else None
+            return
+        settings = self._settings()
+        # A run warms what it starts itself.
+        free = RunLock(settings.workspace).holder() is None
+        if settings.warmup and free:
+            known = warmup.read(settings.layout, self._instance.gpu, app)
+            if warmup.is_due(known, time.time()):
+                warmup.warm(
+                    settings.layout, self._instance.gpu, app, self._instance.listen,
+                    settings.warmup, settings.start_timeout,
+                )  # fmt: skip
+        if (own := self._of(settings)) is not None:
+            idle = free and not seen.draining and not seen.cold
+            port = app.port or self._instance.port
+            self.canary = own.step(
+                app.pid, self._instance.listen, port, seen.answer.queue, idle, app.scheme
+            )
+
+    def _of(self, settings: Settings) -> canary.Canary | None:
+        """The canary that machine.yaml names now."""
+        if settings.canary is None:
+            self._canary, self.canary = None, None
+            return None
+        wanted = (settings.canary, settings.canary_every, settings.start_timeout)
+        if self._canary is None or self._canary[0] != wanted:
+            schedule = canary.Schedule(settings.canary_every, settings.start_timeout)
+            self._canary = (wanted, canary.Canary(settings.canary, schedule))
+        return self._canary[1]

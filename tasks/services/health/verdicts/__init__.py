@@ -1,3 +1,0 @@
-"""Verdicts: from what was observed to what is answered."""
-
-__all__ = ["answer_board", "composition"]

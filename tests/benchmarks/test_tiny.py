@@ -1,0 +1,154 @@
+"""Each benchmark runs, tiny, and leaves nothing behind: no figure is held to a limit here.
+
+That of images needs an engine and a base image, so none of it can run here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.spec.layout import Layout
+from tests.conftest import uv_cache
+from tests.contract.client import until
+from tests.rig import PROJECT
+
+
+def started_in(folder: Path) -> list[list[str]]:
+    """The commands of all processes whose temporary folder is this one."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("TMPDIR") == str(folder):
+                found.append(process.cmdline())
+        except psutil.Error:
+            continue
+    return found
+
+
+@contextmanager
+def benchmark(folder: Path, name: str, *words: object) -> Iterator[subprocess.Popen[str]]:
+    """A benchmark while it runs; it is waited for, and nothing of it may be left."""
+    folder.mkdir()
+    program = [sys.executable, "-m", f"tests.benchmarks.{name}", *map(str, words)]
+    env = os.environ | {"TMPDIR": str(folder)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        program, cwd=PROJECT, env=env, stdout=pipe, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield process
+            process.wait(30)
+        finally:
+            process.kill()
+    until(lambda: not started_in(folder), 10, f"the end of {started_in(folder)}")
+    # Node keeps what it compiled.
+    assert {path.name for path in folder.iterdir()} <= {"node-compile-cache"}
+
+
+def figures(folder: Path, name: str, *words: object) -> str:
+    """What a benchmark prints; that a figure is missed is no failure."""
+    with benchmark(folder, name, *words) as process:
+        said, _ = process.communicate(timeout=170)
+    assert process.returncode in (0, 1), said
+    return said
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "tmp"
+
+
+def test_health(folder: Path) -> None:
+    tiny = ["--instances", 3, "--rate", 40, "--seconds", 0.2, "--idle", 0.2, "--rounds", 1]
+    said = figures(folder, "health", *tiny)
+    for figure in ("idle for 0.2 s", "p99 of /livez at 40/s", "an instance is back", "at the end"):
+        assert figure in said, said
+
+
+def test_instances(folder: Path, built: Layout) -> None:
+    tiny = ["--rounds", 1, "--often", 1, "--imports", 0, "--gpus", 2, "--built", built.workspace]
+    said = figures(folder, "instances", *tiny)
+    for figure in ("ready noticed", "2 together", "doit status", "no-op over", "PM2 asked"):
+        assert figure in said, said
+
+
+def test_instances_that_are_stopped_in_the_middle_leave_nothing(
+    folder: Path, built: Layout
+) -> None:
+    tiny = ["--rounds", 1, "--imports", 0, "--gpus", 2, "--built", built.workspace]
+    with benchmark(folder, "instances", *tiny) as process:
+
+        def instance_runs() -> bool:
+            assert process.poll() is None
+            return any("--port" in command for command in started_in(folder))
+
+        until(instance_runs, 100, "an instance")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+class Answering(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_load() -> None:
+    load = PROJECT / "tests" / "benchmarks" / "load.py"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        said = subprocess.check_output(
+            [sys.executable, str(load), str(server.server_port), "/", "50", "0.5"], timeout=60
+        )
+        server.shutdown()
+    found = json.loads(said)
+    assert found["codes"] == [200]
+    assert len(found["latencies"]) == 25
+
+
+def test_mission(folder: Path) -> None:
+    said = figures(folder, "mission", "--workspaces", 1, "--restarts", 0, "--cached")
+    assert "1: installed" in said, said
+    assert "workers connected at the first try, of 2" in said, said
+
+
+@pytest.mark.parametrize("part", ["large", "small", "no-op", "kill", "hostile"])
+def test_models(folder: Path, built: Layout, tmp_path: Path, part: str) -> None:
+    tiny = ["--tiny", "--folder", tmp_path, "--built", built.workspace]
+    said = figures(folder, "models", *tiny, "--only", part)
+    assert "WRONG" not in said
+    assert "a wrong file" not in said
+    assert "reached" in said, said
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_build(folder: Path, tmp_path: Path) -> None:
+    caches = tmp_path / "caches"
+    caches.mkdir()
+    (caches / "uv").symlink_to(uv_cache())
+    (caches / "npm").symlink_to(os.environ.get("NPM_CONFIG_CACHE", Path.home() / ".npm"))
+    tiny = ["--alone", "--runs", 1, "--nodes", 1, "--many", 1, "--caches", caches]
+    said = figures(folder, "build", *tiny)
+    for figure in ("cold build", "second run", "adding one node", "ours, cold build, by task"):
+        assert figure in said, said
