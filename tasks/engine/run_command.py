@@ -50,6 +50,9 @@ class RunCommand(cmd_run.Run):  # type: ignore[misc]
             reporter = self.reporters[reporter](outfile, {})
         control = TaskControl(self.task_list)
         control.process(self.sel_tasks)
+        # doit selects again, and stops at the first task whose options are already parsed.
+        for task in self.task_list:
+            task.options = None
         try:
             with recording(run, control, reporter) as recorder:
                 return super()._execute(outfile, reporter=recorder, **options)

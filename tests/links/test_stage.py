@@ -40,7 +40,7 @@ def test_a_real_file_in_the_way_is_never_replaced(machine: MachineMaker, volume:
     place.parent.mkdir(parents=True)
     place.write_bytes(b"precious")
     run = rig.doit("links", code=2)
-    assert "is in the way: move it aside" in run.output
+    assert "is in the way of a link" in run.output
     assert place.read_bytes() == b"precious"
 
 
