@@ -98,7 +98,7 @@ def test_the_readme_quotes_messages_of_the_code() -> None:
 
     example = (
         r"…|\b[XNM]\b|\bGPU-|(?:CUDA )?\b\d+\b(?: s\b)?|\(.*?\)|'[^']*'|portaudio\.h"
-        r"|Address already in use| beside torch|asks for"
+        r"|Address already in use| beside torch|requires"
     )
     fragments = {
         part.strip(" :,;")
