@@ -13,7 +13,7 @@ def test_a_workspace_that_cannot_be_made_is_named(machine: MachineMaker) -> None
     rig = machine()
     rig.spec["workspace"] = "/proc/nowhere"
     run = rig.doit("build", code=2)
-    assert "/proc/nowhere can't be made" in run.output
+    assert "/proc/nowhere can't be created" in run.output
     assert "sudo chown -R" in run.output
     assert "Traceback" not in run.output
 

@@ -42,8 +42,8 @@ def test_all_that_is_missing_is_told_in_one_run_with_where_it_stands(
         lines = rig.file.read_text().splitlines()
         assert all(name in lines[int(line) - 1] for line, _, name in told)
         sources = re.findall(
-            r"machine\.yaml:\d+: models\.files\[(\d)\]\.source: the source of vae/(\d)\.pt isn't "
-            r"there: /nowhere/\d; mount it or correct source",
+            r"machine\.yaml:\d+: models\.files\[(\d)\]\.source: the source of vae/(\d)\.pt is "
+            r"missing: /nowhere/\d; mount it or correct source",
             run.output,
         )
         assert sources == [(str(number), str(number)) for number in range(5)]

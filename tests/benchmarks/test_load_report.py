@@ -14,7 +14,7 @@ def test_it_runs_and_prints_its_figures() -> None:
         cwd=PROJECT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=170,
     )
     assert ended.returncode in (0, 1), ended.stderr
     assert "CPU of the proof over that of --quick-test-for-ci" in ended.stdout, ended.stderr

@@ -52,7 +52,7 @@ def benchmark(folder: Path, name: str, *words: object) -> Iterator[subprocess.Po
             process.wait(30)
         finally:
             process.kill()
-    until(lambda: not started_in(folder), 10, f"the end of {started_in(folder)}")
+    until(lambda: not started_in(folder), 60, f"the end of {started_in(folder)}")
     # Node keeps what it compiled.
     assert {path.name for path in folder.iterdir()} <= {"node-compile-cache"}
 

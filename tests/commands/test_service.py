@@ -192,13 +192,14 @@ INSTALLER = """
 import os, sys
 from pathlib import Path
 from tasks.commands import service
+from tasks.engine.run import Run
 from tasks.host.system import systemd
 from tasks.spec import load
 machine = load(Path(sys.argv[2]), os.environ)
 at = systemd.Manager(Path(os.environ["XDG_CONFIG_HOME"]) / "systemd" / "user", user=True)
 name = systemd.unit_name(machine.file)
 if sys.argv[1] == "install":
-    print(systemd.install(at, name, service.unit(machine, user_unit=True)))
+    print(systemd.install(at, name, service.unit(Run(machine), user_unit=True)))
 else:
     print(systemd.remove(at, name))
 """

@@ -23,7 +23,7 @@ def test_a_repository_that_is_not_comfyui_is_refused(machine: MachineMaker, forg
     other = forge.repository("other")
     rig = machine(comfyui={"repo": other.url})
     run = rig.doit("build", code=2)
-    assert f"{other.url} isn't ComfyUI, it has no main.py: correct comfyui.repo" in run.output
+    assert f"{other.url} has no main.py, so it isn't ComfyUI: correct comfyui.repo" in run.output
 
 
 def test_the_repository_of_a_git_hook_is_left_alone(machine: MachineMaker, forge: Forge) -> None:

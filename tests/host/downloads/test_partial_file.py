@@ -134,7 +134,7 @@ def test_a_part_that_somebody_replaced_is_neither_kept_nor_removed(path: Path) -
         one.write(b"a" * 100, 0)
         path.unlink()
         path.write_bytes(b"theirs")
-        with pytest.raises(OSError, match="somebody else"):
+        with pytest.raises(OSError, match="another process replaced it"):
             one.keep(path.with_name("place"))
         one.discard()
     assert path.read_bytes() == b"theirs"
