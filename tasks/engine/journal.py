@@ -1,8 +1,8 @@
-"""The journal of a run, written while it goes on, for whoever looks from outside.
+"""The journal of a run, which `doit status` and the health server read while it runs.
 
-Between the first and the last word it is written at most every EVERY seconds, and not at all
-where nothing is executed. Where it can't be written, the run goes on without it. A plan and
-`doit update`, which change nothing of the machine, have none.
+It is written at most every EVERY seconds between the first and the last entry, and not at all
+when no task is executed. If it can't be written, the run continues without it. A plan and
+`doit update`, which don't change the machine, have none.
 """
 
 from __future__ import annotations

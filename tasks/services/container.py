@@ -35,7 +35,7 @@ from .boot import FIRST, LONGEST
 GRACE = 10.0
 """Seconds that Docker gives a container to stop."""
 MARGIN = 1.0
-"""Seconds before its end at which nobody is waited for any longer."""
+"""Seconds before its end at which it stops waiting for others."""
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PR_SET_CHILD_SUBREAPER = 36
 """From linux/prctl.h."""
@@ -99,7 +99,7 @@ class FirstProcess:
         return 2.0 if self._doit is self._daemon is None else 60.0
 
     def _without_pm2(self) -> None:
-        """Nobody restarts what ends, nor watches what hangs; unless that was somebody's wish."""
+        """Without PM2 nothing restarts an instance: run doit, unless `doit down` stopped it."""
         lock = RunLock(self._layout.workspace)
         run = lock.run()
         # At its end it removes what it had locked.

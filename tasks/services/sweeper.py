@@ -29,7 +29,7 @@ def main(workspace: Path, descriptor: int) -> None:
         stuck = _sweep(layout)
         disk.note(layout, stuck)
         locks.unlock(descriptor)
-        # Whoever found the lock taken until now has started nobody.
+        # A run that found the lock taken until now started no other sweeper.
         if all(path.name in stuck for path in garbage.entries(layout)) and disk.is_of_now(layout):
             return
         if not locks.lock(descriptor):

@@ -86,7 +86,7 @@ class Client:
         return str(answer.json()["prompt_id"])
 
     def delete(self, prompt_id: str) -> None:
-        """Take a prompt that waits out of the queue; one that runs goes on."""
+        """Remove a waiting prompt from the queue; a running one continues."""
         answer = self._session.post(
             f"{self.url}/queue", json={"delete": [prompt_id]}, timeout=self._timeout
         )

@@ -27,8 +27,8 @@ def mend(error: Error) -> str | None:
     if error.module and error.module.isidentifier() and error.module not in STDLIB:
         # One that isn't in a package of its own: that package is not installed.
         return (
-            f"no installed package has {error.module}, and nobody asks for one: python.packages "
-            f"takes the name of the package that has it, often {error.module} as well"
+            f"no installed package provides {error.module}: add the package that does to "
+            f"python.packages, often {error.module} too"
         )
     if error.errno == errno.EADDRINUSE:
         port = f"port {error.address.rpartition(':')[2]}" if error.address else "its port"

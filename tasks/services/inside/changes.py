@@ -122,7 +122,7 @@ class Changes:
             os.close(file)
 
     def _installed(self) -> None:
-        """What came into the environment, or went, since somebody last looked."""
+        """The packages added to and removed from the environment since the last look."""
         before = self._packages
         self._packages = there = self._site.look()
         if there != before and self._installer is not None:

@@ -64,7 +64,7 @@ def test_a_module_that_no_installed_package_has_is_told_from_one_of_the_nodes_ow
         told[name] = Error(**describe(caught.value))
     mend = remedies.mend(told["nowhere_to_be_found"])
     assert mend is not None
-    assert "no installed package has nowhere_to_be_found" in mend
+    assert "no installed package provides nowhere_to_be_found" in mend
     assert "python.packages" in mend
     assert remedies.mend(told["json.nowhere"]) is None
 

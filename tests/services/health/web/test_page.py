@@ -133,7 +133,7 @@ def test_an_interrupted_run_is_said_to_be_that(page: Page, server: Stand) -> Non
     show(page, server, samples.broken_off("interrupted"))
     progress = page.locator("#progress")
     expect(progress.locator("h2")).to_have_text("doit up was interrupted")
-    expect(progress).to_contain_text("the next run goes on from there")
+    expect(progress).to_contain_text("the next run continues from there")
     assert "left" not in progress.inner_text()
     rows = texts(progress.locator("ul.rows").first.locator("li"))
     assert rows
