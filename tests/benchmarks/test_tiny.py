@@ -77,13 +77,6 @@ def test_health(folder: Path) -> None:
         assert figure in said, said
 
 
-def test_instances(folder: Path, built: Layout) -> None:
-    tiny = ["--rounds", 1, "--often", 1, "--imports", 0, "--gpus", 2, "--built", built.workspace]
-    said = figures(folder, "instances", *tiny)
-    for figure in ("ready noticed", "2 together", "doit status", "no-op over", "PM2 asked"):
-        assert figure in said, said
-
-
 def test_instances_that_are_stopped_in_the_middle_leave_nothing(
     folder: Path, built: Layout
 ) -> None:
