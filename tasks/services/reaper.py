@@ -3,7 +3,7 @@
 Whatever a descendant does to leave its family (a session of its own, a double fork, another
 environment), the kernel gives it back to this process, which is a child subreaper. Ends as the
 command did, by the same code or signal; ends everything when it is asked to end (SIGTERM), or
-when whoever started it is gone.
+when the process that started it is gone.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The rules, which `python.prefer` overrides:
 - opencv: a headless one, since the others need libGL, which servers lack, for windows that
-  nobody would see; the contrib one if contrib is asked for at all, which has all of the plain one.
+  no user sees; the contrib one if contrib is asked for at all, which has all of the plain one.
 - onnxruntime: onnxruntime-gpu, which runs on CPUs too; without CUDA torch onnxruntime.
 - pillow: pillow; pillow-simd stopped at 9.5.
 

@@ -233,7 +233,7 @@ def started_by(pids: Iterable[int]) -> list[psutil.Process]:
 def ends(process: psutil.Process, timeout: float) -> bool:
     """Whether it ends within so many seconds.
 
-    psutil's own wait goes on until its parent has reaped it, and the init of a container
+    psutil's own wait lasts until its parent has reaped it, and the init of a container
     may take seconds for that, or never do it.
     """
     deadline = time.monotonic() + timeout
