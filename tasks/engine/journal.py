@@ -54,7 +54,7 @@ class Journal:
             for name in _closure(tasks, selected)
         }
         self._notes = Notes(
-            os.getpid(), process.RUN_ID, " ".join(selected), time.time(), 0.0, "running", ()
+            os.getpid(), process.run_id(), " ".join(selected), time.time(), 0.0, "running", ()
         )
         self._open = True
         self._write()

@@ -151,7 +151,7 @@ def drain(run: Run, instances: Collection[Instance]) -> None:
         mark = run.layout.draining(instance.gpu)
         # A signal ends this run without ending its threads in order.
         atexit.register(files.remove, mark)
-        files.write_receipt(mark, {"run": process.RUN_ID})
+        files.write_receipt(mark, {"run": process.run_id()})
     begin = time.monotonic()
     answered = {instance.name: begin for instance in waiting}
     reported: dict[str, int] = {}

@@ -97,7 +97,7 @@ def test_status_tells_of_the_run_that_is_on(rig: Rig) -> None:
         "build": {"after": ["environment"]},
     }
     journal = {
-        "pid": os.getpid(), "run": process.RUN_ID, "command": "up", "state": "running",
+        "pid": os.getpid(), "run": process.run_id(), "command": "up", "state": "running",
         "began": time.time() - 60, "noted": 0,
         "tasks": [{"name": name, "doc": "", **more} for name, more in tasks.items()],
     }  # fmt: skip

@@ -243,7 +243,7 @@ def test_without_a_token_it_answers_only_on_its_own_machine(
 
 def test_whoever_asks_right_after_a_run_hears_how_it_ended(one: Scene) -> None:
     """`doit && doit probe` must not fail because the server looked a moment before the end."""
-    about = {"pid": os.getpid(), "run": process.RUN_ID, "command": "up", "tasks": []}
+    about = {"pid": os.getpid(), "run": process.run_id(), "command": "up", "tasks": []}
     times = {"began": time.time(), "noted": time.time()}
 
     def told() -> str | None:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -26,10 +27,8 @@ ALLOWED = frozenset(
     LD_LIBRARY_PATH HF_HOME XDG_CACHE_HOME""".split()
 )
 ALLOWED_PREFIXES = ("NVIDIA_",)
-#: The variable by which what a killed run left behind is found, and this process's value of it:
-#: a pid alone may come again.
 RUN = "COMFY_MACHINE_RUN"
-RUN_ID = f"{os.getpid()}.{time.time_ns()}"
+"""The variable that marks a run's children. Its value is `run_id()`."""
 GRACE = 6.0
 """Seconds between SIGTERM and SIGKILL for a command that is to end."""
 ASK_EVERY = 1.0
@@ -119,7 +118,7 @@ def run(
     is ended by the next run, unless it `stays`, as PM2's daemon does. Raises CommandFailed.
     """
     words = [str(word) for word in argv]
-    marks = {} if stays else {RUN: RUN_ID}
+    marks = {} if stays else {RUN: run_id()}
     with log.open("ab+") if log else tempfile.TemporaryFile() as sink:
         if log:
             sink.write(f"$ {redact(shlex.join(words))}\n".encode())
@@ -249,22 +248,28 @@ def end_children() -> None:
             child.kill()
 
 
-def end_left_by(run_id: str) -> None:
+def end_left_by(run: str) -> None:
     """Kill what a run, a doit that was killed itself, had started and left behind."""
     import psutil
 
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get(RUN) == run_id:
+            if process.environ().get(RUN) == run:
                 process.kill()
 
 
-def is_run(run_id: str) -> bool:
-    """Whether the run of this RUN_ID still runs; its pid may be another process by now."""
+@cache
+def run_id() -> str:
+    """This process, as "PID.NANOSECONDS": a pid alone may come again."""
+    return f"{os.getpid()}.{time.time_ns()}"
+
+
+def is_run(run: str) -> bool:
+    """Whether the run with this `run_id()` still runs; its pid may be another process by now."""
     import psutil
 
     try:
-        pid, noted = (int(number) for number in run_id.split("."))
+        pid, noted = (int(number) for number in run.split("."))
         process = psutil.Process(pid)
         late = process.create_time() > noted / 1e9 + CLOCK
         return not late and process.status() != psutil.STATUS_ZOMBIE

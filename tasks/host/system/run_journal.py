@@ -51,7 +51,7 @@ class Notes:
 
     pid: int
     run: str
-    """process.RUN_ID"""
+    """process.run_id()"""
     command: str
     began: float
     noted: float

@@ -78,7 +78,7 @@ class RunLock:
 
     def note(self, what: str) -> None:
         """Note what this run is doing, for those who find the lock taken."""
-        content = f"{process.RUN_ID} {what}".encode()[:4096]
+        content = f"{process.run_id()} {what}".encode()[:4096]
         # Never empty in between: a reader would think that no run is in progress.
         os.pwrite(self._descriptor, content, 0)
         os.ftruncate(self._descriptor, len(content))

@@ -255,7 +255,7 @@ def test_a_timeout_does_not_wait_for_a_child_that_left_the_group(tmp_path: Path)
 def test_what_a_killed_run_left_is_ended_by_the_next(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from tasks.host.system import process\n"
-        "print(process.RUN_ID, flush=True)\n"
+        "print(process.run_id(), flush=True)\n"
         "process.run(['sh', '-c', f'echo $$ > {sys.argv[1]}.part; mv {sys.argv[1]}.part "
         "{sys.argv[1]}; exec sleep 300'], env={'PATH': '/usr/bin:/bin'})\n"
     )

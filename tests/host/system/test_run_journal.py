@@ -109,7 +109,7 @@ def test_a_journal_with_an_id_of_no_process_was_interrupted(layout: Layout) -> N
     for odd in ("", "x", "-1.5", "5", f"{1 << 80}.1"):
         write(layout, run=odd)
         assert seen(layout).state == "interrupted", odd
-    assert process.is_run(process.RUN_ID)
+    assert process.is_run(process.run_id())
 
 
 def waiting(name: str, *after: str) -> Task:
