@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..engine.run import Run
-from ..environment import stage as environment
+from ..environment import target
 from ..host.system import files
 from ..host.system.failure import Failure
 from ..spec import Lock
@@ -59,7 +59,7 @@ def _commits(run: Run) -> list[tuple[str, str]]:
 
 def _environment(run: Run, data: Data) -> tuple[Data, Lock]:
     """The environment's part: ComfyUI, and the nodes whose scripts run in it."""
-    names = set(environment.script_versions(run))
+    names = set(target.script_versions(run))
     nodes = [
         {key: value for key, value in node.items() if key != "env"}
         for node, known in zip(

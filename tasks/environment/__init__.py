@@ -1,3 +1,3 @@
 """The Python environment of a generation: installed, restored, verified."""
 
-__all__ = ["replaced_packages", "restoration", "script_records", "stage", "verification"]
+__all__ = ["replaced_packages", "restoration", "script_records", "stage", "target", "verification"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,29 +14,35 @@ from ..host.system import files, process
 from ..host.system.failure import Failure
 from ..lock import package_set, packages
 from ..lock.resolver import NO_SOLUTION
+from ..spec import Package
 
 
 def install(
-    run: Run, folder: Path, keep: Collection[str], reinstall: altered_files.Spoilt, log: Path
+    run: Run,
+    locked: Mapping[str, Package],
+    folder: Path,
+    keep: Collection[str],
+    reinstall: altered_files.Spoilt,
+    log: Path,
 ) -> None:
-    """Install the locked packages, `anew` even if present; remove all others but `keep`.
+    """Install the locked packages, those to `reinstall` even if present; remove others but `keep`.
 
     Raises Failure.
     """
-    wanted, there = packages.required(run).packages, environments.installed(folder)
-    listed = packages.requirements_file(run, wanted)
-    new = [name for name, package in wanted.items() if not fits(package, there.get(name))]
+    installed = environments.installed(folder)
+    listed = packages.requirements_file(run, locked)
+    new = [name for name, package in locked.items() if not fits(package, installed.get(name))]
     on_progress = partial(run.progress, "environment")
-    away = sorted(set(there) - set(wanted) - set(keep))
-    # A package that goes needs no repair.
-    reinstall = {name: paths for name, paths in reinstall.items() if name in wanted}
+    superfluous = sorted(set(installed) - set(locked) - set(keep))
+    # A package that is removed needs no repair.
+    reinstall = {name: paths for name, paths in reinstall.items() if name in locked}
     files.copy_file(listed, folder / environments.LIST)
     try:
         with uv_progress.following(
             log, f"{len(new)} package{'' if len(new) == 1 else 's'}", on_progress
         ):
-            if away:
-                uv.uninstall(folder, away, log)
+            if superfluous:
+                uv.uninstall(folder, superfluous, log)
             where = packages.uv_sources(run)
             uv.install(folder, listed, *where, log, anew=reinstall)
             environments.heal(folder, listed, where, reinstall, log)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..engine.run import Run
 from ..engine.step import Task, step
-from ..environment import restoration, script_records
+from ..environment import restoration, script_records, target
 from ..environment import stage as environment
 from ..host.generations import manifest
 from ..host.python import constraints, environments
@@ -35,24 +35,26 @@ def tasks(run: Run) -> Iterator[Task]:
     )
 
 
-def _to_run(run: Run) -> list[CustomNode]:
-    """The nodes whose script has not run in this environment, or not in this generation.
+def _to_run(run: Run) -> list[tuple[CustomNode, str]]:
+    """The nodes whose script has not run in this environment, or not in this generation, each
+    with its script's version.
 
     A script writes into both. What it wrote into its node's folder is carried to the next
     generation, with the record that it ran.
     """
-    wanted = environment.script_versions(run)
+    versions = target.script_versions(run)
     pending = digest_folders.read(environment.folder_of(run)).get("pending", [])
     ran = digest_folders.read(generation.folder_of(run)).get("scripts", {})
     return [
-        node
+        (node, versions[node.name])
         for node in run.machine.custom_nodes
-        if node.name in wanted and (node.name in pending or ran.get(node.name) != wanted[node.name])
+        if node.name in versions
+        and (node.name in pending or ran.get(node.name) != versions[node.name])
     ]
 
 
 def _why_pending(run: Run) -> str | None:
-    waiting = _to_run(run)
+    waiting = [node for node, _ in _to_run(run)]
     names = ", ".join(node.name for node in waiting)
     if waiting and all(node.optional for node in waiting) and _is_in_use(run):
         # It would run again in the environment that instances run from.
@@ -66,19 +68,19 @@ def _is_in_use(run: Run) -> bool:
 
 
 def _preview(run: Run, log: Path) -> list[str]:
-    return [f"run the script of custom node {node.name}" for node in _to_run(run)]
+    return [f"run the script of custom node {node.name}" for node, _ in _to_run(run)]
 
 
 def _run_scripts(run: Run, log: Path) -> None:
     """Run the scripts in machine.yaml's order; record each as soon as it is done."""
     home, folder = environment.folder_of(run), generation.folder_of(run)
     failures: list[Failure] = []
-    for node in _to_run(run):
+    for node, version in _to_run(run):
         own = log_of(run, node)
         recorded = script_records.read_records(home)
         recorded.pop(node.name, None)
         try:
-            done = _run_and_restore(run, folder, node, own)
+            done = _run_and_restore(run, home, folder, node, version, own)
         except Failure as failure:
             if node.optional:
                 run.warn(f"{failure}; it is optional")
@@ -94,7 +96,7 @@ def _run_scripts(run: Run, log: Path) -> None:
         ]
         recorded[node.name] = done
         environment.record(home, grown=True, scripts=recorded, pending=pending)
-        _record_script(run, folder, node)
+        _record_script(folder, node, version)
     if len(failures) == 1:
         raise failures[0]
     if failures:
@@ -111,12 +113,13 @@ def _append_log(own: Path, node: CustomNode, log: Path) -> None:
         joint.writelines(f"{node.name}: {line.rstrip()}\n" for line in lines)
 
 
-def _run_and_restore(run: Run, folder: Path, node: CustomNode, log: Path) -> dict[str, Any]:
+def _run_and_restore(
+    run: Run, home: Path, folder: Path, node: CustomNode, version: str, log: Path
+) -> dict[str, Any]:
     """Run a node's script, put back the locked packages, and return the script's record.
 
     Raises Failure.
     """
-    home = environment.folder_of(run)
     who = f"the script of custom node {node.name}"
     before, since = environments.installed(home), trees.now(home)
     failed = ""
@@ -131,18 +134,18 @@ def _run_and_restore(run: Run, folder: Path, node: CustomNode, log: Path) -> dic
         run.warn(line)
     if failed:
         raise Failure(failed, log)
-    wanted, version = packages.required(run).packages, environment.script_versions(run)[node.name]
-    done = script_records.make_record(version, home, before, changes.names, wanted)
+    locked = packages.required(run).packages
+    done = script_records.make_record(version, home, before, changes.names, locked)
     if done["added"]:
-        listed = ", ".join(f"{name} {version}" for name, version in sorted(done["added"].items()))
+        listed = ", ".join(f"{name} {number}" for name, number in sorted(done["added"].items()))
         run.tell(f"{who} installed {listed}, which machine.lock doesn't have")
     return done
 
 
-def _record_script(run: Run, folder: Path, node: CustomNode) -> None:
+def _record_script(folder: Path, node: CustomNode, version: str) -> None:
     """Record that the script ran, and the commit of its checkout, which it may have moved."""
     receipt = digest_folders.read(folder)
-    receipt["scripts"][node.name] = environment.script_versions(run)[node.name]
+    receipt["scripts"][node.name] = version
     place = f"ComfyUI/custom_nodes/{node.name}"
     if place in receipt["heads"]:
         receipt["heads"][place] = git.head(folder / place)
@@ -162,8 +165,8 @@ def _run_script(folder: Path, node: CustomNode, log: Path) -> None:
     }
     env["PATH"] = f"{python.parent}:{env.get('PATH', os.defpath)}"
     env = constraints.within(folder / "environment", env | {"UV_LINK_MODE": "copy"})
-    if (here / environment.INSTALL_SCRIPT).is_file():
-        argv = [python, environment.INSTALL_SCRIPT]
+    if (here / target.INSTALL_SCRIPT).is_file():
+        argv = [python, target.INSTALL_SCRIPT]
         process.run(argv, env=env, cwd=here, log=log, timeout=node.script_timeout)
     if node.script:
         process.run(

@@ -6,9 +6,9 @@ Nothing that runs is ever changed: every difference makes a new folder, and inst
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from ..engine import space
 from ..engine.run import Run
 from ..engine.step import Task, group, step
 from ..environment import stage as environment
+from ..environment.target import script_versions
 from ..host.comfyui import source_facts
 from ..host.comfyui.source_facts import Code
 from ..host.generations import drift, manifest
 from ..host.generations.kept_generations import in_use
 from ..host.repositories import git
+from ..host.repositories.sources import Source
 from ..host.storage import digest_folders, disk
 from ..host.system import files, process
 from ..host.system.failure import Failure
@@ -42,7 +44,7 @@ def tasks(run: Run) -> Iterator[Task]:
         "generation:assemble",
         "Assemble ComfyUI and the nodes, carry over what they wrote",
         check=partial(_why_outdated, run),
-        action=partial(_assemble_with_space, run),
+        action=partial(_make, run),
         preview=partial(_preview, run),
         after=["environment"],
         garbage=partial(_removable, layout),
@@ -85,13 +87,38 @@ def _removable(layout: Layout) -> list[Path]:
     ]
 
 
-def _digest(run: Run) -> str:
-    return files.digest(
-        {
-            "comfyui": source.source_of(run).read().get("commit"),
-            "nodes": {node.name: _version(run, node) for node in nodes.present_nodes(run)},
-            "environment": environment.folder_of(run).name,
-        }
+@dataclass(frozen=True)
+class Target:
+    """What a generation is assembled from, worked out once and handed down."""
+
+    comfyui: Source
+    commit: str | None
+    """ComfyUI's."""
+    nodes: Mapping[str, CustomNode]
+    """The present ones, by name."""
+    versions: Mapping[str, object]
+    environment: Path
+
+    @cached_property
+    def digest(self) -> str:
+        return files.digest(
+            {
+                "comfyui": self.commit,
+                "nodes": self.versions,
+                "environment": self.environment.name,
+            }
+        )
+
+
+def _target_of(run: Run) -> Target:
+    """Raises Failure without an environment."""
+    comfyui, present = source.source_of(run), nodes.present_nodes(run)
+    return Target(
+        comfyui,
+        comfyui.read().get("commit"),
+        {node.name: node for node in present},
+        {node.name: _version(run, node) for node in present},
+        environment.folder_of(run),
     )
 
 
@@ -107,18 +134,18 @@ def _why_outdated(run: Run) -> str | None:
     layout = run.layout
     for line in drift.lines(layout.current.resolve()) if layout.overlay else ():
         run.warn(line)
-    folder = folder_of(run)
-    if files.read_receipt(layout.read_path(_pointer(layout))).get("digest") != _digest(run):
+    folder, target = folder_of(run), _target_of(run)
+    if files.read_receipt(layout.read_path(_pointer(layout))).get("digest") != target.digest:
         return "its parts changed"
     code = code_of(run)
     _warn_of_flags(run, code)
-    if reason := arguments.reason_to_check(run, code, source.source_of(run).read().get("commit")):
+    if reason := arguments.reason_to_check(run, code, target.commit):
         return reason
-    beside = digest_folders.read(folder)
-    if not beside:
+    receipt = digest_folders.read(folder)
+    if not receipt:
         return f"{folder.name} isn't complete"
     differ = manifest.differing(folder)
-    reason = manifest.damage(folder, beside, differ)
+    reason = manifest.damage(folder, receipt, differ)
     for top, names in manifest.edited(folder, differ).items() if reason is None else ():
         run.warn(
             f"{', '.join(names)} in {top} was edited by hand; the next change that needs a new "
@@ -127,14 +154,15 @@ def _why_outdated(run: Run) -> str | None:
     return reason
 
 
-def _choose(run: Run) -> tuple[str, Path, bool]:
-    """The digest, its folder, and whether that is complete. Raises Failure if edits would be
-    lost."""
+def _choose(run: Run, target: Target) -> tuple[Path, bool]:
+    """The folder for this target, and whether it is complete.
+
+    Raises Failure if edits would be lost.
+    """
     layout = run.layout
-    digest = _digest(run)
     previous = layout.current.resolve()
     folder, complete = digest_folders.choose(
-        layout.generations, digest, manifest.damage, in_use(layout)
+        layout.generations, target.digest, manifest.damage, in_use(layout)
     )
     if previous != folder and (found := manifest.edited(previous)):
         drop = " && ".join(
@@ -142,82 +170,83 @@ def _choose(run: Run) -> tuple[str, Path, bool]:
         )
         listed = ", ".join(name for names in found.values() for name in names)
         raise Failure(f"edited by hand: {listed}; keep the edits in a fork, or drop them: {drop}")
-    return digest, folder, complete
+    return folder, complete
 
 
-def _assemble_with_space(run: Run, log: Path) -> None:
-    _, folder, complete = _choose(run)
-    sizes = {} if complete else disk.read(run.layout).generations
-    need = sizes.get(run.layout.current.resolve().name, 0)
-    with space.reserve(run, "the generation", folder, need):
-        _assemble(run, log)
+def _make(run: Run, log: Path) -> None:
+    layout, target = run.layout, _target_of(run)
+    folder, complete = _choose(run, target)
+    sizes = {} if complete else disk.read(layout).generations
+    with space.reserve(run, "the generation", folder, sizes.get(layout.current.resolve().name, 0)):
+        code = _read_code(run, target, folder, log)
+        if not complete:
+            _assemble(run, target, folder, code)
+        elif folder != layout.current.resolve():
+            _carry_over(run, target, folder)
+        receipt = digest_folders.read(folder)
+        if receipt.get("code") != code.receipt():
+            digest_folders.finish(folder, receipt | {"code": code.receipt()})
+    digest_folders.point(_pointer(layout), folder, target.digest)
 
 
-def _assemble(run: Run, log: Path) -> None:
-    layout = run.layout
-    digest, folder, complete = _choose(run)
-    code = _read_code(run, folder, log)
-    if not complete:
-        digest_folders.remove(folder)
-        receipt = _fill(run, folder) | {"code": code.receipt()}
-    if folder != layout.current.resolve():
-        _carry_over(run, folder, new=not complete)
-    if not complete:
-        digest_folders.finish(
-            folder, {"digest": digest, "scripts": _scripts_that_ran(run), **receipt}
-        )
-    elif digest_folders.read(folder).get("code") != code.receipt():
-        digest_folders.finish(folder, digest_folders.read(folder) | {"code": code.receipt()})
-    digest_folders.point(_pointer(layout), folder, digest)
+def _assemble(run: Run, target: Target, folder: Path, code: Code) -> None:
+    """Fill a new generation with its parts, and with what the current one wrote."""
+    digest_folders.remove(folder)
+    ran = _scripts_that_ran(run)
+    contents = _fill(run, target, folder, ran)
+    # An incomplete generation may have the current one's name: its receipt was lost.
+    if folder != run.layout.current.resolve() and (old := _carry_over(run, target, folder)):
+        _carry_code(run, folder, old, ran)
+    digest_folders.finish(
+        folder, {"digest": target.digest, "scripts": ran, "code": code.receipt(), **contents}
+    )
 
 
-def _carry_over(run: Run, folder: Path, *, new: bool) -> None:
-    """Carry over what was written into the current generation.
-
-    An older generation (`new` false) gets what was written since; its tracked files stay.
-    """
+def _carry_over(run: Run, target: Target, folder: Path) -> dict[str, Any]:
+    """Carry over what was written into the current generation; return its receipt, {} without."""
     layout = run.layout
     previous, old = layout.current.resolve(), _current_receipt(layout)
     if not old or not (previous / "ComfyUI").is_dir():
-        return
-    there = {node.name for node in nodes.present_nodes(run)}
-    now, before = folder / "ComfyUI", previous / "ComfyUI"
-    carry_over.carry(before, now, set(old["nodes"]), there, layout.left)
-    if not new:
-        return
-    heads = {place: git.head(folder / place) for place in old["heads"]}
-    carry_over.carry_bytecode(
-        previous, folder, (p for p, c in old["heads"].items() if heads[p] == c)
+        return {}
+    carry_over.carry(
+        previous / "ComfyUI", folder / "ComfyUI", set(old["nodes"]), set(target.nodes), layout.left
     )
+    return old
+
+
+def _carry_code(run: Run, folder: Path, old: dict[str, Any], ran: Iterable[str]) -> None:
+    """Carry over compiled files of unchanged repositories, and tracked files that scripts wrote."""
+    previous, heads = run.layout.current.resolve(), old["heads"]
+    unchanged = (place for place, commit in heads.items() if git.head(folder / place) == commit)
+    carry_over.carry_bytecode(previous, folder, unchanged)
     for line in carry_over.carry_rewritten(
-        previous, folder, manifest.rewritten(previous), old["heads"],
-        [_place(name) for name in _scripts_that_ran(run)], layout.left,
+        previous, folder, manifest.rewritten(previous), heads, [_place(name) for name in ran],
+        run.layout.left,
     ):  # fmt: skip
         run.tell(line)
 
 
 def _preview(run: Run, log: Path) -> list[str]:
-    layout = run.layout
-    digest, folder, complete = _choose(run)
+    layout, target = run.layout, _target_of(run)
+    folder, complete = _choose(run, target)
     if not complete:
         previewed = layout.write_path(folder)
         previewed.mkdir(parents=True)
         code = source.code_of(run).receipt()
         digest_folders.finish(
-            previewed, {"digest": digest, "scripts": _scripts_that_ran(run), "code": code}
+            previewed, {"digest": target.digest, "scripts": _scripts_that_ran(run), "code": code}
         )
-    digest_folders.point(layout.write_path(_pointer(layout)), folder, digest)
-    there = {node.name for node in nodes.present_nodes(run)}
-    gone = sorted(set(_current_receipt(layout).get("nodes", ())) - there)
-    return [f"remove custom node {name}" for name in gone]
+    digest_folders.point(layout.write_path(_pointer(layout)), folder, target.digest)
+    removed = sorted(set(_current_receipt(layout).get("nodes", ())) - set(target.nodes))
+    return [f"remove custom node {name}" for name in removed]
 
 
-def _read_code(run: Run, folder: Path, log: Path) -> Code:
+def _read_code(run: Run, target: Target, folder: Path, log: Path) -> Code:
     """The facts about ComfyUI's code. Asks with the environment's Python if doit's own couldn't,
     as when a future ComfyUI loads a package first. Raises Failure for bad arguments."""
     code = source.code_of(run)
     if not code.whole:
-        python = environment.folder_of(run) / "bin" / "python"
+        python = target.environment / "bin" / "python"
         pinned = source.pinned(run, code, python, log)
         env = process.allowed_environment(os.environ)
         known = source_facts.of(digest_folders.read(folder).get("code"))
@@ -246,12 +275,12 @@ def _scripts_that_ran(run: Run) -> dict[str, str]:
     """The scripts that ran in the current generation and whose nodes' folders are copied as they
     are. A damaged folder is copied from its source, and its script runs again.
     """
-    wanted = environment.script_versions(run)
+    versions = script_versions(run)
     previous, old = run.layout.current.resolve(), _current_receipt(run.layout)
     return {
         name: version
         for name, version in old.get("scripts", {}).items()
-        if wanted.get(name) == version and manifest.intact(previous, old, _place(name))
+        if versions.get(name) == version and manifest.intact(previous, old, _place(name))
     }
 
 
@@ -259,38 +288,36 @@ def _place(name: str) -> str:
     return f"ComfyUI/custom_nodes/{name}"
 
 
-def _fill(run: Run, folder: Path) -> dict[str, Any]:
+def _fill(run: Run, target: Target, folder: Path, ran: Collection[str]) -> dict[str, Any]:
     """Fill `folder`; return the entries of its receipt."""
-    comfyui = source.source_of(run)
-    checkout = comfyui.checkout(str(comfyui.read()["commit"]))
+    checkout = target.comfyui.checkout(str(target.commit))
     files.copy_tree(checkout, folder / "ComfyUI")
     heads = {"ComfyUI": git.head(checkout)}
     links = {
-        "environment": os.path.relpath(environment.folder_of(run), folder),
+        "environment": os.path.relpath(target.environment, folder),
         "ComfyUI/models": os.path.relpath(run.layout.models, folder / "ComfyUI"),
     }
     files.remove(folder / "ComfyUI" / "models")
     (folder / "ComfyUI" / "custom_nodes").mkdir(exist_ok=True)
-    previous, ran = run.layout.current.resolve(), _scripts_that_ran(run)
-    for node in nodes.present_nodes(run):
-        place = _place(node.name)
+    previous = run.layout.current.resolve()
+    for name, node in target.nodes.items():
+        place = _place(name)
         files.remove(folder / place)
         if node.path:
             links[place] = str(node.path)
+            continue
+        if name in ran:
+            carry_over.carry_whole(previous / place, folder / place, previous)
         else:
-            if node.name in ran:
-                carry_over.carry_whole(previous / place, folder / place, previous)
-            else:
-                files.copy_tree(nodes.folder_of(run, node), folder / place)
-            heads[place] = git.head(folder / place)
-            if node.env:
-                _ignore_dotenv(folder / place / DOTENV, node)
-                file = Layout(run.machine.workspace).dotenv(node.name)
-                links[f"{place}/{DOTENV}"] = os.path.relpath(file, folder / place)
-    for place, target in links.items():
-        files.point(folder / place, target)
-    names = [node.name for node in nodes.present_nodes(run)]
-    return {"heads": heads, "links": links, "nodes": names}
+            files.copy_tree(nodes.folder_of(run, node), folder / place)
+        heads[place] = git.head(folder / place)
+        if node.env:
+            _ignore_dotenv(folder / place / DOTENV, node)
+            file = Layout(run.machine.workspace).dotenv(name)
+            links[f"{place}/{DOTENV}"] = os.path.relpath(file, folder / place)
+    for place, destination in links.items():
+        files.point(folder / place, destination)
+    return {"heads": heads, "links": links, "nodes": list(target.nodes)}
 
 
 def _ignore_dotenv(link: Path, node: CustomNode) -> None:
