@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+
 _missed: list[str] = []
 
 
@@ -23,6 +26,11 @@ def _say(what: str, value: float, kept: bool, bound: str, unit: str, more: str) 
         miss(what)
     mark = "✓" if kept else "✗"
     print(f"{mark} {what}: {value:.3g}{f' {unit}' if unit else ''} ({bound}){more}", flush=True)
+
+
+def exit_on_sigterm() -> None:
+    """Let SIGTERM end the program as an exception does, so that it leaves nothing running."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
 
 
 def conclude() -> int:

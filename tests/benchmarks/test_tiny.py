@@ -20,9 +20,13 @@ import psutil
 import pytest
 
 from tasks.spec.layout import Layout
+from tests import starter
 from tests.conftest import uv_cache
 from tests.contract.client import until
 from tests.rig import PROJECT
+
+# Some take half a minute, and several times that on a busy machine.
+pytestmark = pytest.mark.timeout(600)
 
 
 def started_in(folder: Path) -> list[list[str]]:
@@ -51,7 +55,8 @@ def benchmark(folder: Path, name: str, *words: object) -> Iterator[subprocess.Po
             yield process
             process.wait(30)
         finally:
-            process.kill()
+            # Killed, it would leave its machines running.
+            starter.end(process)
     until(lambda: not started_in(folder), 60, f"the end of {started_in(folder)}")
     # Node keeps what it compiled.
     assert {path.name for path in folder.iterdir()} <= {"node-compile-cache"}
@@ -60,7 +65,7 @@ def benchmark(folder: Path, name: str, *words: object) -> Iterator[subprocess.Po
 def figures(folder: Path, name: str, *words: object) -> str:
     """What a benchmark prints; that a figure is missed is no failure."""
     with benchmark(folder, name, *words) as process:
-        said, _ = process.communicate(timeout=170)
+        said, _ = process.communicate(timeout=500)
     assert process.returncode in (0, 1), said
     return said
 
@@ -74,6 +79,13 @@ def test_health(folder: Path) -> None:
     tiny = ["--instances", 3, "--rate", 40, "--seconds", 0.2, "--idle", 0.2, "--rounds", 1]
     said = figures(folder, "health", *tiny)
     for figure in ("idle for 0.2 s", "p99 of /livez at 40/s", "an instance is back", "at the end"):
+        assert figure in said, said
+
+
+def test_instances(folder: Path, built: Layout) -> None:
+    tiny = ["--rounds", 1, "--often", 1, "--imports", 0, "--gpus", 2, "--built", built.workspace]
+    said = figures(folder, "instances", *tiny)
+    for figure in ("ready noticed", "2 together", "doit status", "no-op over", "PM2 asked"):
         assert figure in said, said
 
 
