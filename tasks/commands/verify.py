@@ -19,12 +19,12 @@ from ..host.python import altered_files
 from ..host.system import thread_pool
 from ..host.system.failure import Failure
 from ..host.system.progress import Progress
-from ..host.system.run_lock import RunLock, Taken
+from ..host.system.run_lock import Taken
 from ..host.system.units import duration, size
 from ..links import stage as links
 from ..models import model_pins
 from ..models import stage as models
-from .shared.command import flag
+from .shared.command import flag, locked
 
 
 class Verify(RunCommand):
@@ -93,21 +93,14 @@ def _stays_damaged(run: Run, look: verification.CheckedEnvironment, *, repair: b
     if not repair:
         print(f"doit verify --fetch repairs {name}")
         return True
-    lock = RunLock(run.machine.workspace)
     try:
-        lock.take("verify")
-    except Taken as taken:
-        print(f"{name} is not repaired: {taken}")
+        with locked(run, "verify"):
+            verification.repair(run, look, run.layout.log("verify"))
+    except (Failure, Taken) as error:
+        print(f"{name} is not repaired: {error}")
         return True
-    try:
-        verification.repair(run, look, run.layout.log("verify"))
-        print(f"{name} is repaired")
-        return False
-    except Failure as failure:
-        print(f"{name} is not repaired: {failure}")
-        return True
-    finally:
-        lock.give_back()
+    print(f"{name} is repaired")
+    return False
 
 
 def _verify_models(run: Run) -> tuple[list[str], list[str]]:

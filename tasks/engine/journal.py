@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..host.system import files, process
+from ..host.system.failure import Failure
 from ..host.system.redaction import redact
 from ..host.system.run_journal import Notes, RunState, Task, read_times
 from ..spec.layout import Layout
@@ -81,13 +82,10 @@ class Journal:
     def done(self, name: str) -> None:
         self.change(name, state="done", seconds=self._took(name), percent=None, detail="")
 
-    def fail(self, name: str, message: str) -> None:
-        """`message` is what is printed; its last line may name a log."""
-        reason, _, log = message.partition("\n  log: ")
-        found = {"log": log} if log else {}
-        self.change(
-            name, state="failed", seconds=self._took(name), detail="", reason=reason, **found
-        )
+    def fail(self, name: str, failure: Failure) -> None:
+        log = {"log": str(failure.log)} if failure.log else {}
+        took = self._took(name)
+        self.change(name, state="failed", seconds=took, detail="", reason=str(failure), **log)
         if self._open:
             self._write()
 

@@ -8,8 +8,10 @@ from typing import Any, TextIO
 
 from doit.exceptions import BaseFail, UnmetDependency
 
+from ..host.system.failure import Failure
 from . import signals
 from .run import Run
+from .step import read_failure
 
 
 class Reporter:
@@ -24,7 +26,7 @@ class Reporter:
         self.begin = time.monotonic()
         self.executed = 0
         self.up_to_date = 0
-        self.failures: list[tuple[str, str]] = []
+        self.failures: list[tuple[str, Failure]] = []
         self.held_back: list[str] = []
         self.errors: list[str] = []
         run.messages.show = lambda text: self.write(f"  {text}\n")
@@ -54,7 +56,7 @@ class Reporter:
             self.held_back.append(task.name)
             return
         self.write(f"{self._mark('✗', 31)} {task.name:<32}{self._seconds(task):>8.1f} s\n")
-        self.failures.append((task.name, fail.get_msg().strip()))
+        self.failures.append((task.name, read_failure(fail)))
 
     def skip_uptodate(self, task: Any) -> None:
         if task.actions:
@@ -86,8 +88,8 @@ class Reporter:
             self.write(f"  {text}\n")
         for text in self.run.messages.warnings:
             self.write(f"{self._mark('!', 33)} {text}\n")
-        for name, message in self.failures:
-            self.write(f"{self._mark('✗', 31)} {name}: {message}\n")
+        for name, failure in self.failures:
+            self.write(f"{self._mark('✗', 31)} {name}: {failure.with_log()}\n")
         if self.held_back:
             count = len(self.held_back)
             steps = "1 step that needs it" if count == 1 else f"{count} steps that need it"
@@ -134,8 +136,7 @@ class PlanReporter(Reporter):
             self.held_back.append(task.name)
         else:
             # The log is in the plan's temporary folder.
-            message = fail.get_msg().strip().partition("\n  log: ")[0]
-            self.failures.append((task.name, message))
+            self.failures.append((task.name, Failure(str(read_failure(fail)))))
 
     def complete_run(self) -> None:
         self._end()
