@@ -199,7 +199,8 @@ class Rig:
 
     def close(self) -> None:
         """End whatever runs, as `doit down` does, and insist that nothing is left."""
-        if private_folder.folder(self.workspace).exists():
+        # `doit down` removes the folder, and instances may have been started without doit since.
+        if private_folder.folder(self.workspace).exists() or apps.family(self.workspace):
             lock = RunLock(self.workspace)
             lock.take("the end of a test")
             pm2.kill(self.layout)

@@ -28,9 +28,13 @@ def _say(what: str, value: float, kept: bool, bound: str, unit: str, more: str) 
     print(f"{mark} {what}: {value:.3g}{f' {unit}' if unit else ''} ({bound}){more}", flush=True)
 
 
-def exit_on_sigterm() -> None:
-    """Let SIGTERM end the program as an exception does, so that it leaves nothing running."""
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+def exit_on_signals() -> None:
+    """Let signals end the program as an exception does, so that it leaves nothing running.
+
+    This also undoes the "ignore" of SIGINT that a background job has, which instances would get.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
 
 
 def conclude() -> int:

@@ -27,7 +27,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from tasks.spec.layout import Layout
-from tests.benchmarks.figures import at_most, conclude, exit_on_sigterm
+from tests.benchmarks.figures import at_most, conclude, exit_on_signals
 from tests.conftest import copy_environments, link_supervisor, uv_cache
 from tests.forge import Forge
 from tests.rig import SIMULATOR, Rig, free_ports
@@ -191,7 +191,7 @@ def main() -> int:
     parser.add_argument("--built", type=Path, metavar="WORKSPACE")
     wanted = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    exit_on_sigterm()
+    exit_on_signals()
     with ExitStack() as stack:
         name = tempfile.TemporaryDirectory(prefix="comfy-machine-benchmark-")
         folder = Path(stack.enter_context(name)).resolve()

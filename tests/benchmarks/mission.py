@@ -39,7 +39,7 @@ from tasks.host.comfyui.own_jobs import smoke
 from tasks.host.pm2 import apps, pm2
 from tasks.host.system import files, private_folder, usage
 from tasks.spec.layout import Layout
-from tests.benchmarks.figures import at_least, at_most, conclude, exit_on_sigterm
+from tests.benchmarks.figures import at_least, at_most, conclude, exit_on_signals
 from tests.conftest import uv_cache
 from tests.forge import Forge
 from tests.rig import DOIT, PROJECT, SIMULATOR, free_ports
@@ -247,7 +247,7 @@ def main() -> int:
     parser.add_argument("--soak", type=float, default=0, help="minutes")
     parser.add_argument("--cached", action="store_true")
     wanted = parser.parse_args()
-    exit_on_sigterm()
+    exit_on_signals()
     done: list[Workspace] = []
     with tempfile.TemporaryDirectory(prefix="mission-") as text:
         folder = Path(text).resolve()

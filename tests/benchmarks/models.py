@@ -40,7 +40,7 @@ from tasks.host.system.progress import Progress
 from tasks.host.system.units import size
 from tasks.models.model_pins import AT_ONCE
 from tasks.spec.layout import Layout
-from tests.benchmarks.figures import at_least, at_most, conclude, exit_on_sigterm, miss
+from tests.benchmarks.figures import at_least, at_most, conclude, exit_on_signals, miss
 from tests.conftest import copy_environments, link_supervisor, uv_cache
 from tests.model_server import ModelServer, Ways, model_server, noise
 from tests.rig import PROJECT, SIMULATOR, Rig, free_ports
@@ -360,7 +360,7 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--built", type=Path, metavar="WORKSPACE")
     options = parser.parse_args()
-    exit_on_sigterm()
+    exit_on_signals()
     if options.tiny:
         globals().update(TINY, HOSTILE=dict(list(HOSTILE.items())[:2]))
     parts = PARTS | {"no-op": partial(no_op, built=options.built)}

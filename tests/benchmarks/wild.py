@@ -38,7 +38,7 @@ import yaml
 from tasks.host.comfyui import load_result
 from tasks.host.system import private_folder, run_journal
 from tasks.spec.layout import Layout
-from tests.benchmarks.figures import at_most, conclude, exit_on_sigterm, miss
+from tests.benchmarks.figures import at_most, conclude, exit_on_signals, miss
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -322,7 +322,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="of the second run")
     parser.add_argument("--comfy-cli", action="store_true", help="compare with it")
     arguments = parser.parse_args()
-    exit_on_sigterm()
+    exit_on_signals()
     with temporary_folder() as folder:
         bench = Bench(folder)
         if spec := install(bench, arguments.files):
