@@ -9,7 +9,7 @@ from pathlib import Path
 from ..engine.run import Run
 from ..host.system import systemd
 from ..host.system.failure import Failure
-from .shared.command import Call, MachineCommand, flag, locked
+from .shared.command import Call, MachineCommand, locked, option
 
 PROJECT = Path(__file__).parents[2]
 BOOT = PROJECT / "tasks" / "services" / "boot.py"
@@ -18,8 +18,8 @@ BOOT = PROJECT / "tasks" / "services" / "boot.py"
 class Service(MachineCommand):
     doc_purpose = "install a systemd unit: `doit` at boot, `doit down` at stop"
     cmd_options = (
-        flag("remove", "remove the unit; running instances keep running"),
-        flag("print", "print the unit and change nothing"),
+        option("remove", "remove the unit; running instances keep running"),
+        option("print", "print the unit and change nothing"),
     )
 
     def perform(self, call: Call) -> int:

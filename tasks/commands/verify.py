@@ -24,7 +24,7 @@ from ..host.system.units import duration, size
 from ..links import stage as links
 from ..models import model_pins
 from ..models import stage as models
-from .shared.command import flag, locked
+from .shared.command import locked, option
 
 
 class Verify(RunCommand):
@@ -37,7 +37,7 @@ class Verify(RunCommand):
     )
     cmd_options = (
         *RunCommand.cmd_options,
-        flag("fetch", "fetch and install damaged and missing files again"),
+        option("fetch", "fetch and install damaged and missing files again"),
     )
 
     def execute(self, params: Any, args: list[str]) -> Any:

@@ -38,9 +38,10 @@ class Call:
         return [known[name] for name in dict.fromkeys(self.names)]
 
 
-def flag(name: str, says: str) -> dict[str, Any]:
-    """A boolean option `--name`, with its help text."""
-    return {"name": name, "long": name, "type": bool, "default": False, "help": says}
+def option(name: str, says: str, default: int = False, short: str = "") -> dict[str, Any]:
+    """An option `--name`, of its default's type, with its help text."""
+    kind = {"type": type(default), "default": default}
+    return {"name": name, "long": name, "short": short, "help": says, **kind}
 
 
 class MachineCommand(Command):  # type: ignore[misc]
