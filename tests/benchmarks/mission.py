@@ -20,7 +20,6 @@ import argparse
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -39,7 +38,7 @@ from tasks.host.comfyui.own_jobs import smoke
 from tasks.host.pm2 import apps, pm2
 from tasks.host.system import files, private_folder, usage
 from tasks.spec.layout import Layout
-from tests.benchmarks.figures import at_least, at_most, conclude, exit_on_signals
+from tests.benchmarks.figures import at_least, at_most, conclude, exit_on_signals, run
 from tests.conftest import uv_cache
 from tests.forge import Forge
 from tests.rig import DOIT, PROJECT, SIMULATOR, free_ports
@@ -78,12 +77,9 @@ class Workspace:
         return Layout(self.folder / "ws")
 
     def doit(self, *words: str) -> bool:
-        ended = subprocess.run(
-            [str(DOIT), *words, f"machine={self.folder / 'machine.yaml'}"],
-            cwd=PROJECT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        self.said = ended.stdout
-        return ended.returncode == 0
+        command: list[str | Path] = [DOIT, *words, f"machine={self.folder / 'machine.yaml'}"]
+        code, _, self.said = run(command, PROJECT, self.env)
+        return code == 0
 
     def write(self, spec: dict[str, Any]) -> None:
         """The machine file, with ports and workers of its own."""
