@@ -7,6 +7,7 @@ import time
 from typing import Any, TextIO
 
 from doit.exceptions import BaseFail, UnmetDependency
+from doit.reporter import ZeroReporter
 
 from ..host.system.failure import Failure
 from . import signals
@@ -14,8 +15,8 @@ from .run import Run
 from .step import read_failure
 
 
-class Reporter:
-    """Implements doit's reporter interface."""
+class Reporter(ZeroReporter):  # type: ignore[misc]
+    """doit's reporter; what has no method here prints nothing."""
 
     desc = "one line per executed task"
     verb = "done"
@@ -32,12 +33,6 @@ class Reporter:
         self.errors: list[str] = []
         run.messages.show = lambda text: self.write(f"  {text}\n")
         self.colours = outstream.isatty() and "NO_COLOR" not in os.environ
-
-    def initialize(self, tasks: Any, selected_tasks: Any) -> None:
-        pass
-
-    def get_status(self, task: Any) -> None:
-        pass
 
     def execute_task(self, task: Any) -> None:
         if task.actions:
@@ -71,9 +66,6 @@ class Reporter:
 
     def runtime_error(self, msg: str) -> None:
         self.errors.append(msg)
-
-    def teardown_task(self, task: Any) -> None:
-        pass
 
     def complete_run(self) -> None:
         for text in self.run.messages.news:
