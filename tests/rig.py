@@ -234,7 +234,8 @@ def free_ports(number: int) -> int:
     raise AssertionError("no free ports")
 
 
-_given = 0
+_given = os.getpid() * 50
+"""Ports given; where to begin differs, since another suite may run on this machine."""
 
 
 def _taken(number: int) -> int:
