@@ -17,7 +17,7 @@ def tasks(run: Run) -> Iterator[Task]:
     refuse = partial(_refuse, run)
     yield step(
         run,
-        "variables:",
+        "variables",
         "Variables named in env: fields are set",
         check=partial(_reason, run),
         action=refuse,

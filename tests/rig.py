@@ -199,7 +199,8 @@ class Rig:
 
     def close(self) -> None:
         """End whatever runs, as `doit down` does, and insist that nothing is left."""
-        if private_folder.folder(self.workspace).exists():
+        # `doit down` removes the folder, and instances may have been started without doit since.
+        if private_folder.folder(self.workspace).exists() or apps.family(self.workspace):
             lock = RunLock(self.workspace)
             lock.take("the end of a test")
             pm2.kill(self.layout)
@@ -233,7 +234,8 @@ def free_ports(number: int) -> int:
     raise AssertionError("no free ports")
 
 
-_given = 0
+_given = os.getpid() * 50
+"""Ports given; where to begin differs, since another suite may run on this machine."""
 
 
 def _taken(number: int) -> int:

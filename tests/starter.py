@@ -34,6 +34,8 @@ pydantic.main pydantic.plugin._loader pydantic.type_adapter pydantic.types reque
 ssl tomllib yaml zipfile""".split()
 READ_AT_THE_START = ("GIT_PYTHON", "LANG", "LC_", "LD_", "PATH", "PYTHON", "TZ")
 """How the variables begin that Python, or a library, looks at when it is loaded."""
+GRACE = 60.0
+"""Seconds that a process has to end what it started."""
 LONGEST = 1 << 17
 """Bytes of a request: a run's words and variables."""
 
@@ -63,13 +65,19 @@ class Starter:
         with answers, os.fdopen(reading, "rb"):
             pid = int(answers.recv(16))
             output, deadline = b"", time.monotonic() + timeout
-            while select.select([reading], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                if not (chunk := os.read(reading, 1 << 16)):
-                    return int(answers.recv(16)), output.decode()
-                output += chunk
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            raise subprocess.TimeoutExpired(list(words), timeout, output)
+            try:
+                while select.select([reading], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                    if not (chunk := os.read(reading, 1 << 16)):
+                        return int(answers.recv(16)), output.decode()
+                    output += chunk
+                raise subprocess.TimeoutExpired(list(words), timeout, output)
+            except BaseException:
+                for number in (signal.SIGTERM, signal.SIGKILL):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, number)
+                    if select.select([answers], [], [], GRACE)[0]:
+                        break
+                raise
 
     def close(self) -> None:
         self._requests.close()
@@ -110,14 +118,31 @@ def forking() -> Iterator[None]:
 
 
 def run(words: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float) -> tuple[int, str]:
-    """Run doit, for at most `timeout` seconds; its exit code, and what it printed."""
+    """Run doit, for at most `timeout` seconds; its exit code, and what it printed.
+
+    When it takes longer, or this process is told to end, doit is ended in order: killed, it would
+    leave commands of PM2's running, which start what a machine that is then closed doesn't know.
+    """
     if _turns and _turns.suit(words, env):
         return _turns.next().run(words, cwd, env, timeout)
-    ended = subprocess.run(
-        words, cwd=cwd, env=env, timeout=timeout, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    return ended.returncode, ended.stdout
+    with subprocess.Popen(
+        words, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as doit:
+        try:
+            printed, _ = doit.communicate(timeout=timeout)
+        except BaseException:
+            end(doit)
+            raise
+    return doit.returncode, printed
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """SIGTERM, and SIGKILL after GRACE seconds."""
+    process.terminate()
+    try:
+        process.communicate(timeout=GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _read_at_the_start(env: Mapping[str, str]) -> dict[str, str]:

@@ -27,8 +27,6 @@ REVIEWED = {
         "str(failure).removeprefix(client.url)",
         "str(failure).removeprefix(client.url).removeprefix(':')",
     ],
-    # doit hands on a failure as one text, with the path of its log
-    "engine/journal.py": ["message.partition('\\n  log: ')"],
     # Words of others that have no other sign: HTTP's, PM2's title, PyYAML's
     "host/downloads/download.py": ["(answer.header('Content-Range') or '').strip() == 'bytes */0'"],
     "host/pm2/pm2.py": ["title in ' '.join(running.cmdline())"],

@@ -8,9 +8,10 @@ from typing import Any
 from doit import cmd_clean
 from doit.exceptions import InvalidCommand
 
-from ..engine.configuration import load_run
+from ..engine.configuration import current_run
 from ..host.storage import digest_folders
-from ..host.system.run_lock import RunLock, Taken
+from ..host.system.run_lock import Taken
+from .shared.command import locked
 
 
 class Clean(cmd_clean.Clean):  # type: ignore[misc]
@@ -19,21 +20,17 @@ class Clean(cmd_clean.Clean):  # type: ignore[misc]
     doc_purpose = "remove checkouts and unused generations; never what runs, models or outputs"
 
     def clean_tasks(self, tasks: Iterable[Any], dryrun: bool, cleanforget: bool) -> None:
-        run = load_run()
-        lock = RunLock(run.machine.workspace)
+        garbage = [task.meta["garbage"] for task in tasks if task.meta and task.meta["garbage"]]
+        removed = False
         try:
-            lock.take("clean")
+            with locked(current_run(), "clean"):
+                for path in (path for listed in garbage for path in listed()):
+                    self.outstream.write(f"{'would remove' if dryrun else 'removed'} {path}\n")
+                    removed = True
+                    if not dryrun:
+                        digest_folders.remove(path)
         except Taken as taken:
             raise InvalidCommand(str(taken)) from None
-        removed = 0
-        for task in tasks:
-            garbage = task.meta and task.meta["garbage"]
-            for path in garbage() if garbage else ():
-                self.outstream.write(f"{'would remove' if dryrun else 'removed'} {path}\n")
-                removed += 1
-                if not dryrun:
-                    digest_folders.remove(path)
         if not removed:
             self.outstream.write("nothing to remove\n")
-        lock.release()
         self.dep_manager.close()

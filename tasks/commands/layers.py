@@ -20,7 +20,7 @@ from ..spec import Lock
 from ..spec.loader import read
 from ..spec.model import COMFYUI_REPO
 from ..spec.paths import absolute
-from .shared.command import Call, MachineCommand, flag
+from .shared.command import Call, MachineCommand, option
 
 Data = dict[Any, Any]
 PREFIX = "comfy-machine"
@@ -31,7 +31,7 @@ class Layers(MachineCommand):
     doc_purpose = "write the inputs of each image layer, for the Dockerfile"
     doc_usage = "FOLDER"
     takes_names = True
-    cmd_options = (flag("labels", "only print the options that label an image with its commits"),)
+    cmd_options = (option("labels", "only print the options that label an image with its commits"),)
 
     def perform(self, call: Call) -> int:
         run = call.run

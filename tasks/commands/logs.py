@@ -13,7 +13,7 @@ from ..host.system.failure import Failure
 from ..pm2 import stage as configs
 from ..spec import Instance
 from ..spec.layout import Layout
-from .shared.command import Call, MachineCommand
+from .shared.command import Call, MachineCommand, option
 
 LINE_BYTES = 1024
 """Bytes of an average log line at most; decides how much of a log's end to read."""
@@ -24,22 +24,8 @@ class Logs(MachineCommand):
     doc_usage = "[NAME ...]"
     takes_names = True
     cmd_options = (
-        {
-            "name": "lines",
-            "short": "n",
-            "long": "lines",
-            "type": int,
-            "default": 50,
-            "help": "how many lines of each log [default: %(default)s]",
-        },
-        {
-            "name": "follow",
-            "short": "f",
-            "long": "follow",
-            "type": bool,
-            "default": False,
-            "help": "keep printing new lines until interrupted",
-        },
+        option("lines", "how many lines of each log [default: %(default)s]", 50, "n"),
+        option("follow", "keep printing new lines until interrupted", short="f"),
     )
 
     def perform(self, call: Call) -> int:

@@ -15,7 +15,7 @@ from ..server import client
 from ..spec import Instance
 from ..spec.problems import shown
 from .shared import health_report
-from .shared.command import Call, MachineCommand, flag
+from .shared.command import Call, MachineCommand, option
 
 PAUSE = 0.5
 """Seconds between two questions of `--wait`."""
@@ -42,15 +42,9 @@ class Probe(MachineCommand):
     )
     takes_names = True
     cmd_options = (
-        flag("live", "only whether the machine is kept alive: PM2 runs, or a doit run does"),
-        flag("ready", "only whether at least one instance is healthy"),
-        {
-            "name": "wait",
-            "long": "wait",
-            "type": int,
-            "default": 0,
-            "help": "seconds to wait for it",
-        },
+        option("live", "only whether the machine is kept alive: PM2 runs, or a doit run does"),
+        option("ready", "only whether at least one instance is healthy"),
+        option("wait", "seconds to wait for it", 0),
     )
 
     def perform(self, call: Call) -> int:

@@ -9,8 +9,7 @@ from pathlib import Path
 from ..engine.run import Run
 from ..host.system import systemd
 from ..host.system.failure import Failure
-from ..host.system.run_lock import RunLock, Taken
-from .shared.command import Call, MachineCommand, flag
+from .shared.command import Call, MachineCommand, locked, option
 
 PROJECT = Path(__file__).parents[2]
 BOOT = PROJECT / "tasks" / "services" / "boot.py"
@@ -19,8 +18,8 @@ BOOT = PROJECT / "tasks" / "services" / "boot.py"
 class Service(MachineCommand):
     doc_purpose = "install a systemd unit: `doit` at boot, `doit down` at stop"
     cmd_options = (
-        flag("remove", "remove the unit; running instances keep running"),
-        flag("print", "print the unit and change nothing"),
+        option("remove", "remove the unit; running instances keep running"),
+        option("print", "print the unit and change nothing"),
     )
 
     def perform(self, call: Call) -> int:
@@ -48,11 +47,9 @@ def unit(run: Run, *, user_unit: bool) -> str:
 
 
 def _install(run: Run, at: systemd.Manager, name: str, text: str) -> int:
-    lock = _take_lock(run)
-    if lock is None:
-        return 2
-    # The unit starts at once, and its doit needs the lock.
-    lock.give_back()
+    with locked(run, "service"):
+        # The unit starts at once, and its doit needs the lock.
+        pass
     if not systemd.install(at, name, text):
         print(f"{name} is already installed and enabled")
         return 0
@@ -69,18 +66,7 @@ def _install(run: Run, at: systemd.Manager, name: str, text: str) -> int:
 
 
 def _remove(run: Run, at: systemd.Manager, name: str) -> int:
-    if _take_lock(run) is None:
-        return 2
-    gone = systemd.remove(at, name)
+    with locked(run, "service"):
+        gone = systemd.remove(at, name)
     print(f"{at.folder / name} {'is removed' if gone else 'is not installed'}")
     return 0
-
-
-def _take_lock(run: Run) -> RunLock | None:
-    lock = RunLock(run.machine.workspace)
-    try:
-        lock.take("service")
-    except Taken as taken:
-        print(taken, file=sys.stderr)
-        return None
-    return lock

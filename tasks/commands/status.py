@@ -21,7 +21,7 @@ from ..host.system import run_journal
 from ..host.system.gpu import Gpu
 from ..host.system.units import duration, gib, size
 from .shared import disk_report, health_report, run_report
-from .shared.command import Call, MachineCommand, flag
+from .shared.command import Call, MachineCommand, option
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ COLOURS |= dict.fromkeys(("degraded", "draining", "starting"), YELLOW)
 
 class Status(MachineCommand):
     doc_purpose = "a table of instances and workers: pid, memory, uptime, health, and why not"
-    cmd_options = (flag("json", "print JSON for programs: bytes, seconds, instances by GPU"),)
+    cmd_options = (option("json", "print JSON for programs: bytes, seconds, instances by GPU"),)
 
     def perform(self, call: Call) -> int:
         run, instances = call.run, call.run.instances

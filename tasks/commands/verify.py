@@ -19,12 +19,12 @@ from ..host.python import altered_files
 from ..host.system import thread_pool
 from ..host.system.failure import Failure
 from ..host.system.progress import Progress
-from ..host.system.run_lock import RunLock, Taken
+from ..host.system.run_lock import Taken
 from ..host.system.units import duration, size
 from ..links import stage as links
 from ..models import model_pins
 from ..models import stage as models
-from .shared.command import flag
+from .shared.command import locked, option
 
 
 class Verify(RunCommand):
@@ -37,7 +37,7 @@ class Verify(RunCommand):
     )
     cmd_options = (
         *RunCommand.cmd_options,
-        flag("fetch", "fetch and install damaged and missing files again"),
+        option("fetch", "fetch and install damaged and missing files again"),
     )
 
     def execute(self, params: Any, args: list[str]) -> Any:
@@ -46,14 +46,14 @@ class Verify(RunCommand):
         run = load_run()
         if run.machine.lock_damage:
             raise InvalidCommand(run.machine.lock_damage)
-        spoilt = _verify_environments(run, repair=params["fetch"])
-        rotten, lost = _verify_models(run)
-        if rotten and params["fetch"]:
+        environments_damaged = _verify_environments(run, repair=params["fetch"])
+        damaged, replaced = _verify_models(run)
+        if damaged and params["fetch"]:
             code = super().execute(params, ["models"])
-            return code or (1 if lost or spoilt else 0)
-        if rotten:
+            return code or int(bool(replaced) or environments_damaged)
+        if damaged:
             print("doit verify --fetch, or the next doit, fetches them again")
-        return 1 if rotten or lost or spoilt else 0
+        return int(bool(damaged or replaced) or environments_damaged)
 
 
 def _verify_environments(run: Run, *, repair: bool) -> bool:
@@ -63,51 +63,40 @@ def _verify_environments(run: Run, *, repair: bool) -> bool:
         return False
     progress = Progress("verify")
     with run.board.following(progress):
-        looks = verification.check(folders, progress)
-    for look in looks:
-        altered_files.note_spoilt(look.folder, look.spoilt)
-        for each in look.spoilt:
-            what = "is missing" if each.gone else "isn't what was installed"
-            print(f"✗ {each.path} of {each.package} {what} (environment {look.folder.name})")
-        for path, known in look.known.items():
+        checked = verification.check(folders, progress)
+    for each in checked:
+        altered_files.note_spoilt(each.folder, each.spoilt)
+        for file in each.spoilt:
+            what = "is missing" if file.gone else "isn't what was installed"
+            print(f"✗ {file.path} of {file.package} {what} (environment {each.folder.name})")
+        for path, known in each.known.items():
             print(
                 f"! {path} of {known.package} isn't what was installed (environment "
-                f"{look.folder.name}): {known.who} wrote into it, and will do so again"
+                f"{each.folder.name}): {known.who} wrote into it, and will do so again"
             )
-    total, number = sum(look.files for look in looks), len(looks)
-    seconds, read = progress.snapshot()["seconds"], progress.snapshot()["bytes_done"]
-    print(
-        f"{total - sum(len(look.spoilt) for look in looks)} of {total} files of {number} Python "
-        f"environment{'' if number == 1 else 's'} are intact: {size(read)} read in "
-        f"{duration(seconds)}"
-    )
-    left = [_stays_damaged(run, look, repair=repair) for look in looks if look.spoilt]
+    total, damaged = sum(each.files for each in checked), sum(len(each.spoilt) for each in checked)
+    where = f" of {len(checked)} Python environment{'' if len(checked) == 1 else 's'}"
+    _print_total(total - damaged, total, where, progress)
+    left = [_stays_damaged(run, each, repair=repair) for each in checked if each.spoilt]
     return any(left)
 
 
-def _stays_damaged(run: Run, look: verification.CheckedEnvironment, *, repair: bool) -> bool:
-    name = look.folder.name
+def _stays_damaged(run: Run, checked: verification.CheckedEnvironment, *, repair: bool) -> bool:
+    name = checked.folder.name
     if name in environment.in_use(run):
         print(f"instances run from {name}: the next doit makes a new one and moves them over")
         return True
     if not repair:
         print(f"doit verify --fetch repairs {name}")
         return True
-    lock = RunLock(run.machine.workspace)
     try:
-        lock.take("verify")
-    except Taken as taken:
-        print(f"{name} is not repaired: {taken}")
+        with locked(run, "verify"):
+            verification.repair(run, checked, run.layout.log("verify"))
+    except (Failure, Taken) as error:
+        print(f"{name} is not repaired: {error}")
         return True
-    try:
-        verification.repair(run, look, run.layout.log("verify"))
-        print(f"{name} is repaired")
-        return False
-    except Failure as failure:
-        print(f"{name} is not repaired: {failure}")
-        return True
-    finally:
-        lock.give_back()
+    print(f"{name} is repaired")
+    return False
 
 
 def _verify_models(run: Run) -> tuple[list[str], list[str]]:
@@ -117,38 +106,43 @@ def _verify_models(run: Run) -> tuple[list[str], list[str]]:
     targets: dict[str, list[str]] = {}
     for target, pin in pins.items():
         targets.setdefault(pin.sha256 or "", []).append(target)
-    never = targets.pop("", [])
+    never_fetched = targets.pop("", [])
     sources = {str(file.source): file for file in links.pinned_sources(run)}
     progress = Progress("verify")
     for name in [*targets, *sources]:
         at = store.place(name) if name in targets else Path(name)
         progress.add(name, at.stat().st_size if at.exists() else 0)
     with run.board.following(progress):
-        found = thread_pool.each(
+        stored = thread_pool.each(
             partial(_store_problem, store, progress), targets, verification.READERS
         )
-        given = thread_pool.each(
+        linked = thread_pool.each(
             partial(links.verify_source, run, progress), sources.values(), verification.READERS
         )
-    rotten = [target for sha256, why in found if why for target in targets[sha256]]
-    for sha256, why in found:
+    damaged, replaced = [], []
+    for sha256, why in stored:
         if why:
             print(f"✗ {', '.join(targets[sha256])}: {why}")
-    for target in never:
+            damaged += targets[sha256]
+    for target in never_fetched:
         print(f"✗ {target}: was never fetched")
-    lost = [file.target for file, why in given if why]
-    for file, why in given:
+    for file, why in linked:
         if why:
             print(f"✗ {file.target}: {file.source} {why}: replace it, or correct sha256")
+            replaced.append(file.target)
+    intact = sum(why is None for _, why in [*stored, *linked])
+    _print_total(intact, len(stored) + len(linked) + len(never_fetched), "", progress)
+    return [*damaged, *never_fetched], replaced
+
+
+def _print_total(intact: int, total: int, where: str, progress: Progress) -> None:
     shot = progress.snapshot()
     seconds, read = shot["seconds"], shot["bytes_done"]
     rate = f" ({size(read / seconds)}/s)" if seconds >= 1 else ""
-    right = sum(why is None for _, why in [*found, *given])
     print(
-        f"{right} of {len(found) + len(given) + len(never)} files are intact: {size(read)} read in "
+        f"{intact} of {total} files{where} are intact: {size(read)} read in "
         f"{duration(seconds)}{rate}"
     )
-    return [*rotten, *never], lost
 
 
 def _store_problem(store: Store, progress: Progress, sha256: str) -> str | None:

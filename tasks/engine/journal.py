@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..host.system import files, process
+from ..host.system.failure import Failure
 from ..host.system.redaction import redact
 from ..host.system.run_journal import Notes, RunState, Task, read_times
 from ..spec.layout import Layout
@@ -45,7 +46,7 @@ class Journal:
         self._open = False
 
     def begin(self, tasks: Mapping[str, Any], selected: Sequence[str]) -> None:
-        """A run begins: of these of doit's tasks, and of all that they need."""
+        """A run of the `selected` ones of doit's `tasks` begins, and of all that they need."""
         if self._layout.overlay:
             return
         self._known = frozenset(tasks)
@@ -60,7 +61,7 @@ class Journal:
         self._write()
 
     def change(self, name: str, **changes: Any) -> None:
-        """A task is now as `changes` say; groups, which do nothing, aren't in the journal."""
+        """Change a task's fields; groups, which do nothing, aren't in the journal."""
         with self._lock:
             if task := self._tasks.get(name):
                 self._tasks[name] = replace(task, **changes)
@@ -81,13 +82,10 @@ class Journal:
     def done(self, name: str) -> None:
         self.change(name, state="done", seconds=self._took(name), percent=None, detail="")
 
-    def fail(self, name: str, message: str) -> None:
-        """`message` is what is printed; its last line may name a log."""
-        reason, _, log = message.partition("\n  log: ")
-        found = {"log": log} if log else {}
-        self.change(
-            name, state="failed", seconds=self._took(name), detail="", reason=reason, **found
-        )
+    def fail(self, name: str, failure: Failure) -> None:
+        log = {"log": str(failure.log)} if failure.log else {}
+        took = self._took(name)
+        self.change(name, state="failed", seconds=took, detail="", reason=str(failure), **log)
         if self._open:
             self._write()
 
@@ -96,7 +94,7 @@ class Journal:
         return time.monotonic() - begin if begin else 0.0
 
     def end(self, state: RunState) -> None:
-        """The last word; keeps how long each task took, for the estimates of later runs."""
+        """Write the final state, and how long each task took, for the estimates of later runs."""
         if not self._open:
             return
         self._open = False
@@ -113,14 +111,14 @@ class Journal:
         took = {task.name: task.seconds for task in self._tasks.values() if task.state == "done"}
         if took:
             times = {**read_times(self._layout), **took}
-            # Of what left machine.yaml nothing is kept.
+            # Tasks that left machine.yaml are forgotten.
             times = {name: seconds for name, seconds in times.items() if name in self._known}
             with contextlib.suppress(OSError):
                 files.write_receipt(self._layout.progress("times"), times)
 
     def _keep(self) -> None:
         while not self._ended.wait(EVERY):
-            # Of one that is killed it is known to within BEAT when that was.
+            # Also when nothing changed: the last write tells when a killed run ended.
             self._changed.wait(BEAT)
             self._write()
 
@@ -136,7 +134,7 @@ class Journal:
 
 
 def _closure(tasks: Mapping[str, Any], selected: Sequence[str]) -> list[str]:
-    """The tasks that do something, in the order of `doit list`, of the selected and their needs."""
+    """The selected tasks and all that they need, in the order of `doit list`, without groups."""
     found: set[str] = set()
     left = list(selected)
     while left:

@@ -7,15 +7,19 @@ import time
 from typing import Any, TextIO
 
 from doit.exceptions import BaseFail, UnmetDependency
+from doit.reporter import ZeroReporter
 
+from ..host.system.failure import Failure
 from . import signals
 from .run import Run
+from .step import read_failure
 
 
-class Reporter:
-    """Implements doit's reporter interface."""
+class Reporter(ZeroReporter):  # type: ignore[misc]
+    """doit's reporter; what has no method here prints nothing."""
 
     desc = "one line per executed task"
+    verb = "done"
 
     def __init__(self, outstream: TextIO, run: Run) -> None:
         self.out = outstream
@@ -24,17 +28,11 @@ class Reporter:
         self.begin = time.monotonic()
         self.executed = 0
         self.up_to_date = 0
-        self.failures: list[tuple[str, str]] = []
-        self.held_back: list[str] = []
+        self.failures: list[tuple[str, Failure]] = []
+        self.held_back = 0
         self.errors: list[str] = []
         run.messages.show = lambda text: self.write(f"  {text}\n")
         self.colours = outstream.isatty() and "NO_COLOR" not in os.environ
-
-    def initialize(self, tasks: Any, selected_tasks: Any) -> None:
-        pass
-
-    def get_status(self, task: Any) -> None:
-        pass
 
     def execute_task(self, task: Any) -> None:
         if task.actions:
@@ -51,10 +49,10 @@ class Reporter:
 
     def add_failure(self, task: Any, fail: BaseFail) -> None:
         if isinstance(fail, UnmetDependency):
-            self.held_back.append(task.name)
+            self.held_back += 1
             return
         self.write(f"{self._mark('✗', 31)} {task.name:<32}{self._seconds(task):>8.1f} s\n")
-        self.failures.append((task.name, fail.get_msg().strip()))
+        self.failures.append((task.name, read_failure(fail)))
 
     def skip_uptodate(self, task: Any) -> None:
         if task.actions:
@@ -69,31 +67,25 @@ class Reporter:
     def runtime_error(self, msg: str) -> None:
         self.errors.append(msg)
 
-    def teardown_task(self, task: Any) -> None:
-        pass
-
     def complete_run(self) -> None:
-        self._end()
-        if not self.failures and not self.errors and not signals.received():
-            seconds = time.monotonic() - self.begin
-            plural = "" if self.executed == 1 else "s"
-            did = f"{self.executed} task{plural} done" if self.executed else "nothing to do"
-            self.write(f"{did}, {self.up_to_date} up to date ({seconds:.1f} s)\n")
-
-    def _end(self) -> None:
-        """Print everything but the last line."""
         for text in self.run.messages.news:
             self.write(f"  {text}\n")
         for text in self.run.messages.warnings:
             self.write(f"{self._mark('!', 33)} {text}\n")
-        for name, message in self.failures:
-            self.write(f"{self._mark('✗', 31)} {name}: {message}\n")
+        for name, failure in self.failures:
+            self.write(f"{self._mark('✗', 31)} {name}: {failure.with_log()}\n")
         if self.held_back:
-            count = len(self.held_back)
-            steps = "1 step that needs it" if count == 1 else f"{count} steps that need it"
-            self.write(f"  skipped {steps}\n")
+            steps = "step that needs" if self.held_back == 1 else "steps that need"
+            self.write(f"  skipped {self.held_back} {steps} it\n")
         for message in self.errors:
             self.write(f"{self._mark('✗', 31)} {message}\n")
+        if not self.failures and not self.errors and not signals.received():
+            plural = "" if self.executed == 1 else "s"
+            did = f"{self.executed} task{plural} {self.verb}" if self.executed else "nothing to do"
+            self.write(f"{did}, {self.up_to_date} up to date{self._ending()}\n")
+
+    def _ending(self) -> str:
+        return f" ({time.monotonic() - self.begin:.1f} s)"
 
     def write(self, text: str) -> None:
         if screen := self.run.board.console:
@@ -119,6 +111,8 @@ class Reporter:
 class PlanReporter(Reporter):
     """Prints what a run would do, and why."""
 
+    verb = "to do"
+
     def execute_task(self, task: Any) -> None:
         pass
 
@@ -131,15 +125,10 @@ class PlanReporter(Reporter):
 
     def add_failure(self, task: Any, fail: BaseFail) -> None:
         if isinstance(fail, UnmetDependency):
-            self.held_back.append(task.name)
+            self.held_back += 1
         else:
             # The log is in the plan's temporary folder.
-            message = fail.get_msg().strip().partition("\n  log: ")[0]
-            self.failures.append((task.name, message))
+            self.failures.append((task.name, Failure(str(read_failure(fail)))))
 
-    def complete_run(self) -> None:
-        self._end()
-        if not self.failures and not self.errors and not signals.received():
-            plural = "" if self.executed == 1 else "s"
-            would = f"{self.executed} task{plural} to do" if self.executed else "nothing to do"
-            self.write(f"{would}, {self.up_to_date} up to date; nothing was changed\n")
+    def _ending(self) -> str:
+        return "; nothing was changed"

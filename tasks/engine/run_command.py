@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from doit import cmd_run
-from doit.control import TaskControl
 from doit.exceptions import BaseFail, UnmetDependency
 from doit.runner import ERROR
 
 from ..host.system import process
-from ..host.system.failure import Failure
 from ..host.system.run_journal import RunState
 from ..host.system.run_lock import RunLock, Taken
 from . import signals
 from .configuration import load_run, loaded_run, set_factory
 from .reporter import Reporter
 from .run import Run
+from .step import read_failure
 
 
 class RunCommand(cmd_run.Run):  # type: ignore[misc]
@@ -44,60 +44,61 @@ class RunCommand(cmd_run.Run):  # type: ignore[misc]
         run = loaded_run()
         if run is None:
             return super()._execute(outfile, reporter=reporter, **options)
-        if reporter is Reporter:
-            reporter = self.reporter(outfile, run)
-        elif isinstance(reporter, str):
-            reporter = self.reporters[reporter](outfile, {})
-        control = TaskControl(self.task_list)
-        control.process(self.sel_tasks)
-        # doit selects again, and stops at the first task whose options are already parsed.
-        for task in self.task_list:
-            task.options = None
-        try:
-            with recording(run, control, reporter) as recorder:
-                return super()._execute(outfile, reporter=recorder, **options)
-        except (Taken, Failure) as refused:
-            print(refused, file=sys.stderr)
+        if run.machine.lock_damage:
+            print(run.machine.lock_damage, file=sys.stderr)
             return ERROR
-
-
-@contextmanager
-def recording(run: Run, control: TaskControl, reporter: Any) -> Iterator[Recorder]:
-    """Hold the run lock and keep the journal while tasks run; then end their child processes.
-
-    A plan takes no lock, since it changes nothing. Raises Taken when another run is in progress,
-    Failure when machine.lock can't be read.
-    """
-    if run.machine.lock_damage:
-        raise Failure(run.machine.lock_damage)
-    lock = None if run.is_plan else RunLock(run.machine.workspace)
-    if lock:
-        lock.take(" ".join(control.selected_tasks))
-    recorder = Recorder(run, lock, reporter)
-    try:
-        run.journal.begin(control.tasks, control.selected_tasks)
-        yield recorder
-    finally:
-        process.end_children()
-        # The journal first: once the lock is free, another run may write it.
-        run.journal.end(recorder.state)
-        if lock:
-            lock.release()
+        with ExitStack() as stack:
+            if isinstance(outfile, str):
+                outfile = stack.enter_context(Path(outfile).open("w", encoding="utf-8"))
+            if isinstance(reporter, str):
+                reporter = self.reporters[reporter](outfile, options)
+            else:
+                reporter = self.reporter(outfile, run)
+            try:
+                return super()._execute(outfile, reporter=Recorder(run, reporter), **options)
+            except Taken as taken:
+                print(taken, file=sys.stderr)
+                return ERROR
 
 
 class Recorder:
-    """doit's reporter interface: records each event, then passes it on to the real reporter."""
+    """doit's reporter interface: records each event, then passes it on to the real reporter.
 
-    def __init__(self, run: Run, lock: RunLock | None, reporter: Any) -> None:
-        self._run, self._lock, self._reporter = run, lock, reporter
+    From `initialize` to `complete_run` it holds the run lock and keeps the journal; then it ends
+    child processes. A plan takes no lock, since it changes nothing.
+    """
+
+    def __init__(self, run: Run, reporter: Any) -> None:
+        self._run, self._reporter = run, reporter
+        self._lock = None if run.is_plan else RunLock(run.machine.workspace)
         self._running: dict[str, None] = {}
-        self._failed = False
+        self._begun = self._failed = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reporter, name)
 
-    @property
-    def state(self) -> RunState:
+    def initialize(self, tasks: Mapping[str, Any], selected: Sequence[str]) -> None:
+        """Raises Taken when another run is in progress."""
+        if self._lock:
+            self._lock.take(" ".join(selected))
+        self._begun = True
+        self._run.journal.begin(tasks, selected)
+        self._reporter.initialize(tasks, selected)
+
+    def complete_run(self) -> None:
+        # doit calls it even when `initialize` raised.
+        if not self._begun:
+            return
+        try:
+            self._reporter.complete_run()
+        finally:
+            process.end_children()
+            # The journal first: once the lock is free, another run may write it.
+            self._run.journal.end(self._state())
+            if self._lock:
+                self._lock.release()
+
+    def _state(self) -> RunState:
         if signals.received():
             return "interrupted"
         return "failed" if self._failed else "succeeded"
@@ -121,7 +122,7 @@ class Recorder:
         if isinstance(fail, UnmetDependency):
             self._run.journal.change(task.name, state="held back")
         else:
-            self._run.journal.fail(task.name, fail.get_msg().strip())
+            self._run.journal.fail(task.name, read_failure(fail))
         self._reporter.add_failure(task, fail)
 
     def skip_uptodate(self, task: Any) -> None:

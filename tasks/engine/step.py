@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from doit.exceptions import TaskFailed
+from doit.exceptions import BaseFail, TaskFailed
 
 from ..host.system.failure import Failure
 from ..host.system.redaction import redact
@@ -99,7 +99,20 @@ def _preview(preview: Preview | None, previewed: list[str], log: Path) -> None:
     previewed += preview(log) if preview else ()
 
 
-def _perform(action: Callable[[Path], None], log: Path) -> TaskFailed | None:
+class StepFailed(TaskFailed):  # type: ignore[misc]
+    """How a step tells doit of its failure."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.with_log())
+        self.failure = failure
+
+
+def read_failure(fail: BaseFail) -> Failure:
+    """Why a task failed, as its step or doit itself says."""
+    return fail.failure if isinstance(fail, StepFailed) else Failure(fail.get_msg().strip())
+
+
+def _perform(action: Action, log: Path) -> StepFailed | None:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
@@ -109,13 +122,14 @@ def _perform(action: Callable[[Path], None], log: Path) -> TaskFailed | None:
     try:
         action(log)
     except Failure as failure:
-        where = failure.log or (log if log.stat().st_size else None)
-        return TaskFailed(f"{failure}" + (f"\n  log: {where}" if where else ""))
+        failure.log = failure.log or (log if log.stat().st_size else None)
+        return StepFailed(failure)
     except OSError as error:
-        return TaskFailed(f"{error.strerror or error}: {error.filename or 'no file named'}")
+        where = error.filename or "no file named"
+        return StepFailed(Failure(f"{error.strerror or error}: {where}"))
     except Exception as error:
         # GitPython's errors repeat the command and all of git's output.
         with contextlib.suppress(OSError), log.open("a") as file:
             file.write(redact(traceback.format_exc()))
-        return TaskFailed(redact(f"unexpected {type(error).__name__}: {error}") + f"\n  log: {log}")
+        return StepFailed(Failure(f"unexpected {type(error).__name__}: {error}", log))
     return None

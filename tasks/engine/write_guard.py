@@ -38,9 +38,9 @@ class RealWrite(Exception):  # noqa: N818  a bug of ours; not an OSError, which 
 
 
 class _Guard:
-    """Audit hooks stay for good, so there is one, which asks what is closed just now."""
+    """Audit hooks stay for good, so there is one, which asks what is protected now."""
 
-    closed: Callable[[str], bool] | None = None
+    protects: Callable[[str], bool] | None = None
     refused: list[str] = []  # noqa: RUF012
     hooked = False
 
@@ -49,8 +49,8 @@ class _Guard:
 def only_overlay(run: Run, *, lock: bool = False) -> Iterator[list[str]]:
     """Refuse every write to the machine that isn't below the run's overlay, with RealWrite.
 
-    The paths that were refused are given, since code may catch what it doesn't know. With `lock`
-    machine.lock may be written. Temporary files, those of children too, go into the overlay.
+    Yields the list of refused paths, since a step may catch the exception. With `lock` machine.lock
+    may be written. Temporary files, also those of children, go into the overlay.
     """
     assert run.overlay is not None
     if not _Guard.hooked:
@@ -58,18 +58,18 @@ def only_overlay(run: Run, *, lock: bool = False) -> Iterator[list[str]]:
         _Guard.hooked = True
     temporary, bytecode = os.environ.get("TMPDIR"), sys.dont_write_bytecode
     os.environ["TMPDIR"], tempfile.tempdir, sys.dont_write_bytecode = str(run.overlay), None, True
-    _Guard.closed, _Guard.refused = _closed(run, run.overlay, lock), []
+    _Guard.protects, _Guard.refused = _protection(run, run.overlay, lock), []
     try:
         yield _Guard.refused
     finally:
-        _Guard.closed, tempfile.tempdir, sys.dont_write_bytecode = None, None, bytecode
+        _Guard.protects, tempfile.tempdir, sys.dont_write_bytecode = None, None, bytecode
         os.environ.pop("TMPDIR")
         if temporary is not None:
             os.environ["TMPDIR"] = temporary
 
 
-def _closed(run: Run, overlay: Path, lock: bool) -> Callable[[str], bool]:
-    """Whether a real path is of the machine: its workspace, its models, and what it is made of."""
+def _protection(run: Run, overlay: Path, lock: bool) -> Callable[[str], bool]:
+    """Tells whether a real path belongs to the machine: workspace, models, local folders, files."""
     machine = run.machine
     roots = _inner(
         machine.workspace,
@@ -79,20 +79,20 @@ def _closed(run: Run, overlay: Path, lock: bool) -> Callable[[str], bool]:
         *(root.path for root in machine.models.extra_roots),
         *(node.path for node in machine.custom_nodes),
     )
-    # What is fetched is cached, and caches may be in the workspace.
+    # Fetched repositories are cached, and the cache may be in the workspace.
     free = _inner(overlay, git_cache.folder())
     ours = {os.path.realpath(file) for file in (machine.file, machine.lock_file)}
-    # An atomic write begins beside it.
-    open_ = os.path.dirname(os.path.realpath(machine.lock_file)) if lock else None  # noqa: PTH120
+    # An atomic write begins beside the file.
+    lock_folder = os.path.dirname(os.path.realpath(machine.lock_file)) if lock else None  # noqa: PTH120
 
-    def closed(path: str) -> bool:
-        if f"{path}/".startswith(free) or os.path.dirname(path) == open_:  # noqa: PTH120
+    def protects(path: str) -> bool:
+        if f"{path}/".startswith(free) or os.path.dirname(path) == lock_folder:  # noqa: PTH120
             return False
         if any(each.startswith(f"{path}/") for each in free):
             return False
         return path in ours or f"{path}/".startswith(roots)
 
-    return closed
+    return protects
 
 
 def _inner(*folders: Path | None) -> tuple[str, ...]:
@@ -100,8 +100,8 @@ def _inner(*folders: Path | None) -> tuple[str, ...]:
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    closed = _Guard.closed
-    if closed is None:
+    protects = _Guard.protects
+    if protects is None:
         return
     if event == "open":
         writes = isinstance(arguments[2], int) and arguments[2] & WRITING
@@ -110,7 +110,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         changes = CHANGES.get(event, ())
         places = [_place(arguments, *each) for each in changes if _is_path(arguments[each[0]])]
     for path in places:
-        if closed(path):
+        if protects(path):
             _Guard.refused.append(path)
             raise RealWrite(path)
 

@@ -28,7 +28,7 @@ from . import model_pins, placement
 def tasks(run: Run) -> Iterator[Task]:
     yield step(
         run,
-        "models:",
+        "models",
         "Models: downloaded into the store, verified, linked",
         check=partial(_why_outdated, run),
         action=partial(_provide, run),

@@ -31,12 +31,10 @@ import argparse
 import os
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +44,8 @@ from pathlib import Path
 import yaml
 
 from tasks.host.system import private_folder
+from tests.benchmarks import figures
+from tests.forge import NODE
 
 PROJECT = Path(__file__).parents[2]
 SIMULATOR = PROJECT / "examples" / "simulation" / "comfyui"
@@ -98,25 +98,6 @@ PACKS = (
 )
 ADDED = Pack("einops>=0.7\n", ("einops",))
 
-NODE = """\
-{imports}
-
-class {name}:
-    CATEGORY = "benchmark"
-    FUNCTION = "run"
-    RETURN_TYPES = ()
-    OUTPUT_NODE = True
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {{"required": {{}}}}
-
-    def run(self):
-        return ()
-
-
-NODE_CLASS_MAPPINGS = {{"{name}": {name}}}
-"""
 SCRIPT = f"""\
 from pathlib import Path
 
@@ -208,28 +189,9 @@ class Bench:
 
 def run(command: Sequence[str | Path], env: dict[str, str], cwd: Path) -> tuple[float, str]:
     """Seconds that a command took, and its output. Raises StepError with it when it fails."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
-    seconds = time.perf_counter() - start
-    if process.returncode:
-        words = " ".join(map(str, command))
-        raise StepError(f"exit code {process.returncode}: {words}\n{output}")
+    code, seconds, output = figures.run(command, cwd, env)
+    if code:
+        raise StepError(f"exit code {code}: {' '.join(map(str, command))}\n{output}")
     return seconds, output
 
 
@@ -410,10 +372,8 @@ def make_repositories(bench: Bench, comfyui: str | None, packs: dict[str, Pack])
         run(["git", "clone", "--quiet", origin, target], dict(os.environ), PROJECT)
     repository(target, FOR_MANAGER, env)
     for name, pack in packs.items():
-        text = NODE.format(
-            imports="".join(f"import {module}\n" for module in pack.imports),
-            name=name.replace("-", "_"),
-        )
+        text = "".join(f"import {module}\n" for module in pack.imports)
+        text += NODE.format(name=name.replace("-", "_"))
         files = {"__init__.py": text, "README.md": f"# {name}\n"}
         files |= {f"web/{part}.js": f"// {name}\n" * 50 for part in range(10)}
         files |= {"requirements.txt": pack.requirements} if pack.requirements else {}
@@ -612,7 +572,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    figures.exit_on_signals()
     with temporary_folder(arguments.keep) as folder:
         bench = Bench(folder, arguments.torch, caches=arguments.caches)
         try:

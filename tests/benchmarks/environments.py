@@ -28,6 +28,7 @@ from tasks.host.storage import trees
 from tasks.host.system import files
 from tasks.host.system.progress import Progress
 from tasks.host.system.units import size
+from tests.benchmarks.figures import exit_on_signals
 
 
 def own_bytes(folder: Path) -> tuple[int, int]:
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--environment", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
+    exit_on_signals()
     environment = chosen.environment.resolve()
     scratch = Path(tempfile.mkdtemp(prefix=".bench-", dir=environment.parent))
     try:

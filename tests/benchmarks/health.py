@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from tests.benchmarks.figures import at_most, conclude
+from tests.benchmarks.figures import at_most, conclude, exit_on_signals
 from tests.contract.client import until
 from tests.rig import PROJECT, free_ports
 from tests.services.scene import Scene
@@ -166,6 +166,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--soak", type=float, default=0, help="minutes")
     wanted = parser.parse_args()
+    exit_on_signals()
     with tempfile.TemporaryDirectory() as folder:
         scene = Scene(Path(folder), wanted.instances)
         stopped, dead = scene.gpus - 2, scene.gpus - 1

@@ -27,7 +27,7 @@ from typing import Any
 import requests
 import yaml
 
-from tests.benchmarks.figures import at_most, conclude
+from tests.benchmarks.figures import at_most, conclude, exit_on_signals
 from tests.forge import Forge, Repository
 from tests.image.context import MACHINE, make_context
 from tests.rig import SIMULATOR, Rig, free_ports
@@ -213,6 +213,7 @@ def main() -> int:
     parser.add_argument("--engine", default="docker")
     parser.add_argument("--starts", type=int, default=5)
     wanted = parser.parse_args()
+    exit_on_signals()
     with tempfile.TemporaryDirectory(prefix="image-") as text:
         folder = Path(text)
         forge = Forge(folder / "forge")

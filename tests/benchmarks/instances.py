@@ -22,12 +22,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from tasks.spec.layout import Layout
-from tests.benchmarks.figures import at_most, conclude
+from tests.benchmarks.figures import at_most, conclude, exit_on_signals, timed
 from tests.conftest import copy_environments, link_supervisor, uv_cache
 from tests.forge import Forge
 from tests.rig import SIMULATOR, Rig, free_ports
@@ -48,12 +47,6 @@ def hook(event, arguments):
 if "AUDIT" in os.environ:
     sys.addaudithook(hook)
 """
-
-
-def timed(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
 
 
 def machine(folder: Path, name: str, gpus: int, imports: float, built: Path | None) -> Rig:
@@ -191,7 +184,7 @@ def main() -> int:
     parser.add_argument("--built", type=Path, metavar="WORKSPACE")
     wanted = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    exit_on_signals()
     with ExitStack() as stack:
         name = tempfile.TemporaryDirectory(prefix="comfy-machine-benchmark-")
         folder = Path(stack.enter_context(name)).resolve()

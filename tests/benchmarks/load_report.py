@@ -36,7 +36,7 @@ from tasks.host.comfyui.quick_test import SERVICES, Proof
 from tasks.host.generations import reported_changes
 from tasks.host.python import pth_hook
 from tasks.host.system import process
-from tests.benchmarks.figures import at_most, conclude
+from tests.benchmarks.figures import at_most, conclude, exit_on_signals
 
 PROJECT = Path(__file__).parents[2]
 SIMULATOR = PROJECT / "examples" / "simulation" / "comfyui"
@@ -190,6 +190,7 @@ def main() -> int:
     parser.add_argument("--python", type=Path)
     parser.add_argument("--pairs", type=int, default=20)
     wanted = parser.parse_args()
+    exit_on_signals()
     with tempfile.TemporaryDirectory() as scratch:
         here = Path(scratch)
         code = wanted.comfyui.resolve() if wanted.comfyui else simulator(here)

@@ -19,9 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -40,7 +38,7 @@ from tasks.host.comfyui.own_jobs import smoke
 from tasks.host.pm2 import apps, pm2
 from tasks.host.system import files, private_folder, usage
 from tasks.spec.layout import Layout
-from tests.benchmarks.figures import at_least, at_most, conclude
+from tests.benchmarks.figures import at_least, at_most, conclude, exit_on_signals, run
 from tests.conftest import uv_cache
 from tests.forge import Forge
 from tests.rig import DOIT, PROJECT, SIMULATOR, free_ports
@@ -79,12 +77,9 @@ class Workspace:
         return Layout(self.folder / "ws")
 
     def doit(self, *words: str) -> bool:
-        ended = subprocess.run(
-            [str(DOIT), *words, f"machine={self.folder / 'machine.yaml'}"],
-            cwd=PROJECT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        self.said = ended.stdout
-        return ended.returncode == 0
+        command: list[str | Path] = [DOIT, *words, f"machine={self.folder / 'machine.yaml'}"]
+        code, _, self.said = run(command, PROJECT, self.env)
+        return code == 0
 
     def write(self, spec: dict[str, Any]) -> None:
         """The machine file, with ports and workers of its own."""
@@ -248,7 +243,7 @@ def main() -> int:
     parser.add_argument("--soak", type=float, default=0, help="minutes")
     parser.add_argument("--cached", action="store_true")
     wanted = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    exit_on_signals()
     done: list[Workspace] = []
     with tempfile.TemporaryDirectory(prefix="mission-") as text:
         folder = Path(text).resolve()

@@ -23,7 +23,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -40,7 +39,7 @@ from tasks.host.system.progress import Progress
 from tasks.host.system.units import size
 from tasks.models.model_pins import AT_ONCE
 from tasks.spec.layout import Layout
-from tests.benchmarks.figures import at_least, at_most, conclude, miss
+from tests.benchmarks.figures import at_least, at_most, conclude, exit_on_signals, miss, timed
 from tests.conftest import copy_environments, link_supervisor, uv_cache
 from tests.model_server import ModelServer, Ways, model_server, noise
 from tests.rig import PROJECT, SIMULATOR, Rig, free_ports
@@ -102,12 +101,6 @@ def fast_server(folder: Path) -> Iterator[str]:
             for child in children:
                 os.kill(child, 9)
                 os.waitpid(child, 0)
-
-
-def timed(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
 
 
 def fetch(store: Store, url: str, name: str, sha256: str | None = None) -> str:
@@ -360,6 +353,7 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--built", type=Path, metavar="WORKSPACE")
     options = parser.parse_args()
+    exit_on_signals()
     if options.tiny:
         globals().update(TINY, HOSTILE=dict(list(HOSTILE.items())[:2]))
     parts = PARTS | {"no-op": partial(no_op, built=options.built)}

@@ -21,12 +21,10 @@ import argparse
 import difflib
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,7 +36,7 @@ import yaml
 from tasks.host.comfyui import load_result
 from tasks.host.system import private_folder, run_journal
 from tasks.spec.layout import Layout
-from tests.benchmarks.figures import at_most, conclude, miss
+from tests.benchmarks.figures import at_most, conclude, exit_on_signals, miss, run
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -50,6 +48,8 @@ RUNS, FLOOR, REST, PROOF = 3, 1.5, 0.5, 1.05
 proof over comfy-cli; the proof over a bare quick test."""
 LONGEST, THEIR_LONGEST = 1800.0, 300.0
 """Seconds that one command may take, and comfy-cli for one pack."""
+CERTIFIED = os.environ | {"UV_SYSTEM_CERTS": "true"}
+"""The environment of uv, which then trusts what this system trusts."""
 PROOF_TASK = "validation"
 PAIRS = 4
 """Proofs and bare quick tests of each pack."""
@@ -80,7 +80,7 @@ class Bench:
 
     def doit(self, *words: str) -> tuple[int, float, str]:
         """Exit code, seconds and output of one run."""
-        return run([BIN / "doit", *words, f"machine={self.file}"], PROJECT)
+        return run([BIN / "doit", *words, f"machine={self.file}"], PROJECT, timeout=LONGEST)
 
     def write(self, spec: dict[str, Any]) -> None:
         self.file.write_text(yaml.safe_dump(spec, sort_keys=False))
@@ -90,26 +90,6 @@ class Bench:
         told = run_journal.read(self.layout)
         done = [task for task in told.tasks if task.state in ("done", "failed")] if told else []
         return {task.name: task.seconds or 0.0 for task in done}
-
-
-def run(
-    command: Sequence[str | Path], where: Path, longest: float = LONGEST, **env: str
-) -> tuple[int, float, str]:
-    """Exit code, seconds and output; a group of its own, so that all of it can be ended."""
-    begin = time.perf_counter()
-    work = subprocess.Popen(
-        command, cwd=where, env={**os.environ, **env}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        output, _ = work.communicate(timeout=longest)
-    except BaseException as error:
-        os.killpg(work.pid, signal.SIGKILL)
-        output, _ = work.communicate()
-        if not isinstance(error, subprocess.TimeoutExpired):
-            raise
-    return work.returncode, time.perf_counter() - begin, output
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -230,7 +210,7 @@ def quick_test(bench: Bench) -> float:
     python = bench.generation / "environment" / "bin" / "python"
     database = f"sqlite:///{bench.folder / 'quick.db'}"
     words = ["main.py", "--cpu", "--quick-test-for-ci", "--database-url", database]
-    code, seconds, output = run([python, *words], comfyui)
+    code, seconds, output = run([python, *words], comfyui, timeout=LONGEST)
     if code:
         print(output)
         miss("a bare quick test passed")
@@ -259,7 +239,7 @@ class Theirs:
              folder / "comfy-cli" / "bin" / "python", COMFY_CLI],
         )  # fmt: skip
         for command in commands:
-            code, _, output = run(command, folder, UV_SYSTEM_CERTS="true")
+            code, _, output = run(command, folder, CERTIFIED, LONGEST)
             if code:
                 raise SystemExit(output)
 
@@ -273,7 +253,7 @@ class Theirs:
         subprocess.run(["cp", "-al", environment, venv], check=True)
         # Its way to install packs needs the Manager as a package.
         run([BIN / "uv", "pip", "install", "--quiet", "--python", venv / "bin" / "python",
-             "comfyui_manager"], self.folder, UV_SYSTEM_CERTS="true")  # fmt: skip
+             "comfyui_manager"], self.folder, CERTIFIED)  # fmt: skip
 
     def install(self, url: str) -> float:
         """Seconds of the fastest way that works; of each mode a copy is undone by hand."""
@@ -289,7 +269,7 @@ class Theirs:
                 self.workspace,
                 *words,
             ]
-            code, seconds, output = run(command, self.folder, THEIR_LONGEST, **self._env)
+            code, seconds, output = run(command, self.folder, os.environ | self._env, THEIR_LONGEST)
             if seconds >= THEIR_LONGEST:
                 print(f"  comfy node install {' '.join(mode)} was ended after {seconds:.0f} s")
                 found.append(seconds)
@@ -322,7 +302,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="of the second run")
     parser.add_argument("--comfy-cli", action="store_true", help="compare with it")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    exit_on_signals()
     with temporary_folder() as folder:
         bench = Bench(folder)
         if spec := install(bench, arguments.files):

@@ -13,8 +13,9 @@ from doit.task import Stream, dict_to_task
 
 from tasks.engine.journal import Journal
 from tasks.engine.run import Run
-from tasks.engine.step import Action, step
+from tasks.engine.step import Action, read_failure, step
 from tasks.host.system import run_journal
+from tasks.host.system.failure import Failure
 from tasks.spec import Machine
 from tasks.spec.layout import Layout
 from tests.conftest import MachineMaker
@@ -31,7 +32,7 @@ def one(
     name: str, *after: str, action: Action = lambda _: None, log: Path = Path(os.devnull)
 ) -> Any:
     """A task that does something, as doit has it."""
-    made = step(RUN, f"{name}:", f"Does {name}", check=lambda: None, action=action, log=log,
+    made = step(RUN, name, f"Does {name}", check=lambda: None, action=action, log=log,
                 after=after)  # fmt: skip
     del made["basename"]
     return dict_to_task({**made, "name": name})
@@ -112,7 +113,7 @@ def test_what_is_told_last_is_written_and_what_took_how_long_is_kept(
     assert (task.state, task.percent, task.log) == ("running", 99.9, "a.log")
     assert SECRET not in layout.progress("run").read_text()
     writer.done("a")
-    writer.fail("b", "no luck")
+    writer.fail("b", Failure("no luck"))
     task = seen(layout).tasks[0]
     assert (task.state, task.percent, task.detail) == ("done", None, "")
     assert task.seconds
@@ -120,7 +121,7 @@ def test_what_is_told_last_is_written_and_what_took_how_long_is_kept(
     layout.progress("times").write_text(json.dumps({"a": 1.0, "other": 3.0, "gone": 4.0}))
     writer.end("interrupted")
     writer.progress("a", 5.0, "too late")
-    writer.fail("c", "too late")
+    writer.fail("c", Failure("too late"))
     assert seen(layout).state == "interrupted"
     assert seen(layout).tasks[2].state == "waiting"
     assert run_journal.read_times(layout) == {"a": task.seconds, "other": 3.0}
@@ -137,7 +138,7 @@ def test_a_run_goes_on_where_no_journal_can_be_written(layout: Layout, writer: J
     writer.begin(TASKS, ["last"])
     writer.start("a", Path("a.log"))
     writer.done("a")
-    writer.fail("b", "no luck")
+    writer.fail("b", Failure("no luck"))
     writer.end("failed")
     assert layout.machine.is_file()
 
@@ -147,7 +148,7 @@ def test_what_changes_nothing_has_no_journal(tmp_path: Path) -> None:
     writer = Journal(layout)
     writer.begin(TASKS, ["last"])
     writer.start("a", Path("a.log"))
-    writer.fail("a", "no luck")
+    writer.fail("a", Failure("no luck"))
     writer.end("failed")
     assert list(tmp_path.iterdir()) == []
 
@@ -160,7 +161,7 @@ def test_no_credential_of_a_failure_is_written(
 
     task = one("a", action=action, log=tmp_path / "a.log")
     writer.begin(TASKS, ["a"])
-    writer.fail("a", task.execute(Stream(0)).get_msg().strip())
+    writer.fail("a", read_failure(task.execute(Stream(0))))
     (failed,) = seen(layout).of("failed")
     assert failed.reason == "unexpected RuntimeError: fatal: http://***@localhost/pack not found"
     assert failed.log == str(tmp_path / "a.log")

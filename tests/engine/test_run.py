@@ -178,6 +178,12 @@ def test_an_interrupted_run_leaves_nothing_running_and_the_next_one_goes_on(slow
     assert apps.running(slow.rig.workspace, None) == []
 
 
+def test_what_a_run_prints_can_go_into_a_file(machine: MachineMaker, tmp_path: Path) -> None:
+    printed = tmp_path / "printed"
+    assert machine().doit("run", "-o", str(printed), "directories").output == ""
+    assert "✓ directories" in printed.read_text()
+
+
 def test_the_lock_is_one_workspaces_and_names_its_holder(tmp_path: Path) -> None:
     try:
         lock = RunLock(tmp_path)

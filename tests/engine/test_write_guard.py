@@ -128,4 +128,4 @@ def test_after_the_plan_all_is_as_before(run: Run, real: Path) -> None:
         pass
     assert (tempfile.gettempdir(), os.environ.get("TMPDIR")) == temporary
     (real / "new").touch()
-    assert write_guard._Guard.closed is None
+    assert write_guard._Guard.protects is None

@@ -6,6 +6,8 @@ An invalid machine.yaml or command line has exit code 3, as in doit itself.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,13 +38,17 @@ class Call:
         return [known[name] for name in dict.fromkeys(self.names)]
 
 
-def flag(name: str, says: str) -> dict[str, Any]:
-    """A boolean option `--name`, with its help text."""
-    return {"name": name, "long": name, "type": bool, "default": False, "help": says}
+def option(name: str, says: str, default: int = False, short: str = "") -> dict[str, Any]:
+    """An option `--name`, of its default's type, with its help text."""
+    kind = {"type": type(default), "default": default}
+    return {"name": name, "long": name, "short": short, "help": says, **kind}
 
 
 class MachineCommand(Command):  # type: ignore[misc]
-    """A command about the machine. `perform` returns the exit code and may raise Failure."""
+    """A command about the machine. `perform` returns the exit code.
+
+    It may raise Failure, which has exit code 1, and Taken, which has 2.
+    """
 
     takes_names = False
 
@@ -53,28 +59,33 @@ class MachineCommand(Command):  # type: ignore[misc]
         try:
             return self.perform(Call(run, opt_values, pos_args))
         except Failure as failure:
-            log = f"\n  log: {failure.log}" if failure.log else ""
-            print(f"{self.name}: {failure}{log}", file=sys.stderr)
+            print(f"{self.name}: {failure.with_log()}", file=sys.stderr)
             return 1
+        except Taken as taken:
+            print(taken, file=sys.stderr)
+            return 2
 
     def perform(self, call: Call) -> int:
         raise NotImplementedError
 
 
+@contextmanager
+def locked(run: Run, command: str) -> Iterator[None]:
+    """Hold the run lock. Raises Taken when a run is in progress."""
+    lock = RunLock(run.machine.workspace)
+    lock.take(command)
+    try:
+        yield
+    finally:
+        lock.give_back()
+
+
 class LockingCommand(MachineCommand):
-    """A command that changes what runs. `work` holds the run lock; exit code 2 if it is taken."""
+    """A command that changes what runs. `work` holds the run lock."""
 
     def perform(self, call: Call) -> int:
-        lock = RunLock(call.run.machine.workspace)
-        try:
-            lock.take(self.name)
-        except Taken as taken:
-            print(taken, file=sys.stderr)
-            return 2
-        try:
+        with locked(call.run, self.name):
             return self.work(call)
-        finally:
-            lock.release()
 
     def work(self, call: Call) -> int:
         raise NotImplementedError

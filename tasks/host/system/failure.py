@@ -16,3 +16,7 @@ class Failure(Exception):  # noqa: N818  the field's word for a task that did no
     def __init__(self, message: str, log: Path | None = None) -> None:
         super().__init__(redact(message))
         self.log = log
+
+    def with_log(self) -> str:
+        """The line as it is printed, and below it the path of the log."""
+        return f"{self}\n  log: {self.log}" if self.log else str(self)
