@@ -10,7 +10,6 @@ __all__ = [
     "load_result",
     "machine_state",
     "node_classes",
-    "object_info",
     "own_jobs",
     "quick_test",
     "remedies",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -130,10 +130,10 @@ def read(file: Path) -> Report | None:
             content = opened.read(LONGEST)
     except OSError:
         return None
-    return _assembled(list(_entries(content)))
+    return _assembled(_entries(content))
 
 
-def _entries(content: bytes) -> Iterator[dict[str, Any]]:
+def _entries(content: bytes) -> list[dict[str, Any]]:
     """The events since the process was last started by exec; a line that is cut off is none."""
     found: list[dict[str, Any]] = []
     for line in content.splitlines():
@@ -145,7 +145,7 @@ def _entries(content: bytes) -> Iterator[dict[str, Any]]:
             if entry.get("event") == "start":
                 found.clear()
             found.append(entry)
-    yield from found
+    return found
 
 
 def _assembled(entries: list[dict[str, Any]]) -> Report:

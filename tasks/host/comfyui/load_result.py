@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from ..system import files
 from . import load_report, remedies
@@ -90,6 +92,9 @@ class Result:
         return "may or may not be loaded: the process didn't tell"
 
 
+_RESULT = TypeAdapter(Result)
+
+
 def is_own(name: str) -> bool:
     """Whether a result is of ComfyUI's own nodes."""
     return name.startswith(tuple(f"{folder}/" for folder in EXTRAS))
@@ -155,31 +160,14 @@ def read(generation: Path) -> dict[str, Result]:
     An entry that this version can't read, an older one's, is left out: it isn't known.
     """
     found = files.read_receipt(receipt_of(generation), nodes=dict).get("nodes", {})
-    results = {str(name): _read(entry) for name, entry in found.items()}
-    return {name: result for name, result in results.items() if result}
+    results = {}
+    for name, entry in found.items():
+        with contextlib.suppress(ValueError):
+            results[str(name)] = _RESULT.validate_python(entry)
+    return results
 
 
 def unproved(generation: Path) -> frozenset[str]:
     """The nodes whose failure may be due to what only run time has, in that receipt."""
     found = files.read_receipt(receipt_of(generation), unproved=list).get("unproved", [])
     return frozenset(name for name in found if isinstance(name, str))
-
-
-def _read(entry: Any) -> Result | None:
-    try:
-        error, classes = entry["error"], entry["classes"]
-        changes = {
-            "outcome": Outcome(entry["outcome"]),
-            "error": None if error is None else _read_error(error),
-            "classes": None if classes is None else tuple(classes),
-            "asked": tuple(entry["asked"]),
-            "threads": tuple(entry["threads"]),
-            "displaced": tuple(entry.get("displaced", ())),
-        }
-        return Result(**{**entry, **changes})
-    except (AttributeError, LookupError, TypeError, ValueError):
-        return None
-
-
-def _read_error(entry: Any) -> Error:
-    return Error(**{**entry, "modules": tuple(entry["modules"])})

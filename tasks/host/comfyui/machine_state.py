@@ -143,7 +143,7 @@ def _instance(
         answer=answer,
         symptom=symptom,
         cold=cold,
-        warmup=warmup.read(layout, gpu, app) if cold and app else None,
+        warmup=warmup.outcome(layout, gpu, app) if cold and app else None,
         draining=layout.draining(gpu).exists(),
     )
     # Without a process of ours, something else answers at the port.

@@ -14,11 +14,11 @@ from dataclasses import replace
 from ..storage.disk_space import DiskSpace
 from ..system.failure import Failure
 from . import content_check, remote_file
+from .byte_ranges import Spans
 from .download_request import Downloaded, DownloadRequest, Meter, OtherContent
 from .partial_file import Part, Version
 from .prefix_hash import PrefixHash
 from .server_errors import Denied, Transient
-from .spans import Spans
 from .web import HOST_CONNECTIONS, Answer, Web
 
 FIRST = 8 << 20
@@ -79,7 +79,7 @@ class _Download:
         self.spread = part.resumed
         """Whether the content comes from more than one answer."""
         self._begun = False
-        self._spans = Spans(part)
+        self._spans = Spans(part.missing)
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
         self._hash = PrefixHash(part)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from ..system import files, locks, private_folder
-from . import volumes
 from .byte_ranges import Range, Ranges
 
 NOTE_EVERY = 4 << 20
@@ -171,7 +170,7 @@ def opened(path: Path, trusted: bool) -> Iterator[Part]:
     or none that surely reaches other machines, each has a part of its own. Raises OSError.
     """
     with contextlib.ExitStack() as stack:
-        shared = volumes.locks_reach(path.parent)
+        shared = locks.reach_other_machines(path.parent)
         try:
             descriptor = stack.enter_context(_held(path, keep=shared))
         except _NoLocks:

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..storage.disk_space import DiskSpace
-from ..system import files
+from ..system import files, stat_cache
 from ..system.failure import Failure
 from . import content_check, partial_file, remote_file
 from .download import download
@@ -65,11 +65,11 @@ class Store:
     ) -> Downloaded:
         """Download a file, unless another process does so meanwhile. Raises Failure, OSError."""
         name = wanted.sha256 or files.digest(wanted.url)
-        before = _written(self._url(wanted.url))
+        before = stat_cache.stamp(self._url(wanted.url))
         with partial_file.opened(
             self.folder / f"{name}.part", wanted.sha256 is not None
         ) as downloading:
-            waited = _written(self._url(wanted.url)) != before
+            waited = stat_cache.stamp(self._url(wanted.url)) != before
             if there := self._there(wanted, web, meter, waited):
                 return there
             self._refuse_known(wanted, web)
@@ -179,15 +179,6 @@ def stamp(file: Path | str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_size, int(status.st_mtime)
-
-
-def _written(file: Path) -> tuple[int, int] | None:
-    """What is another one after each time that a file was replaced."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
 
 
 def hash_file(file: Path, meter: Meter, name: str) -> str:

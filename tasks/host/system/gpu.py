@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from . import process
 from .failure import Failure
-from .redaction import redact
 from .units import gib
 
 DEVICES = Path("/dev")
@@ -57,15 +57,9 @@ class Process:
 
     @property
     def command(self) -> str | None:
-        """What it runs, cut to 100 characters; None when it can't be seen from here."""
-        import psutil
-
-        try:
-            process = psutil.Process(self.pid)
-            words = " ".join(process.cmdline() or [process.name()]).split()
-        except psutil.Error:
-            return None
-        return redact(" ".join(words))[:100]
+        """Its command line, cut to 100 characters; None when it isn't visible here."""
+        command = process.command_of(self.pid)
+        return command and command[:100]
 
 
 @dataclass(frozen=True)
@@ -219,6 +213,6 @@ def _processes(handle: Any) -> tuple[Process, ...]:
         (False, pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3),
         (True, pynvml.nvmlDeviceGetComputeRunningProcesses_v3),
     ):
-        for process in _told([], ask, handle):
-            found[process.pid] = Process(process.pid, process.usedGpuMemory, computes)
+        for each in _told([], ask, handle):
+            found[each.pid] = Process(each.pid, each.usedGpuMemory, computes)
     return tuple(found[pid] for pid in sorted(found))

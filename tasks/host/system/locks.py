@@ -6,7 +6,14 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+
+MOUNTS = Path("/proc/self/mountinfo")
+_LOCAL_TYPES = ("fuse", "9p", "virtiofs", "vboxsf")
+"""Types of file system whose locks other machines may not see."""
+_LOCAL_OPTIONS = frozenset({"nolock", "local_lock=flock", "local_lock=all", "localflock"})
+"""Mount options of NFS and Lustre with the same effect."""
 
 
 @contextmanager
@@ -63,3 +70,23 @@ def lock(descriptor: int, *, wait: bool = False) -> bool:
 def unlock(descriptor: int) -> None:
     """Give the lock of an open file back, and keep the file open."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def reach_other_machines(folder: Path) -> bool:
+    """Whether a lock on a file in a folder keeps other machines out too, as far as is known."""
+    return _reach(MOUNTS, folder.stat().st_dev)
+
+
+@lru_cache(maxsize=64)
+def _reach(mounts: Path, device: int) -> bool:
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return True
+    for line in lines:
+        mount, _, kind = line.partition(" - ")
+        if mount.split()[2:3] == [number]:
+            options = set(kind.split()[-1].split(","))
+            return not kind.startswith(_LOCAL_TYPES) and not _LOCAL_OPTIONS & options
+    return True

@@ -235,6 +235,17 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else "no output"
 
 
+def command_of(pid: int) -> str | None:
+    """The command line of a process, redacted; None when it has ended or isn't visible here."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return redact(" ".join(" ".join(process.cmdline() or [process.name()]).split()))
+    except psutil.Error:
+        return None
+
+
 def kill_group(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)

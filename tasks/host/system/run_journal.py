@@ -80,6 +80,10 @@ class Journal:
         """How many tasks hold: were done, or found up to date."""
         return sum(task.state in ("done", "up to date") for task in self.tasks)
 
+    @property
+    def total(self) -> int:
+        return len(self.tasks)
+
     def of(self, state: TaskState) -> list[Task]:
         return [task for task in self.tasks if task.state == state]
 
@@ -104,7 +108,7 @@ def read(layout: Layout) -> Journal | None:
         command=notes.command,
         state=notes.state,
         began=notes.began,
-        seconds=took,
+        seconds=round(took, 1),
         seconds_left=left,
         percent=_rounded(_share(tasks) if left is None else 100 * took / (took + left or 1.0)),
         tasks=tasks,

@@ -14,6 +14,7 @@ T = TypeVar("T")
 FRESH = 2.0
 """Seconds after a change within which another one may leave the time as it is: a file system's
 clock has coarse ticks."""
+MISSING = (0, 0, 0)
 CACHED = 1024
 """Results that one function remembers."""
 
@@ -27,7 +28,7 @@ def while_unchanged(read: Callable[[Path], T]) -> Callable[..., T]:
 
     @functools.wraps(read)
     def look(path: Path, *besides: Path | str) -> T:
-        now = [_stamp(each) for each in (path, *besides)]
+        now = [stamp(each) for each in (path, *besides)]
         known = cached.get(path)
         if known and known[0] == now:
             return known[1]
@@ -41,10 +42,10 @@ def while_unchanged(read: Callable[[Path], T]) -> Callable[..., T]:
     return look
 
 
-def _stamp(path: Path | str) -> tuple[int, int, int]:
-    """Inode, size and time of change (ns), zeros when there is nothing."""
+def stamp(path: Path | str) -> tuple[int, int, int]:
+    """Inode, size and time of change (ns); MISSING when there is no file."""
     try:
         status = os.stat(path)  # noqa: PTH116  for thousands of folders
     except OSError:
-        return 0, 0, 0
+        return MISSING
     return status.st_ino, status.st_size, status.st_mtime_ns

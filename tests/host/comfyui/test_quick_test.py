@@ -308,7 +308,7 @@ def test_nothing_that_the_proof_starts_outlives_it(proof: Maker, tmp_path: Path)
     found = test.run()
     assert all(found[f"starts{n}"].loaded for n in range(len(STARTS)))
     until(lambda: not left(tmp_path), 10, "the left-over processes to be gone")
-    assert test.log.read_text().count("ended, since it was left behind:") >= len(STARTS)
+    assert test.log.read_text().count("ended a process that was left behind:") >= len(STARTS)
 
 
 def test_what_a_node_that_runs_out_of_time_had_started_is_ended_too(
