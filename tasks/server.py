@@ -57,7 +57,7 @@ def unhealthy_reason(run: Run, instance: Instance, pid: int, wait: int = 0) -> s
     if not run.machine.health.server:
         return None
     path = f"/health/comfyui/instances/{instance.gpu}?wait={wait}"
-    answer = health_client.ask(client(run), path, health_client.PATIENCE + wait)
+    answer = health_client.ask(client(run), path, health_client.ANSWER_TIMEOUT + wait)
     document = answer[1] if answer else {}
     running = document.get("layers", {}).get("running", {})
     if document.get("status") != "unhealthy" or running.get("pid") != pid:

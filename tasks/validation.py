@@ -169,7 +169,7 @@ def _quick_test(run: Run, folder: Path, args: list[str], log: Path) -> Proof:
         database=generation.code_of(run).knows("--database-url"),
         later=_missing_in_build(run),
         declared=[node.name for node in nodes.present_nodes(run)],
-        away=_known_hangs(run),
+        excluded=_known_hangs(run),
     )
 
 

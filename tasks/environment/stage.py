@@ -157,7 +157,7 @@ def _space_needed(run: Run) -> int:
     """Bytes: the files that the previous one shares with none, plus new packages, if known."""
     try:
         before = folder_of(run)
-        there, own = environments.installed(before), disk.read(run.layout).environments
+        there, own = environments.installed(before), disk.last_measured(run.layout).environments
     except (Failure, OSError):
         there, own, before = {}, {}, Path()
     wanted = packages.required(run).packages

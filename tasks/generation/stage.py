@@ -147,7 +147,7 @@ def _choose(run: Run) -> tuple[str, Path, bool]:
 
 def _assemble_with_space(run: Run, log: Path) -> None:
     _, folder, complete = _choose(run)
-    sizes = {} if complete else disk.read(run.layout).generations
+    sizes = {} if complete else disk.last_measured(run.layout).generations
     need = sizes.get(run.layout.current.resolve().name, 0)
     with space.reserve(run, "the generation", folder, need):
         _assemble(run, log)

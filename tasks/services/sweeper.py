@@ -27,10 +27,10 @@ def main(workspace: Path, descriptor: int) -> None:
         psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
     while True:
         stuck = _sweep(layout)
-        disk.note(layout, stuck)
+        disk.measure(layout, stuck)
         locks.unlock(descriptor)
         # A run that found the lock taken until now did not start a sweeper.
-        if all(path.name in stuck for path in garbage.entries(layout)) and disk.is_of_now(layout):
+        if all(path.name in stuck for path in garbage.entries(layout)) and disk.is_current(layout):
             return
         if not locks.lock(descriptor):
             return

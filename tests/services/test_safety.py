@@ -469,7 +469,7 @@ def test_an_answer_without_end_is_not_read_without_end(head: bytes, each: bytes)
 def test_an_answer_of_too_many_values_is_not_read() -> None:
     """In memory each is twenty times as long, and to read them holds up all threads."""
     with rogue(free_ports(1)) as one:
-        one.answers["/object_info"] = _http(b"[" + b"[]," * api.MOST + b"1]")
+        one.answers["/object_info"] = _http(b"[" + b"[]," * api.MOST_VALUES + b"1]")
         assert api.ask("127.0.0.1", one.port, "/object_info") is None
 
 

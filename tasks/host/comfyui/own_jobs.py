@@ -66,7 +66,7 @@ def run(client: api.Client, prompt: Prompt, timeout: float) -> float:
         while not _done(client, job):
             if time.monotonic() - begin > timeout:
                 client.delete(job)
-                raise Failure(f"job {job} wasn't done after {round(timeout, 1):g} s")
+                raise Failure(f"job {job} didn't finish within {round(timeout, 1):g} s")
             time.sleep(api.POLL)
     except Failure as failure:
         raise Failure(without_address(client, failure)) from None

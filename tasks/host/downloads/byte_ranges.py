@@ -28,7 +28,7 @@ class Ranges:
         self._ranges = sorted([*apart, merged])
 
     def missing(self, size: int) -> list[Range]:
-        """What lies between them, up to `size`."""
+        """The gaps between them, up to `size`."""
         gaps, position = [], 0
         for start, end in [*self._ranges, (size, size)]:
             if position < min(start, size):
@@ -38,7 +38,7 @@ class Ranges:
 
     @property
     def prefix(self) -> int:
-        """How many bytes there are from the first one on."""
+        """The number of contiguous bytes from the start."""
         return self._ranges[0][1] if self._ranges and self._ranges[0][0] == 0 else 0
 
     @property

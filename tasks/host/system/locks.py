@@ -18,7 +18,7 @@ _LOCAL_OPTIONS = frozenset({"nolock", "local_lock=flock", "local_lock=all", "loc
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Wait for the lock file `path` and hold it; its folder is made when missing."""
+    """Wait for the lock file `path` and hold it; create its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = open_file(path)
     try:
@@ -30,7 +30,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 @contextmanager
 def attempt(path: Path) -> Iterator[bool]:
-    """Hold the lock file `path`, unless another process holds it: whether it is held is given."""
+    """Hold the lock file `path` unless another process does; yields whether we hold it."""
     descriptor = open_file(path)
     try:
         yield lock(descriptor)
@@ -39,8 +39,8 @@ def attempt(path: Path) -> Iterator[bool]:
 
 
 def claim(path: Path) -> int | None:
-    """A descriptor that holds the lock file `path` until it is closed; None if another process
-    holds it. On a volume that has no locks it keeps no process out. Raises OSError."""
+    """A descriptor that holds the lock file `path` until it is closed; None: another process holds
+    it. On a volume without locks this keeps no process out. Raises OSError."""
     descriptor = open_file(path)
     try:
         free = lock(descriptor)
@@ -53,13 +53,13 @@ def claim(path: Path) -> int | None:
 
 
 def open_file(path: Path, mode: int = 0o600) -> int:
-    """Open a lock file, and make it when it is missing. Raises OSError."""
+    """Open a lock file, creating it if it is missing. Raises OSError."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
 
 
 def lock(descriptor: int, *, wait: bool = False) -> bool:
-    """Lock an open file; False if another process holds it. Raises OSError where the volume has
-    no locks."""
+    """Lock an open file; False: another process holds it. Raises OSError on a volume without
+    locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -68,7 +68,7 @@ def lock(descriptor: int, *, wait: bool = False) -> bool:
 
 
 def unlock(descriptor: int) -> None:
-    """Give the lock of an open file back, and keep the file open."""
+    """Release the lock of an open file, and keep the file open."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 

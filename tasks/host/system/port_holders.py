@@ -9,7 +9,7 @@ from . import process
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that listens on a port; pid None when the kernel won't tell (another user's)."""
+    """A process that listens on a port; pid None: it belongs to another user."""
 
     port: int
     pid: int | None

@@ -12,17 +12,17 @@ from typing import TypeVar
 T = TypeVar("T")
 
 FRESH = 2.0
-"""Seconds after a change within which another one may leave the time as it is: a file system's
-clock has coarse ticks."""
+"""Seconds after a change in which another change may leave the mtime as it is: file systems have
+coarse clocks."""
 MISSING = (0, 0, 0)
 CACHED = 1024
-"""Results that one function remembers."""
+"""Results that are cached per function."""
 
 
 def while_unchanged(read: Callable[[Path], T]) -> Callable[..., T]:
-    """`read`, done anew only when its file or folder changed, or one of those named besides.
+    """Cache `read` until its file or folder changes, or one of those in `besides`.
 
-    A folder changes when something in it is added, removed or renamed.
+    A folder changes when an entry is added, removed or renamed.
     """
     cached: dict[Path, tuple[object, T]] = {}
 

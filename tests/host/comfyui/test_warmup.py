@@ -113,7 +113,7 @@ def test_it_takes_no_longer_than_it_may(
     server: Server, app: App, layout: Layout, tmp_path: Path
 ) -> None:
     trial = warmup.warm(layout, 0, app, LISTEN, waiting(tmp_path), 0.3)
-    assert trial.reason.endswith("wasn't done after 0.3 s")
+    assert trial.reason.endswith("didn't finish within 0.3 s")
     (tmp_path / "end").touch()
     until(lambda: not server.running(), 20, "the end of the job")
 
