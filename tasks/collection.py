@@ -76,5 +76,5 @@ def _unneeded_generations(run: Run) -> list[Path]:
 
 
 def _unneeded_databases(run: Run) -> list[Path]:
-    keep, there = _needed_generations(run), digest_folders.list_folders(run.layout.generations)
-    return databases.unneeded(run.layout, [path for path in there if path.name in keep])
+    needed, every = _needed_generations(run), digest_folders.list_folders(run.layout.generations)
+    return databases.unneeded(run.layout, [path for path in every if path.name in needed])

@@ -65,10 +65,6 @@ def unhealthy_reason(run: Run, instance: Instance, pid: int, wait: int = 0) -> s
     return str(document["reason"])
 
 
-def _settings_file(layout: Layout) -> Path:
-    return own_service.settings_file(layout, NAME)
-
-
 def _settings(run: Run) -> dict[str, Any]:
     health, chosen = run.machine.health, run.machine.selected_nodes
     return {
@@ -149,7 +145,7 @@ def _why_outdated(run: Run) -> str | None:
     wanted = _app(run)
     if reason := own_service.why_restart(wanted, running):
         return reason
-    if files.read_receipt(_settings_file(layout)) != _settings(run):
+    if files.read_receipt(own_service.settings_file(layout, NAME)) != _settings(run):
         return "its settings changed"
     file = app.secrets_file(layout, NAME, wanted.secrets)
     return f"{file} is missing" if wanted.secrets and not file.is_file() else None
@@ -163,7 +159,7 @@ def _start(run: Run, log: Path) -> None:
         _stop(layout, running)
         _remove_secrets(layout, None)
         return
-    files.write_receipt(_settings_file(layout), _settings(run))
+    files.write_receipt(own_service.settings_file(layout, NAME), _settings(run))
     wanted = _app(run)
     app.write_secrets(layout, wanted)
     if own_service.why_restart(wanted, running) is None:

@@ -204,15 +204,14 @@ def _error(found: Any) -> Error | None:
         return None
     root = found.get("root")
     number = found.get("errno")
+    names = ("library", "key", "module", "file", "address")
+    texts: dict[str, Any] = {name: str(found[name]) for name in names if found.get(name)}
     return Error(
         type=str(found["type"]),
         message=str(found["message"]),
         trace=str(found.get("trace", "")),
         modules=tuple(map(str, found.get("modules") or ())),
-        library=str(found["library"]) if found.get("library") else None,
-        key=str(found["key"]) if found.get("key") else None,
         errno=number if isinstance(number, int) else None,
-        file=str(found["file"]) if found.get("file") else None,
-        address=str(found["address"]) if found.get("address") else None,
         root=f"{root['type']}: {root['message']}" if isinstance(root, dict) else None,
+        **texts,
     )

@@ -78,7 +78,7 @@ class Place:
 
 def look(place: Place, models: Sequence[WantedModel]) -> dict[str, ModelState]:
     """Target → state."""
-    fetched = _dicts(_read(receipt_of(place.layout)))
+    fetched = _entries(_read(receipt_of(place.layout)))
     verified = _section(_read(place.layout.state / "links.json"), "verified")
     return {
         model.target: _source(place, model, verified.get(model.source))
@@ -147,14 +147,14 @@ _read = while_unchanged(files.read_receipt)
 
 def noted(layout: Layout) -> dict[str, dict[str, Any]]:
     """Target that this machine fetched → a pin's fields, and `mtime` (s) when it was verified."""
-    return _dicts(files.read_receipt(receipt_of(layout)))
+    return _entries(files.read_receipt(receipt_of(layout)))
 
 
 def receipt_of(layout: Layout) -> Path:
     return layout.receipts / "models.json"
 
 
-def _dicts(receipt: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _entries(receipt: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     section = _section(receipt, "models").items()
     return {target: entry for target, entry in section if isinstance(entry, dict)}
 

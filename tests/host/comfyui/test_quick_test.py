@@ -104,6 +104,7 @@ def test_each_node_is_really_imported_and_its_failure_told(proof: Maker) -> None
     bad = found["bad"].error
     assert bad
     assert (bad.type, bad.message) == ("ModuleNotFoundError", "No module named 'no_such_module'")
+    assert bad.module == "no_such_module"
     assert 'custom_nodes/bad/__init__.py", line 1, in <module>' in bad.trace
     assert found["bad"].seconds >= 0.2
     assert found["silent"].outcome is Outcome.EMPTY
