@@ -41,7 +41,10 @@ def ask(
     address = api.url(server.listen, server.port).removeprefix("http://")
     connection = http.client.HTTPConnection(address, timeout=timeout)
     try:
-        connection.request("GET", path, headers=_headers(server.token))
+        # As bytes, since http.client encodes text as Latin-1.
+        token = (server.token or "").strip().encode(errors="surrogateescape")
+        headers = {"Authorization": b"Bearer " + token} if token else {}
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         body = json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError, RecursionError):
@@ -53,9 +56,3 @@ def ask(
     if not isinstance(body, dict) or not isinstance(body.get("status"), str):
         return None
     return answer.status, body
-
-
-def _headers(token: str | None) -> dict[str, bytes]:
-    """As bytes, since http.client encodes text as Latin-1."""
-    encoded = (token or "").strip().encode(errors="surrogateescape")
-    return {"Authorization": b"Bearer " + encoded} if encoded else {}

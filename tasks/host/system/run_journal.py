@@ -103,6 +103,7 @@ def read(layout: Layout) -> Journal | None:
     tasks = tuple(_until(task, now) for task in notes.tasks)
     left = seconds_left(tasks, read_times(layout)) if is_running else None
     took = now - notes.began
+    percent = _share(tasks) if left is None else 100 * took / (took + left or 1.0)
     return Journal(
         pid=notes.pid,
         command=notes.command,
@@ -110,7 +111,7 @@ def read(layout: Layout) -> Journal | None:
         began=notes.began,
         seconds=round(took, 1),
         seconds_left=left,
-        percent=_rounded(_share(tasks) if left is None else 100 * took / (took + left or 1.0)),
+        percent=None if percent is None else round(percent, 1),
         tasks=tasks,
     )
 
@@ -119,10 +120,6 @@ def is_on(layout: Layout) -> bool:
     """Whether a run is in progress, or was killed before it wrote its end. Never raises."""
     notes = _read(layout)
     return notes is not None and notes.state == "running"
-
-
-def _rounded(percent: float | None) -> float | None:
-    return None if percent is None else round(percent, 1)
 
 
 def read_times(layout: Layout) -> dict[str, float]:

@@ -10,7 +10,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ....host.comfyui import api, own_jobs
 from ....host.comfyui.own_jobs import Trial
@@ -148,12 +147,8 @@ def read_queue(client: api.Client) -> Queue:
     return Queue(
         tuple(str(job[1]) for job in answer["queue_running"]),
         tuple(str(job[1]) for job in answer["queue_pending"]),
-        frozenset(str(job[1]) for job in jobs if _is_ours(job)),
+        frozenset(str(job[1]) for job in jobs if job[3].get("client_id") == own_jobs.CLIENT),
     )
-
-
-def _is_ours(job: list[Any]) -> bool:
-    return bool(job[3].get("client_id") == own_jobs.CLIENT)
 
 
 def run(client: api.Client, prompt: Prompt, schedule: Schedule) -> Trial | None:

@@ -119,7 +119,9 @@ def _add_health(app: FastAPI, sampler: Sampler) -> None:
         if await _is_outdated(sampler):
             await board.wait(lambda answers: answers is not current, FRESH_WITHIN, is_disconnected)
         if wait:
-            await board.wait(lambda answers: _is_healthy(pick(answers)), wait, is_disconnected)
+            await board.wait(
+                lambda answers: (it := pick(answers)) is None or it.healthy, wait, is_disconnected
+            )
         answer = pick(board.answers)
         if answer is None:
             gpus = ", ".join(map(str, board.answers.by_gpu)) or "none"
@@ -163,10 +165,6 @@ async def _is_outdated(sampler: Sampler) -> bool:
     with contextlib.suppress(asyncio.TimeoutError):
         return await asyncio.wait_for(check, FRESH_WITHIN)
     return False
-
-
-def _is_healthy(answer: Answer | None) -> bool:
-    return answer is None or answer.healthy
 
 
 def _add_probes(app: FastAPI, sampler: Sampler) -> None:
