@@ -215,8 +215,8 @@ class Quick:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[Quick]:
-    monkeypatch.setattr(protocol, "REQUEST", 0.5)
-    monkeypatch.setattr(protocol, "READ", 0.5)
+    monkeypatch.setattr(protocol, "REQUEST_TIMEOUT", 0.5)
+    monkeypatch.setattr(protocol, "READ_TIMEOUT", 0.5)
     one = Quick()
     yield one
     one.close()

@@ -127,7 +127,7 @@ def test_one_that_stays_locked_is_waited_for_and_then_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a = start(folder, "a", "by a")
-    monkeypatch.setattr(database_files, "PATIENCE", 0.1)
+    monkeypatch.setattr(database_files, "LOCK_TIMEOUT", 0.1)
     with closing(sqlite3.connect(a)) as other:
         other.execute("begin exclusive")
         with pytest.raises(Failure, match="locked"):

@@ -41,7 +41,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
     """A server of MODEL, and downloads that take even that for a large file."""
     monkeypatch.setattr(module, "FIRST", FIRST)
     monkeypatch.setattr(module, "LONGEST_SPAN", FIRST)
-    monkeypatch.setattr(module, "PROGRESS", FIRST // 2)
+    monkeypatch.setattr(module, "RESET_AFTER", FIRST // 2)
     with model_server() as server:
         server.content[PATH] = MODEL
         yield server
