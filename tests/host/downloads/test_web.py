@@ -277,7 +277,7 @@ def test_what_asking_again_would_not_change_fails_at_once_and_says_what_would(
 def test_a_url_with_a_variable_of_its_own_is_told_of_that_one(net: Internet) -> None:
     net.at("https://civitai.com/x?token=s3cret", Reply(401))
     line = said("https://civitai.com/x?token=${MINE}", web(MINE="s3cret"))
-    assert "the token in MINE is not accepted" in line
+    assert "the token in MINE isn't accepted" in line
 
 
 def test_what_a_server_says_can_not_write_on_the_terminal(net: Internet) -> None:
