@@ -39,7 +39,7 @@ def _reason_to_collect(run: Run) -> str | None:
     names = [path.name for path in [*_unneeded_generations(run), *_unneeded_databases(run)]]
     if names := names or [path.name for path in garbage.left(layout)]:
         return f"not needed any more: {', '.join(names)}"
-    for name, reason in disk.read(layout).stuck.items():
+    for name, reason in disk.last_measured(layout).stuck.items():
         if (layout.garbage / name).exists():
             run.warn(f"{layout.garbage / name} can't be deleted ({reason}): remove it by hand")
     return None
@@ -76,5 +76,5 @@ def _unneeded_generations(run: Run) -> list[Path]:
 
 
 def _unneeded_databases(run: Run) -> list[Path]:
-    keep, there = _needed_generations(run), digest_folders.list_folders(run.layout.generations)
-    return databases.unneeded(run.layout, [path for path in there if path.name in keep])
+    needed, every = _needed_generations(run), digest_folders.list_folders(run.layout.generations)
+    return databases.unneeded(run.layout, [path for path in every if path.name in needed])

@@ -98,13 +98,13 @@ def _models_target(models: Path, layout: Layout) -> str:
 
 
 def _chown_hint(folder: Path) -> str:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    status = there.stat()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    status = existing.stat()
     try:
         owner = pwd.getpwuid(status.st_uid).pw_name
     except KeyError:
         owner = str(status.st_uid)
     return (
-        f"{there} belongs to {owner} (mode {status.st_mode & 0o7777:04o}), this is uid "
-        f"{os.getuid()}; run: sudo chown -R {os.getuid()}:{os.getgid()} {there}"
+        f"{existing} belongs to {owner} (mode {status.st_mode & 0o7777:04o}), this is uid "
+        f"{os.getuid()}; run: sudo chown -R {os.getuid()}:{os.getgid()} {existing}"
     )

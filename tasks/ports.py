@@ -57,15 +57,15 @@ def _why_undecided(run: Run) -> str | None:
     decided = _read_decisions(run)
     if any(decided.get(name) != each for name, each in _decisions(run).items()):
         return "machine.yaml wants other ports"
-    there = {app.name: app.port for app in pm2.running(run.layout)}
+    current = {app.name: app.port for app in pm2.running(run.layout)}
     # An instance that runs on its port needs no check.
-    starting = [i for i in run.instances if there.get(i.name) != port_of(run, i)]
+    starting = [i for i in run.instances if current.get(i.name) != port_of(run, i)]
     if not starting:
         return None
     held_by_others = _held_by_others(run)
     for instance in starting:
         if held := held_by_others.get(port_of(run, instance)):
-            return f"{held}, {instance.name} needs it"
+            return f"{held}, but {instance.name} needs it"
     return None
 
 

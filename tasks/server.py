@@ -57,16 +57,12 @@ def unhealthy_reason(run: Run, instance: Instance, pid: int, wait: int = 0) -> s
     if not run.machine.health.server:
         return None
     path = f"/health/comfyui/instances/{instance.gpu}?wait={wait}"
-    answer = health_client.ask(client(run), path, health_client.PATIENCE + wait)
+    answer = health_client.ask(client(run), path, health_client.ANSWER_TIMEOUT + wait)
     document = answer[1] if answer else {}
     running = document.get("layers", {}).get("running", {})
     if document.get("status") != "unhealthy" or running.get("pid") != pid:
         return None
     return str(document["reason"])
-
-
-def _settings_file(layout: Layout) -> Path:
-    return own_service.settings_file(layout, NAME)
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -149,7 +145,7 @@ def _why_outdated(run: Run) -> str | None:
     wanted = _app(run)
     if reason := own_service.why_restart(wanted, running):
         return reason
-    if files.read_receipt(_settings_file(layout)) != _settings(run):
+    if files.read_receipt(own_service.settings_file(layout, NAME)) != _settings(run):
         return "its settings changed"
     file = app.secrets_file(layout, NAME, wanted.secrets)
     return f"{file} is missing" if wanted.secrets and not file.is_file() else None
@@ -163,7 +159,7 @@ def _start(run: Run, log: Path) -> None:
         _stop(layout, running)
         _remove_secrets(layout, None)
         return
-    files.write_receipt(_settings_file(layout), _settings(run))
+    files.write_receipt(own_service.settings_file(layout, NAME), _settings(run))
     wanted = _app(run)
     app.write_secrets(layout, wanted)
     if own_service.why_restart(wanted, running) is None:

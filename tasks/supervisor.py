@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -41,39 +41,35 @@ def _why_missing(layout: Layout) -> str | None:
 
 
 def _install(layout: Layout, log: Path) -> None:
-    with files.staging(pm2.folder(layout)) as staging:
-        staging.mkdir()
-        _install_into(staging, log)
+    with files.staging(pm2.folder(layout)) as folder:
+        folder.mkdir()
+        try:
+            try:
+                _npm_install(folder, log, "--prefer-offline")
+            except process.CommandFailed as failed:
+                # npm's cache is too old to know the version.
+                if "ETARGET" not in failed.output:
+                    raise
+                _npm_install(folder, log, "--prefer-online")
+        except process.CommandFailed as failed:
+            raise Failure(
+                f"PM2 {pm2.VERSION} can't be installed from npm ({_gist(failed.output)}): "
+                "check that npm's registry is reachable (npm_config_registry, https_proxy)",
+                log,
+            ) from failed
+        files.write_receipt(folder / "receipt.json", {"version": pm2.VERSION})
 
 
-def _install_into(folder: Path, log: Path) -> None:
+def _npm_install(folder: Path, log: Path, preference: str) -> None:
     npm = pm2.node().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    argv: list[object] = [
-        pm2.node(), npm, "install", "--prefix", folder, "--no-audit", "--no-fund",
+    argv = [
+        pm2.node(), npm, "install", "--prefix", folder, "--no-audit", "--no-fund", preference,
         "--no-update-notifier", "--ignore-scripts", "--loglevel=error", f"pm2@{pm2.VERSION}",
     ]  # fmt: skip
     # npm looks for `node` on the PATH.
     env = process.allowed_environment(os.environ, installer=True)
     env["PATH"] = f"{pm2.node().parent}:{env.get('PATH', os.defpath)}"
-    try:
-        _from_cache_or_registry(argv, partial(process.run, env=env, cwd=folder, log=log))
-    except process.CommandFailed as failed:
-        raise Failure(
-            f"PM2 {pm2.VERSION} can't be installed from npm ({_gist(failed.output)}): "
-            "check that npm's registry is reachable (npm_config_registry, https_proxy)",
-            log,
-        ) from failed
-    files.write_receipt(folder / "receipt.json", {"version": pm2.VERSION})
-
-
-def _from_cache_or_registry(argv: list[object], run: Callable[..., str]) -> None:
-    """Install from npm's cache if possible; ask the registry when the cache is too old."""
-    try:
-        run([*argv, "--prefer-offline"], timeout=TIMEOUT)
-    except process.CommandFailed as failed:
-        if "ETARGET" not in failed.output:
-            raise
-        run([*argv, "--prefer-online"], timeout=TIMEOUT)
+    process.run(argv, env=env, cwd=folder, log=log, timeout=TIMEOUT)
 
 
 def _gist(output: str) -> str:

@@ -19,7 +19,7 @@ from .generation import last_good
 from .generation import stage as generation
 from .generation.stage import DOTENV
 from .host.comfyui import load_result, remedies
-from .host.comfyui.load_result import Outcome, Result, read, receipt_of
+from .host.comfyui.load_result import Outcome, Result
 from .host.comfyui.quick_test import Proof
 from .host.generations import drift, manifest, reported_changes
 from .host.python import constraints, environments
@@ -71,7 +71,7 @@ def _may_need_gpu(result: Result) -> bool:
 
 def fatal_nodes(folder: Path) -> list[str]:
     """The nodes that keep ComfyUI from starting."""
-    return sorted(name for name, result in read(folder).items() if result.fatal)
+    return sorted(name for name, result in load_result.read(folder).items() if result.fatal)
 
 
 def reason_to_validate(run: Run) -> str | None:
@@ -90,8 +90,8 @@ def reason_to_validate(run: Run) -> str | None:
 
 def _reason_to_import(run: Run, folder: Path) -> str | None:
     """Why the nodes must be imported again; None: at most links are missing."""
-    results = read(folder)
-    if not receipt_of(folder).exists():
+    results = load_result.read(folder)
+    if not load_result.receipt_of(folder).exists():
         return f"{folder.name} was not validated"
     for node in nodes.present_nodes(run):
         result = results.get(node.name)
@@ -169,7 +169,7 @@ def _quick_test(run: Run, folder: Path, args: list[str], log: Path) -> Proof:
         database=generation.code_of(run).knows("--database-url"),
         later=_missing_in_build(run),
         declared=[node.name for node in nodes.present_nodes(run)],
-        away=_known_hangs(run),
+        excluded=_known_hangs(run),
     )
 
 

@@ -15,7 +15,6 @@ from .host.system import files
 from .pm2 import own_service
 from .pm2.app import App
 from .spec import in_bytes
-from .spec.layout import Layout
 
 NAME = apps.WATCHER
 HANG_TIMEOUT = 30
@@ -36,10 +35,6 @@ def tasks(run: Run) -> Iterator[Task]:
         log=layout.log("watcher:start"),
         after=["instances"],
     )
-
-
-def _settings_file(layout: Layout) -> Path:
-    return own_service.settings_file(layout, NAME)
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -77,7 +72,7 @@ def _why_outdated(run: Run) -> str | None:
     layout = run.layout
     if not run.instances:
         return None
-    if files.read_receipt(_settings_file(layout)) != _settings(run):
+    if files.read_receipt(own_service.settings_file(layout, NAME)) != _settings(run):
         return "its settings changed"
     return own_service.why_restart(_app(run), own_service.running(layout, NAME))
 
@@ -86,5 +81,5 @@ def _start(run: Run, log: Path) -> None:
     """Raises Failure when it doesn't start."""
     layout = run.layout
     limits.warn_if_overcommitted(run)
-    files.write_receipt(_settings_file(layout), _settings(run))
+    files.write_receipt(own_service.settings_file(layout, NAME), _settings(run))
     own_service.start(layout, _app(run))

@@ -38,7 +38,7 @@ def test_a_real_folder_where_the_link_to_comfyui_belongs_is_refused(machine: Mac
     (rig.workspace / "ComfyUI").mkdir()
     (rig.workspace / "ComfyUI" / "mine.txt").write_text("keep")
     run = rig.doit("build", code=2)
-    assert "ComfyUI is in the way: move it aside" in run.output
+    assert "but a file or folder is there: move it away" in run.output
     assert (rig.workspace / "ComfyUI" / "mine.txt").read_text() == "keep"
 
 

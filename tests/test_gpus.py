@@ -36,7 +36,7 @@ def test_without_a_gpu_the_build_is_finished_and_up_says_what_to_do(
     run = rig.doit(code=2)
     assert "validation" in run.executed
     assert run.failed == {"gpus"}
-    assert "an image build doit build" in run.output
+    assert "in an image build use doit build" in run.output
     assert "instances.cpu_only: true" in run.output
 
 

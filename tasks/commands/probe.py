@@ -76,7 +76,7 @@ def _ask(run: Run, what: str, chosen: Sequence[Instance], wait: float) -> Outcom
         answer = health_client.ask(
             client(run),
             f"{path}?wait={left}" if left else path,
-            health_client.PATIENCE + left,
+            health_client.ANSWER_TIMEOUT + left,
         )
         # Any other code is about the question: a token that the server doesn't take.
         if answer is None or answer[0] not in (200, 503):

@@ -137,7 +137,7 @@ def _space_needed(run: Run, target: Target) -> int:
     try:
         previous = folder_of(run)
         installed = environments.installed(previous)
-        unshared = disk.read(run.layout).environments.get(previous.name, 0)
+        unshared = disk.last_measured(run.layout).environments.get(previous.name, 0)
     except (Failure, OSError):
         installed, unshared = {}, 0
     new = (each for name, each in target.packages.items() if not fits(each, installed.get(name)))

@@ -176,7 +176,7 @@ def _choose(run: Run, target: Target) -> tuple[Path, bool]:
 def _make(run: Run, log: Path) -> None:
     layout, target = run.layout, _target_of(run)
     folder, complete = _choose(run, target)
-    sizes = {} if complete else disk.read(layout).generations
+    sizes = {} if complete else disk.last_measured(layout).generations
     with space.reserve(run, "the generation", folder, sizes.get(layout.current.resolve().name, 0)):
         code = _read_code(run, target, folder, log)
         if not complete:

@@ -16,7 +16,6 @@ from ..host.comfyui import (
     load_report,
     load_result,
     node_classes,
-    object_info,
     warmup,
 )
 from ..host.comfyui.judge import Observation, Rules
@@ -151,7 +150,7 @@ def _observation(run: Run, instance: Instance, app: apps.App, report: Report) ->
         name=instance.name,
         state=AppState(app),
         answer=api.ProbeResult(True),
-        classes=object_info.classes(layout, gpu, app, listen, PATIENCE),
+        classes=node_classes.listed(layout, gpu, app, listen, PATIENCE),
         failed_nodes={
             name: str(validation.mask_secrets(run, result))
             for name, result in load_result.of_report(report, chosen).items()

@@ -30,22 +30,23 @@ def must_stop_all(run: Run) -> bool:
 
 def due(run: Run, instances: Sequence[Instance]) -> list[Instance]:
     """The instances that must start or restart."""
-    there = {app.name: app.fingerprint for app in _running(run)}
-    wanted = last_good.wanted_fingerprints(run, instances)
-    every = must_stop_all(run)
-    return [
-        instance
-        for instance in instances
-        if instance.name in wanted and (every or there.get(instance.name) != wanted[instance.name])
-    ]
+    running, wanted = _running(run), last_good.wanted_fingerprints(run, instances)
+    declared = [instance for instance in instances if instance.name in wanted]
+    if must_stop_all(run):
+        return declared
+    return [i for i in declared if not _runs_as(running.get(i.name), wanted[i.name])]
+
+
+def _runs_as(app: apps.App | None, fingerprint: str) -> bool:
+    return app is not None and app.fingerprint == fingerprint
 
 
 def changed_workers(run: Run, instances: Sequence[Instance]) -> list[str]:
     """Running workers with another config; they are replaced together with their instance."""
     wanted = last_good.wanted_fingerprints(run, instances)
-    there = {app.name: app.fingerprint for app in _running(run)}
-    names = wanted.keys() & there.keys() - {instance.name for instance in instances}
-    return sorted(name for name in names if wanted[name] != there[name])
+    running = _running(run)
+    names = wanted.keys() & running.keys() - {instance.name for instance in instances}
+    return sorted(name for name in names if not _runs_as(running[name], wanted[name]))
 
 
 def left_draining(run: Run) -> list[Instance]:
@@ -86,31 +87,31 @@ def _wait_for_others(run: Run, instances: Sequence[Instance]) -> None:
 
     A killed run may have started them and never waited for them.
     """
-    there = {app.name: app for app in _running(run)}
+    running = _running(run)
     for instance in instances:
-        app = there.get(instance.name)
+        app = running.get(instance.name)
         if app and not gate.passed(run, instance, app):
             gate.wait(run, [instance], time.monotonic())
 
 
 def _serves(run: Run, turn: Sequence[Instance]) -> bool:
-    there = {app.name: app for app in _running(run)}
-    return any(i.name in there and gate.probe(i, there[i.name]).healthy for i in turn)
+    running = _running(run)
+    return any(i.name in running and gate.probe(i, running[i.name]).healthy for i in turn)
 
 
-def _running(run: Run) -> list[apps.App]:
-    layout = run.layout
-    return [a for a in pm2.running(layout) if a.supervised]
+def _running(run: Run) -> dict[str, apps.App]:
+    """The running apps that PM2 supervises, by name."""
+    return {app.name: app for app in pm2.running(run.layout) if app.supervised}
 
 
 def _next_turn(run: Run, left: Sequence[Instance]) -> list[Instance]:
     """The next instances to replace; not those whose new port another of ours still holds."""
     if must_stop_all(run):
         return list(left)
-    there = {app.name: app for app in _running(run)}
-    held = {app.port: app.name for app in there.values() if app.port}
+    running = _running(run)
+    held = {app.port: app.name for app in running.values() if app.port}
     free = [i for i in left if held.get(_port(run, i), i.name) == i.name]
-    health = {i.name: gate.probe(i, there[i.name]) for i in free if i.name in there}
+    health = {i.name: gate.probe(i, running[i.name]) for i in free if i.name in running}
     if idle := [i for i in free if i.name not in health or health[i.name].refused]:
         return idle
     # An instance that listens but doesn't answer may be loading a checkpoint.
@@ -145,8 +146,8 @@ def drain(run: Run, instances: Collection[Instance]) -> None:
 
     The caller removes the marks.
     """
-    there = {app.name: app for app in _running(run)}
-    waiting = [instance for instance in instances if instance.name in there]
+    running = _running(run)
+    waiting = [instance for instance in instances if instance.name in running]
     for instance in instances:
         mark = run.layout.draining(instance.gpu)
         # A signal ends this run without ending its threads in order.
@@ -157,7 +158,7 @@ def drain(run: Run, instances: Collection[Instance]) -> None:
     reported: dict[str, int] = {}
     while waiting:
         for instance in list(waiting):
-            health, now = gate.probe(instance, there[instance.name]), time.monotonic()
+            health, now = gate.probe(instance, running[instance.name]), time.monotonic()
             jobs, late = health.queue, now - begin > run.machine.instances.drain_timeout
             if jobs is None:
                 if health.refused or late or now - answered[instance.name] > SILENCE_TIMEOUT:

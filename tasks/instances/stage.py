@@ -77,8 +77,8 @@ def _preview_stop(run: Run, log: Path) -> list[str]:
 def _stop(run: Run, log: Path) -> None:
     layout = run.layout
     leaving = _leaving(run)
-    gone = [run.machine.instance(gpu) for app in leaving if (gpu := _gpu(app)) is not None]
-    roll.drain(run, gone)
+    drained = [run.machine.instance(gpu) for app in leaving if (gpu := _gpu(app)) is not None]
+    roll.drain(run, drained)
     # Users may run their own apps in this PM2; ours end in -gpuN.
     known = {name for name in pm2.apps(layout) if re.search(r"-gpu\d+$", name)}
     pm2.delete(
@@ -90,7 +90,7 @@ def _stop(run: Run, log: Path) -> None:
         if not app.supervised:
             pm2.end_orphan(app)
     pm2.end_left(layout)
-    for instance in gone:
+    for instance in drained:
         files.remove(layout.draining(instance.gpu))
     for name in _unneeded_configs(run):
         for path in layout.apps.glob(f"{name}.*json"):
@@ -99,8 +99,8 @@ def _stop(run: Run, log: Path) -> None:
 
 def _reason_to_start(run: Run) -> str | None:
     if roll.must_stop_all(run):
-        swapped = sorted(links.folder_link_changes(run))
-        return f"{', '.join(swapped)}, which instances use, has a new target"
+        changed = sorted(links.folder_link_changes(run))
+        return f"{', '.join(changed)}, which instances use, has a new target"
     if names := [instance.name for instance in roll.due(run, run.instances)]:
         return f"{', '.join(names)} changed or isn't running"
     if names := [instance.name for instance in roll.left_draining(run)]:
@@ -109,12 +109,11 @@ def _reason_to_start(run: Run) -> str | None:
 
 
 def _preview_start(run: Run, log: Path) -> list[str]:
-    there = {app.name: app.pid for app in pm2.running(run.layout) if app.supervised}
+    pids = {app.name: app.pid for app in pm2.running(run.layout) if app.supervised}
     due = roll.due(run, run.instances)
     names = [*(instance.name for instance in due), *roll.changed_workers(run, due)]
     return [
-        f"restart {name} (pid {there[name]})" if name in there else f"start {name}"
-        for name in names
+        f"restart {name} (pid {pids[name]})" if name in pids else f"start {name}" for name in names
     ]
 
 
@@ -151,6 +150,5 @@ def _return_to_last_good(run: Run, failure: Failure) -> None:
 
 def start_last_good(run: Run) -> None:
     """Run exactly what was good. Raises Failure as `roll.roll_and_record` does."""
-    away = {app.name for app in _leaving(run) if app.supervised}
-    pm2.delete(run.layout, away)
+    pm2.delete(run.layout, {app.name for app in _leaving(run) if app.supervised})
     roll.roll_and_record(run, roll.due(run, run.instances))

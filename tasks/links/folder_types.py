@@ -51,7 +51,8 @@ def model_paths(run: Run) -> str | None:
 
     types = _types(run)
     folders = [(root.path, _types_in(root, types)) for root in run.machine.models.extra_roots]
-    if new := _new_kinds(run, types):
+    known = {folder for names in types.values() for folder in names}
+    if new := sorted(_kinds(run) - known):
         folders.insert(0, (run.machine.models.folder, {kind: (kind,) for kind in new}))
     if not folders:
         return None
@@ -60,9 +61,14 @@ def model_paths(run: Run) -> str | None:
 
 def expected_folders(run: Run) -> list[Path]:
     """The folders that an instance must search for models."""
-    here = [run.machine.models.folder / kind for kind in sorted(_kinds(run))]
-    there = [(root.path, _types_in(root, _types(run))) for root in run.machine.models.extra_roots]
-    return [*here, *(path / name for path, of in there for names in of.values() for name in names)]
+    own = [run.machine.models.folder / kind for kind in sorted(_kinds(run))]
+    extra = [
+        root.path / name
+        for root in run.machine.models.extra_roots
+        for names in _types_in(root, _types(run)).values()
+        for name in names
+    ]
+    return own + extra
 
 
 def _types(run: Run) -> Types:
@@ -81,21 +87,16 @@ def _mappable(kind: str) -> bool:
     return _PLAIN_NAME.fullmatch(kind) is not None and kind not in _NOT_MODELS
 
 
-def _new_kinds(run: Run, types: Types) -> list[str]:
-    below = {folder for folders in types.values() for folder in folders}
-    return sorted(_kinds(run) - below)
-
-
 def _types_in(root: ModelRoot, types: Types) -> Types:
     """The folder types of an extra root: all that ComfyUI knows, and further folders there."""
     found = {kind: folders or (kind,) for kind, folders in types.items() if _mappable(kind)}
     known = {folder for folders in found.values() for folder in folders}
     try:
         with os.scandir(root.path) as entries:
-            there = {entry.name for entry in entries if entry.is_dir() and _mappable(entry.name)}
+            names = {entry.name for entry in entries if entry.is_dir() and _mappable(entry.name)}
     except OSError:
-        there = set()
-    return found | {name: (name,) for name in sorted(there - known)}
+        names = set()
+    return found | {name: (name,) for name in sorted(names - known)}
 
 
 def _missing_root(run: Run) -> str | None:

@@ -28,22 +28,23 @@ def _receipt(run: Run) -> Path:
     return run.layout.state / "own-models.json"
 
 
+def _copied(run: Run) -> dict[str, str | None]:
+    """What the receipt says once the files are copied."""
+    commit = source.source_of(run).read().get("commit")
+    return {"commit": commit, "folder": str(run.machine.models.folder)}
+
+
 def _why_outdated(run: Run) -> str | None:
-    seeded = files.read_receipt(_receipt(run))
-    wanted = {
-        "commit": source.source_of(run).read().get("commit"),
-        "folder": str(run.machine.models.folder),
-    }
-    return None if seeded == wanted else "this ComfyUI's own files are not copied yet"
+    is_copied = files.read_receipt(_receipt(run)) == _copied(run)
+    return None if is_copied else "this ComfyUI's own files are not copied yet"
 
 
 def _copy(run: Run, log: Path) -> None:
-    comfyui = source.source_of(run)
-    commit = str(comfyui.read().get("commit"))
-    folder = comfyui.checkout(commit) / "models"
+    copied = _copied(run)
+    folder = source.source_of(run).checkout(str(copied["commit"])) / "models"
     if os.access(run.machine.models.folder, os.W_OK):
         for relative in files.walk(folder):
             place = run.machine.models.folder / relative
             if not (os.path.lexists(place) or placement.read_only_root(run, place.parent)):
                 files.copy_file(folder / relative, place)
-    files.write_receipt(_receipt(run), {"commit": commit, "folder": str(run.machine.models.folder)})
+    files.write_receipt(_receipt(run), copied)

@@ -87,40 +87,32 @@ def _declared(run: Run) -> set[str]:
 
 
 def _why_outdated(run: Run) -> str | None:
+    return next((why for _, why in _wrong(run)), None)
+
+
+def _wrong(run: Run) -> Iterator[tuple[ModelFile, str]]:
+    """The models with a source that aren't linked or verified, each with the reason."""
     made, verified, swapped = _our_links(run), _verified(run), folder_link_changes(run)
     for file in _sources(run):
-        if why := _why_wrong(run, file, made, verified, swapped):
-            return why
-    return None
-
-
-def _why_wrong(
-    run: Run,
-    file: ModelFile,
-    made: dict[str, str],
-    verified: dict[str, Any],
-    swapped: dict[str, str | None],
-) -> str | None:
-    place, wanted = f"{run.machine.models.folder}/{file.target}", str(file.source)
-    now = stamp(wanted)
-    if now is None:
-        return f"{wanted} is missing"
-    if place in swapped:
-        return None
-    if files.link_target(place) != wanted:
-        return f"{place} doesn't point at {wanted}"
-    if made.get(place) != wanted:
-        return f"{place} isn't recorded as our link"
-    if file.sha256 and verified.get(wanted) != [file.sha256, *now]:
-        return f"{wanted} changed, or is not verified yet"
-    return None
+        place, wanted = f"{run.machine.models.folder}/{file.target}", str(file.source)
+        now = stamp(wanted)
+        if now is None:
+            yield file, f"{wanted} is missing"
+        elif place in swapped:
+            continue
+        elif files.link_target(place) != wanted:
+            yield file, f"{place} doesn't point at {wanted}"
+        elif made.get(place) != wanted:
+            yield file, f"{place} isn't recorded as our link"
+        elif file.sha256 and verified.get(wanted) != [file.sha256, *now]:
+            yield file, f"{wanted} changed, or is not verified yet"
 
 
 def _link(run: Run, log: Path) -> None:
     """Link all models with a source. Raises Failure with a line for each one that fails."""
     made, verified, swapped = _our_links(run), _verified(run), folder_link_changes(run)
     problems = []
-    wrong = [f for f in _sources(run) if _why_wrong(run, f, made, verified, swapped)]
+    wrong = [file for file, _ in _wrong(run)]
     for file in wrong:
         try:
             _verify(run, file, verified)
@@ -142,8 +134,7 @@ def _link(run: Run, log: Path) -> None:
 
 
 def _preview(run: Run, log: Path) -> list[str]:
-    made, verified, swapped = _our_links(run), _verified(run), folder_link_changes(run)
-    wrong = [f for f in _sources(run) if _why_wrong(run, f, made, verified, swapped)]
+    wrong = [file for file, _ in _wrong(run)]
     missing = []
     for file in wrong:
         try:
@@ -261,15 +252,15 @@ def _removed_links(run: Run) -> list[str]:
 
 
 def _reason_to_prune(run: Run) -> str | None:
-    gone = _removed_links(run)
-    return f"{', '.join(gone)} left machine.yaml" if gone else None
+    removed = _removed_links(run)
+    return f"{', '.join(removed)} left machine.yaml" if removed else None
 
 
 def _prune(run: Run, log: Path) -> None:
-    made, declared, gone = _our_links(run), _declared(run), _removed_links(run)
-    for place in gone:
+    made, declared, removed = _our_links(run), _declared(run), _removed_links(run)
+    for place in removed:
         # Only if it is still as we made it.
         if place not in declared and files.link_target(place) == made[place]:
             placement.refuse_read_only(run, f"removing {place}", Path(place).parent)
             Path(place).unlink()
-    _record(run, dict.fromkeys(gone))
+    _record(run, dict.fromkeys(removed))

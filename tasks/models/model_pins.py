@@ -117,7 +117,7 @@ class Recorder:
         self._run = run
         self._records = records
         self._fetched: dict[str, ModelPin] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._written = time.monotonic()
 
     def add(self, models: list[ModelFile], pin: ModelPin, mtime: int) -> None:
@@ -127,15 +127,12 @@ class Recorder:
                 self._fetched[file.target] = own
                 self._records[file.target] = {**own.model_dump(), "mtime": mtime}
             if time.monotonic() - self._written > self.EVERY:
-                self._write()
+                self.write()
 
     def write(self) -> None:
         with self._lock:
-            self._write()
-
-    def _write(self) -> None:
-        self._written = time.monotonic()
-        write_records(self._run, self._records)
-        if is_lock_updated(self._run):
-            section = lock_section(self._run, self._records) | self._fetched
-            lock_file.write(self._run, models=section)
+            self._written = time.monotonic()
+            write_records(self._run, self._records)
+            if is_lock_updated(self._run):
+                section = lock_section(self._run, self._records) | self._fetched
+                lock_file.write(self._run, models=section)

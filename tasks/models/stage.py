@@ -76,8 +76,8 @@ def _why_outdated(run: Run) -> str | None:
     if wrong:
         others = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         return f"{wrong[0][0]} {wrong[0][1]}{others}"
-    if gone := _removed_targets(run, records):
-        return f"{', '.join(gone)} left machine.yaml"
+    if removed := _removed_targets(run, records):
+        return f"{', '.join(removed)} left machine.yaml"
     if model_pins.is_lock_updated(run) and run.machine.lock.models != model_pins.lock_section(
         run, records
     ):
@@ -160,9 +160,9 @@ def _make_store(run: Run, store: Store, records: dict[str, dict[str, Any]]) -> N
         store.folder.mkdir(parents=True, exist_ok=True)
         empty = not any(store.folder.iterdir())
     except OSError as error:
-        there = " (a file or a broken link)" if os.path.lexists(store.folder) else ""
+        what = " (a file or a broken link)" if os.path.lexists(store.folder) else ""
         raise Failure(
-            f"the store {store.folder} can't be created{there}: {error.strerror}; mount it, move "
+            f"the store {store.folder} can't be created{what}: {error.strerror}; mount it, move "
             "what is there away, or correct models.store"
         ) from None
     if empty and (known := sum("mtime" in seen for seen in records.values())):
@@ -197,10 +197,10 @@ def _obtain(to: _Downloading, job: _Job) -> ModelPin:
     for file in job.files:
         if at := placement.file_in_the_way(to.run, file.target):
             _adopt(to, job, pin, at)
-    if sha256 and (there := stamp(store.place(sha256))):
+    if sha256 and (stored := stamp(store.place(sha256))):
         # A read-only store can't record the verification, but works.
         if store.holds(sha256) or store.verify(sha256, to.progress, job.name):
-            return pin.model_copy(update={"size": there[0]})
+            return pin.model_copy(update={"size": stored[0]})
         to.run.tell(f"{job.name} was damaged: downloading it again")
     wanted = DownloadRequest(job.name, pin.download or pin.url, sha256, pin.size)
     got = store.fetch(wanted, to.web, to.space, to.progress)
@@ -219,8 +219,8 @@ def _complete_pin(to: _Downloading, job: _Job) -> ModelPin:
     if civitai.is_page(pin.url) and pin.download is None:
         address, sha256 = civitai.newest(pin.url, job.name, to.web)
         return pin.model_copy(update={"download": address, "sha256": pin.sha256 or sha256})
-    there = any(placement.file_in_the_way(to.run, file.target) for file in job.files)
-    if there and pin.sha256 is None:
+    has_file = any(placement.file_in_the_way(to.run, file.target) for file in job.files)
+    if has_file and pin.sha256 is None:
         offered = remote_file.ask(pin.url, job.name, to.web)
         return pin.model_copy(
             update={
@@ -234,16 +234,17 @@ def _complete_pin(to: _Downloading, job: _Job) -> ModelPin:
 
 def _adopt(to: _Downloading, job: _Job, pin: ModelPin, at: Path) -> None:
     """Move a real file into the store if its content is right. Raises Failure if it isn't."""
-    aside = "move it aside"
     if pin.sha256 is None:
         own = hash_file(at, to.progress, job.name)
         raise Failure(
             f"{at} is in the way of a link, and its content can't be checked: if it is the right "
-            f"file, add sha256: {own}; if not, {aside}"
+            f"file, add sha256: {own}; if not, move it aside"
         )
     right = pin.size in (None, at.stat().st_size)
     if not right or hash_file(at, to.progress, job.name) != pin.sha256:
-        raise Failure(f"{at} is in the way of a link, and isn't {job.name} by sha256: {aside}")
+        raise Failure(
+            f"{at} is in the way of a link, and isn't {job.name} by sha256: move it aside"
+        )
     to.store.adopt(at, pin.sha256)
     to.run.tell(f"{at} was there already: moved it into the store")
 

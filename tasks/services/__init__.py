@@ -1,1 +1,1 @@
-"""What PM2 keeps running beside ComfyUI. Nothing here imports doit."""
+"""Programs that PM2, systemd or Docker start. Nothing here imports doit."""

@@ -1,9 +1,9 @@
 """Bring the machine up when it boots: `python boot.py COMMAND [ARG …]`, until COMMAND succeeds.
 
-systemd could try again by itself, but it runs no stop command of a unit that waits for its next
-try: what the failed run did start would then be left behind. So this is one start that lasts.
-With `--stop` COMMAND runs once, unless systemd ends the unit because of a failure: that is no
-reason to end instances that work.
+systemd could retry by itself, but a unit that waits for its next try has no stop command run, so
+whatever the failed run started would stay. This is therefore one start that lasts. With `--stop`,
+COMMAND runs once, unless systemd ends the unit because of a failure: that is no reason to end
+instances that work.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from types import FrameType
 
 FIRST, LONGEST = 5.0, 300.0
-"""Seconds before the second try, and at most; each wait is twice as long as the one before."""
+"""Seconds before the second try, and at most; each wait is twice the previous one."""
 
 
 def main(arguments: list[str]) -> int:
@@ -26,14 +26,14 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _leave)
     wait = FIRST
     while code := subprocess.call(arguments):
-        print(f"doit ended with code {code}; it is tried again in {wait:g} s", flush=True)
+        print(f"doit ended with code {code}; trying again in {wait:g} s", flush=True)
         time.sleep(wait)
         wait = min(2 * wait, LONGEST)
     return 0
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """Stopped while it starts: COMMAND, which heeds the signal, comes to its end first."""
+    """End COMMAND, which handles the signal, before this process ends."""
     import psutil
 
     children = psutil.Process().children()

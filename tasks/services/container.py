@@ -1,12 +1,11 @@
 """The first process of a container: `python container.py [--once] [COMMAND [ARG …]]`.
 
-It runs `doit up` until that succeeds, shows what it and the apps say, takes in processes whose
-parents ended, runs `doit up` again when PM2 dies, but for `doit down`, and on SIGTERM ends
-workers, then the rest, before the container's time to stop is over. PM2 has the health server up
-before anything else of `doit up`, and keeps it when that fails. With a COMMAND it becomes that
-command.
+It runs `doit up` until that succeeds, prints the output of doit and the apps, and reaps orphaned
+processes. When PM2 dies, other than by `doit down`, it runs `doit up` again. On SIGTERM it ends the
+workers, then everything else, within the container's grace period. `doit up` starts the health
+server first, and PM2 keeps it running when `doit up` fails. With a COMMAND it execs that command.
 
-STOP_GRACE_PERIOD says how many seconds that time is, by default 10 as Docker has it.
+STOP_GRACE_PERIOD is the grace period in seconds, by default 10 as in Docker.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ from .boot import FIRST, LONGEST
 GRACE = 10.0
 """Seconds that Docker gives a container to stop."""
 MARGIN = 1.0
-"""Seconds before its end at which it stops waiting for others."""
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Seconds before the end of the grace period at which this process stops waiting."""
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PR_SET_CHILD_SUBREAPER = 36
 """From linux/prctl.h."""
-NOT_UNDERSTOOD = 3
-"""doit's exit code when trying again is no use: what it was told makes no sense."""
+USAGE_ERROR = 3
+"""doit's exit code for a wrong command or machine file: trying again is no use."""
 
 
 class FirstProcess:
@@ -54,15 +53,15 @@ class FirstProcess:
         self._daemon: int | None = None
         self._wait = FIRST
         self._again: float | None = None
-        """When doit is to be run again, by the monotonic clock."""
+        """When to run doit again, by the monotonic clock."""
 
     def run(self) -> int:
-        """The exit code: 0 when it was told to end, and all did so in time."""
-        # PM2's daemon is to be a child of this process where another one is the first, docker-init
-        # or, with --pid=host, the host's.
+        """The exit code: 0 after a signal, if everything ended in time."""
+        # PM2's daemon must become a child of this process even if another process is pid 1:
+        # docker-init or, with --pid=host, the host's.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        # Waited for below: a handler would be run in between anything.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {*ENDING, signal.SIGCHLD})
+        # sigtimedwait below takes them; a handler could run at any point.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*END_SIGNALS, signal.SIGCHLD})
         stream = log_stream.LogStream(self._layout.logs)
         stream.start()
         self._up()
@@ -75,13 +74,13 @@ class FirstProcess:
     def _live(self) -> int:
         while True:
             pause = self._pause()
-            received = signal.sigtimedwait({*ENDING, signal.SIGCHLD}, pause)
-            if received and received.si_signo in ENDING:
+            received = signal.sigtimedwait({*END_SIGNALS, signal.SIGCHLD}, pause)
+            if received and received.si_signo in END_SIGNALS:
                 return 0
             for pid, code in _ended_children():
                 if pid == self._doit:
                     self._doit = None
-                    if code and (self._once or code == NOT_UNDERSTOOD):
+                    if code and (self._once or code == USAGE_ERROR):
                         return code
                     self._judge(code)
                 elif pid == self._daemon and self._doit is None:
@@ -89,11 +88,11 @@ class FirstProcess:
             if self._again is not None and time.monotonic() >= self._again:
                 self._up()
             if self._doit is self._daemon is self._again is None:
-                # That of a `doit up` by hand.
+                # The daemon of a `doit up` that somebody ran by hand.
                 self._daemon = pm2.daemon(self._layout)
 
     def _pause(self) -> float:
-        """Seconds for which there is nothing to do unless a signal comes."""
+        """Seconds to wait for a signal."""
         if self._again is not None:
             return max(0.0, self._again - time.monotonic())
         return 2.0 if self._doit is self._daemon is None else 60.0
@@ -102,12 +101,12 @@ class FirstProcess:
         """Without PM2 nothing restarts an instance: run doit, unless `doit down` stopped it."""
         lock = RunLock(self._layout.workspace)
         run = lock.run()
-        # At its end it removes what it had locked.
+        # `doit down` removes the lock file at its end.
         if (run and run.task == "down") or not lock.path.exists():
             self._daemon = None
-            say("doit down has ended the machine; doit up starts it again")
+            say("doit down has stopped the machine; doit up starts it again")
             return
-        say("PM2 has ended; doit starts all anew")
+        say("PM2 has ended; running doit up again")
         self._up()
 
     def _up(self) -> None:
@@ -116,21 +115,21 @@ class FirstProcess:
         self._doit = os.posix_spawn(doit, [doit, "up"], os.environ, setsigmask=())
 
     def _judge(self, code: int) -> None:
-        """After a run: done, or to be tried again."""
+        """After a run: done, or try again later."""
         self._daemon = pm2.daemon(self._layout)
         running = apps.running(self._layout.workspace, self._daemon)
         orphans = [app.name for app in running if not app.supervised]
         if code == 0 and not orphans:
             self._wait = FIRST
             return
-        # PM2 may have ended, and come again, while that run went on.
+        # PM2 may have been restarted during that run.
         why = f"PM2 has lost {', '.join(orphans)}" if code == 0 else f"doit ended with code {code}"
-        say(f"{why}; it is tried again in {self._wait:g} s")
+        say(f"{why}; trying again in {self._wait:g} s")
         self._again = time.monotonic() + self._wait
         self._wait = min(2 * self._wait, LONGEST)
 
     def _end(self) -> int:
-        """End everything; 1 when something had to be left to the kernel."""
+        """End everything; 1 when that failed."""
         for seconds, what in (
             (self._grace / 2, self._insist),
             (max(self._grace - MARGIN, self._grace / 2), self._give_up),
@@ -149,16 +148,16 @@ class FirstProcess:
         return 0
 
     def _insist(self) -> None:
-        """Workers that use half of the time are ended, that instances have the other half."""
+        """Kill workers that took half of the grace period; instances get the other half."""
         for app in apps.running(self._layout.workspace, None):
             if not app.name.startswith("comfyui-gpu"):
-                say(f"{app.name} (pid {app.pid}) doesn't end, it is killed")
+                say(f"{app.name} (pid {app.pid}) doesn't end: killing it")
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(app.pid, signal.SIGKILL)
 
     def _give_up(self) -> None:
         left = ", ".join(app.name for app in apps.running(self._layout.workspace, None))
-        say(f"the {self._grace:g} s to stop are over; killed: {left or 'PM2'}")
+        say(f"not stopped within {self._grace:g} s; killed: {left or 'PM2'}")
         os._exit(1)
 
 
@@ -167,7 +166,7 @@ def say(line: str) -> None:
 
 
 def _ended_children() -> Iterator[tuple[int, int]]:
-    """Children, adopted ones too, that have ended: pid, and exit code (128+n by a signal)."""
+    """Children, adopted ones included, that have ended: pid and exit code (128+n by a signal)."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -182,10 +181,10 @@ def _ended_children() -> Iterator[tuple[int, int]]:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="the first process of a container")
     parser.add_argument("--once", action="store_true", help="end when `doit up` fails")
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="become this instead")
-    wanted = parser.parse_args(arguments)
-    if wanted.command:
-        return _become(wanted.command)
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="exec this instead")
+    options = parser.parse_args(arguments)
+    if options.command:
+        return _exec(options.command)
     try:
         grace = float(os.environ.get("STOP_GRACE_PERIOD") or GRACE)
         if not 0 < grace < math.inf:
@@ -193,18 +192,18 @@ def main(arguments: list[str]) -> int:
         machine = load(Path(os.environ.get("MACHINE") or "machine.yaml"), os.environ)
     except ValueError:
         say("STOP_GRACE_PERIOD: write a number of seconds")
-        return NOT_UNDERSTOOD
+        return USAGE_ERROR
     except SpecError as error:
         say(str(error))
-        return NOT_UNDERSTOOD
-    if fault := _unready(machine.layout):
-        say(fault)
+        return USAGE_ERROR
+    if problem := _prepare_folders(machine.layout):
+        say(problem)
         return 1
-    return FirstProcess(machine.layout, once=wanted.once, grace=grace).run()
+    return FirstProcess(machine.layout, once=options.once, grace=grace).run()
 
 
-def _become(command: list[str]) -> int:
-    """The exit code, as shells have it, when there is no such command."""
+def _exec(command: list[str]) -> int:
+    """Replace this process; the exit code, as shells have it, if the command can't be run."""
     try:
         os.execvp(command[0], command)
     except OSError as error:
@@ -212,16 +211,16 @@ def _become(command: list[str]) -> int:
         return 127
 
 
-def _unready(layout: Layout) -> str | None:
-    """Make the folders ready that are to be written; what is wrong with them."""
+def _prepare_folders(layout: Layout) -> str | None:
+    """Prepare the folders that are written to; return what is wrong with them, or None."""
     try:
         if not image_volumes.claim(layout):
             return f"another container has {layout.state}: give each a volume of its own"
         image_volumes.settle(layout)
         private_folder.make(layout.workspace)
     except OSError as error:
-        mend = f"mount {layout.state} for uid {os.getuid()}"
-        return f"{error.filename}: {error.strerror}; {mend}"
+        advice = f"mount {layout.state} for uid {os.getuid()}"
+        return f"{error.filename}: {error.strerror}; {advice}"
     except Failure as failure:
         return str(failure)
     return None

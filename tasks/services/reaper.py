@@ -1,9 +1,9 @@
 """Run a command, then end all that it left behind: `python reaper.py COMMAND [ARG …]`.
 
-Whatever a descendant does to leave its family (a session of its own, a double fork, another
-environment), the kernel gives it back to this process, which is a child subreaper. Ends as the
-command did, by the same code or signal; ends everything when it is asked to end (SIGTERM), or
-when the process that started it is gone.
+This process is a child subreaper, so the kernel reparents every descendant to it, whatever that
+does to escape (a new session, a double fork, another environment). It ends as the command did, with
+the same exit code or signal. On SIGTERM, or when the process that started it ends, it ends all
+descendants.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import psutil
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 """From <linux/prctl.h>."""
-PATIENCE = 5.0
-"""Seconds in which what was killed must be gone; one in the kernel's hands may not be."""
+KILL_TIMEOUT = 5.0
+"""Seconds to wait for killed processes; one in uninterruptible sleep may stay."""
 
 
 def main(command: list[str]) -> None:
@@ -45,8 +45,8 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def end_descendants() -> None:
-    """Kill them until there are none; what is killed may have started another meanwhile."""
-    deadline = time.monotonic() + PATIENCE
+    """Kill them until none is left; one may start another before it is killed."""
+    deadline = time.monotonic() + KILL_TIMEOUT
     while time.monotonic() < deadline:
         left = psutil.Process().children(recursive=True)
         running = [each for each in left if _runs(each)]
@@ -67,7 +67,7 @@ def _runs(process: psutil.Process) -> bool:
 def _kill(process: psutil.Process) -> None:
     try:
         name = " ".join(process.cmdline())[:200] or process.name()
-        print(f"ended, since it was left behind: {name} (pid {process.pid})", flush=True)
+        print(f"ended a process that was left behind: {name} (pid {process.pid})", flush=True)
         process.kill()
     except psutil.NoSuchProcess:
         return

@@ -3,14 +3,14 @@
 --env FILE          variables from a JSON file (0600). PM2 shows every app's environment and
                     keeps it in its dump, so a secret is in that file only
 --nice N            scheduling priority
---open-files N      how many files it may have open
---report FOLDER     have ComfyUI write its load report there: names this process as the one in
-                    which the environment's `.pth` line runs `inside/entry.py`
---changes FILE      have it note there what it changes in the generation that it runs from
---database FILE     have ComfyUI's database there: a copy of the one that was used last, where this
-                    commit of ComfyUI has none yet
+--open-files N      limit of open files
+--report FOLDER     where ComfyUI writes its load report; the environment's `.pth` line runs
+                    `inside/entry.py` in this process only
+--changes FILE      where ComfyUI records what it changes in its generation
+--database FILE     ComfyUI's database; if the file doesn't exist, it starts as a copy of the
+                    database used last
 
-An app of a workspace also ends what its process of before left behind.
+An app of a workspace also ends what its previous process left behind.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 PR_SET_CHILD_SUBREAPER = 36
 """From <linux/prctl.h>."""
 REAPED_AFTER = 600
-"""Seconds after which ComfyUI reaps an orphan that ended."""
+"""Seconds after which ComfyUI reaps an orphan that has ended."""
 ENTRY = Path(__file__).parent / "inside" / "entry.py"
 
 
@@ -40,40 +40,40 @@ def main() -> None:
     parser.add_argument("--changes")
     parser.add_argument("--database", type=Path)
     parser.add_argument("command", nargs="+")
-    wanted = parser.parse_args()
-    if wanted.nice is not None:
-        os.setpriority(os.PRIO_PROCESS, 0, wanted.nice)
-    if wanted.open_files is not None:
+    options = parser.parse_args()
+    if options.nice is not None:
+        os.setpriority(os.PRIO_PROCESS, 0, options.nice)
+    if options.open_files is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limits = (wanted.open_files, max(hard, wanted.open_files))
+        limits = (options.open_files, max(hard, options.open_files))
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    if wanted.database is not None:
-        _prepare(wanted.database)
-    variables = json.loads(wanted.env.read_text(encoding="utf-8")) if wanted.env else {}
+    if options.database is not None:
+        _prepare(options.database)
+    variables = json.loads(options.env.read_text(encoding="utf-8")) if options.env else {}
     if "COMFY_MACHINE_WORKSPACE" in os.environ:
         variables |= _adopt()
-    if wanted.report is not None:
+    if options.report is not None:
         variables |= {
-            "COMFY_MACHINE_REPORT": wanted.report,
+            "COMFY_MACHINE_REPORT": options.report,
             "COMFY_MACHINE_INSIDE": str(ENTRY),
             "COMFY_MACHINE_INSIDE_PID": str(os.getpid()),
             "COMFY_MACHINE_ORPHANS": str(REAPED_AFTER),
         }
-        # An exec keeps it: what leaves its family is given back to it.
+        # Orphaned descendants are reparented to this process; exec keeps the setting.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-        if wanted.changes is not None:
-            variables["COMFY_MACHINE_CHANGES"] = wanted.changes
-    os.execvpe(wanted.command[0], wanted.command, {**os.environ, **variables})
+        if options.changes is not None:
+            variables["COMFY_MACHINE_CHANGES"] = options.changes
+    os.execvpe(options.command[0], options.command, {**os.environ, **variables})
 
 
 def _adopt() -> dict[str, str]:
-    """End what an earlier process of this app left; mark what this one starts as its own."""
+    """End what the previous process of this app left behind; identify this one to its children."""
     from tasks.host.pm2 import apps
 
     with contextlib.suppress(Exception):
         workspace, name = Path(os.environ[apps.WORKSPACE]), os.environ[apps.NAME]
         for each in apps.end_left(workspace, {name}):
-            print(f"ended, since {name} had left it behind: pid {each.pid}", flush=True)
+            print(f"ended a process that {name} had left behind: pid {each.pid}", flush=True)
     return {apps.PROCESS: apps.identity(os.getpid()) or ""}
 
 

@@ -1,8 +1,8 @@
-"""Deletes what was moved out of the way, then measures what is left.
+"""Deletes discarded files in the background, then measures disk usage.
 
-`python -m tasks.services.sweeper WORKSPACE DESCRIPTOR`: the descriptor holds the lock by which
-there is one for a workspace. It gives way to everybody, and ends by itself; killed, what it left
-is gone on with by the next run.
+`python -m tasks.services.sweeper WORKSPACE DESCRIPTOR`: the descriptor holds the lock that
+allows one sweeper per workspace. It runs at the lowest priority and ends by itself. If it is
+killed, the next run starts another.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ def main(workspace: Path, descriptor: int) -> None:
         psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
     while True:
         stuck = _sweep(layout)
-        disk.note(layout, stuck)
+        disk.measure(layout, stuck)
         locks.unlock(descriptor)
-        # A run that found the lock taken until now started no other sweeper.
-        if all(path.name in stuck for path in garbage.entries(layout)) and disk.is_of_now(layout):
+        # A run that found the lock taken until now did not start a sweeper.
+        if all(path.name in stuck for path in garbage.entries(layout)) and disk.is_current(layout):
             return
         if not locks.lock(descriptor):
             return
 
 
 def _sweep(layout: Layout) -> dict[str, str]:
-    """Delete all; what could not be deleted, with the reasons."""
+    """Delete everything; return what can't be deleted, with the reasons."""
     stuck: dict[str, str] = {}
     while paths := [path for path in garbage.entries(layout) if path.name not in stuck]:
         for path in paths:

@@ -1,8 +1,8 @@
 """Watches the instances, restarts those that are unhealthy, and rotates logs.
 
-`python -m tasks.services.watcher FILE`: FILE holds the settings, and is all it knows. Each
-instance has a thread of its own, so that none waits for another; what is wrong with one is in
-its watch.json as long as it lasts, and then the last restart.
+`python -m tasks.services.watcher FILE`: FILE has the settings. Each instance has its own
+thread, so that none waits for another. An instance's watch.json has the current symptom and the
+last restart.
 """
 
 from __future__ import annotations
@@ -31,16 +31,15 @@ from ..host.system.failure import Failure
 from ..host.system.run_lock import RunLock
 from ..spec.layout import Layout
 
-SPARE = 5
-"""It is asked for its jobs, with all their prompts, and its memory measured, only once in so many
-measurements."""
-AGAIN = 30.0
+COSTLY_EVERY = 5
+"""Only every so many measurements list the jobs, with all their prompts, and measure memory."""
+RETRY_AFTER = 30.0
 """Seconds until a restart that PM2 did not carry out is tried again."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """An instance."""
+    """An instance to watch."""
 
     gpu: int
     name: str
@@ -49,12 +48,12 @@ class Watched:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the settings file says; times in seconds."""
+    """The settings file; times in seconds."""
 
     workspace: Path
     instances: tuple[Watched, ...]
     server: dict[str, Any] | None
-    """Where the health server listens; None: there is none."""
+    """Where the health server listens; None: there is no server."""
     limits: symptoms.Limits
     logs: log_rotation.Rules
     restart: bool
@@ -65,7 +64,7 @@ class Settings:
         return Layout(self.workspace)
 
 
-def read(file: Path) -> Settings:
+def read_settings(file: Path) -> Settings:
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return Settings(
         workspace=Path(found["workspace"]),
@@ -79,7 +78,7 @@ def read(file: Path) -> Settings:
 
 
 class Watch:
-    """One instance: measures it, notes what is wrong, restarts it."""
+    """One instance: measures it, records what is wrong, restarts it."""
 
     def __init__(self, settings: Settings, instance: Watched, census: Census) -> None:
         self._settings = settings
@@ -90,91 +89,92 @@ class Watch:
         self._process: psutil.Process | None = None
         self._port, self._scheme = 0, "http"
         self._history = symptoms.History()
-        self._measured = 0
+        self._measurements = 0
         self._symptom: dict[str, Any] = {}
-        self._try = 0.0
-        self._helpers: dict[int, psutil.Process] = {}
+        self._retry_at = 0.0
+        self._children: dict[int, psutil.Process] = {}
 
     def step(self) -> None:
         found = self._census.find(self._instance.name)
         process = found.process if found else None
         if process != self._process:
-            self._end_helpers()
+            self._end_children()
             self._process, self._port = process, (found.app.port or 0) if found else 0
             self._scheme = found.app.scheme if found else "http"
             self._history = symptoms.History(self._passed())
-            self._measured, self._try = 0, 0.0
+            self._measurements, self._retry_at = 0, 0.0
         if process is None:
-            self._note(0, None)
+            self._record(0, None)
             return
-        self._note_helpers(process.pid)
+        self._follow_children(process.pid)
         if not self._draining():
             now = self._measure(process)
             self._history, wrong = symptoms.follow(self._history, now, self._settings.limits)
-            self._note(process.pid, wrong)
-            if wrong and self._settings.restart and time.monotonic() >= self._try:
+            self._record(process.pid, wrong)
+            if wrong and self._settings.restart and time.monotonic() >= self._retry_at:
                 self._restart(process.pid, wrong)
 
-    def _note_helpers(self, pid: int) -> None:
-        """Remember what it started, to end that with it: nothing else may tell whose that was."""
+    def _follow_children(self, pid: int) -> None:
+        """Remember its children, to end them with it: later nothing may tell whose they were."""
         pids = usage.family(pid)[1:]
-        for gone in self._helpers.keys() - pids:
-            del self._helpers[gone]
-        for new in set(pids) - self._helpers.keys():
+        for ended in self._children.keys() - pids:
+            del self._children[ended]
+        for started in set(pids) - self._children.keys():
             with suppress(psutil.Error):
-                self._helpers[new] = psutil.Process(new)
+                self._children[started] = psutil.Process(started)
 
-    def _end_helpers(self) -> None:
-        if left := [each for each in self._helpers.values() if apps.runs(each)]:
+    def _end_children(self) -> None:
+        if left := [each for each in self._children.values() if apps.runs(each)]:
             apps.end_all(left)
             pids = ", ".join(str(each.pid) for each in left)
             say(f"{self._instance.name} left processes behind, which were ended: {pids}")
-        self._helpers = {}
+        self._children = {}
 
     def _passed(self) -> bool:
-        """Whether this process was healthy before: it passed the gate of a run."""
+        """Whether this process has been healthy: it passed the gate of a run."""
         passed = files.read_receipt(self._settings.layout.healthy(self._instance.gpu))
         return self._process is not None and passed.get("pid") == self._process.pid
 
     def _draining(self) -> bool:
-        """Whether a run lets its jobs end, and restarts it itself."""
+        """Whether a run waits for its jobs to end and then restarts it."""
         mark = self._settings.layout.draining(self._instance.gpu)
         if not mark.exists() or RunLock(self._settings.workspace).holder() is not None:
             return mark.exists()
-        # A run that was killed left it, and it keeps workers away.
+        # A killed run left the mark, and workers send no jobs while it exists.
         files.remove(mark)
-        say(f"{self._instance.name} was still marked as draining, and no run is in progress")
+        say(f"{self._instance.name} was still marked as draining although no run is in progress")
         return False
 
     def _measure(self, process: psutil.Process) -> symptoms.Measurement:
-        turn = self._measured % SPARE == 0
-        self._measured += 1
+        is_costly = self._measurements % COSTLY_EVERY == 0
+        self._measurements += 1
         health = api.probe(self._instance.listen, self._port, scheme=self._scheme)
-        jobs = self._jobs(health, turn)
+        jobs = self._jobs(health, is_costly)
         none_runs = (
             jobs and jobs.waiting and not jobs.running
         ) or self._history.untaken is not None
+        measures_memory = is_costly and self._settings.limits.memory
         return symptoms.Measurement(
             at=time.monotonic(),
             age=time.time() - process.create_time(),
             answered=health.answered,
             effort=usage.effort(process.pid) if none_runs or not health.answered else None,
             jobs=jobs,
-            memory=usage.own_memory(process.pid) if turn and self._settings.limits.memory else None,
+            memory=usage.own_memory(process.pid) if measures_memory else None,
         )
 
-    def _jobs(self, health: ProbeResult, turn: bool) -> Jobs | None:
+    def _jobs(self, health: ProbeResult, is_costly: bool) -> Jobs | None:
         if health.queue == 0:
             return Jobs()
-        if health.queue is None or not (turn or self._settings.limits.job_timeout < 60):
+        if health.queue is None or not (is_costly or self._settings.limits.job_timeout < 60):
             return None
         return api.jobs(self._instance.listen, self._port, scheme=self._scheme)
 
-    def _note(self, pid: int, found: Condition | None) -> None:
-        """Write down what is wrong, once; what was restarted before stays."""
+    def _record(self, pid: int, found: Condition | None) -> None:
+        """Record what is wrong, once; the last restart stays recorded."""
         code = found.reason if found else None
-        known = self._symptom.get("pid") == pid and self._symptom.get("code") == code
-        if found and not known:
+        is_recorded = self._symptom.get("pid") == pid and self._symptom.get("code") == code
+        if found and not is_recorded:
             self._symptom = {"pid": pid, "code": code, "reason": found.message,
                              "since": time.time()}  # fmt: skip
             say(f"{self._instance.name} (pid {pid}): {found.message}")
@@ -187,7 +187,7 @@ class Watch:
         if content == self._written:
             return
         if not self._file.parent.is_dir():
-            # The workspace was removed: leave nothing in its place.
+            # The workspace was removed: don't create it again.
             return
         if content:
             files.write_receipt(self._file, content)
@@ -196,17 +196,17 @@ class Watch:
         self._written = content
 
     def _restart(self, pid: int, found: Condition) -> None:
-        self._try = time.monotonic() + AGAIN
+        self._retry_at = time.monotonic() + RETRY_AFTER
         if pm2.restart(self._settings.layout, self._instance.name, pid):
             say(f"{self._instance.name} (pid {pid}) was restarted: {found.message}")
             self._symptom = {}
             self._write({"restarted": found.message, "at": time.time()})
         else:
-            say(f"{self._instance.name} (pid {pid}) is not PM2's, which can't restart it")
+            say(f"{self._instance.name} (pid {pid}) can't be restarted: PM2 doesn't supervise it")
 
 
 class ServerWatch:
-    """The health server: restarts it when it has given no good answer for too long."""
+    """The health server: restarts it after too long without a good answer."""
 
     def __init__(self, settings: Settings, census: Census) -> None:
         self._settings = settings
@@ -221,8 +221,8 @@ class ServerWatch:
             self._pid, self._since = pid, now
         if server is None or not pid:
             return
-        asked = health_client.Server(self._settings.workspace, token=None, **server)
-        answer = health_client.ask(asked, "/livez", api.PROBE_TIMEOUT)
+        address = health_client.Server(self._settings.workspace, token=None, **server)
+        answer = health_client.ask(address, "/livez", api.PROBE_TIMEOUT)
         if answer and answer[0] == 200:
             self._since = now
         elif now - self._since >= self._settings.limits.hung:
@@ -233,23 +233,23 @@ class ServerWatch:
 
 
 def say(text: str) -> None:
-    # PM2's daemon, which reads this, may have been killed.
+    # The reader, PM2's daemon, may have been killed.
     with suppress(OSError):
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
 
 
-def _for_ever(what: str, step: Callable[[], None], every: float) -> None:
-    """Log what goes wrong, once, and try again."""
-    said = ""
+def _repeat(what: str, step: Callable[[], None], every: float) -> None:
+    """Call `step` for ever; log each new error once."""
+    logged = ""
     while True:
         try:
             step()
-            said = ""
+            logged = ""
         except Exception as error:
             text = str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
-            if text != said:
+            if text != logged:
                 say(f"{what}: {text}")
-            said = text
+            logged = text
         time.sleep(every)
 
 
@@ -260,7 +260,7 @@ def _rotate(settings: Settings) -> None:
 
 
 def main(file: Path) -> None:
-    settings = read(file)
+    settings = read_settings(file)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -270,9 +270,9 @@ def main(file: Path) -> None:
         work.append((instance.name, Watch(settings, instance, census).step))
     work.append((apps.SERVER, ServerWatch(settings, census).step))
     for what, step in work:
-        # Daemons: a restart that takes long doesn't keep this process from ending.
+        # Daemon threads: a slow restart must not keep this process from ending.
         arguments = (what, step, settings.every)
-        threading.Thread(target=_for_ever, args=arguments, daemon=True).start()
+        threading.Thread(target=_repeat, args=arguments, daemon=True).start()
     files.write_receipt(file.with_suffix(".ready.json"), {"pid": os.getpid()})
     stop.wait()
 

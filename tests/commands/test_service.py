@@ -98,7 +98,7 @@ def test_a_start_that_fails_is_tried_again_and_ends_with_its_child_when_stopped(
         finally:
             boot.kill()
         assert boot.stdout is not None
-        assert b"doit ended with code 2; it is tried again in 0.2 s" in boot.stdout.read()
+        assert b"doit ended with code 2; trying again in 0.2 s" in boot.stdout.read()
 
 
 def test_print_changes_nothing_and_needs_no_systemd(machine: MachineMaker) -> None:

@@ -111,7 +111,7 @@ def test_without_pm2_the_instances_are_still_seen(machine: MachineMaker) -> None
     assert (found["health"], found["code"], found["restarts"]) == (
         "degraded", "NotSupervised", None,
     )  # fmt: skip
-    assert (found["reason"], found["note"]) == ("PM2 doesn't hold it: run doit", "")
+    assert (found["reason"], found["note"]) == ("PM2 doesn't supervise it: run doit", "")
     rig.doit("status", code=0)
 
 
@@ -200,8 +200,8 @@ DOWN = Condition("Running", "down", "Exited", "it ended and wrote no output")
         ([], [], 4100, "", ""),
         ([], [CANARY], 4100, "no image", ""),
         ([], [CANARY], 4101, "", ""),
-        ([ORPHAN], [CANARY, ORPHAN], 4100, "no image", "PM2 doesn't hold it: run doit"),
-        ([ORPHAN], [ORPHAN], 4100, "PM2 doesn't hold it: run doit", ""),
+        ([ORPHAN], [CANARY, ORPHAN], 4100, "no image", "PM2 doesn't supervise it: run doit"),
+        ([ORPHAN], [ORPHAN], 4100, "PM2 doesn't supervise it: run doit", ""),
         ([CANARY], [], 4100, "no image", ""),
         ([CANARY], [DOWN], 4100, "it ended and wrote no output", ""),
     ],

@@ -84,9 +84,9 @@ def test_a_machine_that_fails_stays_up_and_says_why_unless_told_otherwise(
     container = site.container(tmp_path, token=None)
     container.start()
     wait(container, "comfyui-gpu0 is down", 1)
-    says(container, "it is tried again in")
+    says(container, "trying again in")
     assert "WORKER_TOKEN isn't set" in container.run("doit", "status")[1]
-    says(container, "it is tried again in", 2)
+    says(container, "trying again in", 2)
     assert container.stop(10) == 0
     container.start("--once")
     assert container.wait(60) == 2

@@ -292,7 +292,7 @@ def test_of_several_instances_those_that_cannot_have_a_fixed_port_are_told_with_
     said = rig.doit(code=2).output
     assert re.search(
         r"comfyui-gpu[01]: custom node fixed doesn't import: OSError: \[Errno 98\] Address "
-        rf"already in use \(port {port} is taken: of several instances one alone can have it; "
+        rf"already in use \(port {port} is taken, and only one instance can have it: "
         r".* instances\.overrides\), or run one instance\)",
         said,
     )

@@ -142,7 +142,7 @@ def test_no_safetensors_file_is_known_by_its_beginning(
 ) -> None:
     server.content["/a"] = noise(40_000_000, 5)
     rig = machine(models={"files": [entry(server, "loras/a.safetensors", "/a")]})
-    assert "this is no safetensors file" in rig.doit("models", code=1).output
+    assert "this is not a safetensors file" in rig.doit("models", code=1).output
     assert server.bytes < 20_000_000
 
 

@@ -15,8 +15,7 @@ from tasks.host.generations.installed import WantedNode
 from tasks.host.pm2 import app_state, apps
 from tasks.host.pm2.app_state import AppState
 from tasks.services.health.model.answers import Layer, Run, Task
-from tasks.services.health.model.facts import Facts, Installed
-from tasks.services.health.model.sample import Sample
+from tasks.services.health.model.facts import Facts, Installed, Sample
 from tasks.services.health.model.settings import Instance, Settings, Worker
 
 NOWHERE = Path("/nonexistent")

@@ -33,7 +33,9 @@ PATIENCE = 30.0
 
 def is_well(told: Told) -> bool:
     """No more is wrong than that there is no PM2."""
-    return bool(told["status"] == "degraded" and told["reason"] == "PM2 doesn't hold it: run doit")
+    return bool(
+        told["status"] == "degraded" and told["reason"] == "PM2 doesn't supervise it: run doit"
+    )
 
 
 @dataclass

@@ -25,7 +25,7 @@ class Stand:
     """It is told by `say`, also while a page is open; `stop` hangs up on everybody."""
 
     def __init__(self) -> None:
-        self.page = page.read()
+        self.page = page.load()
         self.topics: dict[str, answers.Verdict] = {}
         self.has_events = True
         self.holds_up = False

@@ -64,7 +64,7 @@ def test_a_container_keeps_the_machine_up_and_ends_all_of_it(machine: MachineMak
         said, _ = process.communicate(timeout=30)
         assert process.returncode == 0
         assert "comfyui-gpu0 | Stopped server" in said
-        assert said.index("PM2 has ") < said.index("doit down has ended the machine")
+        assert said.index("PM2 has ") < said.index("doit down has stopped the machine")
     assert rig.running() == {}
     assert not private_folder.folder(rig.workspace).exists()
 

@@ -319,7 +319,7 @@ def test_no_more_follow_than_there_is_room_for(one: Scene) -> None:
         full = one.get(f"{HEALTH}/events", stream=True)
         assert full.status_code == 503
         assert set(full.json()) == SAID
-        assert full.json()["reason"] == "64 clients follow the events already"
+        assert full.json()["reason"] == "64 clients already follow the events"
     finally:
         for each in many:
             each.close()

@@ -29,8 +29,7 @@ from tasks.host.system import files
 from tasks.services.health.conditions import instance_health
 from tasks.services.health.model import settings
 from tasks.services.health.model.answers import Layer
-from tasks.services.health.model.facts import Facts, Installed
-from tasks.services.health.model.sample import Sample
+from tasks.services.health.model.facts import Facts, Installed, Sample
 from tasks.services.health.sampling.instance_sampler import InstanceSampler
 from tasks.services.health.sampling.pm2_state import Supervisor
 from tasks.services.health.web import protocol
@@ -216,8 +215,8 @@ class Quick:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[Quick]:
-    monkeypatch.setattr(protocol, "REQUEST", 0.5)
-    monkeypatch.setattr(protocol, "READ", 0.5)
+    monkeypatch.setattr(protocol, "REQUEST_TIMEOUT", 0.5)
+    monkeypatch.setattr(protocol, "READ_TIMEOUT", 0.5)
     one = Quick()
     yield one
     one.close()
@@ -470,7 +469,7 @@ def test_an_answer_without_end_is_not_read_without_end(head: bytes, each: bytes)
 def test_an_answer_of_too_many_values_is_not_read() -> None:
     """In memory each is twenty times as long, and to read them holds up all threads."""
     with rogue(free_ports(1)) as one:
-        one.answers["/object_info"] = _http(b"[" + b"[]," * api.MOST + b"1]")
+        one.answers["/object_info"] = _http(b"[" + b"[]," * api.MOST_VALUES + b"1]")
         assert api.ask("127.0.0.1", one.port, "/object_info") is None
 
 
@@ -593,7 +592,7 @@ def test_a_disk_that_is_not_as_it_should_be_spoils_only_what_it_concerns(scene: 
 def test_what_was_not_looked_at_for_long_is_not_known(scene: SceneMaker) -> None:
     one = scene()
     one.tell()
-    told = settings.read(one.file)
+    told = settings.read_settings(one.file)
     state = app_state.of(None, None, None, one.layout.log("comfyui-gpu0"))
     facts = Facts(told, Installed(Layer(ok=True)), models={})
     sample = Sample(1000.0, Observation("comfyui-gpu0", state, api.ProbeResult(True)))
@@ -653,7 +652,7 @@ def test_no_answer_has_a_secret(scene: SceneMaker) -> None:
 def test_instances_come_and_go_and_leave_no_thread_behind(scene: SceneMaker) -> None:
     one = scene()
     one.tell()
-    told = settings.read(one.file)
+    told = settings.read_settings(one.file)
     census = Census(told.workspace, 10.0)
     supervisor = Supervisor(told.workspace, census)
     before = threading.active_count()

@@ -183,7 +183,7 @@ def test_it_answers_while_all_is_installed_and_through_every_later_run(
         run.kill()
         code, told = ask.until("/installation", lambda told: told["run"]["state"] != "running")
         assert (code, told["status"], told["run"]["state"]) == (200, "degraded", "interrupted")
-        assert told["reason"].endswith("ended before it was done, at generation:scripts")
+        assert told["reason"].endswith("was interrupted, at generation:scripts")
         assert ask.told()[1]["reason"] == told["reason"]
 
     # A run that fails, with an installation that is whole.
@@ -194,7 +194,7 @@ def test_it_answers_while_all_is_installed_and_through_every_later_run(
     assert failed["name"] == "nodes:alpha"
     assert str(tmp_path / "nowhere") in failed["reason"]
     assert Path(failed["log"]).is_file()
-    assert told["advice"] == "correct what failed, then run doit"
+    assert told["advice"] == "correct the error, then run doit"
 
     # Without instances it stays.
     rig.spec["custom_nodes"][0] = node

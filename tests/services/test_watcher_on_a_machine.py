@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tasks.host.comfyui.symptoms import GAP
+from tasks.host.comfyui.symptoms import LONGEST_GAP
 from tasks.host.pm2 import apps, pm2
 from tasks.host.system import files
 from tests.conftest import MachineMaker
@@ -114,7 +114,7 @@ def test_a_stopped_instance_is_restarted_and_the_other_is_not(machine: MachineMa
     rig.doit()
     settings = json.loads((rig.layout.apps / "watcher.json").read_text())
     assert settings["rules"]["hung"] == 30
-    assert settings["every"] < GAP / 2, "looks that follow each other"
+    assert settings["every"] < LONGEST_GAP / 2, "looks that follow each other"
     hasten(rig, hung=3)
     first, other = pid(rig), pid(rig, 1)
     assert first

@@ -38,7 +38,7 @@ class DiskReport:
 def read_report(run: Run) -> DiskReport | None:
     """The report; None before the first measurement."""
     layout = run.layout
-    found = disk.read(layout)
+    found = disk.last_measured(layout)
     if not found.at:
         return None
     good = kept_generations.good_and_there(layout)

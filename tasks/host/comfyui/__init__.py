@@ -1,4 +1,4 @@
-"""ComfyUI: its HTTP interface, its code, what it loads, its health, the jobs that we give it."""
+"""ComfyUI: its HTTP API, its code, what it loads, its health, our own jobs."""
 
 __all__ = [
     "api",
@@ -10,7 +10,6 @@ __all__ = [
     "load_result",
     "machine_state",
     "node_classes",
-    "object_info",
     "own_jobs",
     "quick_test",
     "remedies",

@@ -1,4 +1,4 @@
-"""The one client of ComfyUI's HTTP interface, and the one probe."""
+"""The one client of ComfyUI's HTTP API, and the one probe."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ if TYPE_CHECKING:
     import requests
 
 PROBE_TIMEOUT = 2.0
-"""Seconds; an idle instance answers in 1.4 ms, one that loads a checkpoint in up to a second."""
+"""Seconds; an idle instance answers in 1.4 ms, one that loads a checkpoint within a second."""
 SHOWN = 200
-"""Characters that are kept of what an instance says in words of its own."""
-RUNNING = 16
-"""Jobs that may run at once; ComfyUI runs one."""
+"""Characters that are kept of an instance's own words."""
+MOST_RUNNING = 16
+"""Running jobs that are listed; ComfyUI runs one at a time."""
 LONGEST = 16 << 20
-"""Bytes of an answer; with 2,000 nodes and as many models `/object_info` has some ten million."""
-MOST = 1_000_000
-"""Values in it, roughly: each takes 60 bytes of memory, and may be written in three."""
-BRIEF = 1 << 16
-"""The same of how many jobs it has."""
+"""Bytes of an answer; with 2,000 nodes and as many models `/object_info` has about ten million."""
+MOST_VALUES = 1_000_000
+"""Values in a JSON answer, roughly: one takes 60 bytes of memory, and as few as three as text."""
+LONGEST_COUNT = 1 << 16
+"""Bytes of the answer with the number of jobs."""
 POLL = 0.1
-"""Seconds between two looks at something that is on its way."""
+"""Seconds between two checks while waiting."""
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What an instance answered: healthy, or why not; and how many jobs it has."""
+    """The result of a probe: healthy, or why not; and the number of jobs."""
 
     healthy: bool
     reason: str = ""
     queue: int | None = None
     refused: bool = field(default=False, compare=False)
-    """Nothing listens on the port: it is starting or gone."""
+    """Nothing listens on the port: the instance is starting or has ended."""
     answered: bool = field(default=True, compare=False)
-    """False: nothing came, right or wrong."""
+    """False: there was no answer at all."""
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """The ids of the jobs that run (one, or none), and how many wait."""
+    """The ids of running jobs (at most one), and the number of waiting ones."""
 
     running: tuple[str, ...] = ()
     waiting: int = 0
 
 
 class Client:
-    """Speaks to one instance. Methods raise requests.RequestException when it doesn't answer."""
+    """A client of one instance. Methods raise requests.RequestException when it doesn't answer."""
 
     def __init__(
         self, host: str, port: int, timeout: float = 10.0, *, scheme: str = "http"
@@ -58,11 +58,11 @@ class Client:
         import requests
         import urllib3
 
-        # An instance listens on this machine; a proxy of the environment would only be in the way.
+        # An instance listens on this machine, so no proxy of the environment must be used.
         self._session = requests.Session()
         self._session.trust_env = False
         if scheme == "https":
-            # See _speak_tls.
+            # See _wrap_tls.
             self._session.verify = False
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         self._timeout = timeout
@@ -74,9 +74,9 @@ class Client:
         return answer.json()
 
     def submit(self, prompt: dict[str, Any], *, client: str = "", front: bool = False) -> str:
-        """Queue a prompt and return its id; with `front` it waits for no other but the running.
+        """Queue a prompt and return its id; with `front` it is put before all waiting ones.
 
-        `client` says in the queue whose it is. Raises Failure with ComfyUI's reason if refused.
+        `client` is its client id. Raises Failure with ComfyUI's reason if it is refused.
         """
         job = {"prompt": prompt, "front": front} | ({"client_id": client} if client else {})
         answer = self._session.post(f"{self.url}/prompt", json=job, timeout=self._timeout)
@@ -93,8 +93,8 @@ class Client:
         answer.raise_for_status()
 
     def done(self, prompt_id: str) -> dict[str, Any] | None:
-        """The history entry of a prompt, None when it isn't finished. Raises Failure when it
-        ended in an error."""
+        """The history entry of a prompt; None: it isn't finished. Raises Failure when it ended in
+        an error."""
         entry: dict[str, Any] = self.get(f"/history/{prompt_id}").get(prompt_id, {})
         if entry and entry.get("status", {}).get("status_str") != "success":
             raise Failure(f"{self.url}: job {prompt_id} ended in an error: {_error(entry)}")
@@ -108,7 +108,7 @@ class Client:
             if entry := self.done(prompt_id):
                 return entry
             time.sleep(POLL)
-        raise Failure(f"{self.url}: job {prompt_id} wasn't done after {timeout:g} s")
+        raise Failure(f"{self.url}: job {prompt_id} didn't finish within {timeout:g} s")
 
 
 def url(host: str, port: int, scheme: str = "http") -> str:
@@ -122,18 +122,18 @@ def url(host: str, port: int, scheme: str = "http") -> str:
 def probe(
     host: str, port: int, timeout: float | None = None, *, scheme: str = "http"
 ) -> ProbeResult:
-    """Ask an instance whether it can work; never raises. `timeout` is in seconds, PROBE_TIMEOUT by
-    default.
+    """Ask an instance whether it can work; never raises. `timeout` is in seconds, by default
+    PROBE_TIMEOUT.
 
-    `GET /prompt` is the cheapest answer there is (1.4 ms); the port opens only when ComfyUI has
-    loaded everything, so a refused connection means that it is starting or gone. Not through
-    requests, whose import takes longer than all the rest of `doit status`.
+    `GET /prompt` is the cheapest request (1.4 ms). ComfyUI opens the port after it has loaded
+    everything, so a refused connection means that it is starting or has ended. This doesn't use
+    requests, whose import takes longer than the rest of `doit status`.
     """
     from http.client import HTTPException
 
     base, timeout = url(host, port, scheme), timeout or PROBE_TIMEOUT
     try:
-        queue = int(_ask(base, "/prompt", timeout, BRIEF)["exec_info"]["queue_remaining"])
+        queue = int(_ask(base, "/prompt", timeout, LONGEST_COUNT)["exec_info"]["queue_remaining"])
         if not 0 <= queue < 1 << 31:
             raise ValueError("its queue has no length")
     except TimeoutError:
@@ -148,10 +148,10 @@ def probe(
 
 
 def jobs(host: str, port: int, *, scheme: str = "http") -> Jobs | None:
-    """What an instance works on; None when it doesn't say."""
+    """The jobs of an instance; None: it doesn't answer like ComfyUI."""
     try:
         queue = ask(host, port, "/queue", scheme=scheme)
-        running = tuple(str(job[1])[:SHOWN] for job in queue["queue_running"][:RUNNING])
+        running = tuple(str(job[1])[:SHOWN] for job in queue["queue_running"][:MOST_RUNNING])
         return Jobs(running, len(queue["queue_pending"]))
     except (LookupError, TypeError, RecursionError):
         return None
@@ -160,7 +160,7 @@ def jobs(host: str, port: int, *, scheme: str = "http") -> Jobs | None:
 def ask(
     host: str, port: int, path: str, timeout: float = PROBE_TIMEOUT, *, scheme: str = "http"
 ) -> Any:
-    """What an instance answers to a GET, as JSON; None when it doesn't within `timeout` seconds."""
+    """An instance's JSON answer to a GET; None: there is none within `timeout` seconds."""
     from http.client import HTTPException
 
     try:
@@ -170,16 +170,16 @@ def ask(
 
 
 def _ask(base: str, path: str, timeout: float, longest: int) -> Any:
-    """JSON of at most `longest` bytes, within `timeout` seconds for all of it."""
+    """JSON of at most `longest` bytes, read completely within `timeout` seconds."""
     import http.client
     import json
 
-    scheme, _, place = base.partition("://")
-    connection = http.client.HTTPConnection(place)
+    scheme, _, address = base.partition("://")
+    connection = http.client.HTTPConnection(address)
     try:
-        connection.sock = _hurried(connection.host, connection.port, timeout)
+        connection.sock = _connect(connection.host, connection.port, timeout)
         if scheme == "https":
-            connection.sock = _speak_tls(connection.sock)
+            connection.sock = _wrap_tls(connection.sock)
         connection.request("GET", path)
         answer = connection.getresponse()
         if answer.status != http.client.OK:
@@ -187,59 +187,59 @@ def _ask(base: str, path: str, timeout: float, longest: int) -> Any:
         content = answer.read(longest + 1)
         if len(content) > longest:
             raise ValueError(f"its answer is longer than {longest} bytes")
-        if sum(map(content.count, (b",", b"[", b"{"))) > MOST:
-            raise ValueError(f"its answer has more than {MOST} values")
+        if sum(map(content.count, (b",", b"[", b"{"))) > MOST_VALUES:
+            raise ValueError(f"its answer has more than {MOST_VALUES} values")
         return json.loads(content)
     finally:
         connection.close()
 
 
-class _Hurried(socket.socket):
-    """Reads until a deadline: a socket's own timeout begins anew with every byte."""
+class _DeadlineSocket(socket.socket):
+    """Reads until a deadline: a socket's own time-out restarts with every byte."""
 
     deadline = float("inf")
 
     def recv_into(self, *arguments: Any, **options: Any) -> int:
-        self.settimeout(_left(self.deadline))
+        self.settimeout(_seconds_until(self.deadline))
         return super().recv_into(*arguments, **options)
 
 
-def _left(deadline: float) -> float:
-    """Seconds until it. Raises TimeoutError after it."""
+def _seconds_until(deadline: float) -> float:
+    """Raises TimeoutError after the deadline."""
     if (left := deadline - time.monotonic()) <= 0:
         raise TimeoutError
     return left
 
 
-def _hurried(host: str, port: int, timeout: float) -> _Hurried:
+def _connect(host: str, port: int, timeout: float) -> _DeadlineSocket:
     deadline = time.monotonic() + timeout
     connected = socket.create_connection((host, port), timeout)
-    hurried = _Hurried(fileno=connected.detach())
-    hurried.deadline = deadline
-    hurried.settimeout(timeout)
-    return hurried
+    result = _DeadlineSocket(fileno=connected.detach())
+    result.deadline = deadline
+    result.settimeout(timeout)
+    return result
 
 
-def _speak_tls(plain: _Hurried) -> socket.socket:
-    """The same over TLS, without a look at the certificate. Raises ValueError for what speaks none.
+def _wrap_tls(plain: _DeadlineSocket) -> socket.socket:
+    """TLS over this socket; the certificate isn't checked. Raises ValueError without TLS.
 
-    A process on this machine is ours by what the kernel knows of it, as with http. Its certificate
-    is made for others: it names another host, and may be renewed on disk, or run out, while jobs
-    run with it; an instance that were restarted for that would lose them.
+    The kernel identifies our processes on this machine, as with http. The certificate is for other
+    clients: it names another host, and may be renewed or expire while jobs run. A restart for that
+    would lose them.
     """
     import ssl
 
     deadline = plain.deadline
 
-    class Hurried(ssl.SSLSocket):
+    class DeadlineSSLSocket(ssl.SSLSocket):
         def recv_into(self, *arguments: Any, **options: Any) -> int:
-            self.settimeout(_left(deadline))
+            self.settimeout(_seconds_until(deadline))
             return super().recv_into(*arguments, **options)
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    context.sslsocket_class = Hurried
+    context.sslsocket_class = DeadlineSSLSocket
     try:
         return context.wrap_socket(plain)
     except ssl.SSLError as error:
@@ -248,12 +248,12 @@ def _speak_tls(plain: _Hurried) -> socket.socket:
 
 def _refusal(answer: requests.Response) -> str:
     try:
-        told = answer.json()
-        # What is wrong with the nodes says more: which model isn't there.
-        for node in (told.get("node_errors") or {}).values():
+        document = answer.json()
+        # The errors of nodes say more, such as which model is missing.
+        for node in (document.get("node_errors") or {}).values():
             for error in node["errors"]:
                 return f"{node['class_type']}: {error['message']}: {error['details']}".strip(": ")
-        return f"{told['error']['message']} {told['error']['details']}".strip()
+        return f"{document['error']['message']} {document['error']['details']}".strip()
     except (ValueError, LookupError, TypeError, AttributeError):
         return answer.text[:200]
 

@@ -19,7 +19,7 @@ HEALTHY: Collection[Health] = ("healthy", "degraded", "disabled")
 Type = Literal[
     "Ready", "Observed", "Running", "Functional", "ModelsPresent", "AcceptsJobs", "Complete",
 ]  # fmt: skip
-"""What is true or false. Ready sums up the others; Complete: nothing optional is missing."""
+"""What a condition is about. Ready sums up the others; Complete: nothing optional is missing."""
 Status = Literal["True", "False", "Unknown"]
 
 
@@ -39,10 +39,10 @@ Reason = Literal[
     "RunInterrupted", "BehindMachineFile", "OptionalPartMissing", "WorkerDown",
     # The health server itself
     "AnswersOld", "Refused",
-    # Another version noted it, with no code or one that this one doesn't know
+    # Recorded by another version, without a code or with one that this version doesn't know
     "Unspecified",
 ]  # fmt: skip
-"""Why a condition is as it is; a code that stays when the sentence changes."""
+"""Why a condition has its status; a code that stays when the sentence changes."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Condition:
 
     type: Type
     health: Health
-    """What an instance or the machine is on account of it."""
+    """The health that an instance or the machine has because of it."""
     reason: Reason
     message: str = ""
     """Why it isn't better, in one sentence; empty when healthy."""
@@ -59,7 +59,7 @@ class Condition:
     """What to do; empty when there is nothing."""
     since: float | None = None
     observed: str = ""
-    """The fingerprint of the process that it speaks of; empty where there is none."""
+    """The fingerprint of the process that was observed; empty where there is none."""
 
     @property
     def is_healthy(self) -> bool:
@@ -82,12 +82,12 @@ def healthy(kind: Type = "Ready", observed: str = "") -> Condition:
 
 
 def ready(conditions: Sequence[Condition], observed: str = "") -> Condition:
-    """The sum of conditions that come with the worst first; healthy when there is none."""
+    """Sums up conditions, which come with the worst first; healthy when there is none."""
     return replace(conditions[0], type="Ready") if conditions else healthy(observed=observed)
 
 
 def read(entry: Mapping[str, Any]) -> Condition:
-    """A condition as the health server answers it; raises LookupError for something else."""
+    """A condition from an answer of the health server. Raises LookupError if it is malformed."""
     return Condition(
         entry["type"], entry["health"], reason(entry["reason"]), entry["message"], entry["advice"],
         entry["since"], entry["observed"],

@@ -1,8 +1,8 @@
 """An instance's databases, one for each commit of ComfyUI that it ran.
 
-ComfyUI brings the tables of its database to its own revision as it starts, and an older one can't
-read them any more. So the first start of a commit begins with a copy of what was used last; that
-one stays for going back, and the copy for going forward again.
+ComfyUI migrates its database when it starts, and an older ComfyUI can't read it afterwards. So each
+commit has its own file: the first start of a commit copies the database used last, which stays for
+a return to the previous commit.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from ..system import files
 from ..system.failure import Failure
 
 LAST = "last"
-"""Link beside them, to the one that was used last."""
-BEFORE = Path("..") / "comfyui.db"
-"""Where the only one was before each commit had its own."""
-PATIENCE = 20.0
-"""Seconds that another process may keep the one that is copied locked."""
+"""Name of the link, in the same folder, to the database used last."""
+SHARED = Path("..") / "comfyui.db"
+"""The database of versions in which all commits shared one."""
+LOCK_TIMEOUT = 20.0
+"""Seconds to wait for a process that has the copied database locked."""
 
 
 def prepare(file: Path) -> None:
-    """Have `file` be there, and be the one that was used last. Raises Failure if it can't be."""
+    """Create `file` if it is missing, and mark it as the database used last. Raises Failure."""
     last = file.parent / LAST
-    source = last if last.is_symlink() else file.parent / BEFORE
+    source = last if last.is_symlink() else file.parent / SHARED
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists() and source.exists():
@@ -34,21 +34,21 @@ def prepare(file: Path) -> None:
         files.point(last, file.name)
     except (OSError, sqlite3.Error) as error:
         raise Failure(
-            f"{file} can't be made of the database that was used last, {source.resolve()}: "
-            f"{error}: make room or correct its rights, then doit restart"
+            f"{file} can't be copied from the database used last, {source.resolve()}: {error}: "
+            "free disk space or correct the permissions, then run doit restart"
         ) from None
 
 
 def _copy(source: Path, file: Path) -> None:
-    """All or nothing; what is no database is left where it is, and ComfyUI makes a new one."""
-    deadline = time.monotonic() + PATIENCE
+    """Copy all or nothing. A damaged database stays, and ComfyUI creates a new one."""
+    deadline = time.monotonic() + LOCK_TIMEOUT
 
     def wait(*_: int) -> None:
         if time.monotonic() > deadline:
-            raise OSError(f"another process has kept it locked for {PATIENCE:.0f} s")
+            raise OSError(f"another process has kept it locked for {LOCK_TIMEOUT:.0f} s")
 
     try:
-        # Not read-only: what a killed process left in a journal is taken up first.
+        # Not read-only, so that SQLite first replays the journal of a killed process.
         with (
             files.staging(file) as part,
             closing(sqlite3.connect(f"{source.as_uri()}?mode=rw", uri=True)) as old,
@@ -56,7 +56,7 @@ def _copy(source: Path, file: Path) -> None:
         ):
             old.backup(new, progress=wait)
     except sqlite3.Error as error:
-        # Its subclasses tell of a full disk, a lock, missing rights.
+        # The subclasses mean a full disk, a lock, missing permissions.
         if type(error) is not sqlite3.DatabaseError:
             raise
-        print(f"{source} is no database any more ({error}): starting with a new one", flush=True)
+        print(f"{source} is damaged ({error}): starting with a new one", flush=True)

@@ -9,13 +9,13 @@ from typing import Any
 from ..system import private_folder
 from . import api
 
-PATIENCE = 1.0
-"""Seconds that an answer may take beyond what it was asked to wait; it comes from memory."""
+ANSWER_TIMEOUT = 1.0
+"""Seconds that an answer may take beyond the requested wait; it comes from memory."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where the health server of a workspace listens, and the token that it wants."""
+    """Where the health server of a workspace listens, and its token."""
 
     workspace: Path
     listen: str
@@ -24,14 +24,16 @@ class Server:
 
 
 def name(workspace: Path) -> str:
-    """The Server header of its answers, which tells the servers of two workspaces apart."""
+    """The Server header of its answers, which differs between workspaces."""
     return f"comfy-machine/{private_folder.folder(workspace).name}"
 
 
-def ask(server: Server, path: str, timeout: float = PATIENCE) -> tuple[int, dict[str, Any]] | None:
+def ask(
+    server: Server, path: str, timeout: float = ANSWER_TIMEOUT
+) -> tuple[int, dict[str, Any]] | None:
     """The code and body of the server's answer to a path, within `timeout` seconds.
 
-    None when nothing answers there, or something else than this health server.
+    None: nothing answers, or another server does.
     """
     import http.client
     import json
@@ -39,7 +41,10 @@ def ask(server: Server, path: str, timeout: float = PATIENCE) -> tuple[int, dict
     address = api.url(server.listen, server.port).removeprefix("http://")
     connection = http.client.HTTPConnection(address, timeout=timeout)
     try:
-        connection.request("GET", path, headers=_headers(server.token))
+        # As bytes, since http.client encodes text as Latin-1.
+        token = (server.token or "").strip().encode(errors="surrogateescape")
+        headers = {"Authorization": b"Bearer " + token} if token else {}
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         body = json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError, RecursionError):
@@ -51,9 +56,3 @@ def ask(server: Server, path: str, timeout: float = PATIENCE) -> tuple[int, dict
     if not isinstance(body, dict) or not isinstance(body.get("status"), str):
         return None
     return answer.status, body
-
-
-def _headers(token: str | None) -> dict[str, bytes]:
-    """Bytes: of text http.client sends no more than Latin-1."""
-    said = (token or "").strip().encode(errors="surrogateescape")
-    return {"Authorization": b"Bearer " + said} if said else {}

@@ -1,7 +1,7 @@
 """The judge of an instance: an observation and rules in, conditions out.
 
-Pure: the same observation has the same conditions. Gate, `doit status`, `doit probe`, the health
-server and the watcher (through `symptoms`) all ask here, so they say the same in the same words.
+Pure: the same observation gives the same conditions. Gate, `doit status`, `doit probe`, the health
+server and the watcher (through `symptoms`) all use this module, so their answers agree.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .condition import Condition, Reason
 from .own_jobs import Trial
 
 STALE = 120.0
-"""Seconds; one that answers no question in time is observed once in a minute."""
+"""Seconds; an instance that doesn't answer in time is observed once a minute."""
 SHOWN = 3
 """Node classes that a sentence names."""
 RUN = "run doit"
@@ -27,56 +27,56 @@ WARMUP = "correct health.warmup, or what it needs, then run doit"
 
 @dataclass(frozen=True)
 class Rules:
-    """What an instance is held to. Nodes are custom nodes, by name."""
+    """What an instance is judged by. Nodes are custom nodes, by name."""
 
     start_timeout: float
-    """Seconds in which it has to answer, and to be warm."""
+    """Seconds in which it must answer and be warm."""
     restarts: bool = False
-    """The watcher restarts one that is unhealthy."""
+    """Whether the watcher restarts an unhealthy instance."""
     required: Collection[str] = ()
     """Nodes that must be loaded."""
     ignored: Collection[str] = ()
-    """Nodes that are not to be loaded."""
+    """Nodes that it need not load."""
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Node → the node classes that it had in the build."""
     lists_classes: bool = False
-    """It must have listed its node classes."""
+    """Whether it must have listed its node classes."""
     folders: Mapping[str, str] = field(default_factory=dict)
     """Model folders that it must use → their real paths."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One instance at one moment. What was not observed has its default, and decides nothing."""
+    """An instance at one moment. What was not observed has its default and is ignored."""
 
     name: str
     state: AppState
     answer: ProbeResult
-    """The last answer to a probe; while it is only busy, the one before."""
+    """The last answer to a probe; while it is only busy, the previous answer."""
     age: float = 0.0
     """Seconds since then."""
     awaited: bool = False
-    """The run in progress has still to start it."""
+    """Whether the run in progress still has to start it."""
     symptom: Condition | None = None
-    """What observations that follow each other tell, or the watcher notes."""
+    """What successive observations show, or the watcher recorded."""
     cold: bool = False
-    """It has a warm-up job to do before it counts as healthy."""
+    """Whether its warm-up job must succeed before it counts as healthy."""
     warmup: Trial | None = None
     canary: Trial | None = None
     """The last job of each kind."""
     classes: frozenset[str] | None = None
     """The node classes that it lists."""
     failed_nodes: Mapping[str, str] = field(default_factory=dict)
-    """Node → what became of it, "doesn't import: …"."""
+    """Node → its result, "doesn't import: …"."""
     folders: Collection[str] | None = None
     """The model folders that it uses, as real paths."""
     models: Condition | None = None
-    """Of the declared models, as far as this instance needs and lists them."""
+    """The condition of the declared models, as far as this instance lists them."""
     draining: bool = False
 
 
 def judge(seen: Observation, rules: Rules) -> list[Condition]:
-    """All that is not well, the worst first; empty when it is healthy."""
+    """All conditions that aren't healthy, the worst first; empty when it is healthy."""
     observed = seen.state.app.fingerprint if seen.state.app else ""
     return [replace(each, observed=observed) for each in _conditions(seen, rules)]
 
@@ -93,8 +93,8 @@ def _conditions(seen: Observation, rules: Rules) -> Iterator[Condition]:
         yield not_running(state, name)
     if state.app is None:
         yield Condition("Functional", "down", "NotStarted", f"{name} doesn't run", RUN)
-    elif silent := _silent(seen, rules):
-        yield silent
+    elif problem := _answer_problem(seen, rules):
+        yield problem
     else:
         advice = f"doit logs {name}; another ref, python.overrides, or optional: true, then doit"
         for node, (reason, what) in nodes.items():
@@ -107,8 +107,8 @@ def _conditions(seen: Observation, rules: Rules) -> Iterator[Condition]:
     if state.app and seen.draining:
         advice = "wait: it is replaced when its jobs are done"
         yield Condition("AcceptsJobs", "draining", "Draining", "it takes no new jobs", advice)
-    if lost := not_supervised(state):
-        yield lost
+    if orphan := not_supervised(state):
+        yield orphan
     for node, (_, what) in nodes.items():
         if node not in rules.required:
             why, advice = f"custom node {node} (optional) {what}", f"doit logs {name}; correct it"
@@ -118,7 +118,7 @@ def _conditions(seen: Observation, rules: Rules) -> Iterator[Condition]:
 
 
 def process_fault(state: AppState, name: str) -> Condition | None:
-    """What is wrong with the process of an app of that name; None: nothing."""
+    """What is wrong with an app's process; None: nothing."""
     return not_supervised(state) if state.app else not_running(state, name)
 
 
@@ -136,15 +136,15 @@ def not_running(state: AppState, name: str) -> Condition:
 
 
 def not_supervised(state: AppState) -> Condition | None:
-    """That an app which runs is an orphan; None: it isn't, or it doesn't run."""
+    """Reports a running app that PM2 doesn't supervise; None for any other."""
     if state.app is None or state.app.supervised:
         return None
-    why = "PM2 doesn't hold it: run doit"
+    why = "PM2 doesn't supervise it: run doit"
     return Condition("Running", "degraded", "NotSupervised", why, RUN)
 
 
-def _silent(seen: Observation, rules: Rules) -> Condition | None:
-    """Why it gives no good answer, or doesn't work; None: it does."""
+def _answer_problem(seen: Observation, rules: Rules) -> Condition | None:
+    """Why it gives no good answer, or doesn't work on its jobs; None: it does."""
     name, answer = seen.name, seen.answer
     restart = f"doit restart {name}"
     if seen.symptom:
@@ -161,29 +161,29 @@ def _silent(seen: Observation, rules: Rules) -> Condition | None:
 
 
 def _functional(seen: Observation, rules: Rules) -> Iterator[Condition]:
-    """What is wrong with one that answers, beside its nodes."""
-    starts = partial(Condition, "Functional", "starting", advice=WAIT)
-    tell = partial(Condition, "Functional", "unhealthy")
+    """What is wrong with an instance that answers, apart from its nodes."""
+    starting = partial(Condition, "Functional", "starting", advice=WAIT)
+    unhealthy = partial(Condition, "Functional", "unhealthy")
     if seen.cold and seen.warmup:
-        yield tell("WarmupFailed", f"its warm-up job failed: {seen.warmup.reason}", WARMUP)
+        yield unhealthy("WarmupFailed", f"its warm-up job failed: {seen.warmup.reason}", WARMUP)
     elif seen.cold and (seen.state.uptime or 0.0) < rules.start_timeout:
-        yield starts("WarmingUp", warmup.NOT_YET)
+        yield starting("WarmingUp", warmup.NOT_YET)
     elif seen.cold:
-        yield tell("WarmupTimeout", warmup.NOT_YET, WARMUP)
+        yield unhealthy("WarmupTimeout", warmup.NOT_YET, WARMUP)
     if rules.lists_classes and seen.classes is None:
-        yield starts("NodesNotListed", "it has not listed its node classes yet")
+        yield starting("NodesNotListed", "it has not listed its node classes yet")
     unused = [path for path, real in rules.folders.items() if real not in (seen.folders or ())]
     if unused and seen.folders is not None:
         why = f"it doesn't look for models in {unused[0]}"
         advice = "see that no argument or custom node changes its model paths"
-        yield tell("ModelFolderUnused", why, advice)
+        yield unhealthy("ModelFolderUnused", why, advice)
     if seen.canary and not seen.canary.ok:
         advice = f"doit logs {seen.name}; correct its nodes, models or workflow (health.canary)"
-        yield tell("CanaryFailed", seen.canary.reason, advice)
+        yield unhealthy("CanaryFailed", seen.canary.reason, advice)
 
 
 def _faulty_nodes(seen: Observation, rules: Rules) -> dict[str, tuple[Reason, str]]:
-    """Node → what is wrong with it, those that failed first."""
+    """Node → what is wrong with it; failed nodes come first."""
     found: dict[str, tuple[Reason, str]] = {}
     for node, what in sorted(failed_nodes(seen, rules).items()):
         found[node] = ("NodeFailed", what)
@@ -194,12 +194,12 @@ def _faulty_nodes(seen: Observation, rules: Rules) -> dict[str, tuple[Reason, st
 
 
 def failed_nodes(seen: Observation, rules: Rules) -> dict[str, str]:
-    """Node → what became of it, without those to ignore."""
+    """Node → why it failed, without ignored nodes."""
     return {name: what for name, what in seen.failed_nodes.items() if name not in rules.ignored}
 
 
 def missing_classes(seen: Observation, rules: Rules) -> dict[str, list[str]]:
-    """Node → the node classes that it had in the build and not here, of those that are loaded."""
+    """Node → the node classes that it had in the build and lacks here, for loaded nodes."""
     if seen.classes is None:
         return {}
     without = {*rules.ignored, *seen.failed_nodes}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 LONGEST = 8 << 20
-"""Bytes of a report; 200 failed custom nodes with their tracebacks take some two million."""
+"""Bytes of a report; 200 failed custom nodes with tracebacks take about two million."""
 EXTRAS = ("comfy_extras", "comfy_api_nodes")
-"""Where ComfyUI's own are."""
+"""Folders of ComfyUI's own extra nodes."""
 
 
 @dataclass(frozen=True)
@@ -24,27 +24,27 @@ class Error:
     trace: str = ""
     """The end of its traceback."""
     modules: tuple[str, ...] = ()
-    """The modules that it passed through, its causes included."""
+    """The modules in its traceback and those of its causes."""
     library: str | None = None
-    """The shared library that the dynamic loader did not find."""
+    """The shared library that the dynamic loader didn't find."""
     key: str | None = None
-    """What a KeyError did not find."""
+    """The missing key of a KeyError."""
     module: str | None = None
-    """The module that was imported and isn't there."""
+    """The missing module of a ModuleNotFoundError."""
     errno: int | None = None
     file: str | None = None
     """The file that an OSError names."""
     address: str | None = None
-    """Where a socket that is taken was to be bound, as host:port."""
+    """The address in use that a socket couldn't be bound to, as host:port."""
     root: str | None = None
-    """Type and message of the exception that caused it, where there is one."""
+    """Type and message of its first cause, if any."""
 
     def __str__(self) -> str:
         text = f"{self.type}: {self.message}" if self.message else self.type
         return f"{text} (caused by {self.root})" if self.root else text
 
     def masked(self, value: str, name: str) -> Error:
-        """The same with `name` wherever it repeats `value`."""
+        """The same with `name` in place of `value`."""
         texts: dict[str, Any] = {
             key: text.replace(value, name)
             for key in ("message", "trace", "root", "file", "key")
@@ -55,21 +55,21 @@ class Error:
 
 @dataclass(frozen=True)
 class Pack:
-    """A custom node, or an extra of ComfyUI's, as far as the process came with it."""
+    """A custom node, or one of ComfyUI's extra nodes, as far as the process loaded it."""
 
     path: str
     parent: str
     begun: str | None = None
-    """The phase that was begun and not ended: prestartup or import."""
+    """The phase that has begun and not ended: prestartup or import."""
     loaded: bool = False
     empty: bool = False
-    """It was executed, and has nothing that ComfyUI looks for."""
+    """It was executed and has nothing that ComfyUI looks for."""
     error: Error | None = None
     seconds: float = 0.0
     asked: tuple[str, ...] = ()
-    """What it asked for that isn't there: variables, ".env", "gpu"."""
+    """What it asked for that is missing: variables, ".env", "gpu"."""
     threads: tuple[str, ...] = ()
-    """Threads of its that keep the process from ending."""
+    """Its threads that keep the process from ending."""
 
     @property
     def name(self) -> str:
@@ -78,35 +78,35 @@ class Pack:
 
 @dataclass(frozen=True)
 class Report:
-    """One process. What it doesn't know is no failure."""
+    """The report of one process. What is unknown is not a failure."""
 
     attached: bool = False
     """False: ComfyUI's loader was not found, or our own module failed."""
     whole: bool = False
-    """It tells when ComfyUI has loaded everything."""
+    """The process reports when ComfyUI has loaded everything."""
     complete: bool = False
     """ComfyUI has loaded everything."""
     packs: Mapping[str, Pack] = field(default_factory=dict)
-    """Custom nodes by their name in custom_nodes, in the order in which they were loaded."""
+    """Custom nodes by their name in custom_nodes, in load order."""
     extras: Mapping[str, Pack] = field(default_factory=dict)
-    """ComfyUI's own, by path below it: comfy_extras/nodes_audio.py."""
+    """ComfyUI's extra nodes by relative path: comfy_extras/nodes_audio.py."""
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Custom node, a file without its ending, → its node classes; empty until it is complete."""
+    """Custom node (a file without .py) → its node classes; empty until the report is complete."""
 
     @property
     def unfinished(self) -> str | None:
-        """The custom node that was being loaded, the innermost suspicion of what ended it."""
-        open_ = [name for name, pack in self.packs.items() if pack.begun]
-        return open_[-1] if open_ else None
+        """The custom node that was being loaded: the first suspect if the process ended."""
+        begun = [name for name, pack in self.packs.items() if pack.begun]
+        return begun[-1] if begun else None
 
     @property
     def settled(self) -> bool:
-        """Whether it tells what became of each custom node."""
+        """Whether it has the result of each custom node."""
         return self.attached and self.complete
 
 
 def of_process(folder: Path, pid: int) -> Report | None:
-    """The report of a process, the newest of that pid where it has ended; None: there is none."""
+    """The report of a process, or of the last one with that pid; None: there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
         return read(folder / f"{pid}-{stat.rpartition(b')')[2].split()[19].decode()}.jsonl")
@@ -124,17 +124,17 @@ def newest(folder: Path, pattern: str = "*.jsonl") -> Report | None:
 
 
 def read(file: Path) -> Report | None:
-    """A report as far as it goes; None when there is none. Never raises for what is in it."""
+    """A report, complete or not; None when there is none. Never raises for its content."""
     try:
         with file.open("rb") as opened:
             content = opened.read(LONGEST)
     except OSError:
         return None
-    return _assembled(list(_entries(content)))
+    return _assembled(_entries(content))
 
 
-def _entries(content: bytes) -> Iterator[dict[str, Any]]:
-    """The events since the process was last started by exec; a line that is cut off is none."""
+def _entries(content: bytes) -> list[dict[str, Any]]:
+    """The events since the process last called exec, without lines that are cut off."""
     found: list[dict[str, Any]] = []
     for line in content.splitlines():
         try:
@@ -145,7 +145,7 @@ def _entries(content: bytes) -> Iterator[dict[str, Any]]:
             if entry.get("event") == "start":
                 found.clear()
             found.append(entry)
-    yield from found
+    return found
 
 
 def _assembled(entries: list[dict[str, Any]]) -> Report:
@@ -163,8 +163,8 @@ def _assembled(entries: list[dict[str, Any]]) -> Report:
                     every[entry["path"]] = _after(every.get(entry["path"]), entry)
                 case "loaded":
                     complete = True
-                    told = entry["classes"]
-                    classes = {name: tuple(map(str, found)) for name, found in told.items()}
+                    found = entry["classes"]
+                    classes = {name: tuple(map(str, names)) for name, names in found.items()}
         except (AssertionError, AttributeError, LookupError, TypeError, ValueError):
             fault = True
     own = {pack.path: pack for pack in every.values() if pack.parent in EXTRAS}
@@ -179,7 +179,7 @@ def _assembled(entries: list[dict[str, Any]]) -> Report:
 
 
 def _after(before: Pack | None, entry: dict[str, Any]) -> Pack:
-    """What is known of a custom node after one more event. A failure of either phase counts."""
+    """A custom node after one more event. A failure of either phase counts."""
     if entry["event"] == "begin":
         known = before or Pack(str(entry["path"]), str(entry.get("parent", "custom_nodes")))
         return replace(known, begun=str(entry["phase"]))
@@ -204,15 +204,14 @@ def _error(found: Any) -> Error | None:
         return None
     root = found.get("root")
     number = found.get("errno")
+    names = ("library", "key", "module", "file", "address")
+    texts: dict[str, Any] = {name: str(found[name]) for name in names if found.get(name)}
     return Error(
         type=str(found["type"]),
         message=str(found["message"]),
         trace=str(found.get("trace", "")),
         modules=tuple(map(str, found.get("modules") or ())),
-        library=str(found["library"]) if found.get("library") else None,
-        key=str(found["key"]) if found.get("key") else None,
         errno=number if isinstance(number, int) else None,
-        file=str(found["file"]) if found.get("file") else None,
-        address=str(found["address"]) if found.get("address") else None,
         root=f"{root['type']}: {root['message']}" if isinstance(root, dict) else None,
+        **texts,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from ..system import files
 from . import load_report, remedies
@@ -17,27 +19,27 @@ SHOWN = 3
 
 
 class Outcome(str, Enum):
-    """What became of it. UNKNOWN is no failure."""
+    """The result of a custom node's load. UNKNOWN is not a failure."""
 
     LOADED = "loaded"
     FAILED = "failed"
-    """It raised, or gave ComfyUI what it can't use."""
+    """It raised, or returned something that ComfyUI can't use."""
     EMPTY = "empty"
     """It has nothing that ComfyUI looks for."""
     SKIPPED = "skipped"
-    """ComfyUI loaded all that it wanted to, and this one not."""
+    """ComfyUI loaded everything it wanted to, and left this one out."""
     ENDED = "ended"
-    """It ends the whole process: without it ComfyUI starts."""
+    """It ends the process; without it ComfyUI starts."""
     HUNG = "hung"
-    """Its import did not end in time."""
+    """Its import didn't end in time."""
     DISPLACES = "displaces"
-    """It puts other versions in the place of locked packages, whatever it is told."""
+    """It replaces locked packages by other versions."""
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome for one custom node; `str` says it of the node, "doesn't import: …"."""
+    """The result for one custom node; `str` is a predicate, "doesn't import: …"."""
 
     outcome: Outcome
     seconds: float = 0.0
@@ -45,11 +47,11 @@ class Result:
     code: int | None = None
     """The exit code of the process that it ended; negative: the signal."""
     classes: tuple[str, ...] | None = None
-    """The node classes that it gave; None: not known."""
+    """The node classes that it defines; None: not known."""
     asked: tuple[str, ...] = ()
-    """What it asked for that isn't there: variables, ".env", "gpu"."""
+    """What it asked for that is missing: variables, ".env", "gpu"."""
     threads: tuple[str, ...] = ()
-    """Threads of its that keep the process from ending."""
+    """Its threads that keep the process from ending."""
     displaced: tuple[str, ...] = ()
     """The locked packages, "idna 3.7 (by 3.6)"."""
 
@@ -63,7 +65,7 @@ class Result:
 
     @property
     def fatal(self) -> bool:
-        """Instances are started without it."""
+        """Whether instances must start without it."""
         return self.outcome in (Outcome.ENDED, Outcome.HUNG, Outcome.DISPLACES)
 
     def __str__(self) -> str:
@@ -71,13 +73,13 @@ class Result:
             case Outcome.LOADED:
                 return "is loaded"
             case Outcome.FAILED:
-                help_ = remedies.mend(self.error) if self.error else None
-                said = f"doesn't import: {self.error or 'ComfyUI could not use what it gave'}"
-                return f"{said} ({help_})" if help_ else said
+                advice = remedies.mend(self.error) if self.error else None
+                why = self.error or "ComfyUI can't use what it defines"
+                return f"doesn't import: {why}" + (f" ({advice})" if advice else "")
             case Outcome.EMPTY:
                 return "was not loaded: it has neither NODE_CLASS_MAPPINGS nor comfy_entrypoint"
             case Outcome.SKIPPED:
-                return "was not loaded: ComfyUI passes it over"
+                return "was not loaded: ComfyUI skipped it"
             case Outcome.ENDED if self.code is not None and self.code < 0:
                 return f"ends ComfyUI (signal {-self.code})"
             case Outcome.ENDED:
@@ -87,28 +89,31 @@ class Result:
             case Outcome.DISPLACES:
                 what = ", ".join(self.displaced)
                 return f"replaces locked packages while it is loaded: {what}"
-        return "may or may not be loaded: the process didn't tell"
+        return "may or may not be loaded: its process didn't report it"
+
+
+_RESULT = TypeAdapter(Result)
 
 
 def is_own(name: str) -> bool:
-    """Whether a result is of ComfyUI's own nodes."""
+    """Whether this is one of ComfyUI's own nodes."""
     return name.startswith(tuple(f"{folder}/" for folder in EXTRAS))
 
 
 def of_report(report: Report, names: Collection[str] = ()) -> dict[str, Result]:
-    """Results by name in custom_nodes, those of `names` too, and of ComfyUI's own that failed."""
-    every = {name: _of(pack, report) for name, pack in report.packs.items()}
-    every |= {
+    """Results by name in custom_nodes, `names` included, and of ComfyUI's own nodes that failed."""
+    results = {name: _of(pack, report) for name, pack in report.packs.items()}
+    results |= {
         name: _of(pack, report)
         for name, pack in report.extras.items()
         if not pack.loaded and not pack.begun
     }
     missing = Outcome.SKIPPED if report.settled else Outcome.UNKNOWN
-    return every | {name: Result(missing) for name in names if name not in every}
+    return results | {name: Result(missing) for name in names if name not in results}
 
 
 def failed(reports: Path, pid: int) -> dict[str, Result]:
-    """What failed in a process; nothing where that isn't known."""
+    """What failed in a process; empty where that isn't known."""
     report = load_report.of_process(reports, pid)
     results = of_report(report) if report else {}
     return {name: result for name, result in results.items() if result.failed}
@@ -139,7 +144,7 @@ def receipt_of(generation: Path) -> Path:
 
 
 def write(generation: Path, results: dict[str, Result], unproved: Collection[str]) -> None:
-    """Note what became of each custom node when the generation was proved."""
+    """Record the results of a generation's validation."""
     files.write_receipt(
         receipt_of(generation),
         {
@@ -150,36 +155,19 @@ def write(generation: Path, results: dict[str, Result], unproved: Collection[str
 
 
 def read(generation: Path) -> dict[str, Result]:
-    """What became of each custom node of a generation when it was last proved.
+    """The results of a generation's last validation.
 
-    An entry that this version can't read, an older one's, is left out: it isn't known.
+    An entry that this version can't read is left out: its result isn't known.
     """
     found = files.read_receipt(receipt_of(generation), nodes=dict).get("nodes", {})
-    results = {str(name): _read(entry) for name, entry in found.items()}
-    return {name: result for name, result in results.items() if result}
+    results = {}
+    for name, entry in found.items():
+        with contextlib.suppress(ValueError):
+            results[str(name)] = _RESULT.validate_python(entry)
+    return results
 
 
 def unproved(generation: Path) -> frozenset[str]:
-    """The nodes whose failure may be due to what only run time has, in that receipt."""
+    """The nodes whose failure may be due to something that only run time has."""
     found = files.read_receipt(receipt_of(generation), unproved=list).get("unproved", [])
     return frozenset(name for name in found if isinstance(name, str))
-
-
-def _read(entry: Any) -> Result | None:
-    try:
-        error, classes = entry["error"], entry["classes"]
-        changes = {
-            "outcome": Outcome(entry["outcome"]),
-            "error": None if error is None else _read_error(error),
-            "classes": None if classes is None else tuple(classes),
-            "asked": tuple(entry["asked"]),
-            "threads": tuple(entry["threads"]),
-            "displaced": tuple(entry.get("displaced", ())),
-        }
-        return Result(**{**entry, **changes})
-    except (AttributeError, LookupError, TypeError, ValueError):
-        return None
-
-
-def _read_error(entry: Any) -> Error:
-    return Error(**{**entry, "modules": tuple(entry["modules"])})

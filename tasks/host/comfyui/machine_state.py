@@ -1,6 +1,6 @@
 """The state of a machine: its instances and workers at this moment. Reads only, and never waits.
 
-PM2 is asked over its socket, and all instances at once, at the ports that they were started with.
+Asks PM2 over its socket, and all instances at once, at the ports that they were started with.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .judge import Observation, Rules
 
 @dataclass(frozen=True)
 class InstanceState:
-    """One instance. `queue` is the number of its jobs, None where none of ours answers."""
+    """One instance. `queue` is the number of its jobs; None: it doesn't answer."""
 
     instance: str
     gpu: int
@@ -32,9 +32,9 @@ class InstanceState:
     state: AppState
     queue: int | None
     conditions: Sequence[Condition]
-    """What is not well, the worst first."""
+    """The conditions that aren't healthy, the worst first."""
     restarted: str
-    """When and why the watcher last restarted it; empty when it didn't."""
+    """When and why the watcher last restarted it; empty: it didn't."""
 
     @property
     def ready(self) -> Condition:
@@ -42,7 +42,7 @@ class InstanceState:
 
     @property
     def note(self) -> str:
-        """What else is worth knowing, and stops nothing."""
+        """Further messages, about what doesn't make it unhealthy."""
         rest = dict.fromkeys(each.message for each in self.conditions if each.is_healthy)
         rest.pop(self.ready.message, None)
         return "; ".join(filter(None, [self.restarted, *rest]))
@@ -61,12 +61,12 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class MachineState:
-    """All of it."""
+    """The state of the whole machine."""
 
     instances: list[InstanceState]
     workers: list[WorkerState]
     strangers: list[apps.App]
-    """Apps that run for this workspace, and that machine.yaml doesn't name."""
+    """Running apps of this workspace that machine.yaml doesn't name."""
     watcher: int | None
     """The pid of the watcher."""
     run: Holder | None
@@ -81,8 +81,8 @@ def read(
     *,
     warms: bool = False,
 ) -> MachineState:
-    """Observe everything. `workers` are names and GPUs; `warms`: there is a warm-up job. Never
-    raises for what it finds."""
+    """Observe everything. `workers`: name → GPU; `warms`: there is a warm-up job. Never raises for
+    what it finds."""
     with ThreadPoolExecutor(len(instances) + 1) as pool:
         answer = daemon_socket.ask(private_folder.folder(layout.workspace))
         daemon = answer.daemon if answer else pm2.daemon(layout)
@@ -122,7 +122,7 @@ def _probe(instance: Instance, app: apps.App | None) -> api.ProbeResult:
 
 
 def _port(instance: Instance, app: apps.App | None) -> int:
-    """The port that it was started with; the one of machine.yaml where it doesn't run."""
+    """The port that it was started with; machine.yaml's if it doesn't run."""
     return app.port if app and app.port else instance.port
 
 
@@ -143,24 +143,24 @@ def _instance(
         answer=answer,
         symptom=symptom,
         cold=cold,
-        warmup=warmup.read(layout, gpu, app) if cold and app else None,
+        warmup=warmup.outcome(layout, gpu, app) if cold and app else None,
         draining=layout.draining(gpu).exists(),
     )
-    # Without a process of ours, something else answers at the port.
+    # If our process doesn't run, another program answers at the port.
     queue = answer.queue if app else None
     found = judge.judge(seen, rules)
     return InstanceState(instance.name, gpu, _port(instance, app), state, queue, found, restarted)
 
 
 def watched(file: Path, app: apps.App | None) -> tuple[Condition | None, str]:
-    """What the watcher finds wrong with this process, and when and why it last restarted one."""
-    noted = files.read_receipt(file)
-    why, restarted = noted.get("reason"), noted.get("restarted")
+    """What the watcher found wrong with this process, and when and why it last restarted it."""
+    record = files.read_receipt(file)
+    why, restarted = record.get("reason"), record.get("restarted")
     wrong = None
-    if why and app is not None and noted.get("pid") == app.pid:
-        wrong = symptoms.symptom(condition.reason(noted.get("code")), str(why))
-    at = app_state.number(noted, "at") or 0
-    # Of the process that was started then; the boot is known to the second.
+    if why and app is not None and record.get("pid") == app.pid:
+        wrong = symptoms.symptom(condition.reason(record.get("code")), str(why))
+    at = app_state.number(record, "at") or 0
+    # Only of the process that was started then; the boot time is known to the second.
     if not restarted or app is None or not 0 < app.started - 1 <= at < 1 << 34:
         return wrong, ""
     return wrong, f"restarted {time.strftime('%F %T', time.localtime(at))}: {restarted}"

@@ -15,15 +15,15 @@ from ..system.failure import Failure
 from . import api
 
 CLIENT = "comfy-machine"
-"""The client id of our jobs, which sets them apart from others in a queue."""
+"""The client id of our jobs, which tells them apart in a queue."""
 MOST = {"color": 0xFFFFFF}
 MOST_OF_A_SEED = 2**31 - 1
-"""ComfyUI takes 64 bits, numpy 32, and some nodes one less."""
+"""ComfyUI accepts 64 bits, numpy 32, and some nodes 31."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a job of ours: when (since the epoch), seconds, and why it failed."""
+    """The outcome of a job of ours: when (since the epoch), duration in seconds, why it failed."""
 
     ok: bool
     at: float
@@ -31,8 +31,8 @@ class Trial:
     reason: str
 
 
-def read(path: Path) -> Prompt:
-    """The prompt of a file, or the built-in one. Raises Failure, as it may be gone by now."""
+def read_workflow(path: Path) -> Prompt:
+    """The prompt of a file, or the built-in one. Raises Failure: the file may be gone."""
     if path == SMOKE:
         return smoke("PreviewImage")
     try:
@@ -42,7 +42,7 @@ def read(path: Path) -> Prompt:
 
 
 def vary(prompt: Prompt) -> Prompt:
-    """The same job with other seeds and colours, or the answer would come from the cache."""
+    """The same job with new seeds and colours, so that ComfyUI doesn't answer from its cache."""
 
     def another(name: str, value: Any) -> Any:
         most = MOST.get(name, MOST_OF_A_SEED)
@@ -55,10 +55,10 @@ def vary(prompt: Prompt) -> Prompt:
 
 
 def run(client: api.Client, prompt: Prompt, timeout: float) -> float:
-    """Run a job before all that wait, and return its seconds.
+    """Run a job ahead of all waiting ones, and return its duration in seconds.
 
-    Raises Failure with ComfyUI's reason, also after `timeout` seconds; the job waits no longer
-    then. Raises requests.RequestException when the instance doesn't answer.
+    Raises Failure with ComfyUI's reason, or after `timeout` seconds, and then takes the job out of
+    the queue. Raises requests.RequestException when the instance doesn't answer.
     """
     begin = time.monotonic()
     try:
@@ -66,15 +66,15 @@ def run(client: api.Client, prompt: Prompt, timeout: float) -> float:
         while not _done(client, job):
             if time.monotonic() - begin > timeout:
                 client.delete(job)
-                raise Failure(f"job {job} wasn't done after {round(timeout, 1):g} s")
+                raise Failure(f"job {job} didn't finish within {round(timeout, 1):g} s")
             time.sleep(api.POLL)
     except Failure as failure:
-        raise Failure(reason(client, failure)) from None
+        raise Failure(without_address(client, failure)) from None
     return time.monotonic() - begin
 
 
 def _done(client: api.Client, job: str) -> bool:
-    """One that loads a large model may be silent for a while."""
+    """An instance that loads a large model may not answer for a while."""
     import requests
 
     try:
@@ -83,13 +83,13 @@ def _done(client: api.Client, job: str) -> bool:
         return False
 
 
-def reason(client: api.Client, failure: Failure) -> str:
-    """What a client raised, without the address, for a sentence that names the instance."""
+def without_address(client: api.Client, failure: Failure) -> str:
+    """A client's failure without the address, for a sentence that names the instance."""
     return str(failure).removeprefix(client.url).removeprefix(":").strip()
 
 
-def answered(error: OSError) -> str:
-    """What was wrong when an instance gave no answer, or none that is of use."""
+def describe_error(error: OSError) -> str:
+    """What went wrong when an instance gave no answer, or an HTTP error."""
     response = getattr(error, "response", None)
     if response is None:
         return f"it stopped answering ({type(error).__name__})"
@@ -97,8 +97,8 @@ def answered(error: OSError) -> str:
 
 
 def smoke(output: str) -> Prompt:
-    """A job of ComfyUI's own nodes that ends in `output`: SaveImage, or PreviewImage, which
-    leaves nothing among the outputs."""
+    """A job of ComfyUI's own nodes that ends in `output`: SaveImage, or PreviewImage, which saves
+    nothing in the outputs folder."""
     ends = {"filename_prefix": "smoke/smoke"} if output == "SaveImage" else {}
     return vary(
         {

@@ -1,8 +1,8 @@
 """The proof: ComfyUI's own `--quick-test-for-ci` loads everything and ends before it serves.
 
-What became of each custom node its own process tells (`load_report`). One that ends the process,
-or never finishes, leaves an entry that was begun: a suspicion, since a thread of an earlier one
-may have done it. Blamed is only one without which ComfyUI starts.
+The process reports the result of each custom node (`load_report`). A node that ends the process or
+never finishes leaves an unfinished entry. It is only suspect, since a thread of an earlier node may
+be the cause; a node is blamed only if ComfyUI starts without it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .load_report import Report
 from .load_result import Outcome, Result
 
 SERVICES = Path(__file__).parents[2] / "services"
-SETTLED, SLOW = 10.0, 60.0
-"""Seconds that it may take to end once all is loaded: where a custom node left threads that keep
-it, and where none did, since it opens its database first, on whatever disk and cores."""
-HANGS = 3
-"""Custom nodes that may use up the time, each all of it, before the proof gives up."""
+END_TIMEOUT_WITH_THREADS, END_TIMEOUT = 10.0, 60.0
+"""Seconds to end after everything is loaded: with custom nodes' threads that keep the process from
+ending, and without, since ComfyUI still opens its database, perhaps on a slow disk."""
+MOST_HANGS = 3
+"""Custom nodes that may each use up the time-out before this gives up."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Attempt:
     """How one start ended."""
 
     code: int | None
-    """Its exit code, negative: a signal; None: it was ended, out of time or since it had loaded."""
+    """Its exit code; negative: a signal; None: it was ended, out of time or after it had loaded."""
     output: str
     report: Report | None
     timed_out: bool = False
@@ -46,17 +46,17 @@ class Attempt:
 
     @property
     def ok(self) -> bool:
-        """Whether it loaded everything. Without a report its exit code is all there is."""
+        """Whether it loaded everything. Without a report only the exit code can tell."""
         report = self.report
         if report and report.attached and report.complete:
             return self.code in (0, None)
-        told = report is not None and report.whole
-        return self.code == 0 and not self.suspect and not told
+        would_report = report is not None and report.whole
+        return self.code == 0 and not self.suspect and not would_report
 
 
 @dataclass(frozen=True)
 class Proof:
-    """How to run the proof of one generation."""
+    """The validation of one generation."""
 
     python: Path
     comfyui: Path
@@ -67,61 +67,62 @@ class Proof:
     timeout: float
     """Seconds for everything."""
     changes: Path | None = None
-    """Where its process notes what it changes."""
+    """Where the process records what it changes."""
     database: bool = True
-    """ComfyUI knows --database-url."""
+    """Whether ComfyUI knows --database-url."""
     later: Collection[str] = ()
-    """Variables that have no value here, and ".env": which custom node asks for them is noted."""
+    """Variables without a value here, and ".env": the report says which nodes ask for them."""
     declared: Collection[str] = ()
-    """Custom nodes that ComfyUI is to load."""
-    away: Mapping[str, Result] = field(default_factory=dict)
-    """Custom nodes that are not tried again, and why."""
+    """Custom nodes that ComfyUI must load."""
+    excluded: Mapping[str, Result] = field(default_factory=dict)
+    """Custom nodes that are not tried again → their known results."""
 
     def run(self) -> dict[str, Result]:
         """Results by name in custom_nodes. Raises Failure if ComfyUI itself can't start."""
         names = {path.name for path in (self.comfyui / "custom_nodes").iterdir()}
-        away = {name: result for name, result in self.away.items() if name in names}
-        attempt, hangs = self._start(names, away), 0
+        excluded = {name: result for name, result in self.excluded.items() if name in names}
+        attempt, hangs = self._start(names, excluded), 0
         while not attempt.ok:
             name = attempt.suspect
             hangs += attempt.timed_out
-            if name is None or hangs > HANGS:
+            if name is None or hangs > MOST_HANGS:
                 raise self._failure(attempt)
-            result = self._blamed(attempt)
-            without = self._start(names, {*away, name})
-            if not (without.ok or attempt.timed_out or self._ends_alone(names, name)):
-                name, without = self._earlier(names, away, attempt)
+            result = self._result_of_suspect(attempt)
+            without = self._start(names, {*excluded, name})
+            ends_alone = (
+                not (without.ok or attempt.timed_out) and not self._start(names, names - {name}).ok
+            )
+            if not (without.ok or attempt.timed_out or ends_alone):
+                name, without = self._earlier(names, excluded, attempt)
                 result = Result(Outcome.ENDED, code=attempt.code)
-            away[name] = result
+            excluded[name] = result
             attempt = without
-        self._note_threads(attempt)
-        return load_result.of_report(attempt.report or Report(), self.declared) | away
+        self._log_threads(attempt)
+        return load_result.of_report(attempt.report or Report(), self.declared) | excluded
 
-    def _blamed(self, attempt: Attempt) -> Result:
+    def _result_of_suspect(self, attempt: Attempt) -> Result:
         assert attempt.report is not None
         asked = attempt.report.packs[str(attempt.suspect)].asked
         if attempt.timed_out:
             return Result(Outcome.HUNG, self.timeout, asked=asked)
         return Result(Outcome.ENDED, code=attempt.code, asked=asked)
 
-    def _ends_alone(self, names: set[str], name: str) -> bool:
-        return not self._start(names, names - {name}).ok
-
     def _earlier(
-        self, names: set[str], away: Collection[str], attempt: Attempt
+        self, names: set[str], excluded: Collection[str], attempt: Attempt
     ) -> tuple[str, Attempt]:
-        """The one of those loaded before without which ComfyUI starts, and how it did.
+        """The earlier node without which ComfyUI starts, found by halving; and that start.
 
-        Halves them each time. Raises Failure when no single one is to blame.
+        Raises Failure when no single node is the cause.
         """
         assert attempt.report is not None
         loaded = list(attempt.report.packs)
-        left = loaded[: loaded.index(str(attempt.suspect))]
-        while len(left) > 1:
-            half = left[: len(left) // 2]
-            left = half if self._start(names, {*away, *half}).ok else left[len(half) :]
-        if left and (without := self._start(names, {*away, *left})).ok:
-            return left[0], without
+        suspects = loaded[: loaded.index(str(attempt.suspect))]
+        while len(suspects) > 1:
+            half = suspects[: len(suspects) // 2]
+            starts = self._start(names, {*excluded, *half}).ok
+            suspects = half if starts else suspects[len(half) :]
+        if suspects and (without := self._start(names, {*excluded, *suspects})).ok:
+            return suspects[0], without
         raise self._failure(attempt)
 
     def _failure(self, attempt: Attempt) -> Failure:
@@ -135,16 +136,16 @@ class Proof:
         last = process.last_line(attempt.output)
         return Failure(f"ComfyUI doesn't start (code {attempt.code}){at}: {last}", self.log)
 
-    def _note_threads(self, attempt: Attempt) -> None:
-        """Who keeps the process from ending; what it left was ended."""
+    def _log_threads(self, attempt: Attempt) -> None:
+        """Log which custom nodes kept the process from ending."""
         if attempt.code is None and attempt.report:
             names = [name for name, pack in attempt.report.packs.items() if pack.threads]
             who = f"custom node {', '.join(names)}" if names else "something that was loaded"
             with self.log.open("a") as log:
-                print(f"{who} keeps ComfyUI from ending: it was ended", file=log)
+                print(f"{who} kept ComfyUI from ending, so it was ended", file=log)
 
-    def _start(self, names: set[str], away: Collection[str]) -> Attempt:
-        """Run once without these. Its folders are scratch, since the test wipes temp."""
+    def _start(self, names: set[str], excluded: Collection[str]) -> Attempt:
+        """Run once without `excluded`, in scratch folders, since the test deletes temp."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         home = Path(tempfile.mkdtemp(dir=self.scratch))
         reports = home / "report"
@@ -157,31 +158,31 @@ class Proof:
                 *(["--changes", self.changes] if self.changes else []), "--",
                 self.python, "main.py", "--quick-test-for-ci", *self.args, *folders,
                 *(["--database-url", f"sqlite:///{home / 'comfyui.db'}"] if self.database else []),
-                *_selection(names, away)]  # fmt: skip
+                *_selection(names, excluded)]  # fmt: skip
         env = {**self.env, "COMFY_MACHINE_PROOF": ",".join(self.later) or "-"}
         settled = _Settled(reports)
         code, timed_out = None, False
         try:
-            said = process.run(
+            output = process.run(
                 argv, env=env, cwd=self.comfyui, log=self.log, timeout=self.timeout, enough=settled
             )
             code = None if settled.reached else 0
         except process.CommandFailed as failed:
             if failed.code is None and not failed.timed_out:
                 raise
-            code, said, timed_out = failed.code, failed.output, failed.timed_out
+            code, output, timed_out = failed.code, failed.output, failed.timed_out
         report = load_report.newest(reports)
         shutil.rmtree(home, ignore_errors=True)
-        return Attempt(code, said, report, timed_out)
+        return Attempt(code, output, report, timed_out)
 
 
 class _Settled:
-    """Whether all has been loaded for so long that the process would have ended by itself."""
+    """Whether everything has been loaded for so long that the process should have ended."""
 
     def __init__(self, reports: Path) -> None:
         self._reports = reports
         self._since: float | None = None
-        self._patience = SLOW
+        self._timeout = END_TIMEOUT
         self.reached = False
 
     def __call__(self) -> bool:
@@ -189,16 +190,16 @@ class _Settled:
             report = load_report.newest(self._reports)
             if report and report.settled:
                 self._since = time.monotonic()
-                left = any(pack.threads for pack in report.packs.values())
-                self._patience = SETTLED if left else SLOW
-        self.reached = self._since is not None and time.monotonic() - self._since > self._patience
+                has_threads = any(pack.threads for pack in report.packs.values())
+                self._timeout = END_TIMEOUT_WITH_THREADS if has_threads else END_TIMEOUT
+        self.reached = self._since is not None and time.monotonic() - self._since > self._timeout
         return self.reached
 
 
-def _selection(names: set[str], away: Collection[str]) -> list[str]:
-    if not away:
+def _selection(names: set[str], excluded: Collection[str]) -> list[str]:
+    if not excluded:
         return []
-    chosen = sorted(names - set(away))
+    chosen = sorted(names - set(excluded))
     return [
         "--disable-all-custom-nodes",
         *(["--whitelist-custom-nodes", *chosen] if chosen else []),

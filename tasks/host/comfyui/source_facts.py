@@ -1,8 +1,8 @@
 """What the code of a ComfyUI says of itself before it runs: version, flags, folder types.
 
-`main.py --help` names every flag, and folder_paths.py every folder type; both end or are loaded
-before torch is, and need the standard library alone (tried from 0.3.43 to 0.33.0). What can't be
-found out is not known, which is None.
+`main.py --help` lists every flag, and folder_paths.py every folder type. Both need only the
+standard library, since they run before torch is imported (tried from 0.3.43 to 0.33.0). None: not
+known.
 """
 
 from __future__ import annotations
@@ -17,54 +17,53 @@ from typing import Any
 from ..system import files, process
 
 TIMEOUT = 120.0
-"""Seconds; both take 0.1, unless a ComfyUI loads torch before it looks at its arguments."""
+"""Seconds; both take 0.1, unless a ComfyUI imports torch before it parses its arguments."""
 REFUSED = 2
-"""argparse's exit code for arguments that it doesn't take."""
+"""argparse's exit code for invalid arguments."""
 _OPTION = re.compile(r"^  (-\S.*?)(?:  .*)?$", re.M)
-"""A line of `--help` that begins with an option: what it does stands on the right, two blanks away,
-or in lines of its own, which are indented further."""
+"""A line of `--help` that begins with an option. Its help follows after two spaces, or on lines
+that are indented further."""
 _NAME = re.compile(r"(?:^|, )(--?\w[\w-]*)")
 _FOLDER_TYPES = """
 import json, os, sys
-told, sys.argv = sys.argv[1], ["main.py"]
-os.makedirs = os.mkdir = lambda *args, **options: None  # it makes input/, here in a checkout
+out, sys.argv = sys.argv[1], ["main.py"]
+os.makedirs = os.mkdir = lambda *args, **options: None  # it would create input/ in the checkout
 import folder_paths
 found = {
     kind: [os.path.relpath(path, folder_paths.models_dir) for path in paths]
     for kind, (paths, *_) in folder_paths.folder_names_and_paths.items()
 }
-with open(told, "w") as file:
+with open(out, "w") as file:
     json.dump(found, file)
 """
 
 
 @dataclass(frozen=True)
 class Code:
-    """What is known of a ComfyUI."""
+    """What is known of one ComfyUI."""
 
     version: str = ""
-    """Empty where it has none."""
+    """Empty: it has none."""
     flags: frozenset[str] | None = None
     folder_types: Mapping[str, tuple[str, ...]] | None = None
-    """Folder type → the folders below models/ that it is looked for in; none where it lies
-    elsewhere, as `datasets` does."""
+    """Folder type → its folders below models/; empty for one that lies elsewhere, as `datasets`."""
 
     @property
     def whole(self) -> bool:
         return self.flags is not None and self.folder_types is not None
 
     def knows(self, flag: str) -> bool:
-        """Whether it takes a flag; so as long as its flags aren't known."""
+        """Whether it has a flag; True while its flags aren't known."""
         return self.flags is None or flag in self.flags
 
     def receipt(self) -> dict[str, Any]:
-        """As `of` reads it."""
+        """The receipt, as `of` reads it."""
         flags = None if self.flags is None else sorted(self.flags)
         return {"version": self.version, "flags": flags, "folder_types": self.folder_types}
 
 
 def of(receipt: Any) -> Code:
-    """What a receipt says; nothing is known by one that says something else."""
+    """What a receipt says; empty for a malformed one."""
     try:
         flags, types = receipt["flags"], receipt["folder_types"]
         return Code(
@@ -83,7 +82,7 @@ def ask(
     log: Path | None,
     known: Code | None = None,
 ) -> Code:
-    """What can be found out with this Python, beside what is known. Writes nothing there."""
+    """Complete `known` by running ComfyUI's code with this Python. Writes nothing in `checkout`."""
     known = known or Code(version=_version(checkout))
     if known.flags is None:
         known = replace(known, flags=_flags(python, checkout, env, log))
@@ -95,10 +94,10 @@ def ask(
 def refusal(
     python: Path, checkout: Path, env: Mapping[str, str], log: Path | None, args: Sequence[str]
 ) -> str | None:
-    """argparse's words for a value that it doesn't take; None: all are fine, or it isn't known.
+    """argparse's message for an invalid value; None: all are valid, or it isn't known.
 
-    It looks at them one by one, so `--help` behind them is not reached when one is wrong; that a
-    flag is unknown it would say only after the last.
+    argparse parses them in order, so a wrong one ends it before `--help` at the end. It would
+    report an unknown flag only after the last argument.
     """
     try:
         _run(python, checkout, env, log, ["main.py", *args, "--help"])
@@ -111,18 +110,18 @@ def refusal(
 def first_refused(
     python: Path, checkout: Path, env: Mapping[str, str], log: Path | None, args: Sequence[str]
 ) -> tuple[int, str] | None:
-    """The number of the argument from which on they are not taken, and argparse's words."""
+    """The index of the first invalid argument, and argparse's message; None: all are valid."""
     why = refusal(python, checkout, env, log, args)
     if why is None:
         return None
-    taken = (n for n in range(len(args) - 1, 0, -1)
+    valid = (n for n in range(len(args) - 1, 0, -1)
              if refusal(python, checkout, env, log, args[:n]) is None)  # fmt: skip
-    return next(taken, 0), why
+    return next(valid, 0), why
 
 
-def parse_flags(said: str) -> frozenset[str] | None:
-    """The flags that argparse's help lists; None where it isn't that."""
-    found = {name for option in _OPTION.findall(said) for name in _NAME.findall(option)}
+def parse_flags(text: str) -> frozenset[str] | None:
+    """The flags in argparse's help; None if `text` is something else."""
+    found = {name for option in _OPTION.findall(text) for name in _NAME.findall(option)}
     return frozenset(found) if "--help" in found else None
 
 
@@ -139,10 +138,10 @@ def _folder_types(
     python: Path, checkout: Path, env: Mapping[str, str], log: Path | None
 ) -> Mapping[str, tuple[str, ...]] | None:
     with tempfile.TemporaryDirectory() as scratch:
-        told = Path(scratch, "folder_types.json")
+        out = Path(scratch, "folder_types.json")
         try:
-            _run(python, checkout, env, log, ["-c", _FOLDER_TYPES, told])
-            found = files.read_receipt(told)
+            _run(python, checkout, env, log, ["-c", _FOLDER_TYPES, out])
+            found = files.read_receipt(out)
         except process.CommandFailed:
             return None
     below = {
@@ -155,7 +154,7 @@ def _folder_types(
 def _run(
     python: Path, checkout: Path, env: Mapping[str, str], log: Path | None, words: Sequence[object]
 ) -> str:
-    # As it is for people: argparse breaks lines at the terminal's width, and may color them.
+    # argparse wraps lines at the terminal's width, and may colour them.
     plain = {"COLUMNS": "100", "NO_COLOR": "1"}
     argv = [python, "-B", *words]
     return process.run(argv, env={**env, **plain}, cwd=checkout, log=log, timeout=TIMEOUT)

@@ -1,6 +1,6 @@
 """What is wrong with an instance that only measurements over time tell: it hangs, a job is stuck.
 
-Pure: the same measurements give the same symptoms. Times are seconds of a clock that never jumps.
+Pure: the same measurements give the same symptoms. Times are monotonic seconds.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from .api import Jobs
 from .condition import Condition, Reason
 
 IDLE = 0.1
-"""Part of a core below which a process does nothing; a load or an engine build uses all of one."""
+"""Share of a core below which a process is idle; a load or an engine build uses a whole core."""
 FAULTS = 1.0
-"""Pages per second that a process waits for, above which it is reading."""
+"""Major page faults per second above which a process is reading."""
 BUSY = 10.0
-"""Seconds without an answer in which one that works counts as busy: it loads a checkpoint."""
-GAP = 20.0
-"""Seconds between two measurements after which they say nothing of the time between them."""
+"""Seconds without an answer in which a working process counts as fine: it loads a checkpoint."""
+LONGEST_GAP = 20.0
+"""Seconds between two measurements; after a longer gap nothing is known of the time between."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When something counts as wrong; seconds, and bytes of memory."""
+    """When something counts as wrong; seconds, and bytes for memory."""
 
     hung: float
     job_timeout: float
@@ -42,9 +42,9 @@ class Measurement:
     age: float
     answered: bool
     effort: Effort | None = None
-    """Measured when it doesn't answer, or nothing seems to work on its jobs."""
+    """Measured when it doesn't answer, or doesn't seem to work on its jobs."""
     jobs: Jobs | None = None
-    """None: it was not asked."""
+    """None: not asked."""
     memory: int | None = None
     """None: not measured."""
 
@@ -54,29 +54,29 @@ class History:
     """What is known of a process from its measurements so far."""
 
     has_answered: bool = False
-    """It is no longer starting."""
+    """It has finished starting."""
     last: Measurement | None = None
     silent: float | None = None
     """Since when it has not answered."""
     idle: float = 0.0
-    """Since when it has done nothing, as far as that was measured."""
+    """Since when it has been idle, as far as that was measured."""
     jobs: Mapping[str, float] = field(default_factory=dict)
     """When each job was first observed running."""
     untaken: float | None = None
-    """Since when jobs wait and none runs."""
+    """Since when jobs have waited while none runs."""
     asked: float = 0.0
-    """When it last listed its jobs; what is older decides nothing."""
+    """When it last listed its jobs; older lists are ignored."""
     memory: int | None = None
 
 
 def follow(before: History, now: Measurement, limits: Limits) -> tuple[History, Condition | None]:
-    """The history with one more measurement, and what is wrong, in words that stay while it is."""
+    """The history with one more measurement, and what is wrong; its message stays the same."""
     after = _continued(before, now)
     return after, _symptom(after, now, limits)
 
 
 def _continued(before: History, now: Measurement) -> History:
-    follows = before.last is not None and now.at - before.last.at <= GAP
+    follows = before.last is not None and now.at - before.last.at <= LONGEST_GAP
     silent = before.silent if follows and before.silent is not None else now.at
     untaken = before.untaken if follows else None
     jobs = before.jobs
@@ -99,13 +99,13 @@ def _continued(before: History, now: Measurement) -> History:
 def _idles(before: Measurement | None, now: Measurement) -> bool:
     if before is None or before.effort is None or now.effort is None:
         return False
-    # One that has just answered may be measured at the end of that.
+    # A process that has just answered may still be finishing that.
     starved = now.effort.waits and not now.answered
     return not starved and idles(before.effort, now.effort, now.at - before.at)
 
 
 def idles(before: Effort, after: Effort, seconds: float) -> bool:
-    """Whether a process did nothing in these seconds."""
+    """Whether a process was idle in these seconds."""
     return (
         after.cpu - before.cpu < IDLE * seconds and after.faults - before.faults <= FAULTS * seconds
     )
@@ -138,16 +138,16 @@ def _symptom(history: History, now: Measurement, limits: Limits) -> Condition | 
 
 
 def silence(since: float, now: float, works: bool) -> Condition | None:
-    """Of one that has given no answer since then (since the epoch); one that works may be busy."""
+    """The symptom of an instance silent since then (epoch seconds); one that works may be busy."""
     silent = f"no answer since {time.strftime('%H:%M:%S', time.localtime(since))}"
     if not works:
-        return symptom("Hanging", f"it hangs: {silent}, and it does nothing")
-    return symptom("Busy", f"{silent}, though it works") if now - since >= BUSY else None
+        return symptom("Hanging", f"it hangs: {silent}, and it is idle")
+    return symptom("Busy", f"{silent}, but it is working") if now - since >= BUSY else None
 
 
 def dead_thread(job: str) -> Condition:
-    """Of one that shows a job as running, and has lost the thread that worked on it."""
-    why = f"its worker thread is dead: job {job} counts as running, and nothing works on it"
+    """The symptom of an instance that lists a running job but has lost its thread."""
+    why = f"its worker thread is dead: job {job} is listed as running, but nothing works on it"
     return symptom("WorkerThreadDead", why)
 
 

@@ -1,14 +1,15 @@
-"""Which bytes of a file are there: sorted, disjoint, half-open ranges."""
+"""Which bytes of a file are there, as half-open ranges; which span each thread fetches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
 Range = tuple[int, int]
 
 
 class Ranges:
-    """A set of byte positions."""
+    """A set of byte positions, as sorted, disjoint ranges."""
 
     def __init__(self, ranges: Iterable[Range] = ()) -> None:
         self._ranges: list[Range] = []
@@ -27,7 +28,7 @@ class Ranges:
         self._ranges = sorted([*apart, merged])
 
     def missing(self, size: int) -> list[Range]:
-        """What lies between them, up to `size`."""
+        """The gaps between them, up to `size`."""
         gaps, position = [], 0
         for start, end in [*self._ranges, (size, size)]:
             if position < min(start, size):
@@ -37,9 +38,37 @@ class Ranges:
 
     @property
     def prefix(self) -> int:
-        """How many bytes there are from the first one on."""
+        """The number of contiguous bytes from the start."""
         return self._ranges[0][1] if self._ranges and self._ranges[0][0] == 0 else 0
 
     @property
     def total(self) -> int:
         return sum(end - start for start, end in self._ranges)
+
+
+class Spans:
+    """Spans of the missing bytes, each handed out once, in order, so that the hash can follow."""
+
+    def __init__(self, missing: Callable[[int], list[Range]]) -> None:
+        """`missing` returns the gaps of a file of that size."""
+        self._missing = missing
+        self._claimed: list[Range] = []
+        self._lock = threading.Lock()
+
+    def __bool__(self) -> bool:
+        """Whether any span was claimed."""
+        return bool(self._claimed)
+
+    def claim(self, size: int, longest: int) -> Range | None:
+        """The next unclaimed span of a file of `size` bytes, at most `longest` bytes long."""
+        with self._lock:
+            for start, end in self._missing(size):
+                for claimed in sorted(self._claimed):
+                    if claimed[0] <= start < claimed[1]:
+                        start = claimed[1]
+                if start < end:
+                    later = [claimed[0] for claimed in self._claimed if claimed[0] > start]
+                    span = (start, min([end, start + longest, *later]))
+                    self._claimed.append(span)
+                    return span
+        return None

@@ -1,4 +1,4 @@
-"""Civitai's pages: a link to a model means its newest version, until machine.lock holds one."""
+"""Civitai's pages: a model's page means its newest version, until machine.lock pins one."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ LONGEST = 16 << 20
 
 
 def is_page(url: str) -> bool:
-    """Whether an address is that of a model, which names no version."""
+    """Whether a URL is a model's page, which names no version."""
     return _PAGE.fullmatch(url) is not None
 
 
 def newest(url: str, label: str, web: Web) -> tuple[str, str | None]:
-    """The download of a model's newest version and its sha256, if the site says it.
+    """The download URL of a model's newest version, and its sha256 if Civitai states it.
 
     https://github.com/civitai/civitai/wiki/REST-API-Reference. Raises Failure.
     """
     match = _PAGE.fullmatch(url)
-    about = web.ask(f"https://civitai.com/api/v1/models/{match[1] if match else ''}", label, _json)
+    model = web.ask(f"https://civitai.com/api/v1/models/{match[1] if match else ''}", label, _json)
     try:
-        version = about["modelVersions"][0]
+        version = model["modelVersions"][0]
         address = f"https://civitai.com/api/download/models/{int(version['id'])}"
     except (LookupError, TypeError, ValueError, OverflowError):
-        raise Failure(f"{label}: Civitai says nothing of a version: copy the link of one") from None
+        raise Failure(f"{label}: Civitai names no version: copy the link of a version") from None
     try:
         first = next(file for file in version["files"] if file.get("primary"))
         sha256 = str(first["hashes"]["SHA256"]).lower()

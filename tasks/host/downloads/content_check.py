@@ -1,4 +1,4 @@
-"""Whether a file can be the model that its name says; what servers send instead of one."""
+"""Whether a file can be a model, and not what servers send instead."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LONGEST_HEADER = 100_000_000
 """Bytes; safetensors' own limit (MAX_HEADER_SIZE in its tensor.rs)."""
 _TEXT = frozenset({".html", ".htm", ".xml", ".svg"})
 _BINARY = SAFETENSORS | {".bin", ".ckpt", ".gguf", ".onnx", ".pkl", ".pt", ".pt2", ".pth"}
-"""What never begins as JSON does."""
+"""Endings of formats that never begin like JSON."""
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\r\n")
 _PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def refuse_page(label: str, start: bytes, kind: str | None) -> None:
-    """Raise Failure when a body that begins with `start` is a page or a pointer, not a model.
+    """Raise Failure if a body that begins with `start` is a page or a pointer, not a model.
 
     `kind` is its Content-Type.
     """
@@ -34,27 +34,25 @@ def refuse_page(label: str, start: bytes, kind: str | None) -> None:
             f"{label}: the server sent a web page, not the file: open the url in a browser; "
             "it may want a token, or be the page about the file"
         )
-    told = (kind or "").lower().split(";")[0].endswith("json")
-    if ending in _BINARY and (told or _looks_like_json(beginning)):
+    says_json = (kind or "").lower().split(";")[0].endswith("json")
+    if ending in _BINARY and (says_json or _looks_like_json(beginning)):
         raise Failure(
             f"{label}: the server sent JSON, not the file: open the url in a browser; "
             "it may want a token"
         )
     if beginning.startswith(_POINTER):
-        raise Failure(
-            f"{label}: this is a pointer of git LFS, not the file: use the link of its download"
-        )
+        raise Failure(f"{label}: this is a git LFS pointer, not the file: use the download link")
 
 
 def _looks_like_json(beginning: bytes) -> bool:
-    """Text alone: the length of a header may be the same two bytes by chance."""
+    """Checks for text too: a safetensors header length may begin with the same byte by chance."""
     return beginning.startswith((b"{", b"[")) and not set(beginning) & _CONTROL
 
 
 def check(label: str, descriptor: int, size: int, prefix: int | None = None) -> None:
-    """Raise Failure when a file is not what its ending says, as far as that can be seen.
+    """Raise Failure if a file's content doesn't fit its ending, as far as that can be checked.
 
-    `prefix`: of a file that is on its way only so many bytes are there.
+    `prefix`: the number of bytes of an unfinished download.
     """
     if size == 0:
         raise Failure(f"{label}: the file is empty: correct the url")
@@ -63,16 +61,16 @@ def check(label: str, descriptor: int, size: int, prefix: int | None = None) -> 
         return
     length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
     if prefix is not None and prefix < min(size, 8 + length):
-        # Of a header that is still on its way only the length is known.
+        # The header isn't complete; only its length is known.
         problem = None if length <= min(LONGEST_HEADER, size - 8) else "it has no header"
     else:
         problem = _safetensors(descriptor, size)
     if problem:
-        raise Failure(f"{label}: this is no safetensors file ({problem}): correct the url")
+        raise Failure(f"{label}: this is not a safetensors file ({problem}): correct the url")
 
 
-def other(found: str, expected: str, label: str) -> str:
-    """What to say when a sha256 is not the one that was expected."""
+def mismatch(found: str, expected: str, label: str) -> str:
+    """The message for a sha256 that differs from the expected one."""
     return (
         f"its sha256 is {found}, {expected} was expected: correct sha256 in machine.yaml, or "
         f"doit update {label} where machine.lock has it"

@@ -1,4 +1,4 @@
-"""What goes along with a request: the token of exactly its host, or what ~/.netrc has for it."""
+"""Credentials of a request: the token for exactly its host, or the entry in ~/.netrc."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 
 class UnusableToken(ValueError):  # noqa: N818  reads as what it is
-    """A token that no header can hold; the argument is its variable."""
+    """A token that a header can't contain; the argument is its variable."""
 
 
 def authorization(
     url: str, token: Callable[[str], tuple[str | None, str | None]]
 ) -> dict[str, str]:
-    """The header for a request to `url`, redirected there or not; `token` knows its variable.
+    """The header of a request to `url`; `token` returns a URL's variable and its value.
 
     Raises UnusableToken.
     """
@@ -31,8 +31,8 @@ def authorization(
         if not re.fullmatch(r"[\x21-\x7e]+", value):
             raise UnusableToken(name)
         return {"Authorization": f"Bearer {value}"}
-    if known := _netrc(parts.hostname or ""):
-        encoded = base64.b64encode(":".join(known).encode()).decode()
+    if entry := _netrc(parts.hostname or ""):
+        encoded = base64.b64encode(":".join(entry).encode()).decode()
         return {"Authorization": f"Basic {encoded}"}
     return {}
 
@@ -43,8 +43,8 @@ def _netrc(host: str) -> tuple[str, str] | None:
     Its `default` entry is never used: redirects lead to hosts that the user doesn't know.
     """
     with contextlib.suppress(OSError, netrc.NetrcParseError, RuntimeError, UnicodeError):
-        known = netrc.netrc(os.environ.get("NETRC") or str(Path.home() / ".netrc"))
-        if host in known.hosts:
-            user, _, password = known.hosts[host]
+        entries = netrc.netrc(os.environ.get("NETRC") or str(Path.home() / ".netrc"))
+        if host in entries.hosts:
+            user, _, password = entries.hosts[host]
             return user, password or ""
     return None

@@ -1,8 +1,7 @@
-"""One file from one address: by several ranges at once, resumed, checked, never half of it.
+"""Downloads one file: several ranges at once, resumable, verified.
 
-Its bytes go to a part (`host.part`); only when length, content and sha256 are right does the
-caller give it its name. The sha256 is computed behind the contiguous beginning while the rest
-is on its way.
+The bytes go to a partial file; the caller renames it only when length, content and sha256 are
+right. The sha256 of the contiguous beginning is computed while the rest is still downloaded.
 """
 
 from __future__ import annotations
@@ -14,27 +13,27 @@ from dataclasses import replace
 from ..storage.disk_space import DiskSpace
 from ..system.failure import Failure
 from . import content_check, remote_file
+from .byte_ranges import Spans
 from .download_request import Downloaded, DownloadRequest, Meter, OtherContent
 from .partial_file import Part, Version
 from .prefix_hash import PrefixHash
 from .server_errors import Denied, Transient
-from .spans import Spans
 from .web import HOST_CONNECTIONS, Answer, Web
 
 FIRST = 8 << 20
-"""Bytes that the first request asks for; a smaller file takes no second one."""
+"""Bytes of the first request; a smaller file needs no second one."""
 LONGEST_SPAN = 64 << 20
-"""Bytes of one request; long enough for its round trip not to matter."""
+"""Bytes of one request; long enough that its round trip doesn't matter."""
 RESTARTS = 3
-PROGRESS = 1 << 20
-"""Bytes after which the tries of a request are counted anew."""
-CHANGES = "the file changes while it is downloaded"
+RESET_AFTER = 1 << 20
+"""Bytes after which the count of failed attempts starts again."""
+CHANGED = "the file changes while it is downloaded"
 NO_RANGES = "the server no longer answers with ranges"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Restart(Exception):  # noqa: N818  reads as what is done
-    """What is there is of no use: begin again, `plainly` without ranges."""
+    """The partial content is useless: start again; `plainly`: without ranges."""
 
     def __init__(self, why: str, *, plainly: bool = False) -> None:
         super().__init__(why)
@@ -42,44 +41,44 @@ class _Restart(Exception):  # noqa: N818  reads as what is done
 
 
 def download(
-    wanted: DownloadRequest, part: Part, web: Web, space: DiskSpace, meter: Meter
+    request: DownloadRequest, part: Part, web: Web, space: DiskSpace, meter: Meter
 ) -> Downloaded:
-    """Fill the part. Raises Failure; what is in the part then serves the next run."""
+    """Fill the partial file. Raises Failure; the next run then resumes it."""
     plainly = False
     for _ in range(1 + RESTARTS):
         try:
-            return _Download(wanted, part, web, space, meter, plainly).run()
+            return _Download(request, part, web, space, meter, plainly).run()
         except _Restart as restart:
             why, plainly = str(restart), plainly or restart.plainly
             part.restart(Version())
         except OSError as error:
             if error.errno in _FULL:
-                raise Failure(f"{wanted.label}: no space left in {part.path.parent}") from error
+                raise Failure(f"{request.label}: no space left in {part.path.parent}") from error
             raise
         finally:
-            space.release(wanted.label)
-    raise Failure(f"{wanted.label}: {why}, {1 + RESTARTS} times: see what the server is doing")
+            space.release(request.label)
+    raise Failure(f"{request.label}: {why}, {1 + RESTARTS} times: see what the server is doing")
 
 
 class _Download:
     def __init__(
         self,
-        wanted: DownloadRequest,
+        request: DownloadRequest,
         part: Part,
         web: Web,
         space: DiskSpace,
         meter: Meter,
         plainly: bool,
     ) -> None:
-        self.wanted, self.part, self.web, self.space, self.meter = wanted, part, web, space, meter
+        self.request, self.part, self.web, self.space, self.meter = request, part, web, space, meter
         self.plainly = plainly
         self.offered: str | None = None
-        """The sha256 that the host says."""
+        """The sha256 that the host states."""
         self.pinned: str | None = None
         self.spread = part.resumed
         """Whether the content comes from more than one answer."""
         self._begun = False
-        self._spans = Spans(part)
+        self._spans = Spans(part.missing)
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
         self._hash = PrefixHash(part)
@@ -89,9 +88,9 @@ class _Download:
             if self.plainly:
                 self._restart(Version())
             gaps = self.part.missing(self._size or FIRST)
-            # One answer first: it tells size, version, and whether there are ranges.
-            if not gaps and self.wanted.sha256 is None:
-                self._see_again()
+            # The first answer shows size, version, and whether the server supports ranges.
+            if not gaps and self.request.sha256 is None:
+                self._check_version()
             for start, end in gaps[:1]:
                 self._fetch(start, min(end, start + FIRST))
             if self.part.missing(self._size or 0):
@@ -103,11 +102,11 @@ class _Download:
         self._check(digest)
         return Downloaded(digest, self.part.version or Version(), self._size or 0, self.pinned)
 
-    def _see_again(self) -> None:
-        """All of it was there before: is it still what the server has?"""
-        offered = remote_file.ask(self.wanted.url, self.wanted.label, self.web)
+    def _check_version(self) -> None:
+        """Restart if the server has another version of a part that is already complete."""
+        offered = remote_file.ask(self.request.url, self.request.label, self.web)
         if self.part.version and not offered.version.fits(self.part.version):
-            raise _Restart(CHANGES)
+            raise _Restart(CHANGED)
         self.offered, self.pinned = offered.sha256, offered.pinned
 
     @property
@@ -136,7 +135,7 @@ class _Download:
             raise self._failure
 
     def _work(self, total: int) -> None:
-        """Fetch spans until none is left, or one fails."""
+        """Fetch spans until none is left or one fails."""
         try:
             longest = max(FIRST, min(LONGEST_SPAN, total // (4 * HOST_CONNECTIONS)))
             while not self._failure and (span := self._spans.claim(total, longest)):
@@ -146,66 +145,66 @@ class _Download:
                 self._failure = self._failure or error
 
     def _fetch(self, start: int, end: int) -> None:
-        """Fetch the bytes from `start` to `end`; what fails and may pass is tried again."""
+        """Fetch the bytes from `start` to `end`; transient errors are retried."""
         position, attempt, mark = start, 0, self.part.have.total
         while position < min(end, self._size or end) and not self._failure:
             try:
-                position = self._answered(position, end)
+                position = self._fetch_once(position, end)
             except Transient as transient:
-                position = self._reached(start, end)
-                # Bytes of any connection: a busy server turns some away while it serves others.
-                if (have := self.part.have.total) - mark >= PROGRESS:
+                position = self._resume_position(start, end)
+                # Bytes of all connections: a busy server refuses some while it serves others.
+                if (have := self.part.have.total) - mark >= RESET_AFTER:
                     attempt, mark = 0, have
                 attempt += 1
-                self.web.tolerance.pause_or_fail(attempt, transient, self.wanted.label)
+                self.web.tolerance.pause_or_fail(attempt, transient, self.request.label)
 
-    def _reached(self, start: int, end: int) -> int:
-        """Where to resume after an answer that broke off."""
+    def _resume_position(self, start: int, end: int) -> int:
+        """Where to resume after an incomplete answer."""
         if self.part.version is None or self.part.version.validator is None or self.plainly:
             self._restart(Version())
             return 0
         gaps = [gap for gap in self.part.missing(end) if gap[1] > start]
         return max(start, gaps[0][0]) if gaps else end
 
-    def _answered(self, start: int, end: int) -> int:
-        """Ask once for a span and write what comes; returns where it ends."""
+    def _fetch_once(self, start: int, end: int) -> int:
+        """Request a span once and write the answer; return where it ends."""
         known = self.part.version
         headers = {} if self.plainly else {"Range": f"bytes={start}-{end - 1}"}
         if known and known.validator and not self.plainly:
             headers["If-Range"] = known.validator
-        with self.web.get(self.wanted.url, self.wanted.label, headers) as answer:
+        with self.web.get(self.request.url, self.request.label, headers) as answer:
             position, stop = self._accept(answer, start, end)
             for chunk in answer.chunks():
                 if self._failure:
                     return position
                 if position == 0:
                     content_check.refuse_page(
-                        self.wanted.label, chunk, answer.header("Content-Type")
+                        self.request.label, chunk, answer.header("Content-Type")
                     )
                 if position == stop:
-                    break  # more than was announced
+                    break  # the server sends more than announced
                 chunk = chunk if stop is None else chunk[: stop - position]
                 self.part.write(chunk, position)
                 position += len(chunk)
-                self.space.use(self.wanted.label, len(chunk))
-                self.meter.advance(self.wanted.label, len(chunk))
+                self.space.use(self.request.label, len(chunk))
+                self.meter.advance(self.request.label, len(chunk))
         if stop is None:
             if position == 0:
-                raise Failure(f"{self.wanted.label}: the file is empty: correct the url")
+                raise Failure(f"{self.request.label}: the file is empty: correct the url")
             self.part.version = replace(self.part.version or Version(), size=position)
         elif position < stop:
             raise Transient("the answer ended too early")
         return position
 
     def _accept(self, answer: Answer, start: int, end: int) -> tuple[int, int | None]:
-        """From where to where this answer goes (None: unknown); refuses what can't be used."""
+        """The span of this answer (end None: unknown). Raises if the answer can't be used."""
         if answer.header("Content-Encoding") not in (None, "", "identity"):
-            raise Denied(f"{self.wanted.label}: the server encodes it although it was not asked to")
+            raise Denied(f"{self.request.label}: the server encodes it without being asked to")
         if answer.status == 416:
             if (answer.header("Content-Range") or "").strip() == "bytes */0":
-                raise Failure(f"{self.wanted.label}: the file is empty: correct the url")
+                raise Failure(f"{self.request.label}: the file is empty: correct the url")
             raise _Restart("the server has no such range", plainly=start == 0 or self._begun)
-        version = remote_file.of(answer, self.wanted.url).version
+        version = remote_file.of(answer, self.request.url).version
         if answer.status != 206:
             return self._accept_whole(answer, version)
         match = remote_file.CONTENT_RANGE.fullmatch(answer.header("Content-Range") or "")
@@ -215,47 +214,47 @@ class _Download:
             raise _Restart("the server answers with another range", plainly=True)
         if self.part.version in (None, Version()):
             if stop < total and version.validator is None:
-                raise _Restart("the server doesn't say which version it has", plainly=True)
+                raise _Restart("the server doesn't state a version", plainly=True)
             self._restart(version)
         elif self.part.version and not version.fits(self.part.version):
-            raise _Restart(CHANGES)
+            raise _Restart(CHANGED)
         else:
             self.spread = True
         self._begin(answer)
         return start, min(stop, end)
 
     def _accept_whole(self, answer: Answer, version: Version) -> tuple[int, int | None]:
-        # A page is refused before what is there is given up for it.
-        content_check.refuse_page(self.wanted.label, b"", answer.header("Content-Type"))
+        # Refuse a page before discarding the partial content.
+        content_check.refuse_page(self.request.label, b"", answer.header("Content-Type"))
         if self._spans:
             same = version.fits(self.part.version or Version())
-            raise _Restart(NO_RANGES if same else CHANGES, plainly=same)
+            raise _Restart(NO_RANGES if same else CHANGED, plainly=same)
         chunked = "chunked" in (answer.header("Transfer-Encoding") or "").lower()
-        if version.size is None and not chunked and self.wanted.sha256 is None:
+        if version.size is None and not chunked and self.request.sha256 is None:
             raise Denied(
-                f"{self.wanted.label}: the server doesn't say how long it is: give its sha256"
+                f"{self.request.label}: the server doesn't state its length: give its sha256"
             )
         if version.size == 0:
-            raise Failure(f"{self.wanted.label}: the file is empty: correct the url")
+            raise Failure(f"{self.request.label}: the file is empty: correct the url")
         self._restart(version)
         self._begin(answer)
-        # Where nothing tells the end, what breaks off looks whole: its sha256 gets another try.
+        # Without a known end, a broken answer looks complete; a wrong sha256 is then retried.
         self.spread = version.size is None and not chunked
         return 0, version.size
 
     def _begin(self, answer: Answer) -> None:
-        """What the very first answer shows: is it the file, and does it fit on the volume?"""
+        """Check the first answer: is it the right file, and is there space for it?"""
         if self._begun:
             return
         self._begun = True
-        label, wanted, total = self.wanted.label, self.wanted, self._size
-        offered = remote_file.of(answer, wanted.url)
+        label, request, total = self.request.label, self.request, self._size
+        offered = remote_file.of(answer, request.url)
         self.offered, self.pinned = offered.sha256, offered.pinned
-        if wanted.sha256 and self.offered and self.offered != wanted.sha256:
-            raise Denied(f"{label}: {content_check.other(self.offered, wanted.sha256, label)}")
-        if wanted.size and total is not None and total != wanted.size:
+        if request.sha256 and self.offered and self.offered != request.sha256:
+            raise Denied(f"{label}: {content_check.mismatch(self.offered, request.sha256, label)}")
+        if request.size and total is not None and total != request.size:
             raise Denied(
-                f"{label}: the server has {total} bytes, it was {wanted.size}: "
+                f"{label}: the server has {total} bytes, {request.size} were expected: "
                 f"doit update {label} takes the new one"
             )
         have = self.part.have.total
@@ -266,21 +265,21 @@ class _Download:
             self._hash.start()
 
     def _check(self, digest: str) -> None:
-        version, expected = self.part.version or Version(), self.wanted.sha256 or self.offered
+        version, expected = self.part.version or Version(), self.request.sha256 or self.offered
         if expected and digest != expected:
-            why = content_check.other(digest, expected, self.wanted.label)
+            why = content_check.mismatch(digest, expected, self.request.label)
             if self.spread:
                 raise _Restart(why, plainly=True)
             self.part.discard()
             got = Downloaded(digest, version, version.size or 0, self.pinned)
-            raise OtherContent(f"{self.wanted.label}: {why}", got)
+            raise OtherContent(f"{self.request.label}: {why}", got)
         self._check_content()
 
     def _check_content(self) -> None:
-        """What its ending says has to be in it, as far as it is there."""
+        """Check the content against the ending, as far as it is downloaded."""
         try:
             content_check.check(
-                self.wanted.label, self.part.descriptor, self._size or 0, self.part.prefix
+                self.request.label, self.part.descriptor, self._size or 0, self.part.prefix
             )
         except Failure:
             self.part.discard()

@@ -10,7 +10,7 @@ from .partial_file import Version
 
 
 class Meter(Protocol):
-    """Counts how far downloads are."""
+    """Receives the progress of downloads."""
 
     def begin(self, name: str, total: int | None, done: int = 0) -> None: ...
     def advance(self, name: str, count: int) -> None: ...
@@ -21,27 +21,27 @@ class DownloadRequest:
     """A file to download."""
 
     label: str
-    """Its target; what messages call it, and whose ending says what it is to be."""
+    """Its target: the name in messages; its ending says what the content must be."""
     url: str
-    """`${NAME}` in it is filled in when it is asked for."""
+    """`${NAME}` in it is expanded when it is requested."""
     sha256: str | None = None
     size: int | None = None
-    """Bytes, where they are known beforehand."""
+    """Bytes, if known."""
 
 
 @dataclass(frozen=True)
 class Downloaded:
-    """What the address gave."""
+    """The result of a download."""
 
     sha256: str
     version: Version
     size: int
     pinned: str | None
-    """The address of exactly this version, where the host has one."""
+    """The URL of exactly this version, if the host has one."""
 
 
 class OtherContent(Failure):
-    """The address gave, whole, another content than the one that was wanted."""
+    """The download is complete, but its content isn't the requested one."""
 
     def __init__(self, message: str, got: Downloaded) -> None:
         super().__init__(message)

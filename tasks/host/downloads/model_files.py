@@ -1,8 +1,8 @@
 """The declared models: whether each is there, is what it is to be, and is listed by an instance.
 
-Reads only, and nothing that it finds on disk makes it raise. A look costs a few calls to the system
-per model. ComfyUI lists a dangling link and an empty file like any other (measured on 0.3.64), so
-what it lists proves nothing about the file.
+This only reads, never raises for what is on disk, and takes a few system calls per model. ComfyUI
+lists dangling links and empty files like any other (seen in 0.3.64), so its lists prove nothing
+about a file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .store import Store
 
 FIELDS = tuple(ModelPin.model_fields)
 _LISTED = frozenset([".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft"])
-"""Endings that it lists in every folder type of models; custom nodes may add others."""
+"""Endings that ComfyUI lists in every model folder; custom nodes may add others."""
 
 
 @dataclass(frozen=True)
@@ -39,35 +39,35 @@ class WantedModel:
 
 @dataclass(frozen=True)
 class ModelState:
-    """What became of it; `reason` is a sentence that says "it"."""
+    """The state of a model; `reason` is a sentence about "it"."""
 
     target: str
     ok: bool
     reason: str = ""
     optional: bool = False
     present: bool = False
-    """There is a file or folder, not only a name."""
+    """Whether there is a file or folder, not only a link."""
     verified: bool = False
-    """A download is the file of its sha256, unchanged since it was hashed. So is a source that has
-    a sha256; one that has none is only readable and not empty."""
+    """Whether the file has its sha256 and is unchanged since it was hashed. A source without a
+    sha256 need only be readable and not empty."""
     size: int | None = None
-    """Bytes; None of a folder."""
+    """Bytes; None for a folder."""
 
 
 @dataclass(frozen=True)
 class ModelsSummary:
-    """All of them together; `ok` when the required ones are."""
+    """All models together; `ok`: the required ones are."""
 
     ok: bool
     reason: str
-    """The first required one that is wrong."""
+    """The first required model that is wrong."""
     wrong: dict[str, str] = field(default_factory=dict)
-    """Target → why, of the optional ones too."""
+    """Target → why, optional models included."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the models of a machine are, and what is known of them."""
+    """Where a machine's models are, and their pins."""
 
     layout: Layout
     folder: Path
@@ -77,8 +77,8 @@ class Place:
 
 
 def look(place: Place, models: Sequence[WantedModel]) -> dict[str, ModelState]:
-    """The state of each, by target."""
-    fetched = _dicts(_read(receipt_of(place.layout)))
+    """Target → state."""
+    fetched = _entries(_read(receipt_of(place.layout)))
     verified = _section(_read(place.layout.state / "links.json"), "verified")
     return {
         model.target: _source(place, model, verified.get(model.source))
@@ -91,15 +91,17 @@ def look(place: Place, models: Sequence[WantedModel]) -> dict[str, ModelState]:
 def summarize(
     states: Mapping[str, ModelState], listing: Mapping[str, Collection[str]] | None = None
 ) -> ModelsSummary:
-    """What is wrong, with what an instance lists (see `listed`) where that is known."""
+    """What is wrong; also with what an instance lists (see `listed`), if `listing` is given."""
     wrong = {}
     names = {kind: frozenset(found) for kind, found in (listing or {}).items()}
     for target, state in states.items():
-        there = listed(names, target)
-        if state.ok and there is False:
+        is_listed = listed(names, target)
+        if state.ok and is_listed is False:
             wrong[target] = "the instance doesn't list it"
         elif not state.ok:
-            wrong[target] = state.reason + ("; the instance lists it all the same" if there else "")
+            wrong[target] = state.reason + (
+                "; the instance lists it all the same" if is_listed else ""
+            )
     required = {target: why for target, why in wrong.items() if not states[target].optional}
     lines = [f"{target}: {why}" for target, why in required.items()]
     others = f", and {len(lines) - 1} more" if len(lines) > 1 else ""
@@ -107,10 +109,10 @@ def summarize(
 
 
 def kinds(targets: Iterable[str], paths: Any) -> dict[str, str]:
-    """Each folder of targets, with the folder type to ask an instance for, `GET /models/<kind>`.
+    """Folder of the targets → folder type to request from an instance, `GET /models/<kind>`.
 
-    `paths` is its answer to `/internal/folder_paths`: it looks into models/unet for
-    diffusion_models. Custom nodes add types of the same folders, so the first one counts.
+    They differ: diffusion_models also searches models/unet. `paths` is the instance's answer to
+    `/internal/folder_paths`. Custom nodes add types for the same folders, so the first one counts.
     """
     types: dict[str, str] = {}
     for kind, places in paths.items() if isinstance(paths, dict) else ():
@@ -122,7 +124,7 @@ def kinds(targets: Iterable[str], paths: Any) -> dict[str, str]:
 
 
 def listed(listing: Mapping[str, Collection[str]], target: str) -> bool | None:
-    """Whether an instance lists a model; None where its answers, by folder, don't say."""
+    """Whether an instance lists a model; None: its lists, by folder, don't tell."""
     folder, name = _split(target)
     if folder not in listing:
         return None
@@ -135,7 +137,7 @@ def listed(listing: Mapping[str, Collection[str]], target: str) -> bool | None:
 
 
 def _split(target: str) -> tuple[str, str]:
-    """Folder and the name in it; a file beside the folders has none."""
+    """Folder and name in it; the folder is empty for a file that is in none."""
     first, _, name = target.partition("/")
     return (first, name) if name else ("", target)
 
@@ -144,15 +146,15 @@ _read = while_unchanged(files.read_receipt)
 
 
 def noted(layout: Layout) -> dict[str, dict[str, Any]]:
-    """What this machine fetched, by target: a pin's fields, and `mtime` when it was verified."""
-    return _dicts(files.read_receipt(receipt_of(layout)))
+    """Target that this machine fetched → a pin's fields, and `mtime` (s) when it was verified."""
+    return _entries(files.read_receipt(receipt_of(layout)))
 
 
 def receipt_of(layout: Layout) -> Path:
     return layout.receipts / "models.json"
 
 
-def _dicts(receipt: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _entries(receipt: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     section = _section(receipt, "models").items()
     return {target: entry for target, entry in section if isinstance(entry, dict)}
 
@@ -165,9 +167,9 @@ def _section(receipt: Mapping[str, Any], name: str) -> dict[str, Any]:
 def pin(
     url: str, sha256: str | None, locked: ModelPin | None, seen: Mapping[str, Any] | None
 ) -> ModelPin:
-    """What machine.yaml says, completed by machine.lock, or by what this machine has seen.
+    """machine.yaml's entry, completed by machine.lock or by this machine's record `seen`.
 
-    `sha256` is None where it isn't known.
+    `sha256` is None if it isn't known.
     """
     known = locked or (
         ModelPin.model_construct(**{name: seen.get(name) for name in FIELDS}) if seen else None
@@ -178,9 +180,9 @@ def pin(
 
 
 def link_text(folder: str, store: str, target: str, sha256: str) -> str:
-    """What the link of a download says: relative where the store lies in the models folder.
+    """The text of a download's link: relative if the store lies in the models folder.
 
-    The folder may then be mounted at another place.
+    The folder can then be mounted at another path.
     """
     if store.startswith(f"{folder}/"):
         return f"{'../' * target.count('/')}{store[len(folder) + 1 :]}/{sha256}"
@@ -202,14 +204,14 @@ def _download(place: Place, model: WantedModel, seen: Mapping[str, Any]) -> Mode
 def _changed(
     place: Place, sha256: str, size: int | None, seen: Mapping[str, Any], status: os.stat_result
 ) -> str:
-    """Why the store's file isn't the one that was verified, empty if it is."""
+    """Why the store's file isn't the verified one; empty if it is."""
     now = (status.st_size, int(status.st_mtime))
     then = (seen.get("size"), seen.get("mtime")) if seen.get("sha256") == sha256 else None
     if now == then or Store(place.store).holds(sha256) == now:
         return ""
     whole = then[0] if then else size
     if isinstance(whole, int) and now[0] < whole:
-        return f"it is cut short: {now[0]} of {whole} bytes"
+        return f"it is truncated: {now[0]} of {whole} bytes"
     return "it was changed since it was verified" if then else "it was not verified here yet"
 
 
@@ -217,8 +219,8 @@ def _source(place: Place, model: WantedModel, proof: object) -> ModelState:
     at, source = f"{place.folder}/{model.target}", str(model.source)
     status, reason = _behind(at, source)
     if status is None and not os.path.islink(at):  # noqa: PTH114
-        there = os.path.exists(source)  # noqa: PTH110
-        reason = "it isn't linked yet" if there else f"{source} isn't there"
+        exists = os.path.exists(source)  # noqa: PTH110
+        reason = "it isn't linked yet" if exists else f"{source} isn't there"
     elif status and not reason and model.sha256:
         now = [model.sha256, status.st_size, int(status.st_mtime)]
         reason = "" if proof == now else "it was not verified as it is now"
@@ -226,18 +228,18 @@ def _source(place: Place, model: WantedModel, proof: object) -> ModelState:
 
 
 def _behind(at: str, text: str) -> tuple[os.stat_result | None, str]:
-    """What is behind the name `at`, which is to be a link that says `text`; and what is wrong."""
+    """The stat of `at`, which should be a link with this text, and what is wrong."""
     link = files.link_target(at)
     try:
         status = os.stat(at)  # noqa: PTH116  for 5,000 models
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-            return None, f"it can't be looked at: {error.strerror}"
+            return None, f"it can't be read: {error.strerror}"
         if link is None:
             return None, "it isn't there"
         return None, f"the link dangles: {os.path.realpath(at)} isn't there"
     if link is None:
-        return status, "it isn't a link: something else is in the way"
+        return status, "it isn't a link, but a file or folder"
     if link != text:
         return status, f"its link points at {link}, not at {text}"
     return status, _unreadable(at, status)

@@ -1,9 +1,8 @@
 """An unfinished download: `NAME.part`, and beside it `NAME.part.json` that says what is in it.
 
-The part is locked while a process works on it, by a kernel lock on the file itself that a killed
-process gives back. Its bytes are written first and noted after, so a note never claims too much;
-what the machine lost with its power it may, so a note from before the last boot is believed only
-where the sha256 is known.
+A process that works on the file holds a kernel lock on it, which ends with the process. Bytes are
+written before they are recorded in the note, so the note never claims too much. After a power
+failure it may, so a note from before the last boot counts only if the sha256 is known.
 """
 
 from __future__ import annotations
@@ -21,18 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from ..system import files, locks, private_folder
-from . import volumes
 from .byte_ranges import Range, Ranges
 
 NOTE_EVERY = 4 << 20
 """Bytes between two notes."""
 NOTE_AFTER = 1.0
-"""Seconds after which fewer are noted too."""
+"""Seconds after which a note is written anyway."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """Which content a server has under an address, as far as it says."""
+    """Which content a server has at a URL, as far as it states that."""
 
     size: int | None = None
     etag: str | None = None
@@ -40,29 +38,29 @@ class Version:
 
     @property
     def validator(self) -> str | None:
-        """What If-Range takes: a strong ETag, else the date."""
+        """The value for If-Range: a strong ETag, else the date."""
         if self.etag and not self.etag.startswith("W/"):
             return self.etag
         return self.modified
 
     def fits(self, other: Version) -> bool:
-        """Whether both are the same content; False where nothing tells.
+        """Whether both are the same content; False if nothing tells.
 
-        The length of a chunked answer is known only after it. A weak ETag leaves the bytes open,
-        so the dates have to be the same too, where there are any.
+        The size of a chunked answer is known only at its end. A weak ETag doesn't mean equal bytes,
+        so the dates, if there are any, must be equal too.
         """
         if None not in (self.size, other.size) and self.size != other.size:
             return False
-        dated = self.modified == other.modified
+        same_date = self.modified == other.modified
         if self.etag and other.etag:
             weak = "W/" in (self.etag[:2], other.etag[:2])
             same = self.etag.removeprefix("W/") == other.etag.removeprefix("W/")
-            return same and (dated or not weak)
-        return dated and self.modified is not None
+            return same and (same_date or not weak)
+        return same_date and self.modified is not None
 
 
 class Part:
-    """The file of a download, open and locked."""
+    """The partial file of a download, open and locked."""
 
     def __init__(self, path: Path, descriptor: int, trusted: bool) -> None:
         self.path = path
@@ -93,7 +91,7 @@ class Part:
                 self.version, self.have, self.resumed = version, have, have.total > 0
 
     def restart(self, version: Version) -> None:
-        """Forget what is in it: the content is another one, or unknown."""
+        """Discard the content, which is outdated or of an unknown version."""
         with self._lock:
             self._forget()
             if os.fstat(self.descriptor).st_size:
@@ -128,14 +126,14 @@ class Part:
             return self.have.prefix
 
     def note(self) -> None:
-        """Write down what is in it, for the process that resumes it."""
+        """Record the content, for the process that resumes it."""
         with self._lock:
             if self._unnoted:
                 self._write_note()
 
     def _write_note(self) -> None:
         self._unnoted, self._noted_at = 0, time.monotonic()
-        # Without a validator nothing could be resumed.
+        # Without a validator it can't be resumed.
         if self.version is None or self.version.validator is None or not self.version.size:
             return
         value: dict[str, Any] = {
@@ -147,7 +145,7 @@ class Part:
         self._noted = True
 
     def keep(self, place: Path) -> None:
-        """Give the whole content its final name. Raises OSError."""
+        """Rename the complete file to its final name. Raises OSError."""
         os.fchmod(self.descriptor, 0o444)
         os.fdatasync(self.descriptor)
         if not _same(self.descriptor, self.path):
@@ -167,17 +165,17 @@ class Part:
 def opened(path: Path, trusted: bool) -> Iterator[Part]:
     """Open and lock a part; wait while another process works on it.
 
-    `trusted`: its content will be compared with a known sha256. Where the volume has no locks,
-    or none that surely reaches other machines, each has a part of its own. Raises OSError.
+    `trusted`: the content will be compared with a known sha256. If locks on the volume don't exist
+    or may not reach other machines, each machine has its own part. Raises OSError.
     """
     with contextlib.ExitStack() as stack:
-        shared = volumes.locks_reach(path.parent)
+        shared = locks.reach_other_machines(path.parent)
         try:
-            descriptor = stack.enter_context(_held(path, keep=shared))
+            descriptor = stack.enter_context(_locked(path, keep=shared))
         except _NoLocks:
             shared = False
         if not shared:
-            path = stack.enter_context(_alone(path))
+            path = stack.enter_context(_own_part(path))
             descriptor = locks.open_file(path, 0o644)
             stack.callback(os.close, descriptor)
         part = Part(path, descriptor, trusted)
@@ -191,7 +189,7 @@ def opened(path: Path, trusted: bool) -> Iterator[Part]:
 
 
 def free(path: Path) -> bool:
-    """Whether no process works on a part, as far as locks show."""
+    """Whether no process works on a part, as far as locks tell."""
     if path.name.endswith(f".{_here()}.part"):
         lock = _own_lock(path)
         return not lock.exists() or _idle(lock)
@@ -210,7 +208,7 @@ class _NoLocks(Exception):  # noqa: N818  reads as what it is
     pass
 
 
-def _locked(path: Path) -> int:
+def _open_locked(path: Path) -> int:
     while True:
         descriptor = locks.open_file(path, 0o644)
         try:
@@ -220,16 +218,16 @@ def _locked(path: Path) -> int:
                 path.unlink(missing_ok=True)
             os.close(descriptor)
             raise _NoLocks from error
-        # The process that held it before us may have finished and renamed it.
+        # The previous holder may have finished and renamed it.
         if _same(descriptor, path):
             return descriptor
         os.close(descriptor)
 
 
 @contextlib.contextmanager
-def _held(path: Path, *, keep: bool) -> Iterator[int]:
-    """Lock a file; one that is a lock and nothing else does not stay."""
-    descriptor = _locked(path)
+def _locked(path: Path, *, keep: bool) -> Iterator[int]:
+    """Lock a file; unless `keep`, remove it at the end if it is empty."""
+    descriptor = _open_locked(path)
     try:
         yield descriptor
     finally:
@@ -239,31 +237,30 @@ def _held(path: Path, *, keep: bool) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[Path]:
-    """A part of our own, on a volume without locks that reach everybody.
+def _own_part(path: Path) -> Iterator[Path]:
+    """A part of this machine and user, for a volume whose locks don't reach other machines.
 
-    Another process that writes into it, or truncates it, would spoil what we gave a name, so
-    the processes of this user here take turns by a lock elsewhere; if that has none either,
-    none shares it.
+    Processes of this user on this machine lock a file in the private folder instead. If that has no
+    locks either, each process has its own part.
     """
     own = path.with_name(f"{path.stem}.{_here()}.part")
     lock = _own_lock(own)
     with contextlib.ExitStack() as stack:
         try:
             private_folder.make(path.parent)
-            stack.enter_context(_held(lock, keep=False))
+            stack.enter_context(_locked(lock, keep=False))
         except _NoLocks:
             own = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part")
         yield own
 
 
 def _here() -> str:
-    """Names the processes that see the same private folders: a machine's, or a container's."""
+    """An id of the machine or container, whose processes share the private folders."""
     try:
-        seen = Path("/proc/self/ns/mnt").stat().st_ino
+        namespace = Path("/proc/self/ns/mnt").stat().st_ino
     except OSError:
-        seen = 0
-    return f"{platform.node()}-{os.getuid()}-{seen}"
+        namespace = 0
+    return f"{platform.node()}-{os.getuid()}-{namespace}"
 
 
 def _own_lock(own: Path) -> Path:

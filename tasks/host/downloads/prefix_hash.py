@@ -11,11 +11,11 @@ from .partial_file import Part
 
 BLOCK = 1 << 20
 FOLLOW = 0.01
-"""Seconds that the hash waits for more to come."""
+"""Seconds to wait for more bytes."""
 
 
 class PrefixHash:
-    """sha256 of a part, behind its contiguous beginning."""
+    """sha256 of a part, computed as its contiguous beginning grows."""
 
     def __init__(self, part: Part) -> None:
         self._part = part
@@ -40,20 +40,20 @@ class PrefixHash:
             self._thread.join()
 
     def finish(self) -> str:
-        """The digest of all of it; raises OSError when it can't be read back."""
+        """The digest of the whole content. Raises OSError if it can't be read back."""
         self.stop()
         while self._advance():
             pass
         return self._sha256.hexdigest()
 
     def _follow(self) -> None:
-        # finish() reports what can't be read back.
+        # finish() reports read errors.
         with contextlib.suppress(OSError):
             while not self._ended.wait(0 if self._advance() else FOLLOW):
                 pass
 
     def _advance(self) -> bool:
-        """Hash one more block; whether there was one."""
+        """Hash one more block; False: there was none."""
         with self._lock:
             count = min(BLOCK, self._part.prefix - self._position)
             block = os.pread(self._part.descriptor, count, self._position) if count > 0 else b""

@@ -16,21 +16,21 @@ _HUGGING_FACE = re.compile(
 
 @dataclass(frozen=True)
 class Offer:
-    """What an address would give."""
+    """What a URL offers, from an answer's headers."""
 
     version: Version
     sha256: str | None
-    """Hugging Face says it: `X-Linked-Etag`, for what it keeps in LFS or Xet."""
+    """Hugging Face states it for files in LFS or Xet, as `X-Linked-Etag`."""
     pinned: str | None
-    """The address of exactly this version: Hugging Face names the commit, `X-Repo-Commit`."""
+    """The URL of exactly this version; Hugging Face names the commit, as `X-Repo-Commit`."""
 
 
 def of(answer: Answer, url: str) -> Offer:
-    """Read it from the headers of an answer."""
+    """The offer in the headers of an answer."""
     match = CONTENT_RANGE.fullmatch(answer.header("Content-Range") or "")
     size = int(match[3]) if answer.status == 206 and match else _length(answer)
     if answer.status == 416:
-        size = None  # what it has is the length of a page about the error
+        size = None  # Content-Length is that of an error page
     linked = (answer.headers.get("x-linked-etag") or "").strip('"')
     commit = answer.headers.get("x-repo-commit") or ""
     page = _HUGGING_FACE.match(url) if re.fullmatch(r"[0-9a-f]{40}", commit) else None
@@ -42,7 +42,7 @@ def of(answer: Answer, url: str) -> Offer:
 
 
 def ask(url: str, label: str, web: Web) -> Offer:
-    """Ask for one byte, to know the rest; `label` begins messages. Raises Failure."""
+    """Request one byte, for the headers; `label` begins messages. Raises Failure."""
     return web.ask(url, label, lambda answer: of(answer, url), {"Range": "bytes=0-0"})
 
 

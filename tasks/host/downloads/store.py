@@ -1,8 +1,8 @@
 """The store of downloads: files named by their sha256, which several machines may share.
 
-<sha256>            a file, never changed once it is there
-<sha256>.json       its size and time when it was verified
-<digest>.url.json   what an address gave, and which version that was
+<sha256>            a file, which never changes
+<sha256>.json       its size and mtime when it was verified
+<digest>.url.json   the content that a URL gave, and its version
 <name>.part         an unfinished download
 """
 
@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..storage.disk_space import DiskSpace
-from ..system import files
+from ..system import files, stat_cache
 from ..system.failure import Failure
 from . import content_check, partial_file, remote_file
 from .download import download
@@ -40,13 +40,13 @@ class Store:
         return self.folder / sha256
 
     def holds(self, sha256: str) -> tuple[int, int] | None:
-        """Size and time (whole seconds) of a file that is as it was when it was verified."""
+        """Size and mtime (whole seconds) of a file that is unchanged since it was verified."""
         now = stamp(self.place(sha256))
-        noted = files.read_receipt(self._receipt(sha256), size=int, mtime=int)
-        return now if now and now == (noted.get("size"), noted.get("mtime")) else None
+        verified = files.read_receipt(self._receipt(sha256), size=int, mtime=int)
+        return now if now and now == (verified.get("size"), verified.get("mtime")) else None
 
     def verify(self, sha256: str, meter: Meter, name: str) -> bool:
-        """Hash a file anew, and note what came of it. Raises OSError when it can't be read."""
+        """Hash a file again and record the result. Raises OSError when it can't be read."""
         before = stamp(self.place(sha256))
         right = before is not None and hash_file(self.place(sha256), meter, name) == sha256
         if right and stamp(self.place(sha256)) == before:
@@ -54,31 +54,31 @@ class Store:
             with contextlib.suppress(OSError):
                 self._note(sha256)
         else:
-            # Other machines that share the store and noted its time must look again.
+            # A new mtime makes other machines that share the store verify it again.
             with contextlib.suppress(OSError):
                 self._receipt(sha256).unlink(missing_ok=True)
                 os.utime(self.place(sha256), (0, 0))
         return right
 
     def fetch(
-        self, wanted: DownloadRequest, web: Web, space: DiskSpace, meter: Meter
+        self, request: DownloadRequest, web: Web, space: DiskSpace, meter: Meter
     ) -> Downloaded:
         """Download a file, unless another process does so meanwhile. Raises Failure, OSError."""
-        name = wanted.sha256 or files.digest(wanted.url)
-        before = _written(self._url(wanted.url))
+        name = request.sha256 or files.digest(request.url)
+        before = stat_cache.stamp(self._url(request.url))
         with partial_file.opened(
-            self.folder / f"{name}.part", wanted.sha256 is not None
+            self.folder / f"{name}.part", request.sha256 is not None
         ) as downloading:
-            waited = _written(self._url(wanted.url)) != before
-            if there := self._there(wanted, web, meter, waited):
-                return there
-            self._refuse_known(wanted, web)
+            waited = stat_cache.stamp(self._url(request.url)) != before
+            if stored := self._stored(request, web, meter, waited):
+                return stored
+            self._refuse_known(request, web)
             try:
-                got = download(wanted, downloading, web, space, meter)
+                got = download(request, downloading, web, space, meter)
             except OtherContent as other:
-                self._remember(wanted.url, other.got)
+                self._remember(request.url, other.got)
                 raise
-            self._remember(wanted.url, got)
+            self._remember(request.url, got)
             if self.holds(got.sha256):
                 downloading.discard()
             else:
@@ -87,7 +87,7 @@ class Store:
         return got
 
     def adopt(self, file: Path, sha256: str) -> None:
-        """Take a file of this content in; it is gone from its place then. Raises OSError."""
+        """Move a file with this content into the store. Raises OSError."""
         if self.holds(sha256):
             file.unlink()
             return
@@ -124,17 +124,17 @@ class Store:
         if now:
             _write(self._receipt(sha256), {"size": now[0], "mtime": now[1]})
 
-    def _there(
-        self, wanted: DownloadRequest, web: Web, meter: Meter, waited: bool
+    def _stored(
+        self, request: DownloadRequest, web: Web, meter: Meter, waited: bool
     ) -> Downloaded | None:
-        """What the store has of it already; with no sha256 known the server is asked.
+        """The file if the store has it; without a known sha256 this asks the server.
 
-        `waited`: another process has just fetched it; that serves where a server has no versions.
+        `waited`: another process has just fetched it; that is enough if the server has no versions.
         """
-        if wanted.sha256:
-            held = self.holds(wanted.sha256)
-            return Downloaded(wanted.sha256, Version(held[0]), held[0], None) if held else None
-        known = files.read_receipt(self._url(wanted.url), sha256=str, version=dict)
+        if request.sha256:
+            held = self.holds(request.sha256)
+            return Downloaded(request.sha256, Version(held[0]), held[0], None) if held else None
+        known = files.read_receipt(self._url(request.url), sha256=str, version=dict)
         if not known or not NAME.fullmatch(known["sha256"]):
             return None
         try:
@@ -143,27 +143,27 @@ class Store:
             return None
         if not stamp(self.place(known["sha256"])):
             return None
-        now = remote_file.ask(wanted.url, wanted.label, web)
+        now = remote_file.ask(request.url, request.label, web)
         same = now.version.fits(version) or (waited and now.version == version)
         if now.sha256 != known["sha256"] and not same:
             return None
-        # Without its receipt it is one that a killed run had just given its name, or a changed one.
-        if self.holds(known["sha256"]) or self.verify(known["sha256"], meter, wanted.label):
+        # Without a receipt, a killed run had just renamed it, or it has changed.
+        if self.holds(known["sha256"]) or self.verify(known["sha256"], meter, request.label):
             return Downloaded(known["sha256"], now.version, version.size or 0, now.pinned)
         return None
 
-    def _refuse_known(self, wanted: DownloadRequest, web: Web) -> None:
-        """Raise Failure when the address gave another content before, and still has that one.
+    def _refuse_known(self, request: DownloadRequest, web: Web) -> None:
+        """Raise Failure if the URL gave wrong content before, and still has the same version.
 
-        Twenty gigabytes would else come again at every run.
+        Otherwise every run would download perhaps 20 GB again.
         """
-        known = files.read_receipt(self._url(wanted.url), sha256=str, version=dict)
-        if wanted.sha256 and known and known["sha256"] != wanted.sha256:
+        known = files.read_receipt(self._url(request.url), sha256=str, version=dict)
+        if request.sha256 and known and known["sha256"] != request.sha256:
             with contextlib.suppress(TypeError):
-                now = remote_file.ask(wanted.url, wanted.label, web).version
+                now = remote_file.ask(request.url, request.label, web).version
                 if now.fits(Version(**known["version"])):
-                    why = content_check.other(known["sha256"], wanted.sha256, wanted.label)
-                    raise Failure(f"{wanted.label}: {why}")
+                    why = content_check.mismatch(known["sha256"], request.sha256, request.label)
+                    raise Failure(f"{request.label}: {why}")
 
     def _url(self, url: str) -> Path:
         return self.folder / f"{files.digest(url)}.url.json"
@@ -173,21 +173,12 @@ class Store:
 
 
 def stamp(file: Path | str) -> tuple[int, int] | None:
-    """Size and time of change in whole seconds, as every file system keeps them; None: no file."""
+    """Size and mtime in whole seconds, which every file system keeps; None: no file."""
     try:
         status = os.stat(file)  # noqa: PTH116  for 5,000 models
     except OSError:
         return None
     return status.st_size, int(status.st_mtime)
-
-
-def _written(file: Path) -> tuple[int, int] | None:
-    """What is another one after each time that a file was replaced."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
 
 
 def hash_file(file: Path, meter: Meter, name: str) -> str:
@@ -202,5 +193,5 @@ def hash_file(file: Path, meter: Meter, name: str) -> str:
 
 
 def _write(path: Path, receipt: dict[str, object]) -> None:
-    # What is lost with the power is found out again.
+    # After a power failure it is found out again.
     files.write_receipt(path, receipt, durable=False)

@@ -1,4 +1,4 @@
-"""HTTP to the servers of models: tokens for exact hosts, redirects, what may pass and what not."""
+"""HTTP to model servers: tokens for exact hosts, redirects, temporary and permanent errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 HOST_CONNECTIONS = 8
-"""Requests at once to one host."""
+"""Simultaneous requests to one host."""
 REDIRECTS = 10
 TRANSIENT = frozenset({408, 425, 429, *range(500, 600)})
 REDIRECTING = frozenset({301, 302, 303, 307, 308})
@@ -39,17 +39,17 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Tolerance(Retries):
-    """How slow a server may be, and how often it is asked again."""
+    """How slow a server may be, and how often a request is retried."""
 
     connect: float = 10.0
-    """Seconds until a connection is made."""
+    """Seconds to connect."""
     read: float = 30.0
     """Seconds without a byte until it counts as stalled."""
     slowest: float = 1024.0
-    """Bytes per second below which it counts as stalled too."""
+    """Bytes per second below which it also counts as stalled."""
 
     def pause_or_fail(self, failed: int, transient: Transient, label: str) -> None:
-        """Sleep before another try after so many failed. Raises Failure when there is none."""
+        """Sleep before the next try. Raises Failure if there is none after `failed` tries."""
         if self.pause(failed, transient.wait):
             return
         wait = self.wait(failed, transient.wait)
@@ -60,13 +60,13 @@ class Tolerance(Retries):
 
 @dataclass
 class Answer:
-    """A response whose body is still to come, and what redirects on the way to it said."""
+    """A response whose body hasn't been read, and headers from the redirects to it."""
 
     response: urllib3.BaseHTTPResponse
     url: str
-    """Of the last redirect; may hold secrets."""
+    """The URL of the last redirect; may contain secrets."""
     headers: dict[str, str]
-    """Of the host that was asked, lower case; it knows more than the store it sends us to."""
+    """Headers of the requested host, in lower case; it says more than the host it redirects to."""
     tolerance: Tolerance
 
     @property
@@ -78,22 +78,22 @@ class Answer:
         return value
 
     def chunks(self) -> Iterator[bytes]:
-        """The body as it comes, in pieces of at most 1 MiB.
+        """The body in chunks of at most 1 MiB, as they arrive.
 
-        Raises Transient, also when less than `slowest` comes in the seconds of `read`.
+        Raises Transient, also when less than `slowest` arrives within `read` seconds.
         """
         import urllib3
 
         tolerance = self.tolerance
-        since, came = time.monotonic(), 0
+        since, received = time.monotonic(), 0
         try:
             while chunk := self.response.read1(CHUNK, decode_content=False):
                 yield chunk
-                came += len(chunk)
+                received += len(chunk)
                 if time.monotonic() - since > tolerance.read:
-                    if came < tolerance.slowest * tolerance.read:
-                        raise Transient("hardly anything came")
-                    since, came = time.monotonic(), 0
+                    if received < tolerance.slowest * tolerance.read:
+                        raise Transient("hardly any data came")
+                    since, received = time.monotonic(), 0
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Transient(gist(error)) from None
 
@@ -119,16 +119,16 @@ class Web:
             next(filter(None, named), None) or process.certificates() or DEFAULT_CA_BUNDLE_PATH
         )
         kind = "ca_cert_dir" if Path(self._bundle).is_dir() else "ca_certs"
-        self._pools_have: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", kind: self._bundle}
-        # requests knows proxies; its session costs half a millisecond for each small file.
+        self._tls_options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", kind: self._bundle}
+        # The adapter handles proxies; a session would cost half a millisecond per small file.
         self._adapter = HTTPAdapter(pool_maxsize=8 * HOST_CONNECTIONS)
-        self._adapter.init_poolmanager(10, 8 * HOST_CONNECTIONS, **self._pools_have)
+        self._adapter.init_poolmanager(10, 8 * HOST_CONNECTIONS, **self._tls_options)
         self._pools: dict[str, urllib3.PoolManager] = {}
         self._limits: dict[str, threading.Semaphore] = {}
         self._limits_lock = threading.Lock()
 
     def token(self, url: str) -> tuple[str | None, str | None]:
-        """The variable that holds the token for this URL's host, and its value, if it is set."""
+        """The variable with the token for this URL's host, and its value if it is set."""
         host = _exact(url)
         named = self.tokens.get(host) or self.tokens.get(f"{host}:443")
         if named is None:
@@ -140,12 +140,12 @@ class Web:
     def get(
         self, url: str, label: str, headers: Mapping[str, str] | None = None
     ) -> Iterator[Answer]:
-        """Ask for `url` (`${NAME}` in it is filled in here) and follow its redirects.
+        """Request `url` (`${NAME}` in it is expanded here) and follow redirects.
 
-        Any answer but 2xx and 416 raises Transient or Denied; `label` begins its message.
+        Any answer except 2xx and 416 raises Transient or Denied; `label` begins the message.
         """
         with self._limit(urlsplit(url).netloc):
-            answer = self._follow(self._filled(url, label), headers or {}, label)
+            answer = self._follow(self._expanded(url, label), headers or {}, label)
             try:
                 self._refuse(answer, url, label)
                 yield answer
@@ -159,7 +159,7 @@ class Web:
         read: Callable[[Answer], T],
         headers: Mapping[str, str] | None = None,
     ) -> T:
-        """What `read` makes of the answer; what may pass is asked again. Raises Failure."""
+        """The result of `read` for the answer; transient errors are retried. Raises Failure."""
         attempt = 0
         while True:
             try:
@@ -169,16 +169,16 @@ class Web:
                 attempt += 1
                 self.tolerance.pause_or_fail(attempt, transient, label)
 
-    def _filled(self, url: str, label: str) -> str:
+    def _expanded(self, url: str, label: str) -> str:
         if "${" not in url:
             return url
-        # What ends a line or an address is none of a token.
+        # A trailing newline isn't part of a token, and `#` would end the path.
         given = {name: value.strip().replace("#", "%23") for name, value in self.environ.items()}
         try:
             return expand(url, {name: value for name, value in given.items() if value})
         except KeyError as error:
-            raise Denied(f"{label}: the variable {error.args[0]} isn't set, its url needs it: "
-                         "set it, or put it into .env.local") from None  # fmt: skip
+            raise Denied(f"{label}: the url needs the variable {error.args[0]}, which isn't "
+                         "set: set it, or put it into .env.local") from None  # fmt: skip
 
     @contextlib.contextmanager
     def _limit(self, host: str) -> Iterator[None]:
@@ -188,28 +188,28 @@ class Web:
             yield
 
     def _follow(self, url: str, headers: Mapping[str, str], label: str) -> Answer:
-        told: dict[str, str] = {}
-        asked = _exact(url)
+        own_headers: dict[str, str] = {}
+        first_host = _exact(url)
         for _ in range(REDIRECTS):
             response, following = self._send(url, headers, label)
-            if _exact(url) == asked:
-                told |= {name.lower(): value for name, value in response.headers.items()}
-            answer = Answer(response, url, told, self.tolerance)
+            if _exact(url) == first_host:
+                own_headers |= {name.lower(): value for name, value in response.headers.items()}
+            answer = Answer(response, url, own_headers, self.tolerance)
             if following is None:
                 return answer
             _drop(answer)
             if urlsplit(url).scheme == "https" != urlsplit(following).scheme:
-                raise Denied(f"{label}: {_host(url)} sends us from https:// to "
+                raise Denied(f"{label}: {_host(url)} redirects from https:// to "
                              f"{shown(following.split('?')[0])}: correct the url")  # fmt: skip
             url = following
-        raise Denied(f"{label}: {asked} redirects for ever: correct the url")
+        raise Denied(f"{label}: {first_host} redirects endlessly: correct the url")
 
     def _send(
         self, url: str, headers: Mapping[str, str], label: str
     ) -> tuple[urllib3.BaseHTTPResponse, str | None]:
-        """One request; its answer, and where that sends us. Raises Transient, Denied.
+        """One request; its answer, and where that redirects to. Raises Transient, Denied.
 
-        The library's own texts may hold the token: none of them is passed on.
+        The libraries' messages may contain the token, so none is passed on.
         """
         import urllib3
 
@@ -228,18 +228,18 @@ class Web:
             following = urljoin(url, _utf8(target)) if target else None
             urlsplit(following or "")
         except UnusableToken as unusable:
-            raise Denied(f"{label}: {unusable.args[0]} holds a space or a character that no token "
-                         "has: copy the token anew") from None  # fmt: skip
+            raise Denied(f"{label}: {unusable.args[0]} contains a space or a character that tokens "
+                         "don't have: copy the token again") from None  # fmt: skip
         except ValueError as error:  # LocationParseError, UnicodeError …
-            raise Denied(f"{label}: {host} can't be asked: correct the url or its token "
+            raise Denied(f"{label}: {host} can't be reached: correct the url or its token "
                          f"({type(error).__name__})") from None  # fmt: skip
         except (urllib3.exceptions.HTTPError, OSError) as error:
             if not Path(self._bundle).exists():
-                raise Denied(f"{label}: there are no certificates at {self._bundle}: "
+                raise Denied(f"{label}: no certificates found at {self._bundle}: "
                              "correct REQUESTS_CA_BUNDLE") from None  # fmt: skip
-            if why := server_errors.distrust(error):
-                raise Denied(f"{label}: {host}'s certificate isn't trusted ({why}); behind a proxy "
-                             "name its own in REQUESTS_CA_BUNDLE") from None  # fmt: skip
+            if why := server_errors.certificate_problem(error):
+                raise Denied(f"{label}: {host}'s certificate isn't trusted ({why}); behind a "
+                             "proxy, name the proxy's in REQUESTS_CA_BUNDLE") from None  # fmt: skip
             if int((server_errors.refused_by_proxy(error) or "503")[:3]) not in TRANSIENT:
                 raise Denied(f"{label}: {host}: {gist(error)}: see HTTPS_PROXY and NO_PROXY") \
                     from None  # fmt: skip
@@ -247,7 +247,7 @@ class Web:
         return response, following
 
     def _pools_for(self, url: str) -> urllib3.PoolManager:
-        """Connections to a host, through the proxy that the environment names for it."""
+        """The connection pools for a host, through its proxy in the environment, if any."""
         host = _exact(url)
         if host not in self._pools:
             from requests.utils import get_environ_proxies, select_proxy
@@ -255,12 +255,12 @@ class Web:
             pools = self._adapter.poolmanager
             if proxy := select_proxy(url, get_environ_proxies(url)):
                 proxy = proxy if "://" in proxy else f"http://{proxy}"
-                pools = self._adapter.proxy_manager_for(proxy, **self._pools_have)
+                pools = self._adapter.proxy_manager_for(proxy, **self._tls_options)
             self._pools[host] = pools
         return self._pools[host]
 
     def _refuse(self, answer: Answer, url: str, label: str) -> None:
-        """Raise what a status means that is neither 2xx nor 416."""
+        """Raise Transient or Denied for a status that is neither 2xx nor 416."""
         status = answer.status
         if 200 <= status < 300 or status == 416:
             return
@@ -276,24 +276,26 @@ class Web:
         if written := re.search(VARIABLE, url):
             name = value = written[0][2:-1]
         if status in (404, 410):
-            wrong = "correct the url"
-            if urlsplit(url).scheme != "https":
-                return wrong
-            holds = f"{name} would hold" if name else "models.tokens would name"
-            return wrong if value else f"{wrong}; if it is private, {holds} the token"
+            advice = "correct the url"
+            if value or urlsplit(url).scheme != "https":
+                return advice
+            where = f"in {name}" if name else "in a variable that models.tokens names"
+            return f"{advice}; if it is private, put a token {where}"
         if status not in (401, 403):
             return "correct the url"
         if urlsplit(url).scheme != "https":
             return "a token is sent to https:// only"
         if value:
-            return f"the token in {name} is not accepted for it, or its terms on the page are not"
+            return (
+                f"the token in {name} isn't accepted, or you haven't accepted the terms on its page"
+            )
         if name:
             return f"set {name} to a token for {host}, or correct the url"
         return f'name a variable with a token in models.tokens: {{{host}: "${{NAME}}"}}'
 
 
 def _drop(answer: Answer) -> None:
-    """Read a short body, which is of no use, so that its connection can serve again."""
+    """Read and discard a short body, so that the connection can be reused."""
     if re.fullmatch(r"[0-9]{1,6}", answer.header("Content-Length") or ""):
         for _ in answer.chunks():
             pass
@@ -301,17 +303,17 @@ def _drop(answer: Answer) -> None:
 
 
 def _utf8(location: str) -> str:
-    """Servers write UTF-8, the library reads what HTTP says: Latin-1."""
+    """Servers send UTF-8; the library decodes headers as Latin-1."""
     with contextlib.suppress(UnicodeError):
         return location.encode("latin1").decode()
     return location
 
 
 def _host(url: str) -> str:
-    """To be shown: without the credentials that a redirect may hold."""
+    """The host, to be shown: without credentials, which a redirect may contain."""
     return shown(urlsplit(url).netloc.rpartition("@")[2])
 
 
 def _exact(url: str) -> str:
-    """Its host, without the port that https has anyway."""
+    """The host, without https' default port."""
     return urlsplit(url).netloc.lower().removesuffix(":443")

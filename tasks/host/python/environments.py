@@ -130,9 +130,9 @@ def _unlike(folder: Path, paths: altered_files.Spoilt) -> list[Wrong]:
     return records.compare(site, records.claims(site, set(paths)), every)
 
 
-def written_since(folder: Path, moment: int) -> trees.Look:
+def written_since(folder: Path, moment: int) -> trees.TreeScan:
     """The files of site-packages, and what was written there since a moment (`trees.now`)."""
-    return trees.look(uv.site_packages(folder), moment, is_native)
+    return trees.scan(uv.site_packages(folder), moment, is_native)
 
 
 def compare(folder: Path, wanted: PythonSet | None) -> Packages:

@@ -1,7 +1,7 @@
 """Folders that are made once and then left alone, because something may run from them.
 
-A folder `<digest>` is whole when its receipt `<digest>.json` lies beside it, written last. A
-damaged one is never mended in place: `<digest>.2` is made instead.
+A folder `<digest>` is complete when its receipt `<digest>.json`, written last, exists beside it. A
+damaged folder is never repaired in place: `<digest>.2` is made instead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..system import files
 from ..system.failure import Failure
 
 Damage = Callable[[Path, dict[str, Any]], str | None]
-"""Says what is wrong with a folder that has this receipt, None if nothing."""
+"""Returns what is wrong with a folder that has this receipt; None: nothing."""
 
 
 def receipt_of(folder: Path) -> Path:
@@ -27,12 +27,12 @@ def read(folder: Path, **types: type) -> dict[str, Any]:
 
 
 def finish(folder: Path, receipt: dict[str, Any]) -> None:
-    """Declare `folder` whole."""
+    """Declare `folder` complete."""
     files.write_receipt(receipt_of(folder), receipt)
 
 
 def point(pointer: Path, folder: Path, digest: str) -> None:
-    """Write down which folder a step made or chose."""
+    """Record which folder a step made or chose."""
     files.write_receipt(pointer, {"digest": digest, "folder": folder.name})
 
 
@@ -47,10 +47,10 @@ def pointed(pointer: Path, parent: Path) -> Path:
 def choose(
     parent: Path, digest: str, damage: Damage, in_use: frozenset[str] = frozenset()
 ) -> tuple[Path, bool]:
-    """The folder for `digest` below `parent`, and whether it is whole already.
+    """The folder for `digest` below `parent`, and whether it is already complete.
 
-    One that is not whole was left by a killed run: remove it first. If its name is `in_use`, only
-    its receipt was lost, and it is left alone.
+    An incomplete folder was left by a killed run: remove it first. If its name is `in_use`, only
+    its receipt was lost, and another folder is chosen.
     """
     for number in count(1):
         folder = parent / (digest if number == 1 else f"{digest}.{number}")
@@ -65,7 +65,7 @@ def choose(
 
 
 def damaged(folder: Path, receipt: dict[str, Any], damage: Damage) -> str | None:
-    """What `damage` says; a receipt that it can't read is damage too."""
+    """The result of `damage`; a receipt that it can't read counts as damaged."""
     try:
         return damage(folder, receipt)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -73,23 +73,23 @@ def damaged(folder: Path, receipt: dict[str, Any], damage: Damage) -> str | None
 
 
 def forget(folder: Path) -> None:
-    """Remove all that lies beside `folder`, its receipt first: it is not whole any more."""
+    """Remove the files beside `folder`, its receipt first: it then counts as incomplete."""
     receipt_of(folder).unlink(missing_ok=True)
     for beside in folder.parent.glob(f"{folder.name}.*.json*"):
         kind = beside.name.removeprefix(f"{folder.name}.")
-        # `<digest>.2.json` and `<digest>.2.files.json` are another folder's.
+        # `<digest>.2.json` and `<digest>.2.files.json` belong to another folder.
         if not kind[0].isdigit():
             beside.unlink(missing_ok=True)
 
 
 def remove(folder: Path) -> None:
-    """A half-removed folder is never taken for a whole one."""
+    """Remove a folder and the files beside it; half removed, it never counts as complete."""
     forget(folder)
     files.remove(folder)
 
 
 def list_folders(parent: Path) -> list[Path]:
-    """Every such folder, whole or not, oldest first."""
+    """Every such folder, complete or not, oldest first."""
     try:
         found = [path for path in parent.iterdir() if path.is_dir() and not path.is_symlink()]
     except OSError:

@@ -1,4 +1,4 @@
-"""What a machine's folders take on disk: measured by a process in the background."""
+"""Disk usage of a machine's folders, measured by a background process."""
 
 from __future__ import annotations
 
@@ -16,37 +16,36 @@ from ..system import files
 from . import digest_folders
 
 BLOCK = 512
-"""Bytes of what stat calls a block, on whatever file system."""
+"""Bytes of a block in stat, on every file system."""
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes, each file counted once however many links it has."""
+    """Bytes; a file with several links counts once."""
 
     at: float = 0.0
-    """Seconds since the epoch; 0: it was never measured."""
+    """Seconds since the epoch; 0: never measured."""
     all: int = 0
-    """Of `.machine` with all that is in it."""
+    """Of `.machine` with everything in it."""
     generations: dict[str, int] = field(default_factory=dict)
     """Of each generation, without its environment."""
     environments: dict[str, int] = field(default_factory=dict)
-    """What each would free: its files that have no link elsewhere."""
+    """Of each environment, only files that have no link elsewhere."""
     stuck: dict[str, str] = field(default_factory=dict)
-    """What could not be deleted, and why."""
+    """Name → why it can't be deleted."""
 
     def freed_by(self, layout: Layout, generation: str) -> int:
-        """What the removal of one generation would free."""
-        here = environment_of(layout.generations / generation)
+        """The bytes that the removal of a generation would free."""
+        environment = environment_of(layout.generations / generation)
         others = (
             p for p in digest_folders.list_folders(layout.generations) if p.name != generation
         )
-        shared = here in {environment_of(each) for each in others}
-        alone = 0 if shared else self.environments.get(here, 0)
+        shared = environment in {environment_of(each) for each in others}
+        alone = 0 if shared else self.environments.get(environment, 0)
         return self.generations.get(generation, 0) + alone
 
 
-def read(layout: Layout) -> Disk:
-    """What was last measured."""
+def last_measured(layout: Layout) -> Disk:
     found = files.read_receipt(
         layout.disk, at=float, all=int, generations=dict, environments=dict, stuck=dict
     )
@@ -61,8 +60,8 @@ def environment_of(generation: Path) -> str:
     return Path(files.link_target(generation / "environment") or "none").name
 
 
-def names(layout: Layout) -> tuple[list[str], list[str]]:
-    """The generations and environments that are there."""
+def _names(layout: Layout) -> tuple[list[str], list[str]]:
+    """The names of existing generations and environments."""
     both = layout.generations, layout.environments
     generations, environments = (
         [p.name for p in digest_folders.list_folders(each)] for each in both
@@ -70,14 +69,14 @@ def names(layout: Layout) -> tuple[list[str], list[str]]:
     return sorted(generations), sorted(environments)
 
 
-def is_of_now(layout: Layout) -> bool:
-    """Whether the folders are those that were measured."""
-    disk = read(layout)
-    return names(layout) == (sorted(disk.generations), sorted(disk.environments))
+def is_current(layout: Layout) -> bool:
+    """Whether the folders are still those that were measured."""
+    disk = last_measured(layout)
+    return _names(layout) == (sorted(disk.generations), sorted(disk.environments))
 
 
-def note(layout: Layout, stuck: dict[str, str]) -> None:
-    """Measure all, which takes a second per 100,000 files, and write it down. Raises OSError."""
+def measure(layout: Layout, stuck: dict[str, str]) -> None:
+    """Measure everything, a second per 100,000 files, and record it. Raises OSError."""
     counted: dict[tuple[int, int], int] = {}
     own: dict[Path, dict[str, int]] = {layout.generations: {}, layout.environments: {}}
     for parent, found in own.items():
@@ -92,13 +91,13 @@ def note(layout: Layout, stuck: dict[str, str]) -> None:
         environments=own[layout.environments],
         stuck=stuck,
     )
-    # The workspace may be gone by now: it doesn't come again.
+    # The workspace may have been removed meanwhile: don't create it again.
     if layout.receipts.is_dir():
         files.write_receipt(layout.disk, asdict(disk))
 
 
 def _own(folder: Path, counted: dict[tuple[int, int], int]) -> int:
-    """What the files take that have no link outside of `folder`; each is counted."""
+    """Bytes of the files that have no link outside `folder`; all are added to `counted`."""
     links: Counter[tuple[int, int]] = Counter()
     total = 0
     for status in _walk(folder):
@@ -111,7 +110,7 @@ def _own(folder: Path, counted: dict[tuple[int, int], int]) -> int:
 
 
 def _walk(top: Path, skip: Collection[Path] = ()) -> Iterator[os.stat_result]:
-    """Of a folder and all below it, links not followed, without what vanishes meanwhile."""
+    """The stat of a folder and everything below it, without following links."""
     waiting = [top]
     while waiting:
         folder = waiting.pop()

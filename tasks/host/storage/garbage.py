@@ -1,7 +1,7 @@
-"""What must be removed: moved away at once, and deleted by a process in the background.
+"""Removal in the background: files are moved aside at once, and a process deletes them later.
 
-One such process at a time works for a workspace. It holds a kernel lock from before it begins
-(the lock is handed to it), so that work without a worker means that the worker was killed.
+A workspace has one such process at a time. It inherits a kernel lock, so if files are waiting and
+nothing holds the lock, the process was killed.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from ..system import files, locks, process
 from . import digest_folders, disk
 
 PROGRAM = "tasks.services.sweeper"
-PATIENCE = 10.0
-"""Seconds in which it ends when it is asked to."""
-LOOK_EVERY = 0.02
-"""Seconds between two looks whether it has."""
+STOP_TIMEOUT = 10.0
+"""Seconds to wait for the process to end."""
+CHECK_EVERY = 0.02
+"""Seconds between two checks whether it has ended."""
 
 
 def discard(layout: Layout, path: Path) -> None:
-    """Take a folder or file out of the way, with the receipts beside it. Raises OSError."""
+    """Move a folder or file aside, and remove its receipts. Raises OSError."""
     digest_folders.forget(path)
     try:
         layout.garbage.mkdir(exist_ok=True)
         path.rename(layout.garbage / f"{path.name}.{time.time_ns()}")
     except OSError:
-        # On another volume, or in a layer of an image, which is no place to move things from.
+        # It is on another volume, or in an image layer, from which rename doesn't work.
         files.remove(path)
 
 
 def entries(layout: Layout) -> list[Path]:
-    """What was moved away and is not yet deleted."""
+    """What was moved aside and isn't deleted yet."""
     try:
         return sorted(layout.garbage.iterdir())
     except OSError:
@@ -45,16 +45,16 @@ def entries(layout: Layout) -> list[Path]:
 
 
 def left(layout: Layout) -> list[Path]:
-    """What waits to be deleted although no process does it: the one that did was killed."""
-    stuck = disk.read(layout).stuck
+    """What waits for deletion although no process is at work: that was killed."""
+    stuck = disk.last_measured(layout).stuck
     found = [path for path in entries(layout) if path.name not in stuck]
     return found if found and not at_work(layout) else []
 
 
 def start(layout: Layout) -> None:
-    """Start a process that deletes what was discarded, then measures what is left.
+    """Start a process that deletes what was discarded, then measures the disk usage.
 
-    One that runs already looks again before it ends.
+    If one runs already, it checks again before it ends.
     """
     descriptor = locks.claim(_file(layout))
     if descriptor is None:
@@ -65,7 +65,7 @@ def start(layout: Layout) -> None:
     command = [sys.executable, "-m", PROGRAM, str(layout.workspace), str(descriptor)]
     try:
         with log.open("wb") as sink:
-            # No child of this run, whose end would be its own.
+            # Not a child of this run, which would end it.
             subprocess.run(
                 ["sh", "-c", '"$@" &', "sh", *command],
                 check=True,
@@ -92,13 +92,13 @@ def at_work(layout: Layout) -> bool:
 
 
 def stop(layout: Layout) -> None:
-    """End the process, if it runs; a later run deletes what it leaves."""
-    deadline = time.monotonic() + PATIENCE
+    """End the process, if it runs; a later run deletes the rest."""
+    deadline = time.monotonic() + STOP_TIMEOUT
     while at_work(layout) and time.monotonic() < deadline:
-        # It writes its pid there as it begins.
+        # The process writes its pid there when it begins.
         with contextlib.suppress(OSError, ValueError):
             os.kill(int(_file(layout).read_text()), signal.SIGTERM)
-        time.sleep(LOOK_EVERY)
+        time.sleep(CHECK_EVERY)
 
 
 def _file(layout: Layout) -> Path:

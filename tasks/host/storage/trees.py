@@ -1,5 +1,4 @@
-"""Folders of many files: copied so that both share the files that are never written to, and
-searched for what was written to since."""
+"""Large folders: copying with shared files that are never written to, and finding written files."""
 
 from __future__ import annotations
 
@@ -17,23 +16,22 @@ BATCH = 2000
 
 
 @dataclass(frozen=True)
-class Look:
-    """The files below a folder, paths relative to it; bytecode is left out."""
+class TreeScan:
+    """The files below a folder, as relative paths, without bytecode."""
 
     every: frozenset[str]
     written: tuple[str, ...]
-    """Those that were written, replaced or made since the moment that was asked about."""
+    """Files that were written, replaced or created since the given moment."""
 
 
 def copy(source: Path, target: Path, share: Callable[[str], bool]) -> None:
-    """Copy a tree, links, modes and times of files kept; a file that `share` names becomes a hard
-    link, or a copy where none can be made. The rest is copied by several `cp` at once, which take
-    half the time of Python's threads.
+    """Copy a tree with its links, modes and times. A file for which `share` is true becomes a hard
+    link where possible. Several `cp` copy the rest in half the time of Python threads.
 
-    Raises OSError for a folder or link that can't be made, CommandFailed when a copy failed.
+    Raises OSError for a folder or link that can't be created, CommandFailed when a copy fails.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    own = [
+    copied = [
         f"{below}{name}"
         for below, names in _make_folders(str(source), str(target), "")
         for name in names
@@ -42,14 +40,14 @@ def copy(source: Path, target: Path, share: Callable[[str], bool]) -> None:
     copy = ["cp", "--archive", "--reflink=auto", "--parents", "--target-directory", target, "--"]
     with tempfile.TemporaryDirectory() as folder:
         names = Path(folder, "names")
-        names.write_bytes(b"\0".join(map(os.fsencode, own)))
+        names.write_bytes(b"\0".join(map(os.fsencode, copied)))
         several = ["xargs", "--null", "--no-run-if-empty", "--max-procs", os.cpu_count() or 1,
                    "--max-args", BATCH, "--arg-file", names]  # fmt: skip
         process.run([*several, *copy], env=process.allowed_environment(os.environ), cwd=source)
 
 
 def _make_folders(source: str, target: str, below: str) -> Iterator[tuple[str, list[str]]]:
-    """Make every folder and symbolic link; each folder below `source`, and its files' names."""
+    """Create all folders and symbolic links; yields each folder with the names of its files."""
     os.mkdir(f"{target}/{below}")  # noqa: PTH102
     with os.scandir(f"{source}/{below}") as entries:
         found = list(entries)
@@ -70,7 +68,7 @@ def _linked(source: str, target: str) -> bool:
 
 
 def now(beside: Path) -> int:
-    """This moment on the clock of the file system of `beside`, in ns: it ticks coarsely."""
+    """The time in ns on the coarse clock of the file system of `beside`."""
     probe = beside.with_name(f".{beside.name}.{os.getpid()}.moment")
     probe.touch()
     try:
@@ -79,11 +77,11 @@ def now(beside: Path) -> int:
         probe.unlink()
 
 
-def look(top: Path, since: int, shared: Callable[[str], bool]) -> Look:
-    """What is below `top`, and what of it was written since a moment (ns).
+def scan(top: Path, since: int, shared: Callable[[str], bool]) -> TreeScan:
+    """The files below `top`, and those that were written since a moment (ns).
 
-    A file's change time shows a write that puts the old time back, and moves with the number of
-    hard links: of those that are `shared` the time of the last write has to do.
+    The ctime also shows writes that restore the mtime, but changes with the number of hard links,
+    so for `shared` files the mtime decides.
     """
     every: list[str] = []
     written: list[str] = []
@@ -101,7 +99,7 @@ def look(top: Path, since: int, shared: Callable[[str], bool]) -> Look:
                     continue
                 every.append(place)
                 status = entry.stat(follow_symlinks=False)
-                own = stat.S_ISREG(status.st_mode) and not shared(entry.name)
-                if since <= (status.st_ctime_ns if own else status.st_mtime_ns):
+                unshared = stat.S_ISREG(status.st_mode) and not shared(entry.name)
+                if since <= (status.st_ctime_ns if unshared else status.st_mtime_ns):
                     written.append(place)
-    return Look(frozenset(every), tuple(sorted(written)))
+    return TreeScan(frozenset(every), tuple(sorted(written)))

@@ -1,7 +1,7 @@
-"""Debian's and Ubuntu's packages: which one has a library or a program that this system lacks.
+"""Debian's and Ubuntu's packages: which one provides a missing library or program.
 
-A library's package is named by its soname (Debian Policy 8.1); where apt's lists are on this
-system they say whether there is such a package, since names differ between releases.
+A library's package is named after its soname (Debian Policy 8.1). Names differ between releases, so
+apt's lists, where this system has them, decide whether a package exists.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 LISTS = Path("/var/lib/apt/lists")
 """Absent in most container images."""
 OS_RELEASE = Path("/etc/os-release")
-PATIENCE = 20.0
+TIMEOUT = 20.0
 """Seconds for apt-cache; it takes 2 with a cold disk."""
-#: Not named by their sonames; Debian's and Ubuntu's name where those differ.
+#: Packages that are not named after the soname; Debian's and Ubuntu's where those differ.
 LIBRARIES = {
     "libz.so.1": ("zlib1g",),
     "libjpeg.so.62": ("libjpeg62-turbo",),
@@ -34,7 +34,7 @@ LIBRARIES = {
         ("libglib2.0-0",),
     ),
 }
-#: Programs whose packages have other names.
+#: Programs whose package has another name.
 PROGRAMS = {
     "ffprobe": "ffmpeg",
     "ffplay": "ffmpeg",
@@ -57,22 +57,22 @@ _PYTHON = re.compile(r"libpython(\d+\.\d+)")
 
 
 def package_of_library(soname: str) -> str | None:
-    """The package that has a shared library; None: not known, or this is another system."""
-    return _there(library_candidates(soname))
+    """The package of a shared library; None: not known, or not a Debian system."""
+    return _first_existing(library_candidates(soname))
 
 
 def package_of_program(name: str) -> str | None:
-    """The package that has a program; None: not known, or this is another system."""
+    """The package of a program; None: not known, or not a Debian system."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
         return None
     package = PROGRAMS.get(name, name.lower().replace("_", "-"))
-    # Programs have whatever names they like: without a list nothing says that this is one's.
-    sure = name in PROGRAMS or name == "ffmpeg"
-    return _there([package]) if sure or _listed() else None
+    # Without apt's lists, a package of the same name may not exist or be unrelated.
+    is_certain = name in PROGRAMS or name == "ffmpeg"
+    return _first_existing([package]) if is_certain or _has_lists() else None
 
 
 def library_candidates(soname: str) -> list[str]:
-    """Names that the package of a shared library may have, the likeliest first."""
+    """Possible names of a shared library's package, the likeliest first."""
     if soname in LIBRARIES:
         named = list(LIBRARIES[soname])
     elif python := _PYTHON.match(soname):
@@ -85,12 +85,12 @@ def library_candidates(soname: str) -> list[str]:
             named += [f"{bare}-{version}"] if bare != name and version else []
     else:
         return []
-    # With the 64-bit time_t of 2024 many names have got this ending; the old ones still serve.
+    # Since the 64-bit time_t of 2024 many packages have this suffix, and provide the old name.
     return [name + ending for name in named for ending in ("", "t64")]
 
 
-def is_here() -> bool:
-    """Whether this system has Debian's packages."""
+def is_debian() -> bool:
+    """Whether this is Debian or a derivative of it."""
     try:
         text = OS_RELEASE.read_text(errors="replace")
     except OSError:
@@ -99,33 +99,33 @@ def is_here() -> bool:
     return not {"debian", "ubuntu"}.isdisjoint(" ".join(kinds).split())
 
 
-def _there(candidates: Iterable[str]) -> str | None:
-    """The first that apt knows; the first of all where apt has no lists here."""
+def _first_existing(candidates: Iterable[str]) -> str | None:
+    """The first candidate that apt knows; without apt's lists the first of all."""
     names = tuple(candidates)
-    if not names or not is_here():
+    if not names or not is_debian():
         return None
-    if not _listed():
+    if not _has_lists():
         return names[0]
     known = _known(names)
     return next((name for name in names if name in known), None)
 
 
-def _listed() -> bool:
+def _has_lists() -> bool:
     return any(LISTS.glob("*_Packages*")) and shutil.which("apt-cache") is not None
 
 
 @functools.cache
 def _known(names: tuple[str, ...]) -> frozenset[str]:
-    """Those of the packages that apt's lists have. Asked once: it takes seconds."""
+    """The packages that are in apt's lists. Cached: this takes seconds."""
     try:
-        asked = subprocess.run(
+        result = subprocess.run(
             ["apt-cache", "show", "--no-all-versions", *names],
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return frozenset(names[:1])
-    return frozenset(re.findall(r"^Package: (\S+)$", asked.stdout, re.M))
+    return frozenset(re.findall(r"^Package: (\S+)$", result.stdout, re.M))

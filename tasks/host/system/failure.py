@@ -1,4 +1,4 @@
-"""The one error that ends a task: a sentence for the person, a log for the rest."""
+"""The one error that ends a task: a line for people, and a log with the details."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from .redaction import redact
 
 
-class Failure(Exception):  # noqa: N818  the field's word for a task that did not succeed
-    """A task did not succeed; `str()` is one line: which item, what happened, what to do.
+class Failure(Exception):  # noqa: N818  the usual word for it
+    """A task failed; `str()` is one line: which item, what happened, what to do.
 
-    A message may quote git or uv; it goes to terminals and receipts, so no password stays in it.
+    Messages may quote git or uv, and are shown and stored, so passwords in them are masked.
     """
 
     def __init__(self, message: str, log: Path | None = None) -> None:

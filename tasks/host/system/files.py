@@ -1,4 +1,4 @@
-"""Files that are whole or not there: receipts, links, digests, trees."""
+"""Files that are written whole or not at all: receipts, links, digests, trees."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from .failure import Failure
 
 BYTECODE = "__pycache__"
 LONGEST = 64 << 20
-"""Bytes of a file that is read whole; no receipt has as many."""
+"""Bytes of a file that is read at once; no receipt is that long."""
 
 
 def digest(value: object) -> str:
-    """A short name for JSON-like `value`: the first 16 hex digits of its sha256."""
+    """A short digest of a JSON-like value: the first 16 hex digits of its sha256."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str | None:
-    """sha256 of a file, None if it isn't there."""
+    """sha256 of a file; None: there is no file."""
     total = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -41,17 +41,17 @@ def file_digest(path: Path) -> str | None:
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """Open a file for reading. Raises OSError when it can't be, or is no regular file: to open a
-    pipe waits for a writer, and a device may have no end."""
+    """Open a file for reading. Raises OSError if it isn't a regular file: opening a pipe waits for
+    a writer, and a device may be endless."""
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise OSError(errno.EINVAL, "no regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return file
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content. Raises OSError when it can't be read or is longer than LONGEST."""
+    """A file's content. Raises OSError, also when it is longer than LONGEST."""
     with open_regular(path) as file:
         content = file.read(LONGEST + 1)
     if len(content) > LONGEST:
@@ -60,10 +60,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def write_text(path: Path, text: str, mode: int = 0o644, *, durable: bool = True) -> None:
-    """Write beside and replace: a reader sees the old file or the new one, never half of it.
+    """Replace a file atomically: a reader sees the old content or the new, never a part.
 
-    Makes the folder when it is missing. What isn't `durable` may be lost with the machine's power,
-    and costs no wait for the disk. Raises OSError, UnicodeError.
+    Creates the folder if it is missing. Without `durable` the write doesn't wait for the disk, and
+    may be lost in a power failure. Raises OSError, UnicodeError.
     """
     part = _part(path)
     try:
@@ -79,7 +79,7 @@ def write_text(path: Path, text: str, mode: int = 0o644, *, durable: bool = True
 
 
 def _part(path: Path) -> Path:
-    """Where this thread writes what replaces `path`; its own name may be as long as one can be."""
+    """This thread's temporary file for `path`; its name is short, whatever that of `path`."""
     return path.with_name(f".{os.getpid()}.{threading.get_ident()}.part")
 
 
@@ -90,45 +90,47 @@ def _create(part: Path, mode: int) -> int:
     except FileNotFoundError:
         part.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        # Left by a killed process that had our numbers; its mode may be another.
+        # A killed process with the same ids left it, perhaps with another mode.
         part.unlink()
     return os.open(part, flags, mode)
 
 
 def write_receipt(path: Path, receipt: dict[str, Any], *, durable: bool = True) -> None:
-    """`receipt` as JSON for people too; the rest as `write_text`."""
+    """Write readable JSON; otherwise like `write_text`."""
     write_text(path, json.dumps(receipt, indent=1, sort_keys=True) + "\n", durable=durable)
 
 
 def read_receipt(path: Path, **types: type) -> dict[str, Any]:
-    """A receipt's content; `types` says which keys it must have.
+    """A receipt's content; `types` are the keys that it must have.
 
-    A missing or damaged one reads as empty: do the work again.
+    A missing or damaged receipt is empty, so the work is done again.
     """
     try:
         value = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return {}
-    whole = isinstance(value, dict) and all(
+    is_valid = isinstance(value, dict) and all(
         isinstance(value.get(key), kind) for key, kind in types.items()
     )
-    return value if whole else {}
+    return value if is_valid else {}
 
 
 def link_target(link: Path | str) -> str | None:
-    """What a symbolic link says, None if there is no link."""
+    """The text of a symbolic link; None: it isn't a link."""
     try:
-        return os.readlink(link)  # noqa: PTH115  the text as written, not a Path made of it
+        return os.readlink(link)  # noqa: PTH115  the text as written, not as a Path
     except OSError:
         return None
 
 
 def point(link: Path, target: str | Path) -> None:
-    """Make `link` point at `target` in one step. A real file or folder in the way is a Failure."""
+    """Point `link` at `target`, atomically. Raises Failure if a real file or folder is there."""
     if link_target(link) == str(target):
         return
     if link.exists() and not link.is_symlink():
-        raise Failure(f"{link} is in the way: move it aside, a link to {target} belongs there")
+        raise Failure(
+            f"{link} must be a link to {target}, but a file or folder is there: move it away"
+        )
     link.parent.mkdir(parents=True, exist_ok=True)
     part = _part(link)
     part.unlink(missing_ok=True)
@@ -137,7 +139,7 @@ def point(link: Path, target: str | Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link (never what it points to) or a tree; nothing there is fine."""
+    """Remove a file, a link (not its target) or a tree, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, onerror=_make_writable)
     else:
@@ -146,7 +148,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def removed_on_failure(path: Path) -> Iterator[None]:
-    """Nothing is at `path` when the body begins, nor after it fails; its folder is made."""
+    """Remove `path` before the body, and again if it fails; create its folder."""
     remove(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -158,9 +160,9 @@ def removed_on_failure(path: Path) -> Iterator[None]:
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """The path beside `target` of a file or folder that the body makes, and that then replaces it.
+    """The temporary path of a file or folder that the body creates and that then replaces `target`.
 
-    When the body fails, what it made is removed and `target` stays as it was.
+    If the body fails, the temporary path is removed and `target` is unchanged.
     """
     part = target.with_name(f".{target.name}.part")
     with removed_on_failure(part):
@@ -169,15 +171,15 @@ def staging(target: Path) -> Iterator[Path]:
 
 
 def replace(path: Path, target: Path) -> None:
-    """Rename a file or folder to `target`, in the place of what is there."""
-    # rename(2) puts a folder in the place of an empty folder alone, and a file in that of none.
+    """Rename a file or folder to `target`, replacing what is there."""
+    # rename(2) replaces a folder only by a folder, and only an empty one.
     if path.is_dir() or (target.is_dir() and not target.is_symlink()):
         remove(target)
     path.replace(target)
 
 
 def _make_writable(function: Any, path: str, error: Any) -> None:
-    """Some packages hold read-only folders, which rmtree stops at."""
+    """Some packages contain read-only folders, at which rmtree stops."""
     if isinstance(error[1], FileNotFoundError):
         return
     Path(path).parent.chmod(0o700)
@@ -185,7 +187,7 @@ def _make_writable(function: Any, path: str, error: Any) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file or link, its time kept, without a process: for the many small ones of a source.
+    """Copy a file or link with its time, without a subprocess: fast for many small files.
 
     Raises OSError.
     """
@@ -194,7 +196,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy a tree with links and times kept, by reflinks where the file system has them.
+    """Copy a tree with its links and times, by reflinks where the file system has them.
 
     Raises subprocess.CalledProcessError (disk full, …).
     """
@@ -210,14 +212,14 @@ def copy_tree(source: Path, target: Path) -> None:
 def walk(top: Path, skip: frozenset[str] = frozenset()) -> Iterator[Path]:
     """Every file and link below `top`, sorted, relative to it.
 
-    Bytecode, `.git` and what `skip` names directly below `top` are left out.
+    Leaves out bytecode, `.git`, and the names in `skip` directly below `top`.
     """
     for folder, folders, files in os.walk(top):
         here = Path(folder)
-        away = {BYTECODE, ".git"} | (skip if here == top else frozenset())
+        excluded = {BYTECODE, ".git"} | (skip if here == top else frozenset())
         linked = [name for name in folders if (here / name).is_symlink()]
-        folders[:] = sorted(set(folders) - away - set(linked))
-        for name in sorted({*files, *linked} - away):
+        folders[:] = sorted(set(folders) - excluded - set(linked))
+        for name in sorted({*files, *linked} - excluded):
             if not name.endswith((".pyc", ".pyo")):
                 yield (here / name).relative_to(top)
 
@@ -227,8 +229,8 @@ def tree_digest(top: Path, names: Iterable[Path]) -> str:
     total = hashlib.sha256()
     for relative in names:
         path = top / relative
-        linked = link_target(path)
-        what = linked if linked is not None else file_digest(path)
-        executable = linked is None and os.access(path, os.X_OK)
-        total.update(os.fsencode(f"{relative}\0{what}\0{executable}\0"))
+        target = link_target(path)
+        content = target if target is not None else file_digest(path)
+        executable = target is None and os.access(path, os.X_OK)
+        total.update(os.fsencode(f"{relative}\0{content}\0{executable}\0"))
     return total.hexdigest()

@@ -1,4 +1,4 @@
-"""GPUs: counted without a driver call, and what the driver's own library (NVML) says of each."""
+"""GPUs: their number, without a driver call, and what the driver's library (NVML) reports."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from . import process
 from .failure import Failure
-from .redaction import redact
 from .units import gib
 
 DEVICES = Path("/dev")
 NO_GPU = (
-    "no GPU here (no /dev/nvidia0): install the NVIDIA driver; a container needs --gpus all, an "
-    "image build doit build; without a GPU set instances.cpu_only: true"
+    "no GPU here (no /dev/nvidia0): install the NVIDIA driver; a container needs --gpus all; in an "
+    "image build use doit build; without a GPU set instances.cpu_only: true"
 )
 
 
 def count(devices: Path = DEVICES) -> int:
-    """How many NVIDIA GPUs this machine shows, by their device nodes.
+    """The number of NVIDIA GPUs, by their device nodes; opens none of them.
 
-    Opens nothing, so an image build and `doit list` can ask. A container that was given
-    GPU 3 alone has /dev/nvidia3, and CUDA calls it 0: the number counts, not the names.
+    A container that has only GPU 3 has /dev/nvidia3, which CUDA calls 0: only the number of nodes
+    matters, not their names.
     """
     try:
         return sum(1 for node in devices.iterdir() if re.fullmatch(r"nvidia\d+", node.name))
@@ -33,7 +33,7 @@ def count(devices: Path = DEVICES) -> int:
 
 
 def driver_present(devices: Path = DEVICES) -> bool:
-    """Whether programs can use a GPU here."""
+    """Whether the NVIDIA driver is loaded here."""
     return (devices / "nvidiactl").exists()
 
 
@@ -42,11 +42,11 @@ class Process:
     """A process that uses a GPU."""
 
     pid: int
-    """As the driver counts: a container has other numbers, or none, for the same process."""
+    """The host's pid; in a container the same process has another pid, or none."""
     memory: int | None
-    """Bytes of the GPU's; None when the driver won't tell."""
+    """Bytes of GPU memory; None: the driver doesn't report it."""
     computes: bool
-    """False when it only draws."""
+    """False: it only draws."""
 
     def __str__(self) -> str:
         size = "" if self.memory is None else f", {gib(self.memory)}"
@@ -57,45 +57,39 @@ class Process:
 
     @property
     def command(self) -> str | None:
-        """What it runs, cut to 100 characters; None when it can't be seen from here."""
-        import psutil
-
-        try:
-            process = psutil.Process(self.pid)
-            words = " ".join(process.cmdline() or [process.name()]).split()
-        except psutil.Error:
-            return None
-        return redact(" ".join(words))[:100]
+        """Its command line, cut to 100 characters; None when it isn't visible here."""
+        command = process.command_of(self.pid)
+        return command and command[:100]
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as NVML shows it."""
+    """One GPU, as reported by NVML."""
 
     index: int
     """In nvidia-smi's order, which is CUDA's with CUDA_DEVICE_ORDER=PCI_BUS_ID."""
     uuid: str = ""
     name: str = ""
     total: int = 0
-    """Bytes of memory; 0 where it has none of its own, or the driver won't tell."""
+    """Bytes of memory; 0: it has none of its own, or the driver doesn't report it."""
     used: int = 0
-    """Bytes, by whomever."""
+    """Bytes in use by all processes."""
     processes: tuple[Process, ...] = ()
     mode: str = "Default"
     """Compute mode: Default, Prohibited or Exclusive_Process."""
     mig: bool = False
-    """Whether it is split: only its parts can then be used."""
+    """Whether it is partitioned; then only its partitions can be used."""
     trouble: str | None = None
-    """Why it can't be used, in NVML's words; what isn't known of it is empty then."""
+    """Why it can't be used, in NVML's words; unknown fields are then empty."""
 
     def __str__(self) -> str:
         return f"GPU {self.index} ({self.name})" if self.name else f"GPU {self.index}"
 
 
 def inventory(devices: Path = DEVICES) -> list[Gpu]:
-    """Every GPU that the driver shows, in nvidia-smi's order.
+    """Every GPU, in nvidia-smi's order.
 
-    Raises Failure when NVML can't be had, with what it says and what to do.
+    Raises Failure with advice when NVML doesn't work.
     """
     import pynvml
 
@@ -106,11 +100,11 @@ def inventory(devices: Path = DEVICES) -> list[Gpu]:
         raise Failure(_advice(error, devices)) from None
 
 
-def of(here: Sequence[Gpu], index: int, uuid: str | None) -> Gpu | None:
-    """The GPU of an instance: the one that was recorded for it, else that of its number."""
+def of(gpus: Sequence[Gpu], index: int, uuid: str | None) -> Gpu | None:
+    """The GPU of an instance: by the recorded UUID if there is one, else by its index."""
     if uuid:
-        return next((card for card in here if card.uuid == uuid), None)
-    return here[index] if index < len(here) else None
+        return next((card for card in gpus if card.uuid == uuid), None)
+    return gpus[index] if index < len(gpus) else None
 
 
 @contextlib.contextmanager
@@ -126,7 +120,7 @@ def _nvml() -> Iterator[None]:
 
 
 def _advice(error: Any, devices: Path) -> str:
-    """What it means that NVML can't be had."""
+    """What the error means, and what to do."""
     import pynvml
 
     absent = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
@@ -136,8 +130,8 @@ def _advice(error: Any, devices: Path) -> str:
     match error.value:
         case pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
             return (
-                f"the NVIDIA driver is here, its library libnvidia-ml.so.1 isn't ({says}): give "
-                "a container NVIDIA_DRIVER_CAPABILITIES=compute,utility and NVIDIA's container "
+                f"the NVIDIA driver is loaded, but libnvidia-ml.so.1 is missing ({says}): give a "
+                "container NVIDIA_DRIVER_CAPABILITIES=compute,utility and NVIDIA's container "
                 "toolkit, or install the driver's compute libraries"
             )
         case pynvml.NVML_ERROR_DRIVER_NOT_LOADED:
@@ -159,7 +153,7 @@ def _gpu(index: int) -> Gpu:
         uuid, name = pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)
         gpu = replace(gpu, uuid=uuid, name=name)
         total, used = _memory(handle)
-        mig, _ = _told((0, 0), pynvml.nvmlDeviceGetMigMode, handle)
+        mig, _ = _or_default((0, 0), pynvml.nvmlDeviceGetMigMode, handle)
         return replace(
             gpu,
             total=total,
@@ -172,8 +166,8 @@ def _gpu(index: int) -> Gpu:
         return replace(gpu, trouble=str(error).rstrip("."))
 
 
-def _told(otherwise: Any, ask: Callable[..., Any], *arguments: Any) -> Any:
-    """NVML's answer; `otherwise` where this GPU, driver or container gives none."""
+def _or_default(default: Any, ask: Callable[..., Any], *arguments: Any) -> Any:
+    """NVML's answer; `default` if this GPU, driver or container doesn't support the question."""
     import pynvml
 
     try:
@@ -185,7 +179,7 @@ def _told(otherwise: Any, ask: Callable[..., Any], *arguments: Any) -> Any:
             pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
             pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
         ):
-            return otherwise
+            return default
         raise
 
 
@@ -193,9 +187,9 @@ def _memory(handle: Any) -> tuple[int, int]:
     """Total and used bytes."""
     import pynvml
 
-    # The first version, all that older drivers have, counts as used what they keep for themselves.
+    # Version 1, the only one of older drivers, counts the driver's reserved memory as used.
     for version in (pynvml.nvmlMemory_v2, None):
-        if found := _told(None, pynvml.nvmlDeviceGetMemoryInfo, handle, version):
+        if found := _or_default(None, pynvml.nvmlDeviceGetMemoryInfo, handle, version):
             return found.total, found.used
     return 0, 0
 
@@ -207,11 +201,11 @@ def _mode(handle: Any) -> str:
         pynvml.NVML_COMPUTEMODE_PROHIBITED: "Prohibited",
         pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS: "Exclusive_Process",
     }
-    return names.get(_told(None, pynvml.nvmlDeviceGetComputeMode, handle), "Default")
+    return names.get(_or_default(None, pynvml.nvmlDeviceGetComputeMode, handle), "Default")
 
 
 def _processes(handle: Any) -> tuple[Process, ...]:
-    """Those that draw and those that compute; one that does both is there once."""
+    """Processes that draw or compute; one that does both is listed once."""
     import pynvml
 
     found: dict[int, Process] = {}
@@ -219,6 +213,6 @@ def _processes(handle: Any) -> tuple[Process, ...]:
         (False, pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3),
         (True, pynvml.nvmlDeviceGetComputeRunningProcesses_v3),
     ):
-        for process in _told([], ask, handle):
-            found[process.pid] = Process(process.pid, process.usedGpuMemory, computes)
+        for each in _or_default([], ask, handle):
+            found[each.pid] = Process(each.pid, each.usedGpuMemory, computes)
     return tuple(found[pid] for pid in sorted(found))

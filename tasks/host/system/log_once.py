@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class LogOnce:
-    """For one thread, or one kind of work. It prints; the service's output is its log."""
+    """Use one per thread or kind of work. Prints to stdout, which is a service's log."""
 
     def __init__(self) -> None:
         self._logged: deque[str] = deque(maxlen=8)
@@ -21,7 +21,7 @@ class LogOnce:
             self.log()
 
     def log(self) -> None:
-        """Print the exception that is being handled, unless it is one of the last eight."""
+        """Print the exception that is being handled, unless it equals one of the last eight."""
         text = traceback.format_exc()
         if text not in self._logged:
             self._logged.append(text)

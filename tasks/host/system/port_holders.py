@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from . import process
+
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that listens on a port; pid None when the kernel won't tell (another user's)."""
+    """A process that listens on a port; pid None: it belongs to another user."""
 
     port: int
     pid: int | None
@@ -15,7 +17,10 @@ class Holder:
     def __str__(self) -> str:
         if self.pid is None:
             return f"port {self.port} is held by a process of another user"
-        return f"port {self.port} is held by pid {self.pid} ({_command(self.pid)})"
+        command = process.command_of(self.pid)
+        return (
+            f"port {self.port} is held by pid {self.pid} ({command[:200] if command else 'gone'})"
+        )
 
 
 def holders() -> dict[int, Holder]:
@@ -27,13 +32,3 @@ def holders() -> dict[int, Holder]:
         for connection in psutil.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN and connection.laddr
     }
-
-
-def _command(pid: int) -> str:
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return " ".join(process.cmdline())[:200] or process.name()
-    except psutil.Error:
-        return "gone"

@@ -1,7 +1,8 @@
 """The private folder of a workspace: PM2's home and sockets, the run lock.
 
-Found by uid and workspace alone, so that every shell finds the same one; short, since a
-socket's path ends at 107 bytes; never in the workspace, which may be a network volume.
+Its path depends only on uid and workspace, so that every shell finds the same folder. It is short,
+since a socket's path has at most 107 bytes, and outside the workspace, which may be a network
+volume.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from .failure import Failure
 
 
 def folder(workspace: Path) -> Path:
-    """The private folder's path; nothing is made."""
+    """The private folder's path; it may not exist."""
     name = hashlib.sha256(os.fsencode(workspace.resolve())).hexdigest()[:12]
     return Path("/tmp") / f"comfy-machine-{os.getuid()}" / name
 
 
 def make(workspace: Path) -> Path:
-    """Make the private folder (0700). Raises Failure when it can't be, or is another user's."""
+    """Create the private folder (0700). Raises Failure if that fails or it is another user's."""
     path = folder(workspace)
     for part in (path.parent, path):
         try:
@@ -34,7 +35,7 @@ def make(workspace: Path) -> Path:
                 part.chmod(0o700)
         except OSError as error:
             raise Failure(
-                f"{part} can't be made ({error.strerror}): /tmp has to be writable, in a "
-                "container with a read-only root by --tmpfs /tmp"
+                f"{part} can't be created ({error.strerror}): make /tmp writable; a container with "
+                "a read-only root needs --tmpfs /tmp"
             ) from None
     return path

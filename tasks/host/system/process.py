@@ -19,7 +19,7 @@ from typing import IO
 from .failure import Failure
 from .redaction import redact
 
-#: Given to every child: what a program needs to find files, speak and reach the network.
+#: Variables that every child gets, for files, language and network.
 ALLOWED = frozenset(
     """PATH HOME LANG LANGUAGE LC_ALL LC_CTYPE TZ TMPDIR USER LOGNAME SHELL
     http_proxy https_proxy no_proxy all_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY
@@ -30,26 +30,26 @@ ALLOWED_PREFIXES = ("NVIDIA_",)
 RUN = "COMFY_MACHINE_RUN"
 """The variable that marks a run's children. Its value is `run_id()`."""
 GRACE = 6.0
-"""Seconds between SIGTERM and SIGKILL for a command that is to end."""
-ASK_EVERY = 1.0
-"""Seconds between two questions whether it is enough."""
-CLOCK = 10.0
-"""Seconds by which a process may seem to have begun after its own note: clocks are set."""
+"""Seconds between SIGTERM and SIGKILL."""
+CHECK_EVERY = 1.0
+"""Seconds between two calls of `enough`."""
+CLOCK_DRIFT = 10.0
+"""Seconds by which a process may seem to start after its own note: clocks are set."""
 #: Where Debian, Ubuntu and Red Hat keep their certificates.
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
-#: Given besides to what installs: git, uv, npm and the scripts of custom nodes.
+#: Prefixes of further variables for installers: git, uv, npm and the scripts of custom nodes.
 INSTALLER_PREFIXES = (
     "GIT_", "PIP_", "UV_", "npm_config_", "NODE_EXTRA_CA_CERTS", "SSH_AUTH_SOCK", "NETRC",
 )  # fmt: skip
-#: Never passed on: with these git prints every URL and header, credentials and all.
+#: Prefixes that are never passed on: git would print every URL and header with credentials.
 TRACES = ("GIT_TRACE", "GIT_CURL_VERBOSE")
 
 
 class CommandFailed(Failure):
     """A command ended with a code other than 0, or ran out of time.
 
-    `output` holds what it printed, `code` its exit code (negative: the
-    signal that ended it; None: it ran out of time, as `timed_out` says, or never started).
+    `output` is what it printed, `code` its exit code (negative: the signal that ended it; None: it
+    ran out of time, as `timed_out` says, or didn't start).
     """
 
     def __init__(
@@ -69,24 +69,24 @@ class CommandFailed(Failure):
 
 @dataclass(frozen=True)
 class _Ending:
-    """How a command failed: a few words, empty if it didn't; its exit code; out of time?"""
+    """How a command ended; `problem` is empty if it succeeded."""
 
-    words: str = ""
+    problem: str = ""
     code: int | None = None
     timed_out: bool = False
 
 
 def certificates() -> str | None:
-    """The file with the certificates that this system trusts, None if none is found."""
+    """The file with the certificates that this system trusts; None: there is none."""
     system = ssl.get_default_verify_paths().openssl_cafile
     return next((file for file in (*CERTIFICATES, system) if Path(file).is_file()), None)
 
 
 def allowed_environment(environ: Mapping[str, str], *, installer: bool = False) -> dict[str, str]:
-    """The part of `environ` that children may see; no secret of the caller is in it.
+    """The part of `environ` that children get; without the caller's secrets.
 
-    An installer also trusts the certificates that this system trusts, as a company's proxy
-    needs it: uv and Node come with their own, and look no further by themselves.
+    An installer also gets the certificates that this system trusts, which a company's proxy needs:
+    uv and Node use only their own by default.
     """
     prefixes = ALLOWED_PREFIXES + (INSTALLER_PREFIXES if installer else ())
     allowed = {
@@ -109,13 +109,13 @@ def run(
     stays: bool = False,
     enough: Callable[[], bool] | None = None,
 ) -> str:
-    """Run `argv` and return what it printed (stdout and stderr together, the last 16 MiB).
+    """Run `argv` and return its output (stdout and stderr together, the last 16 MiB).
 
-    The output goes to the end of `log` while it comes; credentials in it are masked there once
-    the command has ended, and in what is returned. `timeout` is in seconds; after it
-    the whole process group is ended (SIGTERM, and SIGKILL after GRACE seconds), as it is without
-    an error once `enough`, asked every second, says so. What it leaves behind when we are killed
-    is ended by the next run, unless it `stays`, as PM2's daemon does. Raises CommandFailed.
+    The output is appended to `log` as it comes; when the command has ended, credentials are masked
+    there and in the returned text. After `timeout` seconds the process group is ended (SIGTERM,
+    SIGKILL after GRACE seconds). When `enough`, called every second, returns True, it is ended too,
+    without an error. If this process is killed, the next run ends what it left behind, unless the
+    command `stays`, as PM2's daemon does. Raises CommandFailed.
     """
     words = [str(word) for word in argv]
     marks = {} if stays else {RUN: run_id()}
@@ -129,9 +129,9 @@ def run(
         finally:
             _mask(sink, start)
         output = _read(sink, start)
-    if ending.words:
-        said = f"{Path(words[0]).name} {ending.words}"
-        raise CommandFailed(said, output, log, ending.code, timed_out=ending.timed_out)
+    if ending.problem:
+        message = f"{Path(words[0]).name} {ending.problem}"
+        raise CommandFailed(message, output, log, ending.code, timed_out=ending.timed_out)
     return output
 
 
@@ -171,13 +171,13 @@ def _run(
 def _wait(
     child: subprocess.Popen[bytes], timeout: float | None, enough: Callable[[], bool] | None
 ) -> int:
-    """Its exit code, 0 if it was ended since that was `enough`. Raises TimeoutExpired."""
+    """The exit code; 0 if `enough` ended it. Raises TimeoutExpired."""
     if enough is None:
         return child.wait(timeout)
     deadline = time.monotonic() + (timeout if timeout is not None else float("inf"))
     while True:
         try:
-            return child.wait(min(ASK_EVERY, max(0.0, deadline - time.monotonic())))
+            return child.wait(min(CHECK_EVERY, max(0.0, deadline - time.monotonic())))
         except subprocess.TimeoutExpired:
             if enough():
                 _end(child)
@@ -187,7 +187,7 @@ def _wait(
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask it to end, then kill what is left of its process group."""
+    """Terminate it, then kill the rest of its process group."""
     child.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(GRACE)
@@ -196,7 +196,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _mask(file: IO[bytes], start: int) -> None:
-    """Redact what a file holds from byte `start`; it is read whole only when there is a reason."""
+    """Redact a file from byte `start`; it is rewritten only if it needs that."""
     file.seek(start)
     if all(_redacted(line) == line for line in file):
         return
@@ -213,14 +213,14 @@ def _redacted(content: bytes) -> bytes:
 
 
 def _read(file: IO[bytes], start: int, limit: int = 1 << 24) -> str:
-    """What a file holds from byte `start`, the last `limit` bytes of it."""
+    """A file's content from byte `start`, at most the last `limit` bytes."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(start, size - limit))
     return file.read().decode(errors="replace")
 
 
 def tail(log: Path, limit: int = 65536) -> str:
-    """The last `limit` bytes of a log; empty if it can't be read."""
+    """The last `limit` bytes of a log; empty: it can't be read."""
     try:
         with log.open("rb") as file:
             return _read(file, 0, limit)
@@ -229,9 +229,20 @@ def tail(log: Path, limit: int = 65536) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something; the gist of a traceback or of an error output."""
+    """The last line that isn't blank: usually the gist of a traceback or error output."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no output"
+
+
+def command_of(pid: int) -> str | None:
+    """The command line of a process, redacted; None when it has ended or isn't visible here."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return redact(" ".join(" ".join(process.cmdline() or [process.name()]).split()))
+    except psutil.Error:
+        return None
 
 
 def kill_group(pid: int) -> None:
@@ -240,7 +251,7 @@ def kill_group(pid: int) -> None:
 
 
 def end_children() -> None:
-    """Kill whatever this process started and that still runs; PM2's daemon is no child of ours."""
+    """Kill all descendants of this process; PM2's daemon isn't one."""
     import psutil
 
     for child in psutil.Process().children(recursive=True):
@@ -249,7 +260,7 @@ def end_children() -> None:
 
 
 def end_left_by(run: str) -> None:
-    """Kill what a run, a doit that was killed itself, had started and left behind."""
+    """Kill what a killed run has left behind."""
     import psutil
 
     for process in psutil.process_iter():
@@ -260,18 +271,18 @@ def end_left_by(run: str) -> None:
 
 @cache
 def run_id() -> str:
-    """This process, as "PID.NANOSECONDS": a pid alone may come again."""
+    """This process, as "PID.NANOSECONDS": a pid alone may be reused."""
     return f"{os.getpid()}.{time.time_ns()}"
 
 
 def is_run(run: str) -> bool:
-    """Whether the run with this `run_id()` still runs; its pid may be another process by now."""
+    """Whether the run with this `run_id()` still runs; its pid may have been reused."""
     import psutil
 
     try:
-        pid, noted = (int(number) for number in run.split("."))
+        pid, id_made_at = (int(number) for number in run.split("."))
         process = psutil.Process(pid)
-        late = process.create_time() > noted / 1e9 + CLOCK
-        return not late and process.status() != psutil.STATUS_ZOMBIE
+        is_other = process.create_time() > id_made_at / 1e9 + CLOCK_DRIFT
+        return not is_other and process.status() != psutil.STATUS_ZOMBIE
     except (ValueError, OverflowError, psutil.Error):
         return False

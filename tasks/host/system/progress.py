@@ -11,18 +11,18 @@ from typing import Any
 from .units import duration, size
 
 OnProgress = Callable[[float | None, str], object]
-"""Called from any thread with the progress in percent (None: unknown), and what is being done."""
+"""Called from any thread with the progress in percent (None: unknown) and the current work."""
 WINDOW = 10.0
-"""Seconds over which a rate is taken."""
+"""Seconds over which a rate is measured."""
 
 
 def ignore_progress(percent: float | None, detail: str) -> None:
-    """The OnProgress of a caller that doesn't want to know."""
+    """An OnProgress that does nothing."""
 
 
 @dataclass
 class Item:
-    """One file: its bytes in all, None while unknown, and those that are done."""
+    """One file: its bytes in total (None: unknown) and done."""
 
     name: str
     total: int | None = None
@@ -30,7 +30,7 @@ class Item:
     state: str = "waiting"
     """waiting, running, done or failed."""
     moved: int = 0
-    """Bytes that were moved in this run; what was there before is no speed."""
+    """Bytes transferred in this run; only these count for the rate."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Progress:
                 item.done = item.total
 
     def snapshot(self) -> dict[str, Any]:
-        """All of it as plain data: bytes, bytes per second, seconds left (None: unknown)."""
+        """Everything as plain data: bytes, bytes per second, seconds left (None: unknown)."""
         with self._lock:
             items = [Item(**vars(item)) for item in self.items.values()]
             now, moved = time.monotonic(), sum(item.moved for item in items)
@@ -108,7 +108,7 @@ def line(shot: dict[str, Any]) -> str:
 
 
 def share(shot: dict[str, Any]) -> tuple[float | None, str]:
-    """A snapshot in percent, None while unknown, and in words."""
+    """A snapshot in percent (None: unknown) and in words."""
     whole = shot["bytes"]
     all_of = f" of {size(whole)}" if whole is not None else ""
     words = (

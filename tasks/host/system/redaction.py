@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
-#: What stands between `://` and `@`; a user alone is no secret with ssh, it is `git` there.
+#: The text between `://` and `@`. With ssh, a user alone is no secret; it is usually `git`.
 _USERINFO = re.compile(r"(ssh)?://([^\s/?#\"<>\\]+)@")
 _HEADER = re.compile(r"(\bauthorization: *\w+ +)\S+", re.I)
 MASK = "***"
 
 
 def redact(text: str) -> str:
-    """The text with `***` for the user and password of every URL, and for what an
-    Authorization header says."""
+    """The text with `***` for the user and password of every URL, and for the value of every
+    Authorization header."""
     if "@" in text:
         text = _USERINFO.sub(_masked, text)
     return _HEADER.sub(rf"\1{MASK}", text)

@@ -8,25 +8,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Retries:
-    """The waits double from one to the next."""
+    """How often to retry; each wait is twice the previous one."""
 
     attempts: int = 6
     """Tries in all."""
     backoff: float = 1.0
     """Seconds before the second try."""
     longest: float = 120.0
-    """Seconds; a server that asks for a longer wait is not waited for."""
+    """Seconds; when a server asks for a longer wait, it isn't tried again."""
 
-    def wait(self, failed: int, asked: float | None = None) -> float:
-        """Seconds before another try after so many failed; `asked`: what the server wants.
+    def wait(self, failed: int, requested: float | None = None) -> float:
+        """Seconds before the next try after `failed` tries; `requested`: what the server asks for.
 
-        A date may lie behind us, where clocks differ: that must not use up all tries at once.
+        It is at least `backoff`: with clocks that differ, a requested date may be in the past.
         """
-        return self.backoff * 2 ** (failed - 1) if asked is None else max(asked, self.backoff)
+        if requested is None:
+            return float(self.backoff * 2 ** (failed - 1))
+        return max(requested, self.backoff)
 
-    def pause(self, failed: int, asked: float | None = None) -> bool:
-        """Sleep before another try; False, at once, where there is to be none."""
-        wait = self.wait(failed, asked)
+    def pause(self, failed: int, requested: float | None = None) -> bool:
+        """Sleep before the next try; False, without a sleep: give up."""
+        wait = self.wait(failed, requested)
         if failed >= self.attempts or wait > self.longest:
             return False
         time.sleep(wait)

@@ -1,7 +1,7 @@
 """The journal of a run: what `doit` writes down while it works, and how it stands, for readers.
 
-`progress/run.json` is of the run that is on or of the last one, `progress/times.json` has the
-seconds that each task took when it was last executed. Times are seconds since the epoch.
+`progress/run.json` describes the run in progress or the last one, `progress/times.json` has the
+duration in seconds of each task's last execution. Times are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RunState = Literal["running", "succeeded", "failed", "interrupted"]
 
 @dataclass(frozen=True)
 class Task:
-    """One task of a run; `after` are the tasks that it waits for."""
+    """One task of a run; `after`: the tasks that it waits for."""
 
     name: str
     doc: str
@@ -31,11 +31,11 @@ class Task:
     state: TaskState = "waiting"
     began: float | None = None
     seconds: float | None = None
-    """How long it took, or has taken until now."""
+    """Its duration so far."""
     percent: float | None = None
-    """Of its work, where it says so."""
+    """Its progress, if it reports any."""
     detail: str = ""
-    """What it does just now."""
+    """Its current work."""
     reason: str = ""
     """Why it failed."""
     log: str | None = None
@@ -47,7 +47,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Notes:
-    """What stands in the file. Of a run that was killed it says that it is running."""
+    """The file's content. After a run was killed, its state is still "running"."""
 
     pid: int
     run: str
@@ -62,51 +62,56 @@ class Notes:
 
 @dataclass(frozen=True)
 class Journal:
-    """The run that is on, or the last one."""
+    """The run in progress, or the last one."""
 
     pid: int
     command: str
-    """What was asked for, such as `up`."""
+    """The command, such as `up`."""
     state: RunState
     began: float
     seconds: float
     seconds_left: float | None
-    """While it is on, an estimate; None: unknown."""
+    """An estimate while it is in progress; None: unknown."""
     percent: float | None
     tasks: tuple[Task, ...]
 
     @property
     def done(self) -> int:
-        """How many tasks hold: were done, or found up to date."""
+        """The number of tasks that were executed or found up to date."""
         return sum(task.state in ("done", "up to date") for task in self.tasks)
+
+    @property
+    def total(self) -> int:
+        return len(self.tasks)
 
     def of(self, state: TaskState) -> list[Task]:
         return [task for task in self.tasks if task.state == state]
 
 
 def read(layout: Layout) -> Journal | None:
-    """The run that is on or the last one, as it stands; None: none is known. Never raises."""
+    """The run in progress or the last one; None: there is none. Never raises."""
     notes = _read(layout)
     if notes and notes.state == "running" and not process.is_run(notes.run):
-        # It may have come to its end since it was looked at.
+        # It may have ended since the file was read.
         notes = _read(layout)
         if notes and notes.state == "running" and not process.is_run(notes.run):
             notes = replace(notes, state="interrupted")
     if notes is None:
         return None
-    on = notes.state == "running"
-    now = max(time.time(), notes.began) if on else notes.noted
+    is_running = notes.state == "running"
+    now = max(time.time(), notes.began) if is_running else notes.noted
     tasks = tuple(_until(task, now) for task in notes.tasks)
-    left = seconds_left(tasks, read_times(layout)) if on else None
+    left = seconds_left(tasks, read_times(layout)) if is_running else None
     took = now - notes.began
+    percent = _share(tasks) if left is None else 100 * took / (took + left or 1.0)
     return Journal(
         pid=notes.pid,
         command=notes.command,
         state=notes.state,
         began=notes.began,
-        seconds=took,
+        seconds=round(took, 1),
         seconds_left=left,
-        percent=_rounded(_share(tasks) if left is None else 100 * took / (took + left or 1.0)),
+        percent=None if percent is None else round(percent, 1),
         tasks=tasks,
     )
 
@@ -117,21 +122,17 @@ def is_on(layout: Layout) -> bool:
     return notes is not None and notes.state == "running"
 
 
-def _rounded(percent: float | None) -> float | None:
-    return None if percent is None else round(percent, 1)
-
-
 def read_times(layout: Layout) -> dict[str, float]:
     """Seconds of each task's last execution."""
-    told = files.read_receipt(layout.progress("times"))
-    return {name: float(took) for name, took in told.items() if isinstance(took, (int, float))}
+    times = files.read_receipt(layout.progress("times"))
+    return {name: float(took) for name, took in times.items() if isinstance(took, (int, float))}
 
 
 def seconds_left(tasks: Iterable[Task], times: Mapping[str, float]) -> float | None:
-    """What the longest chain of open tasks takes: by their percents, else as the last time.
+    """The duration of the longest chain of open tasks, by their progress or their last duration.
 
-    What was up to date last time may be again, so this is rather too much. None when nothing is
-    known of those that wait, or, where none waits, of those that run.
+    It is rather too long, since tasks may turn out to be up to date. None: nothing is known of the
+    waiting tasks or, if none waits, of the running ones.
     """
     open_ = {task.name: task for task in tasks if task.open}
     alone = {name: _left(task, times) for name, task in open_.items()}
@@ -142,7 +143,7 @@ def seconds_left(tasks: Iterable[Task], times: Mapping[str, float]) -> float | N
 
     def reach(name: str) -> float:
         if name not in until:
-            # A chain that bites its tail is no chain.
+            # Ends the recursion in a cycle.
             until[name] = 0.0
             before = max((reach(each) for each in open_[name].after if each in open_), default=0.0)
             until[name] = before + (alone[name] or 0.0)
@@ -152,7 +153,7 @@ def seconds_left(tasks: Iterable[Task], times: Mapping[str, float]) -> float | N
 
 
 def _left(task: Task, times: Mapping[str, float]) -> float | None:
-    """Of one task that is open, by itself."""
+    """Seconds left of one open task."""
     passed = task.seconds or 0.0
     if task.percent is not None and task.percent >= 1:
         return passed * (100 - min(task.percent, 100)) / task.percent
@@ -161,7 +162,7 @@ def _left(task: Task, times: Mapping[str, float]) -> float | None:
 
 
 def _share(tasks: Sequence[Task]) -> float | None:
-    """How many of the tasks are behind us, in percent; of one that runs, its part."""
+    """The share of work that is done, in percent; running tasks count in part."""
     done = sum(
         100 if task.state in ("done", "up to date") else task.percent or 0.0 for task in tasks
     )

@@ -11,18 +11,18 @@ from . import locks, private_folder, process
 
 @dataclass(frozen=True)
 class Holder:
-    """A run in progress; `task` is what it does now, empty while it starts."""
+    """A run in progress; `task` is its current task, empty while it starts."""
 
     pid: int
     task: str
 
 
 class Taken(Exception):  # noqa: N818  reads as what happened
-    """Another run has the workspace; `str()` names its pid and task."""
+    """Another run holds the lock; `str()` names its pid and task."""
 
 
 class RunLock:
-    """The run lock of a workspace; held until this process ends."""
+    """The run lock of a workspace, held until this process ends."""
 
     def __init__(self, workspace: Path) -> None:
         self._workspace = workspace
@@ -51,34 +51,34 @@ class RunLock:
         self.note(what)
 
     def holder(self) -> int | None:
-        """The pid of the run in progress, or None; the lock is not taken."""
+        """The pid of the run in progress, or None; doesn't take the lock."""
         run = self.run()
         return run.pid if run else None
 
     def run(self) -> Holder | None:
-        """The run in progress, by its own note; the lock is not taken, so no run is refused."""
+        """The run in progress, from its note; doesn't take the lock, so no run is refused."""
         try:
             note = self.path.read_text(errors="replace")
         except OSError:
             return None
-        # A killed run leaves its note behind.
+        # A killed run leaves its note.
         run_id, _, task = note.partition(" ")
         return Holder(int(run_id.split(".")[0]), task) if process.is_run(run_id) else None
 
     def release(self) -> None:
-        """Note that this run ended; the kernel's lock ends with the process."""
+        """Clear the note of this run; the lock itself ends with the process."""
         if self._descriptor >= 0:
             os.ftruncate(self._descriptor, 0)
 
     def give_back(self) -> None:
-        """Let another run begin although this process still lives."""
+        """Let another run begin although this process continues."""
         self.release()
         os.close(self._descriptor)
         self._descriptor = -1
 
     def note(self, what: str) -> None:
-        """Note what this run is doing, for those who find the lock taken."""
+        """Write down this run's current task, for processes that find the lock taken."""
         content = f"{process.run_id()} {what}".encode()[:4096]
-        # Never empty in between: a reader would think that no run is in progress.
+        # Overwrite before truncating: an empty file would mean that no run is in progress.
         os.pwrite(self._descriptor, content, 0)
         os.ftruncate(self._descriptor, len(content))

@@ -12,22 +12,23 @@ from typing import TypeVar
 T = TypeVar("T")
 
 FRESH = 2.0
-"""Seconds after a change within which another one may leave the time as it is: a file system's
-clock has coarse ticks."""
+"""Seconds after a change in which another change may leave the mtime as it is: file systems have
+coarse clocks."""
+MISSING = (0, 0, 0)
 CACHED = 1024
-"""Results that one function remembers."""
+"""Results that are cached per function."""
 
 
 def while_unchanged(read: Callable[[Path], T]) -> Callable[..., T]:
-    """`read`, done anew only when its file or folder changed, or one of those named besides.
+    """Cache `read` until its file or folder changes, or one of those in `besides`.
 
-    A folder changes when something in it is added, removed or renamed.
+    A folder changes when an entry is added, removed or renamed.
     """
     cached: dict[Path, tuple[object, T]] = {}
 
     @functools.wraps(read)
     def look(path: Path, *besides: Path | str) -> T:
-        now = [_stamp(each) for each in (path, *besides)]
+        now = [stamp(each) for each in (path, *besides)]
         known = cached.get(path)
         if known and known[0] == now:
             return known[1]
@@ -41,10 +42,10 @@ def while_unchanged(read: Callable[[Path], T]) -> Callable[..., T]:
     return look
 
 
-def _stamp(path: Path | str) -> tuple[int, int, int]:
-    """Inode, size and time of change (ns), zeros when there is nothing."""
+def stamp(path: Path | str) -> tuple[int, int, int]:
+    """Inode, size and time of change (ns); MISSING when there is no file."""
     try:
         status = os.stat(path)  # noqa: PTH116  for thousands of folders
     except OSError:
-        return 0, 0, 0
+        return MISSING
     return status.st_ino, status.st_size, status.st_mtime_ns

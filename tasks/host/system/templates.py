@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parents[3] / "templates"
 
 
 def _to_yaml(text: str) -> str:
-    """A YAML scalar in double quotes; JSON's surrogate pairs would not do."""
+    """A YAML scalar in double quotes; YAML doesn't understand JSON's surrogate pairs."""
     import yaml
 
     return str(yaml.safe_dump(text, default_style='"', width=1 << 20)).strip()
@@ -19,7 +19,7 @@ def _to_yaml(text: str) -> str:
 def render(
     name: str, *, filters: Mapping[str, Callable[[str], str]] | None = None, **values: Any
 ) -> str:
-    """The text of a template; `filters` are those that this one needs besides Jinja2's."""
+    """The text of a template; `filters` are filters besides Jinja2's."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

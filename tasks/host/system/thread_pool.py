@@ -1,4 +1,4 @@
-"""Several things at once, on threads that never keep the process alive."""
+"""Parallel work on daemon threads, which never keep the process alive."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 RAMP = 0.02
-"""Seconds between two looks at whether one more thread is of use."""
+"""Seconds between two checks whether one more thread helps."""
 BUSY = 0.7
-"""Part of one core above which it isn't."""
+"""Share of a core in use above which it doesn't."""
 
 
 def each(
     work: Callable[[T], R], items: Iterable[T], threads: int, *, ramp: bool = False
 ) -> list[tuple[T, R | BaseException]]:
-    """Do `work` for every item, `threads` at a time; each with its result or what it raised.
+    """Call `work` for every item, `threads` at a time; each item with its result or exception.
 
-    With `ramp` they begin one after the other, as long as this process has time left: threads
-    that wait for a network help each other, those that compute are in each other's way.
+    With `ramp`, threads start one after the other while this process has CPU time left: more
+    threads help when they wait for the network, not when they compute.
     """
     todo = list(enumerate(items))
     waiting: queue.SimpleQueue[tuple[int, T]] = queue.SimpleQueue()
@@ -59,7 +59,7 @@ def each(
 
 @contextlib.contextmanager
 def beside(watch: Callable[..., None], *arguments: object) -> Iterator[None]:
-    """Run `watch` in a thread beside the body; its last argument is an event, set at the end."""
+    """Run `watch` in a thread during the body; its last argument is an event, set at the end."""
     ended = threading.Event()
     thread = threading.Thread(target=watch, args=(*arguments, ended), daemon=True)
     thread.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def size(count: float) -> str:
-    """Bytes in powers of 1000, as disks and networks are sold: 545.4 MB."""
+    """Bytes in powers of 1000, as for disks and networks: 545.4 MB."""
     for unit, digits in (("B", 0), ("kB", 0), ("MB", 1), ("GB", 1)):
         if round(count, digits) < 1000:
             return f"{count:.{digits}f} {unit}"
@@ -13,7 +13,7 @@ def size(count: float) -> str:
 
 
 def gib(count: int) -> str:
-    """Bytes in powers of 1024, as nvidia-smi shows a GPU's memory: 23.7 GiB."""
+    """Bytes in powers of 1024, as for memory in nvidia-smi: 23.7 GiB."""
     return f"{count / 2**30:.1f} GiB"
 
 

@@ -1,4 +1,4 @@
-"""What processes use, and what this machine has of it; read from /proc and the cgroup."""
+"""CPU time and memory of processes, and this machine's memory; from /proc and cgroups."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OWN = ("Pss_Anon", "Pss_Shmem", "SwapPss")
-"""Fields of smaps_rollup. Pages of files are none of them: the kernel takes those back."""
+"""Fields of smaps_rollup, without file pages: the kernel reclaims those."""
 ANON = ("Private_Dirty", "Swap")
-"""The same on kernels before 5.4."""
+"""The corresponding fields on kernels before 5.4."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What was done since a process began."""
+    """What a process has done since it began."""
 
     cpu: float
-    """Seconds."""
+    """Seconds of CPU time."""
     faults: int
-    """Pages that it had to wait for: one that maps a checkpoint from a slow disk uses no CPU."""
+    """Major page faults: a process that maps a checkpoint from a slow disk uses no CPU."""
     waits: bool = False
-    """Whether it would do something now, had it a core or a disk that others use."""
+    """Whether it is runnable or waits for the disk now."""
 
 
 def effort(pid: int) -> Effort | None:
-    """What a process and its children have done; None when it is gone."""
+    """What a process and its descendants have done; None: it has ended."""
     found = [each for member in family(pid) if (each := own_effort(member))]
     if not found:
         return None
@@ -39,7 +39,7 @@ def effort(pid: int) -> Effort | None:
 
 
 def own_effort(pid: int) -> Effort | None:
-    """What a process has done, with the children that it waited for; None when it is gone."""
+    """What a process has done, with the children that it reaped; None: it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
@@ -51,11 +51,11 @@ def own_effort(pid: int) -> Effort | None:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its children; psutil, which reads all of /proc, takes fifty times as long."""
+    """A process and its descendants; psutil reads all of /proc and takes fifty times as long."""
     members = [pid]
     for member in members:
         for thread in _threads(member):
-            # It ended meanwhile, or this kernel doesn't tell of children.
+            # The process has ended, or the kernel doesn't list children.
             with suppress(OSError):
                 members += map(int, (thread / "children").read_text().split())
     return members
@@ -69,7 +69,7 @@ def _threads(pid: int) -> list[Path]:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process and its children have resident."""
+    """Resident bytes of a process and its descendants."""
     import psutil
 
     total = 0
@@ -80,7 +80,7 @@ def resident(pid: int) -> int:
 
 
 def threads(pid: int) -> frozenset[int]:
-    """The ids of a process's threads, as the kernel has them."""
+    """The kernel ids of a process's threads."""
     try:
         return frozenset(map(int, os.listdir(f"/proc/{pid}/task")))  # noqa: PTH208  every second
     except OSError:
@@ -88,7 +88,7 @@ def threads(pid: int) -> frozenset[int]:
 
 
 def own_memory(pid: int) -> int | None:
-    """Bytes that a process and its children have for themselves; None when it can't be seen."""
+    """Private bytes of a process and its descendants; None: not known."""
     found = [each for member in family(pid) if (each := _own_memory(member)) is not None]
     return sum(found) if found else None
 
@@ -104,14 +104,14 @@ def _own_memory(pid: int) -> int | None:
 
 
 def machine_memory(root: Path = Path("/")) -> int:
-    """Bytes of memory that this machine has, or the cgroups around us leave of it."""
+    """Bytes of memory that this machine and our cgroups allow."""
     import psutil
 
     return min([psutil.virtual_memory().total, *_cgroup_limits(root)])
 
 
 def _cgroup_limits(root: Path) -> Iterator[int]:
-    """The limits of our cgroup and of those around it, of both versions."""
+    """The limits of our cgroup and its ancestors, of both versions."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -123,14 +123,14 @@ def _cgroup_limits(root: Path) -> Iterator[int]:
         top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
         name = "memory.limit_in_bytes" if controllers else "memory.max"
         folder = top / path.strip("/")
-        # In a container its own cgroup is mounted as the top, whatever its path is outside.
+        # A container sees its own cgroup as the root, whatever the path outside.
         for place in {top, folder, *folder.parents}:
             with suppress(OSError, ValueError):
                 yield int((place / name).read_text())
 
 
 def resident_each(pids: Iterable[int]) -> dict[int, int]:
-    """Bytes of memory that each process has resident with all that it started, by its pid."""
+    """Pid → resident bytes of that process and its descendants."""
     import psutil
 
     parents = {pid: _parent(pid) for pid in psutil.pids()}

@@ -21,20 +21,20 @@ from .web.protocol import Protocol
 
 OPEN_FILES = 8192
 CONNECTIONS = 2048
-"""At once; a further one replaces the one that has been idle longest."""
-END = 1
-"""Seconds that clients following the events have at the end."""
+"""At once; a further connection replaces the one that has been idle longest."""
+SHUTDOWN_TIMEOUT = 1
+"""Seconds that clients following the events have when the server ends."""
 
 
 def main(file: Path) -> None:
-    # A log line may repeat what an instance wrote, and the encoding of our log is not known.
+    # A line may quote an instance, and the encoding of our log is unknown.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
     connections = min(CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
     sampler = Sampler(file)
-    # However many clients wait, there is room for those that are answered at once.
-    sampler.board.room = min(sampler.board.room, connections // 4)
+    # Waiting clients must leave connections for those that are answered at once.
+    sampler.board.most_waiting = min(sampler.board.most_waiting, connections // 4)
     sockets = [_listen(host, sampler.settings.port) for host in sampler.settings.listen.split(",")]
     ready = file.with_suffix(".ready.json")
     application = endpoints.make(
@@ -53,14 +53,14 @@ def main(file: Path) -> None:
         headers=[("Server", health_client.name(sampler.settings.workspace))],
         proxy_headers=False,
         limit_concurrency=connections,
-        timeout_graceful_shutdown=END,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
     )
     with suppress(KeyboardInterrupt):
         Server(config, sampler.board.end).run(sockets=sockets)
 
 
 class Server(uvicorn.Server):
-    """Lets waiting clients go when it ends; uvicorn only waits for them."""
+    """Disconnects waiting clients when it ends; uvicorn only waits for them."""
 
     def __init__(self, config: uvicorn.Config, end: Callable[[], None]) -> None:
         super().__init__(config)

@@ -1,6 +1,6 @@
-"""What runs inside ComfyUI's own process: standard library only, and never a reason for it to fail.
+"""Code that runs inside ComfyUI's process: standard library only; its errors never stop ComfyUI.
 
 A constant line in the environment's site-packages (`hook.LINE`) runs `entry.py` in the one
-process that the exec shim names. Children inherit the number of another process, a program that
-is started again by exec keeps its own.
+process that the exec shim names by pid. A child inherits the variable but has another pid; a
+program that execs itself keeps its pid.
 """

@@ -1,4 +1,4 @@
-"""Children that a process starts: whether they may move a checkout, or install packages."""
+"""Child processes: whether a command may move a checkout or install packages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ INSTALLERS = frozenset({"pip", "pip3", "uv"})
 
 
 def command(arguments: tuple[Any, ...]) -> tuple[list[str], str]:
-    """The command line in an audit event, and the folder in which it works; a shell's is empty.
+    """The command line in an audit event, empty for a shell's, and the working directory.
 
-    Only subprocess.Popen tells a folder, third of four (a list of words comes second in all).
+    The words are the second argument of all events. Only subprocess.Popen gives a directory, as the
+    third of four.
     """
     given = arguments[1] if len(arguments) > 1 else None
     words = [*map(os.fsdecode, _texts(given))] if isinstance(given, (list, tuple)) else []
@@ -30,20 +31,20 @@ def command(arguments: tuple[Any, ...]) -> tuple[list[str], str]:
 
 
 def moves(words: list[str]) -> bool:
-    """Whether it is git, asked for what may move a checkout."""
+    """Whether it is a git command that may move a checkout."""
     if not words or os.path.basename(words[0]) != "git":  # noqa: PTH119
         return False
-    told = iter(words[1:])
-    for word in told:
+    rest = iter(words[1:])
+    for word in rest:
         if word in WITH_VALUE:
-            next(told, None)
+            next(rest, None)
         elif not word.startswith("-"):
             return word in MOVING
     return False
 
 
 def installs(words: list[str]) -> bool:
-    """Whether it is pip or uv, of themselves or as a module of Python."""
+    """Whether it is pip or uv, run by name or as a module of Python."""
     return not INSTALLERS.isdisjoint(map(os.path.basename, words[:4]))
 
 

@@ -1,7 +1,7 @@
 """Run by the environment's `.pth` line at the start of Python; `__file__` is this file.
 
-Makes this folder the package `comfy_machine_inside`, without a place on the path, and attaches
-what the variables ask for. An error of ours is printed and costs only the module that made it.
+Makes this folder the package `comfy_machine_inside` without adding it to the path, and attaches
+the modules whose variables are set. An error is printed and disables only its own module.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
         PACKAGE, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]  # noqa: PTH118
     )  # fmt: skip
     if spec is None or spec.loader is None or PACKAGE in sys.modules:
-        # A site-packages folder may be looked through twice, as lib and as lib64.
+        # site-packages may be processed twice, as lib and as lib64.
         return
     package = importlib.util.module_from_spec(spec)
     sys.modules[PACKAGE] = package

@@ -1,4 +1,4 @@
-"""An exception as values that can be written down."""
+"""An exception as values that JSON can hold."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 LONGEST = 300
 """Characters of a message."""
 LONGEST_TRACE = 6000
-"""Characters of a traceback, its end."""
+"""Characters that are kept of a traceback, its end."""
 
 _SONAME = re.compile(r"^(lib[\w.+-]+\.so[\w.]*): cannot open shared object file")
-"""How glibc's dynamic loader names a library that it doesn't find."""
+"""glibc's message for a shared library that is missing."""
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """An exception as values. `root` is the one that it all began with."""
+    """An exception as values. `root` is the first of its causes."""
     chain = list(_chain(error))
     root = chain[-1]
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
@@ -52,13 +52,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while at is not None and id(at) not in seen:
         seen.add(id(at))
         yield at
-        at = at.__cause__ or _spoken_of(at)
+        at = at.__cause__ or _handled_by(at)
 
 
-def _spoken_of(error: BaseException) -> BaseException | None:
-    """What was being handled where an exception was raised, in that very frame.
+def _handled_by(error: BaseException) -> BaseException | None:
+    """The exception that was being handled in the frame that raised this one.
 
-    One that was raised deeper is of a new attempt, which failed for a reason of its own.
+    An exception raised deeper comes from a new attempt that failed for its own reason.
     """
     handled = None if error.__suppress_context__ else error.__context__
     if handled is None or handled.__traceback__ is None:
@@ -79,7 +79,7 @@ def _library(error: BaseException) -> str | None:
 
 
 def _address(error: BaseException) -> str | None:
-    """Where a socket was to be bound that can't be: who bound it still has that in its frame."""
+    """The address that a socket can't be bound to, from the frame that called bind."""
     if not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
         return None
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]

@@ -1,4 +1,4 @@
-"""What a folder is like, looked at cheaply."""
+"""Cheap checks of folders and checkouts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 
 class Names:
-    """The names in a folder, read again when its time changed."""
+    """The names in a folder, read again when its mtime changed."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -24,15 +24,15 @@ class Names:
 
 
 def head(checkout: str) -> str | None:
-    """The commit of a checkout, as its files have it (`host/git.head`)."""
+    """The commit of a checkout, read from its files; see `tasks/host/repositories/git.py`."""
     try:
-        text = read(f"{checkout}/.git/HEAD").strip()
+        text = read_text(f"{checkout}/.git/HEAD").strip()
         if not text.startswith("ref: "):
             return text
         ref = text.removeprefix("ref: ")
         with contextlib.suppress(FileNotFoundError):
-            return read(f"{checkout}/.git/{ref}").strip()
-        for line in read(f"{checkout}/.git/packed-refs").splitlines():
+            return read_text(f"{checkout}/.git/{ref}").strip()
+        for line in read_text(f"{checkout}/.git/packed-refs").splitlines():
             if line.endswith(f" {ref}"):
                 return line.split()[0]
     except (OSError, ValueError):
@@ -40,7 +40,7 @@ def head(checkout: str) -> str | None:
     return None
 
 
-def read(file: str) -> str:
+def read_text(file: str) -> str:
     with open(file, encoding="utf-8") as opened:  # noqa: PTH123
         return opened.read()
 

@@ -1,4 +1,4 @@
-"""Call a function right after a module was executed, however it is imported."""
+"""Calls a function right after a module is executed, however it is imported."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Callback = Callable[[ModuleType], object]
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Lets a module be found as ever, and wraps its loader."""
+    """Lets the other finders find a module, and wraps its loader."""
 
     def __init__(self) -> None:
-        self.wanted: dict[str, list[Callback]] = {}
+        self.callbacks: dict[str, list[Callback]] = {}
         self._asking = False
 
     def find_spec(
         self, name: str, path: Any = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name not in self.wanted or self._asking:
+        if name not in self.callbacks or self._asking:
             return None
         self._asking = True
         try:
@@ -38,7 +38,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             execute(module)
-            for callback in self.wanted.get(name, ()):
+            for callback in self.callbacks.get(name, ()):
                 _call(callback, module)
 
         try:
@@ -68,13 +68,13 @@ _finder = _Finder()
 
 
 def after_import(name: str, callback: Callback) -> None:
-    """Have `callback` called with the module of this full name, at once if it is loaded already.
+    """Call `callback` with the module of this full name after its import, or now if it is loaded.
 
-    What `callback` raises is printed and goes no further.
+    An exception of `callback` is printed and not propagated.
     """
     if name in sys.modules:
         _call(callback, sys.modules[name])
         return
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
-    _finder.wanted.setdefault(name, []).append(callback)
+    _finder.callbacks.setdefault(name, []).append(callback)

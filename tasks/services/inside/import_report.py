@@ -1,8 +1,8 @@
-"""A program: import modules in their order, and write down what became of each.
+"""A program that imports modules in order and reports the result of each.
 
-`python -I import_report.py OUT NAME …`, on the Python of any environment. It is written as it
-grows: an empty entry is that of a module which ended the process. It stops at the first module
-that doesn't import, since those after it need it.
+`python -I import_report.py OUT NAME …`, with the Python of any environment. OUT is rewritten before
+and after each import: an empty entry means that the module ended the process. The first module that
+doesn't import is the last one tried, since the next ones need it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import traceback
 from typing import Any
 
 ERRORS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "errors.py")  # noqa: PTH100, PTH118, PTH120
-"""The module beside this one; its folder is on no path."""
+"""The module beside this one; its folder is not on the path."""
 
 
 def main(out: str, names: list[str]) -> None:
@@ -36,7 +36,7 @@ def main(out: str, names: list[str]) -> None:
             break
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # Whatever such libraries do when the interpreter ends is no matter.
+    os._exit(0)  # Skips what such libraries do when the interpreter ends.
 
 
 def write(out: str, results: dict[str, dict[str, Any]]) -> None:

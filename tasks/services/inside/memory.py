@@ -1,9 +1,8 @@
-"""The part of this machine's memory that an instance plans with.
+"""The share of this machine's memory that an instance may use.
 
-ComfyUI asks psutil how much there is, and keeps results, models and pinned memory by the answer.
-psutil tells of the host, neither of a cgroup's limit nor of instances that were told the same.
-So ComfyUI's own modules get the instance's part as the answer; custom nodes and libraries that
-ask get what psutil says.
+ComfyUI asks psutil for the memory, and sizes its caches and pinned memory by the answer. psutil
+describes the host: it knows neither a cgroup's limit nor other instances that get the same answer.
+So ComfyUI's own modules get the instance's share; custom nodes and libraries get psutil's answer.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from typing import Any
 from . import hooks
 
 SHARE = "COMFY_MACHINE_MEMORY"
-"""Variable: how many instances share this machine, and this one's limit in bytes if it has one."""
+"""The variable with the number of instances here and, optionally, the limit of each in bytes."""
 OWN = ("RssAnon", "RssShmem", "VmSwap")
-"""Fields of /proc/self/status. Pages of files are none of them: the kernel takes those back."""
+"""Fields of /proc/self/status, without file pages: the kernel reclaims those."""
 NODES = "custom_nodes"
 
 
 class Share:
-    """An instance's share of what this machine has, or the cgroups around us leave of it."""
+    """An instance's share of the memory of this machine and its cgroups."""
 
     def __init__(self, instances: int, limit: int = sys.maxsize, *, root: Path = Path("/")) -> None:
         self._instances = instances
@@ -34,10 +33,10 @@ class Share:
         self._groups = list(_groups(root))
 
     def of(self, total: int, available: int) -> tuple[int, int]:
-        """Its part, and what it can still take of that, of a host that has `total` bytes and
-        `available` of them free.
+        """The share, and how much of it is still available, in bytes, of a host that has `total`
+        bytes with `available` of them free.
 
-        What instances hold and can still take is together never more than there is.
+        All instances together never get more than there is.
         """
         host = total
         for group in self._groups:
@@ -51,7 +50,7 @@ class Share:
 
 
 class _Group:
-    """A cgroup that accounts for memory; its files are named by the version."""
+    """A cgroup with the memory controller; versions 1 and 2 name its files differently."""
 
     def __init__(self, folder: Path, first: bool) -> None:
         names = ("limit_in_bytes", "usage_in_bytes") if first else ("max", "current")
@@ -60,32 +59,32 @@ class _Group:
         prefix = "total_" if first else ""
         self._files = (f"{prefix}inactive_file", f"{prefix}active_file")
 
-    def is_there(self) -> bool:
-        """The top of all has no limit in version 2."""
+    def exists(self) -> bool:
+        """Whether it has a limit; the root cgroup of version 2 has none."""
         return self._limit.is_file()
 
     def limit(self) -> int:
-        """Bytes. The kernel writes "max", or a number above all that a host has, for none."""
+        """Bytes; without a limit the kernel writes "max" or a huge number."""
         text = self._limit.read_text().strip()
         return sys.maxsize if text == "max" else int(text)
 
     def used(self) -> int:
-        """Bytes, without pages of files."""
+        """Bytes, without file pages."""
         return int(self._usage.read_text()) - sum(_numbers(self._stat, self._files))
 
 
 def _groups(root: Path) -> Iterator[_Group]:
-    """Our cgroup and those around it, of both versions."""
+    """This process's cgroup and its ancestors, of both versions."""
     for line in (root / "proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
         top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
         folder = top / path.strip("/")
-        # In a container its own cgroup is mounted as the top, whatever its path is outside.
+        # A container sees its own cgroup as the root, whatever the path outside.
         for place in {top, folder, *folder.parents}:
             group = _Group(place, bool(controllers))
-            if group.is_there():
+            if group.exists():
                 yield group
 
 
@@ -98,38 +97,38 @@ def _numbers(file: Path, names: tuple[str, ...]) -> Iterator[int]:
 
 
 def attach() -> None:
-    """Answer ComfyUI from the moment when it asks."""
+    """Replace psutil.virtual_memory once psutil is imported."""
     share = Share(*map(int, os.environ[SHARE].split()))
     hooks.after_import("psutil", functools.partial(_answer, share))
 
 
 def _answer(share: Share, psutil: Any) -> None:
-    """Have ComfyUI's own modules told their part, unless that is all there is."""
+    """Give ComfyUI's own modules the share, unless it is all of the memory."""
     ask = psutil.virtual_memory
-    said = ask()
-    if share.of(said.total, said.available)[0] == said.total:
+    host = ask()
+    if share.of(host.total, host.available)[0] == host.total:
         return
 
     @functools.wraps(ask)
     def virtual_memory() -> Any:
-        said = ask()
+        host = ask()
         if not _is_comfyui(sys._getframe(1).f_globals.get("__file__")):
-            return said
+            return host
         try:
-            total, available = share.of(said.total, said.available)
+            total, available = share.of(host.total, host.available)
         except (OSError, ValueError):
-            return said
-        free = min(said.free, available)
+            return host
+        free = min(host.free, available)
         percent = round((total - available) / total * 100, 1)
         parts = {"total": total, "available": available, "free": free, "used": total - available}
-        return said._replace(percent=percent, **parts)
+        return host._replace(percent=percent, **parts)
 
     psutil.virtual_memory = virtual_memory
 
 
 @functools.cache
 def _is_comfyui(file: str | None) -> bool:
-    """Whether a module is ComfyUI's own: below the folder of main.py, and no custom node."""
+    """Whether a module is ComfyUI's own: in the folder of main.py and not a custom node."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     if file is None or main is None:
         return False

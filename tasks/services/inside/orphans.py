@@ -1,8 +1,8 @@
-"""Reaps what this process adopted and what has ended since: a child subreaper has to, or each
-background command that a custom node leaves would keep a process slot until the next restart.
+"""Reaps orphaned child processes that have ended.
 
-`COMFY_MACHINE_ORPHANS` says after how many seconds. The kernel doesn't tell adopted children from
-others; of others, whoever started them has asked how they ended long before.
+ComfyUI's process is a child subreaper, so a background command of a custom node stays a zombie
+until it is reaped. The kernel doesn't tell adopted children from others, so this waits: whoever
+started a child of its own has reaped it by then. `COMFY_MACHINE_ORPHANS` is the wait in seconds.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import time
 
 def attach() -> None:
     after = float(os.environ["COMFY_MACHINE_ORPHANS"])
-    threading.Thread(target=_keep, args=(after,), daemon=True, name="orphans").start()
+    threading.Thread(target=_reap, args=(after,), daemon=True, name="orphans").start()
 
 
-def _keep(after: float) -> None:
+def _reap(after: float) -> None:
     ended: dict[int, float] = {}
     while True:
         time.sleep(after / 4)
@@ -32,7 +32,7 @@ def _keep(after: float) -> None:
 
 
 def _children() -> list[int]:
-    """Of all threads; a list that went or can't be read has none."""
+    """The children of all threads; a list that can't be read counts as empty."""
     found = []
     for path in glob.glob("/proc/self/task/*/children"):  # noqa: PTH207
         with contextlib.suppress(OSError), open(path) as file:  # noqa: PTH123

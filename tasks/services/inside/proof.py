@@ -1,9 +1,9 @@
-"""What only the build's proof asks of the process, beside the load report.
+"""What only the build's validation asks of the process, besides the load report.
 
-- Which node classes can be told: `/object_info` leaves out those that can't.
-- What each custom node asked for that only run time has: variables that have no value here, a
-  `.env` that isn't written yet, a GPU. Its failure then says nothing of the machine that has them.
-- A fixed port that is taken, by an instance that runs: another one serves for an import.
+- Which node classes `/object_info` can describe; it leaves out the others.
+- What each custom node asked for that exists at run time only: variables without a value here, a
+  `.env` that isn't written yet, a GPU. A failure without them proves nothing.
+- A fixed port that a running instance holds: another port is good enough for an import.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 from . import hooks, report
 
 VARIABLE = "COMFY_MACHINE_PROOF"
-"""Names with commas: the variables without a value, and `.env` where one is to be written; "-" when
-there are none."""
+"""The variable with a comma-separated list: variables without a value, and `.env` if one is to be
+written; "-": none."""
 DOTENV = ".env"
 
 
 def attach() -> None:
     later = frozenset(os.environ[VARIABLE].split(","))
-    report.is_told = is_told
+    report.is_listed = is_listed
     _watch_variables(later)
     if DOTENV in later:
         _watch_dotenv()
@@ -34,12 +34,12 @@ def attach() -> None:
     hooks.after_import("torch.cuda", _watch_cuda)
 
 
-def is_told(node: Any) -> bool:
-    """Whether /object_info has a class. Not so one of which ComfyUI can't tell (its server.py), as
-    many are that were written for a newer one (seen with KJNodes on 0.3.64)."""
+def is_listed(node: Any) -> bool:
+    """Whether /object_info describes a class. ComfyUI's server.py leaves out classes that raise, as
+    many do that are written for a newer ComfyUI (seen with KJNodes on 0.3.64)."""
     try:
-        if tell := getattr(node, "GET_NODE_INFO_V1", None):
-            tell()
+        if describe := getattr(node, "GET_NODE_INFO_V1", None):
+            describe()
         else:
             node.INPUT_TYPES().items()
             len(node.RETURN_TYPES)
@@ -54,7 +54,7 @@ def _ask(name: str) -> None:
 
 
 def _watch_dotenv() -> None:
-    """Who opens a `.env` that isn't there, or asks whether it is."""
+    """Note who opens a missing `.env`, or asks whether it exists."""
     stat = os.stat
 
     def hear(path: Any) -> None:
@@ -74,7 +74,7 @@ def _watch_dotenv() -> None:
 
 
 def _watch_variables(later: frozenset[str]) -> None:
-    """`os.environ[…]`, `.get` and `in` all come here."""
+    """Note who reads a variable; `os.environ[…]`, `.get` and `in` all call `__getitem__`."""
     kind = type(os.environ)
     get = kind.__getitem__
 
@@ -91,7 +91,7 @@ def _watch_variables(later: frozenset[str]) -> None:
 
 
 def _watch_cuda(cuda: ModuleType) -> None:
-    """The name stands for a GPU that isn't there."""
+    """Note who asks for a GPU where there is none."""
     available = cuda.is_available
 
     @functools.wraps(available)

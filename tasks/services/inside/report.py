@@ -1,10 +1,10 @@
-"""The load report: what became of each custom node, told by the process that loads them.
+"""The load report: the process that loads custom nodes records the result of each.
 
-One JSON line an event, in a file named by pid and start time and written as it grows: whatever
-ends the process, an entry that was begun and not ended tells where it was. `host/load_report.py`
-reads it. Wrapped are `nodes.load_custom_node` and `nodes.init_extra_nodes` (the same in ComfyUI
-0.3.64 to 0.33.0) and `prestartup_script.py` files. Exceptions come from `sys.exc_info()` at the
-moment when ComfyUI complains: what a custom node does to logging changes nothing.
+One JSON line per event, written at once, in a file named by pid and start time. If the process
+ends, an entry without an end shows what was being loaded. `tasks/host/comfyui/load_report.py` reads
+the file. This wraps `nodes.load_custom_node` and `nodes.init_extra_nodes` (the same in ComfyUI
+0.3.64 to 0.33.0) and `prestartup_script.py` files. Exceptions come from `sys.exc_info()` when
+ComfyUI logs an error, so a custom node that changes logging doesn't matter.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ from . import errors, hooks
 
 
 class Observer(Protocol):
-    """It never raises."""
+    """Its methods never raise."""
 
     def begin(self, path: str) -> None: ...
     def end(self, path: str) -> None: ...
 
 
-is_told: Callable[[Any], bool] | None = None
-"""Leaves node classes out of the report; None: all are in it. The proof sets it."""
+is_listed: Callable[[Any], bool] | None = None
+"""Whether the report includes a node class; None: all. Validation sets it."""
 observer: Observer | None = None
-"""Told when a custom node begins to load, and when it has; `changes` sets it."""
+"""Called when the load of a custom node begins and ends; `changes` sets it."""
 FOLDER = "COMFY_MACHINE_REPORT"
-"""The variable with the folder of the reports."""
+"""The variable that names the folder of the reports."""
 KEPT = 4
-"""Reports of earlier processes that stay beside this one."""
-COMPLAINTS = frozenset({"warning", "error", "exception", "critical"})
+"""Reports of earlier processes that are kept."""
+ERROR_METHODS = frozenset({"warning", "error", "exception", "critical"})
 PRESTARTUP = "prestartup_script.py"
 
 
 class Load:
-    """A custom node, or an extra of ComfyUI's, while it is loaded."""
+    """A custom node, or one of ComfyUI's extra nodes, while it is loaded."""
 
     def __init__(self, path: str, tell: Callable[..., None]) -> None:
         self.path = path
         self._tell = tell
         self.begin = time.monotonic()
         self.threads = set(threading.enumerate())
-        self.heard: BaseException | None = None
-        """What ComfyUI was complaining of, last."""
+        self.error: BaseException | None = None
+        """The last exception that ComfyUI logged."""
         self._asked: set[str] = set()
 
     def ask(self, name: str) -> None:
-        """It asked for a variable, a file or a "gpu" that isn't there. Told at once: it may end
-        the process."""
+        """Report that it asked for a missing variable, file or "gpu"; at once, since it may end the
+        process."""
         if name not in self._asked:
             self._asked.add(name)
             self._tell(event="asked", path=self.path, name=name)
@@ -70,12 +70,12 @@ _load: contextvars.ContextVar[Load | None] = contextvars.ContextVar("load", defa
 
 
 def current() -> Load | None:
-    """What is loaded at this moment, in this context."""
+    """What is being loaded, in this context."""
     return _load.get()
 
 
 class Report:
-    """The file. What fails in here ends the report, and nothing else."""
+    """Writes the report. An error of ours ends the report and nothing else."""
 
     def __init__(self, folder: str) -> None:
         self._pid = os.getpid()
@@ -87,24 +87,24 @@ class Report:
         self.tell(event="start", argv=sys.argv[:64] if hasattr(sys, "argv") else [])
 
     def tell(self, **entry: Any) -> None:
-        # A fork has all of this, and is another process.
+        # A fork inherits this object, but has its own pid.
         if self._file >= 0 and os.getpid() == self._pid:
             try:
                 os.write(self._file, json.dumps(entry, default=str).encode() + b"\n")
             except (OSError, ValueError):
-                # Half a report would put the blame on what was being loaded: better none.
+                # A truncated report would blame what was being loaded: better no report.
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._file, 0)
                 self._file = -1
 
     def fault(self) -> None:
-        """An error of our own: nothing more is told. It must not raise, whatever is broken."""
+        """Report an error of ours, and nothing after it. Never raises."""
         with contextlib.suppress(Exception):
             self.tell(event="fault", trace=traceback.format_exc())
         self._file = -1
 
     def begin(self, path: str, phase: str, parent: str) -> Load | None:
-        """None for what is loaded again, or by another one while that is loaded."""
+        """None for a second load, or one that happens inside another."""
         key = f"{phase}:{path}"
         if key in self._known or _load.get() is not None:
             return None
@@ -125,14 +125,14 @@ class Report:
             phase=phase,
             ok=ok,
             seconds=seconds,
-            error=None if ok or load.heard is None else errors.describe(load.heard),
+            error=None if ok or load.error is None else errors.describe(load.error),
             threads=[each.name for each in left if not each.daemon][:8],
             **more,
         )
 
 
 def guarded(report: Report, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call what is ours; None when it fails."""
+    """Call our own function; None if it raises."""
     try:
         return function(*arguments)
     except Exception:
@@ -148,8 +148,8 @@ def attach() -> None:
 
 
 def _watch_prestartup(report: Report) -> None:
-    """main.py runs each script in a function of its own, which can't be reached, and catches what
-    that raises."""
+    """main.py runs each script in a nested function, which can't be wrapped, and catches its
+    exceptions."""
     find = importlib.util.spec_from_file_location
 
     @functools.wraps(find)
@@ -174,7 +174,7 @@ def _watch_script(report: Report, loader: Any, path: str) -> None:
                 execute(module)
             except Exception as error:
                 if load is not None:
-                    load.heard = error
+                    load.error = error
                     guarded(report, report.end, load, "prestartup", False)
                 raise
             if load is not None:
@@ -185,7 +185,7 @@ def _watch_script(report: Report, loader: Any, path: str) -> None:
 
 @contextlib.contextmanager
 def _during(load: Load | None) -> Iterator[None]:
-    """While this lasts, `current()` is this load."""
+    """Make `current()` this load during the body."""
     token = _load.set(load) if load is not None else None
     try:
         yield
@@ -194,42 +194,42 @@ def _during(load: Load | None) -> Iterator[None]:
             _load.reset(token)
 
 
-class _Ear:
-    """ComfyUI's `logging`, as `nodes` sees it: hears what is being complained of."""
+class _LoggingProxy:
+    """`logging` in ComfyUI's `nodes` module: remembers the exception that is being logged."""
 
     def __init__(self, logging: Any) -> None:
         self._logging = logging
 
     def __getattr__(self, name: str) -> Any:
-        if name in COMPLAINTS and (load := _load.get()) is not None:
-            load.heard = sys.exc_info()[1]
+        if name in ERROR_METHODS and (load := _load.get()) is not None:
+            load.error = sys.exc_info()[1]
         return getattr(self._logging, name)
 
 
 def _wrap(report: Report, nodes: Any) -> None:
-    """Have ComfyUI's loader tell. A module that only has its name is left alone."""
+    """Wrap ComfyUI's loader. Another module named `nodes` is left alone."""
     load, every = getattr(nodes, "load_custom_node", None), getattr(nodes, "init_extra_nodes", None)
     if not inspect.iscoroutinefunction(load):
         return
-    nodes.load_custom_node = _telling(report, nodes, load)
+    nodes.load_custom_node = _reporting_load(report, nodes, load)
     whole = inspect.iscoroutinefunction(every)
     if whole:
-        nodes.init_extra_nodes = _finishing(report, nodes, every)
+        nodes.init_extra_nodes = _reporting_end(report, nodes, every)
     report.tell(event="attached", whole=whole)
 
 
-def _listen(nodes: Any) -> None:
-    """Each time anew: a custom node may have put another `logging` there."""
-    if not isinstance(nodes.logging, _Ear):
-        nodes.logging = _Ear(nodes.logging)
+def _watch_logging(nodes: Any) -> None:
+    """Called before each load: a custom node may have replaced `logging`."""
+    if not isinstance(nodes.logging, _LoggingProxy):
+        nodes.logging = _LoggingProxy(nodes.logging)
 
 
-def _telling(report: Report, nodes: Any, load: Any) -> Any:
+def _reporting_load(report: Report, nodes: Any, load: Any) -> Any:
     @functools.wraps(load)
     async def load_custom_node(module_path: str, *arguments: Any, **named: Any) -> Any:
         parent = named.get("module_parent") or (arguments[1:2] or ("custom_nodes",))[0]
         begun = guarded(report, report.begin, str(module_path), "import", str(parent))
-        guarded(report, _listen, nodes)
+        guarded(report, _watch_logging, nodes)
         with _during(begun):
             ok = await load(module_path, *arguments, **named)
             if begun is not None:
@@ -240,11 +240,11 @@ def _telling(report: Report, nodes: Any, load: Any) -> Any:
 
 
 def _ended(report: Report, load: Load, ok: bool) -> None:
-    report.end(load, "import", ok, empty=not ok and load.heard is None and _is_empty(load.path))
+    report.end(load, "import", ok, empty=not ok and load.error is None and _is_empty(load.path))
 
 
 def _is_empty(path: str) -> bool:
-    """Whether a module was executed that has nothing ComfyUI looks for."""
+    """Whether its module was executed and has nothing that ComfyUI looks for."""
     name = os.path.splitext(path)[0] if os.path.isfile(path) else path.replace(".", "_x_")  # noqa: PTH113, PTH122
     module = sys.modules.get(name)
     return module is not None and (
@@ -253,7 +253,7 @@ def _is_empty(path: str) -> bool:
     )
 
 
-def _finishing(report: Report, nodes: Any, every: Any) -> Any:
+def _reporting_end(report: Report, nodes: Any, every: Any) -> Any:
     begin = time.monotonic()
 
     @functools.wraps(every)
@@ -266,17 +266,17 @@ def _finishing(report: Report, nodes: Any, every: Any) -> Any:
 
 
 def _loaded(report: Report, nodes: Any, begin: float) -> None:
-    """All is loaded: the node classes that each custom node gave."""
+    """Report that everything is loaded, with each custom node's node classes."""
     found: dict[str, list[str]] = {}
     for name, node in list(nodes.NODE_CLASS_MAPPINGS.items()):
         home, _, owner = str(getattr(node, "RELATIVE_PYTHON_MODULE", "")).partition(".")
-        if home == "custom_nodes" and owner and (is_told is None or is_told(node)):
+        if home == "custom_nodes" and owner and (is_listed is None or is_listed(node)):
             found.setdefault(owner, []).append(str(name))
     report.tell(event="loaded", seconds=round(time.monotonic() - begin, 3), classes=found)
 
 
 def _start_time() -> str:
-    """When this process began, in ticks since the boot, as the kernel has it: an exec keeps it."""
+    """When this process began, in ticks since the boot; exec doesn't change it."""
     with open("/proc/self/stat", "rb") as file:  # noqa: PTH123
         return file.read().rpartition(b")")[2].split()[19].decode()
 

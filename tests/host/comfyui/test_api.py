@@ -98,7 +98,7 @@ def test_a_job_that_fails_names_the_node_and_its_error(port: int) -> None:
 
 def test_a_job_that_is_not_done_in_time_is_a_failure(port: int) -> None:
     client = api.Client("127.0.0.1", port)
-    with pytest.raises(Failure, match=r"job unknown wasn't done after 0.2 s"):
+    with pytest.raises(Failure, match=r"job unknown didn't finish within 0.2 s"):
         client.wait("unknown", 0.2)
 
 

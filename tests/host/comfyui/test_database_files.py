@@ -98,7 +98,7 @@ def test_what_is_no_database_is_left_and_said(
     prepare(a)
     a.write_bytes(b"no database at all" * 1000)
     prepare(folder / "b.db")
-    assert f"{a} is no database any more" in capsys.readouterr().out
+    assert f"{a} is damaged" in capsys.readouterr().out
     assert not (folder / "b.db").exists()
     assert a.read_bytes().startswith(b"no database")
     assert read(start(folder, "c", "anew")) == ["anew"]
@@ -118,7 +118,7 @@ def test_a_copy_that_fails_leaves_nothing_and_what_was_used_last_is_still_that(
         text=True,
     )
     said = failed.stderr.splitlines()[-1]
-    assert f"{folder / 'b.db'} can't be made of the database that was used last, {a}" in said
+    assert f"{folder / 'b.db'} can't be copied from the database used last, {a}" in said
     assert {path.name for path in folder.iterdir()} == {"a.db", "last"}
     assert read(start(folder, "c", "by c"))[0] == "by a"
 
@@ -127,7 +127,7 @@ def test_one_that_stays_locked_is_waited_for_and_then_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a = start(folder, "a", "by a")
-    monkeypatch.setattr(database_files, "PATIENCE", 0.1)
+    monkeypatch.setattr(database_files, "LOCK_TIMEOUT", 0.1)
     with closing(sqlite3.connect(a)) as other:
         other.execute("begin exclusive")
         with pytest.raises(Failure, match="locked"):

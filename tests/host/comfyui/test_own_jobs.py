@@ -49,13 +49,13 @@ def test_seeds_and_colours_vary_and_nothing_else_does() -> None:
 def test_a_file_that_is_gone_by_now_is_a_failure(tmp_path: Path) -> None:
     file = tmp_path / "job.json"
     with pytest.raises(Failure, match=rf"the workflow {file} is not there: put the workflow there"):
-        own_jobs.read(file)
+        own_jobs.read_workflow(file)
     file.write_text(json.dumps(PROMPT))
-    assert own_jobs.read(file) == PROMPT
+    assert own_jobs.read_workflow(file) == PROMPT
 
 
 def test_the_built_in_job_leaves_nothing_among_the_outputs(server: Server) -> None:
-    assert 0 < own_jobs.run(client_of(server), own_jobs.read(SMOKE), 30) < 30
+    assert 0 < own_jobs.run(client_of(server), own_jobs.read_workflow(SMOKE), 30) < 30
     assert list((server.base.path / "output").iterdir()) == []
 
 
@@ -65,7 +65,7 @@ def test_a_job_of_ours_is_before_all_that_wait(server: Server, tmp_path: Path) -
     until(server.running, 20, "the first")
     behind = server.queue(waiting(last))
     with ThreadPoolExecutor(1) as pool:
-        ours = pool.submit(own_jobs.run, client, own_jobs.read(SMOKE), 30)
+        ours = pool.submit(own_jobs.run, client, own_jobs.read_workflow(SMOKE), 30)
         until(lambda: len(server.pending()) == 2, 20, "ours")
         first.touch()
         try:
@@ -78,8 +78,8 @@ def test_a_job_of_ours_is_before_all_that_wait(server: Server, tmp_path: Path) -
 def test_a_job_that_is_not_done_in_time_waits_no_longer(server: Server, tmp_path: Path) -> None:
     running = server.queue(waiting(tmp_path / "end"))
     until(server.running, 20, "the job")
-    with pytest.raises(Failure, match=r"^job \S+ wasn't done after 0.3 s$"):
-        own_jobs.run(client_of(server), own_jobs.read(SMOKE), 0.3)
+    with pytest.raises(Failure, match=r"^job \S+ didn't finish within 0.3 s$"):
+        own_jobs.run(client_of(server), own_jobs.read_workflow(SMOKE), 0.3)
     assert server.pending() == []
     (tmp_path / "end").touch()
     server.result(running)

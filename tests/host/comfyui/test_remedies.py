@@ -16,20 +16,29 @@ from tasks.services.inside.errors import describe
 
 @pytest.fixture(autouse=True)
 def _debian(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debian, "is_here", lambda: True)
-    monkeypatch.setattr(debian, "_listed", lambda: False)
+    monkeypatch.setattr(debian, "is_debian", lambda: True)
+    monkeypatch.setattr(debian, "_has_lists", lambda: False)
 
 
 @pytest.mark.parametrize(
     ("library", "said"),
     [
         ("libGL.so.1", "apt install libgl1"),
-        ("libcuda.so.1", "libcuda.so.1 is of the NVIDIA driver: a container needs --gpus all"),
-        ("libcudart.so.12", "libcudart.so.12 is of CUDA 12: something was built for another CUDA"),
-        ("libnvrtc-builtins.so.13.0", "libnvrtc-builtins.so.13.0 is of CUDA 13: "),
-        ("libcudnn_ops_infer.so.8", "libcudnn_ops_infer.so.8 is of CUDA: "),
-        ("libtorch_cuda.so", "libtorch_cuda.so is of torch: something was built for another torch"),
-        ("libc10_cuda.so", "libc10_cuda.so is of torch: something was built for another torch"),
+        ("libcuda.so.1", "libcuda.so.1 belongs to the NVIDIA driver: a container needs --gpus all"),
+        (
+            "libcudart.so.12",
+            "libcudart.so.12 belongs to CUDA 12: a package was built for another CUDA",
+        ),
+        ("libnvrtc-builtins.so.13.0", "libnvrtc-builtins.so.13.0 belongs to CUDA 13: "),
+        ("libcudnn_ops_infer.so.8", "libcudnn_ops_infer.so.8 belongs to CUDA: "),
+        (
+            "libtorch_cuda.so",
+            "libtorch_cuda.so belongs to torch: a package was built for another torch",
+        ),
+        (
+            "libc10_cuda.so",
+            "libc10_cuda.so belongs to torch: a package was built for another torch",
+        ),
     ],
 )
 def test_a_missing_library_is_named_with_what_brings_it(library: str, said: str) -> None:

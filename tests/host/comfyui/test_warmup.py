@@ -52,10 +52,10 @@ def test_it_is_done_once_for_a_process_and_anew_for_the_next(
     server: Server, app: App, layout: Layout
 ) -> None:
     before = len(server.json("/history"))
-    assert warmup.read(layout, 0, app) is None
+    assert warmup.outcome(layout, 0, app) is None
     trial = warmup.warm(layout, 0, app, LISTEN, SMOKE, 30)
     assert (trial.ok, trial.reason) == (True, "")
-    assert warmup.warm(layout, 0, app, LISTEN, SMOKE, 30) == trial == warmup.read(layout, 0, app)
+    assert warmup.warm(layout, 0, app, LISTEN, SMOKE, 30) == trial == warmup.outcome(layout, 0, app)
     assert len(server.json("/history")) == before + 1
     assert warmup.is_warm(layout, 0, app)
     assert not warmup.is_warm(layout, 0, replace(app, pid=app.pid + 1))
@@ -71,10 +71,10 @@ def test_one_that_fails_is_noted_with_the_reason_and_tried_again(
     trial = warmup.warm(layout, 0, app, LISTEN, file, 30)
     assert not trial.ok
     assert "NoSuchNode" in trial.reason
-    assert warmup.read(layout, 0, app) == trial
+    assert warmup.outcome(layout, 0, app) == trial
     assert not warmup.is_warm(layout, 0, app)
     assert not warmup.is_due(trial, time.time())
-    assert warmup.is_due(trial, time.time() + warmup.AGAIN)
+    assert warmup.is_due(trial, time.time() + warmup.RETRY_AFTER)
     assert warmup.is_due(None, 0.0)
     file.unlink()
     assert "is not there" in warmup.warm(layout, 0, app, LISTEN, file, 30).reason
@@ -106,21 +106,21 @@ def test_two_that_would_do_it_at_once_have_it_done_once(
     for thread in threads:
         thread.join(30)
     assert len(found) == 2
-    assert found[0] == found[1] == warmup.read(layout, 0, app)
+    assert found[0] == found[1] == warmup.outcome(layout, 0, app)
 
 
 def test_it_takes_no_longer_than_it_may(
     server: Server, app: App, layout: Layout, tmp_path: Path
 ) -> None:
     trial = warmup.warm(layout, 0, app, LISTEN, waiting(tmp_path), 0.3)
-    assert trial.reason.endswith("wasn't done after 0.3 s")
+    assert trial.reason.endswith("didn't finish within 0.3 s")
     (tmp_path / "end").touch()
     until(lambda: not server.running(), 20, "the end of the job")
 
 
 def test_a_damaged_note_and_a_removed_workspace_are_no_trouble(app: App, layout: Layout) -> None:
     layout.warm(0).write_text('{"pid": "x"')
-    assert warmup.read(layout, 0, app) is None
+    assert warmup.outcome(layout, 0, app) is None
     layout.instance(0).rename(layout.workspace / "away")
     assert warmup.warm(layout, 0, app, LISTEN, SMOKE, 30).ok
     assert not layout.instance(0).exists()

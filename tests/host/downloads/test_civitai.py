@@ -108,7 +108,7 @@ def test_an_answer_that_says_nothing_gives_one_line(net: Internet, body: bytes) 
     net.at(API, Reply(body=body))
     with pytest.raises(Failure) as caught:
         newest()
-    assert str(caught.value) == "x.pt: Civitai says nothing of a version: copy the link of one"
+    assert str(caught.value) == "x.pt: Civitai names no version: copy the link of a version"
     assert len(net.asked) == 1
 
 

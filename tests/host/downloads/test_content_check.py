@@ -87,7 +87,7 @@ def test_a_safetensors_file_is_one(tmp_path: Path, label: str, data: bytes) -> N
 def test_what_is_no_safetensors_file_says_what_is_wrong(
     tmp_path: Path, data: bytes, problem: str
 ) -> None:
-    with pytest.raises(Failure, match=rf"a\.safetensors: this is no safetensors.*{problem}"):
+    with pytest.raises(Failure, match=rf"a\.safetensors: this is not a safetensors.*{problem}"):
         check(tmp_path, "a.safetensors", data)
     check(tmp_path, "a.ckpt", data)
 
@@ -128,7 +128,7 @@ def test_json_is_json(tmp_path: Path) -> None:
 
 
 def test_a_pointer_of_lfs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match="pointer of git LFS"):
+    with pytest.raises(Failure, match="git LFS pointer"):
         check(tmp_path, "a.ckpt", POINTER)
 
 

@@ -41,7 +41,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
     """A server of MODEL, and downloads that take even that for a large file."""
     monkeypatch.setattr(module, "FIRST", FIRST)
     monkeypatch.setattr(module, "LONGEST_SPAN", FIRST)
-    monkeypatch.setattr(module, "PROGRESS", FIRST // 2)
+    monkeypatch.setattr(module, "RESET_AFTER", FIRST // 2)
     with model_server() as server:
         server.content[PATH] = MODEL
         yield server
@@ -200,10 +200,10 @@ def test_the_right_file_comes_from_a_server_that(client: Client, ways: Ways, kno
 NEVER_GOOD = {
     "always resets": (Ways(break_after=100), "reset .6 tries.: run doit again"),
     "always ends early": (Ways(break_after=100, how="close"), "ended too early"),
-    "always stalls": (Ways(break_after=100, how="stall"), "nothing came for too long"),
+    "always stalls": (Ways(break_after=100, how="stall"), "no data came for too long"),
     "breaks off chunks": (Ways(framing="chunked", break_after=9, how="close"), "ended too early"),
-    "says too much": (Ways(lie=5, ranges="no"), "ended too early|no safetensors file"),
-    "says too little": (Ways(lie=-5, ranges="no"), "no safetensors|sha256 is"),
+    "says too much": (Ways(lie=5, ranges="no"), "ended too early|not a safetensors file"),
+    "says too little": (Ways(lie=-5, ranges="no"), "not a safetensors|sha256 is"),
     "says too little of each range": (Ways(lie=-5), "ended too early"),
     "encodes it": (Ways(gzip=True), "encodes it"),
     "is always busy": (Ways(busy_every=1), "503 Service Unavailable .6 tries."),
@@ -269,7 +269,7 @@ def test_an_empty_answer_without_a_length_is_asked_for_once(
 
 def test_what_ends_with_the_connection_needs_a_sha256(client: Client) -> None:
     client.server.ways[PATH] = Ways(framing="close", ranges="no")
-    with pytest.raises(Failure, match="doesn't say how long it is: give its sha256"):
+    with pytest.raises(Failure, match="doesn't state its length: give its sha256"):
         client.get()
     client.get(sha256(MODEL))
     assert client.final.read_bytes() == MODEL
@@ -286,7 +286,7 @@ def test_what_ends_with_the_connection_too_early_is_fetched_again(client: Client
 def test_a_trickle_counts_as_a_stall(client: Client) -> None:
     client.server.ways[PATH] = Ways(piece=1, pause=0.01)
     client.tolerance = replace(QUICK, read=0.1, slowest=5000, attempts=2)
-    with pytest.raises(Failure, match="hardly anything came"):
+    with pytest.raises(Failure, match="hardly any data came"):
         client.get()
     assert not client.final.exists()
 
@@ -320,7 +320,7 @@ def test_a_sha256_that_the_host_says_is_held_against_the_file(client: Client) ->
 
 
 def test_another_length_than_the_known_one_is_refused(client: Client) -> None:
-    with pytest.raises(Failure, match=rf"has {len(MODEL)} bytes, it was 5: doit update"):
+    with pytest.raises(Failure, match=rf"has {len(MODEL)} bytes, 5 were expected: doit update"):
         client.get(sha256(MODEL), size=5)
 
 

@@ -93,7 +93,7 @@ def found_wrong_by_verify(world: World) -> str:
 
 def truncated(world: World) -> str:
     world.file.write_bytes(b"con")
-    return "it is cut short: 3 of 8 bytes"
+    return "it is truncated: 3 of 8 bytes"
 
 
 def emptied(world: World) -> str:
@@ -112,7 +112,7 @@ def re_pointed(world: World) -> str:
 def in_the_way(world: World) -> str:
     world.link.unlink()
     world.link.write_bytes(b"contents")
-    return "it isn't a link: something else is in the way"
+    return "it isn't a link, but a file or folder"
 
 
 def unknown(world: World) -> str:
@@ -129,7 +129,7 @@ def a_lock_that_moved(world: World) -> str:
 def a_loop(world: World) -> str:
     world.link.unlink()
     world.link.symlink_to(world.link)
-    return "it can't be looked at: Too many levels of symbolic links"
+    return "it can't be read: Too many levels of symbolic links"
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.downloads import partial_file, volumes
+from tasks.host.downloads import partial_file
 from tasks.host.downloads.partial_file import Version, opened
+from tasks.host.system import locks
 from tests.model_server import until
 
 pytestmark = pytest.mark.usefixtures("private_folders")
@@ -249,8 +250,8 @@ def test_locks_that_may_hold_here_alone_are_told_by_the_mount(
     number = f"{os.major(device)}:{os.minor(device)}"
     mounts = tmp_path / "mountinfo"
     mounts.write_text(MOUNTS.format(device=number, folder=tmp_path, mount=mount))
-    monkeypatch.setattr(volumes, "MOUNTS", mounts)
-    assert volumes.locks_reach(tmp_path) is reach
+    monkeypatch.setattr(locks, "MOUNTS", mounts)
+    assert locks.reach_other_machines(tmp_path) is reach
     with opened(tmp_path / "name.part", True) as one:
         assert (one.path == tmp_path / "name.part") is reach
         assert not partial_file.free(one.path)

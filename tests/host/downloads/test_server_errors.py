@@ -12,7 +12,12 @@ import pytest
 import requests
 import urllib3
 
-from tasks.host.downloads.server_errors import distrust, gist, refused_by_proxy, retry_after
+from tasks.host.downloads.server_errors import (
+    certificate_problem,
+    gist,
+    refused_by_proxy,
+    retry_after,
+)
 
 POOL = urllib3.HTTPSConnectionPool("huggingface.co")
 URL = "/a/resolve/main/reset-refused-proxy-timed%20out?sig=s3cret"
@@ -55,24 +60,27 @@ UNTRUSTED = ssl.SSLCertVerificationError("certificate verify failed")
         (wrapped(urllib3.exceptions.ProxyError("x", socket.gaierror(-2, "unknown")),
                  requests.exceptions.ProxyError), "the proxy can't be reached"),
         (wrapped(urllib3.exceptions.ConnectTimeoutError(), requests.ConnectTimeout),
-         "nothing came for too long"),
-        (requests.ReadTimeout(), "nothing came for too long"),
-        (urllib3.exceptions.ReadTimeoutError(POOL, URL, "x"), "nothing came for too long"),
-        (TimeoutError(110, "timed out"), "nothing came for too long"),
+         "no data came for too long"),
+        (requests.ReadTimeout(), "no data came for too long"),
+        (urllib3.exceptions.ReadTimeoutError(POOL, URL, "x"), "no data came for too long"),
+        (TimeoutError(110, "timed out"), "no data came for too long"),
         (urllib3.exceptions.IncompleteRead(1, 2), "the answer ended too early"),
         (wrapped(ssl.SSLError(1, "WRONG_VERSION_NUMBER"), requests.exceptions.SSLError),
-         "its TLS can't be understood"),
+         "the TLS handshake failed"),
         (wrapped(http.client.BadStatusLine("s3cret")), "the connection failed (ConnectionError)"),
         (requests.ConnectionError("s3cret"), "the connection failed (ConnectionError)"),
     ],
 )  # fmt: skip
 def test_what_happened_is_said_without_the_address(error: Exception, words: str) -> None:
     assert gist(error) == words
-    assert distrust(error) is None
+    assert certificate_problem(error) is None
 
 
 def test_a_certificate_is_told_from_a_connection_that_breaks() -> None:
-    assert distrust(wrapped(UNTRUSTED, requests.exceptions.SSLError)) == "it can't be verified"
+    assert (
+        certificate_problem(wrapped(UNTRUSTED, requests.exceptions.SSLError))
+        == "it can't be verified"
+    )
 
 
 def test_a_proxy_s_answer_is_read_from_where_the_library_hides_it() -> None:

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.downloads import partial_file, volumes
+from tasks.host.downloads import partial_file
 from tasks.host.downloads.download_request import Downloaded, DownloadRequest
 from tasks.host.downloads.store import Store, stamp
 from tasks.host.downloads.web import Tolerance, Web
 from tasks.host.storage.disk_space import DiskSpace
+from tasks.host.system import locks
 from tasks.host.system.failure import Failure
 from tasks.host.system.progress import Progress
 from tests.model_server import Asked, ModelServer, Ways, model_server, noise, until
@@ -363,7 +364,7 @@ def test_without_locks_both_may_fetch_and_the_file_is_right(
 def test_machines_whose_locks_do_not_reach_each_other_have_parts_of_their_own(
     store: Store, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(volumes, "locks_reach", lambda _: False)
+    monkeypatch.setattr(locks, "reach_other_machines", lambda _: False)
     monkeypatch.setattr(partial_file, "_here", lambda: threading.current_thread().name)
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     both = threading.Barrier(2)

@@ -159,7 +159,7 @@ def test_credentials_in_a_redirect_are_neither_sent_nor_shown(net: Internet) -> 
 def test_a_redirect_out_of_https_is_refused(net: Internet, to: str) -> None:
     net.at(FILE, moved(to))
     assert said(FILE) == (
-        f"huggingface.co sends us from https:// to {to.partition('?')[0]}: correct the url"
+        f"huggingface.co redirects from https:// to {to.partition('?')[0]}: correct the url"
     )
     assert len(net.asked) == 1
 
@@ -184,7 +184,7 @@ def test_a_token_may_end_in_a_new_line(net: Internet, token: str) -> None:
 )  # fmt: skip
 def test_a_token_that_no_header_can_hold_is_named_not_shown(net: Internet, token: str) -> None:
     assert said(FILE, web(token)) == (
-        "HF_TOKEN holds a space or a character that no token has: copy the token anew"
+        "HF_TOKEN contains a space or a character that tokens don't have: copy the token again"
     )
     assert net.asked == []
 
@@ -227,7 +227,7 @@ def test_a_secret_in_the_query_is_filled_in_and_shown_nowhere(net: Internet) -> 
         "host.example: the connection was reset (3 tries)"
     )
     assert said(url) == (
-        "the variable SIG isn't set, its url needs it: set it, or put it into .env.local"
+        "the url needs the variable SIG, which isn't set: set it, or put it into .env.local"
     )
 
 
@@ -247,19 +247,19 @@ NAME = 'name a variable with a token in models.tokens: {host.example: "${NAME}"}
 @pytest.mark.parametrize(
     ("url", "token", "status", "advice"),
     [
-        (FILE, TOKEN, 401, "the token in HF_TOKEN is not accepted for it"),
-        (FILE, TOKEN, 403, "the token in HF_TOKEN is not accepted for it, or its terms on the "),
+        (FILE, TOKEN, 401, "the token in HF_TOKEN isn't accepted"),
+        (FILE, TOKEN, 403, "the token in HF_TOKEN isn't accepted, or you haven't accepted the "),
         (FILE, TOKEN, 404, "correct the url"),
         (FILE, None, 401, "set HF_TOKEN to a token for huggingface.co, or correct the url"),
         (FILE, None, 403, "set HF_TOKEN to a token for huggingface.co, or correct the url"),
         (FILE, " \n", 403, "set HF_TOKEN to a token for huggingface.co, or correct the url"),
-        (FILE, None, 404, "correct the url; if it is private, HF_TOKEN would hold the token"),
-        (FILE, None, 410, "correct the url; if it is private, HF_TOKEN would hold the token"),
+        (FILE, None, 404, "correct the url; if it is private, put a token in HF_TOKEN"),
+        (FILE, None, 410, "correct the url; if it is private, put a token in HF_TOKEN"),
         (FILE, None, 400, "correct the url"),
         ("https://host.example/x", TOKEN, 401, NAME),
         ("https://host.example/x", TOKEN, 403, NAME),
         ("https://host.example/x", TOKEN, 404,
-         "correct the url; if it is private, models.tokens would name the token"),
+         "correct the url; if it is private, put a token in a variable"),
         ("http://huggingface.co/x", TOKEN, 401, "a token is sent to https:// only"),
         ("http://host.example/x", TOKEN, 403, "a token is sent to https:// only"),
         ("http://host.example/x", TOKEN, 404, "correct the url"),
@@ -277,7 +277,7 @@ def test_what_asking_again_would_not_change_fails_at_once_and_says_what_would(
 def test_a_url_with_a_variable_of_its_own_is_told_of_that_one(net: Internet) -> None:
     net.at("https://civitai.com/x?token=s3cret", Reply(401))
     line = said("https://civitai.com/x?token=${MINE}", web(MINE="s3cret"))
-    assert "the token in MINE is not accepted" in line
+    assert "the token in MINE isn't accepted" in line
 
 
 def test_what_a_server_says_can_not_write_on_the_terminal(net: Internet) -> None:
@@ -293,7 +293,7 @@ def test_what_a_server_says_can_not_write_on_the_terminal(net: Internet) -> None
 
 def test_redirects_end(net: Internet) -> None:
     net.at(FILE, moved(FILE))
-    assert said(FILE) == "huggingface.co redirects for ever: correct the url"
+    assert said(FILE) == "huggingface.co redirects endlessly: correct the url"
     assert len(net.asked) == REDIRECTS
 
 
@@ -302,7 +302,7 @@ def test_redirects_end(net: Internet) -> None:
 )
 def test_a_redirect_to_nowhere_fails_at_once(net: Internet, to: str) -> None:
     net.at(FILE, moved(to.encode().decode("latin-1")))
-    assert "can't be asked: correct the url" in said(FILE)
+    assert "can't be reached: correct the url" in said(FILE)
     assert len(net.asked) == 1
 
 
@@ -337,7 +337,7 @@ def test_a_certificate_that_nobody_trusts_is_said_in_one_line(net: Internet) -> 
     net.at(FILE, moved(CDN))
     line = said(FILE)
     assert line.startswith("cdn.example's certificate isn't trusted (")
-    assert line.endswith("; behind a proxy name its own in REQUESTS_CA_BUNDLE")
+    assert line.endswith("; behind a proxy, name the proxy's in REQUESTS_CA_BUNDLE")
     assert net.connects == ["huggingface.co:443", "cdn.example:443"]
 
 
@@ -345,7 +345,7 @@ def test_certificates_that_are_not_there_are_said_at_once(
     net: Internet, monkeypatch: pytest.MonkeyPatch, slept: list[float]
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")
-    assert said(FILE) == ("there are no certificates at /nowhere.pem: correct REQUESTS_CA_BUNDLE")
+    assert said(FILE) == ("no certificates found at /nowhere.pem: correct REQUESTS_CA_BUNDLE")
     assert slept == []
 
 

@@ -49,7 +49,7 @@ def test_what_is_discarded_is_gone_at_once_and_deleted_later(layout: Layout) -> 
     garbage.start(layout)
     wait(layout)
     assert garbage.entries(layout) == garbage.left(layout) == []
-    assert set(disk.read(layout).generations) == {"new"}
+    assert set(disk.last_measured(layout).generations) == {"new"}
 
 
 def test_while_one_is_at_work_no_other_begins_and_nothing_counts_as_left(layout: Layout) -> None:
@@ -93,7 +93,7 @@ def test_what_cannot_be_deleted_is_named_and_not_tried_by_every_run(layout: Layo
     try:
         garbage.start(layout)
         wait(layout)
-        (reason,) = disk.read(layout).stuck.values()
+        (reason,) = disk.last_measured(layout).stuck.values()
         assert "busy" in reason
         assert garbage.left(layout) == []
     finally:
@@ -128,8 +128,8 @@ def test_files_with_many_links_are_counted_once_and_free_nothing_while_another_h
     shutil.copytree(one, two, copy_function=lambda a, b: Path(b).hardlink_to(a))
     (two / "own.py").unlink()
     (two / "own.py").write_bytes(b"x" * 200_000)
-    disk.note(layout, {})
-    found = disk.read(layout)
+    disk.measure(layout, {})
+    found = disk.last_measured(layout)
     assert found.at
     assert 100_000 <= found.environments["one"] < 150_000
     assert 200_000 <= found.environments["two"] < 250_000
@@ -138,7 +138,7 @@ def test_files_with_many_links_are_counted_once_and_free_nothing_while_another_h
     for name in ("a", "b", "c"):
         folder = generation(layout, name)
         (folder / "environment").symlink_to("../../environments/" + {"a": "one"}.get(name, "two"))
-    disk.note(layout, {})
-    found = disk.read(layout)
+    disk.measure(layout, {})
+    found = disk.last_measured(layout)
     assert found.freed_by(layout, "a") > found.environments["one"]
     assert found.freed_by(layout, "b") == found.generations["b"], "another one has its environment"

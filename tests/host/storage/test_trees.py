@@ -80,6 +80,6 @@ def test_a_look_finds_what_was_written_since(
         pass
     moment = trees.now(tree)
     write(tree)
-    look = trees.look(tree, moment, is_native)
+    look = trees.scan(tree, moment, is_native)
     assert list(look.written) == found
     assert {"pack/__init__.py", "pack/core.so", "program", "link"} <= look.every

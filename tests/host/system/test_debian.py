@@ -90,7 +90,7 @@ def test_another_system_has_other_packages(system: Path) -> None:
     assert debian.package_of_program("ffmpeg") is None
 
 
-@pytest.mark.skipif(not debian.is_here() or not debian._listed(), reason="needs apt's lists")
+@pytest.mark.skipif(not debian.is_debian() or not debian._has_lists(), reason="needs apt's lists")
 def test_this_systems_own_lists_are_understood() -> None:
     assert debian.package_of_library("libgomp.so.1") == "libgomp1"
     assert debian.package_of_library("libnobody-has-it.so.7") is None

@@ -146,7 +146,7 @@ def test_a_real_file_or_folder_is_never_replaced_by_a_link(tmp_path: Path, kind:
         place.write_text("mine")
     else:
         (place / "mine").mkdir(parents=True)
-    with pytest.raises(Failure, match=r"place is in the way: move it aside"):
+    with pytest.raises(Failure, match=r"place must be a link to .*: move it away"):
         files.point(place, "target")
     assert not place.is_symlink()
     assert list(tmp_path.iterdir()) == [place]

@@ -116,7 +116,7 @@ RM_MISMATCH = "NVML says: RM has detected an NVML/RM version mismatch"
         ("", False, 0, "no GPU here (no /dev/nvidia0): install the NVIDIA driver; a container"),
         ("", True, DRIVER_NOT_LOADED, "no GPU here (no /dev/nvidia0): install the NVIDIA driver"),
         ("nvidiactl nvidia0", False, 0,
-         f"the NVIDIA driver is here, its library libnvidia-ml.so.1 isn't ({NOT_FOUND}): give a "
+         f"the NVIDIA driver is loaded, but libnvidia-ml.so.1 is missing ({NOT_FOUND}): give a "
          "container NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
         ("nvidia0", True, DRIVER_NOT_LOADED,
          "the NVIDIA driver isn't loaded (NVML says: Driver Not Loaded): modprobe nvidia"),

@@ -115,7 +115,7 @@ def test_a_unit_of_the_system_has_an_owner_and_waits_for_the_network(tmp_path: P
 @pytest.mark.parametrize("name", ["new\nline", "tab\tin", "ends\\", "space "])
 def test_a_path_that_no_unit_can_hold_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
-    with pytest.raises(Failure, match="no systemd unit can hold the path"):
+    with pytest.raises(Failure, match="a systemd unit can't contain the path"):
         systemd.render(
             tmp_path / "machine.yaml", tmp_path, tmp_path / name, [], tmp_path, user_unit=True
         )

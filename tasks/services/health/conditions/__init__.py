@@ -1,3 +1,3 @@
-"""Conditions: from what was observed to what is answered."""
+"""From observations to the answers of the health server."""
 
 __all__ = ["answer_board", "composition"]

@@ -1,4 +1,4 @@
-"""The answers: composed anew from each sample, and served as often as they are asked for."""
+"""The answers: composed once per sample, served on every request."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from ....host.comfyui.condition import HEALTHY
 from ..model.answers import Verdict
 
-WAITING = 512
+MOST_WAITING = 512
 """Clients that may wait for an answer at once."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One body, with the code that belongs to it."""
+    """A body and its status code."""
 
     verdict: Verdict
     mask: Callable[[bytes], bytes]
     """Masks the secrets in the body."""
     sampled: float | None = None
-    """When it was sampled, of the monotonic clock; None where age means nothing."""
+    """When it was sampled, by the monotonic clock; None: the answer has no age."""
     _cache: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -44,7 +44,7 @@ class Answer:
 
     @property
     def body(self) -> bytes:
-        """JSON. Only the age is new each time."""
+        """JSON. Only the age differs from call to call."""
         if self.sampled is None:
             return self.rest
         age = max(0.0, time.monotonic() - self.sampled)
@@ -53,7 +53,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answers:
-    """All answers of one moment."""
+    """All answers of one composition."""
 
     overview: Answer
     installation: Answer
@@ -61,68 +61,68 @@ class Answers:
     models: Answer
     by_gpu: Mapping[int, Answer]
     ready: Answer
-    """Whether some instance takes jobs, and no more than that: clients without a token get it."""
+    """Whether an instance takes jobs, and nothing else: clients without a token get it."""
     at: float
-    """Of the monotonic clock."""
+    """By the monotonic clock."""
 
 
 class Board:
-    """The last answers, and a way to wait for the next ones."""
+    """The last answers, and a way to wait for the next."""
 
     def __init__(self, first: Answers) -> None:
         self.answers = first
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next = asyncio.Event()
         self._waiting = 0
-        self.room = WAITING
+        self.most_waiting = MOST_WAITING
         self.ended = asyncio.Event()
-        """This server ends: let all clients go."""
+        """Set when this server ends: disconnect all clients."""
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Use this loop for the clients that wait."""
+        """Set the event loop of the clients that wait."""
         self._loop = loop
 
     def publish(self, answers: Answers) -> None:
-        """From any thread."""
+        """May be called from any thread."""
         self.answers = answers
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._turn)
+            self._loop.call_soon_threadsafe(self._notify)
 
     def end(self) -> None:
-        """Let go of all clients that wait or follow; may be called in a signal handler."""
+        """Disconnect all clients that wait or follow; may be called in a signal handler."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self.ended.set)
-            self._loop.call_soon_threadsafe(self._turn)
+            self._loop.call_soon_threadsafe(self._notify)
 
     async def wait(
         self,
-        wanted: Callable[[Answers], bool],
+        is_wanted: Callable[[Answers], bool],
         seconds: float,
-        gone: Callable[[], Awaitable[bool]],
+        is_disconnected: Callable[[], Awaitable[bool]],
     ) -> None:
-        """Wait until the answers are as wanted, time is up, or the client is gone.
+        """Wait until the answers are as wanted, time is up, or the client has disconnected.
 
-        Not at all when too many wait already: this client gets its answer at once.
+        Returns at once when too many clients wait already.
         """
         deadline = time.monotonic() + seconds
-        if self._waiting >= self.room:
+        if self._waiting >= self.most_waiting:
             return
         self._waiting += 1
         try:
-            while not wanted(self.answers) and (left := deadline - time.monotonic()) > 0:
-                await settle(self._next, left)
-                if self.ended.is_set() or await gone():
+            while not is_wanted(self.answers) and (left := deadline - time.monotonic()) > 0:
+                await wait_for(self._next, left)
+                if self.ended.is_set() or await is_disconnected():
                     return
         finally:
             self._waiting -= 1
 
-    def _turn(self) -> None:
-        before, self._next = self._next, asyncio.Event()
-        before.set()
+    def _notify(self) -> None:
+        current, self._next = self._next, asyncio.Event()
+        current.set()
 
 
-async def settle(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, for so many seconds at most."""
+async def wait_for(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, at most `seconds`."""
     try:
         await asyncio.wait_for(event.wait(), seconds)
     except asyncio.TimeoutError:
@@ -130,15 +130,15 @@ async def settle(event: asyncio.Event, seconds: float) -> None:
 
 
 class Since:
-    """When each thing came into its present state, in seconds since the epoch."""
+    """Since when each thing has had its present status, in seconds since the epoch."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[str, float]] = {}
+        self._last: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
 
     def of(self, what: str, status: str) -> float:
         with self._lock:
-            known = self._known.get(what)
-            if known is None or known[0] != status:
-                known = self._known[what] = (status, round(time.time(), 1))
-            return known[1]
+            last = self._last.get(what)
+            if last is None or last[0] != status:
+                last = self._last[what] = (status, round(time.time(), 1))
+            return last[1]

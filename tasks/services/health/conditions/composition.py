@@ -1,4 +1,4 @@
-"""All answers of one moment, from what was observed. Reads only logs, of unhealthy instances."""
+"""Composes all answers from the observations. Reads only the logs of unhealthy instances."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from ....host.comfyui.condition import HEALTHY, Condition, healthy
 from ....host.downloads import model_files
 from ....host.pm2 import log_evidence
-from ....spec.layout import Layout
 from ..model import answers
 from ..model.answers import (
     Installation,
@@ -22,13 +21,12 @@ from ..model.answers import (
     Service,
     Verdict,
 )
-from ..model.facts import Facts
-from ..model.sample import Sample
+from ..model.facts import Facts, Sample
 from . import instance_health, machine_health
 from .answer_board import Answer, Answers, Since
 
 LINES = 12
-"""Lines that are shown of the log of an instance that isn't healthy."""
+"""Lines that are shown of the log of an unhealthy instance."""
 
 
 def compose(
@@ -75,8 +73,8 @@ def _ready(judged: Mapping[int, InstanceHealth]) -> Condition:
     return Condition("Ready", "unhealthy", "NoneReady", why, advice)
 
 
-def _verdict(what: str, told: Condition, since: Since) -> dict[str, Any]:
-    return answers.verdict(told, since.of(what, told.health))
+def _verdict(what: str, condition: Condition, since: Since) -> dict[str, Any]:
+    return answers.verdict(condition, since.of(what, condition.health))
 
 
 def _instance(verdict: InstanceHealth, facts: Facts, since: Since) -> InstanceHealth:
@@ -85,13 +83,9 @@ def _instance(verdict: InstanceHealth, facts: Facts, since: Since) -> InstanceHe
     for each in verdict.conditions:
         each.since = since.of(f"{verdict.name} {each.type}", f"{each.reason} {pid}")
     if verdict.status not in HEALTHY:
-        verdict.log = tail(facts.settings.layout, verdict.name)
+        log = facts.settings.layout.log(verdict.name)
+        verdict.log = log_evidence.last_lines(log, LINES)
     return verdict
-
-
-def tail(layout: Layout, name: str) -> list[str]:
-    """The last lines of a log that aren't blank."""
-    return log_evidence.last_lines(layout.log(name), LINES)
 
 
 def _overview(
@@ -119,7 +113,7 @@ def _overview(
 
 
 def _service(instance: InstanceHealth) -> Service:
-    """An instance among the services; it waits for the run that installs what it is made of."""
+    """An instance as a service; it waits for the run that installs it."""
     waits = [] if instance.status in HEALTHY or instance.layers.installed.ok else ["installation"]
     return Service(
         name=instance.name,
@@ -131,14 +125,14 @@ def _service(instance: InstanceHealth) -> Service:
 
 
 def _installation(facts: Facts, judged: Condition, since: Since) -> Installation:
-    seen = facts.installed
+    found = facts.installed
     return Installation(
         **_verdict("installation", judged, since),
-        installed=seen.layer,
-        generation=seen.generation,
-        comfyui=seen.comfyui,
-        nodes=list(seen.nodes),
-        packages=seen.packages,
+        installed=found.layer,
+        generation=found.generation,
+        comfyui=found.comfyui,
+        nodes=list(found.nodes),
+        packages=found.packages,
         run=facts.run,
     )
 

@@ -13,14 +13,13 @@ from ....host.comfyui.own_jobs import Trial
 from ....host.downloads import model_files
 from ..model import answers
 from ..model.answers import Functional, InstanceHealth, Layers, Listed, Running, Service
-from ..model.facts import SILENT, Facts
-from ..model.sample import Sample
+from ..model.facts import SILENT, Facts, Sample
 from ..model.settings import Instance
 from . import machine_health
 
 
 def assess(instance: Instance, sample: Sample, facts: Facts, now: float) -> InstanceHealth:
-    """One instance, with each `since` left open. `now` is of the monotonic clock."""
+    """The health of one instance, without any `since`. `now` is by the monotonic clock."""
     age, rules = now - sample.at, _rules(facts)
     seen = replace(
         sample.seen,
@@ -68,18 +67,18 @@ def _rules(facts: Facts) -> Rules:
 
 
 def _each_type(ready: Condition, found: Sequence[Condition]) -> list[Condition]:
-    """The worst condition of each type, with those that are well."""
+    """One condition of each type: the worst, or a healthy one."""
     worst: dict[Type, Condition] = {each.type: each for each in reversed(found)}
     worst["Ready"] = ready
     return [worst.get(kind) or condition.healthy(kind, ready.observed) for kind in get_args(Type)]
 
 
-def _why_not(kind: Type, found: Sequence[Condition]) -> str:
+def _message_of(kind: Type, found: Sequence[Condition]) -> str:
     return next((each.message for each in found if each.type == kind), "")
 
 
 def _running(sample: Sample, found: Sequence[Condition]) -> Running:
-    state, why = sample.seen.state, _why_not("Running", found)
+    state, why = sample.seen.state, _message_of("Running", found)
     return Running(
         ok=not why,
         reason=why,
@@ -94,7 +93,7 @@ def _running(sample: Sample, found: Sequence[Condition]) -> Running:
 def _functional(
     sample: Sample, seen: Observation, rules: Rules, found: Sequence[Condition]
 ) -> Functional:
-    why = _why_not("Functional", found)
+    why = _message_of("Functional", found)
     return Functional(
         ok=not why,
         reason=why,
@@ -118,15 +117,17 @@ def _models(sample: Sample, facts: Facts) -> Listed:
     return Listed(ok=found.ok, reason=found.reason, wrong=found.wrong)
 
 
-def service(name: str, facts: Facts, of: Condition, instance: str) -> Service:
-    """A worker: whether it runs, and what it waits for."""
+def service(name: str, facts: Facts, ready: Condition, instance: str) -> Service:
+    """A worker: whether it runs and what it waits for."""
     state = facts.workers.get(name)
-    fault = judge.process_fault(state, name) if state else None
+    problem = judge.process_fault(state, name) if state else None
     if state is not None and state.app is not None:
-        why = fault.message if fault else ""
+        why = problem.message if problem else ""
         return Service(name=name, running=True, pid=state.app.pid, reason=why)
-    if not of.is_healthy:
-        return Service(name=name, running=False, waits_for=[instance], reason=of.told_of(instance))
+    if not ready.is_healthy:
+        return Service(
+            name=name, running=False, waits_for=[instance], reason=ready.told_of(instance)
+        )
     if facts.awaits(f"workers:{name}"):
         return Service(name=name, running=False, waits_for=["doit"], reason="the run starts it")
-    return Service(name=name, running=False, reason=fault.message if fault else "not started")
+    return Service(name=name, running=False, reason=problem.message if problem else "not started")

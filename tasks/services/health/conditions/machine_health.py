@@ -12,24 +12,24 @@ from ..model.answers import InstanceHealth
 from ..model.facts import SILENT, Facts
 
 WAIT = "wait: a doit run is in progress"
-WORST: Sequence[Health] = (
+WORST_FIRST: Sequence[Health] = (
     "crash loop", "down", "unhealthy", "unknown", "installing", "starting", "draining", "degraded",
 )  # fmt: skip
-"""The machine is as the first of these that an instance is."""
+"""The machine has the first of these that an instance has."""
 UNFINISHED: Mapping[str, tuple[Health, Reason, str]] = {
-    "failed": ("failed", "RunFailed", "correct what failed, then run doit"),
+    "failed": ("failed", "RunFailed", "correct the error, then run doit"),
     "interrupted": (
         "interrupted", "RunInterrupted", "run doit: it continues where it was",
     ),
 }  # fmt: skip
-"""By the state of the last run, where it didn't succeed: health, code and advice."""
+"""State of a last run that didn't succeed → health, reason and advice."""
 
 
 def overall(
     facts: Facts, every: Sequence[InstanceHealth], installation: Condition, models: Condition
 ) -> Condition:
-    """The machine: as well as the worst of its instances. While they serve it is no worse than
-    degraded, whatever became of the run that was to change it."""
+    """The machine has the worst health of its instances. While they serve, it is at worst degraded,
+    even if the last run failed."""
     if not facts.settings.enabled:
         return Condition("Ready", "disabled", "Disabled", "ENABLE_COMFYUI is false",
                          "unset ENABLE_COMFYUI and run doit to have instances")  # fmt: skip
@@ -55,7 +55,7 @@ def overall(
 
 
 def _explained(worst: Condition, facts: Facts) -> Condition:
-    """With the last run, where that didn't come as far as to start what doesn't run."""
+    """The condition, and the last run's failure if that left the instance down."""
     last = _unfinished(facts)
     if worst.health != "down" or last is None:
         return worst
@@ -63,7 +63,7 @@ def _explained(worst: Condition, facts: Facts) -> Condition:
 
 
 def _unfinished(facts: Facts) -> Condition | None:
-    """What the last run left undone; None when it succeeded, or is in progress."""
+    """Why the last run isn't finished; None when it succeeded or is in progress."""
     run = facts.run
     if run is None or run.state not in UNFINISHED:
         return None
@@ -73,23 +73,23 @@ def _unfinished(facts: Facts) -> Condition | None:
     if run.state == "failed":
         why = "the last run failed" + (f": {failed.name}: {failed.reason}" if failed else "")
     else:
-        why = "the last run was ended before it was done" + (f", at {at}" if at else "")
+        why = "the last run was interrupted" + (f", at {at}" if at else "")
     return Condition("Ready", health, reason, why, advice)
 
 
-def together(instances: Sequence[InstanceHealth], none: Condition) -> Condition:
-    """The instances alone: as well as the worst of them; `none` when there are none."""
-    for status in WORST:
-        sick = [each for each in instances if each.status == status]
-        if sick:
-            more = f" (and {len(sick) - 1} more)" if len(sick) > 1 else ""
-            why = f"{sick[0].name} is {status}: {sick[0].reason}{more}"
-            return Condition("Ready", status, sick[0].code, why, sick[0].advice)
-    return healthy() if instances else none
+def together(instances: Sequence[InstanceHealth], without: Condition) -> Condition:
+    """The worst condition of the instances; `without` when there are none."""
+    for status in WORST_FIRST:
+        found = [each for each in instances if each.status == status]
+        if found:
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            why = f"{found[0].name} is {status}: {found[0].reason}{more}"
+            return Condition("Ready", status, found[0].code, why, found[0].advice)
+    return healthy() if instances else without
 
 
 def installation(facts: Facts) -> Condition:
-    """What is installed, and what became of the run that installs."""
+    """What is installed, and the result of the run that installs."""
     layer, last = facts.installed.layer, _unfinished(facts)
     if facts.behind and facts.installed.generation:
         why = f"behind machine.yaml: {facts.behind}"
@@ -98,7 +98,9 @@ def installation(facts: Facts) -> Condition:
     if not layer.ok:
         if facts.run and facts.installs:
             now = ", ".join(task.name for task in facts.run.tasks if task.state == "running")
-            return Condition("Ready", "installing", "Installing", now or "it begins", WAIT)
+            return Condition(
+                "Ready", "installing", "Installing", now or "the run is starting", WAIT
+            )
         return last or Condition("Ready", "unhealthy", "NotInstalled", layer.reason, RUN)
     if last:
         return replace(last, health="degraded")
@@ -109,7 +111,7 @@ def installation(facts: Facts) -> Condition:
 
 
 def models(facts: Facts, listed: Mapping[str, Sequence[str]] | None = None) -> Condition:
-    """The declared models, also as an instance lists them; healthy when none is declared."""
+    """The declared models, and whether an instance lists them; healthy when none is declared."""
     if facts.models is None:
         advice = "see that the volumes of the models answer"
         return Condition("ModelsPresent", "unknown", "ModelsUnknown", SILENT, advice)

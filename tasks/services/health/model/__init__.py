@@ -1,3 +1,3 @@
 """What is observed and answered, as values."""
 
-__all__ = ["answers", "facts", "sample", "settings"]
+__all__ = ["answers", "facts", "settings"]

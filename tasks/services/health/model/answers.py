@@ -14,28 +14,28 @@ from pydantic import BaseModel, BeforeValidator
 from ....host.comfyui.condition import Condition, Health, Reason, Status, Type
 
 LONGEST = 4096
-"""Characters of a text; much of it comes from instances and logs, which can hold anything."""
+"""Characters of a text; instances and logs can contain anything."""
 
 _ANSI = re.compile("\x1b\\[[0-9;?]*[A-Za-z]")
 _WILD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def tame(text: Any) -> Any:
-    """The text without what moves a terminal's cursor, breaks a line or isn't valid UTF-8."""
+def one_line(text: Any) -> Any:
+    """The text on one line, without terminal escapes and what isn't valid UTF-8."""
     return _WILD.sub(" ", _ANSI.sub("", text[:LONGEST])) if isinstance(text, str) else text
 
 
-Text = Annotated[str, BeforeValidator(tame)]
+Text = Annotated[str, BeforeValidator(one_line)]
 
 
 class Verdict(BaseModel):
-    """What every answer says: one condition, the sum of all that is known."""
+    """What every answer has: the condition that sums up the rest."""
 
     status: Health
     code: Reason
     """Why it isn't better, for programs."""
     since: float
-    """When it began to be so."""
+    """When this status began."""
     reason: Text = ""
     """Why it isn't better, for people; empty when healthy."""
     advice: Text = ""
@@ -43,37 +43,37 @@ class Verdict(BaseModel):
 
 
 class InstanceCondition(BaseModel):
-    """One thing that is true or false of an instance."""
+    """One condition of an instance."""
 
     type: Type
     status: Status
     health: Health
-    """What the instance is on account of it."""
+    """The health that the instance has because of it."""
     reason: Reason
     message: Text = ""
     advice: Text = ""
     since: float = 0.0
-    """When it began to be so."""
+    """When this status began."""
     observed: Text = ""
-    """The fingerprint of the process that it speaks of."""
+    """The fingerprint of the process that was observed."""
 
 
 class Layer(BaseModel):
-    """One of the four, true or false by itself."""
+    """One of the four layers, judged by itself."""
 
     ok: bool
     reason: Text = ""
 
 
 class Running(Layer):
-    """The process, by the system and PM2."""
+    """The process, according to the system and PM2."""
 
     pid: int | None = None
     uptime: float | None = None
     restarts: int | None = None
     memory: int | None = None
     before: Text = ""
-    """When and why the process before it ended, if this server observed that."""
+    """When and why the previous process ended, if this server observed that."""
 
 
 class Job(BaseModel):
@@ -82,7 +82,7 @@ class Job(BaseModel):
     id: Text
     seconds: float
     percent: float | None = None
-    """Of its present step, by the progress bar in its log."""
+    """Of its current step, from the progress bar in the log."""
     step: Text = ""
 
 
@@ -99,18 +99,18 @@ class Functional(Layer):
     """What it answers over HTTP."""
 
     queue: int | None = None
-    """Jobs, the running one included."""
+    """Number of jobs, including the running one."""
     job: Job | None = None
     missing_nodes: dict[Text, list[Text]] = {}
-    """Node classes that the build had and the instance lacks, by custom node."""
+    """Custom node → node classes that it had in the build and lacks here."""
     failed_nodes: dict[Text, Text] = {}
-    """Custom nodes that it could not import, and why."""
+    """Custom nodes that couldn't be imported, and why."""
     warmup: Trial | None = None
     canary: Trial | None = None
 
 
 class Listed(Layer):
-    """The models as this instance sees them."""
+    """The models that this instance lists."""
 
     wrong: dict[Text, Text] = {}
     """Target → why."""
@@ -124,7 +124,7 @@ class Layers(BaseModel):
 
 
 class Card(BaseModel):
-    """The GPU, by NVML."""
+    """The GPU, according to NVML."""
 
     name: Text
     uuid: Text
@@ -133,7 +133,7 @@ class Card(BaseModel):
 
 
 class Point(BaseModel):
-    """One moment of the history."""
+    """One point of the history."""
 
     at: float
     memory: int | None
@@ -155,40 +155,40 @@ class InstanceHealth(Verdict):
     """One instance."""
 
     age: float
-    """Of the sample."""
+    """Age of the sample."""
     name: Text
     gpu: int
     port: int
     layers: Layers
     conditions: list[InstanceCondition] = []
-    """One of each type; the first, Ready, is the sum of the others."""
+    """One of each type; the first, Ready, sums up the others."""
     card: Card | None = None
     workers: list[Service] = []
     history: list[Point] = []
     log: list[Text] = []
-    """The last lines, when it isn't healthy."""
+    """The last lines of the log, when it isn't healthy."""
 
 
 class InstancesHealth(Verdict):
-    """All of them, by GPU."""
+    """All instances, by GPU."""
 
     age: float
     instances: dict[Text, InstanceHealth]
 
 
 class Part(Layer):
-    """ComfyUI or a custom node: the commit that should be there and the one that is."""
+    """ComfyUI or a custom node, with the wanted and the actual commit."""
 
     name: Text
     wanted: Text | None = None
     commit: Text | None = None
     imported: bool | None = None
-    """In the build's validation; None: not tried."""
+    """Whether the build's validation imported it; None: not tried."""
     optional: bool = False
 
 
 class Packages(Layer):
-    """The Python environment against the lock."""
+    """The Python environment compared with the lock."""
 
     wanted: int = 0
     installed: int = 0
@@ -206,7 +206,7 @@ class Task(BaseModel):
     seconds: float | None = None
     percent: float | None = None
     detail: Text = ""
-    """What it is doing: `receiving objects`, `3 of 67 packages`, `1.2 of 4.3 GB`."""
+    """Its current work: `receiving objects`, `3 of 67 packages`, `1.2 of 4.3 GB`."""
     reason: Text = ""
     """Why it failed."""
     log: Text | None = None
@@ -217,7 +217,7 @@ class Run(BaseModel):
 
     pid: int
     command: Text
-    """What was asked for, such as `up`."""
+    """The command, such as `up`."""
     state: Literal["running", "succeeded", "failed", "interrupted"]
     began: float
     seconds: float
@@ -246,9 +246,9 @@ class Model(Layer):
     target: Text
     optional: bool = False
     present: bool
-    """There is a file behind the name."""
+    """Whether the file exists."""
     verified: bool
-    """It is what machine.lock says: hashed when it was fetched, and unchanged since."""
+    """Whether it has machine.lock's sha256: hashed when fetched, and unchanged since."""
     size: int | None = None
     listed: dict[Text, bool | None] = {}
     """By GPU: whether that instance lists it; None: not known."""
@@ -275,19 +275,20 @@ class Overview(Verdict):
 
 
 class Refusal(Verdict):
-    """A question that can't be answered: 400, 401, 403, 404, 405, 422, 500, 503."""
+    """A request that can't be answered: 400, 401, 403, 404, 405, 422, 500, 503."""
 
 
-def verdict(told: Condition, since: float) -> dict[str, Any]:
+def verdict(condition: Condition, since: float) -> dict[str, Any]:
     """The fields of a Verdict."""
     return {
-        "status": told.health,
-        "code": told.reason,
+        "status": condition.health,
+        "code": condition.reason,
         "since": since,
-        "reason": told.message,
-        "advice": told.advice,
+        "reason": condition.message,
+        "advice": condition.advice,
     }
 
 
-def instance_condition(told: Condition) -> InstanceCondition:
-    return InstanceCondition(**asdict(told) | {"status": told.status, "since": told.since or 0.0})
+def instance_condition(condition: Condition) -> InstanceCondition:
+    more = {"status": condition.status, "since": condition.since or 0.0}
+    return InstanceCondition(**asdict(condition) | more)

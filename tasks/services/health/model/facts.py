@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ....host.comfyui.judge import Observation
 from ....host.downloads.model_files import ModelState
 from ....host.pm2.app_state import AppState
-from .answers import Card, Layer, Packages, Part, Run
+from .answers import Card, Job, Layer, Packages, Part, Point, Run
 from .settings import Settings
 
 SILENT = "the disk has not answered yet"
@@ -15,7 +16,7 @@ SILENT = "the disk has not answered yet"
 
 @dataclass(frozen=True)
 class Installed:
-    """What is on the disk of ComfyUI, nodes and packages."""
+    """ComfyUI, nodes and packages as they are on disk."""
 
     layer: Layer
     packages: Packages = field(default_factory=lambda: Packages(ok=False))
@@ -23,14 +24,14 @@ class Installed:
     comfyui: Part | None = None
     nodes: Sequence[Part] = ()
     degraded: Sequence[str] = ()
-    """What is wrong and stops nothing."""
+    """What is wrong without making the machine unhealthy."""
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Node classes that each custom node had in the build."""
+    """Custom node → the node classes that it had in the build."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All of it."""
+    """Everything that was observed of the machine."""
 
     settings: Settings
     installed: Installed
@@ -38,7 +39,7 @@ class Facts:
     """By target; None: the disk has not answered yet."""
     run: Run | None = None
     behind: str = ""
-    """Why the machine is held to what ran before."""
+    """Why the machine stays on the last good generation."""
     cards: Mapping[int, Card] = field(default_factory=dict)
     workers: Mapping[str, AppState] = field(default_factory=dict)
 
@@ -48,6 +49,32 @@ class Facts:
         return self.run is not None and self.run.state == "running"
 
     def awaits(self, name: str) -> bool:
-        """Whether the run in progress has still to do this task; `doit build` starts nothing."""
+        """Whether the run in progress still has this task to do; `doit build` starts nothing."""
         tasks = self.run.tasks if self.run and self.installs else []
         return any(each.name == name and each.state in ("waiting", "running") for each in tasks)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample of an instance; `at` and `silent` are by the monotonic clock."""
+
+    at: float
+    seen: Observation
+    silent: float | None = None
+    """Since when it hasn't answered."""
+    before: str = ""
+    """When and why the previous process ended."""
+    job: Job | None = None
+    listed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Model folder → the models that it lists."""
+    history: tuple[Point, ...] = ()
+
+
+def differs(previous: Sample, current: Sample) -> bool:
+    """Whether anything changed except time, memory and the progress of a job."""
+    return _without_measurements(previous) != _without_measurements(current)
+
+
+def _without_measurements(sample: Sample) -> Sample:
+    seen = replace(sample.seen, state=AppState(sample.seen.state.app))
+    return replace(sample, at=0.0, seen=seen, silent=None, job=None, history=())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from ....host.downloads.model_files import WantedModel
 from ....host.generations.installed import WantedNode
@@ -14,14 +14,14 @@ from ....spec.layout import Layout
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance that should run; `port` counts where it doesn't, else the port of its process."""
+    """An instance that should run; `port` is used while it has no process of its own."""
 
     gpu: int
     name: str
     listen: str
     port: int
     whole: bool
-    """It has a whole GPU, which NVML shows: neither a part of one nor none."""
+    """Whether it has a whole GPU, as NVML lists it: not a part of one, not the CPU."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Settings:
-    """All of them; times in seconds."""
+    """The settings file; times in seconds."""
 
     workspace: Path
     machine_file: Path
@@ -43,7 +43,7 @@ class Settings:
     port: int
     enabled: bool
     pinned: bool
-    """Which GPU an instance has is recorded by UUID."""
+    """Whether each instance's GPU is recorded by UUID."""
     instances: tuple[Instance, ...]
     workers: tuple[Worker, ...]
     comfyui: WantedNode
@@ -54,7 +54,7 @@ class Settings:
     models_folder: Path
     store: Path
     restarts: bool
-    """The watcher restarts an instance that is unhealthy."""
+    """Whether the watcher restarts unhealthy instances."""
     start_timeout: float
     job_timeout: float
     warmup: Path | None
@@ -69,21 +69,6 @@ class Settings:
         return next((each for each in self.instances if each.gpu == gpu), None)
 
 
-def read(file: Path) -> Settings:
-    """Raises OSError, ValueError, TypeError or LookupError when it can't be read."""
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    for key, kind in (
-        ("instances", Instance),
-        ("workers", Worker),
-        ("nodes", WantedNode),
-        ("models", WantedModel),
-    ):
-        found[key] = tuple(kind(**each) for each in found[key])
-    found["comfyui"] = WantedNode(**found["comfyui"])
-    for key in ("workspace", "machine_file", "lock_file", "models_folder", "store"):
-        found[key] = Path(found[key])
-    if found["selected"] is not None:
-        found["selected"] = tuple(found["selected"])
-    for key in ("warmup", "canary"):
-        found[key] = Path(found[key]) if found[key] else None
-    return Settings(**found)
+def read_settings(file: Path) -> Settings:
+    """Raises OSError or ValueError when the file can't be read."""
+    return TypeAdapter(Settings).validate_json(file.read_text(encoding="utf-8"))

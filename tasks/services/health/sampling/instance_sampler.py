@@ -16,7 +16,7 @@ from ....host.comfyui import (
     judge,
     load_result,
     machine_state,
-    object_info,
+    node_classes,
     symptoms,
     warmup,
 )
@@ -31,7 +31,7 @@ from ....host.system import usage
 from ....host.system.log_once import LogOnce
 from ....host.system.redaction import redact
 from ..model.answers import Job, Point
-from ..model.sample import Sample, differs
+from ..model.facts import Sample, differs
 from ..model.settings import Instance, Settings
 from . import progress_bar
 from .pm2_state import Supervisor
@@ -40,27 +40,27 @@ from .trial_runner import TrialRunner
 EVERY = 0.75
 """Seconds between two samples."""
 SOON = 0.2
-"""Seconds while it starts, so that it is ready here as soon as it is for `doit`."""
-PATIENCE = (0.75, 2.0, 5.0, 15.0)
-"""Seconds that it has for an answer, the last for all that follow. One that hangs is asked
-less and less often, and the pending request is answered as soon as it continues."""
-UNTAKEN = 5.0
-"""Seconds after which a job that nothing works on shows that its worker thread is dead."""
+"""Seconds while it starts, so that it is ready here as soon as for `doit`."""
+PROBE_TIMEOUTS = (0.75, 2.0, 5.0, 15.0)
+"""Seconds for each successive unanswered probe, the last for all further ones. A hung instance is
+asked less and less often, and the pending request is answered as soon as it continues."""
+STUCK_JOB = 5.0
+"""Seconds after which an idle process with a job counts as having a dead worker thread."""
 JOBS_EVERY = 3.0
-"""Seconds between two questions for its jobs, which it answers with all their prompts."""
+"""Seconds between two requests for its jobs, which include all prompts."""
 MEASURE_EVERY = 5.0
 KEPT = 120
 """Points of the history: ten minutes."""
 CATALOGUE_EVERY = 60.0
-"""Seconds until one that didn't list its node classes is asked again: half a megabyte, 70 ms."""
+"""Seconds until node classes that weren't listed are asked for again: half a megabyte, 70 ms."""
 LISTING_EVERY = 30.0
-"""Seconds between two questions for the models that it lists."""
-FAILED = 100
-"""Nodes that failed, at most so many."""
+"""Seconds between two requests for its models."""
+MOST_FAILED = 100
+"""Failed nodes that are shown."""
 
 
 class InstanceSampler:
-    """One instance; `sample` is the last one of it."""
+    """Samples one instance; `sample` is the last sample."""
 
     def __init__(
         self,
@@ -68,21 +68,21 @@ class InstanceSampler:
         settings: Callable[[], Settings],
         census: Census,
         supervisor: Supervisor,
-        news: Callable[[], None],
+        changed: Callable[[], None],
     ) -> None:
         self.instance = instance
         self._settings = settings
         self._census = census
         self._supervisor = supervisor
-        self._news = news
+        self._changed = changed
         self._models: Mapping[str, ModelState] = {}
         self._stop = threading.Event()
         self.has_sampled = threading.Event()
         self._history: deque[Point] = deque(maxlen=KEPT)
-        self._before = ""
+        self._previous_end = ""
         self._begin(None)
         self._trials = TrialRunner(instance, settings, lambda: self.sample)
-        self.sample = Sample(time.monotonic(), self._gone())
+        self.sample = Sample(time.monotonic(), self._not_running())
 
     def stop(self) -> None:
         self._stop.set()
@@ -99,44 +99,48 @@ class InstanceSampler:
             self._stop.wait(SOON if starts else EVERY)
 
     def step(self) -> None:
-        """Sample once, and tell when there is news."""
-        before = self.sample
+        """Sample once, and report a change."""
+        previous = self.sample
         found = self._census.find(self.instance.name)
         if self._process != (found.process if found else None):
             if self._process is not None:
                 ended = judge.not_running(self._state(None, None), self.instance.name)
-                self._before = f"ended {time.strftime('%F %T')}: {ended.message}"
+                self._previous_end = f"ended {time.strftime('%F %T')}: {ended.message}"
             self._begin(found)
-        self.sample = self._observe(found) if found else self._missing()
-        if differs(before, self.sample):
-            self._news()
+        self.sample = self._observe(found) if found else self._sample_without_process()
+        if differs(previous, self.sample):
+            self._changed()
 
     def list_models(self, models: Mapping[str, ModelState]) -> None:
-        """Which models it is asked about, at the next sample if they changed."""
+        """Set the models to ask for, at the next sample if they changed."""
         if models != self._models:
-            self._models, self._listed = models, float("-inf")
+            self._models, self._models_asked_at = models, float("-inf")
 
     def _begin(self, found: Found | None) -> None:
-        """Forget what was known of another process."""
+        """Reset what is known, for another process."""
         self._process: psutil.Process | None = found.process if found else None
         self._scheme = found.app.scheme if found else "http"
-        self._over_time = symptoms.History()
+        self._symptom_history = symptoms.History()
         self._silent: float | None = None
         self._last_answer: ProbeResult | None = None
         self._classes: frozenset[str] | None = None
         self._failed: dict[str, str] | None = None
         self._listings: dict[str, Sequence[str]] = {}
-        self._asked = self._catalogued = self._listed = self._measured = float("-inf")
+        self._jobs_asked_at = self._classes_asked_at = self._models_asked_at = self._measured_at = (
+            float("-inf")
+        )
         self._jobs: Jobs | None = None
         self._threads: frozenset[int] = frozenset()
         self._memory: int | None = None
 
-    def _missing(self) -> Sample:
-        self._point(None, None)
+    def _sample_without_process(self) -> Sample:
+        self._add_point(None, None)
         history = tuple(self._history)
-        return Sample(time.monotonic(), self._gone(), before=self._before, history=history)
+        return Sample(
+            time.monotonic(), self._not_running(), before=self._previous_end, history=history
+        )
 
-    def _gone(self) -> Observation:
+    def _not_running(self) -> Observation:
         why = f"{self.instance.name} doesn't run"
         answer = ProbeResult(False, why, refused=True, answered=False)
         return Observation(self.instance.name, self._state(None, None), answer)
@@ -151,8 +155,8 @@ class InstanceSampler:
         answer = self._probe(pid, port)
         if answer.healthy:
             self._last_answer = answer
-            self._ask_for_jobs(pid, port, answer.queue or 0)
-            self._ask_for_more(found)
+            self._ask_jobs(pid, port, answer.queue or 0)
+            self._ask_details(found)
         self._measure(pid, answer.queue)
         symptom = self._symptom(pid)
         if self._last_answer and not answer.answered and not symptom:
@@ -165,7 +169,7 @@ class InstanceSampler:
             answer=answer,
             symptom=symptom or noted,
             cold=warms and warmup.is_cold(layout, gpu, found.app),
-            warmup=warmup.read(layout, gpu, found.app) if warms else None,
+            warmup=warmup.outcome(layout, gpu, found.app) if warms else None,
             canary=self._trials.canary,
             classes=self._classes,
             failed_nodes=self._failed or {},
@@ -175,27 +179,29 @@ class InstanceSampler:
             at=time.monotonic(),
             seen=seen,
             silent=self._silent,
-            before=restarted or self._before,
+            before=restarted or self._previous_end,
             job=self._job(),
             listed=dict(self._listings),
             history=tuple(self._history),
         )
 
     def _probe(self, pid: int, port: int) -> ProbeResult:
-        """Ask, longer each time that no answer came; a busy one has done something meanwhile."""
+        """Probe, with a longer time-out after each silence; notes whether the process was busy."""
         silences = 0
         if self._silent is not None:
             past = time.monotonic() - self._silent
-            silences = max(1, sum(past >= sum(PATIENCE[: number + 1]) for number in range(3)))
-        asked, before = time.monotonic(), usage.own_effort(pid)
-        health = api.probe(self.instance.listen, port, PATIENCE[silences], scheme=self._scheme)
+            silences = max(1, sum(past >= sum(PROBE_TIMEOUTS[: number + 1]) for number in range(3)))
+        begin, before = time.monotonic(), usage.own_effort(pid)
+        health = api.probe(
+            self.instance.listen, port, PROBE_TIMEOUTS[silences], scheme=self._scheme
+        )
         after = usage.own_effort(pid)
         if health.answered or health.refused:
             self._silent = None
         elif self._silent is None:
-            self._silent = asked
-        took = time.monotonic() - asked
-        self._works = (
+            self._silent = begin
+        took = time.monotonic() - begin
+        self._is_busy = (
             before is not None
             and after is not None
             and (after.waits or not symptoms.idles(before, after, took))
@@ -203,7 +209,7 @@ class InstanceSampler:
         return health
 
     def _symptom(self, pid: int) -> Condition | None:
-        """What is wrong, as only time tells."""
+        """What successive measurements show to be wrong."""
         now, settings = time.monotonic(), self._settings()
         measured = symptoms.Measurement(
             at=now,
@@ -212,34 +218,38 @@ class InstanceSampler:
             effort=usage.own_effort(pid),
             jobs=self._jobs,
         )
-        limits = symptoms.Limits(UNTAKEN, settings.job_timeout, settings.start_timeout)
-        self._over_time, found = symptoms.follow(self._over_time, measured, limits)
+        limits = symptoms.Limits(STUCK_JOB, settings.job_timeout, settings.start_timeout)
+        self._symptom_history, found = symptoms.follow(self._symptom_history, measured, limits)
         if self._silent is not None:
             began = time.time() - (now - self._silent)
-            return symptoms.silence(began, time.time(), self._works)
+            return symptoms.silence(began, time.time(), self._is_busy)
         return found or self._dead_thread(pid, now)
 
     def _dead_thread(self, pid: int, now: float) -> Condition | None:
-        """ComfyUI lists a job that ended its worker thread (sys.exit()) as running for ever."""
+        """ComfyUI lists a job that ended its worker thread (by sys.exit()) as running for ever."""
         if not self._jobs or not self._jobs.running:
             return None
         lost = self._threads - usage.threads(pid)
-        idle = now - self._over_time.idle >= UNTAKEN
+        idle = now - self._symptom_history.idle >= STUCK_JOB
         return symptoms.dead_thread(self._jobs.running[0]) if lost and idle else None
 
-    def _ask_for_jobs(self, pid: int, port: int, queue: int) -> None:
+    def _ask_jobs(self, pid: int, port: int, queue: int) -> None:
         now = time.monotonic()
         if not queue:
-            self._jobs, self._threads, self._asked = Jobs(), usage.threads(pid), float("-inf")
-        elif now - self._asked >= JOBS_EVERY:
-            self._asked = now
+            self._jobs, self._threads, self._jobs_asked_at = (
+                Jobs(),
+                usage.threads(pid),
+                float("-inf"),
+            )
+        elif now - self._jobs_asked_at >= JOBS_EVERY:
+            self._jobs_asked_at = now
             self._jobs = api.jobs(self.instance.listen, port, scheme=self._scheme) or self._jobs
 
     def _job(self) -> Job | None:
         if not self._jobs or not self._jobs.running:
             return None
         job = self._jobs.running[0]
-        since = self._over_time.jobs.get(job, time.monotonic())
+        since = self._symptom_history.jobs.get(job, time.monotonic())
         bar = progress_bar.last(self._settings().layout.log(self.instance.name))
         return Job(
             id=job,
@@ -248,21 +258,21 @@ class InstanceSampler:
             step=bar.step if bar else "",
         )
 
-    def _ask_for_more(self, found: Found) -> None:
-        """Ask for what takes longer, and seldom changes."""
+    def _ask_details(self, found: Found) -> None:
+        """Ask for what takes longer and seldom changes."""
         now, listen = time.monotonic(), self.instance.listen
         port = found.app.port or self.instance.port
         ask = partial(api.ask, listen, port, scheme=self._scheme)
         if self._failed is None:
             reports = self._settings().layout.reports(self.instance.gpu)
             failed = load_result.failed(reports, found.app.pid)
-            self._failed = {name: redact(str(failed[name])) for name in list(failed)[:FAILED]}
-        if self._classes is None and now - self._catalogued >= CATALOGUE_EVERY:
-            self._catalogued = now
+            self._failed = {name: redact(str(failed[name])) for name in list(failed)[:MOST_FAILED]}
+        if self._classes is None and now - self._classes_asked_at >= CATALOGUE_EVERY:
+            self._classes_asked_at = now
             layout, gpu = self._settings().layout, self.instance.gpu
-            self._classes = object_info.classes(layout, gpu, found.app, self.instance.listen)
-        if now - self._listed >= LISTING_EVERY:
-            self._listed = now
+            self._classes = node_classes.listed(layout, gpu, found.app, self.instance.listen)
+        if now - self._models_asked_at >= LISTING_EVERY:
+            self._models_asked_at = now
             kinds = model_files.kinds(self._models, ask("/internal/folder_paths"))
             answers = {folder: ask(f"/models/{quote(kind)}") for folder, kind in kinds.items()}
             self._listings = {
@@ -272,12 +282,12 @@ class InstanceSampler:
             }
 
     def _measure(self, pid: int, queue: int | None) -> None:
-        if time.monotonic() - self._measured >= MEASURE_EVERY:
+        if time.monotonic() - self._measured_at >= MEASURE_EVERY:
             self._memory = usage.resident(pid)
-            self._point(self._memory, queue)
+            self._add_point(self._memory, queue)
 
-    def _point(self, memory: int | None, queue: int | None) -> None:
+    def _add_point(self, memory: int | None, queue: int | None) -> None:
         now = time.monotonic()
-        if now - self._measured >= MEASURE_EVERY:
-            self._measured = now
+        if now - self._measured_at >= MEASURE_EVERY:
+            self._measured_at = now
             self._history.append(Point(at=round(time.time(), 1), memory=memory, queue=queue))

@@ -19,12 +19,11 @@ from ....host.pm2.app_processes import Census
 from ....host.pm2.app_state import AppState
 from ....host.system import files, gpu, run_journal
 from ....host.system.failure import Failure
-from ....host.system.gpu import Gpu
 from ....host.system.log_once import LogOnce
 from ....host.system.stat_cache import while_unchanged
 from ....spec import Lock, SpecError
 from ....spec.lock_format import read_lock
-from ..model.answers import Card, Layer, Packages, Part, Run, Task
+from ..model.answers import Card, Layer, Packages, Part, Run
 from ..model.facts import SILENT, Facts, Installed
 from ..model.settings import Settings
 from .pm2_state import Supervisor
@@ -33,9 +32,9 @@ INSTALLED_EVERY = 2.0
 MODELS_EVERY = 1.5
 CARDS_EVERY = 5.0
 """Seconds between two samples; one that takes long is followed by a longer pause."""
-PAUSES = 30
-"""Times that a sample took until the next one: with thousands of models it takes a while."""
-FIRST = 2.0
+PAUSE_FACTOR = 30
+"""The pause after a sample, as a multiple of its duration: thousands of models take a while."""
+FIRST_TIMEOUT = 2.0
 """Seconds to wait for the first sample."""
 
 T = TypeVar("T", bound=BaseModel)
@@ -43,18 +42,18 @@ V = TypeVar("V")
 
 
 class Background(Generic[V]):
-    """Samples again and again in a thread of its own: a volume that hangs holds up nothing else."""
+    """Samples repeatedly in its own thread: a volume that hangs blocks nothing else."""
 
     def __init__(self, sample: Callable[[], V], every: float) -> None:
         self._sample = sample
         self._every = every
         self._first = threading.Event()
         self.last: V | None = None
-        """The last sample; None before the first one is done."""
+        """The last sample; None before the first is done."""
 
     def start(self) -> None:
         threading.Thread(target=self._run, daemon=True).start()
-        self._first.wait(FIRST)
+        self._first.wait(FIRST_TIMEOUT)
 
     def _run(self) -> None:
         log_once = LogOnce()
@@ -62,14 +61,14 @@ class Background(Generic[V]):
             begin = time.monotonic()
             log_once.attempt(self._once)
             self._first.set()
-            time.sleep(max(self._every, PAUSES * (time.monotonic() - begin)))
+            time.sleep(max(self._every, PAUSE_FACTOR * (time.monotonic() - begin)))
 
     def _once(self) -> None:
         self.last = self._sample()
 
 
 class MachineSampler:
-    """`sample` is used by one thread, and waits for nothing."""
+    """Samples the machine; one thread calls `sample`, which waits for nothing."""
 
     def __init__(
         self, settings: Callable[[], Settings], census: Census, supervisor: Supervisor
@@ -84,11 +83,12 @@ class MachineSampler:
 
     def sample(self, settings: Settings) -> Facts:
         refused = files.read_receipt(settings.layout.refused, reason=str)
+        journal = run_journal.read(settings.layout)
         return Facts(
             settings=settings,
             installed=self._installed.last or Installed(Layer(ok=False, reason=SILENT)),
             models=self._models.last,
-            run=_run(run_journal.read(settings.layout)),
+            run=Run.model_validate(journal, from_attributes=True) if journal else None,
             behind=str(refused.get("reason") or "left by hand") if refused else "",
             cards=self._cards.last or {},
             workers={each.name: self._state(settings, each.name) for each in settings.workers},
@@ -101,7 +101,7 @@ class MachineSampler:
 
 @while_unchanged
 def _lock(file: Path) -> tuple[Lock, str]:
-    """The lock, and why it can't be read."""
+    """The lock, and why it can't be read; empty if it can."""
     try:
         return read_lock(file, file.name), ""
     except SpecError as error:
@@ -137,19 +137,8 @@ def _as(model: type[T], found: Any) -> T:
     return model(**asdict(found))
 
 
-def _run(journal: run_journal.Journal | None) -> Run | None:
-    if journal is None:
-        return None
-    return Run(
-        pid=journal.pid, command=journal.command, state=journal.state, began=journal.began,
-        seconds=round(journal.seconds, 1), seconds_left=journal.seconds_left,
-        percent=journal.percent, done=journal.done, total=len(journal.tasks),
-        tasks=[Task.model_validate(task, from_attributes=True) for task in journal.tasks],
-    )  # fmt: skip
-
-
 def _cards(settings: Settings) -> dict[int, Card]:
-    """The GPU of each instance, as far as the driver tells."""
+    """The GPU of each instance, as far as the driver reports it."""
     whole = [each for each in settings.instances if each.whole]
     if not whole or not gpu.driver_present():
         return {}
@@ -161,8 +150,8 @@ def _cards(settings: Settings) -> dict[int, Card]:
     if settings.pinned:
         pins = files.read_receipt(settings.layout.gpus, gpus=dict).get("gpus", {})
     found = {each.gpu: gpu.of(here, each.gpu, pins.get(each.name)) for each in whole}
-    return {number: _card(card) for number, card in found.items() if card is not None}
-
-
-def _card(card: Gpu) -> Card:
-    return Card(name=card.name, uuid=card.uuid, memory_used=card.used, memory_total=card.total)
+    return {
+        number: Card(name=it.name, uuid=it.uuid, memory_used=it.used, memory_total=it.total)
+        for number, it in found.items()
+        if it is not None
+    }

@@ -19,11 +19,11 @@ from ....spec.layout import Layout
 from ..model import answers
 
 SHORTEST = 6
-"""Characters; what is shorter is no secret, and would be found in every other word."""
+"""Characters; a shorter value is no secret, and would match parts of many words."""
 
 
 class Masks:
-    """Knows the secrets of a workspace by the files from which its apps get them."""
+    """Masks the secrets of a workspace, read from the files that its apps read them from."""
 
     def __init__(self, layout: Layout) -> None:
         self._folders = (layout.secrets, layout.dotenvs)
@@ -34,31 +34,31 @@ class Masks:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read them anew where a file came or went."""
+        """Read the files again where one was added or removed."""
         values = {self._own}.union(*map(_values, self._folders))
         if values != self._values:
-            told = {part for value in values for part in _parts(value) if len(part) >= SHORTEST}
-            # The longest first: it may hold another one.
-            self._secrets = tuple(sorted(told, key=lambda secret: (-len(secret), secret)))
-            self._beginnings = {_written(secret[:SHORTEST]) for secret in self._secrets}
+            parts = {part for value in values for part in _parts(value) if len(part) >= SHORTEST}
+            # The longest first: it may contain another.
+            self._secrets = tuple(sorted(parts, key=lambda secret: (-len(secret), secret)))
+            self._beginnings = {_in_json(secret[:SHORTEST]) for secret in self._secrets}
             self._values = values
 
     def json(self, body: bytes) -> bytes:
-        """A JSON document, as pydantic writes it, with `***` for every secret in its texts."""
+        """A JSON document from pydantic, with `***` for every secret in its texts."""
         if not any(beginning in body for beginning in self._beginnings):
             return body
         return json.dumps(self._masked(json.loads(body)), ensure_ascii=False).encode()
 
     def text(self, text: str) -> str:
-        if text in OURS:
+        if text in FIELD_WORDS:
             return text
         is_cut = len(text) >= log_evidence.LONGEST
         for secret in self._secrets:
             text = text.replace(secret, MASK)
-        return self._without_end(text) if is_cut else text
+        return self._mask_cut_end(text) if is_cut else text
 
-    def _without_end(self, text: str) -> str:
-        """A line that was cut may end within a secret."""
+    def _mask_cut_end(self, text: str) -> str:
+        """Mask the beginning of a secret at the end of a line that was cut."""
         for secret in self._secrets:
             for length in range(len(secret) - 1, SHORTEST - 1, -1):
                 if text.endswith(secret[:length]):
@@ -75,7 +75,7 @@ class Masks:
         return value
 
 
-def _ours() -> Iterator[str]:
+def _field_words() -> Iterator[str]:
     models = [found for found in vars(answers).values() if isinstance(found, type)]
     for model in models:
         if issubclass(model, BaseModel):
@@ -85,25 +85,25 @@ def _ours() -> Iterator[str]:
                     yield from get_args(field.annotation)
 
 
-OURS = frozenset(_ours())
-"""Names and fixed values of fields: no secrets, even where a secret is the same word."""
+FIELD_WORDS = frozenset(_field_words())
+"""Names and fixed values of fields: never masked, even if a secret is the same word."""
 
 
-def _written(secret: str) -> bytes:
-    """As it stands in a JSON document; half a character, which none can have, as something else."""
+def _in_json(secret: str) -> bytes:
+    """As it is written in a JSON document; a lone surrogate, which JSON can't have, differs."""
     return json.dumps(secret, ensure_ascii=False)[1:-1].encode(errors="surrogatepass")
 
 
 def _parts(value: str) -> Iterator[str]:
-    """A secret, its lines, and these as a log's are shown."""
+    """A secret and its lines, also as they are shown in a log."""
     for line in (value, *value.splitlines()):
-        for shown in (line, log_evidence.plain(line), answers.tame(line)):
+        for shown in (line, log_evidence.plain(line), answers.one_line(line)):
             yield from (shown, shown.strip())
 
 
 @while_unchanged
 def _values(folder: Path) -> list[str]:
-    """The values of the environment files, and of the `.env` files."""
+    """The values in the environment files and the `.env` files."""
     found: list[str] = []
     for path in folder.glob("*.json"):
         found += [value for value in files.read_receipt(path).values() if isinstance(value, str)]
@@ -117,7 +117,7 @@ def _values(folder: Path) -> list[str]:
 
 
 def _unquoted(text: str) -> str:
-    """The value that the stage `dotenv` quoted so."""
+    """The value of a text that the stage `dotenv` quoted."""
     if len(text) > 1 and text[0] == text[-1] == "'":
         text = text[1:-1]
     elif len(text) > 1 and text[0] == text[-1] == '"':

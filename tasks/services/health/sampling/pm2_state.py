@@ -14,14 +14,14 @@ from ....host.pm2.app_state import AppState
 from ....host.system import private_folder
 from ....spec.layout import Layout
 
-AGAIN = 0.5
-"""Seconds at least between two questions."""
+ASK_EVERY = 0.5
+"""Seconds at least between two requests."""
 YOUNG = 3.0
-"""Seconds of uptime below which PM2 may have started a process since it was asked."""
+"""Seconds of uptime below which PM2 may have started a process since the last request."""
 
 
 class Supervisor:
-    """PM2 as far as it was asked; may be used from any thread."""
+    """The last answer of PM2; may be used from any thread."""
 
     def __init__(self, workspace: Path, census: Census) -> None:
         self._home = private_folder.folder(workspace)
@@ -33,12 +33,12 @@ class Supervisor:
         self._lock = threading.Lock()
 
     def state(self, name: str, found: Found | None, memory: int | None, log: Path) -> AppState:
-        """An app as it runs, with what PM2 says of it."""
+        """The state of an app, from its process and PM2's answer."""
         pid = found.app.pid if found else None
         known = self._about(name, pid)
         young = found is not None and time.time() - found.app.started < YOUNG
-        held = pid is not None and (known.get("pid") == pid or young)
-        app = replace(found.app, supervised=held) if found else None
+        supervised = pid is not None and (known.get("pid") == pid or young)
+        app = replace(found.app, supervised=supervised) if found else None
         entry = known.get("pm2_env")
         entry = entry if isinstance(entry, dict) else None
         was_stopped = name in stopped_apps.known(self._stopped)
@@ -48,7 +48,7 @@ class Supervisor:
         with self._lock:
             known, change = self._apps.get(name, {}), self._census.change()
             other = (known.get("pid") or None) != pid or change != self._change
-            if other and time.monotonic() - self._asked >= AGAIN:
+            if other and time.monotonic() - self._asked >= ASK_EVERY:
                 self._asked, self._change = time.monotonic(), change
                 answer = daemon_socket.ask(self._home)
                 self._apps = {app["name"]: app for app in (answer.apps or ())} if answer else {}

@@ -15,21 +15,21 @@ _BAR = re.compile(r"(\d{1,3})%\|[^|\r\n]*\| *([\d.]+[kMG]?)/([\d.]+[kMG]?)")
 
 @dataclass(frozen=True)
 class Bar:
-    """How far it is: percent, and the step as `7/20`."""
+    """A progress bar: percent, and the step as `7/20`."""
 
     percent: float
     step: str
 
 
 def last(log: Path) -> Bar | None:
-    """The bar that a log ends with; None when it ends with something else, or with a full one."""
+    """The bar at the end of a log; None when there is none, or it is full."""
     try:
         with files.open_regular(log) as file:
             file.seek(max(0, file.seek(0, 2) - TAIL))
             text = file.read().decode(errors="replace")
     except OSError:
         return None
-    # A bar draws itself anew behind a \r; a \n ends it, and with `leave=False` spaces wipe it out.
+    # A bar redraws itself after a \r; a \n ends it, and with `leave=False` spaces overwrite it.
     drawn = text.rpartition("\n")[2].removesuffix("\r").rpartition("\r")[2]
     every = _BAR.findall(drawn)
     if not every:

@@ -9,38 +9,39 @@ from pathlib import Path
 from ....host.pm2.app_processes import Census
 from ....host.system import run_journal
 from ....host.system.log_once import LogOnce
+from ....host.system.stat_cache import MISSING, stamp
 from ..conditions.answer_board import Answers, Board, Since
 from ..conditions.composition import compose
-from ..model import settings
+from ..model.settings import read_settings
 from .instance_sampler import InstanceSampler
 from .machine_sampler import MachineSampler
 from .masking import Masks
 from .pm2_state import Supervisor
 
 EVERY = 1.0
-"""Seconds between two compositions, where no news comes in between."""
+"""Seconds between two compositions while nothing changes."""
 SOON = 0.1
-"""Seconds in which news are gathered."""
+"""Seconds in which changes are collected."""
 CENSUS_EVERY = 10.0
-FIRST = 1.0
+FIRST_TIMEOUT = 1.0
 """Seconds to wait for the first sample of each instance."""
 STUCK = 30.0
 """Seconds without a composition after which this server itself is unhealthy."""
 
 
 class Sampler:
-    """All the threads, and the board that they keep."""
+    """Runs all sampling threads, and publishes the answers."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._stamp = _stamp(file)
-        self.settings = settings.read(file)
+        self._stamp = stamp(file)
+        self.settings = read_settings(file)
         self._census = Census(self.settings.workspace, CENSUS_EVERY)
         self._supervisor = Supervisor(self.settings.workspace, self._census)
         self._machine = MachineSampler(lambda: self.settings, self._census, self._supervisor)
         self._masks = Masks(self.settings.layout)
         self._since = Since()
-        self._news = threading.Event()
+        self._changed = threading.Event()
         self._stop = threading.Event()
         self._instances: dict[int, InstanceSampler] = {}
         self.sees_run = False
@@ -49,8 +50,8 @@ class Sampler:
         self.board = Board(self._compose())
 
     def start(self) -> None:
-        """Begin; what answers at once has been sampled when this returns."""
-        deadline = time.monotonic() + FIRST
+        """Start; when this returns, instances that answer at once have been sampled."""
+        deadline = time.monotonic() + FIRST_TIMEOUT
         for sampler in self._instances.values():
             threading.Thread(target=sampler.run, daemon=True).start()
         for sampler in self._instances.values():
@@ -65,25 +66,25 @@ class Sampler:
 
     @property
     def alive(self) -> bool:
-        """Whether answers are still made."""
+        """Whether answers are still being composed."""
         return time.monotonic() - self.board.answers.at < STUCK
 
-    def is_behind(self) -> bool:
-        """Whether the run that the answers show has ended since; new answers then come at once.
+    def is_outdated(self) -> bool:
+        """Whether the run that the answers show has ended since; then compose new ones at once.
 
-        Whoever ran it asks right afterwards how it ended.
+        Clients often ask for the result right after a run.
         """
         if run_journal.is_on(self.settings.layout):
             return False
-        self._news.set()
+        self._changed.set()
         return True
 
     def _run(self) -> None:
         log_once = LogOnce()
         while not self._stop.wait(SOON):
-            self._news.wait(EVERY)
-            self._news.clear()
-            # Each by itself: a settings file that is damaged is no reason to tell nothing.
+            self._changed.wait(EVERY)
+            self._changed.clear()
+            # Separately: a damaged settings file must not stop the answers.
             log_once.attempt(self._read_settings)
             log_once.attempt(lambda: self.board.publish(self._compose()))
 
@@ -97,33 +98,25 @@ class Sampler:
         return compose(facts, samples, self._since, self._masks.json)
 
     def _read_settings(self) -> None:
-        """A run may have written them anew."""
-        stamp = _stamp(self._file)
-        if stamp is not None and stamp != self._stamp:
-            self.settings, self._stamp = settings.read(self._file), stamp
+        """Read the settings again if a run has changed them."""
+        now = stamp(self._file)
+        if now != MISSING and now != self._stamp:
+            self.settings, self._stamp = read_settings(self._file), now
             for sampler in self._follow_settings():
                 threading.Thread(target=sampler.run, daemon=True).start()
 
     def _follow_settings(self) -> list[InstanceSampler]:
-        """One sampler for each instance that there should be; those that are new."""
+        """Keep one sampler for each configured instance; return the new ones."""
         wanted = {each.gpu: each for each in self.settings.instances}
         for gpu, sampler in list(self._instances.items()):
             if wanted.get(gpu) != sampler.instance:
                 self._instances.pop(gpu).stop()
         new = {
             gpu: InstanceSampler(
-                each, lambda: self.settings, self._census, self._supervisor, self._news.set
+                each, lambda: self.settings, self._census, self._supervisor, self._changed.set
             )
             for gpu, each in wanted.items()
             if gpu not in self._instances
         }
         self._instances |= new
         return list(new.values())
-
-
-def _stamp(file: Path) -> tuple[int, int] | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns

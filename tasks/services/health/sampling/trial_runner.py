@@ -10,7 +10,7 @@ from ....host.comfyui import warmup
 from ....host.comfyui.own_jobs import Trial
 from ....host.system.log_once import LogOnce
 from ....host.system.run_lock import RunLock
-from ..model.sample import Sample
+from ..model.facts import Sample
 from ..model.settings import Instance, Settings
 from . import canary
 
@@ -18,7 +18,7 @@ EVERY = 1.0
 
 
 class TrialRunner:
-    """Of one instance, in a thread of its own: a job may take long."""
+    """Runs the warm-up and canary of one instance, in its own thread: a job may take long."""
 
     def __init__(
         self, instance: Instance, settings: Callable[[], Settings], sample: Callable[[], Sample]
@@ -29,7 +29,7 @@ class TrialRunner:
         self._stop = threading.Event()
         self._canary: tuple[object, canary.Canary] | None = None
         self.canary: Trial | None = None
-        """What the last canary of the process came to."""
+        """The outcome of this process's last canary."""
 
     def stop(self) -> None:
         self._stop.set()
@@ -47,24 +47,24 @@ class TrialRunner:
             self.canary = self.canary if app else None
             return
         settings = self._settings()
-        # A run warms what it starts itself.
-        free = RunLock(settings.workspace).holder() is None
-        if settings.warmup and free:
-            known = warmup.read(settings.layout, self._instance.gpu, app)
+        # A run warms up the instances that it starts.
+        no_run = RunLock(settings.workspace).holder() is None
+        if settings.warmup and no_run:
+            known = warmup.outcome(settings.layout, self._instance.gpu, app)
             if warmup.is_due(known, time.time()):
                 warmup.warm(
                     settings.layout, self._instance.gpu, app, self._instance.listen,
                     settings.warmup, settings.start_timeout,
                 )  # fmt: skip
-        if (own := self._of(settings)) is not None:
-            idle = free and not seen.draining and not seen.cold
+        if (current := self._configured(settings)) is not None:
+            idle = no_run and not seen.draining and not seen.cold
             port = app.port or self._instance.port
-            self.canary = own.step(
+            self.canary = current.step(
                 app.pid, self._instance.listen, port, seen.answer.queue, idle, app.scheme
             )
 
-    def _of(self, settings: Settings) -> canary.Canary | None:
-        """The canary that machine.yaml names now."""
+    def _configured(self, settings: Settings) -> canary.Canary | None:
+        """The canary that machine.yaml configures now."""
         if settings.canary is None:
             self._canary, self.canary = None, None
             return None

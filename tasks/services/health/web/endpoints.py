@@ -17,7 +17,7 @@ from fastapi.security import HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
-from ..conditions.answer_board import Answer, Answers, settle
+from ..conditions.answer_board import Answer, Answers, wait_for
 from ..model.answers import (
     Installation,
     InstanceHealth,
@@ -33,19 +33,19 @@ from .guard import Guard, refusal
 from .metrics import Metrics
 
 LONGEST_WAIT = 600
-"""Seconds that an answer may be held."""
+"""Seconds that a client may ask to wait."""
 FRESH_WITHIN = 0.5
-"""Seconds that an answer is held for news that is known to be there."""
+"""Seconds to wait for answers that are known to be outdated."""
 FOLLOWERS = 64
-"""Clients that may follow the events at once."""
+"""Clients that may follow the events at the same time."""
 EVENTS_EVERY = 1.0
 """Seconds between two events of one kind."""
 METRICS = "text/plain; version=1.0.0; charset=utf-8"
 
 TOKEN = Depends(HTTPBearer(auto_error=False, description="health.token, where there is one."))
-"""For the document: it is Guard that asks for it."""
-ASKED = (401, 403, 422)
-"""Refusals of a question, whatever it asks for."""
+"""For the OpenAPI document; Guard checks the token."""
+REFUSALS = (401, 403, 422)
+"""Status codes of refusals that any endpoint may give."""
 
 Wait = Annotated[
     float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait until it is healthy.")
@@ -54,7 +54,7 @@ Pick = Callable[[Answers], Answer | None]
 
 
 def make(sampler: Sampler, token: str, ready: Callable[[], None]) -> Any:
-    """The application; `ready` is called when it begins to answer."""
+    """The application; it calls `ready` when it begins to answer."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -81,14 +81,14 @@ def make(sampler: Sampler, token: str, ready: Callable[[], None]) -> Any:
     return Guard(app, token)
 
 
-def _told(model: type[Verdict], *refusals: int) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI says of an endpoint's answers."""
-    answers = {200: model, 503: model} | dict.fromkeys(refusals, Refusal)
-    return {code: {"model": told} for code, told in answers.items()}
+def _responses(model: type[Verdict], *refusals: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI description of an endpoint's answers."""
+    models = {200: model, 503: model} | dict.fromkeys(refusals, Refusal)
+    return {code: {"model": each} for code, each in models.items()}
 
 
 def _refused(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """What it says of refusals where other answers aren't JSON."""
+    """The OpenAPI description of refusals, for endpoints whose answers aren't JSON."""
     schema = {"$ref": f"#/components/schemas/{Refusal.__name__}"}
     content = {"application/json": {"schema": schema}}
     return {code: {"content": content, "description": "Refusal"} for code in codes}
@@ -99,41 +99,46 @@ def _route(
     path: str,
     endpoint: Callable[..., Any],
     kind: type[Response],
-    told: dict[int | str, dict[str, Any]],
+    responses: dict[int | str, dict[str, Any]],
     summary: str,
 ) -> None:
-    """An endpoint that answers GET and HEAD; documented is only GET, or its id would be there
-    twice."""
+    """Add an endpoint for GET and HEAD. Only GET is documented: an operation id must be unique."""
     app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_api_route(
-        path, endpoint, methods=["GET"], response_class=kind, responses=told, summary=summary,
-        dependencies=[TOKEN] if 401 in told else [],
+        path, endpoint, methods=["GET"], response_class=kind, responses=responses, summary=summary,
+        dependencies=[TOKEN] if 401 in responses else [],
     )  # fmt: skip
 
 
 def _add_health(app: FastAPI, sampler: Sampler) -> None:
     board = sampler.board
 
-    async def give(request: Request, pick: Pick, wait: float) -> Response:
-        gone = request.is_disconnected
-        before = board.answers
-        if await _is_behind(sampler):
-            await board.wait(lambda answers: answers is not before, FRESH_WITHIN, gone)
+    async def answer_with(request: Request, pick: Pick, wait: float) -> Response:
+        is_disconnected = request.is_disconnected
+        current = board.answers
+        if await _is_outdated(sampler):
+            await board.wait(lambda answers: answers is not current, FRESH_WITHIN, is_disconnected)
         if wait:
-            await board.wait(lambda answers: _is_well(pick(answers)), wait, gone)
+            await board.wait(
+                lambda answers: (it := pick(answers)) is None or it.healthy, wait, is_disconnected
+            )
         answer = pick(board.answers)
         if answer is None:
-            known = ", ".join(map(str, board.answers.by_gpu)) or "none"
-            return refusal(404, "this GPU isn't configured", f"configured are: {known}")
+            gpus = ", ".join(map(str, board.answers.by_gpu)) or "none"
+            return refusal(404, "this GPU isn't configured", f"configured are: {gpus}")
         return Response(answer.body, answer.code, media_type="application/json")
 
     def add(
-        path: str, model: type[Verdict], summary: str, pick: Pick, refusals: Sequence[int] = ASKED
+        path: str,
+        model: type[Verdict],
+        summary: str,
+        pick: Pick,
+        refusals: Sequence[int] = REFUSALS,
     ) -> None:
         async def endpoint(request: Request, wait: Wait = 0) -> Response:
-            return await give(request, pick, wait)
+            return await answer_with(request, pick, wait)
 
-        _route(app, path, endpoint, JSONResponse, _told(model, *refusals), summary)
+        _route(app, path, endpoint, JSONResponse, _responses(model, *refusals), summary)
 
     add("/health/comfyui", Overview, "The whole machine", lambda a: a.overview)
     add("/health/comfyui/installation", Installation, "What is installed, and the run that does so",
@@ -145,25 +150,21 @@ def _add_health(app: FastAPI, sampler: Sampler) -> None:
     async def instance(
         request: Request, gpu: Annotated[int, Path(ge=0, description="Its number.")], wait: Wait = 0
     ) -> Response:
-        return await give(request, lambda answers: answers.by_gpu.get(gpu), wait)
+        return await answer_with(request, lambda answers: answers.by_gpu.get(gpu), wait)
 
-    told = _told(InstanceHealth, 404, *ASKED)
+    responses = _responses(InstanceHealth, 404, *REFUSALS)
     path = "/health/comfyui/instances/{gpu}"
-    _route(app, path, instance, JSONResponse, told, "The instance of one GPU")
+    _route(app, path, instance, JSONResponse, responses, "The instance of one GPU")
 
 
-async def _is_behind(sampler: Sampler) -> bool:
+async def _is_outdated(sampler: Sampler) -> bool:
     if not sampler.sees_run:
         return False
-    # In a thread: the volume may hang, and other clients don't wait for it.
-    look = asyncio.to_thread(sampler.is_behind)
+    # In a thread: if the volume hangs, other clients don't wait.
+    check = asyncio.to_thread(sampler.is_outdated)
     with contextlib.suppress(asyncio.TimeoutError):
-        return await asyncio.wait_for(look, FRESH_WITHIN)
+        return await asyncio.wait_for(check, FRESH_WITHIN)
     return False
-
-
-def _is_well(answer: Answer | None) -> bool:
-    return answer is None or answer.healthy
 
 
 def _add_probes(app: FastAPI, sampler: Sampler) -> None:
@@ -171,30 +172,29 @@ def _add_probes(app: FastAPI, sampler: Sampler) -> None:
 
     async def livez() -> Response:
         if sampler.alive:
-            told = Verdict(status="healthy", code="Healthy", since=began)
+            verdict = Verdict(status="healthy", code="Healthy", since=began)
         else:
             since = round(time.time() - (time.monotonic() - sampler.board.answers.at), 1)
-            told = Verdict(status="unhealthy", code="AnswersOld", since=since,
-                           reason="its answers are old",
-                           advice=f"kill {os.getpid()}: PM2 starts it anew")  # fmt: skip
+            verdict = Verdict(status="unhealthy", code="AnswersOld", since=since,
+                              reason="its answers are old",
+                              advice=f"kill {os.getpid()}: PM2 restarts it")  # fmt: skip
         code = 200 if sampler.alive else 503
-        return Response(told.model_dump_json(), code, media_type="application/json")
+        return Response(verdict.model_dump_json(), code, media_type="application/json")
 
     async def scrape() -> Response:
         return Response(metrics.text(), media_type=METRICS)
 
-    _route(app, "/livez", livez, JSONResponse, _told(Verdict), "This server is well")
-    told = _refused(401, 403)
-    _route(app, "/metrics", scrape, PlainTextResponse, told, "For Prometheus")
+    _route(app, "/livez", livez, JSONResponse, _responses(Verdict), "This server is healthy")
+    _route(app, "/metrics", scrape, PlainTextResponse, _refused(401, 403), "For Prometheus")
 
 
 def _add_events(app: FastAPI, sampler: Sampler) -> None:
     board, followers = sampler.board, set[object]()
 
     async def place() -> AsyncIterator[None]:
-        """Taken at once, so that no more get in while these begin."""
+        """Take a place before the first event, so that no more clients are let in meanwhile."""
         if len(followers) >= FOLLOWERS:
-            raise HTTPException(503, f"{FOLLOWERS} clients follow the events already")
+            raise HTTPException(503, f"{FOLLOWERS} clients already follow the events")
         me = object()
         followers.add(me)
         try:
@@ -213,7 +213,7 @@ def _add_events(app: FastAPI, sampler: Sampler) -> None:
                 if sent.get(name) != answer.rest:
                     sent[name] = answer.rest
                     yield ServerSentEvent(event=name, raw_data=answer.body.decode())
-            await settle(board.ended, EVENTS_EVERY)
+            await wait_for(board.ended, EVENTS_EVERY)
 
 
 def _streams(answers: Answers) -> dict[str, Answer]:
@@ -226,7 +226,7 @@ def _streams(answers: Answers) -> dict[str, Answer]:
 
 
 def _add_page(app: FastAPI) -> None:
-    shown = page.read()
+    shown = page.load()
     headers = {
         "Content-Security-Policy": shown.policy,
         "X-Content-Type-Options": "nosniff",
@@ -255,5 +255,5 @@ def _add_refusals(app: FastAPI) -> None:
         return refusal(422, f"{where}: {first['msg']}", "correct it; see /openapi.json")
 
     @app.exception_handler(Exception)
-    async def own_up(request: Request, error: Exception) -> Response:
+    async def report_fault(request: Request, error: Exception) -> Response:
         return refusal(500, "this server has a fault", "see its log")

@@ -18,13 +18,13 @@ from ....host.system.log_once import LogOnce
 from ..model.answers import Refusal
 
 _HOST = re.compile(r"(?:\[([^\[\]]+)\]|([^:@/\[\]]+))(?::\d*)?")
-"""An address of IPv6, or another name; then a port."""
+"""An IPv6 address in brackets, or another name; then a port."""
 PROBES = ("/livez", "/readyz")
-"""Say only yes or no, to any client."""
+"""Paths that answer any client, with yes or no only."""
 
 
 def refusal(code: int, reason: str, advice: str, **headers: str) -> Response:
-    """A refusal, in the shape of an answer."""
+    """A refusal as an HTTP answer."""
     body = Refusal(status="error", code="Refused", since=round(time.time(), 1),
                    reason=reason, advice=advice)  # fmt: skip
     return Response(
@@ -39,15 +39,15 @@ def _malformed() -> bytes:
 
 
 REFUSED = _malformed()
-"""The answer to what isn't HTTP."""
+"""The answer to a request that isn't HTTP."""
 
 
 class Guard:
-    """Asks for the token; without one it lets in only those on this machine."""
+    """Requires the token; if none is configured, it admits only clients on this machine."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
-        # A file from which it was read ends with a newline; no header can.
+        # A token read from a file may end with a newline; a header can't.
         self._token = token.strip().encode(errors="surrogateescape")
         self._log_once = LogOnce()
 
@@ -56,10 +56,10 @@ class Guard:
         try:
             await (refused or self._app)(scope, receive, send)
         except Exception as error:
-            # The client was answered (500); the fault is logged once, not at every request.
+            # The client has got a 500; log the fault once, not per request.
             if scope["type"] != "http":
                 raise
-            if not _hung_up(error):
+            if not _is_disconnect(error):
                 self._log_once.log()
 
     def _refuse(self, scope: Scope) -> Response | None:
@@ -67,7 +67,7 @@ class Guard:
             return None
         headers = Headers(scope=scope)
         if self._token:
-            if _is(self._token, headers.get("authorization", "")):
+            if _has_token(self._token, headers.get("authorization", "")):
                 return None
             return refusal(
                 401, "the token is missing or wrong", "send it: Authorization: Bearer …",
@@ -78,22 +78,24 @@ class Guard:
                 403, "without a token only /livez and /readyz answer beyond this machine",
                 "set HEALTH_TOKEN, or health.token in machine.yaml",
             )  # fmt: skip
-        # A page of the web may give this machine a name of its own (DNS rebinding).
+        # A web page may point its own name at this machine (DNS rebinding).
         if not _is_localhost(headers.get("host", "localhost")):
             return refusal(403, "the host isn't localhost", "ask 127.0.0.1, or set health.token")
         return None
 
 
-def _hung_up(error: BaseException) -> bool:
-    """Whether it is only that a follower left while it was sent something (FastAPI 0.165)."""
+def _is_disconnect(error: BaseException) -> bool:
+    """Whether a client that follows the events disconnected during a send (FastAPI 0.165)."""
     inner = getattr(error, "exceptions", None)
-    return all(map(_hung_up, inner)) if inner else isinstance(error, anyio.BrokenResourceError)
+    return (
+        all(map(_is_disconnect, inner)) if inner else isinstance(error, anyio.BrokenResourceError)
+    )
 
 
-def _is(token: bytes, authorization: str) -> bool:
-    """As a bearer's, or as the password that a browser asks for."""
+def _has_token(token: bytes, authorization: str) -> bool:
+    """Whether the header has the token, as a bearer token or as a basic password."""
     kind, _, text = authorization.partition(" ")
-    # As Starlette reads a header; clients send UTF-8.
+    # Starlette decodes headers as Latin-1; clients send UTF-8.
     sent = text.encode("latin-1")
     if kind.lower() == "basic":
         try:
@@ -106,7 +108,7 @@ def _is(token: bytes, authorization: str) -> bool:
 
 
 def _is_local(scope: Scope) -> bool:
-    """Whether the connection came over the loopback interface, at both its ends."""
+    """Whether both ends of the connection are on the loopback interface."""
     ends = (scope.get("client"), scope.get("server"))
     return all(end is not None and _is_loopback(str(end[0])) for end in ends)
 

@@ -17,7 +17,7 @@ PREFIX = "comfy_machine"
 
 
 class Collector:
-    """The last answers as metrics; ones and zeros for true and false."""
+    """The last answers as metrics; 1 is true, 0 is false."""
 
     def __init__(self, answers: Callable[[], Answers]) -> None:
         self._answers = answers
@@ -46,20 +46,20 @@ class Collector:
 
 
 def _instances(answers: Answers) -> Iterator[Metric]:
-    seen = cast(InstancesHealth, answers.instances.verdict).instances
+    instances = cast(InstancesHealth, answers.instances.verdict).instances
     healthy = _gauge("instance_healthy", "An instance is healthy.", "gpu")
     layers = _gauge("instance_layer", "A layer of an instance is well.", "gpu", "layer")
     memory = _gauge("instance_memory_bytes", "Resident memory, children included.", "gpu")
     uptime = _gauge("instance_uptime_seconds", "Since its process began.", "gpu")
     queue = _gauge("instance_queue_jobs", "Jobs, the running one included.", "gpu")
     age = _gauge("instance_sample_age_seconds", "Age of what is known of it.", "gpu")
-    used = _gauge("gpu_memory_used_bytes", "Memory in use on its GPU, by whomever.", "gpu")
+    used = _gauge("gpu_memory_used_bytes", "Memory in use on its GPU, by all processes.", "gpu")
     total = _gauge("gpu_memory_bytes", "Memory of its GPU.", "gpu")
     restarts = CounterMetricFamily(
         f"{PREFIX}_instance_restarts", "Restarts by PM2.", labels=["gpu"]
     )
     now = time.monotonic()
-    for gpu, instance in seen.items():
+    for gpu, instance in instances.items():
         healthy.add_metric([gpu], instance.status in HEALTHY)
         for name in ("installed", "running", "functional", "models"):
             layers.add_metric([gpu, name], getattr(instance.layers, name).ok)
@@ -85,14 +85,14 @@ def _installation(installation: Installation) -> Iterator[Metric]:
     yield nodes
     run = installation.run
     running = run is not None and run.state == "running"
-    yield _one("run_running", "A run of doit is on.", running)
+    yield _one("run_running", "A doit run is in progress.", running)
     if run is not None:
-        yield _one("run_succeeded", "The last run succeeded, or is on.",
+        yield _one("run_succeeded", "The last run succeeded, or is in progress.",
                    run.state in ("running", "succeeded"))  # fmt: skip
         if running and run.percent is not None:
-            yield _one("run_progress_ratio", "How far the run is.", run.percent / 100)
+            yield _one("run_progress_ratio", "Progress of the run.", run.percent / 100)
         if running and run.seconds_left is not None:
-            yield _one("run_left_seconds", "What the run still takes.", run.seconds_left)
+            yield _one("run_left_seconds", "Seconds that the run still takes.", run.seconds_left)
 
 
 def _gauge(name: str, doc: str, *labels: str) -> GaugeMetricFamily:
@@ -104,17 +104,17 @@ def _one(name: str, doc: str, value: float) -> GaugeMetricFamily:
 
 
 class Metrics:
-    """The text that is scraped, made once for each set of answers."""
+    """The text that is scraped, rendered once per set of answers."""
 
     def __init__(self, answers: Callable[[], Answers]) -> None:
         self._answers = answers
         self._registry = CollectorRegistry()
         self._registry.register(Collector(answers))
         ProcessCollector(registry=self._registry)
-        self._made: tuple[float, bytes] = (float("-inf"), b"")
+        self._rendered: tuple[float, bytes] = (float("-inf"), b"")
 
     def text(self) -> bytes:
         at = self._answers().at
-        if self._made[0] != at:
-            self._made = (at, generate_latest(self._registry))
-        return self._made[1]
+        if self._rendered[0] != at:
+            self._rendered = (at, generate_latest(self._registry))
+        return self._rendered[1]

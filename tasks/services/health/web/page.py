@@ -14,7 +14,7 @@ POLICY = (
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
     " require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""With it the browser runs no other script, asks no other server, and parses no text as markup."""
+"""The browser then runs no other script, contacts no other server, and parses no text as markup."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Page:
     """For the header Content-Security-Policy."""
 
 
-def read() -> Page:
+def load() -> Page:
     """Raises ValueError unless there are exactly one script and one style."""
     body = (FOLDER / "page.html").read_bytes()
     return Page(body, POLICY.format(script=_hash("script", body), style=_hash("style", body)))

@@ -1,8 +1,8 @@
-"""HTTP as uvicorn speaks it, with an end to clients that are slow, endless or too many.
+"""uvicorn's HTTP protocol, with limits for clients that are slow, endless or too many.
 
-uvicorn has a limit for connections that wait for a next request, and none for a request that
-doesn't come to its end or an answer that isn't read; and it refuses everybody when it has too many
-connections, also whoever asks whether this server is well (read in 0.54).
+uvicorn limits how long a connection waits for the next request, but not how long a request takes to
+arrive, or an answer to be read. With too many connections it refuses all new ones, liveness probes
+included (as of 0.54).
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .guard import REFUSED
 
-REQUEST = 10.0
-"""Seconds in which a request must have arrived."""
-READ = 30.0
-"""Seconds that a client may leave what it was sent unread."""
+REQUEST_TIMEOUT = 10.0
+"""Seconds in which a request must arrive."""
+READ_TIMEOUT = 30.0
+"""Seconds in which a client must read its answer."""
 LONGEST = 65536
-"""Bytes of a request; nothing that we serve takes a body."""
+"""Bytes of a request; none of our endpoints takes a body."""
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. When there are too many, the one goes for which we have waited longest."""
+    """One connection. If there are too many, the one that has waited longest is closed."""
 
-    _waited_for: ClassVar[dict[Protocol, None]] = {}
-    """Those whose turn it is to send or to read, in the order in which it became theirs."""
+    _waiting: ClassVar[dict[Protocol, None]] = {}
+    """Connections whose client must send or read next, in the order in which they began to wait."""
     _deadline: asyncio.TimerHandle | None = None
     _received = 0
 
@@ -36,12 +36,12 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._wait_for(REQUEST)
+        self._wait_for(REQUEST_TIMEOUT)
         if self._most is not None and len(self.connections) > self._most:
-            next(iter(self._waited_for))._hang_up()
+            next(iter(self._waiting))._hang_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._go_on()
+        self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -52,57 +52,57 @@ class Protocol(HttpToolsProtocol):
             super().data_received(data)
 
     def on_headers_complete(self) -> None:
-        before = self.cycle
+        previous = self.cycle
         super().on_headers_complete()
         if self.pipeline:
-            # No client in use pipelines requests, and uvicorn would not notice for the first of
-            # them that the client is gone.
+            # Common clients don't pipeline, and with pipelining uvicorn doesn't notice that the
+            # client of the first request has disconnected.
             self.pipeline.clear()
-            self.cycle = before
+            self.cycle = previous
             self._hang_up()
 
     def on_message_complete(self) -> None:
         self._received = 0
         super().on_message_complete()
         if self.cycle.response_complete:
-            self._wait_for(REQUEST)
+            self._wait_for(REQUEST_TIMEOUT)
         else:
-            self._go_on()
+            self._stop_waiting()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self.flow.write_paused:
-            self._wait_for(REQUEST)
+            self._wait_for(REQUEST_TIMEOUT)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._wait_for(READ)
+        self._wait_for(READ_TIMEOUT)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self.cycle is None or self.cycle.response_complete:
-            self._wait_for(REQUEST)
+            self._wait_for(REQUEST_TIMEOUT)
         else:
-            self._go_on()
+            self._stop_waiting()
 
     def send_400_response(self, msg: str) -> None:
         self.transport.write(REFUSED)
         self.transport.close()
 
     def _wait_for(self, seconds: float) -> None:
-        """It is the client's turn, for so long."""
-        self._go_on()
+        """The client must act within so many seconds."""
+        self._stop_waiting()
         if not self.transport.is_closing():
-            self._waited_for[self] = None
+            self._waiting[self] = None
         self._deadline = self.loop.call_later(seconds, self._hang_up)
 
-    def _go_on(self) -> None:
-        """It isn't the client's turn."""
-        self._waited_for.pop(self, None)
+    def _stop_waiting(self) -> None:
+        """The client need not act now."""
+        self._waiting.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
     def _hang_up(self) -> None:
-        self._go_on()
+        self._stop_waiting()
         self.transport.abort()

@@ -13,8 +13,7 @@ import pytest
 from tasks.host.comfyui.condition import HEALTHY, Type
 from tasks.services.health.conditions import instance_health
 from tasks.services.health.model.answers import InstanceHealth, Task
-from tasks.services.health.model.facts import Facts
-from tasks.services.health.model.sample import Sample
+from tasks.services.health.model.facts import Facts, Sample
 from tests.services import moments as m
 
 LOOPS = {"status": "errored", "restart_time": 4}

@@ -26,12 +26,12 @@ HALF = m.installed(degraded=("custom node extra (optional): it is left out",))
         ({"run": m.SUCCEEDED}, "healthy", ""),
         ({"run": m.INSTALLS}, "healthy", ""),
         ({"run": m.INSTALLS, "installed": NOTHING}, "installing", "environment"),
-        ({"run": m.run("running"), "installed": NOTHING}, "installing", "it begins"),
+        ({"run": m.run("running"), "installed": NOTHING}, "installing", "the run is starting"),
         ({"run": m.FAILED}, "degraded", "the last run failed: nodes:x: no such commit"),
         ({"run": m.FAILED, "installed": BROKEN}, "failed", "the last run failed: nodes:x: no"),
         ({"run": m.run("failed"), "installed": BROKEN}, "failed", "the last run failed"),
-        ({"run": m.INTERRUPTED}, "degraded", "the last run was ended before it was done, at mod"),
-        ({"run": m.INTERRUPTED, "installed": NOTHING}, "interrupted", "the last run was ended"),
+        ({"run": m.INTERRUPTED}, "degraded", "the last run was interrupted, at mod"),
+        ({"run": m.INTERRUPTED, "installed": NOTHING}, "interrupted", "the last run was interr"),
         ({"run": m.SUCCEEDED, "installed": BROKEN}, "unhealthy", "custom node x: it isn't in"),
         ({"installed": NOTHING}, "unhealthy", "nothing is installed yet"),
         ({"installed": HALF}, "degraded", "custom node extra (optional): it is left out"),
@@ -165,7 +165,9 @@ def test_whatever_is_seen_less_than_healthy_has_a_reason_and_an_advice() -> None
             settings=m.settings(enabled=enabled),
         )  # fmt: skip
         told = [machine_health.installation(facts), machine_health.models(facts), overall(facts)]
-        told += [overall(facts, instance(status)) for status in (*machine_health.WORST, "healthy")]
+        told += [
+            overall(facts, instance(status)) for status in (*machine_health.WORST_FIRST, "healthy")
+        ]
         for each in told:
             assert bool(each.message) is not (each.health == "healthy"), (each, facts)
             assert each.health == "healthy" or each.advice, (each, facts)

@@ -87,7 +87,7 @@ def test_ours_are_told_from_those_of_others() -> None:
         (OURS, 59.0, 0.0, None),
         (OURS, 60.0, 0.0, "its canary job still runs after 60 s"),
         (Queue(("p",), ("o",), frozenset("op")), 60.0, 0.0,
-         "its canary job still waits behind an earlier one of ours after 60 s"),
+         "its canary job still waits behind an earlier canary after 60 s"),
         (NOBODYS, 19.0, 19.0, None),
         (NOBODYS, 20.0, 20.0, canary.NOT_TAKEN),
         (NOBODYS, 60.0, 19.0, None),
@@ -157,7 +157,7 @@ def test_it_waits_behind_a_job_that_came_meanwhile(server: Server, tmp_path: Pat
     until(server.running, 20, "the job")
     trials: list[Trial | None] = []
     rules = Schedule(300.0, timeout=0.3, untaken=0.3)
-    smoke = own_jobs.read(SMOKE)
+    smoke = own_jobs.read_workflow(SMOKE)
     thread = threading.Thread(target=lambda: trials.append(canary.run(client, smoke, rules)))
     thread.start()
     until(server.pending, 20, "the canary")
@@ -185,7 +185,7 @@ def test_one_that_fails_says_why_and_is_tried_again(server: Server, tmp_path: Pa
     trial = step(one, server)
     assert trial
     assert trial.reason.startswith("its canary job failed: refused the job: ")
-    file.write_text(json.dumps(own_jobs.read(SMOKE)))
+    file.write_text(json.dumps(own_jobs.read_workflow(SMOKE)))
     for _ in range(2):
         trial = step(one, server)
         assert trial
@@ -215,10 +215,10 @@ def test_one_that_takes_the_worker_with_it_is_no_job_of_a_customer(
     assert trial
     assert trial.reason == "its canary job still runs after 0.3 s"
     client = api.Client("127.0.0.1", port_of(server))
-    client.submit(own_jobs.read(SMOKE), client=own_jobs.CLIENT)
+    client.submit(own_jobs.read_workflow(SMOKE), client=own_jobs.CLIENT)
     again = step(Canary(SMOKE, rules), server, jobs=2)
     assert again
-    assert again.reason == "its canary job still waits behind an earlier one of ours after 0.3 s"
+    assert again.reason == "its canary job still waits behind an earlier canary after 0.3 s"
     assert (len(server.running()), server.pending()) == (1, [])
 
 
@@ -250,7 +250,7 @@ def test_one_that_somebody_took_out_of_the_queue_says_nothing(
     server.queue(waiting(end))
     until(server.running, 20, "the job")
     client = api.Client("127.0.0.1", port_of(server))
-    smoke = own_jobs.read(SMOKE)
+    smoke = own_jobs.read_workflow(SMOKE)
     trials: list[Trial | None] = []
     thread = threading.Thread(target=lambda: trials.append(canary.run(client, smoke, RULES)))
     thread.start()

@@ -11,9 +11,8 @@ from tasks.host.downloads.model_files import ModelState
 from tasks.host.pm2 import app_state
 from tasks.services.health.conditions.answer_board import Answers, Since
 from tasks.services.health.conditions.composition import compose
-from tasks.services.health.model.answers import Card, Layer, Part, Run, tame
-from tasks.services.health.model.facts import Facts
-from tasks.services.health.model.sample import Sample
+from tasks.services.health.model.answers import Card, Layer, Part, Run, one_line
+from tasks.services.health.model.facts import Facts, Sample
 from tasks.services.health.model.settings import Instance, Worker
 from tasks.services.health.web.metrics import Metrics
 from tests.services import moments as m
@@ -85,8 +84,8 @@ def test_labels_are_escaped() -> None:
     model = ModelState(ODD, False, "it isn't there", optional=True)
     installed = replace(m.installed(), nodes=[Part(name=ODD, ok=False, reason=ODD)])
     values = scraped(answers(m.facts(models=m.models(model), installed=installed), m.sample()))
-    assert of(values, "model_ok", target=tame(ODD)) == 0
-    assert of(values, "node_ok", node=tame(ODD)) == 0
+    assert of(values, "model_ok", target=one_line(ODD)) == 0
+    assert of(values, "node_ok", node=one_line(ODD)) == 0
     assert of(values, "healthy") == 1, "degraded is well enough"
 
 
