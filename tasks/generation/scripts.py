@@ -41,28 +41,28 @@ def _to_run(run: Run) -> list[CustomNode]:
     A script writes into both. What it wrote into its node's folder is carried to the next
     generation, with the record that it ran.
     """
-    wanted = environment.script_versions(run)
+    versions = environment.script_versions(run)
     pending = digest_folders.read(environment.folder_of(run)).get("pending", [])
     ran = digest_folders.read(generation.folder_of(run)).get("scripts", {})
     return [
         node
         for node in run.machine.custom_nodes
-        if node.name in wanted and (node.name in pending or ran.get(node.name) != wanted[node.name])
+        if (version := versions.get(node.name))
+        and (node.name in pending or ran.get(node.name) != version)
     ]
 
 
 def _why_pending(run: Run) -> str | None:
     waiting = _to_run(run)
+    if not waiting:
+        return None
     names = ", ".join(node.name for node in waiting)
-    if waiting and all(node.optional for node in waiting) and _is_in_use(run):
+    is_in_use = environment.folder_of(run).name in environment.in_use(run)
+    if is_in_use and all(node.optional for node in waiting):
         # It would run again in the environment that instances run from.
         run.warn(f"the script of custom node {names} failed; after doit down, doit runs it again")
         return None
-    return f"the scripts of {names} have not run yet" if waiting else None
-
-
-def _is_in_use(run: Run) -> bool:
-    return environment.folder_of(run).name in environment.in_use(run)
+    return f"the scripts of {names} have not run yet"
 
 
 def _preview(run: Run, log: Path) -> list[str]:
@@ -74,11 +74,11 @@ def _run_scripts(run: Run, log: Path) -> None:
     home, folder = environment.folder_of(run), generation.folder_of(run)
     failures: list[Failure] = []
     for node in _to_run(run):
-        own = log_of(run, node)
+        node_log = run.layout.log(f"generation:scripts:{node.name}")
         recorded = script_records.read_records(home)
         recorded.pop(node.name, None)
         try:
-            done = _run_and_restore(run, folder, node, own)
+            record = _run_and_restore(run, folder, node, node_log)
         except Failure as failure:
             if node.optional:
                 run.warn(f"{failure}; it is optional")
@@ -88,11 +88,12 @@ def _run_scripts(run: Run, log: Path) -> None:
         finally:
             # A failed script may have installed something too.
             environment.record(home, grown=True, scripts=recorded)
-            _append_log(own, node, log)
+            with node_log.open(errors="replace") as lines, log.open("a") as all_logs:
+                all_logs.writelines(f"{node.name}: {line.rstrip()}\n" for line in lines)
         pending = [
             name for name in digest_folders.read(home).get("pending", []) if name != node.name
         ]
-        recorded[node.name] = done
+        recorded[node.name] = record
         environment.record(home, grown=True, scripts=recorded, pending=pending)
         _record_script(run, folder, node)
     if len(failures) == 1:
@@ -101,42 +102,32 @@ def _run_scripts(run: Run, log: Path) -> None:
         raise Failure("; ".join(map(str, failures)), log)
 
 
-def log_of(run: Run, node: CustomNode) -> Path:
-    """The log of one node's script."""
-    return run.layout.log(f"generation:scripts:{node.name}")
-
-
-def _append_log(own: Path, node: CustomNode, log: Path) -> None:
-    with own.open(errors="replace") as lines, log.open("a") as joint:
-        joint.writelines(f"{node.name}: {line.rstrip()}\n" for line in lines)
-
-
 def _run_and_restore(run: Run, folder: Path, node: CustomNode, log: Path) -> dict[str, Any]:
     """Run a node's script, put back the locked packages, and return the script's record.
 
     Raises Failure.
     """
     home = environment.folder_of(run)
-    who = f"the script of custom node {node.name}"
-    before, since = environments.installed(home), trees.now(home)
+    script = f"the script of custom node {node.name}"
+    previous, start = environments.installed(home), trees.now(home)
     failed = ""
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     try:
         _run_script(folder, node, log)
     except process.CommandFailed as failure:
-        failed = f"{who} failed: {failure} ({process.last_line(failure.output)})"
-    lines, changes = restoration.restore(run, home, who, log, since=since)
+        failed = f"{script} failed: {failure} ({process.last_line(failure.output)})"
+    lines, changes = restoration.restore(run, home, script, log, since=start)
     for line in lines:
         run.warn(line)
     if failed:
         raise Failure(failed, log)
-    wanted, version = packages.required(run).packages, environment.script_versions(run)[node.name]
-    done = script_records.make_record(version, home, before, changes.names, wanted)
-    if done["added"]:
-        listed = ", ".join(f"{name} {version}" for name, version in sorted(done["added"].items()))
-        run.tell(f"{who} installed {listed}, which machine.lock doesn't have")
-    return done
+    locked, version = packages.required(run).packages, environment.script_versions(run)[node.name]
+    record = script_records.make_record(version, home, previous, changes.names, locked)
+    if record["added"]:
+        added = ", ".join(f"{name} {version}" for name, version in sorted(record["added"].items()))
+        run.tell(f"{script} installed {added}, which machine.lock doesn't have")
+    return record
 
 
 def _record_script(run: Run, folder: Path, node: CustomNode) -> None:
@@ -152,7 +143,7 @@ def _record_script(run: Run, folder: Path, node: CustomNode) -> None:
 
 
 def _run_script(folder: Path, node: CustomNode, log: Path) -> None:
-    here = folder / "ComfyUI" / "custom_nodes" / node.name
+    checkout = folder / "ComfyUI" / "custom_nodes" / node.name
     python = generation.python_of(folder)
     env = process.allowed_environment(os.environ, installer=True) | {
         "VIRTUAL_ENV": str(python.parent.parent),
@@ -162,10 +153,10 @@ def _run_script(folder: Path, node: CustomNode, log: Path) -> None:
     }
     env["PATH"] = f"{python.parent}:{env.get('PATH', os.defpath)}"
     env = constraints.within(folder / "environment", env | {"UV_LINK_MODE": "copy"})
-    if (here / environment.INSTALL_SCRIPT).is_file():
-        argv = [python, environment.INSTALL_SCRIPT]
-        process.run(argv, env=env, cwd=here, log=log, timeout=node.script_timeout)
+    commands: list[list[str | Path]] = []
+    if (checkout / environment.INSTALL_SCRIPT).is_file():
+        commands.append([python, environment.INSTALL_SCRIPT])
     if node.script:
-        process.run(
-            ["sh", "-c", node.script], env=env, cwd=here, log=log, timeout=node.script_timeout
-        )
+        commands.append(["sh", "-c", node.script])
+    for argv in commands:
+        process.run(argv, env=env, cwd=checkout, log=log, timeout=node.script_timeout)
