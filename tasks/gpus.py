@@ -63,16 +63,15 @@ def assigned(run: Run, instances: Sequence[Instance]) -> dict[int, Gpu]:
     if run.machine.instances.cpu_only or not instances:
         return {}
     try:
-        here = gpu.inventory()
+        cards = gpu.inventory()
     except Failure:
         return {}
     pins = _read_pins(run.layout) if run.machine.instances.pin == "uuid" else {}
-    found = {
-        each.gpu: gpu.of(here, each.gpu, pins.get(each.name))
+    return {
+        each.gpu: card
         for each in instances
-        if not each.device
+        if not each.device and (card := gpu.of(cards, each.gpu, pins.get(each.name)))
     }
-    return {number: card for number, card in found.items() if card}
 
 
 def _why_not_ready(run: Run) -> str | None:
@@ -95,10 +94,10 @@ def _preview(run: Run, log: Path) -> list[str]:
     if run.machine.instances.cpu_only or not run.machine.enabled:
         return []
     pins = _check(run)
-    known = _read_pins(run.layout) if pins else {}
-    if pins != known:
-        _write_pins(run.layout, pins)
-    return [f"{name} on {uuid}" for name, uuid in pins.items() if known.get(name) != uuid]
+    recorded = _read_pins(run.layout) if pins else {}
+    if pins != recorded:
+        files.write_receipt(run.layout.write_path(run.layout.gpus), {"gpus": pins})
+    return [f"{name} on {uuid}" for name, uuid in pins.items() if recorded.get(name) != uuid]
 
 
 def _not_running(run: Run) -> list[Instance]:
@@ -112,24 +111,24 @@ def _check(run: Run) -> dict[str, str]:
     Raises Failure when an instance can't start on its GPU; warns when other programs use part
     of it.
     """
-    here = gpu.inventory()
-    if not here:
+    cards = gpu.inventory()
+    if not cards:
         raise Failure(NO_GPU)
     if not run.instances:
         raise Failure(
-            f"gpus: auto found no /dev/nvidia<N>, but the driver shows {len(here)}: "
-            f"set instances.gpus: {len(here)}"
+            f"gpus: auto found no /dev/nvidia<N>, but the driver shows {len(cards)}: "
+            f"set instances.gpus: {len(cards)}"
         )
-    pins = _add_pins(run, here) if run.machine.instances.pin == "uuid" else {}
-    asked = [*_not_running(run), *_without_pin(run)]
+    pins = _add_pins(run, cards) if run.machine.instances.pin == "uuid" else {}
+    to_start = [*_not_running(run), *_without_pin(run)]
     # An instance that names a part of a GPU needs no whole one.
-    whole = [each for each in run.instances if each in asked and not each.device]
-    pairs = [(each, gpu.of(here, each.gpu, pins.get(each.name))) for each in whole]
-    wrong = _missing_gpus(run, [each for each, card in pairs if not card], pins, here)
+    whole = [each for each in run.instances if each in to_start and not each.device]
+    pairs = [(each, gpu.of(cards, each.gpu, pins.get(each.name))) for each in whole]
+    problems = _missing_gpus(run, [each for each, card in pairs if not card], pins, cards)
     ours = apps.family(run.machine.workspace)
-    wrong += [why for each, card in pairs if card and (why := _obstacle(each, card, ours))]
-    if wrong:
-        raise Failure("; ".join(wrong))
+    problems += [why for each, card in pairs if card and (why := _obstacle(each, card, ours))]
+    if problems:
+        raise Failure("; ".join(problems))
     for instance, card in pairs:
         if card and _share_of_others(card, ours) > WARN_SHARE:
             run.warn(f"{card}: {_usage(card, ours)}; {instance.name} gets the rest")
@@ -137,32 +136,32 @@ def _check(run: Run) -> dict[str, str]:
 
 
 def _missing_gpus(
-    run: Run, instances: Sequence[Instance], pins: dict[str, str], here: Sequence[Gpu]
+    run: Run, instances: Sequence[Instance], pins: dict[str, str], cards: Sequence[Gpu]
 ) -> list[str]:
-    silent = [f"{card}: {card.trouble}" for card in here if card.trouble and not card.uuid]
-    aside = f" ({', '.join(silent)})" if silent else ""
-    found = [
-        f"{pins[each.name]}, the GPU of {each.name}, is missing{aside}: put it back, or "
+    unidentified = [f"{card}: {card.trouble}" for card in cards if card.trouble and not card.uuid]
+    remark = f" ({', '.join(unidentified)})" if unidentified else ""
+    problems = [
+        f"{pins[each.name]}, the GPU of {each.name}, is missing{remark}: put it back, or "
         f"delete its line in {run.layout.gpus} to give {each.name} another"
         for each in instances
         if each.name in pins
     ]
     if beyond := [str(each.gpu) for each in instances if each.name not in pins]:
-        there = "there is 1" if len(here) == 1 else f"there are {len(here)}"
+        number = "there is 1" if len(cards) == 1 else f"there are {len(cards)}"
         advice = "correct instances.gpus"
         if run.machine.instances.gpus == "auto":
-            advice = f"dmesg may show why; or set instances.gpus: {len(here)}"
-        found.append(f"no GPU {', '.join(beyond)} here, {there}: {advice}")
-    return found
+            advice = f"dmesg may show why; or set instances.gpus: {len(cards)}"
+        problems.append(f"no GPU {', '.join(beyond)} here, {number}: {advice}")
+    return problems
 
 
 def _obstacle(instance: Instance, card: Gpu, ours: set[int]) -> str | None:
-    elsewhere = "or leave it out of instances.gpus"
+    leave_out = "or leave it out of instances.gpus"
     smi = f"nvidia-smi -i {card.index}"
     if card.trouble:
         return (
             f"{card} is unusable, NVML says: {card.trouble}: reset it ({smi} --gpu-reset), "
-            f"reboot, {elsewhere}"
+            f"reboot, {leave_out}"
         )
     if card.mig:
         return (
@@ -178,7 +177,7 @@ def _obstacle(instance: Instance, card: Gpu, ours: set[int]) -> str | None:
             f"end that process, or run {smi} -c DEFAULT"
         )
     if _share_of_others(card, ours) >= FULL_SHARE:
-        return f"{card} is full, {_usage(card, ours)}: end those processes, {elsewhere}"
+        return f"{card} is full, {_usage(card, ours)}: end those processes, {leave_out}"
     return None
 
 
@@ -201,10 +200,10 @@ def _share_of_others(card: Gpu, ours: set[int]) -> float:
 def _bytes_of_others(card: Gpu, ours: set[int]) -> int:
     """Bytes used by other programs: all that isn't known to be ours, since not every process
     is visible."""
-    own = [each.memory for each in card.processes if each.pid in ours]
-    if None in own:
+    our_memory = [each.memory for each in card.processes if each.pid in ours]
+    if None in our_memory:
         return sum(each.memory or 0 for each in card.processes if each.pid not in ours)
-    return max(card.used - sum(size or 0 for size in own), 0)
+    return max(card.used - sum(size or 0 for size in our_memory), 0)
 
 
 def _read_pins(layout: Layout) -> dict[str, str]:
@@ -213,44 +212,40 @@ def _read_pins(layout: Layout) -> dict[str, str]:
     Raises Failure for a damaged file: a new one might swap the GPUs of two instances.
     """
     file = layout.read_path(layout.gpus)
-    found = files.read_receipt(file, gpus=dict)
-    if not found and file.exists():
+    receipt = files.read_receipt(file, gpus=dict)
+    if not receipt and file.exists():
         raise Failure(f"{file} is damaged: repair it, or delete it to pin every instance again")
-    return {str(name): str(uuid) for name, uuid in found.get("gpus", {}).items()}
+    return {str(name): str(uuid) for name, uuid in receipt.get("gpus", {}).items()}
 
 
 def _without_pin(run: Run) -> list[Instance]:
     if run.machine.instances.pin != "uuid":
         return []
-    known = _read_pins(run.layout)
-    return [each for each in run.instances if each.name not in known and not each.device]
+    pins = _read_pins(run.layout)
+    return [each for each in run.instances if each.name not in pins and not each.device]
 
 
-def _add_pins(run: Run, here: Sequence[Gpu]) -> dict[str, str]:
+def _add_pins(run: Run, cards: Sequence[Gpu]) -> dict[str, str]:
     """Instance → UUID, with a GPU for each instance that has none recorded; writes nothing.
 
     An instance gets the free GPU with its index, else the first free one, last those of instances
-    that left machine.yaml. It gets none if its index is beyond `here` or its GPU is in trouble.
+    that left machine.yaml. It gets none if its index is beyond `cards` or its GPU is in trouble.
     Raises Failure when no GPU is free.
     """
-    known = _read_pins(run.layout)
+    pins = _read_pins(run.layout)
     names = {instance.name for instance in run.instances}
-    left = {uuid for name, uuid in known.items() if name not in names}
+    released = {uuid for name, uuid in pins.items() if name not in names}
     for instance in _without_pin(run):
-        if instance.gpu >= len(here) or here[instance.gpu].trouble:
+        if instance.gpu >= len(cards) or cards[instance.gpu].trouble:
             continue
-        taken = {uuid for name, uuid in known.items() if name in names}
-        free = [card for card in here if not card.trouble and card.uuid not in taken]
+        taken = {uuid for name, uuid in pins.items() if name in names}
+        free = [card for card in cards if not card.trouble and card.uuid not in taken]
         if not free:
             raise Failure(
                 f"no GPU is free for {instance.name}: {run.layout.gpus} gives all usable ones "
                 "to others: correct instances.gpus, or delete a line there"
             )
-        chosen = min(free, key=lambda card: (card.uuid in left, card.index != instance.gpu))
-        known = {name: uuid for name, uuid in known.items() if uuid != chosen.uuid}
-        known[instance.name] = chosen.uuid
-    return known
-
-
-def _write_pins(layout: Layout, pins: dict[str, str]) -> None:
-    files.write_receipt(layout.write_path(layout.gpus), {"gpus": pins})
+        chosen = min(free, key=lambda card: (card.uuid in released, card.index != instance.gpu))
+        pins = {name: uuid for name, uuid in pins.items() if uuid != chosen.uuid}
+        pins[instance.name] = chosen.uuid
+    return pins

@@ -17,7 +17,7 @@ from ..environment import target
 from ..host.system import files
 from ..host.system.failure import Failure
 from ..spec import Lock
-from ..spec.loader import read
+from ..spec.loader import read_document
 from ..spec.model import COMFYUI_REPO
 from ..spec.paths import absolute
 from .shared.command import Call, MachineCommand, option
@@ -40,7 +40,8 @@ class Layers(MachineCommand):
             return 0
         if len(call.names) != 1:
             raise Failure("name the folder to write to")
-        folder, data = Path(call.names[0]), read(run.machine.file, run.machine.file.name).data
+        folder = Path(call.names[0])
+        data = read_document(run.machine.file, run.machine.file.name).data
         for name, (part, lock) in {
             "environment": _environment(run, data),
             "code": _code(run, data),

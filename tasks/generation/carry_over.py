@@ -27,9 +27,9 @@ def carry(previous: Path, current: Path, old: set[str], new: set[str], left: Pat
     Overwrites nothing in the next generation.
     """
     nodes = {f"custom_nodes/{name}" for name in old | new}
-    own = [name for name in git.untracked(previous) if not _is_below(name, nodes | {"models"})]
+    others = [name for name in git.untracked(previous) if not _is_below(name, nodes | {"models"})]
     generation = previous.parent.resolve()
-    _copy(previous, current, own, generation)
+    _copy(previous, current, others, generation)
     for name in sorted(old):
         node = previous / "custom_nodes" / name
         if node.is_symlink() or not (node / ".git").exists():
@@ -51,9 +51,9 @@ def carry_bytecode(previous: Path, current: Path, places: Iterable[str]) -> None
             at_top = Path(folder) == previous / place
             skip = {".git", *(("models", "custom_nodes") if at_top else ())}
             if files.BYTECODE in folders:
-                there = current / place / os.path.relpath(folder, previous / place)
-                if there.is_dir() and not os.path.lexists(there / files.BYTECODE):
-                    shutil.copytree(Path(folder) / files.BYTECODE, there / files.BYTECODE)
+                target = current / place / os.path.relpath(folder, previous / place)
+                if target.is_dir() and not os.path.lexists(target / files.BYTECODE):
+                    shutil.copytree(Path(folder) / files.BYTECODE, target / files.BYTECODE)
             folders[:] = [name for name in folders if name not in {*skip, files.BYTECODE}]
 
 
@@ -71,7 +71,7 @@ def carry_rewritten(
     the previous generation; `whole`: checkouts that were copied whole. A settings file is carried
     over if both commits have the same original; any other difference is kept in `left`.
     """
-    own = reported_changes.read(previous)
+    changes = reported_changes.read(previous)
     for place, names in rewritten.items():
         node = PurePosixPath(place).name
         kept = []
@@ -89,7 +89,8 @@ def carry_rewritten(
                 if keep_aside(source, left / node / name):
                     kept.append(name)
                 continue
-            reported_changes.add(current, own.files.get(f"{place}/{name}"), file=f"{place}/{name}")
+            path = f"{place}/{name}"
+            reported_changes.add(current, changes.files.get(path), file=path)
         if kept:
             what = "ComfyUI" if place == "ComfyUI" else f"custom node {node}"
             yield (
@@ -104,8 +105,8 @@ def _is_setting(
     """Whether a rewritten file fits the next commit: not code, and the original is the same."""
     if name.endswith(CODE) or (current / place).is_symlink():
         return False
-    before = _blob(previous / place, heads.get(place), name)
-    return before is not None and before == _blob(current / place, "HEAD", name)
+    original = _blob(previous / place, heads.get(place), name)
+    return original is not None and original == _blob(current / place, "HEAD", name)
 
 
 def carry_whole(source: Path, target: Path, generation: Path) -> None:

@@ -36,6 +36,7 @@ class Refusal:
     """The refused request (`_request_digest`); any other request ends the refusal."""
     generation: str
     reason: str
+    """One line, for tables and logs."""
     back_on: str
     by_hand: bool
     at: float
@@ -56,32 +57,27 @@ def refusal(run: Run) -> Refusal | None:
     if run.force:
         return None
     try:
-        found = Refusal(**files.read_receipt(run.layout.refused))
-        holds = found.wish == _request_digest(run) and _is_whole(run.layout, found.back_on)
-        return found if holds else None
+        recorded = Refusal(**files.read_receipt(run.layout.refused))
+        applies = recorded.wish == _request_digest(run) and _is_whole(run.layout, recorded.back_on)
+        return recorded if applies else None
     except (TypeError, Failure):
         return None
 
 
 def folder_of(run: Run) -> Path:
     """The generation that instances start on. Raises Failure without one."""
-    if found := refusal(run):
-        return run.layout.generations / found.back_on
+    if applying := refusal(run):
+        return run.layout.generations / applying.back_on
     return generation.folder_of(run)
 
 
-def config_of(run: Run, gpu: int) -> Path:
-    """The PM2 config that a GPU's apps start with."""
-    layout = run.layout
-    if found := refusal(run):
-        return layout.good(found.back_on) / layout.rendered(gpu).name
-    return layout.read_path(layout.rendered(gpu))
-
-
 def apps_of(run: Run, gpu: int) -> list[dict[str, Any]]:
-    """The apps in a GPU's PM2 config; empty without one."""
-    found: list[dict[str, Any]] = files.read_receipt(config_of(run, gpu), apps=list).get("apps", [])
-    return found
+    """The apps in the PM2 config that a GPU's apps start with; empty without one."""
+    config = run.layout.rendered(gpu)
+    if applying := refusal(run):
+        config = run.layout.good(applying.back_on) / config.name
+    receipt = files.read_receipt(run.layout.read_path(config), apps=list)
+    return list(receipt.get("apps", ()))
 
 
 def wanted_fingerprints(run: Run, instances: Sequence[Instance]) -> dict[str, str]:
@@ -96,15 +92,10 @@ def wanted_fingerprints(run: Run, instances: Sequence[Instance]) -> dict[str, st
 def fallback(run: Run) -> str | None:
     """The generation to go back to when the requested one doesn't become healthy, if any."""
     layout = run.layout
-    rendered = {path.name: path.read_bytes() for path in _rendered(layout)}
-    newest = "".join(good(layout)[-1:])
-    if (
-        refusal(run)
-        or not _is_whole(layout, newest)
-        or rendered == _recorded_configs(layout, newest)
-    ):
+    newest = next(reversed(good(layout)), "")
+    if refusal(run) or not _is_whole(layout, newest):
         return None
-    return newest
+    return newest if _configs(layout.apps) != _configs(layout.good(newest)) else None
 
 
 def refuse(run: Run, reason: str) -> Refusal | None:
@@ -119,23 +110,28 @@ def roll_back(run: Run) -> Refusal:
     Raises Failure without one.
     """
     layout = run.layout
-    before = refusal(run)
+    applying = refusal(run)
     current = layout.current.resolve().name
-    passed = [*(before.passed if before else ()), current]
+    passed = [*(applying.passed if applying else ()), current]
     others = [n for n in good(layout) if n not in passed and _is_whole(layout, n)]
     if not others:
-        on = f"; {before}; doit force=1 goes forward again" if before else ""
-        raise Failure(f"no good generation to go back to, besides {current}{on}")
+        forward = f"; {applying}; doit force=1 goes forward again" if applying else ""
+        raise Failure(f"no good generation to go back to, besides {current}{forward}")
     return _point_back(run, others[-1], "doit rollback", passed=passed)
 
 
 def _point_back(run: Run, name: str, reason: str, *, passed: Sequence[str] = ()) -> Refusal:
     """Point `current` at a good generation; `passed` is set when a person asked for it."""
     layout = run.layout
-    left = generation.folder_of(run).name
-    # Tables and logs need one line.
-    line, by_hand = " ".join(reason.split()), bool(passed)
-    refused = Refusal(_request_digest(run), left, line, name, by_hand, time.time(), [*passed])
+    refused = Refusal(
+        wish=_request_digest(run),
+        generation=generation.folder_of(run).name,
+        reason=" ".join(reason.split()),
+        back_on=name,
+        by_hand=bool(passed),
+        at=time.time(),
+        passed=[*passed],
+    )
     # The link first: after a kill in between, the next run tries again.
     files.point(layout.current, os.path.relpath(layout.generations / name, layout.state))
     files.write_receipt(layout.refused, asdict(refused))
@@ -144,13 +140,12 @@ def _point_back(run: Run, name: str, reason: str, *, passed: Sequence[str] = ())
 
 
 def _request_digest(run: Run) -> str:
-    layout = run.layout
-    other = {"lock", "lock_damage", "enabled", "retention"}
-    wishes = run.machine.model_dump_json(exclude=other)
-    used = {name: run.machine.env.get(name) for name in re.findall(r"\$\{(\w+)", wishes)}
-    text = json.dumps([wishes, used, generation.folder_of(run).name], sort_keys=True)
+    irrelevant = {"lock", "lock_damage", "enabled", "retention"}
+    request = run.machine.model_dump_json(exclude=irrelevant)
+    used = {name: run.machine.env.get(name) for name in re.findall(r"\$\{(\w+)", request)}
+    text = json.dumps([request, used, generation.folder_of(run).name], sort_keys=True)
     lock = files.file_digest(run.machine.lock_file)
-    return keyed_hash(layout, f"{lock}{text}")[:16]
+    return keyed_hash(run.layout, f"{lock}{text}")[:16]
 
 
 def keyed_hash(layout: Layout, text: str) -> str:
@@ -162,29 +157,21 @@ def keyed_hash(layout: Layout, text: str) -> str:
     return hmac.new(key_file.read_bytes(), text.encode(), hashlib.sha256).hexdigest()
 
 
-def _rendered(layout: Layout) -> list[Path]:
-    return sorted(layout.apps.glob("gpu*.config.json"))
-
-
-def _recorded_configs(layout: Layout, name: str) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in layout.good(name).glob("gpu*.config.json")}
-
-
-def _recorded_packages(layout: Layout, name: str) -> bytes | None:
-    file = layout.good(name) / layout.packages.name
-    return file.read_bytes() if file.exists() else None
+def _configs(folder: Path) -> dict[str, bytes]:
+    """The PM2 configs in a folder: file name → content."""
+    return {path.name: path.read_bytes() for path in folder.glob("gpu*.config.json")}
 
 
 def _is_whole(layout: Layout, name: str) -> bool:
-    there = bool(name) and (layout.generations / name / "ComfyUI").is_dir()
-    return there and bool(_recorded_configs(layout, name))
+    is_there = bool(name) and (layout.generations / name / "ComfyUI").is_dir()
+    return is_there and bool(_configs(layout.good(name)))
 
 
 def reason_to_record(run: Run) -> str | None:
     """Why what runs isn't recorded as good, or the refusal; None: it is recorded."""
     layout = run.layout
-    if found := refusal(run):
-        return str(found)
+    if applying := refusal(run):
+        return str(applying)
     if not run.instances:
         return None
     current = layout.current.resolve().name
@@ -194,17 +181,18 @@ def reason_to_record(run: Run) -> str | None:
         layout.rendered(i.gpu).name: layout.read_path(layout.rendered(i.gpu)).read_bytes()
         for i in run.instances
     }
-    if rendered != _recorded_configs(layout, current):
+    if rendered != _configs(layout.good(current)):
         return "the configs of the instances aren't recorded as good yet"
-    if layout.read_path(layout.packages).read_bytes() != _recorded_packages(layout, current):
+    recorded = files.file_digest(layout.good(current) / layout.packages.name)
+    if files.file_digest(layout.read_path(layout.packages)) != recorded:
         return "the packages of the current generation aren't recorded yet"
     return "the refusal is over" if layout.refused.exists() else None
 
 
 def raise_if_refused(run: Run) -> None:
     """Raises Failure while a refusal applies."""
-    if found := refusal(run):
-        raise Failure(f"{found}; correct machine.yaml, or try again: doit force=1")
+    if applying := refusal(run):
+        raise Failure(f"{applying}; correct machine.yaml, or try again: doit force=1")
 
 
 def record_good(run: Run) -> None:
@@ -214,13 +202,12 @@ def record_good(run: Run) -> None:
     if reason_to_record(run) is None:
         return
     current = layout.current.resolve().name
-    keep = {layout.rendered(instance.gpu) for instance in run.instances}
-    for path in layout.good(current).glob("gpu*.config.json"):
-        if path.name not in {each.name for each in keep}:
-            files.remove(path)
-    for path in keep:
-        files.write_text(layout.good(current) / path.name, path.read_text())
-    files.write_text(layout.good(current) / layout.packages.name, layout.packages.read_text())
+    folder = layout.good(current)
+    kept = {path.name: path for path in (layout.rendered(each.gpu) for each in run.instances)}
+    for name in _configs(folder).keys() - kept:
+        files.remove(folder / name)
+    for path in (*kept.values(), layout.packages):
+        files.write_text(folder / path.name, path.read_text())
     remember(layout, current, run.machine.retention.generations)
     files.remove(layout.refused)
 
@@ -233,13 +220,9 @@ def remove_unused(layout: Layout) -> None:
     for folder in layout.state.glob("good/*"):
         if folder.name != layout.current.resolve().name and not _is_whole(layout, folder.name):
             files.remove(folder)
-    _remove_unused_secrets(layout)
-
-
-def _remove_unused_secrets(layout: Layout) -> None:
-    """Remove secrets files that no config names; the health server removes its own."""
-    configs = [*_rendered(layout), *layout.state.glob("good/*/gpu*.config.json")]
-    text = "".join(path.read_text() for path in configs)
+    folders = (layout.apps, *layout.state.glob("good/*"))
+    configs = b"".join(content for folder in folders for content in _configs(folder).values())
     for path in layout.secrets.glob("*.json"):
-        if str(path) not in text and not path.name.startswith(f"{apps.SERVER}-"):
+        # The health server removes its own.
+        if str(path).encode() not in configs and not path.name.startswith(f"{apps.SERVER}-"):
             files.remove(path)

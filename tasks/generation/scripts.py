@@ -46,25 +46,24 @@ def _to_run(run: Run) -> list[tuple[CustomNode, str]]:
     pending = digest_folders.read(environment.folder_of(run)).get("pending", [])
     ran = digest_folders.read(generation.folder_of(run)).get("scripts", {})
     return [
-        (node, versions[node.name])
+        (node, version)
         for node in run.machine.custom_nodes
-        if node.name in versions
-        and (node.name in pending or ran.get(node.name) != versions[node.name])
+        if (version := versions.get(node.name))
+        and (node.name in pending or ran.get(node.name) != version)
     ]
 
 
 def _why_pending(run: Run) -> str | None:
     waiting = [node for node, _ in _to_run(run)]
+    if not waiting:
+        return None
     names = ", ".join(node.name for node in waiting)
-    if waiting and all(node.optional for node in waiting) and _is_in_use(run):
+    is_in_use = environment.folder_of(run).name in environment.in_use(run)
+    if is_in_use and all(node.optional for node in waiting):
         # It would run again in the environment that instances run from.
         run.warn(f"the script of custom node {names} failed; after doit down, doit runs it again")
         return None
-    return f"the scripts of {names} have not run yet" if waiting else None
-
-
-def _is_in_use(run: Run) -> bool:
-    return environment.folder_of(run).name in environment.in_use(run)
+    return f"the scripts of {names} have not run yet"
 
 
 def _preview(run: Run, log: Path) -> list[str]:
@@ -76,11 +75,11 @@ def _run_scripts(run: Run, log: Path) -> None:
     home, folder = environment.folder_of(run), generation.folder_of(run)
     failures: list[Failure] = []
     for node, version in _to_run(run):
-        own = log_of(run, node)
+        node_log = run.layout.log(f"generation:scripts:{node.name}")
         recorded = script_records.read_records(home)
         recorded.pop(node.name, None)
         try:
-            done = _run_and_restore(run, home, folder, node, version, own)
+            record = _run_and_restore(run, home, folder, node, version, node_log)
         except Failure as failure:
             if node.optional:
                 run.warn(f"{failure}; it is optional")
@@ -90,27 +89,18 @@ def _run_scripts(run: Run, log: Path) -> None:
         finally:
             # A failed script may have installed something too.
             environment.record(home, grown=True, scripts=recorded)
-            _append_log(own, node, log)
+            with node_log.open(errors="replace") as lines, log.open("a") as all_logs:
+                all_logs.writelines(f"{node.name}: {line.rstrip()}\n" for line in lines)
         pending = [
             name for name in digest_folders.read(home).get("pending", []) if name != node.name
         ]
-        recorded[node.name] = done
+        recorded[node.name] = record
         environment.record(home, grown=True, scripts=recorded, pending=pending)
         _record_script(folder, node, version)
     if len(failures) == 1:
         raise failures[0]
     if failures:
         raise Failure("; ".join(map(str, failures)), log)
-
-
-def log_of(run: Run, node: CustomNode) -> Path:
-    """The log of one node's script."""
-    return run.layout.log(f"generation:scripts:{node.name}")
-
-
-def _append_log(own: Path, node: CustomNode, log: Path) -> None:
-    with own.open(errors="replace") as lines, log.open("a") as joint:
-        joint.writelines(f"{node.name}: {line.rstrip()}\n" for line in lines)
 
 
 def _run_and_restore(
@@ -120,26 +110,26 @@ def _run_and_restore(
 
     Raises Failure.
     """
-    who = f"the script of custom node {node.name}"
-    before, since = environments.installed(home), trees.now(home)
+    script = f"the script of custom node {node.name}"
+    previous, start = environments.installed(home), trees.now(home)
     failed = ""
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     try:
         _run_script(folder, node, log)
     except process.CommandFailed as failure:
-        failed = f"{who} failed: {failure} ({process.last_line(failure.output)})"
-    lines, changes = restoration.restore(run, home, who, log, since=since)
+        failed = f"{script} failed: {failure} ({process.last_line(failure.output)})"
+    lines, changes = restoration.restore(run, home, script, log, since=start)
     for line in lines:
         run.warn(line)
     if failed:
         raise Failure(failed, log)
     locked = packages.required(run).packages
-    done = script_records.make_record(version, home, before, changes.names, locked)
-    if done["added"]:
-        listed = ", ".join(f"{name} {number}" for name, number in sorted(done["added"].items()))
-        run.tell(f"{who} installed {listed}, which machine.lock doesn't have")
-    return done
+    record = script_records.make_record(version, home, previous, changes.names, locked)
+    if record["added"]:
+        added = ", ".join(f"{name} {number}" for name, number in sorted(record["added"].items()))
+        run.tell(f"{script} installed {added}, which machine.lock doesn't have")
+    return record
 
 
 def _record_script(folder: Path, node: CustomNode, version: str) -> None:
@@ -155,7 +145,7 @@ def _record_script(folder: Path, node: CustomNode, version: str) -> None:
 
 
 def _run_script(folder: Path, node: CustomNode, log: Path) -> None:
-    here = folder / "ComfyUI" / "custom_nodes" / node.name
+    checkout = folder / "ComfyUI" / "custom_nodes" / node.name
     python = generation.python_of(folder)
     env = process.allowed_environment(os.environ, installer=True) | {
         "VIRTUAL_ENV": str(python.parent.parent),
@@ -165,10 +155,10 @@ def _run_script(folder: Path, node: CustomNode, log: Path) -> None:
     }
     env["PATH"] = f"{python.parent}:{env.get('PATH', os.defpath)}"
     env = constraints.within(folder / "environment", env | {"UV_LINK_MODE": "copy"})
-    if (here / target.INSTALL_SCRIPT).is_file():
-        argv = [python, target.INSTALL_SCRIPT]
-        process.run(argv, env=env, cwd=here, log=log, timeout=node.script_timeout)
+    commands: list[list[str | Path]] = []
+    if (checkout / target.INSTALL_SCRIPT).is_file():
+        commands.append([python, target.INSTALL_SCRIPT])
     if node.script:
-        process.run(
-            ["sh", "-c", node.script], env=env, cwd=here, log=log, timeout=node.script_timeout
-        )
+        commands.append(["sh", "-c", node.script])
+    for argv in commands:
+        process.run(argv, env=env, cwd=checkout, log=log, timeout=node.script_timeout)

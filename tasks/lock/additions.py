@@ -28,28 +28,28 @@ def extend(problem: Problem) -> PythonSet | None:
     # A node that conflicted with fewer lines still does. One whose lines were refused has none in
     # the previous set, and counts as new.
     conflicting = before.left_out.keys() & before.asked.requirements.custom_nodes.keys()
-    away = {each.node.name for each in problem.asked if each.node} & conflicting
-    staying = requirements.without_nodes(problem.asked, away)
+    left_out = {each.node.name for each in problem.asked if each.node} & conflicting
+    staying = requirements.without_nodes(problem.asked, left_out)
     missing = [line for line in _new_lines(staying, before) if not _is_met(before, run, line)]
     if any(line.hashes or line.constraint or line.url or not line.name for line in missing):
         return None
-    found = dict(before.packages)
+    chosen = dict(before.packages)
     if missing:
-        fixed = [f"{name}=={each.version}" for name, each in found.items() if each.version]
+        fixed = [f"{name}=={each.version}" for name, each in chosen.items() if each.version]
         limits = [line.text for each in staying for line in each.lines if line.constraint]
         within = replace(problem, replacements=before.reduced)
         answer = resolver.run_uv(within, [line.text for line in missing], [*fixed, *limits])
-        new = {name: each for name, each in answer.packages.items() if name not in found}
-        unsure = [name for name in answer.packages if name in found and not found[name].version]
+        new = {name: each for name, each in answer.packages.items() if name not in chosen}
+        unsure = [name for name in answer.packages if name in chosen and not chosen[name].version]
         if not answer.fits or unsure or not BOUND_PACKAGES.isdisjoint(new):
             return None
-        found |= new
+        chosen |= new
     asked = packages.locked_form(run, problem.asked)
     return before.model_copy(
         update={
             "asked": asked.model_copy(update={"torch": before.asked.torch}),
-            "packages": dict(sorted(found.items())),
-            "left_out": {name: before.left_out[name] for name in sorted(away)},
+            "packages": dict(sorted(chosen.items())),
+            "left_out": {name: before.left_out[name] for name in sorted(left_out)},
         }
     )
 
@@ -62,22 +62,22 @@ def _only_adds(run: Run, asked: Iterable[Request], before: PythonSet) -> bool:
     kept = {"requirements": now.requirements, "packages": now.packages}
     if before.asked.model_copy(update=kept) != now:
         return False
-    was, there = before.asked, dict(now.requirements.custom_nodes)
+    previous, nodes = before.asked, now.requirements.custom_nodes
     return (
-        set(was.packages) <= set(now.packages)
-        and set(was.requirements.comfyui) <= set(now.requirements.comfyui)
+        set(previous.packages) <= set(now.packages)
+        and set(previous.requirements.comfyui) <= set(now.requirements.comfyui)
         and all(
-            set(lines) <= set(there.get(name, ()))
-            for name, lines in was.requirements.custom_nodes.items()
+            set(lines) <= set(nodes.get(name, ()))
+            for name, lines in previous.requirements.custom_nodes.items()
         )
     )
 
 
 def _new_lines(asked: Iterable[Request], before: PythonSet) -> list[Line]:
-    was = before.asked
-    every = (was.requirements.comfyui, was.packages, *was.requirements.custom_nodes.values())
-    known = {line for lines in every for line in lines}
-    return [line for each in asked for line in each.lines if str(line) not in known]
+    locked = before.asked.requirements
+    every = (locked.comfyui, before.asked.packages, *locked.custom_nodes.values())
+    texts = {text for lines in every for text in lines}
+    return [line for each in asked for line in each.lines if str(line) not in texts]
 
 
 def _is_met(before: PythonSet, run: Run, line: Line) -> bool:

@@ -27,8 +27,8 @@ def environment(urls: Sequence[str], environ: Mapping[str, str]) -> dict[str, st
         indexes.append(f"machine-yaml-{number}={url}")
         credentials[f"UV_INDEX_MACHINE_YAML_{number}_USERNAME"] = user
         credentials[f"UV_INDEX_MACHINE_YAML_{number}_PASSWORD"] = password
-    known = {name: value for name, value in credentials.items() if value}
-    return {"UV_INDEX": " ".join([*indexes, environ.get("UV_INDEX", "")]).strip()} | known
+    given = {name: value for name, value in credentials.items() if value}
+    return {"UV_INDEX": " ".join([*indexes, environ.get("UV_INDEX", "")]).strip()} | given
 
 
 def find_links(places: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:

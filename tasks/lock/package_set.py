@@ -78,17 +78,17 @@ def buildable(run: Run, chosen: PackageSet, log: Path) -> PackageSet:
             raise Failure("\n    ".join(map(str, hard)), log)
         if not broken:
             return chosen
-        away = {name: str(each) for each in reversed(broken) for name in each.optional}
+        failing = {name: str(each) for each in reversed(broken) for name in each.optional}
         unreached = {name for each in broken if not each.reachable for name in each.optional}
-        fewer = _solve(run, requirements.without_nodes(chosen.asked, away), {}, python, log)
+        fewer = _solve(run, requirements.without_nodes(chosen.asked, failing), {}, python, log)
         chosen = replace(
             fewer,
             python=fewer.python.model_copy(
-                update={"left_out": {**python.left_out, **fewer.python.left_out, **away}}
+                update={"left_out": {**python.left_out, **fewer.python.left_out, **failing}}
             ),
             before=chosen.before,
             remarks=[*chosen.remarks, *fewer.remarks],
-            unavailable={**chosen.unavailable, **fewer.unavailable, **away},
+            unavailable={**chosen.unavailable, **fewer.unavailable, **failing},
             retry=tuple(sorted({*chosen.retry, *fewer.retry, *unreached})),
             missing=(*chosen.missing, *(each.missing for each in broken if each.missing)),
         )
@@ -153,11 +153,11 @@ def _candidates(run: Run) -> list[PythonSet]:
 def _without_unlocked(run: Run, asked: list[Request]) -> tuple[list[Request], dict[str, str]]:
     """Leave out, with locked=1, the optional nodes for which the lock has no packages."""
     lock = run.machine.lock.python
-    there = lock.asked.requirements.custom_nodes if lock else {}
+    locked = lock.asked.requirements.custom_nodes if lock else {}
     missing = {
         each.node.name: "machine.lock has no packages for it: run doit lock without locked=1"
         for each in asked
-        if each.node and each.node.optional and each.lines and each.node.name not in there
+        if each.node and each.node.optional and each.lines and each.node.name not in locked
     }
     kept = [each for each in asked if not (each.node and each.node.name in missing)]
     return kept, missing
@@ -173,9 +173,9 @@ def _remarks(
         for line in each.unused
     ]
     lines += [f"{each.owner}: {remark}" for each in asked for remark in each.remarks]
-    known = before.reduced if before else {}
+    previous = before.reduced if before else {}
     replaced = sorted(reduced.items())
-    return lines + [f"{n} is replaced by {one}" for n, one in replaced if known.get(n) != one]
+    return lines + [f"{n} is replaced by {one}" for n, one in replaced if previous.get(n) != one]
 
 
 def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
@@ -194,25 +194,22 @@ def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
 def _difference(run: Run, asked: list[Request]) -> str:
     """How the requirements differ from the lock, with what to do."""
     advice = "run doit lock without locked=1, and commit the lock"
-    there = run.machine.lock.python
-    if there is None:
+    lock = run.machine.lock.python
+    if lock is None:
         return f"machine.lock has no Python packages: {advice}"
-    old, new = dumped(there.asked), dumped(packages.locked_form(run, asked))
+    old, new = dumped(lock.asked), dumped(packages.locked_form(run, asked))
     for key in sorted({*old, *new} - {"requirements"}):
         if old.get(key) != new.get(key):
-            was, now = old.get(key), new.get(key)
             if key == "python":
-                advice = f"run doit lock with Python {now} (an image's: make image-lock)"
-            return f"machine.lock is for {key} {was}, not {now}: {advice}"
-    locked, here = there.asked.requirements, requirements.locked_form(asked)
-    lines = _changed("ComfyUI", locked.comfyui, here.comfyui)
-    for owner in sorted({*locked.custom_nodes, *here.custom_nodes}):
-        lines += _changed(
-            owner, locked.custom_nodes.get(owner, ()), here.custom_nodes.get(owner, ())
-        )
+                advice = f"run doit lock with Python {new.get(key)} (an image's: make image-lock)"
+            return f"machine.lock is for {key} {old.get(key)}, not {new.get(key)}: {advice}"
+    before, now = lock.asked.requirements, requirements.locked_form(asked)
+    lines = _changed("ComfyUI", before.comfyui, now.comfyui)
+    for node in sorted({*before.custom_nodes, *now.custom_nodes}):
+        lines += _changed(node, before.custom_nodes.get(node, ()), now.custom_nodes.get(node, ()))
     return f"machine.lock doesn't have all requirements ({'; '.join(lines)}): {advice}"
 
 
-def _changed(owner: str, was: tuple[str, ...], now: tuple[str, ...]) -> list[str]:
-    added = [f"{owner} now requires {line!r}" for line in now if line not in was]
-    return added + [f"{owner} no longer requires {line!r}" for line in was if line not in now]
+def _changed(owner: str, before: tuple[str, ...], now: tuple[str, ...]) -> list[str]:
+    added = [f"{owner} now requires {line!r}" for line in now if line not in before]
+    return added + [f"{owner} no longer requires {line!r}" for line in before if line not in now]

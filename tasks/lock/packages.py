@@ -25,10 +25,10 @@ from .torch_family import TORCH_FAMILY, package_names
 
 def required(run: Run) -> PythonSet:
     """The packages that this machine needs. Raises Failure before the first resolution."""
-    found = last_resolved(run)
-    if found is None:
+    python = last_resolved(run)
+    if python is None:
         raise Failure("the packages are not resolved yet: run doit lock")
-    return found
+    return python
 
 
 def last_resolved(run: Run) -> PythonSet | None:

@@ -43,9 +43,9 @@ def require_torch(run: Run) -> None:
 
 def check_request(run: Run, asked: Request) -> Request:
     """Return the request if the preinstalled versions meet it. Raises RefusedRequirement."""
-    there = versions(run)
+    preinstalled = versions(run)
     for line in asked.lines:
-        version = there.get(str(line.name).lower())
+        version = preinstalled.get(str(line.name).lower())
         if version and not _fits(line, version):
             raise RefusedRequirement(
                 f"{asked.owner} requires {line.text!r} ({line.place}), but {line.name} {version} "

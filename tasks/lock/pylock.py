@@ -59,5 +59,5 @@ def _package(entry: dict[str, Any]) -> Package:
 
 
 def _hashes(files: list[dict[str, Any]]) -> tuple[str, ...]:
-    found = {file.get("hashes", {}).get("sha256") for file in files}
-    return tuple(sorted(digest for digest in found if digest))
+    digests = {file.get("hashes", {}).get("sha256") for file in files}
+    return tuple(sorted(digest for digest in digests if digest))

@@ -49,9 +49,9 @@ def read_project(folder: Path) -> Project:
         return Project()
     except (OSError, ValueError) as error:
         raise UnreadableProject(f"can't be read ({error})") from None
-    found = _strings(_table(content, "project").get("dependencies"))
-    if found:
-        return Project(tuple(" ".join(each.split()) for each in found), (), text)
+    dependencies = _strings(_table(content, "project").get("dependencies"))
+    if dependencies:
+        return Project(tuple(" ".join(each.split()) for each in dependencies), (), text)
     dynamic = _table(content, "tool", "setuptools", "dynamic", "dependencies").get("file")
     return Project((), _strings([dynamic] if isinstance(dynamic, str) else dynamic), text)
 

@@ -19,7 +19,7 @@ from . import pyproject
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
-    from pip_requirements_parser import InstallRequirement, OptionLine, RequirementsFile
+    from pip_requirements_parser import InstallRequirement, RequirementsFile
 
 FILE = "requirements.txt"
 CONSTRAINT = "-c "
@@ -146,8 +146,8 @@ def locked_form(asked: Iterable[Request]) -> Requirements:
     """The requirements as machine.lock records them, without machine.yaml's own."""
     lines = [(each, tuple(sorted(map(str, each.lines)))) for each in asked]
     return Requirements(
-        comfyui=next((found for each, found in lines if each.owner == COMFYUI), ()),
-        custom_nodes={each.node.name: found for each, found in lines if each.node and found},
+        comfyui=next((texts for each, texts in lines if each.owner == COMFYUI), ()),
+        custom_nodes={each.node.name: texts for each, texts in lines if each.node and texts},
     )
 
 
@@ -160,10 +160,10 @@ def read_checkout(node: CustomNode | None, folder: Path) -> Request:
     asked, top = Request(node), folder.resolve()
     if name := _file(folder):
         file = _inside_checkout(asked, top, Path(), name, name)
-        found = _read(asked, top, file, constraint=False)
+        lines = _read(asked, top, file, constraint=False)
     else:
-        found = _of_project(asked, top)
-    for line in found:
+        lines = _of_project(asked, top)
+    for line in lines:
         if str(line) not in map(str, asked.lines):
             asked.lines.append(line)
     return asked
@@ -207,15 +207,14 @@ def _read(
         raise _refused(asked, f"{file}, which includes itself")
     parsed = _parse(asked, top / file, str(file))
     for option in parsed.options:
-        for other, of_constraints in _named_files(option):
-            inner = _inside_checkout(
-                asked, top, file.parent, other, f"{file}:{_line_number(option)}"
-            )
-            yield from _read(
-                asked, top, inner, constraint=constraint or of_constraints, depth=depth + 1
-            )
+        place = f"{file}:{option.requirement_line.line_number}"
+        for kind in ("requirements", "constraints"):
+            for other in option.options.get(kind) or ():
+                inner = _inside_checkout(asked, top, file.parent, other, place)
+                limits = constraint or kind == "constraints"
+                yield from _read(asked, top, inner, constraint=limits, depth=depth + 1)
         if not {"requirements", "constraints"} & set(option.options):
-            text = f"{redact(option.requirement_line.line)} ({file}:{_line_number(option)})"
+            text = f"{redact(option.requirement_line.line)} ({place})"
             asked.unused.append(text)
             asked.places += [text] if PLACE_OPTIONS & set(option.options) else []
     for requirement in parsed.requirements:
@@ -237,21 +236,14 @@ def _parse(asked: Request, file: Path, shown: str) -> RequirementsFile:
     return parsed
 
 
-def _named_files(option: OptionLine) -> Iterator[tuple[str, bool]]:
-    for name in option.options.get("requirements") or ():
-        yield name, False
-    for name in option.options.get("constraints") or ():
-        yield name, True
-
-
 def _inside_checkout(asked: Request, top: Path, folder: Path, name: str, place: str) -> Path:
     """The file relative to its checkout, links resolved. Raises RefusedRequirement if outside."""
-    there = (top / folder / name).resolve()
-    if "://" in name or not there.is_relative_to(top):
+    file = (top / folder / name).resolve()
+    if "://" in name or not file.is_relative_to(top):
         raise _refused(asked, f"{redact(name)!r} ({place}), which isn't in its repository")
-    if not there.is_file():
+    if not file.is_file():
         raise _refused(asked, f"{name!r} ({place}), which is missing")
-    return there.relative_to(top)
+    return file.relative_to(top)
 
 
 def _line(asked: Request, requirement: InstallRequirement, file: Path, constraint: bool) -> Line:
@@ -276,16 +268,12 @@ def _line(asked: Request, requirement: InstallRequirement, file: Path, constrain
 
 
 def _url(text: str) -> str | None:
-    found = re.search(r"(?:git\+)?([a-z]+://[^\s#@]+(?:@[^\s#@/]+/[^\s#@]+)?)", text)
-    return found[1] if found else None
+    match = re.search(r"(?:git\+)?([a-z]+://[^\s#@]+(?:@[^\s#@/]+/[^\s#@]+)?)", text)
+    return match[1] if match else None
 
 
 def _is_path(text: str) -> bool:
     return re.match(r"\.|/|~|file:", text) is not None
-
-
-def _line_number(option: OptionLine) -> int:
-    return int(option.requirement_line.line_number)
 
 
 def _refused(asked: Request, what: str) -> RefusedRequirement:

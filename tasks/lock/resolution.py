@@ -42,7 +42,7 @@ def solve(problem: Problem) -> Solution:
     lines = [line for each in problem.asked for line in each.lines]
     direct = {normalized(line.name) for line in lines if line.name and line.applies}
     problem = replace(problem, replacements=_replacements(problem, direct))
-    away: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     leaving: dict[str, Conflict] = {}
     while True:
         packages, left = _resolve(problem)
@@ -50,11 +50,11 @@ def solve(problem: Problem) -> Solution:
             problem = replace(problem, obey_metadata=False, matched={})
             continue
         leaving |= left
-        away |= {name: explanation.left_out_reason(each, problem) for name, each in left.items()}
+        reasons |= {name: explanation.left_out_reason(each, problem) for name, each in left.items()}
         problem = replace(problem, asked=without_nodes(problem.asked, left))
         refused = _with_wrong_hashes(problem, packages)
         if refused:
-            away |= refused
+            reasons |= refused
             problem = replace(problem, asked=without_nodes(problem.asked, refused))
             continue
         twins = _replacements(problem, packages)
@@ -62,7 +62,7 @@ def solve(problem: Problem) -> Solution:
         if set(twins.values()) <= set(packages) and not matching:
             # The replaced package needs nothing that its replacement doesn't.
             kept = {n: package for n, package in packages.items() if n not in twins}
-            return _solution(problem, _with_asked_hashes(problem, kept), twins, away, leaving)
+            return _solution(problem, _with_asked_hashes(problem, kept), twins, reasons, leaving)
         problem = replace(
             problem,
             replacements=_merged_replacements(problem.replacements, twins),
@@ -74,15 +74,15 @@ def _solution(
     problem: Problem,
     packages: dict[str, Package],
     twins: Mapping[str, str],
-    away: Mapping[str, str],
+    reasons: Mapping[str, str],
     leaving: Mapping[str, Conflict],
 ) -> Solution:
     alone = {name: each for name, each in leaving.items() if each.alone or not each.reachable}
     lacking = [lack for each in alone.values() if (lack := explanation.missing_for_build(each))]
     return Solution(
         packages=packages,
-        left_out={name: why for name, why in away.items() if name not in alone},
-        unavailable={name: why for name, why in away.items() if name in alone},
+        left_out={name: why for name, why in reasons.items() if name not in alone},
+        unavailable={name: why for name, why in reasons.items() if name in alone},
         retry=tuple(sorted(name for name, each in alone.items() if not each.reachable)),
         missing=tuple(dict.fromkeys(lacking)),
         reduced=_merged_replacements(problem.replacements, twins),
@@ -115,7 +115,7 @@ def _with_wrong_hashes(problem: Problem, packages: Mapping[str, Package]) -> dic
 
     Raises Failure for others.
     """
-    away: dict[str, str] = {}
+    refused: dict[str, str] = {}
     others = []
     for each in problem.asked:
         for line in each.lines:
@@ -126,12 +126,12 @@ def _with_wrong_hashes(problem: Problem, packages: Mapping[str, Package]) -> dic
                     f"{package.shown} has ({line.place}): correct them in a fork"
                 )
                 if each.node and each.node.optional:
-                    away[each.node.name] = message
+                    refused[each.node.name] = message
                 else:
                     others.append(message)
     if others:
         raise Failure("\n    ".join(others), problem.log)
-    return away
+    return refused
 
 
 def _with_asked_hashes(problem: Problem, packages: dict[str, Package]) -> dict[str, Package]:
@@ -149,12 +149,12 @@ def _replacements(problem: Problem, packages: Iterable[str]) -> dict[str, str]:
     """Package to replace → the one of its family that replaces it."""
     replacements: dict[str, str] = {}
     for family, members in FAMILIES.items():
-        there = members & set(packages)
-        if not there:
+        required = members & set(packages)
+        if not required:
             continue
         preferred = problem.run.machine.python.prefer.get(family)
-        one = preferred or chosen(family, there, cuda=problem.torch != "cpu")
-        replacements |= {name: one for name in there if name != one}
+        one = preferred or chosen(family, required, cuda=problem.torch != "cpu")
+        replacements |= {name: one for name in required if name != one}
     return replacements
 
 
@@ -174,8 +174,10 @@ def _matching_constraint(problem: Problem, packages: Mapping[str, Package]) -> d
     if not problem.obey_metadata and problem.overridden.intersection(versions):
         return {}
     fixed = {*problem.held, *problem.overridden, *problem.matched}
-    found = matching_constraint({name: str(version) for name, version in versions.items()}, fixed)
-    return {} if found and _asks_for(problem, packages, "torchaudio", "torch") else found
+    constraint = matching_constraint(
+        {name: str(version) for name, version in versions.items()}, fixed
+    )
+    return {} if constraint and _asks_for(problem, packages, "torchaudio", "torch") else constraint
 
 
 def _asks_for(problem: Problem, packages: Mapping[str, Package], one: str, other: str) -> bool:

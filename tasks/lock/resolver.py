@@ -95,8 +95,15 @@ class Problem:
     @property
     def demands(self) -> list[Demand]:
         """All lines: ComfyUI's, then the nodes' in declared order, then our own constraints."""
-        written = [_demand(each, line) for each in self.asked for line in each.lines]
-        return [*written, *(_own_demand(name, text) for name, text in self.limits.items())]
+        required = [
+            Demand(line, each.owner, each.node.name, each.node.optional)
+            if each.node
+            else Demand(line, each.owner)
+            for each in self.asked
+            for line in each.lines
+        ]
+        ours = [Line(t, "machine.lock", n, constraint=True) for n, t in self.limits.items()]
+        return [*required, *(Demand(line, "the lock", own=True) for line in ours)]
 
     @property
     def limits(self) -> dict[str, str]:
@@ -159,13 +166,25 @@ def parents(
         uv.explain(result, arguments, index_variables(problem.run), problem.log)
     except process.CommandFailed:
         return {}
-    found = re.findall(r"^(\w[\w.-]*)(?:==| @ ).*?\s# via (.+)$", result.read_text(), re.M)
+    lines = re.findall(r"^(\w[\w.-]*)(?:==| @ ).*?\s# via (.+)$", result.read_text(), re.M)
     return {
         normalized(name): tuple(
             normalized(each) for each in via.split(", ") if not each.startswith("-")
         )
-        for name, via in found
+        for name, via in lines
     }
+
+
+def paths_to(package: str, parents: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Each package that needs this one → the shortest path down to it, without this one."""
+    paths: dict[str, tuple[str, ...]] = {package: ()}
+    queue = [package]
+    for name in queue:
+        for parent in parents.get(name, ()):
+            if parent not in paths:
+                paths[parent] = (parent, *paths[name])
+                queue.append(parent)
+    return paths
 
 
 def index_answers(problem: Problem) -> bool:
@@ -219,15 +238,6 @@ def index_variables(run: Run) -> dict[str, str]:
     )
 
 
-def _demand(asked: Request, line: Line) -> Demand:
-    node = asked.node
-    return Demand(line, asked.owner, node.name if node else None, bool(node and node.optional))
-
-
-def _own_demand(name: str, text: str) -> Demand:
-    return Demand(Line(text, "machine.lock", name, constraint=True), "the lock", own=True)
-
-
 def _lines(problem: Problem, demands: Iterable[Demand]) -> tuple[list[str], list[str]]:
     """The requirements, and the constraints on them."""
     lines = [each for each in demands if not (each.own and each.name not in problem.limits)]
@@ -263,7 +273,7 @@ def _upgrades(problem: Problem) -> list[str]:
     updates = problem.run.updates
     if not problem.before or updates == frozenset():
         return []  # Nothing is preferred.
-    known = set(problem.before.packages)
-    moving = known if updates and "python" in updates else known & (updates or set())
+    locked = set(problem.before.packages)
+    moving = locked if updates and "python" in updates else locked & (updates or set())
     names = sorted({*moving, *(TORCH_FAMILY if problem.torch_may_move else ())})
     return [word for name in names for word in ("--upgrade-package", name)]

@@ -6,6 +6,7 @@ uv caches the builds, and the installation uses them.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,13 +96,10 @@ def _why(
 ) -> str:
     package = packages[name]
     if package.sha256:
-        try:
+        with contextlib.suppress(process.CommandFailed):
             _call(problem, {name: package.model_copy(update={"sha256": ()})}, [name])
-        except process.CommandFailed:
-            pass
-        else:
             return (
-                "differs from the file that the lock names; if that is right: doit update " + name
+                f"differs from the file that the lock names; if that is right: doit update {name}"
             )
     if lacks := build_log.missing(error.output):
         return f"can't be built: {lacks}"
@@ -114,9 +112,9 @@ def _why(
 def not_built(run: Run, packages: Mapping[str, Package]) -> list[str]:
     """The source packages that this machine has not built yet."""
     receipt = files.read_receipt(run.layout.read_path(_receipt(run)))
-    there = receipt.get("built", []) if receipt.get("python") == sys.version else []
-    wanted = ((name, each) for name, each in sorted(packages.items()) if each.from_source)
-    return [name for name, each in wanted if each.requirement(name) not in there]
+    built = receipt.get("built", []) if receipt.get("python") == sys.version else []
+    sources = ((name, each) for name, each in sorted(packages.items()) if each.from_source)
+    return [name for name, each in sources if each.requirement(name) not in built]
 
 
 def build_due(problem: Problem, packages: Mapping[str, Package]) -> list[FailedBuild]:
@@ -146,29 +144,16 @@ def askers(
     package: str,
 ) -> Iterator[tuple[Demand, tuple[str, ...]]]:
     """The lines that lead to a package, each with the packages in between."""
-    ways = ways_to(package, parents)
+    paths = resolver.paths_to(package, parents)
     for demand in demands:
         if demand.line.constraint or demand.own or not demand.line.applies:
             continue
-        for name, way in ways.items():
+        for name, path in paths.items():
             if demand.name == name or (
                 demand.name is None and _is_same_source(demand, packages.get(name))
             ):
-                yield demand, way
+                yield demand, path
                 break
-
-
-def ways_to(package: str, parents: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Each package that needs this one → the shortest path down to it, without this one."""
-    found: dict[str, tuple[str, ...]] = {package: ()}
-    left = [package]
-    while left:
-        name = left.pop(0)
-        for above in parents.get(name, ()):
-            if above not in found:
-                found[above] = (above, *found[name])
-                left.append(above)
-    return found
 
 
 def _build(
@@ -223,13 +208,12 @@ def _is_same_source(demand: Demand, package: Package | None) -> bool:
     return bool(package and demand.line.url and demand.line.url in (package.git, package.url))
 
 
-def _with_askers(shown: str, asking: Iterable[tuple[Demand, tuple[str, ...]]]) -> str:
-    found = list(asking)
-    if len(found) == 1:
-        ((demand, chain),) = found
-        at = _chain_text(chain) or f" ({demand.line.place})"
-        return f"{demand.owner}'s {shown}{at}"
-    owners = dict.fromkeys(f"{each.owner}{_chain_text(chain)}" for each, chain in found)
+def _with_askers(shown: str, asking: Sequence[tuple[Demand, tuple[str, ...]]]) -> str:
+    if len(asking) == 1:
+        ((demand, chain),) = asking
+        place = _chain_text(chain) or f" ({demand.line.place})"
+        return f"{demand.owner}'s {shown}{place}"
+    owners = dict.fromkeys(f"{each.owner}{_chain_text(chain)}" for each, chain in asking)
     return f"{shown} of {', '.join(owners)}" if owners else shown
 
 

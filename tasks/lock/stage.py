@@ -128,20 +128,20 @@ def _write_settled(run: Run, chosen: package_set.PackageSet) -> list[str]:
             f"the environment overrides machine.yaml: {run.machine.lock_file.name} stays as it is"
         ]
     # The lock doesn't record what is unavailable only here and now.
-    away = chosen.python.left_out.items()
-    final = {name: reason for name, reason in away if name not in chosen.unavailable}
+    left_out = chosen.python.left_out.items()
+    final = {name: reason for name, reason in left_out if name not in chosen.unavailable}
     python = chosen.python.model_copy(update={"left_out": final})
     return _write(run, _complete_lock(run, python))
 
 
 def _complete_lock(run: Run, python: PythonSet) -> Lock:
-    found = {node.name: _pin(nodes.source_of(run, node)) for node in nodes.fetched_nodes(run)}
+    pins_now = {node.name: _pin(nodes.source_of(run, node)) for node in nodes.fetched_nodes(run)}
     kept = {
         node.name: run.machine.lock.custom_nodes.get(node.name)
         for node in run.machine.custom_nodes
-        if node.name not in found
+        if node.name not in pins_now
     }
-    pins = {name: pin for name, pin in {**kept, **found}.items() if pin}
+    pins = {name: pin for name, pin in {**kept, **pins_now}.items() if pin}
     return Lock(comfyui=_pin(source.source_of(run)), custom_nodes=pins, python=python)
 
 
@@ -153,11 +153,11 @@ def _write(run: Run, lock: Lock) -> list[str]:
     """Write the file if it differs; return lines of news. Raises Failure with locked=1."""
     if run.locked:
         # Another machine may leave out other optional nodes.
-        gone = sorted(set(run.machine.lock.custom_nodes) - set(lock.custom_nodes))
-        if gone:
+        removed = sorted(set(run.machine.lock.custom_nodes) - set(lock.custom_nodes))
+        if removed:
             raise Failure(
-                f"{run.machine.lock_file.name} doesn't fit ({', '.join(gone)} left machine.yaml): "
-                "run doit lock without locked=1, and commit the lock"
+                f"{run.machine.lock_file.name} doesn't fit ({', '.join(removed)} left "
+                "machine.yaml): run doit lock without locked=1, and commit the lock"
             )
         return []
     sections = {name: getattr(lock, name) for name in SECTIONS}

@@ -12,8 +12,8 @@ TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
 
 def package_names(requirements: Iterable[str]) -> set[str]:
     """The normalized names of the packages in these requirements."""
-    found = (re.match(r"\s*([A-Za-z0-9][\w.-]*)", text) for text in requirements)
-    return {normalized(match[1]) for match in found if match}
+    matches = (re.match(r"\s*([A-Za-z0-9][\w.-]*)", text) for text in requirements)
+    return {normalized(match[1]) for match in matches if match}
 
 
 def is_pin(requirement: str) -> bool:
@@ -21,11 +21,11 @@ def is_pin(requirement: str) -> bool:
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
-        asked = Requirement(requirement)
+        parsed = Requirement(requirement)
     except InvalidRequirement:
         return False
-    exact = [each.operator == "==" and "*" not in each.version for each in asked.specifier]
-    return normalized(asked.name) in TORCH_FAMILY and exact == [True] and asked.marker is None
+    exact = [each.operator == "==" and "*" not in each.version for each in parsed.specifier]
+    return normalized(parsed.name) in TORCH_FAMILY and exact == [True] and parsed.marker is None
 
 
 def matching_constraint(versions: Mapping[str, str], fixed: Container[str]) -> dict[str, str]:

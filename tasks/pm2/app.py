@@ -39,9 +39,8 @@ class App:
 
 def secrets_file(layout: Layout, name: str, variables: Mapping[str, str]) -> Path:
     """The file with these variables. Its name depends on them, so older configs keep theirs."""
-    return (
-        layout.secrets / f"{name}-{last_good.keyed_hash(layout, json.dumps(variables))[:12]}.json"
-    )
+    digest = last_good.keyed_hash(layout, json.dumps(variables))[:12]
+    return layout.secrets / f"{name}-{digest}.json"
 
 
 def declare(
@@ -59,21 +58,20 @@ def declare(
     shim, unless there are secrets. Raises Failure for a variable that isn't set.
     """
     layout = run.layout
-    hidden = {
+    secrets = {
         key: expand_or_fail(run, value, f"{name}, {key}")
         for key, value in named.items()
         if "${" in value
     }
     words = [str(word) for word in command]
-    if hidden:
-        shim = ["--env", str(secrets_file(layout, name, hidden)), *(shim or ())]
+    if secrets:
+        shim = ["--env", str(secrets_file(layout, name, secrets)), *(shim or ())]
     if shim is not None:
         words = [sys.executable, "-I", str(SHIM), *shim, "--", *words]
     marks = {apps.WORKSPACE: str(run.machine.workspace), apps.NAME: name}
-    plain = {key: value for key, value in named.items() if key not in hidden}
-    return App(
-        name, str(cwd), words, {**env, **plain, **marks}, str(layout.logs / f"{name}.log"), hidden
-    )
+    public = {key: value for key, value in named.items() if key not in secrets}
+    log = layout.logs / f"{name}.log"
+    return App(name, str(cwd), words, {**env, **public, **marks}, str(log), secrets)
 
 
 def write_secrets(layout: Layout, app: App) -> None:
@@ -85,18 +83,18 @@ def write_secrets(layout: Layout, app: App) -> None:
 
 def secret_hashes(layout: Layout, app: App) -> dict[str, str]:
     """Secret → its HMAC, which changes with the secret and doesn't reveal it."""
-    every = app.secrets | {f"{node}/.env": text for node, text in app.dotenvs.items()}
-    return {name: last_good.keyed_hash(layout, value) for name, value in every.items()}
+    secrets = app.secrets | {f"{node}/.env": text for node, text in app.dotenvs.items()}
+    return {name: last_good.keyed_hash(layout, value) for name, value in secrets.items()}
 
 
-def render_config(run: Run, wanted: Sequence[App]) -> dict[str, Any]:
+def render_config(run: Run, declared: Sequence[App]) -> dict[str, Any]:
     """PM2's config of these apps, each with its fingerprint."""
     from ..host.system import templates
 
     config: dict[str, Any] = json.loads(
-        templates.render(TEMPLATE, apps=[asdict(app) for app in wanted])
+        templates.render(TEMPLATE, apps=[asdict(app) for app in declared])
     )
-    for rendered, app in zip(config["apps"], wanted, strict=True):
-        read = [secret_hashes(run.layout, app), app.model_paths]
-        rendered["env"][apps.FINGERPRINT] = files.digest([rendered, *read])
+    for rendered, app in zip(config["apps"], declared, strict=True):
+        files_read = [secret_hashes(run.layout, app), app.model_paths]
+        rendered["env"][apps.FINGERPRINT] = files.digest([rendered, *files_read])
     return config

@@ -19,16 +19,16 @@ def file_of(run: Run, gpu: int) -> Path:
 
 def unneeded(layout: Layout, generations: Collection[Path]) -> list[Path]:
     """The databases of commits that none of the `generations` has, with SQLite's and ComfyUI's
-    files beside them. The last used one stays: the next one will be a copy of it.
+    files beside them. The last used one stays, since the next one starts as its copy.
     """
     heads = (digest_folders.read(folder, heads=dict).get("heads", {}) for folder in generations)
     kept = {_name(each.get(source.NAME)) for each in heads}
-    found = []
+    paths = []
     for folder in sorted(layout.instance(0).parent.glob("*/databases")):
         last = folder / LAST
         keep = {*kept, last.name, last.resolve().stem}
-        found += [path for path in sorted(folder.iterdir()) if path.name.split(".")[0] not in keep]
-    return found
+        paths += [path for path in sorted(folder.iterdir()) if path.name.split(".")[0] not in keep]
+    return paths
 
 
 def _name(commit: object) -> str:

@@ -32,18 +32,18 @@ def settings_file(layout: Layout, name: str) -> Path:
 
 
 def declare(
-    run: Run, name: str, module: str, about: Any, named: Mapping[str, str] | None = None
+    run: Run, name: str, module: str, settings: Any, named: Mapping[str, str] | None = None
 ) -> App:
     """The app that runs `module`; `named` are variables of machine.yaml.
 
-    Its fingerprint covers our code and templates, and `about`, so that a service with older code
-    or settings is replaced. Raises Failure for a variable that isn't set.
+    Its fingerprint covers our code and templates, and its settings, so that a service with older
+    code or settings is replaced. Raises Failure for a variable that isn't set.
     """
     layout = run.layout
     command = [sys.executable, "-I", "-m", module, str(settings_file(layout, name))]
     declared = app.declare(run, name, layout.workspace, command, {}, named or {})
     parts = asdict(declared) | {"secrets": app.secret_hashes(layout, declared)}
-    declared.env[apps.FINGERPRINT] = files.digest([parts, about, code_digest()])
+    declared.env[apps.FINGERPRINT] = files.digest([parts, settings, code_digest()])
     return declared
 
 
@@ -54,39 +54,36 @@ def code_digest() -> str:
 
     top = Path(__file__).parents[1]
     code = [path for folder in CODE for path in sorted((top / folder).rglob("*.py"))]
-    return files.digest(
-        [files.file_digest(path) for path in (*code, *sorted(templates.FOLDER.iterdir()))]
-    )
+    return files.digest([*map(files.file_digest, [*code, *sorted(templates.FOLDER.iterdir())])])
 
 
 def running(layout: Layout, name: str) -> apps.App | None:
     return next((each for each in pm2.running(layout) if each.name == name), None)
 
 
-def why_restart(wanted: App, current: apps.App | None) -> str | None:
+def why_restart(declared: App, current: apps.App | None) -> str | None:
     """Why the service must start or restart; None: it runs as declared."""
     if current is None or not current.supervised:
-        return f"{wanted.name} isn't running"
-    if current.fingerprint != wanted.env[apps.FINGERPRINT]:
-        return f"{wanted.name} runs with other settings or older code"
+        return f"{declared.name} isn't running"
+    if current.fingerprint != declared.env[apps.FINGERPRINT]:
+        return f"{declared.name} runs with other settings or older code"
     return None
 
 
-def start(layout: Layout, wanted: App) -> None:
-    """Start it and wait until it is ready, when it writes a file.
+def start(layout: Layout, declared: App) -> None:
+    """Start a service and wait until it has written the file that says it is ready.
 
     Raises Failure when that takes longer than STARTS seconds.
     """
     from ..host.system import templates
 
-    ready = settings_file(layout, wanted.name).with_suffix(".ready.json")
+    ready = settings_file(layout, declared.name).with_suffix(".ready.json")
     files.remove(ready)
-    pm2.start(layout, json.loads(templates.render(app.TEMPLATE, apps=[asdict(wanted)]))["apps"])
+    pm2.start(layout, json.loads(templates.render(app.TEMPLATE, apps=[asdict(declared)]))["apps"])
     deadline = time.monotonic() + STARTS
     while not ready.exists():
         if time.monotonic() > deadline:
-            log = layout.log(wanted.name)
-            raise Failure(
-                f"{wanted.name} doesn't start: {process.last_line(process.tail(log))}", log
-            )
+            log = layout.log(declared.name)
+            last_line = process.last_line(process.tail(log))
+            raise Failure(f"{declared.name} doesn't start: {last_line}", log)
         time.sleep(api.POLL)

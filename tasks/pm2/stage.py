@@ -104,21 +104,20 @@ def _instance_app(run: Run, instance: Instance) -> app.App:
 
 def _selection(run: Run, folder: Path) -> list[str]:
     """Flags that disable nodes which the environment doesn't select, or which end ComfyUI."""
-    away = set(validation.fatal_nodes(folder))
+    declared = {node.name for node in run.machine.custom_nodes}
+    disabled = set(validation.fatal_nodes(folder))
     if run.machine.selected_nodes is not None:
-        away |= {node.name for node in run.machine.custom_nodes} - set(run.machine.selected_nodes)
-    if not away:
+        disabled |= declared - set(run.machine.selected_nodes)
+    if not disabled:
         return []
     try:
-        there = {path.name for path in (folder / "ComfyUI" / "custom_nodes").iterdir()}
+        installed = {path.name for path in (folder / "ComfyUI" / "custom_nodes").iterdir()}
     except FileNotFoundError:
         # A plan makes no generation.
-        there = {node.name for node in run.machine.custom_nodes}
-    chosen = sorted(there - away - {files.BYTECODE})
-    return [
-        "--disable-all-custom-nodes",
-        *(["--whitelist-custom-nodes", *chosen] if chosen else []),
-    ]
+        installed = declared
+    enabled = sorted(installed - disabled - {files.BYTECODE})
+    allowed = ["--whitelist-custom-nodes", *enabled] if enabled else []
+    return ["--disable-all-custom-nodes", *allowed]
 
 
 def _worker_app(run: Run, worker: Worker, instance: Instance) -> app.App:
@@ -133,7 +132,8 @@ def _worker_app(run: Run, worker: Worker, instance: Instance) -> app.App:
         "WORKER_DRAIN_FILE": str(layout.draining(instance.gpu)),
         "WORKER_OUTPUT_DIRECTORY": str(layout.outputs(instance.gpu)),
     }
-    program = shutil.which(worker.command[0], path=_search_path(run))
+    search_path = os.pathsep.join([str(layout.workspace), os.environ.get("PATH", os.defpath)])
+    program = shutil.which(worker.command[0], path=search_path)
     if program is None:
         raise Failure(f"worker {worker.name}: {worker.command[0]} is missing: correct command")
     command = [program, *worker.command[1:]]
@@ -142,20 +142,15 @@ def _worker_app(run: Run, worker: Worker, instance: Instance) -> app.App:
     )
 
 
-def _search_path(run: Run) -> str:
-    return os.pathsep.join([str(run.machine.workspace), os.environ.get("PATH", os.defpath)])
-
-
 def _inputs(run: Run, instance: Instance) -> str:
     """A digest of the apps, with secrets as HMACs, and of the template."""
     from ..host.system import templates
 
-    layout = run.layout
-    wanted = [
-        asdict(each) | {"secrets": app.secret_hashes(layout, each), "dotenvs": None}
+    declared = [
+        asdict(each) | {"secrets": app.secret_hashes(run.layout, each), "dotenvs": None}
         for each in _apps(run, instance)
     ]
-    return files.digest([wanted, files.file_digest(templates.FOLDER / app.TEMPLATE)])
+    return files.digest([declared, files.file_digest(templates.FOLDER / app.TEMPLATE)])
 
 
 def _why_outdated(run: Run, instance: Instance) -> str | None:
@@ -173,20 +168,17 @@ def _why_outdated(run: Run, instance: Instance) -> str | None:
 
 
 def _preview(run: Run, instance: Instance, log: Path) -> list[str]:
-    layout = run.layout
-    config = app.render_config(run, _apps(run, instance))
-    files.write_receipt(layout.write_path(layout.rendered(instance.gpu)), config)
+    path = run.layout.write_path(run.layout.rendered(instance.gpu))
+    files.write_receipt(path, app.render_config(run, _apps(run, instance)))
     return []
 
 
 def _render(run: Run, instance: Instance, log: Path) -> None:
     layout = run.layout
-    wanted = _apps(run, instance)
-    for each in wanted:
+    declared = _apps(run, instance)
+    for each in declared:
         app.write_secrets(layout, each)
     path = layout.rendered(instance.gpu)
-    files.write_receipt(path, app.render_config(run, wanted))
-    files.write_receipt(
-        _receipt(layout, instance.gpu),
-        {"inputs": _inputs(run, instance), "config": files.file_digest(path)},
-    )
+    files.write_receipt(path, app.render_config(run, declared))
+    receipt = {"inputs": _inputs(run, instance), "config": files.file_digest(path)}
+    files.write_receipt(_receipt(layout, instance.gpu), receipt)

@@ -1,8 +1,8 @@
 """What the user wants: machine.yaml read strictly, with the environment's overrides.
 
-No doit, no network, no clock: the same file and environment give the same Machine. A name is
-loaded when it is first asked for: what only wants to know where things lie, such as the watcher,
-needs no pydantic, which takes most of the time and half of the memory that it starts with.
+No doit, no network, no clock: the same file and environment give the same Machine. Names are
+imported on first use, so that programs which only need `layout`, such as the watcher, don't load
+pydantic: it would take most of their start-up time and half of their memory.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MODULES = (
 
 def __getattr__(name: str) -> Any:
     for module in _MODULES if name in __all__ else ():
-        found = vars(import_module(f".{module}", __name__)).get(name)
-        if found is not None:
-            return found
+        value = vars(import_module(f".{module}", __name__)).get(name)
+        if value is not None:
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

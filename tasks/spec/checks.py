@@ -1,7 +1,7 @@
-"""Checks across the entries of a machine file.
+"""Checks across the fields of a machine file.
 
-They look at the data as read, tolerating whatever the model refuses, so that one broken
-field does not hide the problems of the others.
+They work on the raw data and skip what the model refuses, so that one invalid field doesn't hide
+the problems of others.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from .problems import Loc, shown
 from .urls import parse_remote, repository_name
 from .variable_references import DEVICE, check_device
 
-Found = tuple[Loc, str]
+Finding = tuple[Loc, str]
+"""A location in the file, and what is wrong there."""
 
 
-def check_all(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) -> Iterator[Found]:
-    """Every problem that takes more than one field to see."""
+def check_all(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """All problems that concern more than one field."""
     yield from check_comfyui(data)
     yield from check_torch(data)
     yield from check_nodes(data)
@@ -37,14 +38,14 @@ def check_all(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) ->
 
 
 def section(data: Any, *names: str | int) -> dict[Any, Any]:
-    """A mapping of the file, or an empty one without it."""
+    """A section of the file; empty if it is absent or not a mapping."""
     for name in names:
         data = data.get(name) if isinstance(data, dict) else None
     return data if isinstance(data, dict) else {}
 
 
 def entries(data: Any, *names: str) -> list[tuple[Loc, dict[Any, Any]]]:
-    """The mappings of a list of the file, with their locations."""
+    """The mappings in a list of the file, with their locations."""
     for name in names:
         data = data.get(name) if isinstance(data, dict) else None
     items = data if isinstance(data, list) else []
@@ -52,7 +53,7 @@ def entries(data: Any, *names: str) -> list[tuple[Loc, dict[Any, Any]]]:
 
 
 def node_name(node: dict[Any, Any]) -> str | None:
-    """The folder a custom node gets, or None when its entry can't be read."""
+    """The folder name of a custom node; None when its entry can't be read."""
     for key in ("name", "url", "path"):
         value = node.get(key)
         if value is None:
@@ -70,7 +71,7 @@ def node_name(node: dict[Any, Any]) -> str | None:
     return None
 
 
-def check_comfyui(data: dict[Any, Any]) -> Iterator[Found]:
+def check_comfyui(data: dict[Any, Any]) -> Iterator[Finding]:
     comfyui = section(data, "comfyui")
     loc: Loc = ("comfyui",)
     if comfyui.get("path") is not None:
@@ -80,16 +81,16 @@ def check_comfyui(data: dict[Any, Any]) -> Iterator[Found]:
     yield from _ref_twice(comfyui, loc, "repo")
 
 
-def check_torch(data: dict[Any, Any]) -> Iterator[Found]:
-    """GPUs are found through NVML, which knows NVIDIA's alone."""
+def check_torch(data: dict[Any, Any]) -> Iterator[Finding]:
+    """NVML finds only NVIDIA GPUs, so other backends need cpu_only."""
     torch = section(data, "python").get("torch")
-    other = isinstance(torch, str) and torch.startswith(("rocm", "xpu"))
-    if other and section(data, "instances").get("cpu_only") is not True:
-        why = "is for GPUs that comfy-machine can't find: it finds NVIDIA's alone"
+    is_other = isinstance(torch, str) and torch.startswith(("rocm", "xpu"))
+    if is_other and section(data, "instances").get("cpu_only") is not True:
+        why = "is for GPUs that comfy-machine can't find: it finds only NVIDIA GPUs"
         yield ("python", "torch"), f"{torch} {why}; set instances.cpu_only, or another torch"
 
 
-def _ref_twice(entry: dict[Any, Any], loc: Loc, key: str) -> Iterator[Found]:
+def _ref_twice(entry: dict[Any, Any], loc: Loc, key: str) -> Iterator[Finding]:
     url, ref = entry.get(key), entry.get("ref")
     if not isinstance(url, str) or not isinstance(ref, str):
         return
@@ -101,8 +102,8 @@ def _ref_twice(entry: dict[Any, Any], loc: Loc, key: str) -> Iterator[Found]:
         yield (*loc, "ref"), f"is {shown(ref)}, but {key} names {shown(named)}: keep one"
 
 
-def check_nodes(data: dict[Any, Any]) -> Iterator[Found]:
-    names: list[Found] = []
+def check_nodes(data: dict[Any, Any]) -> Iterator[Finding]:
+    names: list[Finding] = []
     for loc, node in entries(data, "custom_nodes"):
         url, path = node.get("url"), node.get("path")
         if url is None and path is None:
@@ -112,7 +113,7 @@ def check_nodes(data: dict[Any, Any]) -> Iterator[Found]:
                 if node.get(other) is not None:
                     yield (*loc, other), "has no meaning beside path: remove one of them"
             if node.get("env") is not None:
-                # we never write into the user's folder
+                # Nothing is written into the user's folder.
                 yield (*loc, "env"), "has no meaning beside path: put a .env into that folder"
         yield from _ref_twice(node, loc, "url")
         name = node_name(node)
@@ -129,7 +130,7 @@ def check_nodes(data: dict[Any, Any]) -> Iterator[Found]:
     yield from _twice(names, "custom node", fold=True)
 
 
-def _twice(found: Iterable[Found], what: str, *, fold: bool = False) -> Iterator[Found]:
+def _twice(found: Iterable[Finding], what: str, *, fold: bool = False) -> Iterator[Finding]:
     first: dict[str, Loc] = {}
     for loc, name in found:
         other = first.setdefault(name.casefold() if fold else name, loc)
@@ -139,7 +140,7 @@ def _twice(found: Iterable[Found], what: str, *, fold: bool = False) -> Iterator
 
 
 def _integers(value: Any) -> list[int] | None:
-    """The GPU indices that are known now, None with auto or what can't be read."""
+    """The GPU indices; None for `auto` and invalid values."""
     if type(value) is int and 0 < value <= 256:
         return list(range(value))
     if isinstance(value, list) and all(type(item) is int for item in value):
@@ -147,7 +148,7 @@ def _integers(value: Any) -> list[int] | None:
     return None
 
 
-def check_overrides(data: dict[Any, Any]) -> Iterator[Found]:
+def check_overrides(data: dict[Any, Any]) -> Iterator[Finding]:
     instances = section(data, "instances")
     gpus = _integers(instances.get("gpus"))
     if gpus is None:
@@ -158,23 +159,23 @@ def check_overrides(data: dict[Any, Any]) -> Iterator[Found]:
             yield ("instances", "overrides", gpu), f"GPU {gpu} has no instance: gpus is {listed}"
 
 
-def check_ports(data: dict[Any, Any]) -> Iterator[Found]:
+def check_ports(data: dict[Any, Any]) -> Iterator[Finding]:
     """Ports that two instances, or an instance and the health server, would share.
 
-    With `gpus: auto` the number is unknown: those named in overrides are taken to exist.
+    With `gpus: auto`, the GPUs named in overrides are assumed to exist.
     """
     instances = section(data, "instances")
     overrides = section(instances, "overrides")
     start = instances.get("port_start")
     if start is None:
         start = Instances.model_fields["port_start"].default
-    known = sorted(gpu for gpu in overrides if type(gpu) is int and 0 <= gpu < 256)
-    gpus = _integers(instances.get("gpus")) or list(range(max(known, default=0) + 1))
+    named = [gpu for gpu in overrides if type(gpu) is int and 0 <= gpu < 256]
+    gpus = _integers(instances.get("gpus")) or list(range(max(named, default=0) + 1))
     owners: dict[int, str] = {}
     health = section(data, "health")
     if health.get("server") is not False:
-        served, default = health.get("port"), Health.model_fields["port"].default
-        owners[served if type(served) is int else default] = "health.port"
+        port, default = health.get("port"), Health.model_fields["port"].default
+        owners[port if type(port) is int else default] = "health.port"
     counted = [gpu for gpu in gpus if section(overrides, gpu).get("port") is None]
     ports: list[tuple[Loc, int, Any]] = []
     if type(start) is int and 1 <= start <= 65535:
@@ -190,17 +191,17 @@ def check_ports(data: dict[Any, Any]) -> Iterator[Found]:
             yield loc, f"port {port} of comfyui-gpu{gpu} is also {owners[port]}"
 
 
-def check_devices(data: dict[Any, Any]) -> Iterator[Found]:
-    """Instances may name a part of a GPU, which only the driver's MIG mode makes."""
+def check_devices(data: dict[Any, Any]) -> Iterator[Finding]:
+    """CUDA_VISIBLE_DEVICES of an instance may only name a part of a GPU (MIG)."""
     overrides = section(data, "instances", "overrides")
-    own: list[Loc] = [("instances", "overrides", gpu) for gpu in overrides]
-    for loc in [("instances",), *own]:
+    locs: list[Loc] = [("instances",), *(("instances", "overrides", gpu) for gpu in overrides)]
+    for loc in locs:
         env = section(data, *loc, "env")
         if DEVICE in env and (why := check_device(env[DEVICE])):
             yield (*loc, "env", DEVICE), why
 
 
-def check_models(data: dict[Any, Any]) -> Iterator[Found]:
+def check_models(data: dict[Any, Any]) -> Iterator[Finding]:
     targets: dict[str, Loc] = {}
     for loc, file in entries(data, "models", "files"):
         given = [key for key in ("source", "url") if file.get(key) is not None]
@@ -222,19 +223,16 @@ def check_models(data: dict[Any, Any]) -> Iterator[Found]:
                 yield (*loc, "target"), f"lies below {shown(parent)}, which is a model itself"
 
 
-def check_workers(data: dict[Any, Any]) -> Iterator[Found]:
-    yield from _twice(
-        [
-            ((*loc, "name"), worker["name"])
-            for loc, worker in entries(data, "workers")
-            if isinstance(worker.get("name"), str)
-        ],
-        "worker",
-    )
+def check_workers(data: dict[Any, Any]) -> Iterator[Finding]:
+    workers = entries(data, "workers")
+    names = [((*loc, "name"), worker.get("name")) for loc, worker in workers]
+    yield from _twice([(loc, name) for loc, name in names if isinstance(name, str)], "worker")
 
 
-def check_paths(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) -> Iterator[Found]:
-    """Folders that would lie in one another's way."""
+def check_paths(
+    data: dict[Any, Any], folder: Path, environ: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Folders that must not be inside each other."""
 
     def place(base: Path, value: Any, default: str) -> Path | None:
         text = default if value is None else value
@@ -254,18 +252,16 @@ def check_paths(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) 
     models = place(workspace, section(data, "models").get("folder"), "shared/models")
     source = place(folder, comfyui.get("path"), "") if comfyui.get("path") is not None else None
     machine = workspace / ".machine"
+    outside = "must not be the workspace, around it, or in .machine"
     if install is not None:
         if workspace.is_relative_to(install) or install.is_relative_to(machine):
-            yield (
-                ("comfyui", "install_path"),
-                "must not be the workspace, around it, or in .machine",
-            )
+            yield ("comfyui", "install_path"), outside
         elif models is not None and (
             models.is_relative_to(install) or install.is_relative_to(models)
         ):
             yield ("models", "folder"), "and comfyui.install_path must not lie in one another"
     if models is not None and (models.is_relative_to(machine) or workspace.is_relative_to(models)):
-        yield ("models", "folder"), "must not be the workspace, around it, or in .machine"
+        yield ("models", "folder"), outside
     if models is not None:
         yield from _check_models_places(data, models, lambda text: place(workspace, text, ""))
     if source is not None and workspace.is_relative_to(source):
@@ -274,8 +270,8 @@ def check_paths(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) 
 
 def _check_models_places(
     data: dict[Any, Any], folder: Path, place: Callable[[Any], Path | None]
-) -> Iterator[Found]:
-    """Roots given twice, and files that would be a link to themselves."""
+) -> Iterator[Finding]:
+    """Roots given twice, a misplaced store, and files that would link to themselves."""
     roots = {folder: "models.folder"}
     for loc, root in entries(data, "models", "extra_roots"):
         path = place(root.get("path", 0))
@@ -287,13 +283,13 @@ def _check_models_places(
         yield ("models", "store"), "must be a folder of its own, not one of models or around it"
     if store is not None and store.parent in roots and not store.name.startswith("."):
         yield ("models", "store"), "would be a folder of models there: begin its name with a dot"
-    at = str(store or folder / STORE)
+    store_path = store or folder / STORE
     for loc, file in entries(data, "models", "files"):
         source, target = file.get("source"), file.get("target")
         if not isinstance(target, str):
             continue
-        if f"{folder}/{target}/".startswith(f"{at}/"):
+        if f"{folder}/{target}/".startswith(f"{store_path}/"):
             yield (*loc, "target"), "lies in the store: give another folder"
-        alike = isinstance(source, str) and source.endswith(target.rpartition("/")[2])
-        if alike and place(source) == folder / target:
+        same_name = isinstance(source, str) and source.endswith(target.rpartition("/")[2])
+        if same_name and place(source) == folder / target:
             yield (*loc, "source"), "is the target itself: remove the entry, the file is in place"

@@ -1,4 +1,4 @@
-"""Addresses of models, as people copy them from a page, and the tokens for their hosts."""
+"""Download URLs of models, as copied from a web page, and the tokens for their hosts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .problems import has_control, shown
 from .variable_references import VARIABLE, check_variable
 
 DEFAULT_TOKENS = {"huggingface.co": "${HF_TOKEN}", "civitai.com": "${CIVITAI_TOKEN}"}
-"""What is used where machine.yaml names no variable of its own."""
+"""Tokens for hosts that machine.yaml doesn't name."""
 _ALIASES = {"hf.co": "huggingface.co", "www.huggingface.co": "huggingface.co",
             "www.civitai.com": "civitai.com", "www.github.com": "github.com"}  # fmt: skip
 _HOST = re.compile(r"(?:[a-z0-9_][a-z0-9._-]*|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _SECRETS = re.compile(
     r".*token|.*signature|(?:.*[._-])?(?:api[_-]?key|key|sig|pass|passwd|password|pwd|secret|auth|"
     r"authorization|jwt|credentials?)", re.I)  # fmt: skip
-#: What needs no second look, for machines with thousands of models.
+#: URLs that need no further check, for machines with thousands of models.
 _PLAIN = re.compile(
     r"https?://(?!(?:www\.)?(?:hf\.co|huggingface\.co|civitai\.com|github\.com)[:/])"
     r"[a-z0-9][a-z0-9.-]*(?::(?!443/|80/)(?:[1-5][0-9]{4}|[1-9][0-9]{0,3}))?/[A-Za-z0-9/._~-]*[A-Za-z0-9_~-]"
@@ -31,10 +31,10 @@ _GITHUB_PAGE = re.compile(r"/[^/]+(?:/[^/]+(?:/(?:tree/.*|commit/.*|releases(?:/
 
 
 def parse_download(text: str) -> str:
-    """The address that gives the file itself. Raises ValueError, which never repeats a secret.
+    """The URL of the file itself. Raises ValueError, which never repeats a secret.
 
-    A link to a page of Hugging Face, Civitai or GitHub becomes the one behind its download
-    button; a Civitai page that names no version stays, its newest version is asked for.
+    A link to a page of Hugging Face, Civitai or GitHub becomes the link of its download button. A
+    Civitai page without a version stays as it is and means the newest version.
     """
     text = text.strip()
     if _PLAIN.fullmatch(text):
@@ -47,7 +47,7 @@ def parse_download(text: str) -> str:
         parts = urlsplit(text)
         _ = parts.port
     except ValueError:
-        raise ValueError("this is no URL: its host or port can't be read") from None
+        raise ValueError("this isn't a URL: its host or port can't be read") from None
     if "@" in parts.netloc:
         raise ValueError("the URL holds credentials: remove them, and name a variable in "
                          "models.tokens")  # fmt: skip
@@ -62,7 +62,9 @@ def parse_download(text: str) -> str:
     _refuse_secrets(parts)
     if not parts.path.strip("/") and not parts.query:
         raise ValueError("the URL names no file")
-    return urlunsplit(_of_page(parts))
+    if convert := _PAGES.get(host):
+        parts = convert(parts)
+    return urlunsplit(parts)
 
 
 def _refuse_secrets(parts: SplitResult) -> None:
@@ -80,34 +82,24 @@ def _refuse_secrets(parts: SplitResult) -> None:
             )
 
 
-def _of_page(parts: SplitResult) -> SplitResult:
-    if parts.netloc == "huggingface.co":
-        return _of_hugging_face(parts)
-    if parts.netloc == "civitai.com":
-        return _of_civitai(parts)
-    if parts.netloc == "github.com":
-        return _of_github(parts)
-    return parts
-
-
 def _of_github(parts: SplitResult) -> SplitResult:
     path = re.sub(r"/+", "/", parts.path)
     if _GITHUB_PAGE.fullmatch(path.rstrip("/")):
-        raise ValueError("this page of GitHub is no file: open the file on it and copy that link")
+        raise ValueError("this page of GitHub isn't a file: open the file on it and copy that link")
     return parts._replace(path=re.sub(r"^(/[^/]+/[^/]+)/blob/", r"\1/raw/", path))
 
 
 def _of_hugging_face(parts: SplitResult) -> SplitResult:
-    """`/ORG/NAME/resolve/REVISION/FILE`, from the page of the file."""
+    """`/ORG/NAME/resolve/REVISION/FILE` from the page of a file."""
     path = re.sub(r"/+", "/", parts.path)
     if path.startswith("/api/"):
         return parts
     match = _HUGGING_FACE.fullmatch(path)
     if match is None:
         raise ValueError(
-            "this page of Hugging Face is no file: open the file on it and copy that link"
+            "this page of Hugging Face isn't a file: open the file on it and copy that link"
         )
-    # `download=true` only says how a browser is to treat it.
+    # The query, such as download=true, only matters to browsers.
     revision = match[2].replace("/", "%2F")
     return parts._replace(path=f"{match[1]}/resolve/{revision}/{match[3]}", query="")
 
@@ -122,7 +114,14 @@ def _of_civitai(parts: SplitResult) -> SplitResult:
             return parts._replace(path=f"/models/{match[1]}", query="")
         if version.isascii() and version.isdigit():
             return parts._replace(path=f"/api/download/models/{version}", query="")
-    raise ValueError("this page of Civitai is no model: copy the link of the model or its version")
+    raise ValueError("this page of Civitai isn't a model: copy the link of a model or version")
+
+
+_PAGES = {
+    "huggingface.co": _of_hugging_face,
+    "civitai.com": _of_civitai,
+    "github.com": _of_github,
+}
 
 
 def check_token_host(text: str) -> str:
@@ -139,8 +138,8 @@ def _port(host: str) -> str:
 
 
 def check_token(text: str) -> str:
-    """A token is named, never written down. Raises ValueError, which doesn't repeat it."""
+    """A token must be a `${NAME}`. Raises ValueError, which doesn't repeat the text."""
     if not re.fullmatch(VARIABLE, text):
-        raise ValueError("a token is no part of this file: write ${NAME}, and set that variable")
+        raise ValueError("a token must not be in this file: write ${NAME}, and set that variable")
     check_variable(text[2:-1])
     return text

@@ -1,4 +1,4 @@
-"""pydantic's errors, said in the words of someone who edits a YAML file."""
+"""pydantic's errors, in terms of the YAML file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .problems import Loc, did_you_mean, shown
 _PRIVATE = {"env", "tokens", "token"}
 
 
-def told(error: ValidationError, document: Document) -> Iterator[tuple[Loc, str]]:
-    """Location and sentence of each thing that the model refuses."""
+def translate(error: ValidationError, document: Document) -> Iterator[tuple[Loc, str]]:
+    """Location and message of each problem."""
     for detail in error.errors(include_url=False, include_input=True):
         loc: Loc = tuple(detail["loc"])
         if loc and loc[-1] == "[key]":
@@ -31,7 +31,7 @@ def _sentence(detail: dict[str, Any], loc: Loc, document: Document) -> str:
         case "missing":
             return "has no value" if loc in document.lines else "is required"
         case "extra_forbidden" | "invalid_key":
-            return f"is no field here{_place_for(loc)}"
+            return f"is not a field here{_suggestion(loc)}"
         case "string_type" | "path_type":
             return _unquoted(detail["input"], loc, document)
         case "int_type" | "int_from_float" | "int_parsing":
@@ -70,18 +70,17 @@ def _unquoted(value: Any, loc: Loc, document: Document) -> str:
     return f'YAML reads {shown(text)} as {kind}; quote it: "{shown(text)}"'
 
 
-def _place_for(loc: Loc) -> str:
-    """Where an unknown field may have been meant to stand."""
+def _suggestion(loc: Loc) -> str:
+    """What an unknown field may have been meant to be."""
     name = str(loc[-1])
-    here = _fields(loc[:-1])
-    hint = did_you_mean(name, here)
-    if hint:
+    fields = _fields(loc[:-1])
+    if hint := did_you_mean(name, fields):
         return hint
     for section, info in Spec.model_fields.items():
         model = _model(info.annotation)
         if model is not None and name in model.model_fields:
             return f"; it belongs under {section}"
-    return f"; known are {', '.join(here)}" if len(here) <= 10 else ""
+    return f"; known are {', '.join(fields)}" if len(fields) <= 10 else ""
 
 
 def _fields(loc: Loc) -> list[str]:
@@ -93,9 +92,9 @@ def _fields(loc: Loc) -> list[str]:
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
-    """The model that a field's type holds, however it is wrapped."""
+    """The model in a field's type, such as that of `tuple[Model, ...]`."""
     inner = get_args(annotation)
-    # Python 3.10 takes tuple[X, ...] for a class
+    # In Python 3.10, tuple[X, ...] is an instance of type.
     if not inner and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_model, inner)), None)

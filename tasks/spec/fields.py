@@ -1,4 +1,4 @@
-"""The types of machine.yaml's fields, and the marker for those that are not built yet."""
+"""The types of machine.yaml's fields."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    WithJsonSchema,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from .downloads import check_token, check_token_host, parse_download
 from .overlapping_packages import check_prefer
@@ -49,7 +44,7 @@ OUR_ARGS = {
     "--enable-assets": "instances.assets",
     "--disable-assets": "instances.assets",
 }
-"""What the machine sets itself, or has its own way for."""
+"""Arguments that comfy-machine sets → the field to use instead."""
 _INSTALLS = "installs packages into what runs: list custom nodes under custom_nodes"
 _BROWSER = "opens a browser on this machine: remove it"
 _ENDS = "makes ComfyUI print something and end: remove it"
@@ -62,7 +57,7 @@ REFUSED_ARGS = {
     "--list-feature-flags": _ENDS,
     "--help": _ENDS,
 }
-"""What defeats the machine, with what is to be done instead."""
+"""Arguments that would break the machine → why, and what to do."""
 
 
 def _printable(text: str) -> str:
@@ -80,16 +75,16 @@ def _no_variable(text: str) -> str:
 
 
 def check_path(text: Any) -> Any:
-    """Text that can become a path: not empty, no control character, `~` only as `~/`."""
+    """Check text that becomes a path. Raises ValueError."""
     if isinstance(text, str):
         _no_variable(_printable(text))
         if text.startswith("~") and text != "~" and not text.startswith("~/"):
-            raise ValueError("of ~ only ~/… is understood: write the folder in full")
+            raise ValueError("only ~ and ~/… are expanded: write the folder in full")
     return text
 
 
 def check_name(name: str) -> str:
-    """A folder's name below custom_nodes/. Raises ValueError."""
+    """A folder name in custom_nodes. Raises ValueError."""
     folded = name.casefold()
     if not re.fullmatch(r"[A-Za-z0-9_](?:[A-Za-z0-9_.+ -]{0,98}[A-Za-z0-9_+-])?", name):
         raise ValueError(
@@ -105,19 +100,19 @@ def check_name(name: str) -> str:
     return name
 
 
-#: What needs no second look, for machines with thousands of models.
+#: Targets that need no further check, for machines with thousands of models.
 _PLAIN_TARGET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
 def check_target(text: str) -> str:
-    """A model's place below the models folder, normalised. Raises ValueError."""
+    """A model's path below the models folder, normalised. Raises ValueError."""
     if len(text) < 200 and _PLAIN_TARGET.fullmatch(text):
         return text
     _no_variable(_printable(text))
     if text.startswith(("/", "~")) or "\\" in text or ".." in text.split("/"):
         raise ValueError("must stay below the models folder: no /… ~ .. or backslash")
     if any(len(name.encode()) > 255 for name in text.split("/")):
-        raise ValueError("holds a name of more than 255 bytes, which no file system takes")
+        raise ValueError("holds a name of more than 255 bytes, which file systems don't allow")
     if text.endswith("/") or posixpath.normpath(text) == ".":
         raise ValueError("names a folder: end with the file's name")
     return posixpath.normpath(text)
@@ -183,7 +178,7 @@ def _arg(text: str) -> str:
         raise ValueError(f"-h {_ENDS}")
     if not text.startswith("--") or len(flag) < 3:
         return text
-    # argparse takes any unambiguous beginning of a flag for the flag
+    # argparse accepts any unambiguous prefix of a flag.
     flag = flag.replace("_", "-")
     for ours, instead in OUR_ARGS.items():
         if ours.startswith(flag):
@@ -198,7 +193,7 @@ def _command(text: str) -> str:
     if "\0" in text:
         raise ValueError("holds a NUL character")
     if "${" in text:
-        # an argument list is readable by everyone on the machine
+        # Every user of the machine can read an argument list.
         raise ValueError("${…} is understood in env values only: put it under env:")
     return text
 
@@ -215,10 +210,6 @@ def _listen(text: str) -> str:
     return text
 
 
-def _size(value: Any) -> Any:
-    return check_size(str(value))
-
-
 def _requirement(text: str) -> str:
     if text.startswith("-"):
         raise ValueError("a requirement such as numpy<2, not an option")
@@ -227,13 +218,13 @@ def _requirement(text: str) -> str:
     refuse_url_credentials(text)
     if re.match(r"(git\+)?[a-z]+://", text):
         raise ValueError(f"give the package's name before it: NAME @ {shown(text)}")
-    from packaging.requirements import InvalidRequirement, Requirement  # only where it is needed
+    from packaging.requirements import InvalidRequirement, Requirement
 
     try:
-        found = Requirement(text)
+        requirement = Requirement(text)
     except InvalidRequirement:
-        raise ValueError("no requirement such as numpy<2") from None
-    if found.url and found.url.startswith("file:"):
+        raise ValueError("not a requirement such as numpy<2") from None
+    if requirement.url and requirement.url.startswith("file:"):
         raise ValueError("a file of this machine: put its folder into python.find_links")
     return text
 
@@ -242,7 +233,11 @@ Text = Annotated[str, AfterValidator(_printable), AfterValidator(_no_variable)]
 Bool = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=0)]
 Seconds = Annotated[int, Field(strict=True, ge=1)]
-Size = Annotated[str, BeforeValidator(_size), Field(json_schema_extra={"pattern": SIZE})]
+Size = Annotated[
+    str,
+    BeforeValidator(lambda value: check_size(str(value))),
+    Field(json_schema_extra={"pattern": SIZE}),
+]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 GpuIndex = Annotated[int, Field(strict=True, ge=0, le=255)]
 Gpus = Annotated[

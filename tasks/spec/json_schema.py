@@ -9,10 +9,10 @@ from .model import Spec
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema, draft 2020-12, of what machine.yaml may say."""
-    found = Spec.model_json_schema()
-    for part in _mappings(found):
-        # what pydantic derives from names says nothing to a reader
+    """The JSON Schema (draft 2020-12) of machine.yaml."""
+    content = Spec.model_json_schema()
+    for part in _mappings(content):
+        # Pydantic derives titles from names, so they add nothing.
         if isinstance(part.get("title"), str):
             del part["title"]
         if part.get("default", ...) in (None, ""):
@@ -22,7 +22,7 @@ def schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "machine.yaml",
-        **found,
+        **content,
     }
 
 

@@ -1,4 +1,4 @@
-"""Where everything of a machine lies on disk. Computes paths, makes none."""
+"""The paths of a machine on disk. Computes paths only; creates nothing."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class Layout:
 
     workspace: Path
     overlay: Path | None = None
-    """Where a plan writes what a run would write; looked at first, see `read_path`."""
+    """Where a plan writes; `read_path` looks there first."""
 
     def write_path(self, path: Path) -> Path:
-        """Where to write something below the workspace that later steps read."""
+        """Where to write a file of the workspace: in a plan, below the overlay."""
         if self.overlay is None or path.is_relative_to(self.overlay):
             return path
         return self.overlay / path.relative_to(self.workspace)
 
     def read_path(self, path: Path) -> Path:
-        """Where to read it: the overlay's if a plan has previewed it, else the real one."""
-        previewed = self.write_path(path)
-        return previewed if os.path.lexists(previewed) else path
+        """Where to read it: below the overlay if a plan has written it there."""
+        overlaid = self.write_path(path)
+        return overlaid if os.path.lexists(overlaid) else path
 
     @property
     def machine(self) -> Path:
@@ -53,7 +53,7 @@ class Layout:
 
     @property
     def scratch(self) -> Path:
-        """What a run may write and no one reads afterwards."""
+        """Temporary files of a run."""
         return self.write_path(self.machine / "scratch")
 
     @property
@@ -63,17 +63,17 @@ class Layout:
 
     @property
     def packages(self) -> Path:
-        """The Python set that was settled last, as JSON."""
+        """The last resolved Python set, as JSON."""
         return self.receipts / "python.json"
 
     @property
     def garbage(self) -> Path:
-        """What is to be deleted, moved out of the way."""
+        """Files that are being deleted in the background."""
         return self.machine / "garbage"
 
     @property
     def disk(self) -> Path:
-        """What the folders take on disk, as it was last measured, as JSON."""
+        """The last measured sizes of the folders, as JSON."""
         return self.receipts / "disk.json"
 
     @property
@@ -106,7 +106,7 @@ class Layout:
         return self.state / "apps"
 
     def rendered(self, gpu: int) -> Path:
-        """The apps of a GPU as machine.yaml wants them to run."""
+        """The PM2 config of a GPU's apps."""
         return self.apps / f"gpu{gpu}.config.json"
 
     @property
@@ -115,28 +115,27 @@ class Layout:
         return self.state / "stopped.json"
 
     def good(self, generation: str) -> Path:
-        """The apps as they were when all instances were healthy on a generation, one per GPU, and
-        its Python set."""
+        """The PM2 configs and the Python set with which all instances were healthy."""
         return self.state / "good" / generation
 
     @property
     def refused(self) -> Path:
-        """Why the machine stays behind machine.yaml."""
+        """Why the machine doesn't run what machine.yaml asks for, as JSON."""
         return self.state / "refused.json"
 
     @property
     def ports(self) -> Path:
-        """The port of each instance, as it was decided."""
+        """The port of each instance, as JSON."""
         return self.state / "ports.json"
 
     @property
     def secrets(self) -> Path:
-        """Environment files that hold expanded secrets, 0600."""
+        """Files with expanded secrets, mode 0600."""
         return self.state / "env"
 
     @property
     def dotenvs(self) -> Path:
-        """What custom nodes read as their `.env`, 0600."""
+        """The `.env` files of custom nodes, mode 0600."""
         return self.secrets / "nodes"
 
     @property
@@ -159,27 +158,27 @@ class Layout:
         return self.instance(gpu) / "databases"
 
     def draining(self, gpu: int) -> Path:
-        """While this file is there, workers give the instance no new job."""
+        """While this file exists, workers send the instance no new job."""
         return self.instance(gpu) / "draining"
 
     def healthy(self, gpu: int) -> Path:
-        """Says which process passed the gate, as JSON."""
+        """The process that passed the gate, as JSON."""
         return self.instance(gpu) / "healthy.json"
 
     def warm(self, gpu: int) -> Path:
-        """What came of the warm-up job, and of which process, as JSON."""
+        """The result of the warm-up job and its process, as JSON."""
         return self.instance(gpu) / "warm.json"
 
     def reports(self, gpu: int) -> Path:
-        """The load reports that its processes write."""
+        """The load reports of its processes."""
         return self.instance(gpu) / "reports"
 
     def classes(self, gpu: int) -> Path:
-        """The node classes that its process has, as JSON."""
+        """The node classes of its process, as JSON."""
         return self.instance(gpu) / "classes.json"
 
     def watched(self, gpu: int) -> Path:
-        """What the watcher has to say of an instance, as JSON; not there when all is well."""
+        """The watcher's remark about an instance, as JSON; absent when all is well."""
         return self.instance(gpu) / "watch.json"
 
     def dotenv(self, node: str) -> Path:
@@ -187,7 +186,7 @@ class Layout:
         return self.dotenvs / f"{node}.env"
 
     def progress(self, stage: str) -> Path:
-        """How far a stage is, as JSON, for those who look from outside."""
+        """The progress of a stage, as JSON, for other processes."""
         return self.machine / "progress" / f"{stage}.json"
 
     def log(self, task: str) -> Path:

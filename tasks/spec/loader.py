@@ -1,4 +1,4 @@
-"""Strict YAML: plain data, and the line of everything in it."""
+"""Strict YAML: plain data, with the line of every value."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MISREAD = {"timestamp": "a date", "int": "a number", "float": "a number", "merg
 
 @dataclass(frozen=True)
 class Misread:
-    """A scalar that is neither text nor a plain number, true, false or null."""
+    """A scalar that isn't text, a plain number, true, false or null."""
 
     kind: str
 
 
 @dataclass
 class Document:
-    """A machine file as data, with what was found wrong while reading it."""
+    """A machine file as data, with the problems that were found while reading it."""
 
     file: str
     data: dict[Any, Any] = field(default_factory=dict)
@@ -35,12 +35,12 @@ class Document:
     lines: dict[Loc, int] = field(default_factory=dict)
     """Line of each value: of its key, or of the list item."""
     refused: set[Loc] = field(default_factory=set)
-    """Values that already have a problem and stand for nothing."""
+    """Values that already have a problem; later checks skip them."""
     scalars: dict[Loc, tuple[str, str]] = field(default_factory=dict)
-    """Of each unquoted value that YAML does not read as text: what it is read as, its text."""
+    """Each unquoted value that YAML doesn't read as text → what it is read as, and its text."""
 
     def line(self, loc: Loc) -> int | None:
-        """The line of a place, or of the nearest one around it that is in the file."""
+        """The line of a location, or of the nearest enclosing one in the file."""
         while loc and loc not in self.lines:
             loc = loc[:-1]
         return self.lines.get(loc)
@@ -49,8 +49,8 @@ class Document:
         self.problems.append(Problem(self.file, line or self.line(loc), dotted(loc), message))
 
 
-def read(file: Path, label: str) -> Document:
-    """Read a machine file. Raises SpecError when there is no document to look at."""
+def read_document(file: Path, label: str) -> Document:
+    """Read a machine file. Raises SpecError when it isn't a YAML mapping."""
     text = _text(file, label)
     document = Document(label)
     try:
@@ -77,7 +77,7 @@ def _text(file: Path, label: str) -> str:
         with file.open("rb") as stream:
             raw = stream.read(_MAX_BYTES + 1)
         if len(raw) > _MAX_BYTES:
-            raise fail("is larger than 1 MB: this is no machine file")
+            raise fail("is larger than 1 MB, so it isn't a machine file")
         return raw.decode("utf-8-sig")
     except FileNotFoundError:
         raise fail("no such file: write one, or name another with machine=FILE") from None
@@ -92,7 +92,7 @@ def _text(file: Path, label: str) -> str:
 
 
 def _refuse_deep(text: str) -> None:
-    # libyaml's composer recurses in C: a file of brackets would end the process, not raise
+    # libyaml's composer recurses in C, so a file of brackets would crash the process.
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -114,11 +114,11 @@ def _syntax(label: str, error: yaml.YAMLError) -> Problem:
     elif "mapping values are not allowed" in what:
         what += ": check the indentation, and quote a text that holds a colon and a space"
     line = mark.line + 1 if mark else None
-    return Problem(label, line, "", f"is no valid YAML: {shown(what, 200)}")
+    return Problem(label, line, "", f"isn't valid YAML: {shown(what, 200)}")
 
 
 class _Walk:
-    """Turns composed nodes into data, noting lines and whatever is refused."""
+    """Turns YAML nodes into data; records lines and problems."""
 
     def __init__(self, document: Document, text: str) -> None:
         self.document = document
@@ -142,7 +142,7 @@ class _Walk:
         return [self.value(item, (*loc, index)) for index, item in enumerate(node.value)]
 
     def mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[Any, Any]:
-        found: dict[Any, Any] = {}
+        data: dict[Any, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             key = self.key(key_node)
@@ -152,13 +152,13 @@ class _Walk:
             here = (*loc, key)
             if key_node.tag == _TAG + "merge":
                 self.document.add(loc, "merge keys (<<) are refused: write the fields out", line)
-            elif key in found:
+            elif key in data:
                 first = self.document.lines[here]
                 self.document.add(here, f"is given twice, first in line {first}", line)
             else:
                 self.document.lines[here] = line
-                found[key] = self.value(value_node, here)
-        return found
+                data[key] = self.value(value_node, here)
+        return data
 
     def key(self, node: yaml.Node) -> str | int | None:
         if not isinstance(node, yaml.ScalarNode) or id(node) in self.seen:
@@ -166,7 +166,7 @@ class _Walk:
         self.seen.add(id(node))
         if node.tag == _TAG + "int" and re.fullmatch(r"0|-?[1-9]\d{0,8}", node.value):
             return int(node.value)
-        # on: and no: are what they say here, not true and false
+        # As keys, on: and no: are words, not true and false.
         return str(node.value)
 
     def scalar(self, node: yaml.ScalarNode, loc: Loc) -> Any:

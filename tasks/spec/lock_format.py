@@ -1,4 +1,4 @@
-"""machine.lock: what machine.yaml was resolved to, written by doit and committed beside it."""
+"""machine.lock: the versions that machine.yaml resolved to. doit writes it; users commit it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
-from .problems import Loc, Problem, SpecError, dotted
+from .problems import Problem, SpecError, dotted
 
-_MEND = "restore it from version control, or delete it and doit makes it anew"
+_MEND = "restore it from version control, or delete it and doit makes a new one"
 
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -23,7 +23,7 @@ class _Model(BaseModel):
 
 
 class Pin(_Model):
-    """A repository: what was asked of it, and the commit that it was then."""
+    """A repository, the requested ref, and the commit that it resolved to."""
 
     url: str
     ref: str | None = None
@@ -39,11 +39,11 @@ class Package(_Model):
     subdirectory: Word | None = None
     url: Word | None = None
     sha256: tuple[Sha256, ...] = ()
-    """Of the files that fit this platform and Python; empty when the index names none."""
+    """Hashes of the files for this platform and Python; empty when the index has none."""
     size: int | None = None
     """Bytes of the wheel, None when the index doesn't say."""
     built: bool = False
-    """Its index or URL has no wheel for this platform and Python, only its source."""
+    """Whether there is no wheel for this platform and Python, only the source."""
 
     @model_validator(mode="after")
     def _comes_from_somewhere(self) -> Package:
@@ -52,12 +52,12 @@ class Package(_Model):
         return self
 
     def requirement(self, name: str) -> str:
-        """As a requirements file says it, hashes included."""
+        """The package's line in a requirements file, with hashes."""
         if self.git:
             below = f"#subdirectory={self.subdirectory}" if self.subdirectory else ""
             return f"{name} @ git+{self.git}@{self.commit}{below}"
-        what = f"{name} @ {self.url}" if self.url else f"{name}=={self.version}"
-        return " ".join([what, *(f"--hash=sha256:{digest}" for digest in self.sha256)])
+        text = f"{name} @ {self.url}" if self.url else f"{name}=={self.version}"
+        return " ".join([text, *(f"--hash=sha256:{digest}" for digest in self.sha256)])
 
     @property
     def from_source(self) -> bool:
@@ -71,20 +71,20 @@ class Package(_Model):
 
 
 class Requirements(_Model):
-    """Who asks for what, line by line; constraints begin with `-c `."""
+    """Requirement lines by owner; constraints begin with `-c `."""
 
     comfyui: tuple[str, ...] = ()
     custom_nodes: dict[str, tuple[str, ...]] = {}
 
 
 class Asked(_Model):
-    """All that the Python set depends on. When this is the same, so is the set."""
+    """Everything that the Python set depends on: the same inputs give the same set."""
 
     python: str
     """Minor version, 3.11."""
     platform: str
     torch: str
-    """The build that was chosen: never `auto`."""
+    """The chosen build; never `auto`."""
     packages: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     prefer: dict[str, str] = {}
@@ -101,17 +101,17 @@ class PythonSet(_Model):
     left_out: dict[str, str] = {}
     """Optional custom nodes whose requirements can't be met, and why."""
     reduced: dict[str, str] = {}
-    """Packages that others replace, since they overwrite each other's files."""
+    """Package → the one that replaces it, because both install the same files."""
 
 
 class ModelPin(_Model):
-    """A download: what was asked for, and what it gave when it was first seen."""
+    """A download: its URL, and the file that it gave the first time."""
 
     url: str
     download: Annotated[str, StringConstraints(pattern=r"^https?://[^\s${}]+$")] | None = None
-    """The address of just this version, where the host has one."""
+    """The URL of exactly this version, if the host has one."""
     sha256: Sha256 | None = None
-    """None: it is to be seen anew."""
+    """None: the next download sets it."""
     size: int | None = None
     """Bytes."""
 
@@ -127,12 +127,12 @@ class Lock(_Model):
     """By target."""
 
     def text(self) -> str:
-        """Sorted, one value per line: made for diffs."""
+        """The file's content: sorted, one value per line, for readable diffs."""
         return json.dumps({"version": 1, **dumped(self)}, indent=1, sort_keys=True) + "\n"
 
 
 def dumped(model: BaseModel) -> dict[str, Any]:
-    """As plain JSON data, defaults left out."""
+    """As plain JSON data, without defaults."""
     return model.model_dump(mode="json", exclude_defaults=True)
 
 
@@ -148,21 +148,13 @@ def read_lock(file: Path, label: str) -> Lock:
     try:
         return Lock.model_validate(json.loads(text))
     except json.JSONDecodeError as error:
-        what = "holds a merge conflict" if "<<<<<<<" in text else f"is no JSON ({error.msg})"
-        what = what if text.strip() else "is empty"
-        raise SpecError([Problem(label, error.lineno, "", f"{what}: {_MEND}")]) from None
+        problem = "holds a merge conflict" if "<<<<<<<" in text else f"isn't JSON ({error.msg})"
+        problem = problem if text.strip() else "is empty"
+        raise SpecError([Problem(label, error.lineno, "", f"{problem}: {_MEND}")]) from None
     except RecursionError:
         raise SpecError([Problem(label, None, "", f"is nested too deeply: {_MEND}")]) from None
     except ValidationError as error:
-        raise SpecError(list(_told(error, label))[:5]) from None
-
-
-def _told(error: ValidationError, label: str) -> list[Problem]:
-    return [
-        Problem(label, None, dotted(_loc(found["loc"])), f"{found['msg']}: {_MEND}")
-        for found in error.errors()
-    ]
-
-
-def _loc(loc: tuple[Any, ...]) -> Loc:
-    return tuple(part for part in loc if isinstance(part, str | int))
+        raise SpecError(
+            Problem(label, None, dotted(detail["loc"]), f"{detail['msg']}: {_MEND}")
+            for detail in error.errors()[:5]
+        ) from None

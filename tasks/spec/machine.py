@@ -1,4 +1,4 @@
-"""The machine that a file and an environment describe."""
+"""The machine that machine.yaml and the environment describe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .variable_references import DEVICE
 
 
 class Instance(BaseModel):
-    """One ComfyUI process, as it is to run."""
+    """The settings of one ComfyUI process."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -24,23 +24,23 @@ class Instance(BaseModel):
     port: int
     args: tuple[str, ...]
     env: dict[str, str]
-    """Values may hold `${NAME}`: expand them at the place of use only."""
+    """Values may hold `${NAME}`, which is expanded only where it is used."""
     cpu_only: bool
     listen: str
 
     @property
     def device(self) -> str | None:
-        """The part of a GPU (MIG-…) that machine.yaml gives it, None for the whole of `gpu`."""
+        """The part of a GPU (MIG-…) that machine.yaml assigns; None: the whole of `gpu`."""
         return self.env.get(DEVICE)
 
     @property
     def scheme(self) -> str:
-        """http, or https where its arguments name a certificate."""
+        """http, or https if its arguments name a certificate."""
         return tls.scheme(self.args)
 
 
 class Machine(Spec):
-    """The machine as it is to be: defaults filled in, every path absolute and normalised."""
+    """The requested machine: defaults filled in, every path absolute and normalised."""
 
     file: Path
     enabled: bool = True
@@ -48,14 +48,13 @@ class Machine(Spec):
     selected_nodes: tuple[str, ...] | None = None
     """Names of the nodes to load (COMFYUI_CUSTOM_NODES); None means all."""
     lock: Lock = Lock()
-    """What machine.lock said when this run began."""
+    """machine.lock as it was when this run began."""
     lock_damage: str | None = None
-    """What is wrong with machine.lock: no run begins with it, what runs can be looked at and ended.
-    """
+    """What is wrong with machine.lock. Then no run starts, but status and down work."""
     overridden: bool = False
-    """The environment changed what the lock is about, so the lock stays as it is."""
+    """Whether the environment overrides something that the lock records; it isn't written then."""
     env: dict[str, str] = Field(default={}, repr=False, exclude=True)
-    """`.env.local` and the process environment, to expand `${NAME}` from. Holds secrets."""
+    """`.env.local` and the process environment, the values of `${NAME}`. Holds secrets."""
 
     @property
     def layout(self) -> Layout:
@@ -68,7 +67,7 @@ class Machine(Spec):
     def instances_for(self, gpu_count: int) -> tuple[Instance, ...]:
         """One instance per GPU; `gpus: auto` means `gpu_count` of them.
 
-        Raises SpecError when only that number shows that two instances share a port.
+        Raises SpecError when two of them share a port.
         """
         if not self.enabled:
             return ()
@@ -80,20 +79,20 @@ class Machine(Spec):
                 gpus = tuple(range(number))
             case listed:
                 gpus = tuple(listed)
-        found = tuple(self.instance(gpu) for gpu in gpus)
-        self._refuse_shared_ports(found)
-        return found
+        instances = tuple(self.instance(gpu) for gpu in gpus)
+        self._refuse_shared_ports(instances)
+        return instances
 
     def instance(self, gpu: int) -> Instance:
-        """The instance of a GPU, as machine.yaml wants it."""
+        """The settings of a GPU's instance."""
         common = self.instances
-        own = common.overrides.get(gpu) or Override()
+        override = common.overrides.get(gpu) or Override()
         return Instance(
             gpu=gpu,
             name=f"comfyui-gpu{gpu}",
-            port=own.port or common.port_start + gpu,
-            args=common.args + own.args,
-            env={**common.env, **own.env},
+            port=override.port or common.port_start + gpu,
+            args=common.args + override.args,
+            env={**common.env, **override.env},
             cpu_only=common.cpu_only,
             listen=common.listen,
         )
@@ -104,13 +103,5 @@ class Machine(Spec):
             other = owners.setdefault(instance.port, instance.name)
             if other != instance.name or instance.port > 65535:
                 why = "is above 65535" if instance.port > 65535 else f"is also {other}'s"
-                raise SpecError(
-                    [
-                        Problem(
-                            self.file.name,
-                            None,
-                            "instances",
-                            f"port {instance.port} of {instance.name} {why}",
-                        )
-                    ]
-                )
+                message = f"port {instance.port} of {instance.name} {why}"
+                raise SpecError([Problem(self.file.name, None, "instances", message)])

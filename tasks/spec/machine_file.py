@@ -1,4 +1,4 @@
-"""From a file and an environment to a Machine, or to every problem of both."""
+"""Loads a machine file with its environment: a Machine, or every problem of both."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .checks import Found, check_all, check_overrides
-from .field_errors import told
-from .loader import Document, read
+from .checks import Finding, check_all, check_overrides
+from .field_errors import translate
+from .loader import Document, read_document
 from .lock_format import Lock, read_lock
 from .machine import Machine
 from .model import Spec
@@ -21,23 +21,23 @@ from .resolve import resolve
 
 
 def load(file: Path, environ: Mapping[str, str]) -> Machine:
-    """Read a machine file. Raises SpecError with every problem of it and of the environment."""
+    """Read a machine file. Raises SpecError with all its problems and those of the environment."""
     file = Path(os.path.normpath(Path.cwd() / file))
     environment = read_environment(file.parent, environ)
     try:
-        document = read(file, _label(file))
+        document = read_document(file, _label(file))
     except SpecError as error:
         raise SpecError([*error.problems, *_without_file(environment)]) from None
     applied = apply(document.data, environment)
     select(applied, environment)
-    spec, found = _validate(applied.data, document)
-    found += check_all(applied.data, file.parent, environment.values)
-    # NUM_GPUS may leave overrides of the file without an instance; the file itself may not
-    found += check_overrides(document.data)
+    spec, findings = _validate(applied.data, document)
+    findings += check_all(applied.data, file.parent, environment.values)
+    # NUM_GPUS may leave overrides without an instance, but the file alone may not.
+    findings += check_overrides(document.data)
     problems = [
         *document.problems,
         *_hidden(document, applied),
-        *_placed(found, document, applied),
+        *_located(findings, document, applied),
         *environment.problems,
         *applied.problems,
     ]
@@ -63,37 +63,37 @@ def load(file: Path, environ: Mapping[str, str]) -> Machine:
 
 
 def problem_at(file: Path, loc: Loc, message: str) -> Problem:
-    """What a run finds wrong with a value of a machine file, in its line as the file is now."""
+    """A problem that a run finds with a value of a machine file, with the value's line."""
     try:
-        line = read(file, _label(file)).line(loc)
+        line = read_document(file, _label(file)).line(loc)
     except SpecError:
         line = None
     return Problem(_label(file), line, dotted(loc), message)
 
 
 def _concerns_lock(loc: Loc) -> bool:
-    """Whether an override changes what a lock holds; which build `torch: auto` is, it doesn't."""
+    """Whether an override changes something that the lock records."""
     return loc[:2] == ("comfyui", "repo") or loc[0] == "custom_nodes"
 
 
 def _label(file: Path) -> str:
-    """The file as messages name it: short when it is below the current folder."""
+    """The file's name in messages: relative if it is below the current folder."""
     try:
         return str(file.relative_to(Path.cwd()))
     except (ValueError, OSError):
         return str(file)
 
 
-def _validate(data: dict[Any, Any], document: Document) -> tuple[Spec | None, list[Found]]:
+def _validate(data: dict[Any, Any], document: Document) -> tuple[Spec | None, list[Finding]]:
     try:
         return Spec.model_validate(data), []
     except ValidationError as error:
-        return None, list(told(error, document))
+        return None, list(translate(error, document))
 
 
-def _placed(found: list[Found], document: Document, applied: Applied) -> Iterator[Problem]:
-    """Each finding where its value was set: in the file or in the environment."""
-    for loc, message in found:
+def _located(findings: list[Finding], document: Document, applied: Applied) -> Iterator[Problem]:
+    """Each finding with the place where its value was set: the file or the environment."""
+    for loc, message in findings:
         outer = next((loc[:n] for n in range(len(loc), 0, -1) if loc[:n] in applied.origins), None)
         if outer is not None:
             yield applied.origins[outer].problem(message)
@@ -102,7 +102,7 @@ def _placed(found: list[Found], document: Document, applied: Applied) -> Iterato
 
 
 def _hidden(document: Document, applied: Applied) -> Iterator[Problem]:
-    """What an override hides in the file is still wrong there."""
+    """Problems of values in the file that an override replaces."""
     if not applied.origins:
         return
     for loc, message in _validate(document.data, document)[1]:
@@ -113,5 +113,5 @@ def _hidden(document: Document, applied: Applied) -> Iterator[Problem]:
 def _without_file(environment: Environment) -> list[Problem]:
     applied = apply({}, environment)
     document = Document("")
-    found = [item for item in _validate(applied.data, document)[1] if item[0] in applied.origins]
-    return [*environment.problems, *applied.problems, *_placed(found, document, applied)]
+    findings = [each for each in _validate(applied.data, document)[1] if each[0] in applied.origins]
+    return [*environment.problems, *applied.problems, *_located(findings, document, applied)]

@@ -1,13 +1,12 @@
-"""What machine.yaml may say, field by field. Paths stand as written until `resolve`."""
+"""machine.yaml field by field. Paths are as written until `resolve`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .base import Model
 from .fields import (
     Arg,
     Bool,
@@ -17,12 +16,16 @@ from .fields import (
     GitUrl,
     GpuIndex,
     Gpus,
+    IndexUrl,
     InstanceEnv,
     Listen,
     NodeName,
     PathText,
+    PlaceOfWheels,
     Port,
+    Prefer,
     Ref,
+    Requirement,
     Seconds,
     Sha256,
     Size,
@@ -31,16 +34,29 @@ from .fields import (
     Text,
     Token,
     Tokens,
+    Torch,
     Word,
     WorkerName,
     Workflow,
 )
-from .python import Python
-from .retention import Retention
 
 COMFYUI_REPO = "https://github.com/Comfy-Org/ComfyUI.git"
 SMOKE = Path("smoke")
-"""In place of a workflow's file: the job of `doit smoke`."""
+"""Instead of a workflow file: the job of `doit smoke`."""
+
+
+class Model(BaseModel):
+    """A section of machine.yaml: strict; a null value counts as absent."""
+
+    # Only Spec is ever validated, so only its validator is built.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_unset(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: value for key, value in data.items() if value is not None}
+        return data
 
 
 class ComfyUI(Model):
@@ -58,6 +74,38 @@ class ComfyUI(Model):
     )
     proof_timeout: Seconds = Field(
         default=600, description="Seconds that ComfyUI may take to load everything in the build."
+    )
+
+
+class Python(Model):
+    """The Python environment that all instances share."""
+
+    torch: Torch = Field(
+        default="auto",
+        description="auto (the lock's, else the driver's CUDA, else PyPI's; with cpu_only cpu), "
+        "cpu, pypi, preinstalled, none, or a backend such as cu128; rocm6.3, xpu with cpu_only.",
+    )
+    packages: tuple[Requirement, ...] = Field(
+        default=(),
+        description="Requirements beyond those of ComfyUI and the nodes, such as boto3; they "
+        "are resolved with all others.",
+    )
+    overrides: tuple[Requirement, ...] = Field(
+        default=(),
+        description="Requirements that win over every other of their packages, such as numpy<2; "
+        "they add none.",
+    )
+    prefer: Prefer = Field(
+        default={},
+        description="Which of the packages that overwrite each other: {opencv: opencv-python}. "
+        "Families: opencv, onnxruntime, pillow.",
+    )
+    find_links: tuple[PlaceOfWheels, ...] = Field(
+        default=(), description="Folders or pages that hold wheels."
+    )
+    extra_index_urls: tuple[IndexUrl, ...] = Field(
+        default=(),
+        description="Package indexes beside PyPI; credentials as https://${USER}:${TOKEN}@host/….",
     )
 
 
@@ -116,7 +164,7 @@ class ModelFile(Model):
 
 
 class Models(Model):
-    """The models, and where they lie."""
+    """The models and their folders."""
 
     folder: PathText = Field(
         default=Path("shared/models"), description="The models folder that instances see."
@@ -136,7 +184,7 @@ class Models(Model):
 
 
 class Override(Model):
-    """What one GPU's instance has of its own."""
+    """Settings of one GPU's instance."""
 
     args: tuple[Arg, ...] = Field(default=(), description="Added to instances.args.")
     port: Port | None = Field(default=None, description="Instead of port_start + GPU.")
@@ -243,8 +291,18 @@ class Worker(Model):
     env: Env = Field(default={}, description="Environment; values may hold ${NAME}.")
 
 
+class Retention(Model):
+    """What is kept of earlier generations."""
+
+    generations: Annotated[int, Field(strict=True, ge=1)] = Field(
+        default=3,
+        description="How many good generations are kept with their environments and sources, the "
+        "one that runs included; fewer when their volume runs low.",
+    )
+
+
 class Spec(Model):
-    """What machine.yaml says, field by field."""
+    """The whole of machine.yaml."""
 
     workspace: PathText = Field(description="The folder that holds everything. Required.")
     comfyui: ComfyUI = Field(description="ComfyUI itself. Required.")
@@ -263,5 +321,5 @@ class Spec(Model):
         default=(), description="Your processes beside each instance."
     )
     retention: Retention = Field(
-        default_factory=Retention, description="What is kept of former days, to go back to."
+        default_factory=Retention, description="What is kept of earlier generations, to go back to."
     )

@@ -1,12 +1,12 @@
-"""Packages that overwrite each other's files: of each family one is installed.
+"""Packages that install the same files: only one of each family is installed.
 
 The rules, which `python.prefer` overrides:
-- opencv: a headless one, since the others need libGL, which servers lack, for windows that
-  no user sees; the contrib one if contrib is asked for at all, which has all of the plain one.
-- onnxruntime: onnxruntime-gpu, which runs on CPUs too; without CUDA torch onnxruntime.
-- pillow: pillow; pillow-simd stopped at 9.5.
+- opencv: a headless one, because the others need libGL, which servers lack; the contrib one if any
+  contrib one is required, because it includes the plain one.
+- onnxruntime: onnxruntime-gpu, which also runs on CPUs; with a CPU build of torch, onnxruntime.
+- pillow: pillow, because pillow-simd stopped at 9.5.
 
-Of the last two one that is alone stays.
+In the last two families, a package that is the only one required stays.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ FAMILIES: dict[str, frozenset[str]] = {
 }
 
 
-def chosen(family: str, there: Set[str], *, cuda: bool) -> str:
-    """The one of a family to install when those `there` are asked for."""
-    if family != "opencv" and len(there) == 1:
-        return next(iter(there))
+def chosen(family: str, required: Set[str], *, cuda: bool) -> str:
+    """The package of a family to install when these are required."""
+    if family != "opencv" and len(required) == 1:
+        return next(iter(required))
     match family:
         case "opencv":
-            contrib = "-contrib" if any("contrib" in name for name in there) else ""
+            contrib = "-contrib" if any("contrib" in name for name in required) else ""
             return f"opencv{contrib}-python-headless"
         case "onnxruntime":
             return "onnxruntime-gpu" if cuda else "onnxruntime"
@@ -40,11 +40,11 @@ def chosen(family: str, there: Set[str], *, cuda: bool) -> str:
 
 
 def check_prefer(prefer: dict[str, str]) -> dict[str, str]:
-    """Raises ValueError for what is no family, or no member of it."""
+    """Raises ValueError for an unknown family or package."""
     for family, name in prefer.items():
         if family not in FAMILIES:
-            known = did_you_mean(family, FAMILIES) or f": there are {', '.join(FAMILIES)}"
-            raise ValueError(f"{family} is no family of packages{known}")
+            hint = did_you_mean(family, FAMILIES) or f": there are {', '.join(FAMILIES)}"
+            raise ValueError(f"{family} isn't a family of packages{hint}")
         if name not in FAMILIES[family]:
             raise ValueError(f"{family} is one of {', '.join(sorted(FAMILIES[family]))}")
     return prefer

@@ -1,4 +1,4 @@
-"""What the environment changes in a machine file: `.env.local`, and above it the process."""
+"""Overrides of machine.yaml from `.env.local` and the process environment, which wins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Origin:
 
 @dataclass
 class Environment:
-    """The merged variables, and what they say about the machine."""
+    """The merged variables, where each was set, and their problems."""
 
     values: dict[str, str] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Environment:
 
 @dataclass
 class Applied:
-    """A machine file's data with the environment's changes in it."""
+    """A machine file's data with the overrides applied."""
 
     data: dict[Any, Any]
     origins: dict[Loc, Origin]
@@ -55,7 +55,7 @@ class Applied:
 
 def read_environment(folder: Path, environ: Mapping[str, str]) -> Environment:
     """Merge `.env.local` of a folder with the process environment, which wins."""
-    found = Environment()
+    environment = Environment()
     file = folder / ".env.local"
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -63,30 +63,30 @@ def read_environment(folder: Path, environ: Mapping[str, str]) -> Environment:
         text = ""
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        found.problems.append(Problem(".env.local", None, "", f"can't be read: {why}"))
+        environment.problems.append(Problem(".env.local", None, "", f"can't be read: {why}"))
         text = ""
     if text:
-        _read_local(found, text)
+        _read_local(environment, text)
     for name, value in environ.items():
-        found.values[name] = value
-        found.origins[name] = Origin("environment", None, name)
-    return found
+        environment.values[name] = value
+        environment.origins[name] = Origin("environment", None, name)
+    return environment
 
 
-def _read_local(found: Environment, text: str) -> None:
+def _read_local(environment: Environment, text: str) -> None:
     from dotenv.parser import parse_stream
 
     for binding in parse_stream(io.StringIO(text)):
         written = binding.original.string
-        # It begins with the blank lines above.
+        # A binding begins with the blank lines above it.
         number = binding.original.line + written[: -len(written.lstrip()) or None].count("\n")
         name, value = binding.key or "", binding.value
         if value is not None and _NAME.fullmatch(name):
-            found.values[name] = value
-            found.origins[name] = Origin(".env.local", number, name)
+            environment.values[name] = value
+            environment.origins[name] = Origin(".env.local", number, name)
         elif name or binding.error:
             why = "the quote is never closed" if _QUOTED.search(written) else "write NAME=value"
-            found.problems.append(Problem(".env.local", number, "", why))
+            environment.problems.append(Problem(".env.local", number, "", why))
 
 
 def _integer(text: str) -> Any:
@@ -94,17 +94,9 @@ def _integer(text: str) -> Any:
 
 
 def _boolean(text: str) -> Any:
-    known = {
-        "true": True,
-        "1": True,
-        "yes": True,
-        "on": True,
-        "false": False,
-        "0": False,
-        "no": False,
-        "off": False,
-    }
-    return known.get(text.lower(), text)
+    words = dict.fromkeys(["true", "1", "yes", "on"], True)
+    words |= dict.fromkeys(["false", "0", "no", "off"], False)
+    return words.get(text.lower(), text)
 
 
 _FIELDS: dict[str, tuple[Loc, Callable[[str], Any]]] = {
@@ -123,7 +115,7 @@ TOKEN = "HEALTH_TOKEN"
 
 
 def apply(data: dict[Any, Any], environment: Environment) -> Applied:
-    """The data with every override in it. The data given stays as it is."""
+    """A copy of the data with every override applied."""
     applied = Applied(dict(data), {}, True, None, [])
     for name, (loc, parse) in _FIELDS.items():
         text = environment.get(name)
@@ -139,17 +131,17 @@ def apply(data: dict[Any, Any], environment: Environment) -> Applied:
 
 
 def _replace_repository(comfyui: dict[Any, Any]) -> None:
-    """A repository from the environment replaces a path, and a ref if it names its own."""
+    """A repository from the environment replaces `path`, and `ref` if its URL names one."""
     comfyui.pop("path", None)
     try:
         if parse_remote(comfyui["repo"]).ref is not None:
             comfyui.pop("ref", None)
     except ValueError:
-        pass  # the model says what is wrong with it
+        pass  # The model reports it.
 
 
 def _ask_for_token(applied: Applied, origin: Origin) -> None:
-    """The variable is enough, unless the file names another one."""
+    """A set HEALTH_TOKEN becomes the token, unless the file names another variable."""
     health = applied.data.get("health")
     if not (isinstance(health, dict) and health.get("token")):
         _put(applied.data, ("health", "token"), f"${{{TOKEN}}}")
@@ -178,7 +170,7 @@ def _enable(applied: Applied, environment: Environment) -> None:
 
 
 def select(applied: Applied, environment: Environment) -> None:
-    """Obey COMFYUI_CUSTOM_NODES: names select among the declared nodes, URLs add to them."""
+    """Apply COMFYUI_CUSTOM_NODES: names select declared nodes, URLs add nodes."""
     text = environment.get("COMFYUI_CUSTOM_NODES")
     if text is None:
         return
@@ -192,9 +184,9 @@ def select(applied: Applied, environment: Environment) -> None:
             _add(applied, origin, item, declared, added)
             continue
         selects = True
-        known = {name.casefold(): name for name in declared}
-        if item.casefold() in known:
-            names.append(known[item.casefold()])
+        by_folded = {name.casefold(): name for name in declared}
+        if name := by_folded.get(item.casefold()):
+            names.append(name)
         else:
             hint = did_you_mean(item, declared) or "; give a declared name or a git URL"
             message = f"no custom node is named {shown(item)!r}{hint}"
@@ -225,7 +217,7 @@ def _add(
 
 
 def _declared(data: dict[Any, Any]) -> dict[str, str | None]:
-    """Name and understood URL of every custom node that can be read."""
+    """Name → normalised URL (None for a path) of every valid custom node."""
     found: dict[str, str | None] = {}
     for _, node in entries(data, "custom_nodes"):
         name = node_name(node)

@@ -1,4 +1,4 @@
-"""Paths of a machine file, made absolute once."""
+"""Makes the paths of a machine file absolute."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 STORE = ".store"
-"""The folder of downloads in the models folder, where machine.yaml names no other."""
+"""The default folder of downloads, in the models folder."""
 
 
 def absolute(base: Path, path: str | Path, environ: Mapping[str, str]) -> Path:
-    """A path below base, `~` expanded, normalised by its text: links stay as they are.
+    """A path relative to base, `~` expanded and normalised; links are not resolved.
 
-    Raises ValueError when `~` has no meaning, since HOME is not set.
+    Raises ValueError for `~` when HOME is not set.
     """
     text = str(path)
     if text == "~" or text.startswith("~/"):

@@ -1,4 +1,4 @@
-"""What is wrong with a machine file, one line per problem."""
+"""Problems of a machine file, one line each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to mend: where it stands, and what to do about it."""
+    """One problem: its place, and what to do about it."""
 
     file: str
     """The machine file, `.env.local`, or `environment`."""
@@ -29,18 +29,18 @@ class Problem:
 
 
 class SpecError(Exception):
-    """Every problem of a machine file and its environment; str() has one line for each."""
+    """All problems of a machine file and its environment; str() has one line for each."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        found = list(dict.fromkeys(problems))
-        files = list(dict.fromkeys(problem.file for problem in found))
-        found.sort(key=lambda problem: (files.index(problem.file), problem.line or 0))
-        self.problems: tuple[Problem, ...] = tuple(found)
-        super().__init__("\n".join(str(problem) for problem in found))
+        unique = list(dict.fromkeys(problems))
+        files = list(dict.fromkeys(problem.file for problem in unique))
+        unique.sort(key=lambda problem: (files.index(problem.file), problem.line or 0))
+        self.problems: tuple[Problem, ...] = tuple(unique)
+        super().__init__("\n".join(map(str, unique)))
 
 
 def dotted(loc: Loc) -> str:
-    """A location as people write it: `instances.overrides[1].args[0]`."""
+    """A location as text: `instances.overrides[1].args[0]`."""
     text = ""
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{shown(part)}"
@@ -48,20 +48,20 @@ def dotted(loc: Loc) -> str:
 
 
 def shown(text: str, limit: int = 60) -> str:
-    """Text from a file, made safe for one line of a terminal."""
+    """Text from a file, escaped and shortened for one line of a terminal."""
     text = _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def has_control(text: str) -> bool:
-    """Whether text holds a character that no name, path or URL should."""
+    """Whether text holds a control character."""
     return _CONTROL.search(text) is not None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?`, or nothing when no known word is near."""
-    from difflib import get_close_matches  # only when something is wrong already
+    """`; did you mean X?`; empty when no known word is similar."""
+    from difflib import get_close_matches  # Only needed when there is a problem.
 
     names = {name.lower().replace("-", "_"): name for name in known}
-    near = get_close_matches(word.lower().replace("-", "_"), names, n=1, cutoff=0.6)
-    return f"; did you mean {names[near[0]]}?" if near else ""
+    similar = get_close_matches(word.lower().replace("-", "_"), names, n=1, cutoff=0.6)
+    return f"; did you mean {names[similar[0]]}?" if similar else ""

@@ -1,4 +1,4 @@
-"""From what machine.yaml says to what it means: names, repositories, absolute paths."""
+"""Turns a valid machine.yaml into a Machine: names, repositories and absolute paths filled in."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 
 from .downloads import DEFAULT_TOKENS
 from .machine import Machine
-from .model import COMFYUI_REPO, SMOKE, ComfyUI, CustomNode, Health, Models, Spec
+from .model import COMFYUI_REPO, SMOKE, ComfyUI, CustomNode, Health, Models, Python, Spec
 from .paths import STORE, absolute
-from .python import Python
 from .urls import parse_remote, repository_name
 
 
@@ -23,9 +22,9 @@ def resolve(
     enabled: bool,
     selected_nodes: tuple[str, ...] | None,
 ) -> Machine:
-    """Make a Machine of a valid Spec. `file` is absolute; ValueError when `env` lacks HOME."""
+    """Make a Machine of a valid Spec. `file` is absolute. Raises ValueError without HOME."""
     folder = file.parent
-    # One workspace has one name, through whatever link it is reached.
+    # One workspace has one path, whichever link leads to it.
     workspace = Path(os.path.realpath(absolute(folder, spec.workspace, env)))
     return Machine.model_construct(
         file=file,
@@ -75,8 +74,7 @@ def _python(python: Python, folder: Path, env: Mapping[str, str]) -> Python:
 
 def _health(health: Health, folder: Path, env: Mapping[str, str]) -> Health:
     def place(workflow: Path | None) -> Path | None:
-        named = workflow is not None and workflow != SMOKE
-        return absolute(folder, workflow, env) if workflow and named else workflow
+        return workflow if workflow in (None, SMOKE) else absolute(folder, workflow, env)
 
     return health.model_copy(
         update={"warmup": place(health.warmup), "canary": place(health.canary)}

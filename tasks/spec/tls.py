@@ -11,25 +11,25 @@ KEY, CERTIFICATE = "--tls-keyfile", "--tls-certfile"
 
 
 def named(args: Sequence[str]) -> dict[str, tuple[int, str]]:
-    """Each of the two flags that is given, with the number of its last argument and the file."""
-    found = {}
+    """The given ones of the two flags → the index of its argument, and the file."""
+    flags = {}
     for number, arg in enumerate(args):
         name, equals, file = arg.partition("=")
         for flag in (KEY, CERTIFICATE):
-            # argparse takes the beginning of a flag for the flag
+            # argparse accepts any unambiguous prefix of a flag.
             if len(name) > len("--tls-") and flag.startswith(name):
                 following = args[number + 1 : number + 2]
-                found[flag] = (number, file if equals else "".join(following))
-    return found
+                flags[flag] = (number, file if equals else "".join(following))
+    return flags
 
 
 def scheme(args: Sequence[str]) -> str:
-    """How an instance that is started with these arguments is spoken to."""
+    """The URL scheme of an instance with these arguments."""
     return "https" if {KEY, CERTIFICATE} <= set(named(args)) else "http"
 
 
 def check(instances: Mapping[Any, Any]) -> Iterator[tuple[Loc, str]]:
-    """What is wrong in machine.yaml: an instance has a key and a certificate, or neither."""
+    """Problems in machine.yaml: an instance needs both a key and a certificate, or neither."""
     overrides = instances.get("overrides")
     kinds = overrides.items() if isinstance(overrides, dict) else []
     common = _listed(instances, ("instances",))
@@ -40,7 +40,7 @@ def check(instances: Mapping[Any, Any]) -> Iterator[tuple[Loc, str]]:
 
 
 def _listed(entry: Any, where: Loc) -> list[tuple[Loc, str]]:
-    """The arguments of an entry, with their places; what the model refuses stands for nothing."""
+    """The arguments of an entry, with their locations; invalid ones become empty."""
     args = entry.get("args") if isinstance(entry, Mapping) else None
     listed = args if isinstance(args, list) else []
     return [((*where, "args", n), arg if isinstance(arg, str) else "")
@@ -48,10 +48,10 @@ def _listed(entry: Any, where: Loc) -> list[tuple[Loc, str]]:
 
 
 def _wrong(args: Sequence[str]) -> Iterator[tuple[int, str]]:
-    found = named(args)
-    for flag, (number, file) in found.items():
+    flags = named(args)
+    for flag, (number, file) in flags.items():
         other = CERTIFICATE if flag == KEY else KEY
-        if other not in found:
+        if other not in flags:
             yield number, f"{flag} means nothing without {other}: give both"
         if not file.startswith("/"):
             yield number, f"{flag} needs the whole path of a file, from /"

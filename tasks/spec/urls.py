@@ -1,4 +1,4 @@
-"""Git URLs and refs, as people copy them."""
+"""Git URLs and refs, as copied from a web page or a command line."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _VARIABLES_AS_CREDENTIALS = re.compile(rf"^(https?://){VARIABLE}(?::{VARIABLE})?
 
 
 class Remote(NamedTuple):
-    """What a URL says: where the repository is, and the ref when it was a page of one."""
+    """A repository's URL, and the ref if the text was the page of one."""
 
     url: str
     ref: str | None
 
 
 def parse_remote(text: str) -> Remote:
-    """Understand a repository's URL. Raises ValueError, whose text never repeats a secret."""
+    """Parse a repository's URL. Raises ValueError, which never repeats a secret."""
     text = _CLONE.sub("", text.strip().strip("'\"`").strip()).strip().strip("'\"`").strip()
-    _refuse_at_sight(text)
+    _refuse_unusable(text)
     if "://" in text:
         return _from_url(text)
     if text.startswith("/"):
@@ -42,13 +42,13 @@ def parse_remote(text: str) -> Remote:
 
 
 def repository_name(url: str) -> str:
-    """The folder that `git clone` would make: the last part, without `.git`."""
+    """The folder name that `git clone` would use: the last part, without `.git`."""
     last = re.split(r"[/:]", url.rstrip("/"))[-1]
     return last.removesuffix(".git")
 
 
 def same_repository(one: str, other: str) -> bool:
-    """Whether two understood URLs name one repository."""
+    """Whether two parsed URLs name the same repository."""
     return one.removesuffix(".git").casefold() == other.removesuffix(".git").casefold()
 
 
@@ -66,12 +66,12 @@ def check_ref(ref: str) -> str:
         or ref.endswith(".")
         or any(not part or part.startswith(".") or part.endswith(".lock") for part in parts)
     ):
-        raise ValueError(f"{shown(ref)!r} is no branch, tag or commit")
+        raise ValueError(f"{shown(ref)!r} isn't a branch, tag or commit")
     return ref
 
 
 def refuse_url_credentials(text: str) -> str:
-    """Raise ValueError for a URL with a user or password in it; a user alone is fine with ssh."""
+    """Raise ValueError for a URL with a user or password; ssh URLs may have a user."""
     for scheme, user in re.findall(r"([A-Za-z0-9+.-]+)://([^/?#\s]*)@", text):
         if not scheme.endswith("ssh") or ":" in user:
             raise ValueError("the URL holds credentials: remove them and use ~/.netrc")
@@ -103,7 +103,7 @@ def check_place_of_wheels(text: str) -> str:
     return text
 
 
-def _refuse_at_sight(text: str) -> None:
+def _refuse_unusable(text: str) -> None:
     if not text:
         raise ValueError("the URL is empty")
     if re.match(r"^(?:[a-z+]+://)?[^/\s]*:[^/\s]*@", text) or re.match(r"^https?://[^/]*@", text):
@@ -125,7 +125,7 @@ def _from_url(text: str) -> Remote:
         parts = urlsplit(text)
         _ = parts.port
     except ValueError:
-        raise ValueError("this is no URL: its host or port can't be read") from None
+        raise ValueError("this isn't a URL: its host or port can't be read") from None
     user, _, host = parts.netloc.rpartition("@")
     if parts.scheme not in {"https", "http", "ssh", "file"}:
         raise ValueError(
@@ -169,7 +169,7 @@ def _from_scp(text: str) -> Remote:
     if match is None:
         guess = re.match(r"^(?:github\.com/)?([\w-]+/[\w.-]+)/?$", text)
         hint = f": write https://github.com/{guess[1]}" if guess else ""
-        raise ValueError(f"this is no git URL{hint or '; a local directory is given as path:'}")
+        raise ValueError(f"this isn't a git URL{hint or '; a local directory is given as path:'}")
     if not _HOST.match(match["host"]) or (match["user"] and not _USER.match(match["user"])):
         raise ValueError("the URL's host can't be read")
     if not match["path"].strip("/") or match["path"].startswith("-"):

@@ -10,7 +10,7 @@ VARIABLE = r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"
 _VARIABLE = re.compile(VARIABLE)
 
 DEVICE = "CUDA_VISIBLE_DEVICES"
-"""What says which GPU a process sees; an instance's may name a part of one (MIG-…)."""
+"""The variable that selects a process's GPU; an instance may name a part of one (MIG-…)."""
 OUR_ENV = {
     DEVICE: "use instances.gpus",
     "CUDA_DEVICE_ORDER": "use instances.gpus",
@@ -20,18 +20,18 @@ OUR_ENV = {
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
-    """Put the values of `${NAME}` in. Raises KeyError with the name that has none."""
+    """Replace each `${NAME}` by its value. Raises KeyError with the name of an unset variable."""
     return _VARIABLE.sub(lambda match: environ[match[0][2:-1]], text)
 
 
 def unset(text: str, environ: Mapping[str, str]) -> list[str]:
-    """The names in a text that have no value."""
+    """The variables in a text that are not set."""
     names = [found[2:-1] for found in _VARIABLE.findall(text)]
     return [name for name in dict.fromkeys(names) if name not in environ]
 
 
 def check_variable(name: str) -> str:
-    """A variable that machine.yaml may set. Raises ValueError."""
+    """The name of a variable that machine.yaml may set. Raises ValueError."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError("not a variable's name: letters, digits and _, no digit first")
     if name in OUR_ENV or name.startswith("COMFY_MACHINE_"):
@@ -40,19 +40,19 @@ def check_variable(name: str) -> str:
 
 
 def check_instance_variable(name: str) -> str:
-    """A variable that an instance may have. Raises ValueError."""
+    """The name of a variable that an instance may have. Raises ValueError."""
     return name if name == DEVICE else check_variable(name)
 
 
 def check_device(text: object) -> str | None:
-    """What is wrong with an instance's own CUDA_VISIBLE_DEVICES; only parts of a GPU are named."""
+    """What is wrong with an instance's CUDA_VISIBLE_DEVICES: it may only name a part of a GPU."""
     if isinstance(text, str) and text.startswith(("MIG-", "${")):
         return None
     return f"is set by the machine: {OUR_ENV[DEVICE]}, or name a part of a GPU, MIG-…"
 
 
 def check_value(text: str) -> str:
-    """A variable's value, in which `${NAME}` may stand. Raises ValueError, never repeating it."""
+    """A variable's value, with any `${NAME}`. Raises ValueError, which doesn't repeat it."""
     if "\0" in text:
         raise ValueError("holds a NUL character")
     if "${" in _VARIABLE.sub("", text):

@@ -1,4 +1,4 @@
-"""A workflow's file: a prompt as ComfyUI's API takes it."""
+"""Workflow files: prompts in the format of ComfyUI's API."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .model import SMOKE
 from .paths import absolute
 
 Prompt = dict[str, dict[str, Any]]
-"""By node id: `class_type`, and `inputs` whose lists are links to other nodes."""
+"""Node id → `class_type` and `inputs`; an input that is a list links to another node."""
 
 VARIED = ("seed", "noise_seed", "color")
-"""Inputs that may have any value: with another one ComfyUI can't answer from its cache."""
+"""Inputs that may have any value; changing one keeps ComfyUI from using its cache."""
 EXPORT = "in ComfyUI, export it with Workflow > Export (API)"
 MAX_BYTES = 20_000_000
 
@@ -23,7 +23,7 @@ MAX_BYTES = 20_000_000
 def check(
     health: Mapping[Any, Any], folder: Path, environ: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """What is wrong with the workflows of machine.yaml's `health`, by field."""
+    """Field of machine.yaml's `health` → what is wrong with its workflow."""
     for name in ("warmup", "canary"):
         text = health.get(name)
         if not isinstance(text, str) or text == str(SMOKE):
@@ -40,13 +40,13 @@ def check(
 
 
 def read(path: Path) -> Prompt:
-    """The prompt in a file. Raises ValueError with one line: which file, what, what to do."""
+    """The prompt in a file. Raises ValueError: one line with the file, the problem and advice."""
     try:
         if not path.is_file():
-            what = "is no file" if path.exists() else "is not there"
+            what = "isn't a file" if path.exists() else "is not there"
             raise ValueError(f"{path} {what}: put the workflow there, in an image as well")
         if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"{path} is larger than 20 MB, it is no workflow: {EXPORT}")
+            raise ValueError(f"{path} is larger than 20 MB, so it isn't a workflow: {EXPORT}")
         text = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} can't be read: {error.strerror}") from None
@@ -57,16 +57,16 @@ def read(path: Path) -> Prompt:
 
 
 def parse(text: bytes) -> Prompt:
-    """The prompt in a text. Raises ValueError with what it is instead, and what to do."""
+    """The prompt in a text. Raises ValueError with the problem and advice."""
     try:
-        found = json.loads(text)
+        prompt = json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError(f"is no JSON: {EXPORT}") from None
-    if isinstance(found, dict) and isinstance(found.get("nodes"), list):
+        raise ValueError(f"isn't JSON: {EXPORT}") from None
+    if isinstance(prompt, dict) and isinstance(prompt.get("nodes"), list):
         raise ValueError(f"is a workflow as the page saves it, not in API format: {EXPORT}")
-    if not isinstance(found, dict) or not found or not all(map(_is_node, found.values())):
-        raise ValueError(f"is no workflow in API format: {EXPORT}")
-    return found
+    if not isinstance(prompt, dict) or not prompt or not all(map(_is_node, prompt.values())):
+        raise ValueError(f"isn't a workflow in API format: {EXPORT}")
+    return prompt
 
 
 def _is_node(node: Any) -> bool:

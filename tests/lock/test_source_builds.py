@@ -64,7 +64,7 @@ def test_what_does_not_build_is_told_with_who_asks_for_it_through_whom_and_what_
     assert f"{audio} 1.0 of {of} can't be built: {lacks}\n" in run.output
     assert (
         f"custom node gamma's attn{UNIQUE} 1.0 (requirements.txt:1) can't be built: its build "
-        "needs torch and doesn't ask for it: take a wheel of it (python.find_links), or"
+        "needs torch and doesn't declare it: take a wheel of it (python.find_links), or"
         in run.output
     )
     assert f"log: {rig.layout.log('lock')}" in run.output

@@ -217,7 +217,7 @@ def test_locked_without_a_lock_fails(machine: MachineMaker) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("{", "machine.lock:1: is no JSON"),
+        ("{", "machine.lock:1: isn't JSON"),
         ("", "machine.lock:1: is empty"),
         ('{"python": {"asked": {}, "packages": {"a": {}}}}', "a package has a version, a url, or"),
         ("<<<<<<< ours\n{}\n", "machine.lock:1: holds a merge conflict"),

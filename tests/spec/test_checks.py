@@ -201,7 +201,7 @@ instances: {{gpus: 2, port_start: x, overrides: {{5: {{}}}}}}
 health: {{timeout: 0}}
 """
     assert lines(text, NUM_GPUS="some") == [
-        "machine.yaml:4: custom_nodes[0].reff: is no field here; did you mean ref?",
+        "machine.yaml:4: custom_nodes[0].reff: is not a field here; did you mean ref?",
         "machine.yaml:5: custom_nodes[1].ref: "
         'YAML reads 12345678 as a number; quote it: "12345678"',
         "machine.yaml:5: custom_nodes[1].url: "

@@ -62,7 +62,9 @@ def test_a_link_to_a_file_of_hugging_face_becomes_its_download(copied: str, addr
      "/a/b/c/resolve/main/x.pt", "/resolve/main/x.pt"],
 )  # fmt: skip
 def test_a_page_of_hugging_face_that_is_no_file_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match=r"this page of Hugging Face is no file: open the file on"):
+    with pytest.raises(
+        ValueError, match=r"this page of Hugging Face isn't a file: open the file on"
+    ):
         parse_download(HF + path)
 
 
@@ -105,7 +107,7 @@ def test_a_link_to_a_model_of_civitai_becomes_its_download(
      "/api/download/models/new", "/models/\N{ARABIC-INDIC DIGIT THREE}"],
 )  # fmt: skip
 def test_a_page_of_civitai_that_is_no_model_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match=r"this page of Civitai is no model: copy the link of the"):
+    with pytest.raises(ValueError, match=r"this page of Civitai isn't a model: copy the link of a"):
         parse_download(CIVITAI + path)
 
 
@@ -132,7 +134,7 @@ def test_a_link_to_a_file_of_github_becomes_its_download(copied: str, address: s
      f"{HUB}/releases", f"{HUB}/releases/tag/v1.0", f"{HUB}/commit/33ff89fd"],
 )  # fmt: skip
 def test_a_page_of_github_that_is_no_file_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"this page of GitHub is no file"):
+    with pytest.raises(ValueError, match=r"this page of GitHub isn't a file"):
         parse_download(url)
 
 
@@ -161,7 +163,7 @@ def test_any_other_address_is_taken_as_it_is(copied: str, address: str | None) -
 
 NO_URL = "a URL such as https://host/file; a file on a disk is given as source:"
 ODD = "the URL holds a space, a backslash or a control character: encode it"
-NO_HOST = "this is no URL: its host or port can't be read"
+NO_HOST = "this isn't a URL: its host or port can't be read"
 HOST = "the URL's host can't be read"
 
 
@@ -332,7 +334,9 @@ def test_a_token_is_named(token: str) -> None:
      "${A}${B}", "${HF_TOKEN:-s3cret}", "${}", "${1}", "${HF_TOKEN}\n", "{HF_TOKEN}"],
 )  # fmt: skip
 def test_a_token_that_is_written_down_is_refused_and_not_repeated(token: str) -> None:
-    with pytest.raises(ValueError, match=r"a token is no part of this file: write \$\{NAME\}") as e:
+    with pytest.raises(
+        ValueError, match=r"a token must not be in this file: write \$\{NAME\}"
+    ) as e:
         check_token(token)
     assert "s3cret" not in str(e.value)
 
@@ -352,15 +356,18 @@ def test_a_token_that_is_written_down_is_refused_and_not_repeated(token: str) ->
         ("url: 5", ".url: YAML reads 5 as a number; quote it"),
         ("url: [https://host/x]", ".url: must be text"),
         (r'url: "https://host/\u001b[2J"', ".url: holds a control character"),
-        (f"url: {HF}/org/name", ".url: this page of Hugging Face is no file: open the file on it"),
-        (f"url: {CIVITAI}/images/1", ".url: this page of Civitai is no model: copy the link"),
+        (
+            f"url: {HF}/org/name",
+            ".url: this page of Hugging Face isn't a file: open the file on it",
+        ),
+        (f"url: {CIVITAI}/images/1", ".url: this page of Civitai isn't a model: copy the link"),
         ("url: 'https://me:s3cret@host/x'", ".url: the URL holds credentials: remove them, and"),
         ("url: 'https://host/x?token=s3cret'", ".url: the URL holds a secret (token=): remove it"),
         ("url: https://host/x, sha256: abc", ".sha256: 64 hexadecimal digits, as sha256sum prints"),
         (f"url: https://host/x, sha256: {'g' * 64}", ".sha256: 64 hexadecimal digits, as sha256"),
         (f"url: https://host/x, sha256: '{'a' * 65}'", ".sha256: 64 hexadecimal digits, as sha25"),
         (f"url: https://host/x, sha256: {'1' * 64}", ".sha256: YAML reads 1111"),
-        ("url: https://host/x, sha: a", ".sha: is no field here; did you mean sha256?"),
+        ("url: https://host/x, sha: a", ".sha: is not a field here; did you mean sha256?"),
         ("url: https://host/x, optional: maybe", ".optional: must be true or false"),
     ],
 )
@@ -373,7 +380,7 @@ def test_each_mistake_in_a_model_gives_one_line(lines: Lines, file: str, expecte
 @pytest.mark.parametrize(
     ("tokens", "expected"),
     [
-        ("{huggingface.co: hf_s3cret}", ".huggingface.co: a token is no part of this file: write"),
+        ("{huggingface.co: hf_s3cret}", ".huggingface.co: a token must not be in this file: write"),
         ("{huggingface.co: 5}", ".huggingface.co: YAML reads this as a number; quote it"),
         ("{'https://huggingface.co': '${T}'}", ".https://huggingface.co: an exact host such as"),
         ("{'*.huggingface.co': '${T}'}", ".*.huggingface.co: an exact host such as huggingface.co"),

@@ -11,8 +11,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from tasks.spec.base import Model
-from tasks.spec.model import Spec
+from tasks.spec.model import Model, Spec
 from tests.rig import PROJECT
 
 TEXT = (PROJECT / "machine.yaml").read_text()

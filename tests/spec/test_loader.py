@@ -18,15 +18,15 @@ START = "workspace: ws\ncomfyui: {}\n"
         (b"- a\n", "machine.yaml:1: must be a mapping: workspace: …"),
         (b"\n\njust text\n", "machine.yaml:3: must be a mapping: workspace: …"),
         (b"workspace: ws\nx: \xff\n", "machine.yaml:2: is not UTF-8: save it as UTF-8"),
-        (b"a: b\n---\nc: d\n", "machine.yaml:2: is no valid YAML: holds more than one document: "
+        (b"a: b\n---\nc: d\n", "machine.yaml:2: isn't valid YAML: holds more than one document: "
          "keep one, without --- in between"),
-        (b"a: b: c\n", "machine.yaml:1: is no valid YAML: mapping values are not allowed in this "
+        (b"a: b: c\n", "machine.yaml:1: isn't valid YAML: mapping values are not allowed in this "
          "context: check the indentation, and quote a text that holds a colon and a space"),
-        (b"a:\n\tb: c\n", "machine.yaml:2: is no valid YAML: found character that cannot start any "
+        (b"a:\n\tb: c\n", "machine.yaml:2: isn't valid YAML: found character that cannot start any "
          "token: indent with spaces, not tabs, and quote text that begins with @ ` or %"),
-        (b"a: *nowhere\n", "machine.yaml:1: is no valid YAML: found undefined alias"),
-        (b"a: [\n" * 30, "machine.yaml:11: is no valid YAML: nested too deeply"),
-        (b"x" * 1_000_001, "machine.yaml: is larger than 1 MB: this is no machine file"),
+        (b"a: *nowhere\n", "machine.yaml:1: isn't valid YAML: found undefined alias"),
+        (b"a: [\n" * 30, "machine.yaml:11: isn't valid YAML: nested too deeply"),
+        (b"x" * 1_000_001, "machine.yaml: is larger than 1 MB, so it isn't a machine file"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_document_is_one_clear_line(
@@ -142,4 +142,4 @@ def test_a_key_without_a_value_is_as_if_it_were_not_there(read: Load) -> None:
 
 def test_control_characters_never_reach_the_terminal(lines: Lines) -> None:
     (line,) = lines('"a\\e[2Jb\\n": 1\n')
-    assert line.startswith("machine.yaml:3: a\\x1b[2Jb\\n: is no field here")
+    assert line.startswith("machine.yaml:3: a\\x1b[2Jb\\n: is not a field here")

@@ -10,20 +10,20 @@ from tests.spec.conftest import Lines, Load
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("custom_node: []", "custom_node: is no field here; did you mean custom_nodes?"),
-        ("instances: {gpu: 1}", "instances.gpu: is no field here; did you mean gpus?"),
+        ("custom_node: []", "custom_node: is not a field here; did you mean custom_nodes?"),
+        ("instances: {gpu: 1}", "instances.gpu: is not a field here; did you mean gpus?"),
         ("instances: {port-start: 1}",
-         "instances.port-start: is no field here; did you mean port_start?"),
-        ("port_start: 1", "port_start: is no field here; it belongs under instances"),
-        ("comfyui_: {}", "comfyui_: is no field here; did you mean comfyui?"),
+         "instances.port-start: is not a field here; did you mean port_start?"),
+        ("port_start: 1", "port_start: is not a field here; it belongs under instances"),
+        ("comfyui_: {}", "comfyui_: is not a field here; did you mean comfyui?"),
         ("custom_nodes: [{path: x, reff: y}]",
-         "custom_nodes[0].reff: is no field here; did you mean ref?"),
+         "custom_nodes[0].reff: is not a field here; did you mean ref?"),
         ("instances: {overrides: {0: {arg: []}}}",
-         "instances.overrides[0].arg: is no field here; did you mean args?"),
+         "instances.overrides[0].arg: is not a field here; did you mean args?"),
         ("health: {qqq: 1}",
-         "health.qqq: is no field here; known are server, port, listen, token, timeout, warmup, "
+         "health.qqq: is not a field here; known are server, port, listen, token, timeout, warmup, "
          "canary, canary_every"),
-        ("1: 2", "[1]: is no field here; known are workspace, comfyui, python, custom_nodes, "
+        ("1: 2", "[1]: is not a field here; known are workspace, comfyui, python, custom_nodes, "
          "models, instances, health, workers, retention"),
         ("custom_nodes: {a: b}", "custom_nodes: must be a list, such as [one, two]"),
         ("custom_nodes: [a]", "custom_nodes[0]: must be a mapping of key: value"),
@@ -41,7 +41,7 @@ from tests.spec.conftest import Lines, Load
         ("python: {overrides: [-r x]}",
          "python.overrides[0]: a requirement such as numpy<2, not an option"),
         ("python: {packages: boto3}", "python.packages: must be a list, such as [one, two]"),
-        ("python: {packages: [boto3=1]}", "python.packages[0]: no requirement such as numpy<2"),
+        ("python: {packages: [boto3=1]}", "python.packages[0]: not a requirement such as numpy<2"),
         ("python: {packages: [./wheels/a.whl]}",
          "python.packages[0]: a requirement such as numpy<2; folders of wheels are "
          "python.find_links"),
@@ -63,14 +63,14 @@ from tests.spec.conftest import Lines, Load
         ("instances: {listen: '*'}",
          "instances.listen: an address such as 127.0.0.1, or 0.0.0.0 for every interface"),
         ("health: {token: abc}",
-         "health.token: a token is no part of this file: write ${NAME}, and set that variable"),
+         "health.token: a token must not be in this file: write ${NAME}, and set that variable"),
         ("health: {timeout: 5m}", "health.timeout: must be a whole number"),
         ("models: {folder: ''}", "models.folder: must not be empty"),
         ("models: {folder: [a]}", "models.folder: must be text"),
         ('models: {folder: "a\\0b"}', "models.folder: holds a control character"),
         ("models: {folder: '${HOME}/m'}", "models.folder: ${…} is understood in env values only"),
         ("models: {folder: ~you/m}",
-         "models.folder: of ~ only ~/… is understood: write the folder in full"),
+         "models.folder: only ~ and ~/… are expanded: write the folder in full"),
         ("models: {extra_roots: [{read_only: true}]}", "models.extra_roots[0].path: is required"),
         ("models: {extra_roots: [{path: }]}", "models.extra_roots[0].path: has no value"),
         (
@@ -114,7 +114,7 @@ def test_a_torch_for_other_gpus_than_nvidias_runs_on_the_cpu_alone(
     text = f"python: {{torch: {torch}}}\ninstances: {{gpus: 2}}"
     refused = [
         f"machine.yaml:3: python.torch: {torch} is for GPUs that comfy-machine can't find: it "
-        "finds NVIDIA's alone; set instances.cpu_only, or another torch"
+        "finds only NVIDIA GPUs; set instances.cpu_only, or another torch"
     ]
     assert lines(text) == refused
     assert lines(text, NUM_GPUS="1") == refused

@@ -79,11 +79,11 @@ def test_a_workspace_from_the_environment_is_enough(read: Load) -> None:
         ("COMFYUI_CPU_ONLY", "maybe", "must be true or false"),
         ("COMFYUI_PORT_START", "80a", "must be a whole number"),
         ("COMFYUI_PORT_START", "70000", "must be at most 65535"),
-        ("COMFYUI_REPO", "owner/repo", "this is no git URL: write https://github.com/owner/repo"),
+        ("COMFYUI_REPO", "owner/repo", "this isn't a git URL: write https://github.com/owner/repo"),
         ("COMFYUI_MODELS_PATH", "${HOME}/m", "${…} is understood in env values only"),
         ("COMFYUI_MODELS_PATH", "ComfyUI",
          "and comfyui.install_path must not lie in one another"),
-        ("COMFYUI_INSTALL_PATH", "~you/c", "of ~ only ~/… is understood: write the folder in full"),
+        ("COMFYUI_INSTALL_PATH", "~you/c", "only ~ and ~/… are expanded: write the folder in full"),
         ("WORKSPACE_PATH", "/", "must be a folder of its own, not /"),
         ("COMFYUI_CUSTOM_NODES", "frist-node",
          "no custom node is named 'frist-node'; did you mean First-Node?"),
@@ -105,7 +105,7 @@ def test_a_variable_in_env_local_is_named_by_its_line(lines: Lines) -> None:
         "\n  \nB-C=d\n"
     )
     assert lines("port: 1", local=local) == [
-        "machine.yaml:3: port: is no field here; it belongs under health",
+        "machine.yaml:3: port: is not a field here; it belongs under health",
         f".env.local:2: NUM_GPUS: {GPUS}",
         ".env.local:3: write NAME=value",
         ".env.local:4: the quote is never closed",

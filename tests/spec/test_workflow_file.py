@@ -22,18 +22,18 @@ def job(**inputs: Any) -> bytes:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"\x89PNG\r\n", f"is no JSON: {EXPORT}"),
-        (b"", f"is no JSON: {EXPORT}"),
-        (b"[" * 100_000, f"is no JSON: {EXPORT}"),
+        (b"\x89PNG\r\n", f"isn't JSON: {EXPORT}"),
+        (b"", f"isn't JSON: {EXPORT}"),
+        (b"[" * 100_000, f"isn't JSON: {EXPORT}"),
         (b'{"nodes": [], "links": [], "version": 0.4}',
          f"is a workflow as the page saves it, not in API format: {EXPORT}"),
-        (b"{}", f"is no workflow in API format: {EXPORT}"),
-        (b"[]", f"is no workflow in API format: {EXPORT}"),
+        (b"{}", f"isn't a workflow in API format: {EXPORT}"),
+        (b"[]", f"isn't a workflow in API format: {EXPORT}"),
         (b'{"prompt": {"1": {"class_type": "A", "inputs": {}}}}',
-         f"is no workflow in API format: {EXPORT}"),
-        (b'{"1": {"class_type": "A", "inputs": []}}', f"is no workflow in API format: {EXPORT}"),
+         f"isn't a workflow in API format: {EXPORT}"),
+        (b'{"1": {"class_type": "A", "inputs": []}}', f"isn't a workflow in API format: {EXPORT}"),
         (b" " * (workflow_file.MAX_BYTES + 1),
-         f"is larger than 20 MB, it is no workflow: {EXPORT}"),
+         f"is larger than 20 MB, so it isn't a workflow: {EXPORT}"),
     ],
     ids=["png", "empty", "deep", "ui", "no-nodes", "list", "wrapped", "no-inputs", "large"],
 )  # fmt: skip
@@ -52,7 +52,7 @@ def test_a_file_that_is_not_there_is_missed_in_an_image_build_already(
     (folder / "sub").mkdir()
     there = "put the workflow there, in an image as well"
     assert lines("health:\n  canary: sub\n  warmup: sub/job.json\n") == [
-        f"machine.yaml:4: health.canary: {folder / 'sub'} is no file: {there}",
+        f"machine.yaml:4: health.canary: {folder / 'sub'} isn't a file: {there}",
         f"machine.yaml:5: health.warmup: {folder / 'sub' / 'job.json'} is not there: {there}",
     ]
 

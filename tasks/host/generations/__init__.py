@@ -1,4 +1,4 @@
-"""Generations: what each is made of, what changed in it, which ones are kept."""
+"""Generations: their parts, changes in them, and which ones are kept."""
 
 __all__ = [
     "drift",

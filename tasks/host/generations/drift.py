@@ -1,7 +1,7 @@
-"""Where a generation differs from what it was made of: what to say of that.
+"""Describes how a generation differs from what it was built from.
 
-What its own processes did is part of it. What was installed into it by hand works as long as
-it is used, and is nowhere written down.
+Its own processes may have changed it, or a person may have installed something into it, which
+works until the next generation.
 """
 
 from __future__ import annotations
@@ -22,72 +22,71 @@ from .reported_changes import CUSTOM_NODES, Changes
 
 
 def lines(folder: Path) -> list[str]:
-    """All of it, of one generation."""
+    """All differences of a generation, one line each."""
     return [*by_hand(folder), *by_processes(folder, reported_changes.read(folder))]
 
 
-def by_processes(folder: Path, own: Changes) -> list[str]:
-    """What custom nodes changed while they were loaded, or since, as far as it is still so."""
-    return [*_rewritten(folder, own), *_moved(folder, own), *_installed(folder, own)]
+def by_processes(folder: Path, changes: Changes) -> list[str]:
+    """The reported changes by custom nodes that are still in effect."""
+    return [*_rewritten(folder, changes), *_moved(folder, changes), *_installed(folder, changes)]
 
 
 def by_hand(folder: Path) -> list[str]:
-    """Custom nodes and packages added by hand, with what can be done."""
+    """Custom nodes and packages that were added by hand, with advice."""
     return [*_nodes(folder), *_packages(folder)]
 
 
-def _rewritten(folder: Path, own: Changes) -> Iterator[str]:
-    places = manifest.recorded(folder)
-    found: dict[tuple[str, str], list[str]] = {}
-    for path, who in own.files.items():
-        place = f"{CUSTOM_NODES}/{reported_changes.owner(path)}"
-        place = place if place in places else "ComfyUI"
-        name = path.removeprefix(f"{place}/")
-        if not own.strays(place) and manifest.differs(folder, place, name, places):
-            found.setdefault((_title(who), place), []).append(name)
-    for (who, place), names in found.items():
-        whose = _title(reported_changes.owner(place), "ComfyUI")
-        where = "its own repository" if whose == who else f"the repository of {whose}"
-        yield f"{who} itself changes {', '.join(sorted(names))} of {where}"
+def _rewritten(folder: Path, changes: Changes) -> Iterator[str]:
+    stamps = manifest.recorded(folder)
+    rewritten: dict[tuple[str, str], list[str]] = {}
+    for path, node in changes.files.items():
+        checkout = manifest.checkout_of(path, stamps)
+        name = path.removeprefix(f"{checkout}/")
+        if not changes.strays(checkout) and manifest.differs(folder, checkout, name, stamps):
+            rewritten.setdefault((_title(node), checkout), []).append(name)
+    for (title, checkout), names in rewritten.items():
+        owner = _title(reported_changes.owner(checkout), "ComfyUI")
+        repository = "its own repository" if owner == title else f"the repository of {owner}"
+        yield f"{title} itself changes {', '.join(sorted(names))} of {repository}"
 
 
-def _moved(folder: Path, own: Changes) -> Iterator[str]:
+def _moved(folder: Path, changes: Changes) -> Iterator[str]:
     for place, commit in digest_folders.read(folder, heads=dict).get("heads", {}).items():
         head = git.head(folder / place)
-        if head == commit or not own.moved(place, head):
+        if head == commit or not changes.moved(place, head):
             continue
-        by, whose = (
-            own.heads.get((place, head or "")) or own.led.get(place),
-            reported_changes.owner(place),
-        )
-        of = "its own checkout" if by == whose else f"the checkout of {_title(whose, 'ComfyUI')}"
-        where = head[:12] if head else "no commit"
+        node = changes.heads.get((place, head or "")) or changes.led.get(place)
+        owner = reported_changes.owner(place)
+        checkout = "its own checkout"
+        if node != owner:
+            checkout = f"the checkout of {_title(owner, 'ComfyUI')}"
         yield (
-            f"{_title(by)} itself moved {of} from {commit[:12]} to {where}, which machine.lock "
-            "doesn't name"
+            f"{_title(node)} itself moved {checkout} from {commit[:12]} to "
+            f"{head[:12] if head else 'no commit'}, which machine.lock doesn't name"
         )
 
 
-def _installed(folder: Path, own: Changes) -> Iterator[str]:
-    there = _dist_infos(folder)
-    found: dict[str, list[str]] = {}
-    for dist_info, who in own.gone.items():
-        if dist_info.endswith(".dist-info") and dist_info not in there:
-            name, version = environments.named(dist_info)
-            found.setdefault(f"{_title(who)} removed", []).append(f"{name} {version}")
-    for dist_info, who in own.new.items():
-        if dist_info in there:
-            name, version = environments.named(dist_info)
-            found.setdefault(f"{_title(who)} installed", []).append(f"{name} {version}")
-    for said, names in found.items():
-        yield f"{said} {', '.join(sorted(names))}, which machine.lock doesn't say"
-    for name, who in own.nodes.items():
+def _installed(folder: Path, changes: Changes) -> Iterator[str]:
+    try:
+        present = {each.name for each in uv.site_packages(folder / "environment").iterdir()}
+    except OSError:
+        present = set()
+    removed = [name for name in changes.gone if name.endswith(".dist-info") and name not in present]
+    events = [(name, changes.gone[name], "removed") for name in removed]
+    events += [(name, node, "installed") for name, node in changes.new.items() if name in present]
+    packages: dict[str, list[str]] = {}
+    for dist_info, node, verb in events:
+        package = " ".join(environments.named(dist_info))
+        packages.setdefault(f"{_title(node)} {verb}", []).append(package)
+    for event, names in packages.items():
+        yield f"{event} {', '.join(sorted(names))}, which machine.lock doesn't say"
+    for name, node in changes.nodes.items():
         if os.path.lexists(folder / CUSTOM_NODES / name):
-            yield f"{_title(who)} put {name} into custom_nodes"
+            yield f"{_title(node)} put {name} into custom_nodes"
 
 
-def _title(pack: str | None, other: str = "something that was loaded") -> str:
-    return f"custom node {pack}" if pack else other
+def _title(node: str | None, other: str = "something that was loaded") -> str:
+    return f"custom node {node}" if node else other
 
 
 def _nodes(folder: Path) -> Iterator[str]:
@@ -96,52 +95,51 @@ def _nodes(folder: Path) -> Iterator[str]:
         return
     tracked = manifest.recorded(folder).get("ComfyUI", {})
     prefix = "custom_nodes/"
-    own = {name[len(prefix) :].partition("/")[0] for name in tracked if name.startswith(prefix)}
-    known = {*receipt["nodes"], *own, *reported_changes.read(folder).nodes, files.BYTECODE}
+    builtin = {name[len(prefix) :].partition("/")[0] for name in tracked if name.startswith(prefix)}
+    expected = {*receipt["nodes"], *builtin, *reported_changes.read(folder).nodes, files.BYTECODE}
     try:
-        there = sorted(os.listdir(folder / CUSTOM_NODES))  # noqa: PTH208
+        names = sorted(os.listdir(folder / CUSTOM_NODES))  # noqa: PTH208
     except OSError:
         return
-    for name in there:
-        place = folder / CUSTOM_NODES / name
-        if name in known or name.startswith(".") or name.endswith(".disabled"):
+    for name in names:
+        node = folder / CUSTOM_NODES / name
+        if name in expected or name.startswith(".") or name.endswith(".disabled"):
             continue
-        if place.is_dir() or name.endswith(".py"):
-            declare = _entry(place)
-            keep = declare or "as a repository of yours"
+        if node.is_dir() or name.endswith(".py"):
+            entry = _entry(node) or "as a repository of yours"
             yield (
-                f"custom node {name} was installed by hand; declare it under custom_nodes: {keep}, "
-                f"or drop it: rm -r {place} && doit restart"
+                f"custom node {name} was installed by hand; declare it under custom_nodes: "
+                f"{entry}, or drop it: rm -r {node} && doit restart"
             )
 
 
-def _entry(place: Path) -> str:
-    """The line of machine.yaml that declares a folder as it is; empty where that isn't known."""
-    if place.is_symlink():
-        return f"- {{path: {place.resolve()}}}"
+def _entry(node: Path) -> str:
+    """The line of machine.yaml that declares this folder; empty if unknown."""
+    if node.is_symlink():
+        return f"- {{path: {node.resolve()}}}"
 
     config = configparser.ConfigParser(strict=False, interpolation=None)
-    ref = git.head(place)
+    ref = git.head(node)
     try:
-        config.read(place / ".git" / "config")
+        config.read(node / ".git" / "config")
         url = config.get('remote "origin"', "url")
     except (configparser.Error, OSError, ValueError):
-        url, ref = _told_url(place), None
+        url, ref = _url_in_project(node), None
     if not url:
         return ""
-    named = "" if url.rstrip("/").removesuffix(".git").endswith(f"/{place.name}") else place.name
-    words = {"url": redact(url), "name": named, "ref": ref}
-    return f"- {{{', '.join(f'{key}: {value}' for key, value in words.items() if value)}}}"
+    name = "" if url.rstrip("/").removesuffix(".git").endswith(f"/{node.name}") else node.name
+    fields = {"url": redact(url), "name": name, "ref": ref}
+    return f"- {{{', '.join(f'{key}: {value}' for key, value in fields.items() if value)}}}"
 
 
-def _told_url(place: Path) -> str:
-    """The repository that a node from the registry names in its pyproject.toml."""
+def _url_in_project(node: Path) -> str:
+    """The repository in the pyproject.toml of a node from the registry; empty if unknown."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
-        project = tomllib.loads((place / "pyproject.toml").read_text())
+        project = tomllib.loads((node / "pyproject.toml").read_text())
         urls = {key.lower(): value for key, value in project["project"]["urls"].items()}
         return str(urls["repository"])
     except (OSError, ValueError, LookupError, AttributeError):
@@ -150,20 +148,12 @@ def _told_url(place: Path) -> str:
 
 def _packages(folder: Path) -> Iterator[str]:
     home = (folder / "environment").resolve()
-    found = environments.additions(home)
-    for name in reported_changes.read(folder).packages:
-        found.pop(name, None)
-    if found:
-        listed = ", ".join(f"{name}=={version}" for name, version in sorted(found.items()))
+    by_nodes = reported_changes.read(folder).packages
+    versions = {n: v for n, v in environments.additions(home).items() if n not in by_nodes}
+    if versions:
+        listed = ", ".join(f"{name}=={version}" for name, version in sorted(versions.items()))
         yield (
             f"installed by hand: {listed}; the next new environment won't have that: declare it "
             f"(python.packages: [{listed}]), or drop it: {uv.binary()} pip uninstall --python "
-            f"{home / 'bin' / 'python'} {' '.join(found)} && doit restart"
+            f"{home / 'bin' / 'python'} {' '.join(versions)} && doit restart"
         )
-
-
-def _dist_infos(folder: Path) -> set[str]:
-    try:
-        return {each.name for each in uv.site_packages(folder / "environment").iterdir()}
-    except OSError:
-        return set()

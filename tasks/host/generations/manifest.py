@@ -1,9 +1,9 @@
-"""What a generation is made of, and what was done to it: by a person, or by its own processes."""
+"""The tracked files and commits of a generation, and changes by a person or its own processes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,18 @@ from ..system import files
 from . import reported_changes
 
 Stamp = list[int] | None
-"""Size and time (ns) of a file; None: it isn't there."""
+"""Size and modification time (ns) of a file; None: it is missing."""
 Differing = dict[str, dict[str, Stamp]]
+"""Checkout → its tracked files that changed → each one's current stamp."""
 
 
 def damage(folder: Path, receipt: dict[str, Any], differ: Differing | None = None) -> str | None:
-    """What was moved or removed by hand; untracked files are no damage, nor is what its
-    own processes did."""
-    own = reported_changes.read(folder)
+    """What was moved or removed by hand; None if nothing. Untracked files and changes by the
+    generation's own processes are no damage."""
+    changes = reported_changes.read(folder)
     for place, commit in receipt["heads"].items():
         head = git.head(folder / place)
-        if head != commit and not own.moved(place, head):
+        if head != commit and not changes.moved(place, head):
             return f"{place} is at {head or 'no commit'}"
     for place, target in receipt["links"].items():
         if files.link_target(folder / place) != target:
@@ -37,73 +38,79 @@ def damage(folder: Path, receipt: dict[str, Any], differ: Differing | None = Non
 
 
 def differing(folder: Path, stamps: Mapping[str, Any] | None = None) -> Differing:
-    """Checkout → its tracked files that are not as they were, each with its stamp now.
+    """The tracked files that changed since `stamps`, by default the recorded ones.
 
-    There are thousands, and every run looks at them. Raises AttributeError for a damaged receipt.
+    Every run checks thousands of files. Raises AttributeError for a damaged receipt.
     """
-    found: Differing = {}
     stamps = files.read_receipt(tracked(folder)) if stamps is None else stamps
-    for place, before in stamps.items():
-        top = f"{folder}/{place}/"
-        now = ((name, _stamp(top + name), stamp) for name, stamp in before.items())
-        found[place] = {name: there for name, there, stamp in now if there != stamp}
-    return found
+    return {
+        place: {
+            name: current
+            for name, stamp in recorded_stamps.items()
+            if (current := _stamp(f"{folder}/{place}/{name}")) != stamp
+        }
+        for place, recorded_stamps in stamps.items()
+    }
 
 
 def gone(folder: Path, differ: Differing | None = None) -> Iterator[tuple[str, str]]:
-    """Each tracked file that was removed by hand, with the checkout that it is missing from."""
-    own = reported_changes.read(folder)
+    """Checkout and name of each tracked file that was removed by hand."""
+    changes = reported_changes.read(folder)
     for place, names in (differing(folder) if differ is None else differ).items():
-        for name, there in () if own.strays(place) else names.items():
-            if there is None and f"{place}/{name}" not in own.files:
+        for name, stamp in () if changes.strays(place) else names.items():
+            if stamp is None and f"{place}/{name}" not in changes.files:
                 yield place, name
 
 
 def intact(folder: Path, receipt: Mapping[str, Any], place: str) -> bool:
-    """Whether no checkout was moved since the generation was made, and no file of it removed."""
+    """Whether a checkout is at its recorded commit with all its files."""
     if place not in receipt["heads"]:
         return True
     try:
-        away = {where for where, _ in gone(folder)}
+        incomplete = {where for where, _ in gone(folder)}
     except (AttributeError, TypeError):
-        return False  # Its receipt is damaged.
-    return place not in away and git.head(folder / place) == receipt["heads"][place]
+        return False  # The receipt is damaged.
+    return place not in incomplete and git.head(folder / place) == receipt["heads"][place]
 
 
 def edited(folder: Path, differ: Differing | None = None) -> dict[Path, list[str]]:
-    """Tracked files of a generation that were edited by hand, by the checkout they are in.
+    """Checkout → its tracked files that were edited by hand.
 
-    Sizes and times come first, since this runs on every run; git is asked only where they differ.
+    Runs git only where sizes or times differ, because this is checked on every run.
     """
-    own = reported_changes.read(folder)
-    found = {}
+    changes = reported_changes.read(folder)
+    by_hand = {}
     differ = differing(folder, recorded(folder)) if differ is None else differ
     for place, names in differ.items():
-        top = folder / place
-        others = {name for name in names if f"{place}/{name}" not in own.files}
+        others = {name for name in names if f"{place}/{name}" not in changes.files}
         if others:
-            found[top] = [name for name in git.edited(top) if name in others]
-    return {top: names for top, names in found.items() if names}
+            by_hand[folder / place] = [n for n in git.edited(folder / place) if n in others]
+    return {checkout: names for checkout, names in by_hand.items() if names}
+
+
+def checkout_of(path: str, checkouts: Collection[str]) -> str:
+    """The checkout of a generation that contains a file."""
+    node = f"{reported_changes.CUSTOM_NODES}/{reported_changes.owner(path)}"
+    return node if node in checkouts else "ComfyUI"
 
 
 def rewritten(folder: Path) -> dict[str, list[str]]:
-    """Checkout → its tracked files that its own processes rewrote and that are there."""
-    own = reported_changes.read(folder)
-    places = recorded(folder)
-    found: dict[str, list[str]] = {}
-    for path in sorted(own.files):
-        place = f"{reported_changes.CUSTOM_NODES}/{reported_changes.owner(path)}"
-        place = place if place in places else "ComfyUI"
+    """Checkout → its existing tracked files that the generation's own processes rewrote."""
+    changes = reported_changes.read(folder)
+    checkouts = recorded(folder)
+    names: dict[str, list[str]] = {}
+    for path in sorted(changes.files):
+        place = checkout_of(path, checkouts)
         if os.path.lexists(folder / path):
-            found.setdefault(place, []).append(path.removeprefix(f"{place}/"))
-    for place in filter(own.strays, [*found]):
-        # What came with another commit was not written here.
-        found[place] = sorted({*found[place]} & {*git.edited(folder / place)})
-    return found
+            names.setdefault(place, []).append(path.removeprefix(f"{place}/"))
+    for place in filter(changes.strays, [*names]):
+        # Files that came with another commit were not rewritten.
+        names[place] = sorted({*names[place]} & {*git.edited(folder / place)})
+    return names
 
 
 def stamp(folder: Path, *places: str) -> None:
-    """Take down sizes and times of tracked files, for `edited`: of all checkouts, or of these."""
+    """Record the stamps of the tracked files of these checkouts, by default of all."""
     receipt = digest_folders.read(folder)
     elsewhere = ("models/", *(f"custom_nodes/{name}/" for name in receipt["nodes"]))
     stamps = files.read_receipt(tracked(folder)) if places else {}
@@ -117,45 +124,48 @@ def stamp(folder: Path, *places: str) -> None:
 
 
 def recorded(folder: Path) -> dict[str, dict[str, Any]]:
-    """The receipt's content, without what can't be read of it."""
-    found = files.read_receipt(tracked(folder)).items()
-    return {place: stamps for place, stamps in found if isinstance(stamps, dict)}
+    """The recorded stamps, without damaged entries."""
+    return entries(tracked(folder))
+
+
+def entries(receipt: Path) -> dict[str, dict[str, Any]]:
+    """The stamps in a receipt, without damaged entries."""
+    content = files.read_receipt(receipt)
+    return {place: stamps for place, stamps in content.items() if isinstance(stamps, dict)}
 
 
 def tracked(folder: Path) -> Path:
-    """The receipt of sizes and times: checkout → file → size, time (ns)."""
+    """The receipt of stamps: checkout → file → size, time (ns)."""
     return folder.with_name(f"{folder.name}.files.json")
 
 
 @dataclass(frozen=True)
 class Watch:
-    """A generation before a process of it was started."""
+    """The state of a generation before one of its processes starts."""
 
     folder: Path
     heads: Mapping[str, str | None]
     stamps: Mapping[str, Mapping[str, Stamp]]
     own: reported_changes.Changes
+    """What was reported before."""
 
     def end(self) -> None:
-        """Note whatever changed since and no process told: it was one of theirs all the same."""
-        told = reported_changes.read(self.folder)
+        """Report the changes since then that no process has reported."""
+        reported = reported_changes.read(self.folder)
         for place, head in self.heads.items():
-            now = git.head(self.folder / place)
-            if now != head and not told.moved(place, now):
-                reported_changes.add(
-                    self.folder, reported_changes.owner(place), place=place, head=now or ""
-                )
-        told = reported_changes.read(self.folder)
-        for place, stamps in self.stamps.items():
-            if not told.strays(place):
-                for name in differing(self.folder, {place: stamps})[place]:
-                    if f"{place}/{name}" not in told.files:
-                        path = f"{place}/{name}"
-                        reported_changes.add(self.folder, reported_changes.owner(path), file=path)
+            current = git.head(self.folder / place)
+            if current != head and not reported.moved(place, current):
+                node = reported_changes.owner(place)
+                reported_changes.add(self.folder, node, place=place, head=current or "")
+        reported = reported_changes.read(self.folder)
+        for place, names in differing(self.folder, self.stamps).items():
+            for path in () if reported.strays(place) else (f"{place}/{name}" for name in names):
+                if path not in reported.files:
+                    reported_changes.add(self.folder, reported_changes.owner(path), file=path)
 
 
 def watch(folder: Path) -> Watch:
-    """Take down what a generation is like before something of it is run."""
+    """Record the state of a generation before one of its processes starts."""
     heads = digest_folders.read(folder)["heads"]
     if recorded(folder).keys() != heads.keys():
         stamp(folder)
@@ -171,7 +181,7 @@ def watch(folder: Path) -> Watch:
 
 
 def differs(folder: Path, place: str, name: str, stamps: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether a tracked file is another one than when the generation was made."""
+    """Whether a tracked file changed since the generation was made."""
     return _stamp(f"{folder}/{place}/{name}") != stamps.get(place, {}).get(name)
 
 

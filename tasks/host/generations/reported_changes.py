@@ -1,6 +1,7 @@
-"""What processes changed in the generation that they run from (`services/inside/changes`).
+"""Changes that processes made to their own generation, as they report them.
 
-That is neither drift nor an edit by hand: it stays until the next generation.
+`services/inside/changes` writes the reports. Such changes are neither damage nor edits by hand, and
+last until the next generation.
 """
 
 from __future__ import annotations
@@ -15,46 +16,45 @@ from ..python import environments
 from ..system import files
 
 LONGEST = 8 << 20
-"""Bytes that are read."""
+"""The most bytes that are read."""
 CUSTOM_NODES = "ComfyUI/custom_nodes"
 Who = str | None
-"""A custom node; None: something that ran in the process."""
+"""A custom node; None: other code in the process."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Each with who did it first."""
+    """Each change, and who made it first."""
 
     files: Mapping[str, Who] = field(default_factory=dict)
     """Tracked files, relative to the generation."""
     heads: Mapping[tuple[str, str], Who] = field(default_factory=dict)
-    """Checkout and the commit that it was moved to."""
+    """Checkout and the commit that it moved to."""
     led: Mapping[str, Who] = field(default_factory=dict)
-    """Checkouts in which git was run so that it may have moved them."""
+    """Checkouts in which a git command ran that may have moved them."""
     gone: Mapping[str, Who] = field(default_factory=dict)
-    """Names that went from site-packages."""
+    """Names that were removed from site-packages."""
     new: Mapping[str, Who] = field(default_factory=dict)
-    """dist-info folders that came."""
+    """dist-info folders that were added."""
     nodes: Mapping[str, Who] = field(default_factory=dict)
-    """What came into custom_nodes."""
+    """Names that were added to custom_nodes."""
 
-    def since(self, before: Changes) -> Changes:
-        """What was not noted before."""
-        told = vars(before)
+    def since(self, earlier: Changes) -> Changes:
+        """The changes that `earlier` doesn't have."""
         return Changes(
             **{
-                kind: {key: who for key, who in found.items() if key not in told[kind]}
+                kind: {key: who for key, who in found.items() if key not in vars(earlier)[kind]}
                 for kind, found in vars(self).items()
             }
         )
 
     @property
     def packages(self) -> set[str]:
-        """The packages that came."""
+        """The packages that were added."""
         return {environments.named(dist_info)[0] for dist_info in self.new}
 
     def moved(self, place: str, head: str | None) -> bool:
-        """Whether a process moved a checkout to where it is, or out of git's sight."""
+        """Whether a process moved a checkout to this commit, or may have."""
         return (place, head or "") in self.heads or (head is not None and place in self.led)
 
     def strays(self, place: str) -> bool:
@@ -67,41 +67,41 @@ def file_of(generation: Path) -> Path:
 
 
 def add(generation: Path, pack: Who, **entry: object) -> None:
-    """Note one more, as the process itself does."""
+    """Add a report, in the format of the processes."""
     with file_of(generation).open("a") as file:
         file.write(json.dumps({"pack": pack, **entry}, sort_keys=True) + "\n")
 
 
 def owner(place: str) -> Who:
-    """The custom node that a file or checkout of a generation is of; None: ComfyUI's own."""
+    """The custom node of a file or checkout; None for ComfyUI's own."""
     inside = place.removeprefix(f"{CUSTOM_NODES}/")
     return inside.partition("/")[0] if inside != place else None
 
 
 def read(generation: Path) -> Changes:
-    """All that was noted; a line that can't be read is none."""
-    found = Changes({}, {}, {}, {}, {}, {})
+    """All reported changes; skips damaged lines."""
+    changes = Changes({}, {}, {}, {}, {}, {})
     try:
         with files.open_regular(file_of(generation)) as file:
             content = file.read(LONGEST)
     except OSError:
-        return found
+        return changes
     for line in content.splitlines():
         try:
             entry = json.loads(line)
-            _take(found, entry, entry["pack"] if isinstance(entry["pack"], str) else None)
+            _add_entry(changes, entry, entry["pack"] if isinstance(entry["pack"], str) else None)
         except (LookupError, TypeError, ValueError, RecursionError):
             continue
-    return found
+    return changes
 
 
-def _take(found: Any, entry: Mapping[str, Any], who: Who) -> None:
+def _add_entry(changes: Any, entry: Mapping[str, Any], who: Who) -> None:
     if "file" in entry:
-        found.files.setdefault(str(entry["file"]), who)
+        changes.files.setdefault(str(entry["file"]), who)
     if "head" in entry:
-        found.heads.setdefault((str(entry["place"]), str(entry["head"])), who)
+        changes.heads.setdefault((str(entry["place"]), str(entry["head"])), who)
     if "git" in entry:
-        found.led.setdefault(str(entry["git"]), who)
+        changes.led.setdefault(str(entry["git"]), who)
     for kind in ("gone", "new", "nodes"):
         for name in entry.get(kind) or ():
-            getattr(found, kind).setdefault(str(name), who)
+            getattr(changes, kind).setdefault(str(name), who)

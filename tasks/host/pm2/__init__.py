@@ -1,4 +1,4 @@
-"""PM2 and the apps that it runs: processes, logs, start and end."""
+"""PM2 and its apps: processes, logs, start and stop."""
 
 __all__ = [
     "app_processes",

@@ -1,7 +1,7 @@
-"""Who runs for a workspace: found once in /proc, then known by pid.
+"""The processes of a workspace's apps, found in /proc and then cached by pid.
 
-All of /proc is read again only when one that was asked for is missing: as soon as PM2 started or
-lost an app, which changes its folder of pid files, and else every so many seconds, for orphans.
+All of /proc is read again only when a requested app is missing: at once if PM2's folder of pid
+files changed, because PM2 started or lost an app; otherwise at intervals, to find orphans.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 APPEARS = 2.0
-"""Seconds that a started process may take to show its environment; it has none while it execs."""
+"""Seconds after which a started process has an environment; during exec it has none."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """The process of an app, and what its environment says of it."""
+    """An app and its process."""
 
     process: psutil.Process
     app: apps.App
 
 
 class Census:
-    """The apps of a workspace; may be asked from any thread."""
+    """Finds the processes of a workspace's apps. Thread-safe."""
 
     def __init__(self, workspace: Path, every: float) -> None:
         self._workspace = workspace
@@ -44,17 +44,17 @@ class Census:
         self._lock = threading.Lock()
 
     def find(self, name: str) -> Found | None:
-        """The process of an app that runs, None when none does."""
+        """The process of a running app; None if it doesn't run."""
         with self._lock:
-            known = self._alive(name)
-            if known is None and self._due():
+            cached = self._running(name)
+            if cached is None and self._due():
                 self._read()
-                known = self._alive(name)
-            return known
+                cached = self._running(name)
+            return cached
 
-    def _alive(self, name: str) -> Found | None:
-        known = self._found.get(name)
-        return known if known is not None and apps.runs(known.process) else None
+    def _running(self, name: str) -> Found | None:
+        cached = self._found.get(name)
+        return cached if cached is not None and apps.runs(cached.process) else None
 
     def _due(self) -> bool:
         now, change = time.monotonic(), self.change()
@@ -63,7 +63,7 @@ class Census:
         return now < self._until or now >= self._next
 
     def change(self) -> int:
-        """A number that is another one after PM2 started or lost an app."""
+        """A number that changes when PM2 starts or loses an app."""
         try:
             return self._pids.stat().st_mtime_ns
         except OSError:

@@ -1,4 +1,4 @@
-"""The state of one app, an instance or a worker, as the system and PM2 have it."""
+"""The state of one app, an instance or a worker, from the system and PM2."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from . import apps, log_evidence
 from .log_evidence import Blame
 
 LOOPS = 2
-"""Restarts of a process that never lived 30 s (PM2's `min_uptime`), from which on it loops."""
+"""Restarts within 30 s of the start (PM2's `min_uptime`) from which an app is in a crash loop."""
 
 _blame = while_unchanged(log_evidence.of)
-"""It counts all the lines of a log, and is asked every second for one that has ended."""
+"""Cached, since it counts all lines of the log, and the health server calls it every second."""
 
 
 @dataclass(frozen=True)
 class AppState:
-    """One app at one moment. `memory` is in bytes, its children's included, `uptime` in seconds;
-    None: not known."""
+    """One app at one moment. `memory` is in bytes with child processes, `uptime` in seconds; None:
+    not known."""
 
     app: apps.App | None
     memory: int | None = None
     uptime: float | None = None
     restarts: int | None = None
     is_known: bool = False
-    """PM2 has an app of that name."""
+    """Whether PM2 has an app of that name."""
     loops: bool = False
-    """PM2 gave it up, or starts it again and again."""
+    """Whether it is in a crash loop, or PM2 gave up on it."""
     was_stopped: bool = False
-    """It was stopped on purpose, and not started since."""
+    """Whether it was stopped on purpose and not started since."""
     blame: Blame | None = None
-    """The line of its log that says why it ended; read only when it doesn't run, or loops."""
+    """The line of its log that explains its end; only if it doesn't run or is in a crash loop."""
 
 
 def of(
@@ -45,7 +45,7 @@ def of(
     log: Path,
     was_stopped: bool = False,
 ) -> AppState:
-    """The state of an app; `entry` is PM2's `pm2_env` of it. Reads its log where it ended."""
+    """The state of an app; `entry` is its `pm2_env` from PM2. Reads its log if it ended."""
     uptime = round(max(0.0, time.time() - app.started), 1) if app else None
     loops = _loops(entry or {}, uptime or 0.0)
     return AppState(
@@ -63,11 +63,12 @@ def of(
 def _loops(entry: Mapping[str, Any], uptime: float) -> bool:
     return entry.get("status") == "errored" or (
         (number(entry, "unstable_restarts") or 0) >= LOOPS
-        # The count stays when it lives at last.
+        # PM2 keeps the count when the app runs at last.
         and uptime * 1000 < (number(entry, "min_uptime") or 0)
     )
 
 
 def number(entry: Mapping[str, Any] | None, key: str) -> int | None:
+    """A number in an entry; None if it isn't one."""
     value = (entry or {}).get(key)
     return int(value) if isinstance(value, (int, float)) else None

@@ -1,9 +1,8 @@
-"""What runs here for a workspace, read from the processes themselves.
+"""The running apps of a workspace, found through marks in their environment.
 
-Every app is started with marks in its environment (workspace, name, fingerprint), which the
-kernel keeps in /proc; so neither PM2 nor a receipt has to be believed, and orphans of a killed
-daemon are found as well. The environments of other users' processes can't be read, and no app
-of ours is theirs.
+Every app starts with its workspace, name and fingerprint in its environment, which the kernel keeps
+in /proc. So the answer depends neither on PM2 nor on a receipt, and includes orphans of a killed
+daemon. Processes of other users can't be read, but none of them is an app of ours.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,30 +22,30 @@ WORKSPACE = "COMFY_MACHINE_WORKSPACE"
 NAME = "COMFY_MACHINE_APP"
 FINGERPRINT = "COMFY_MACHINE_FINGERPRINT"
 WATCHER = "watcher"
-"""The name of the app that watches the instances."""
+"""The app that watches the instances."""
 SERVER = "health-server"
 OURS = (WATCHER, SERVER)
-"""Those that are no instance and no worker."""
+"""Apps that aren't instances or workers."""
 PROCESS = "COMFY_MACHINE_PROCESS"
-"""The process that the app is, as `identity` has it. What its code starts has this as well, and is
-a helper of it, wherever the kernel puts that in the family."""
+"""The app's own process, as `identity` gives it. Processes that it starts inherit the variable,
+which marks them as helpers wherever they are in the process tree."""
 PORT = "COMFYUI_PORT"
-"""Part of an instance's environment, for its nodes as well."""
+"""The port of an instance; custom nodes may read it too."""
 SCHEME = "COMFYUI_SCHEME"
-"""Likewise: http, or https when it was started with a certificate."""
+"""The URL scheme of an instance: http, or https with a certificate."""
 MEMORY = "COMFY_MACHINE_MEMORY"
-"""How many instances share the memory, then what each may use of it, if that is limited."""
+"""How many instances share the memory, and each one's limit, if any."""
 GRACE = 10.0
 """Seconds between SIGINT and SIGKILL; ComfyUI needs 1.7 s when idle."""
 HELPERS = 3.0
-"""Seconds between SIGTERM and SIGKILL for what an app left."""
+"""Seconds between SIGTERM and SIGKILL for helpers."""
 LOOK_EVERY = 0.02
-"""Seconds between two looks at a process that is to end."""
+"""Seconds between two checks whether a process has ended."""
 
 
 @dataclass(frozen=True)
 class App:
-    """One running app; `supervised` when PM2 is its parent, else it is an orphan."""
+    """One running app; `supervised` if PM2 is its parent, otherwise it is an orphan."""
 
     name: str
     pid: int
@@ -55,14 +54,14 @@ class App:
     started: float
     """Seconds since the epoch."""
     port: int | None = None
-    """Where an instance listens, or will."""
+    """The port of an instance."""
     scheme: str = "http"
-    """How it is spoken to there, https with a certificate."""
+    """The URL scheme of an instance."""
 
 
 @dataclass(frozen=True)
 class Helper:
-    """A process that an app's code left running, and whose app is gone."""
+    """A process that an app started, and that still runs after the app ended."""
 
     app: str
     pid: int
@@ -72,23 +71,23 @@ class Helper:
 
 @dataclass(frozen=True)
 class Look:
-    """What runs for a workspace at one moment."""
+    """The running apps of a workspace, and the helpers that ended ones left, at one moment."""
 
     apps: list[App]
     left: list[Helper]
 
 
 def running(workspace: Path, daemon: int | None) -> list[App]:
-    """The apps of a workspace that run now, without what they started."""
+    """The running apps of a workspace; `daemon` is the pid of PM2's daemon."""
     return look(workspace, daemon).apps
 
 
 def look(workspace: Path, daemon: int | None) -> Look:
-    """The apps of a workspace that run now, and what those left that don't."""
+    """The running apps of a workspace, and the helpers that ended ones left."""
     import psutil
 
     marked = _marked(workspace)
-    found, left = [], []
+    running_apps, left = [], []
     for pid, marks in marked.items():
         try:
             process = psutil.Process(pid)
@@ -98,13 +97,13 @@ def look(workspace: Path, daemon: int | None) -> Look:
             started = process.create_time()
         except psutil.Error:
             continue
-        name, of = marks.get(NAME, ""), marks.get(PROCESS)
-        if of and of != identity(pid):
-            if not _lives(of):
+        name, owner = marks.get(NAME, ""), marks.get(PROCESS)
+        if owner and owner != identity(pid):
+            if not _runs_still(owner):
                 left.append(Helper(name, pid, started))
         elif parent not in marked:
             port = marks.get(PORT, "")
-            found.append(
+            running_apps.append(
                 App(
                     name=name,
                     pid=pid,
@@ -115,13 +114,13 @@ def look(workspace: Path, daemon: int | None) -> Look:
                     scheme=marks.get(SCHEME) or "http",
                 )
             )
-    return Look(sorted(found, key=lambda app: (app.name, app.pid)), left)
+    return Look(sorted(running_apps, key=lambda app: (app.name, app.pid)), left)
 
 
 def identity(pid: int) -> str | None:
-    """`pid.start`, the start in ticks since the boot; None for one that has ended.
+    """`pid.start`, with the start in clock ticks since boot; None for an ended process.
 
-    An exec keeps it, and no other process has it before the next boot.
+    It survives exec, and is unique until the next boot.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
@@ -130,28 +129,28 @@ def identity(pid: int) -> str | None:
         return None
 
 
-def _lives(of: str) -> bool:
-    pid = of.partition(".")[0]
-    return pid.isdecimal() and identity(int(pid)) == of
+def _runs_still(process: str) -> bool:
+    pid = process.partition(".")[0]
+    return pid.isdecimal() and identity(int(pid)) == process
 
 
 def _marked(workspace: Path) -> dict[int, dict[str, str]]:
-    """The marks of each process of a workspace, what apps started included."""
+    """Pid → marks of each process of a workspace, including helpers."""
     import psutil
 
-    found = {}
-    for pid in psutil.pids():
-        marks = _marks(pid)
-        if marks.get(WORKSPACE) == str(workspace) and is_here(pid):
-            found[pid] = marks
-    return found
+    marked = {pid: _marks(pid) for pid in psutil.pids()}
+    return {
+        pid: marks
+        for pid, marks in marked.items()
+        if marks.get(WORKSPACE) == str(workspace) and is_here(pid)
+    }
 
 
 def is_here(pid: int) -> bool:
-    """Whether a process sees the files that we see.
+    """Whether a process has the same file system as this one.
 
-    Those of a container don't, which may be seen all the same, by the host and with --pid=host:
-    another machine is at the same path there.
+    The host, and a container with --pid=host, also see processes of other containers, where the
+    same path may be another machine.
     """
     try:
         return Path(f"/proc/{pid}/root").samefile("/")
@@ -160,14 +159,10 @@ def is_here(pid: int) -> bool:
 
 
 def family(workspace: Path) -> set[int]:
-    """The pids of a workspace's apps and of all that they started."""
-    import psutil
+    """The pids of a workspace's apps and of all their descendants."""
 
-    found = set(_marked(workspace))
-    for pid in tuple(found):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found |= {child.pid for child in psutil.Process(pid).children(recursive=True)}
-    return found
+    pids = set(_marked(workspace))
+    return pids | {child.pid for child in started_by(pids)}
 
 
 def end(app: App) -> None:
@@ -191,7 +186,7 @@ def end(app: App) -> None:
 
 
 def end_left(workspace: Path, names: Collection[str] | None = None) -> list[Helper]:
-    """End what apps of these names, or of any, left behind; what that was."""
+    """End the helpers that these apps, or any, left behind; return them."""
     import psutil
 
     left = [each for each in look(workspace, None).left if names is None or each.app in names]
@@ -206,35 +201,35 @@ def end_left(workspace: Path, names: Collection[str] | None = None) -> list[Help
 
 
 def end_all(processes: Sequence[psutil.Process]) -> None:
-    """End these of ours that still run, together: SIGTERM, and SIGKILL after HELPERS seconds."""
+    """End these processes together: SIGTERM, and SIGKILL after HELPERS seconds."""
     import psutil
 
     for act in ("terminate", "kill"):
-        left = [process for process in processes if runs(process)]
-        for process in left:
+        remaining = [process for process in processes if runs(process)]
+        for process in remaining:
             with contextlib.suppress(psutil.Error):
                 getattr(process, act)()
         deadline = time.monotonic() + HELPERS
-        for process in left:
+        for process in remaining:
             ends(process, max(0.0, deadline - time.monotonic()))
 
 
 def started_by(pids: Iterable[int]) -> list[psutil.Process]:
-    """All that these processes started, as far as it is still below them."""
+    """The descendants of these processes."""
     import psutil
 
-    found = []
+    children: list[psutil.Process] = []
     for pid in pids:
         with contextlib.suppress(psutil.Error):
-            found += psutil.Process(pid).children(recursive=True)
-    return found
+            children += psutil.Process(pid).children(recursive=True)
+    return children
 
 
 def ends(process: psutil.Process, timeout: float) -> bool:
-    """Whether it ends within so many seconds.
+    """Whether it ends within `timeout` seconds.
 
-    psutil's own wait lasts until its parent has reaped it, and the init of a container
-    may take seconds for that, or never do it.
+    psutil's own wait waits until the parent has reaped it, but the init of a container may take
+    seconds for that or never do it.
     """
     deadline = time.monotonic() + timeout
     while runs(process):
@@ -245,7 +240,7 @@ def ends(process: psutil.Process, timeout: float) -> bool:
 
 
 def runs(process: psutil.Process) -> bool:
-    """False for one that has ended and waits to be reaped."""
+    """Whether a process runs; False for a zombie."""
     import psutil
 
     try:
@@ -255,21 +250,14 @@ def runs(process: psutil.Process) -> bool:
 
 
 def folders_in_use(parent: Path) -> set[str]:
-    """The names below `parent` in which some process works (its cwd), no matter who started it."""
-    found = set()
-    for cwd in _working_directories():
-        if cwd.is_relative_to(parent) and cwd != parent:
-            found.add(cwd.relative_to(parent).parts[0])
-    return found
-
-
-def _working_directories() -> Iterator[Path]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                yield Path(os.readlink(entry / "cwd"))  # noqa: PTH115
-            except OSError:
-                continue
+    """The names of folders in `parent` that are, or contain, some process's working directory."""
+    names = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            cwd = (process / "cwd").readlink()
+            if cwd.is_relative_to(parent) and cwd != parent:
+                names.add(cwd.relative_to(parent).parts[0])
+    return names
 
 
 def _marks(pid: int) -> dict[str, str]:

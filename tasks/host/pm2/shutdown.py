@@ -1,4 +1,4 @@
-"""The end of all that runs for a workspace, in the order in which nothing misses the other."""
+"""Ends everything that runs for a workspace."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from . import apps, pm2, stopped_apps
 
 
 def end_all(layout: Layout) -> list[apps.App]:
-    """End the watcher, workers and the health server, instances, then PM2; what did run.
+    """End the watcher, then workers and the health server, then instances, then PM2.
 
-    Raises Failure.
+    Returns the apps that ran. Raises Failure.
     """
     running = pm2.running(layout)
     names = {app.name for app in running}
     instances = {name for name in names if name.startswith("comfyui-gpu")}
     if names and pm2.script(layout).is_file():
-        # The watcher first: what is ended here is not to be restarted.
-        for part in ({apps.WATCHER}, names - instances, instances):
-            pm2.delete(layout, names & part)
+        # The watcher first, because it would restart instances.
+        for group in ({apps.WATCHER}, names - instances, instances):
+            pm2.delete(layout, names & group)
     pm2.kill(layout)
     for orphan in apps.running(layout.workspace, None):
         apps.end(orphan)

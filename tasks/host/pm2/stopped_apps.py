@@ -1,4 +1,4 @@
-"""Apps that were stopped on purpose, as noted when they were stopped: a log can't show that."""
+"""A record of the apps that were stopped on purpose, which no log shows."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from ..system.stat_cache import while_unchanged
 
 
 def note(layout: Layout, names: Iterable[str]) -> None:
-    """These were stopped."""
+    """Add stopped apps."""
     _write(layout, read(layout.stopped).union(names))
 
 
 def forget(layout: Layout, names: Iterable[str]) -> None:
-    """These were started."""
+    """Remove started apps."""
     _write(layout, read(layout.stopped).difference(names))
 
 
 def read(file: Path) -> frozenset[str]:
-    found = files.read_receipt(file, names=list).get("names", [])
-    return frozenset(name for name in found if isinstance(name, str))
+    """The names in the record; empty without one."""
+    names = files.read_receipt(file, names=list).get("names", [])
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 known = while_unchanged(read)
-"""`read`, for those who look every second."""
+"""`read`, cached for callers that need it every second."""
 
 
 def _write(layout: Layout, names: frozenset[str]) -> None:
-    # A workspace that was removed must not come back in part.
+    # Don't recreate a removed workspace.
     if layout.state.is_dir() and names != read(layout.stopped):
         files.write_receipt(layout.stopped, {"names": sorted(names)})

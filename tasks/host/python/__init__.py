@@ -1,4 +1,4 @@
-"""Python environments: made and filled by uv, and what is in them."""
+"""Python environments: creation and installation by uv, and their contents."""
 
 __all__ = [
     "altered_files",

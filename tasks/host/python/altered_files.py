@@ -1,8 +1,7 @@
-"""Files of packages that are not what was installed, as they are noted beside an environment.
+"""Files of packages that differ from what was installed, recorded beside the environment.
 
-*Known* are those that custom nodes write into while they are imported: they do it anew in each
-environment, it stays in that one, and mending it would have no end. *Spoilt* are all others, which
-`doit verify` finds: an environment that has them is made anew.
+*Known* ones are those that custom nodes rewrite at every import; restoring them would never end.
+*Spoilt* ones are all others, which `doit verify` finds; their environment is replaced.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ Spoilt = Mapping[str, list[str]]
 
 @dataclass(frozen=True)
 class Known:
-    """A file that something writes into."""
+    """A file that something rewrites."""
 
     package: str
     who: str
-    """Who did it, in words: "custom node alpha"."""
+    """Who rewrote it, such as "custom node alpha"."""
 
 
-AGAIN = "something that ran since it was last put back"
-"""Who wrote into a file that was mended before."""
+AGAIN = "something that ran since it was last restored"
+"""Who rewrote a file that was restored before."""
 
 
 def _spoilt_file(environment: Path) -> Path:
@@ -41,19 +40,21 @@ def _known_file(environment: Path) -> Path:
 
 
 def by_package(wrong: Iterable[Wrong]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    """Package → its wrong files."""
+    paths: dict[str, list[str]] = {}
     for each in wrong:
-        found.setdefault(each.package, []).append(each.path)
-    return found
+        paths.setdefault(each.package, []).append(each.path)
+    return paths
 
 
 def spoilt(environment: Path) -> dict[str, list[str]]:
-    found = files.read_receipt(_spoilt_file(environment), packages=dict).get("packages", {})
-    return {name: list(map(str, paths)) for name, paths in found.items() if paths}
+    """Package → its recorded spoilt files."""
+    packages = files.read_receipt(_spoilt_file(environment), packages=dict).get("packages", {})
+    return {name: list(map(str, paths)) for name, paths in packages.items() if paths}
 
 
 def note_spoilt(environment: Path, wrong: Iterable[Wrong]) -> None:
-    """Write down what a look at every file found; nothing: what an earlier one found is mended."""
+    """Record the result of a check of all files; without wrong files, remove the record."""
     if packages := by_package(wrong):
         files.write_receipt(_spoilt_file(environment), {"packages": packages})
     else:
@@ -61,26 +62,23 @@ def note_spoilt(environment: Path, wrong: Iterable[Wrong]) -> None:
 
 
 def known(environment: Path) -> dict[str, Known]:
-    """By path, relative to site-packages."""
-    found = {}
-    noted = files.read_receipt(_known_file(environment), files=dict).get("files", {})
-    for path, each in noted.items():
-        # A damaged note is none.
+    """The known files, by path relative to site-packages. Skips damaged entries."""
+    entries = {}
+    recorded = files.read_receipt(_known_file(environment), files=dict).get("files", {})
+    for path, each in recorded.items():
         with contextlib.suppress(LookupError, TypeError):
-            found[path] = Known(str(each["package"]), str(each["who"]))
-    return found
+            entries[path] = Known(str(each["package"]), str(each["who"]))
+    return entries
 
 
-def note_known(environment: Path, found: Mapping[str, Known]) -> None:
-    """Write down more of them."""
-    every = known(environment) | dict(found)
-    if every:
-        noted = {path: asdict(each) for path, each in every.items()}
-        files.write_receipt(_known_file(environment), {"files": noted})
+def note_known(environment: Path, more: Mapping[str, Known]) -> None:
+    """Record more known files."""
+    if entries := known(environment) | dict(more):
+        recorded = {path: asdict(each) for path, each in entries.items()}
+        files.write_receipt(_known_file(environment), {"files": recorded})
 
 
-def expect(environment: Path, before: Mapping[str, Known], mended: Spoilt) -> None:
-    """Write down what was mended in this environment: should it be written into again, it is known
-    that something here does so."""
-    again = {path: Known(package, AGAIN) for package, paths in mended.items() for path in paths}
-    note_known(environment, {**again, **before})
+def expect(environment: Path, previous: Mapping[str, Known], restored: Spoilt) -> None:
+    """Record restored files as known: if they change again, something here rewrites them."""
+    again = {path: Known(package, AGAIN) for package, paths in restored.items() for path in paths}
+    note_known(environment, {**again, **previous})

@@ -1,7 +1,7 @@
-"""What the log of a package's build says that this system lacks.
+"""Finds in a package's build log what this system lacks.
 
-Compilers and build tools have no other way to say it. The Debian packages are those of bookworm
-and Ubuntu 24.04; for a file that isn't among them `apt-file` is asked, where it is installed.
+Compilers and build tools report it in no other way. The Debian packages are those of bookworm and
+Ubuntu 24.04; `apt-file`, if installed, knows others.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +18,7 @@ from ..system.failure import Failure
 
 Kind = Literal["header", "library", "program", "module"]
 
-#: In the order in which they are believed: what a compiler misses is more than that it failed.
+#: The first match wins: a missing header explains more than a failed compiler.
 PATTERNS: tuple[tuple[Kind, str], ...] = (
     ("header", r"fatal error: '?([\w./+-]+\.(?:h|hpp|hh|cuh))'?(?::| file not found)"),
     ("library", r"ld(?:\.\w+)?: cannot find -l([\w.+-]+)"),
@@ -40,7 +39,7 @@ OTHERWISE: tuple[tuple[str, str], ...] = (
     (r"CMAKE_C(?:XX)?_COMPILER not set|No CMAKE_C(?:XX)?_COMPILER could be found", "g++"),
     (r"Could not find PkgConfig", "pkg-config"),
 )
-"""Sentences that name a program in another way."""
+"""Messages that don't contain the name of the missing program."""
 DEBIAN = {
     **dict.fromkeys(["gcc", "cc", "g++", "c++", "make", "x86_64-linux-gnu-gcc"], "build-essential"),
     **{name: name for name in ("cmake", "pkg-config", "gfortran", "swig", "git", "cargo")},
@@ -66,12 +65,12 @@ DEBIAN = {
     "blas": "libopenblas-dev", "openblas": "libopenblas-dev", "lapack": "liblapack-dev",
     "portaudio": "portaudio19-dev",
 }  # fmt: skip
-"""What brings a header, a program, a library or a .pc file; of CUDA NVIDIA's own is the better."""
+"""Header, program, library or .pc file → its Debian package. For CUDA, NVIDIA's are better."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Something that a build needs; `str()` is a part of a sentence."""
+    """Something that a build needs; `str()` is a clause."""
 
     kind: Kind
     name: str
@@ -79,7 +78,7 @@ class Missing:
     def __str__(self) -> str:
         if self.kind == "module":
             return (
-                f"its build needs {self.name} and doesn't ask for it: take a wheel of it "
+                f"its build needs {self.name} and doesn't declare it: take a wheel of it "
                 "(python.find_links), or install it by its node's script with "
                 "pip install --no-build-isolation"
             )
@@ -88,43 +87,40 @@ class Missing:
 
     @property
     def there(self) -> bool:
-        """Whether it is installed now; False for libraries and modules, which take long to find."""
+        """Whether it is installed now; False for libraries and modules, which are slow to find."""
         if self.kind == "program":
             return shutil.which(self.name) is not None
-        places = (Path("/usr/include"), Path("/usr/local/include"))
+        folders = (Path("/usr/include"), Path("/usr/local/include"))
         return self.kind == "header" and any(
-            (place / self.name).exists() or any(place.glob(f"*/{self.name}")) for place in places
+            (folder / self.name).exists() or any(folder.glob(f"*/{self.name}"))
+            for folder in folders
         )
 
 
 def missing(log: str) -> Missing | None:
-    """What a build's log says that it lacks, None if it says nothing of the kind."""
+    """What a build lacked; None if its log doesn't say."""
     for kind, pattern in PATTERNS:
-        if found := re.search(pattern, log):
-            return Missing(kind, found[1])
+        if match := re.search(pattern, log):
+            return Missing(kind, match[1])
     return next((Missing("program", name) for p, name in OTHERWISE if re.search(p, log)), None)
 
 
 def debian(what: Missing) -> str | None:
-    """The Debian package that brings it, None where that isn't known."""
+    """The Debian package that has it; None if unknown."""
     if known := DEBIAN.get(what.name):
         return known
-    return next(_asked(what), None) if shutil.which("apt-file") else None
-
-
-def _asked(what: Missing) -> Iterator[str]:
-    ending = {
+    if shutil.which("apt-file") is None:
+        return None
+    pattern = {
         "header": rf"/{re.escape(what.name)}$",
         "program": rf"/s?bin/{re.escape(what.name)}$",
         "library": rf"/(?:lib{re.escape(what.name)}\.so|{re.escape(what.name)}\.pc)$",
     }.get(what.kind)
-    if ending:
-        try:
-            said = process.run(
-                ["apt-file", "search", "--package-only", "--regexp", ending],
-                env=process.allowed_environment(os.environ),
-                timeout=60,
-            )
-        except Failure:
-            return
-        yield from said.split()
+    if pattern is None:
+        return None
+    argv = ["apt-file", "search", "--package-only", "--regexp", pattern]
+    try:
+        output = process.run(argv, env=process.allowed_environment(os.environ), timeout=60)
+    except Failure:
+        return None
+    return next(iter(output.split()), None)

@@ -1,4 +1,4 @@
-"""The set of an environment as a constraints file, by which pip and uv refuse to move it."""
+"""An environment's constraints file, which keeps pip and uv from changing its packages."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from ..system import files
 from . import environments
 
 FILE = "constraints.txt"
-#: pip and uv take several files here, with spaces between them.
+#: Both take several files, separated by spaces.
 VARIABLES = ("PIP_CONSTRAINT", "UV_CONSTRAINT")
 
 
 def write(environment: Path, names: Iterable[str], beside: Mapping[str, str]) -> None:
-    """Name the versions that these packages have in the environment, and what is `beside` it.
+    """Write the versions of these packages in the environment, and those `beside` it.
 
-    One from a repository or URL is named by its version too: with its address pip would fetch it
-    anew each time. Raises OSError.
+    Packages from a repository or URL have their version too: with the URL, pip would fetch them
+    again each time. Raises OSError.
     """
-    there = environments.installed(environment)
-    versions = {name: there[name] for name in names if name in there} | dict(beside)
+    installed = environments.installed(environment)
+    versions = {name: installed[name] for name in names if name in installed} | dict(beside)
     lines = [f"{name}=={version}\n" for name, version in sorted(versions.items())]
     files.write_text(environment / FILE, "".join(lines))
 
 
-def within(environment: Path, theirs: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a process that works in this environment, `theirs` among them.
+def within(environment: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    """These variables, extended for a process that works in this environment.
 
-    A file that the user names for pip or uv counts as well. uv copies, since its own way
-    are hard links to its cache.
+    The user's own constraints files still apply. uv copies files, because by default it hard-links
+    them to its cache.
     """
-    found = {"UV_LINK_MODE": "copy", **theirs}
+    extended = {"UV_LINK_MODE": "copy", **variables}
     file = environment / FILE
-    # An environment that an older comfy-machine made has no such file, a plan's is not made yet.
+    # Environments of older versions have no such file; in a plan, the environment doesn't exist.
     if file.exists() or not environment.exists():
-        # A path would end at a space, and be taken for a variable with ${; both read addresses.
+        # pip and uv split paths at spaces and expand ${…}, but not in URLs.
         ours = file.absolute().as_uri() if re.search(r"[\s$]", str(file)) else str(file)
-        found |= {name: " ".join([*theirs.get(name, "").split(), ours]) for name in VARIABLES}
-    return found
+        for name in VARIABLES:
+            extended[name] = " ".join([*variables.get(name, "").split(), ours])
+    return extended

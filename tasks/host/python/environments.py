@@ -1,7 +1,7 @@
-"""What is in a Python environment, and what differs from what belongs there.
+"""The contents of a Python environment, and how they differ from what it should have.
 
-No two environments share a file that anyone may write to, and none shares one with uv's
-cache: custom nodes patch packages in place, and a hard link carries that everywhere.
+Environments share no writable file with each other or with uv's cache, because custom nodes patch
+packages in place, and a hard link would spread the change.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ..system.stat_cache import while_unchanged
 from . import altered_files, records, uv
 from .records import Wrong
 
-#: Native libraries: they are never patched in place, and they are most of an environment's bytes.
+#: Native libraries are never patched in place, and are most of an environment's bytes.
 NATIVE = re.compile(r"\.(so(\.\d+)*|a)$")
 
 LIST = "packages.txt"
-"""In an environment: its packages as they were asked for, with hashes."""
+"""A file in an environment: its packages as they were requested, with hashes."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Packages:
     reason: str = ""
     wanted: int = 0
     installed: int = 0
-    """Of the wanted ones, those that are there as they are wanted."""
+    """How many of the wanted ones are installed in the wanted version."""
     wrong: dict[str, str] = field(default_factory=dict)
     """Package → what is wrong with it."""
 
 
 def noted(file: Path) -> PythonSet | None:
-    """The packages that a receipt names; None when it is missing or damaged."""
+    """The packages in a receipt; None when it is missing or damaged."""
     try:
         return PythonSet.model_validate(files.read_receipt(file))
     except ValueError:
@@ -48,39 +48,39 @@ def noted(file: Path) -> PythonSet | None:
 
 
 def installed(folder: Path) -> dict[str, str]:
-    """Name → version of every package in the environment now. Raises OSError."""
+    """Name → version of every installed package. Raises OSError."""
     return listed(uv.site_packages(folder))
 
 
 def infos(site_packages: Path) -> Iterator[Path]:
-    """The folder that each package's installer left there."""
+    """The dist-info folders."""
     return site_packages.glob("*.dist-info")
 
 
 def listed(site_packages: Path) -> dict[str, str]:
-    """Name → version of every package there."""
+    """Name → version of every package in a site-packages folder."""
     return dict(named(path.name) for path in infos(site_packages))
 
 
 def named(dist_info: str) -> tuple[str, str]:
-    """The name and version that a dist-info folder's name says."""
+    """The name and version of a package, from the name of its dist-info folder."""
     version = dist_info.removesuffix(".dist-info").rpartition("-")[2]
     return records.name_of(dist_info), version
 
 
 def additions(folder: Path) -> dict[str, str]:
-    """Name → version of what came into an environment after all that is recorded of it: by hand,
-    by ComfyUI-Manager, by a custom node that runs."""
+    """Name → version of packages that the receipt doesn't have: installed by hand, by
+    ComfyUI-Manager, or by a running custom node."""
     receipt = digest_folders.read(folder)
     try:
-        there = installed(folder) if receipt else {}
+        versions = installed(folder) if receipt else {}
     except OSError:
         return {}
     locked = {records.name_of(info) for info in receipt.get("installed", ())}
     guests = receipt.get("guests", {})
     return {
         name: version
-        for name, version in there.items()
+        for name, version in versions.items()
         if name not in locked and guests.get(name) != version
     }
 
@@ -90,18 +90,18 @@ def is_native(name: str) -> bool:
 
 
 def is_removable(folder: Path) -> bool:
-    """Whether each package there can be removed: uv can't without its list of files."""
+    """Whether uv can remove every package: it needs each one's RECORD."""
     return all((info / "RECORD").is_file() for info in infos(uv.site_packages(folder)))
 
 
 def grow(previous: Path, folder: Path) -> None:
-    """Copy an environment; native libraries are shared if `previous` has its files for itself.
+    """Copy an environment; native libraries are shared as hard links.
 
-    One that an older comfy-machine made is linked with uv's cache: of it everything is copied.
-    Raises OSError.
+    Environments of older versions are linked to uv's cache, so they are copied completely. Raises
+    OSError.
     """
-    own = bool(digest_folders.read(previous).get("own"))
-    trees.copy(previous, folder, lambda name: own and is_native(name))
+    can_share = bool(digest_folders.read(previous).get("own"))
+    trees.copy(previous, folder, lambda name: can_share and is_native(name))
 
 
 def heal(
@@ -111,40 +111,45 @@ def heal(
     paths: altered_files.Spoilt,
     log: Path,
 ) -> list[Wrong]:
-    """After these packages were installed anew: which of these files are wrong all the same.
+    """After these packages were reinstalled, download those that are still wrong.
 
-    What uv's cache holds may be as wrong, since an older comfy-machine shared files with it: such
-    packages are downloaded, and the cache forgets them. Raises CommandFailed.
+    uv's cache may have the wrong files too, because older versions shared files with it. Returns
+    the files that are wrong even then. Raises CommandFailed.
     """
-    if left := _unlike(folder, paths):
-        names = {each.package for each in left}
+    if wrong := _wrong_files(folder, paths):
+        names = {each.package for each in wrong}
         uv.install(folder, requirements, *where, log, anew=names, cached=False)
         uv.forget(names, log)
-        left = _unlike(folder, paths)
-    return left
+        wrong = _wrong_files(folder, paths)
+    return wrong
 
 
-def _unlike(folder: Path, paths: altered_files.Spoilt) -> list[Wrong]:
+def _wrong_files(folder: Path, paths: altered_files.Spoilt) -> list[Wrong]:
     site = uv.site_packages(folder)
     every = [path for name in paths for path in paths[name]]
     return records.compare(site, records.claims(site, set(paths)), every)
 
 
 def written_since(folder: Path, moment: int) -> trees.TreeScan:
-    """The files of site-packages, and what was written there since a moment (`trees.now`)."""
+    """The files of site-packages, and those written since a moment (`trees.now`)."""
     return trees.scan(uv.site_packages(folder), moment, is_native)
 
 
 def compare(folder: Path, wanted: PythonSet | None) -> Packages:
-    """An environment against the set that is to be in it; whatever is there, nothing is raised."""
+    """Compare an environment with the wanted set. Never raises."""
     packages = dict(wanted.packages) if wanted else {}
     try:
-        there = _listed(uv.site_packages(folder))
+        versions = _listed(uv.site_packages(folder))
     except OSError:
         return Packages(False, "the environment is gone", len(packages))
     if wanted is None:
         return Packages(False, "which ones are wanted isn't known")
-    wrong = {name: why for name, each in packages.items() if (why := _wrong(each, there.get(name)))}
+    wrong = {
+        name: "isn't installed" if (version := versions.get(name)) is None else f"is {version}"
+        for name, package in packages.items()
+        if not fits(package, versions.get(name))
+    }
+    wrong = {name: f"{why}, {packages[name].shown} is wanted" for name, why in wrong.items()}
     if wrong:
         name, why = next(iter(wrong.items()))
         reason = f"{name} {why}" + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
@@ -158,36 +163,26 @@ def _damage(folder: Path) -> str:
     try:
         return (digest_folders.damaged(folder, receipt, damage) if receipt else None) or ""
     except OSError as error:
-        return f"{error.filename} can't be looked at: {error.strerror}"
-
-
-def _wrong(package: Package, version: str | None) -> str:
-    """What is wrong with an installed version, empty if nothing."""
-    if fits(package, version):
-        return ""
-    found = "isn't installed" if version is None else f"is {version}"
-    return f"{found}, {package.shown} is wanted"
+        return f"{error.filename} can't be read: {error.strerror}"
 
 
 _listed = while_unchanged(listed)
 
 
 def fits(package: Package, version: str | None) -> bool:
-    """Whether an installed version is the one that is wanted; of a repository or URL any is."""
-    return version is not None and (package.version is None or _same(package.version, version))
-
-
-def _same(one: str, other: str) -> bool:
+    """Whether an installed version is the wanted one; from a repository or URL any version is."""
+    if version is None or package.version in (None, version):
+        return version is not None
     from packaging.version import InvalidVersion, Version
 
     try:
-        return one == other or Version(one) == Version(other)
+        return Version(str(package.version)) == Version(version)
     except InvalidVersion:
         return False
 
 
 def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
-    """What of the record doesn't hold any more. What came beside it is no damage: `additions`."""
+    """What differs from the receipt; None if nothing. Added packages are no damage."""
     if reason := lost(folder, receipt):
         return reason
     for name, paths in sorted(altered_files.spoilt(folder).items()):
@@ -196,13 +191,13 @@ def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
 
 
 def lost(folder: Path, receipt: dict[str, Any]) -> str | None:
-    """What is missing of it."""
+    """What the environment lacks; None if nothing."""
     for name in ("bin/python", "pyvenv.cfg"):
         if not (folder / name).exists():
             return f"{name} is missing from {folder.name}"
     try:
-        there = {path.name for path in uv.site_packages(folder).iterdir()}
+        names = {path.name for path in uv.site_packages(folder).iterdir()}
     except OSError:
         return f"{folder.name} has no site-packages"
-    gone = sorted({*receipt["installed"], *receipt["top"]} - there)
-    return f"{gone[0]} is missing from {folder.name}" if gone else None
+    missing = sorted({*receipt["installed"], *receipt["top"]} - names)
+    return f"{missing[0]} is missing from {folder.name}" if missing else None

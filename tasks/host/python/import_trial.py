@@ -1,4 +1,4 @@
-"""Whether modules of a Python environment import together, tried in a process of its own."""
+"""Tries in a separate process whether modules of a Python environment import together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..system import files, process
 
 SCRIPT = Path(__file__).parents[2] / "services" / "inside" / "import_report.py"
 TIMEOUT = 600.0
-"""Seconds for all of them; torch with CUDA takes 4 to 11 s, more on a cold network disk."""
+"""Seconds for all modules; torch with CUDA takes 4 to 11 s, more on a cold network disk."""
 
 
 @dataclass(frozen=True)
@@ -20,26 +20,26 @@ class Broken:
 
     name: str
     kind: str
-    """The type of the exception that is the root of it; empty when the process ended instead."""
+    """The type of the root exception; empty when the process ended instead."""
     cause: str
     """Its message, or how the process ended."""
     library: str | None = None
     """The shared library that the loader didn't find, if that is the cause."""
     final: bool = True
-    """Whether it has to do with the module; not so when time or memory ran out."""
+    """Whether the module is at fault; False when time or memory ran out."""
 
     @property
     def shown(self) -> str:
-        """As one reads it."""
+        """Kind and cause in one line."""
         return ": ".join(part for part in (self.kind, self.cause) if part)
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What became of the modules, in their order, up to the first that doesn't import."""
+    """The results, in order, up to the first module that doesn't import."""
 
     imported: dict[str, str] = field(default_factory=dict)
-    """Name → the version that the module tells, empty if none."""
+    """Name → the module's `__version__`; empty without one."""
     broken: Broken | None = None
 
 
@@ -47,17 +47,17 @@ def attempt(
     python: Path, names: Sequence[str], env: Mapping[str, str], scratch: Path, log: Path
 ) -> Tried:
     """Import these modules one after the other with an environment's interpreter."""
-    told = scratch / "imports.json"
-    told.parent.mkdir(parents=True, exist_ok=True)
-    told.unlink(missing_ok=True)
+    report = scratch / "imports.json"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.unlink(missing_ok=True)
     ending, final = "ended before it was imported", True
     try:
-        # The loader's own words, in whichever language they would be.
-        argv = [python, "-I", SCRIPT, told, *names]
+        # LC_ALL: the loader's messages are in English.
+        argv = [python, "-I", SCRIPT, report, *names]
         process.run(argv, env={**env, "LC_ALL": "C"}, log=log, timeout=TIMEOUT)
     except process.CommandFailed as failed:
         ending, final = str(failed), failed.code not in (None, -signal.SIGKILL)
-    results = files.read_receipt(told)
+    results = files.read_receipt(report)
     imported: dict[str, str] = {}
     for name in names:
         result = results.get(name) or {}

@@ -1,4 +1,4 @@
-"""The line in an environment by which ComfyUI's process loads what is to run inside it."""
+"""The .pth line of an environment that loads our code into ComfyUI's process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LINE = (
     'os.environ["COMFY_MACHINE_INSIDE"], "exec"), {"__name__": "comfy_machine_entry", '
     '"__file__": os.environ["COMFY_MACHINE_INSIDE"]})\n'
 )
-"""`site` executes it at each start of Python, and continues whatever it raises. In every process
-but the one that the exec shim names it compares two numbers."""
+"""`site` executes it at each start of Python and ignores its errors. It only loads code in the
+process that the exec shim names; in others it compares two numbers."""
 
 
 def write(site_packages: Path) -> None:
-    """Put the line there."""
+    """Add the line to an environment."""
     files.write_text(site_packages / FILE, LINE)

@@ -1,4 +1,4 @@
-"""Python environments, made and filled by uv."""
+"""uv's commands for Python environments."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ..system import process
 
 
 def binary() -> Path:
-    """The uv that was installed with this project. Raises FileNotFoundError."""
+    """The uv that is installed with this project. Raises FileNotFoundError."""
     from uv import find_uv_bin
 
     return Path(find_uv_bin())
 
 
 def environment() -> dict[str, str]:
-    """What uv and its builds may see; it never downloads an interpreter (from GitHub).
+    """The environment of uv and its builds. uv never downloads an interpreter.
 
-    It copies, by reflinks where the file system has them: `clone`, its own way, makes hard links to
-    its cache where it has not (seen with 0.13).
+    It copies files, as reflinks if the file system has them. Its default mode, `clone`, makes hard
+    links to its cache if not (seen with 0.13).
     """
     return process.allowed_environment(os.environ, installer=True) | {
         "UV_LINK_MODE": "copy",
@@ -34,7 +34,7 @@ def environment() -> dict[str, str]:
 def make_environment(folder: Path, python: Path, log: Path, *, see_base: bool = False) -> None:
     """Make `folder` a relocatable virtual environment of the interpreter `python`.
 
-    With `see_base` what the interpreter has of its own can be imported too.
+    With `see_base`, the packages of the interpreter are importable too.
     """
     argv = [binary(), "venv", "--relocatable", "--no-project", "--python", python, folder]
     if see_base:
@@ -45,11 +45,10 @@ def make_environment(folder: Path, python: Path, log: Path, *, see_base: bool = 
 def resolve(
     pylock: Path, arguments: Sequence[str | Path], places: Mapping[str, str], log: Path
 ) -> None:
-    """Resolve what `arguments` ask for into `pylock`; what stands there already is preferred.
+    """Resolve the requirements in `arguments` into `pylock`; prefers versions that it has.
 
-    The set fits every patch release of this Python: an image's is seldom the one that locks.
-    `places` are the variables of `indexes`. Raises CommandFailed with uv's explanation as its
-    output.
+    The result fits all patch releases of this Python, because an image's may differ. `places` are
+    the variables of `indexes`. Raises CommandFailed with uv's explanation as its output.
     """
     _compile(["--format", "pylock.toml", "--output-file", pylock, *arguments], places, log)
 
@@ -57,7 +56,7 @@ def resolve(
 def explain(
     file: Path, arguments: Sequence[str | Path], places: Mapping[str, str], log: Path
 ) -> None:
-    """Write what `arguments` resolve to into `file`, each with who asks for it: `a==1  # via b`."""
+    """Resolve `arguments` into `file`, with the parents of each package: `a==1  # via b`."""
     style = ("--format", "requirements.txt", "--annotation-style", "line")
     _compile([*style, "--output-file", file, *arguments], places, log)
 
@@ -71,7 +70,7 @@ def _compile(words: Sequence[str | Path], places: Mapping[str, str], log: Path) 
 def sync(
     folder: Path, requirements: Path, backend: Sequence[str], places: Mapping[str, str], log: Path
 ) -> None:
-    """Install exactly what the file lists into `folder`, checked by hash; the rest goes."""
+    """Install exactly what the file lists into `folder`, checked by hash; remove other packages."""
     _install(folder, ["sync", requirements, *backend], places, log)
 
 
@@ -85,34 +84,29 @@ def install(
     anew: Collection[str] = (),
     cached: bool = True,
 ) -> None:
-    """Install what the file lists into `folder`, checked by hash, and nothing for it.
+    """Install what the file lists into `folder`, checked by hash, without dependencies.
 
-    What is there as it is listed stays, unless it is to be installed `anew`. Without `cached`
-    everything is downloaded.
+    Listed packages that are installed already stay, except those to install `anew`. Without
+    `cached`, everything is downloaded.
     """
-    again = [word for name in sorted(anew) for word in ("--reinstall-package", name)]
-    words: list[str | Path] = [
-        "install",
-        "--no-deps",
-        "--requirements",
-        requirements,
-        *backend,
-        *again,
-    ]
-    _install(folder, [*words, *([] if cached else ["--no-cache"])], places, log)
+    options = [word for name in sorted(anew) for word in ("--reinstall-package", name)]
+    options += [] if cached else ["--no-cache"]
+    words: list[str | Path] = ["install", "--no-deps", "--requirements", requirements]
+    _install(folder, [*words, *backend, *options], places, log)
 
 
 def forget(names: Collection[str], log: Path) -> None:
-    """Have the cache drop what it holds of these packages."""
+    """Remove these packages from uv's cache."""
     process.run([binary(), "cache", "clean", *sorted(names)], env=environment(), log=log)
 
 
 def build(
     folder: Path, requirements: Path, backend: Sequence[str], places: Mapping[str, str], log: Path
 ) -> None:
-    """Build what the file lists, and nothing for it, into uv's cache, from where it is installed.
+    """Build what the file lists, without dependencies, into uv's cache.
 
-    `folder` is made for it and may go. Raises CommandFailed with the build's log as its output.
+    `folder` receives an installation that isn't needed. Raises CommandFailed with the build's log
+    as its output.
     """
     argv = [binary(), "pip", "install", "--no-deps", "--python", sys.executable,
             "--target", folder, "--requirements", requirements, *backend]  # fmt: skip
@@ -127,7 +121,7 @@ def uninstall(folder: Path, names: Sequence[str], log: Path) -> None:
 def _install(
     folder: Path, words: Sequence[str | Path], places: Mapping[str, str], log: Path
 ) -> None:
-    """From the cache alone if that has everything: an index that is down is then no matter."""
+    """Install offline if the cache has everything, so that no index needs to be reachable."""
     argv = [binary(), "pip", words[0], "--python", folder / "bin" / "python", *words[1:]]
     env = {**environment(), **places}
     try:

@@ -1,4 +1,4 @@
-"""What uv says when it fails, in one short line for people; nothing is decided by it."""
+"""uv's error output as one short line for people; decides nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from ..system import process
 LONGEST = 300
 """Characters of a line."""
 
-
-#: What says no more than that it failed.
+#: Phrases that only say that it failed.
 FRAME = re.compile(
     r"^No solution found when resolving dependencies |"
     r", we can conclude that your requirements are unsatisfiable\.$"
@@ -18,12 +17,12 @@ FRAME = re.compile(
 
 
 def gist(output: str) -> str:
-    """uv's error without its advice on other things; of a build's log the last line."""
+    """uv's error without its hints; of a build log, only the last line."""
     error = re.split(r"^(?:error: |  × )", output, maxsplit=1, flags=re.M)[-1]
     error = re.split(r"^hint:", error, maxsplit=1, flags=re.M)[0]
     head, *logs = re.split(r"^\s+(?:\[std(?:out|err)\]|--- std(?:out|err))$", error, flags=re.M)
-    said = head.strip().splitlines()[0] if logs else head
-    text = FRAME.sub("", re.sub(r"\s+", " ", said.replace("cause:", "")).strip())
+    summary = head.strip().splitlines()[0] if logs else head
+    text = FRAME.sub("", re.sub(r"\s+", " ", summary.replace("cause:", "")).strip())
     if logs:
         text += f": {process.last_line(logs[-1])}"
     text = text or process.last_line(output)
@@ -31,12 +30,12 @@ def gist(output: str) -> str:
 
 
 def refused(output: str) -> str | None:
-    """What to say of an index that wants other credentials, if that is the cause.
+    """A message about an index that refuses the credentials; None if that isn't the cause.
 
-    uv then takes each package for one that the index doesn't have, and says why in a hint.
+    uv then treats each package as missing from the index, and gives the reason in a hint.
     """
-    found = re.search(r"^hint: An index URL \((\S+)\) .*\((40[13] \w+)\)", output, re.M)
-    return found and (
-        f"{found[1]} answers {found[2]}: correct its credentials, which are in the variables that "
+    match = re.search(r"^hint: An index URL \((\S+)\) .*\((40[13] \w+)\)", output, re.M)
+    return match and (
+        f"{match[1]} answers {match[2]}: correct its credentials, which are in the variables that "
         "python.extra_index_urls names, in UV_INDEX or in ~/.netrc"
     )

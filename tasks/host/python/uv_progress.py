@@ -1,7 +1,7 @@
-"""How far uv is with an installation, read from its log while it works.
+"""The progress of an installation, from uv's log while it works.
 
-uv names each download above 1 MiB when it begins and when it is there, says nothing of smaller
-ones, and links all packages into the environment at the end, within a second (seen with 0.11).
+uv logs the start and end of each download above 1 MiB, nothing for smaller ones, and copies all
+packages into the environment at the end, within a second (seen with 0.11).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ..system.units import size
 
 LOOK_EVERY = 0.25
 """Seconds."""
-SAYS = re.compile(r"^(?:Downloading (\S+) \(([\d.]+)([KMG]iB)\)| Downloaded (\S+))$", re.M)
+LINE = re.compile(r"^(?:Downloading (\S+) \(([\d.]+)([KMG]iB)\)| Downloaded (\S+))$", re.M)
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def following(log: Path, what: str, on_progress: OnProgress) -> AbstractContextManager[None]:
-    """Tell how much of the downloads is there until the body ends; `what` is named in it."""
+    """Report the progress of the downloads until the body ends; `what` is part of the text."""
     start = log.stat().st_size if log.exists() else 0
     return beside(_watch, log, start, what, on_progress)
 
@@ -32,27 +32,28 @@ def _watch(
     log: Path, start: int, what: str, on_progress: OnProgress, ended: threading.Event
 ) -> None:
     on_progress(None, what)
-    seen = b""
+    previous = b""
     while not ended.wait(LOOK_EVERY):
         with contextlib.suppress(OSError), log.open("rb") as file:
             file.seek(start)
             text = file.read()
-            if text != seen:
-                seen = text
+            if text != previous:
+                previous = text
                 on_progress(*share(what, text.decode(errors="replace")))
 
 
 def share(what: str, text: str) -> tuple[float | None, str]:
-    """What uv has said until now, in percent of the large downloads' bytes and in words."""
-    begun: dict[str, float] = {}
-    there: set[str] = set()
-    for name, number, unit, done in SAYS.findall(text):
+    """The percentage of the large downloads' bytes, and a text, from uv's log so far."""
+    started: dict[str, float] = {}
+    finished: set[str] = set()
+    for name, number, unit, done in LINE.findall(text):
         if name:
-            begun[name] = float(number) * UNITS[unit]
-        there.add(done)
-    if not begun:
+            started[name] = float(number) * UNITS[unit]
+        finished.add(done)
+    if not started:
         return None, what
-    whole = sum(begun.values())
-    come = sum(count for name, count in begun.items() if name in there)
-    words = f"{len(there & set(begun))} of {len(begun)} large ones, {size(come)} of {size(whole)}"
-    return 100 * come / whole if whole else None, f"{what}, {words}"
+    total = sum(started.values())
+    done_bytes = sum(count for name, count in started.items() if name in finished)
+    counts = f"{len(finished & set(started))} of {len(started)} large ones"
+    text = f"{what}, {counts}, {size(done_bytes)} of {size(total)}"
+    return 100 * done_bytes / total if total else None, text

@@ -1,4 +1,4 @@
-"""git: its command, prepared never to ask nor to stray, and what it says of a checkout."""
+"""The git command, set up to be non-interactive and repeatable, and queries of a checkout."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from . import git_settings, lfs
 if TYPE_CHECKING:
     from git import Git, GitCommandError
 
-#: git must never ask a question that no one sees, and must give up on a silent connection.
+#: git must not prompt, and must give up on a stalled connection.
 ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
     "GIT_HTTP_LOW_SPEED_TIME": "30",
     "LC_ALL": "C",
 }
-#: What git's hooks and `git rebase --exec` set: it would lead every command of ours to the
+#: Variables that git hooks and `git rebase --exec` set. They would redirect our commands to the
 #: caller's repository (`git rev-parse --local-env-vars`).
 LOCAL_VARIABLES = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_OBJECT_DIRECTORY", "GIT_DIR",
@@ -36,13 +36,13 @@ LOCAL_VARIABLES = (
 GITMODULES_PATH = re.compile(r'^\s*path\s*=\s*"?(.+?)"?\s*$', re.M)
 PROGRESS = re.compile(r"(?:remote: )?([A-Z][a-z]+ \w+): +(?:(\d+)% \(\d+/\d+\)|\d+)(.*)")
 SHARES = {"Receiving objects": (0.0, 0.9), "Resolving deltas": (90.0, 0.1)}
-"""What of a fetch is behind it when a step begins, and what of it one percent of the step is."""
+"""Step of a fetch → percent of the fetch at its start, and per percent of the step."""
 
 
 def forget_the_callers_repository() -> None:
-    """Take from this process's environment what ties git to a repository, or makes it chatty.
+    """Remove variables from this process's environment that select a repository or enable traces.
 
-    A trace has the credentials of every URL, and it would be read as git's error text.
+    A trace contains the credentials of URLs, and would be mistaken for git's error output.
     """
     for name in list(os.environ):
         if name in LOCAL_VARIABLES or name.startswith(process.TRACES):
@@ -50,9 +50,9 @@ def forget_the_callers_repository() -> None:
 
 
 def head(checkout: Path) -> str | None:
-    """The commit that a checkout's HEAD names, read from its files; None without one.
+    """The commit of a checkout's HEAD, read from its files; None without one.
 
-    A hundred times faster than asking git, and this runs for every checkout on every run.
+    This runs for every checkout on every run, and is a hundred times faster than git.
     """
     folder = checkout / ".git"
     try:
@@ -71,44 +71,43 @@ def head(checkout: Path) -> str | None:
 
 
 def init(repository: Git, *arguments: str) -> None:
-    """`git init`, without the user's template, which may hold hooks."""
+    """`git init` without the user's template, which may have hooks."""
     repository.init("--quiet", "--template=", *arguments)
 
 
 def snapshot(folder: Path) -> str:
-    """Make `folder`, which is no repository, one with a single commit of all its files.
+    """Make `folder` a repository with one commit of all its files; return the commit.
 
-    Author and date are fixed, so equal content gives an equal commit.
+    Author and date are fixed, so the same content gives the same commit.
     """
     git = command(folder)
     init(git)
     git.add("--all", "--force")
-    who = ("comfy-machine", "comfy-machine@localhost", "2000-01-01T00:00:00Z")
-    keys = ("NAME", "EMAIL", "DATE")
     identity = {
-        f"GIT_{role}_{key}": value
-        for role in ("AUTHOR", "COMMITTER")
-        for key, value in zip(keys, who, strict=True)
+        "NAME": "comfy-machine",
+        "EMAIL": "comfy-machine@localhost",
+        "DATE": "2000-01-01T00:00:00Z",
     }
-    git.update_environment(**identity)
-    # There is nothing to tidy up in one commit.
+    for role in ("AUTHOR", "COMMITTER"):
+        git.update_environment(**{f"GIT_{role}_{key}": text for key, text in identity.items()})
+    # One commit needs no maintenance.
     prepared = git(c="maintenance.auto=false")
     prepared.commit("-q", "--no-verify", "-m", "content")
     return str(git.rev_parse("HEAD"))
 
 
 def tracked(checkout: Path) -> list[str]:
-    """The files that git tracks, relative to the checkout; submodules' included."""
+    """Tracked files, relative to the checkout; includes submodules."""
     return _ask(checkout, "ls_files", "-z", "--recurse-submodules")
 
 
 def untracked(checkout: Path) -> list[str]:
-    """Files that git doesn't track, ignored ones included; nested repositories end in `/`."""
+    """Untracked files, including ignored ones; nested repositories end in `/`."""
     return _ask(checkout, "ls_files", "-z", "--others")
 
 
 def ignored(checkout: Path) -> list[str]:
-    """The patterns that git looks away from, in this checkout alone."""
+    """The patterns that git ignores in only this checkout."""
     try:
         return (checkout / ".git" / "info" / "exclude").read_text().splitlines()
     except OSError:
@@ -116,7 +115,7 @@ def ignored(checkout: Path) -> list[str]:
 
 
 def ignore(checkout: Path, pattern: str) -> None:
-    """Have git look away from what matches (as in a .gitignore), in this checkout alone."""
+    """Make git ignore a pattern (as in .gitignore) in only this checkout."""
     file = checkout / ".git" / "info" / "exclude"
     file.parent.mkdir(exist_ok=True)
     with file.open("a") as exclude:
@@ -124,39 +123,38 @@ def ignore(checkout: Path, pattern: str) -> None:
 
 
 def edited(checkout: Path) -> list[str]:
-    """Tracked files whose content differs from HEAD; a deleted one holds nothing to lose.
+    """Tracked files whose content differs from HEAD, except deleted ones.
 
-    `models/` is left out: in a generation it is a link.
+    Skips `models/`, which is a link in a generation.
     """
-    # `git diff` follows settings of the user's (diff.*), and both it and diff-index would have the
-    # index written anew where only a file's time differs.
+    # `git diff` obeys the user's diff.* settings; both it and diff-index would rewrite the index
+    # when only a file's time differs.
     entries = _ask(
         *(checkout, "status", "--porcelain=v1", "-z", "--untracked-files=no", "--no-renames"),
         *("--ignore-submodules=dirty", "--", ".", ":!models"),
     )
-    own = [entry[3:] for entry in entries if "D" not in entry[:2]]
-    found = [name for name in own if not _stands_for(checkout, name)]
+    changed = [entry[3:] for entry in entries if "D" not in entry[:2]]
+    names = [name for name in changed if not _is_large_file(checkout, name)]
     for path in gitlinks(checkout) if (checkout / ".gitmodules").exists() else ():
         if (checkout / path / ".git").exists():
-            found += [f"{path}/{name}" for name in edited(checkout / path)]
-    return found
+            names += [f"{path}/{name}" for name in edited(checkout / path)]
+    return names
 
 
 def gitlinks(checkout: Path) -> dict[str, str]:
-    """The commit of another repository that belongs at each of these places."""
+    """Path → commit of each submodule."""
     commits = {}
     for entry in _ask(checkout, "ls_files", "-z", "--stage"):
-        # Mode 160000, a submodule's.
-        if entry.startswith("160000 "):
-            about, path = entry.split("\t", 1)
-            commits[path] = about.split()[1]
+        mode_and_commit, _, path = entry.partition("\t")
+        if mode_and_commit.startswith("160000 "):
+            commits[path] = mode_and_commit.split()[1]
     return commits
 
 
 def lacks_submodules(checkout: Path) -> bool:
-    """Whether a submodule that .gitmodules names is an empty folder; asked on every run.
+    """Whether a submodule of .gitmodules is an empty folder; checked on every run.
 
-    git makes one for each that the commit has; some repositories name what they have no more.
+    git creates a folder for each submodule of the commit; .gitmodules may name removed ones too.
     """
     try:
         text = (checkout / ".gitmodules").read_text(errors="replace")
@@ -166,8 +164,8 @@ def lacks_submodules(checkout: Path) -> bool:
         return False
 
 
-def _stands_for(checkout: Path, name: str) -> bool:
-    """Whether a file differs from HEAD since git-lfs put it in its pointer's place."""
+def _is_large_file(checkout: Path, name: str) -> bool:
+    """Whether a file differs from HEAD only because it replaced its Git LFS pointer."""
     repository = command(checkout)
     try:
         if int(repository.cat_file("-s", f"HEAD:{name}")) >= lfs.LONGEST:
@@ -184,16 +182,16 @@ def _ask(checkout: Path, subcommand: str, *arguments: str) -> list[str]:
         listing = str(getattr(command(checkout), subcommand)(*arguments))
     except error_type() as error:
         why = gist(error)
-        # git before 2.38 trusts another's repository by the user's own settings alone.
-        if whose := owner(checkout):
-            own = f"chown -R {os.geteuid()} …"
-            why = f"{whose}: run doit as that user, or give yourself the workspace ({own})"
-        raise Failure(f"git can't look at {checkout}: {why}") from error
+        # git before 2.38 reads safe.directory only from the user's own settings.
+        if other := owner(checkout):
+            chown = f"chown -R {os.geteuid()} …"
+            why = f"{other}: run doit as that user, or give yourself the workspace ({chown})"
+        raise Failure(f"git can't read {checkout}: {why}") from error
     return [name for name in listing.split("\0") if name]
 
 
 def owner(folder: Path) -> str | None:
-    """Whose a folder is, where it is another user's; None where it is our own, or isn't there."""
+    """Who owns a folder, if it is another user; None for our own or a missing one."""
     try:
         uid = folder.lstat().st_uid
     except OSError:
@@ -216,10 +214,11 @@ _importing = threading.Lock()
 
 
 def command(folder: Path | None = None) -> Git:
-    # GitPython runs in the current directory when its own isn't there.
+    """The git command in a folder. Raises Failure without git or the folder."""
+    # GitPython uses the current directory when the folder is missing.
     if folder and not folder.is_dir():
-        raise Failure(f"{folder} isn't there")
-    # GitPython looks for git at the end of its import; another thread must not use it before.
+        raise Failure(f"{folder} is missing")
+    # GitPython looks for git at the end of its import; other threads must wait for that.
     with _importing:
         try:
             from git import Git
@@ -227,7 +226,7 @@ def command(folder: Path | None = None) -> Git:
             raise Failure("git isn't installed, or not on the PATH: install git") from error
 
     git = Git()
-    # Given to Git(), `$HOME` and `~` in a path would be expanded, and git run in another folder.
+    # Git() would expand `$HOME` and `~` in the path.
     git._working_dir = str(folder) if folder else None
     git.update_environment(**ENVIRONMENT, **git_settings.ENVIRONMENT, **git_settings.ssh())
     git.set_persistent_git_options(c=git_settings.options())
@@ -235,22 +234,22 @@ def command(folder: Path | None = None) -> Git:
 
 
 def fetch(repository: Git, *arguments: str, on_progress: OnProgress) -> None:
-    """`git fetch`, heard while it works. Raises GitCommandError with what else it said."""
-    # Of less than 100 objects, which may be large ones, git else says nothing.
+    """`git fetch` with progress. Raises GitCommandError with the rest of its output."""
+    # Otherwise git reports no progress below 100 objects, which may be large.
     prepared = repository(c="fetch.unpackLimit=1")
     work = prepared.fetch("--progress", *arguments, as_process=True, with_stdout=False)
-    said = []
-    # Each state of a step ends in \r.
+    output = []
+    # Universal newlines: git ends each state of a step with \r.
     for line in io.TextIOWrapper(work.stderr, errors="replace"):
-        if found := PROGRESS.match(line):
-            step, percent, more = found.groups()
-            before, each = SHARES.get(step, (0.0, 0.0))
+        if match := PROGRESS.match(line):
+            step, percent, more = match.groups()
+            start, each = SHARES.get(step, (0.0, 0.0))
             size = more.strip(" ,\n").removesuffix("done.").strip(" ,")
-            words = ", ".join(filter(None, [step.lower(), size]))
-            on_progress(before + each * float(percent) if each and percent else None, words)
+            text = ", ".join(filter(None, [step.lower(), size]))
+            on_progress(start + each * float(percent) if each and percent else None, text)
         else:
-            said.append(line)
-    work.wait(stderr="".join(said))
+            output.append(line)
+    work.wait(stderr="".join(output))
 
 
 def error_type() -> type[GitCommandError]:
@@ -261,7 +260,7 @@ def error_type() -> type[GitCommandError]:
 
 
 def gist(error: BaseException) -> str:
-    """The line of git's error output that says what was wrong, without credentials."""
+    """The most informative line of git's error output, without credentials."""
     text = redact(str(getattr(error, "stderr", "") or error))
     text = re.sub(r"^\s*stderr: '|'\s*$", "", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,7 +1,7 @@
-"""The cache of bare repositories: what was fetched once is there for every workspace, offline too.
+"""The user's cache of bare repositories (`$XDG_CACHE_HOME/comfy-machine/git`).
 
-Fetches are shallow and by commit, with a full fetch as the fallback. It is the user's
-(`$XDG_CACHE_HOME/comfy-machine/git`).
+A fetched commit is available to every workspace, also offline. Fetches are shallow and by commit;
+a full fetch is the fallback.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ TRANSIENT = re.compile(
 
 
 class NoSuchCommit(Failure):
-    """The repository is there and doesn't have this commit."""
+    """The repository exists, but not this commit."""
 
 
 def folder() -> Path:
-    """Where bare repositories are kept, for all workspaces of this user."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG specification wants a relative one ignored.
-    root = named if named.is_absolute() else Path.home() / ".cache"
+    """The cache of all workspaces of this user."""
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG specification says to ignore relative paths.
+    root = configured if configured.is_absolute() else Path.home() / ".cache"
     return root / "comfy-machine" / "git"
 
 
 def attempt(url: str, action: Callable[[], T]) -> T:
-    """Do what talks to a remote; what may pass is tried again, the rest becomes a Failure."""
+    """Call `action`, which uses a remote. Retries transient errors; raises Failure for others."""
     for failed in count(1):
         try:
             return action()
@@ -84,9 +84,9 @@ def _place(url: str) -> Path:
 
 
 def fetch(url: str, commit: str, on_progress: OnProgress, **environment: str) -> Path:
-    """Bring `commit` into the cache, unless it is there; return the cache's repository.
+    """Fetch `commit` into the cache unless it has it; return the bare repository.
 
-    `environment` holds further variables for git. Raises Failure.
+    `environment` holds more variables for git. Raises Failure.
     """
     cache = _place(url)
     with locks.exclusive(cache.with_suffix(".lock")):
@@ -95,12 +95,7 @@ def fetch(url: str, commit: str, on_progress: OnProgress, **environment: str) ->
         if _has(repository, commit):
             return cache
         try:
-            attempt(
-                url,
-                lambda: git.fetch(
-                    repository, "--depth=1", "--no-tags", "--", url, commit, on_progress=on_progress
-                ),
-            )
+            _fetch(repository, url, on_progress, ["--depth=1", "--no-tags"], [commit])
         except Failure:
             _fetch_all(repository, url, on_progress)
         if not _has(repository, commit):
@@ -110,7 +105,7 @@ def fetch(url: str, commit: str, on_progress: OnProgress, **environment: str) ->
 
 
 def _open_cache(cache: Path) -> Git:
-    """The cache's repository, made anew when it is damaged; the caller holds its lock."""
+    """The bare repository, created if it is missing or damaged; the caller holds its lock."""
     for stale in cache.rglob("*.lock"):
         stale.unlink()
     try:
@@ -128,25 +123,21 @@ def _open_cache(cache: Path) -> Git:
 
 
 def _fetch_all(repository: Git, url: str, on_progress: OnProgress) -> None:
-    """Every branch and tag with history: for servers that serve no single commit."""
+    """Fetch all branches and tags with history, for servers that don't serve single commits."""
     deepen = ["--unshallow"] if repository.rev_parse("--is-shallow-repository") == "true" else []
     heads_and_tags = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
-    attempt(
-        url,
-        lambda: git.fetch(
-            repository,
-            "--force",
-            "--prune",
-            *deepen,
-            "--",
-            url,
-            *heads_and_tags,
-            on_progress=on_progress,
-        ),
-    )
+    _fetch(repository, url, on_progress, ["--force", "--prune", *deepen], heads_and_tags)
+
+
+def _fetch(
+    repository: Git, url: str, on_progress: OnProgress, options: list[str], refs: list[str]
+) -> None:
+    words = [*options, "--", url, *refs]
+    attempt(url, lambda: git.fetch(repository, *words, on_progress=on_progress))
 
 
 def resolve_abbreviated(url: str, ref: str, on_progress: OnProgress) -> str:
+    """The commit that an abbreviated one names. Raises Failure."""
     cache = _place(url)
     with locks.exclusive(cache.with_suffix(".lock")):
         repository = _open_cache(cache)

@@ -1,7 +1,7 @@
-"""The settings of each git command of ours: no setting of the user's changes a checkout.
+"""Settings for our git commands, so that the user's settings don't change checkouts.
 
-How a repository is reached stays as the user has it: url.insteadOf, credentials, proxies,
-certificates, ssh, protocols.
+The user's settings for connections still apply: url.insteadOf, credentials, proxies, certificates,
+ssh and protocols.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import os
 import subprocess
 from collections.abc import Iterator
 
-#: A command's `-c` wins over every file, and reaches the commands that git itself runs.
+#: `-c` settings override all files, and apply to the commands that git itself runs.
 SETTINGS = {
-    # The bytes of the repository.
+    # Files have the same bytes as in the repository.
     "core.autocrlf": "false",
     "core.eol": "lf",
     "core.safecrlf": "false",
     "core.symlinks": "true",
     "core.attributesFile": "/dev/null",
-    # Nothing of the user's runs in it.
+    # No program of the user runs.
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
     "commit.gpgSign": "false",
-    # What else is fetched, or refused, is the same everywhere.
+    # Fetches are the same on every machine.
     "fetch.fsckObjects": "false",
     "transfer.fsckObjects": "false",
     "fetch.recurseSubmodules": "false",
@@ -32,20 +32,20 @@ SETTINGS = {
     "submodule.recurse": "false",
     "submodule.active": ".",
     "uploadpack.allowAnySHA1InWant": "true",
-    # What git says is read by us.
+    # Output can be parsed.
     "diff.orderFile": "/dev/null",
     "color.ui": "false",
     "color.remote": "false",
     "color.advice": "false",
     "color.transport": "false",
-    # The workspace and the cache are ours, also where another user owns their files.
+    # The workspace and the cache are trusted, even if another user owns their files.
     "safe.directory": "*",
     "safe.bareRepository": "all",
 }
-#: Where variables win over settings, or none of these is old enough to be refused.
+#: Variables for what settings can't override.
 ENVIRONMENT = {
     "GIT_ATTR_NOSYSTEM": "1",
-    # To look changes nothing.
+    # Reading changes no file.
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_DEFAULT_HASH": "sha1",
     "GIT_DEFAULT_REF_FORMAT": "files",
@@ -58,39 +58,39 @@ FILTER = ("clean", "smudge", "process")
 
 
 def options() -> list[str]:
-    """The settings of every command, as `KEY=VALUE`: ours, and no filter of the user's.
+    """The settings of every command, as `KEY=VALUE`. They disable the user's filters.
 
     A filter (git-lfs, nbstripout) may change every file of a checkout, fail, or not be installed.
     """
-    filters = {"lfs", *_users()[1]}
-    off = {f"filter.{name}.{key}": "" for name in filters for key in FILTER}
-    required = {f"filter.{name}.required": "false" for name in filters}
-    return [f"{key}={value}" for key, value in (SETTINGS | off | required).items()]
+    filters = {"lfs", *_user_settings()[1]}
+    disabled = {f"filter.{name}.{key}": "" for name in filters for key in FILTER}
+    optional = {f"filter.{name}.required": "false" for name in filters}
+    return [f"{key}={value}" for key, value in (SETTINGS | disabled | optional).items()]
 
 
 def ssh() -> dict[str, str]:
     """Keep ssh from asking questions, unless the user configured its command."""
-    if "GIT_SSH_COMMAND" in os.environ or "GIT_SSH" in os.environ or _users()[0]:
+    if "GIT_SSH_COMMAND" in os.environ or "GIT_SSH" in os.environ or _user_settings()[0]:
         return {}
     return {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=30"}
 
 
 def serving() -> str:
-    """The command by which git reads a repository of ours: it drops its own settings."""
+    """The upload-pack command for the cache, which doesn't inherit `-c` settings."""
     return "git -c safe.directory=* -c safe.bareRepository=all upload-pack"
 
 
-def _users() -> tuple[bool, frozenset[str]]:
-    """Whether the user's settings say how ssh is called, and the filters that they name."""
-    named = {k: v for k, v in os.environ.items() if k.startswith(("GIT_CONFIG", "XDG_CONFIG"))}
-    return _read(os.environ.get("HOME", ""), *(f"{k}={v}" for k, v in sorted(named.items())))
+def _user_settings() -> tuple[bool, frozenset[str]]:
+    """Whether the user's settings have an ssh command, and the names of their filters."""
+    names = [name for name in os.environ if name.startswith(("GIT_CONFIG", "XDG_CONFIG"))]
+    return _read_settings(*(f"{k}={os.environ.get(k, '')}" for k in ["HOME", *sorted(names)]))
 
 
 @functools.cache
-def _read(*_: str) -> tuple[bool, frozenset[str]]:
-    """Asked once for each environment."""
+def _read_settings(*_: str) -> tuple[bool, frozenset[str]]:
+    """Runs git once for each set of variables that select the files."""
     try:
-        asked = subprocess.run(
+        listing = subprocess.run(
             ["git", "config", "--list", "--name-only", "-z"],
             cwd="/",
             capture_output=True,
@@ -100,7 +100,7 @@ def _read(*_: str) -> tuple[bool, frozenset[str]]:
         )
     except OSError:
         return False, frozenset()
-    keys = asked.stdout.split("\0")
+    keys = listing.stdout.split("\0")
     return "core.sshcommand" in keys, frozenset(_filters(keys))
 
 

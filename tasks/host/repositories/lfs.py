@@ -1,21 +1,21 @@
-"""Git LFS: a repository holds a pointer in place of a large file, which lies elsewhere.
+"""Git LFS: a repository has a pointer instead of a large file, which is stored elsewhere.
 
 https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..system.files import file_digest
 from ..system.units import size
 
 LONGEST = 1024
-"""Bytes of a pointer, by the specification less than this."""
+"""The specification says that a pointer has fewer bytes."""
 SHOWN = 3
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-.*\n)*"
@@ -25,7 +25,7 @@ _POINTER = re.compile(
 
 @dataclass(frozen=True)
 class Pointer:
-    """What a pointer says of its file; size in bytes."""
+    """The hash of a pointer's file, and its size in bytes."""
 
     sha256: str
     size: int
@@ -33,19 +33,19 @@ class Pointer:
 
 @dataclass(frozen=True)
 class Large:
-    """What became of the large files of a checkout."""
+    """The large files of a checkout: fetched ones and missing ones."""
 
     fetched: int = 0
     left: Mapping[str, int] = field(default_factory=dict)
-    """The pointers that stand there in place of their files, each with its file's bytes."""
+    """File that is still a pointer → size of the real file in bytes."""
     why: str = ""
-    """Why git-lfs did not fetch them; empty: it isn't installed."""
+    """Why git-lfs did not fetch the missing ones; empty: it isn't installed."""
 
     def __bool__(self) -> bool:
         return bool(self.fetched or self.left)
 
     def below(self, path: str) -> Large:
-        """The same, seen from a checkout that has this one at `path`."""
+        """The same with paths relative to a checkout that contains this one at `path`."""
         return Large(self.fetched, {f"{path}/{k}": v for k, v in self.left.items()}, self.why)
 
     def __add__(self, other: Large) -> Large:
@@ -54,31 +54,31 @@ class Large:
         )
 
     def __str__(self) -> str:
-        names, more = list(self.left)[:SHOWN], len(self.left) - SHOWN
-        what = (
-            "1 file is a Git LFS pointer"
-            if len(self.left) == 1
-            else (f"{len(self.left)} files are Git LFS pointers")
-        )
+        count = len(self.left)
+        names, more = list(self.left)[:SHOWN], count - SHOWN
+        pointers = "1 file is a Git LFS pointer"
+        if count > 1:
+            pointers = f"{count} files are Git LFS pointers"
         return (
-            f"{what} only, {size(sum(self.left.values()))} are missing: "
+            f"{pointers} only, {size(sum(self.left.values()))} are missing: "
             f"{', '.join(names)}{f' and {more} more' if more > 0 else ''}"
         )
 
     @property
     def mend(self) -> str:
+        """Why the missing ones were not fetched, or what to do."""
         return self.why or "git-lfs isn't installed: apt install git-lfs, then run doit again"
 
 
 def parse(content: bytes) -> Pointer | None:
-    """The pointer that this is, None for anything else."""
-    found = _POINTER.fullmatch(content) if len(content) < LONGEST else None
-    return Pointer(found[1].decode(), int(found[2])) if found else None
+    """The pointer in this content; None if it isn't one."""
+    match = _POINTER.fullmatch(content) if len(content) < LONGEST else None
+    return Pointer(match[1].decode(), int(match[2])) if match else None
 
 
 def pointers(checkout: Path, names: Iterable[str]) -> dict[str, Pointer]:
-    """Those of the files that are pointers, whatever attributes say."""
-    found = {}
+    """The files that are pointers, regardless of .gitattributes."""
+    pointers_by_name = {}
     for name in names:
         path = checkout / name
         try:
@@ -88,33 +88,29 @@ def pointers(checkout: Path, names: Iterable[str]) -> dict[str, Pointer]:
         except OSError:
             continue
         if pointer:
-            found[name] = pointer
-    return found
+            pointers_by_name[name] = pointer
+    return pointers_by_name
 
 
-def put(storage: Path, checkout: Path, wanted: Mapping[str, Pointer]) -> dict[str, Pointer]:
-    """Put what git-lfs has in its storage in place of pointers; those that it hasn't."""
-    left = {}
+def fill_in(storage: Path, checkout: Path, wanted: Mapping[str, Pointer]) -> dict[str, Pointer]:
+    """Replace pointers by their files from git-lfs's storage; return those that it doesn't have."""
+    missing = {}
     for name, pointer in wanted.items():
         oid = pointer.sha256
-        held = storage / "objects" / oid[:2] / oid[2:4] / oid
-        if held.is_file() and held.stat().st_size == pointer.size:
-            shutil.copyfile(held, checkout / name)
+        stored = storage / "objects" / oid[:2] / oid[2:4] / oid
+        if stored.is_file() and stored.stat().st_size == pointer.size:
+            shutil.copyfile(stored, checkout / name)
         else:
-            left[name] = pointer
-    return left
+            missing[name] = pointer
+    return missing
 
 
 def stands_for(content: bytes, file: Path) -> bool:
-    """Whether this is the pointer of that very file."""
+    """Whether this content is the pointer of `file`."""
     pointer = parse(content)
     try:
         if pointer is None or file.stat().st_size != pointer.size:
             return False
-        digest = hashlib.sha256()
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest() == pointer.sha256
+        return file_digest(file) == pointer.sha256
     except OSError:
         return False

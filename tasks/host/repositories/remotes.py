@@ -1,4 +1,4 @@
-"""Remote repositories: resolve a ref, check out one commit with its submodules and large files."""
+"""Remote repositories: resolve a ref; check out a commit with its submodules and large files."""
 
 from __future__ import annotations
 
@@ -32,20 +32,17 @@ def resolve(url: str, ref: str | None, on_progress: OnProgress = ignore_progress
     `on_progress` is called while a fetch runs. Raises Failure without the repository or the ref.
     """
     if ref and COMMIT.fullmatch(ref.lower()):
+        cache = git_cache.fetch(url, ref.lower(), on_progress)
         # It may be the name of a tag object.
-        return str(
-            git.command(git_cache.fetch(url, ref.lower(), on_progress)).rev_parse(
-                f"{ref.lower()}^{{commit}}"
-            )
-        )
+        return str(git.command(cache).rev_parse(f"{ref.lower()}^{{commit}}"))
     wanted = ref or "HEAD"
     listing = git_cache.attempt(
         url, lambda: str(git.command().ls_remote("--", url, wanted, f"{wanted}^{{}}"))
     )
-    found = {name: commit for commit, name in map(str.split, listing.splitlines())}
+    commits = {name: commit for commit, name in map(str.split, listing.splitlines())}
     for name in (f"refs/tags/{wanted}^{{}}", f"refs/tags/{wanted}", f"refs/heads/{wanted}", wanted):
-        if name in found:
-            return found[name]
+        if name in commits:
+            return commits[name]
     if ABBREVIATED.fullmatch(wanted):
         return git_cache.resolve_abbreviated(url, wanted, on_progress)
     raise Failure(f"{url} has no branch, tag or commit {wanted!r}: correct ref")
@@ -62,29 +59,29 @@ def checkout(
     """Make `target` a detached checkout of `commit` with its own shallow `.git`.
 
     `on_progress` is called while a fetch runs. The result says which large files are missing.
-    Raises Failure; `target` is then as it was.
+    Raises Failure and then leaves `target` as it was.
     """
     cache = git_cache.fetch(url, commit, on_progress)
     try:
         with files.staging(target) as staging:
-            found = _populate(staging, url, cache, commit, on_progress)
+            large = _populate(staging, url, cache, commit, on_progress)
             if recursive:
-                found += _checkout_submodules(staging, url, on_progress)
+                large += _checkout_submodules(staging, url, on_progress)
     except git.error_type() as error:
         raise Failure(f"{url}: {git.gist(error)}") from error
-    return found
+    return large
 
 
 def has_submodules(url: str, commit: str, on_progress: OnProgress = ignore_progress) -> bool:
-    """Whether a commit has submodules, and names them. Raises Failure."""
+    """Whether a commit has submodules and a .gitmodules. Raises Failure."""
     listing = git.command(git_cache.fetch(url, commit, on_progress)).ls_tree("-r", "-z", commit)
     entries = str(listing).split("\0")
-    named = any(entry.endswith("\t.gitmodules") for entry in entries)
-    return named and any(entry.startswith("160000 ") for entry in entries)
+    has_file = any(entry.endswith("\t.gitmodules") for entry in entries)
+    return has_file and any(entry.startswith("160000 ") for entry in entries)
 
 
 def _populate(folder: Path, url: str, cache: Path, commit: str, on_progress: OnProgress) -> Large:
-    """Make `folder` a shallow repository at `commit`, from the cache, whose origin is `url`."""
+    """Make `folder` a shallow repository at `commit` from the cache, with `url` as its origin."""
     folder.mkdir(parents=True, exist_ok=True)
     repository = git.command(folder)
     git.init(repository)
@@ -92,23 +89,23 @@ def _populate(folder: Path, url: str, cache: Path, commit: str, on_progress: OnP
     serving = f"--upload-pack={git_settings.serving()}"
     repository.fetch("--quiet", "--depth=1", "--no-tags", serving, cache.as_uri(), commit)
     repository.checkout("--quiet", "--detach", "FETCH_HEAD")
-    return _fill_in(folder, on_progress)
+    return _fetch_large_files(folder, on_progress)
 
 
-def _fill_in(folder: Path, on_progress: OnProgress) -> Large:
-    """Have git-lfs, where it is there, bring the files of which the repository has pointers.
+def _fetch_large_files(folder: Path, on_progress: OnProgress) -> Large:
+    """Replace Git LFS pointers by their files, if git-lfs is installed.
 
-    What can't be had is no failure: most often only examples are missing, and the proof of the
-    custom node says whether it loads without. Files stay in the cache, so that the next checkout
-    needs no network. `git lfs pull` would put their content into the repository as well.
+    A missing file isn't a failure: usually it is an example, and validation shows whether the
+    custom node loads without it. Files stay in the cache, so that the next checkout needs no
+    network. `git lfs pull` would also store their content in the repository.
     """
-    wanted = lfs.pointers(folder, git.tracked(folder))
+    pointers = lfs.pointers(folder, git.tracked(folder))
     storage = git_cache.folder() / "lfs"
-    away, why = lfs.put(storage, folder, wanted), ""
-    if away and shutil.which("git-lfs"):
-        on_progress(None, f"git-lfs, {size(sum(pointer.size for pointer in away.values()))}")
+    missing, why = lfs.fill_in(storage, folder, pointers), ""
+    if missing and shutil.which("git-lfs"):
+        on_progress(None, f"git-lfs, {size(sum(pointer.size for pointer in missing.values()))}")
         repository = git.command(folder)
-        # Given as an option, it would be taken for the other side's as well with a file:// URL.
+        # As an option, it would also apply to the other repository of a file:// URL.
         repository.config("lfs.storage", str(storage))
         try:
             repository.lfs("fetch", "origin")
@@ -116,19 +113,19 @@ def _fill_in(folder: Path, on_progress: OnProgress) -> Large:
             why = f"git-lfs can't fetch them ({git.gist(error)})"
         repository.config("--unset", "lfs.storage")
         files.remove(folder / ".git" / "hooks")
-        away = lfs.put(storage, folder, away)
+        missing = lfs.fill_in(storage, folder, missing)
         why = why or "git-lfs doesn't fetch them"
-    left = {name: pointer.size for name, pointer in away.items()}
-    return Large(len(wanted) - len(left), left, why if left else "")
+    left = {name: pointer.size for name, pointer in missing.items()}
+    return Large(len(pointers) - len(left), left, why if left else "")
 
 
 def _checkout_submodules(checkout: Path, url: str, on_progress: OnProgress) -> Large:
-    """Do what `git submodule update --init --recursive` does, through the cache.
+    """Like `git submodule update --init --recursive`, but with the cache.
 
-    git itself resolves relative URLs, against `origin`, and says which submodules are wanted. One
-    that .gitmodules doesn't name can't be fetched, and stays an empty folder.
+    git itself resolves relative URLs, against `origin`, and decides which submodules to update. One
+    that .gitmodules doesn't name can't be fetched and stays an empty folder.
     """
-    found = Large()
+    large = Large()
     repository = git.command(checkout)
     for path, name, commit in _submodules(repository, checkout):
         repository.submodule("--quiet", "init", "--", path)
@@ -141,48 +138,39 @@ def _checkout_submodules(checkout: Path, url: str, on_progress: OnProgress) -> L
             raise Failure(
                 f"submodule {path} of {url}: {failure}; without submodules: recursive: false"
             ) from failure
-        found += _populate(checkout / path, reached, cache, commit, on_progress).below(path)
+        large += _populate(checkout / path, reached, cache, commit, on_progress).below(path)
         repository.submodule("absorbgitdirs", "--", path)
-        found += _checkout_submodules(checkout / path, reached, on_progress).below(path)
-    return found
+        large += _checkout_submodules(checkout / path, reached, on_progress).below(path)
+    return large
 
 
 def _fetch_submodule(url: str, commit: str, on_progress: OnProgress) -> tuple[str, Path]:
-    """The URL at which a submodule was reached, and its cache. Raises Failure.
+    """The URL from which a submodule was fetched, and its cache. Raises Failure.
 
-    An ssh URL needs a key even for what everybody may read, so https is tried as well: the commit
-    is the same wherever it comes from.
+    An ssh URL needs a key even for a public repository, so https is tried too. The commit is the
+    same from either.
     """
-    # The URL is the repository's choice, not the user's: git fetches no file:// then.
+    # The repository chose the URL, not the user, so git must not fetch file:// URLs.
     fetch = partial(
         git_cache.fetch, commit=commit, on_progress=on_progress, GIT_PROTOCOL_FROM_USER="0"
     )
     try:
         return url, fetch(url)
-    except git_cache.NoSuchCommit as gone:
-        raise Failure(f"{url} no longer has its commit {commit[:12]}") from gone
+    except git_cache.NoSuchCommit as error:
+        raise Failure(f"{url} no longer has its commit {commit[:12]}") from error
     except Failure as failure:
-        open_to_all = _over_https(url)
-        if open_to_all is None:
+        parts = SSH.fullmatch(url)
+        if parts is None:
             raise
+        https = f"https://{parts['host'] or parts['scp']}/{parts['path'] or parts['path2']}"
         try:
-            return open_to_all, fetch(open_to_all)
+            return https, fetch(https)
         except Failure:
             raise failure from None
 
 
-def _over_https(url: str) -> str | None:
-    """The https URL of what an ssh URL names (git@host:path, ssh://git@host/path)."""
-    found = SSH.fullmatch(url)
-    return (
-        f"https://{found['host'] or found['scp']}/{found['path'] or found['path2']}"
-        if found
-        else None
-    )
-
-
 def _submodules(repository: Git, checkout: Path) -> list[tuple[str, str, str]]:
-    """Path, name and commit of each submodule that the checked out commit has, and names."""
+    """Path, name and commit of each submodule that .gitmodules names."""
     commits = git.gitlinks(checkout)
     if not commits or not (checkout / ".gitmodules").is_file():
         return []
@@ -190,7 +178,7 @@ def _submodules(repository: Git, checkout: Path) -> list[tuple[str, str, str]]:
     try:
         listing = str(repository.config("-z", *which))
     except git.error_type() as error:
-        # 1: it names none.
+        # 1: no such setting.
         if error.status == 1:
             return []
         raise

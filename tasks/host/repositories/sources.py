@@ -1,7 +1,7 @@
-"""Sources: each repository's checkout at its commit, or the content of a local folder.
+"""Sources: a repository's checkout at one commit, or a copy of a local folder.
 
-A source's receipt says which commit its ref was resolved to; the checkout lies at
-`sources/<name>@<commit>` and is copied from there, never run in place.
+A source's receipt says which commit its ref resolved to. The checkout is
+`sources/<name>@<commit>`; generations copy it and never run it in place.
 """
 
 from __future__ import annotations
@@ -20,22 +20,18 @@ from ..system.progress import OnProgress, ignore_progress
 from . import git, git_cache, remotes
 from .lfs import Large
 
-#: Of a local ComfyUI folder these stay behind: they are data, outputs and environments.
+#: Folders of a local ComfyUI that are not copied: data, outputs and environments.
 NOT_CODE = frozenset(
     "models output input temp user .venv venv .machine .pytest_cache .mypy_cache".split()
 )
-#: ComfyUI brings small files in models/; weights that lie beside them are the user's.
-WEIGHTS = frozenset(
-    [".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft", ".gguf"]
-)
-
-
+#: Suffixes in models/ that are not copied: ComfyUI has only small files there.
+WEIGHTS = frozenset(".ckpt .pt .pt2 .bin .pth .safetensors .pkl .sft .gguf".split())
 SUBMODULES = "+submodules"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A repository at a ref, or a local folder that is copied as it is now."""
+    """A repository at a ref, or a local folder."""
 
     name: str
     url: str | None
@@ -45,24 +41,24 @@ class Source:
     receipt: Path
     layout: Layout
     locked: Pin | None = None
-    """What machine.lock says of it."""
+    """Its entry in machine.lock."""
     must_be_locked: bool = False
     update: bool = False
-    """Move to the newest commit, whatever is known."""
+    """Whether to move to the newest commit, even if a commit is locked."""
 
     def read(self) -> dict[str, Any]:
-        """The receipt: `asked`, `commit`, for a local folder `content`, and `large` files."""
+        """The receipt: `asked` and `commit`; `content` of a local folder; `large` files."""
         return files.read_receipt(self.layout.read_path(self.receipt), asked=dict, commit=str)
 
     @property
     def pin(self) -> Pin | None:
-        """The lock's entry, if it is of what machine.yaml asks for."""
+        """The lock's entry, if it has the requested URL and ref."""
         pin = self.locked
         return pin if pin and (pin.url, pin.ref) == (self.url, self.ref) else None
 
     @property
     def commit(self) -> str | None:
-        """The commit that is known for what is asked: the lock's, else the receipt's."""
+        """The resolved commit of the request: the lock's, else the receipt's."""
         if self.pin:
             return self.pin.commit
         receipt = self.read()
@@ -70,48 +66,47 @@ class Source:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What machine.yaml says of it; when this changes, the commit is resolved anew."""
+        """What machine.yaml requests; when this changes, the commit is resolved again."""
         if self.path:
             return {"path": str(self.path)}
         return {"url": self.url, "ref": self.ref}
 
     def checkout(self, commit: str) -> Path:
-        """Where the commit is, or will be. One that has no submodules is whole without them."""
+        """The folder of a commit's checkout, with submodules if it has any and they are wanted."""
         plain = self.layout.read_path(self.layout.sources / f"{self.name}@{commit}")
-        whole = self._whole(commit)
-        if self.recursive and (whole.exists() or git.lacks_submodules(plain)):
-            return whole
+        with_submodules = self._with_submodules(commit)
+        if self.recursive and (with_submodules.exists() or git.lacks_submodules(plain)):
+            return with_submodules
         return plain
 
-    def _whole(self, commit: str) -> Path:
+    def _with_submodules(self, commit: str) -> Path:
         return self.layout.read_path(self.layout.sources / f"{self.name}@{commit}{SUBMODULES}")
 
     def version(self) -> list[object]:
-        """What its checkout is made of: a digest of it changes when that does."""
-        receipt = self.read()
-        commit = receipt.get("commit")
-        whole = self.checkout(str(commit)).name.endswith(SUBMODULES)
-        return [commit, whole, *(["lfs"] if self.large.fetched else [])]
+        """What its checkout consists of, for digests."""
+        commit = self.read().get("commit")
+        has_submodules = self.checkout(str(commit)).name.endswith(SUBMODULES)
+        return [commit, has_submodules, *(["lfs"] if self.large.fetched else [])]
 
     @property
     def large(self) -> Large:
-        """What became of its large files when it was fetched."""
-        found = self.read().get("large")
+        """Its large files, as of the last fetch."""
+        recorded = self.read().get("large")
         try:
-            return Large(**found) if isinstance(found, dict) else Large()
+            return Large(**recorded) if isinstance(recorded, dict) else Large()
         except TypeError:
             return Large()
 
     @property
-    def _comes_now(self) -> bool:
-        """Whether git-lfs was missing when it was fetched, and is there now."""
-        left = self.large
-        return bool(left.left) and not left.why and shutil.which("git-lfs") is not None
+    def _lfs_was_installed(self) -> bool:
+        """Whether git-lfs was missing at the last fetch and is installed now."""
+        large = self.large
+        return bool(large.left) and not large.why and shutil.which("git-lfs") is not None
 
     def why_not_there(self) -> str | None:
-        """None when the checkout is there at its commit, else a sentence."""
+        """Why the checkout has to be fetched; None: it is there."""
         if self.update and not self.path:
-            return f"{self.name} is to move to the newest commit of {self.ref or 'its branch'}"
+            return f"{self.name} moves to the newest commit of {self.ref or 'its branch'}"
         if self._not_locked:
             return self._not_locked
         receipt = self.read()
@@ -120,33 +115,33 @@ class Source:
         commit = str(receipt.get("commit"))
         if self.pin and self.pin.commit != commit:
             return f"{self.name} is at {commit[:12]}, machine.lock names {self.pin.commit[:12]}"
-        at = git.head(self.checkout(commit))
-        if at != commit:
-            return f"sources/{self.name}@{commit[:12]} is at {at or 'no commit'}"
-        if self._comes_now:
+        head = git.head(self.checkout(commit))
+        if head != commit:
+            return f"sources/{self.name}@{commit[:12]} is at {head or 'no commit'}"
+        if self._lfs_was_installed:
             return f"its Git LFS files can be fetched now: {', '.join(list(self.large.left)[:3])}"
         if self.path and receipt.get("content") != files.tree_digest(self.path, _code(self.path)):
             return f"{self.path} changed"
         return None
 
     def checkouts(self) -> list[Path]:
-        """Every checkout of it. The receipt, which keeps the commit, is not among them."""
+        """All its checkouts."""
         return sorted(self.layout.sources.glob(f"{self.name}@*"))
 
     @property
     def _not_locked(self) -> str | None:
         if not self.must_be_locked or self.path or self.pin:
             return None
-        has = "doesn't name it"
+        entry = "doesn't name it"
         if self.locked:
-            has = f"has it as {self.locked.url} at {self.locked.ref or 'its own branch'}"
+            entry = f"has it as {self.locked.url} at {self.locked.ref or 'its own branch'}"
         return (
-            f"machine.lock {has}, and machine.yaml asks for {self.url} at "
+            f"machine.lock {entry}, and machine.yaml asks for {self.url} at "
             f"{self.ref or 'its own branch'}: run doit lock without locked=1, and commit the lock"
         )
 
     def obtain(self, log: Path, on_progress: OnProgress = ignore_progress) -> None:
-        """Fetch it and write the receipt; `on_progress` is called meanwhile. Raises Failure."""
+        """Fetch it and write the receipt; calls `on_progress` during a fetch. Raises Failure."""
         if self.path:
             self._copy(self.path)
             return
@@ -155,30 +150,32 @@ class Source:
             raise Failure(self._not_locked)
         commit = None if self.update else self.commit
         commit = commit or remotes.resolve(self.url, self.ref, on_progress)
-        target, found = self.checkout(commit), self.large
-        again = self._comes_now or (self.update and bool(found.left))
+        target, large = self.checkout(commit), self.large
+        again = self._lfs_was_installed or (self.update and bool(large.left))
         if again or git.head(target) != commit:
             refuse_edited(target, self.name)
-            found = self._check_out(self.url, commit, on_progress)
+            large = self._check_out(self.url, commit, on_progress)
         elif self.read().get("commit") != commit:
-            found = Large()
-        self._note(asked=self.asked, commit=commit, **({"large": asdict(found)} if found else {}))
+            large = Large()
+        self._record(asked=self.asked, commit=commit, **({"large": asdict(large)} if large else {}))
 
     def _check_out(self, url: str, commit: str, on_progress: OnProgress) -> Large:
         try:
-            deep = self.recursive and remotes.has_submodules(url, commit, on_progress)
-            target = self._whole(commit) if deep else self.checkout(commit)
+            recursive = self.recursive and remotes.has_submodules(url, commit, on_progress)
+            target = self._with_submodules(commit) if recursive else self.checkout(commit)
             target = self.layout.write_path(target)
-            return remotes.checkout(url, commit, target, recursive=deep, on_progress=on_progress)
-        except git_cache.NoSuchCommit as gone:
+            return remotes.checkout(
+                url, commit, target, recursive=recursive, on_progress=on_progress
+            )
+        except git_cache.NoSuchCommit as error:
             if self.pin is None:
                 raise
             raise Failure(
                 f"{url} no longer has {commit[:12]}, which machine.lock names: "
                 f"doit update {self.name}"
-            ) from gone
+            ) from error
 
-    def _note(self, **receipt: object) -> None:
+    def _record(self, **receipt: object) -> None:
         files.write_receipt(self.layout.write_path(self.receipt), receipt)
 
     def _copy(self, path: Path) -> None:
@@ -191,11 +188,11 @@ class Source:
                 files.copy_file(path / relative, staging / relative)
             commit = git.snapshot(staging)
             files.replace(staging, self.layout.write_path(self.checkout(commit)))
-        self._note(asked=self.asked, commit=commit, content=content)
+        self._record(asked=self.asked, commit=commit, content=content)
 
 
 def _code(folder: Path) -> Iterator[Path]:
-    """The files of a local ComfyUI that belong to a copy of it, relative to it, sorted."""
+    """The files of a local ComfyUI that are copied: sorted, relative to it."""
     yield from files.walk(folder, NOT_CODE)
     for relative in files.walk(folder / "models"):
         if relative.suffix not in WEIGHTS:
@@ -206,8 +203,7 @@ def refuse_edited(checkout: Path, name: str) -> None:
     """Raises Failure, naming the files, when tracked files of `checkout` were edited by hand."""
     if git.head(checkout) is None:
         return
-    edited = git.edited(checkout)
-    if edited:
+    if edited := git.edited(checkout):
         shown = ", ".join(edited[:5]) + (" …" if len(edited) > 5 else "")
         raise Failure(
             f"{name} was edited by hand and would be replaced: {shown}; keep the edits in a fork, "

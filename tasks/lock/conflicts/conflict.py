@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...host.system.failure import Failure
-from ..resolver import Answer, Demand
+from ..resolver import Answer, Demand, paths_to
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,12 @@ class NoAnswer(Failure):
 
 
 def chain_to(packages: Iterable[str], parents: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """The shortest chain of packages that leads down to one of these, from the top."""
-    ways: list[tuple[str, ...]] = [(name,) for name in packages if name in parents]
-    seen = {way[0] for way in ways}
-    while ways:
-        way = ways.pop(0)
-        above = [name for name in parents.get(way[0], ()) if name not in seen]
-        if not parents.get(way[0]):
-            return way
-        seen |= set(above)
-        ways += [(name, *way) for name in above]
-    return ()
+    """The shortest chain from a package without parents down to one of these."""
+    chains = [
+        (*path, package)
+        for package in packages
+        if package in parents
+        for top, path in paths_to(package, parents).items()
+        if not parents.get(top)
+    ]
+    return min(chains, key=len, default=())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from ...host.python import build_log, uv_errors
 from ...host.system.failure import Failure
@@ -30,11 +30,7 @@ def failure(verdict: ConflictReport, problem: Problem) -> Failure:
 def _common_node(verdict: ConflictReport) -> Iterator[str]:
     """A line about the custom node that is in most of many conflicts."""
     counted = Counter(
-        name
-        for each in verdict.hard
-        for name in {demand.node for demand in (each.alone,) if demand}
-        | {demand.node for demand in each.core}
-        if name
+        name for each in verdict.hard for name in {demand.node for demand in each.core} if name
     )
     for name, number in counted.most_common(1):
         if number >= MANY_CONFLICTS and 2 * number > len(verdict.hard):
@@ -84,9 +80,9 @@ def _describe(conflict: Conflict, problem: Problem) -> str:
 
 def _wrap(text: str) -> str:
     """One line for each custom node when the text is long."""
-    return (
-        text if len(text) <= MAX_WIDTH else text.replace("; custom node ", ";\n      custom node ")
-    )
+    if len(text) > MAX_WIDTH:
+        text = text.replace("; custom node ", ";\n      custom node ")
+    return text
 
 
 def _asks(demand: Demand, conflict: Conflict) -> str:
@@ -128,22 +124,14 @@ def _describe_single(conflict: Conflict, demand: Demand, problem: Problem) -> st
 
 
 def _advice(verdict: ConflictReport) -> Iterator[str]:
-    found, unresolvable = (
-        verdict.overrides,
-        [each for each in verdict.unresolvable if not each.alone],
-    )
-    if found:
-        what = "this" if len(found) == 1 else "these together"
-        which = (
-            " the others" if verdict.unresolvable else " it" if len(verdict.hard) == 1 else " them"
-        )
-        yield f"{what} would solve{which}: python.overrides: {list(found)}"
-    elif len(verdict.unresolvable) < len(verdict.hard) or (
-        unresolvable and not _advice_given(unresolvable)
-    ):
+    if overrides := list(verdict.overrides):
+        these = "this" if len(overrides) == 1 else "these together"
+        conflicts = "it" if len(verdict.hard) == 1 else "them"
+        conflicts = "the others" if verdict.unresolvable else conflicts
+        yield f"{these} would solve {conflicts}: python.overrides: {overrides}"
+        return
+    # The descriptions of single lines, and of conflicts with the lock, say what to do.
+    explained = [each for each in verdict.unresolvable if each.alone or any(
+        demand.own for demand in each.core)]  # fmt: skip
+    if len(explained) < len(verdict.hard):
         yield "correct those lines, or set python.overrides"
-
-
-def _advice_given(conflicts: Sequence[Conflict]) -> bool:
-    """Whether each conflict's own line says what to do."""
-    return all(any(demand.own for demand in each.core) for each in conflicts)

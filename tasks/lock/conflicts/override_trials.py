@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from .. import resolver
 from ..resolver import Demand
@@ -88,7 +87,7 @@ def _needs(inquiry: Inquiry, demand: Demand) -> set[str]:
 
 def _alike(inquiry: Inquiry, conflict: Conflict, demands: Sequence[Demand]) -> dict[Demand, Demand]:
     """Other lines on the same packages → the line of the conflict that each could replace."""
-    found: dict[Demand, Demand] = {}
+    replaceable: dict[Demand, Demand] = {}
     for one in conflict.core:
         if one.own or one.name not in conflict.packages or conflict.alone:
             continue
@@ -98,17 +97,16 @@ def _alike(inquiry: Inquiry, conflict: Conflict, demands: Sequence[Demand]) -> d
             if each.name == one.name and each not in conflict.core and not each.own
         ]
         rest = [each for each in conflict.core if each is not one]
-        fails = partial(_fail, inquiry, rest)
+
+        def fails(some: Sequence[Demand], rest: Sequence[Demand] = rest) -> bool:
+            return not inquiry.ask([*rest, *some]).fits
+
         same = [each for each in others if each.line.bare == one.line.bare]
         # A line that accepts any version conflicts with nothing.
-        known = {*same, *found, *(each for each in others if each.line.is_plain)}
-        left = [each for each in others if each not in known]
-        found |= dict.fromkeys([*same, *each_failing(fails, left)], one)
-    return found
-
-
-def _fail(inquiry: Inquiry, rest: Sequence[Demand], others: Sequence[Demand]) -> bool:
-    return not inquiry.ask([*rest, *others]).fits
+        settled = {*same, *replaceable, *(each for each in others if each.line.is_plain)}
+        candidates = [each for each in others if each not in settled]
+        replaceable |= dict.fromkeys([*same, *each_failing(fails, candidates)], one)
+    return replaceable
 
 
 def _through(inquiry: Inquiry, conflict: Conflict) -> dict[Demand, tuple[str, ...]]:

@@ -25,7 +25,7 @@ def find_conflicts(inquiry: Inquiry) -> ConflictReport:
     demands = inquiry.problem.demands
     found: list[Conflict] = []
     hard: list[Conflict] = []
-    away: set[Demand] = set()
+    losing: set[Demand] = set()
     leaving: frozenset[str] = frozenset()
     order = [node.name for node in inquiry.problem.run.machine.custom_nodes]
     answer, rest = inquiry.ask_all(demands), demands
@@ -44,9 +44,9 @@ def find_conflicts(inquiry: Inquiry) -> ConflictReport:
                 conflict = override_trials.with_overrides(
                     inquiry, conflict, _without(demands, leaving, ()), hard
                 )
-                away |= conflict.losing
+                losing |= conflict.losing
                 _add(hard, conflict)
-            rest = _without(demands, leaving, away)
+            rest = _without(demands, leaving, losing)
         if hard:
             break
         answer = inquiry.ask_all(rest)

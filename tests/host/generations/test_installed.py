@@ -186,7 +186,7 @@ def moved_models(world: World) -> str:
 
 def lost_local_folder(world: World) -> str:
     world.local.rmdir()
-    return f"custom node local: {world.local} isn't there"
+    return f"custom node local: {world.local} is missing"
 
 
 def re_pointed_local(world: World) -> str:

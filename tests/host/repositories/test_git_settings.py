@@ -186,7 +186,7 @@ def test_where_git_refuses_another_owner_he_is_named_with_the_mend(
     with pytest.raises(Failure) as caught:
         git.tracked(repository.folder)
     assert str(caught.value) == (
-        f"git can't look at {repository.folder}: it belongs to user 12345, this is root: "
+        f"git can't read {repository.folder}: it belongs to user 12345, this is root: "
         "run doit as that user, or give yourself the workspace (chown -R 0 …)"
     )
     url = (tmp_path / "other").as_uri()
