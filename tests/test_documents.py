@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import inspect
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tasks.engine.run import Run
+from tasks.engine.step import step
 from tasks.spec.json_schema import schema
 from tests.rig import DOIT, PROJECT
 
@@ -48,6 +52,18 @@ def strings() -> str:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_what_a_document_names_exists(document: Path) -> None:
     assert [path for path in sorted(paths(document)) if not (PROJECT / path).exists()] == []
+
+
+def test_the_architecture_names_attributes_and_arguments_that_exist() -> None:
+    text = ARCHITECTURE.read_text()
+    attributes = set(re.findall(r"`run\.(\w+)", text))
+    fields = {field.name for field in dataclasses.fields(Run)}
+    assert {name for name in attributes if name not in fields and not hasattr(Run, name)} == set()
+    sentence = re.search(r"`step\(…\)`.*?\. What", text, re.S)
+    assert sentence
+    arguments = set(re.findall(r"`(\w+)`", sentence[0]))
+    assert len(arguments) == 3
+    assert arguments <= set(inspect.signature(step).parameters)
 
 
 def test_the_architecture_names_every_room() -> None:
