@@ -70,5 +70,5 @@ def test_a_database_that_cannot_be_made_is_one_line_and_no_start(tmp_path: Path)
         text=True,
     )
     assert (failed.returncode, failed.stdout) == (1, "")
-    assert failed.stderr.startswith(f"{file} can't be made")
+    assert failed.stderr.startswith(f"{file} can't be created")
     assert failed.stderr.count("\n") == 1

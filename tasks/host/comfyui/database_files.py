@@ -34,7 +34,7 @@ def prepare(file: Path) -> None:
         files.point(last, file.name)
     except (OSError, sqlite3.Error) as error:
         raise Failure(
-            f"{file} can't be copied from the database used last, {source.resolve()}: {error}: "
+            f"{file} can't be created from the database used last, {source.resolve()}: {error}: "
             "free disk space or correct the permissions, then run doit restart"
         ) from None
 

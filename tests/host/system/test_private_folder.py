@@ -45,7 +45,7 @@ def test_where_it_cannot_be_made_is_said(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(private_folder, "folder", lambda _: Path("/proc/none/here"))
-    with pytest.raises(Failure, match=r"/proc/none can't be made \(No such .*--tmpfs /tmp"):
+    with pytest.raises(Failure, match=r"/proc/none can't be created \(No such .*--tmpfs /tmp"):
         private_folder.make(tmp_path)
 
 

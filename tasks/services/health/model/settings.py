@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,5 +71,8 @@ class Settings:
 
 
 def read_settings(file: Path) -> Settings:
-    """Raises OSError or ValueError when the file can't be read."""
-    return TypeAdapter(Settings).validate_json(file.read_text(encoding="utf-8"))
+    """Raises OSError or ValueError when the file can't be read.
+
+    Names may hold lone surrogates, as file names do, which pydantic's own JSON parser refuses.
+    """
+    return TypeAdapter(Settings).validate_python(json.loads(file.read_text(encoding="utf-8")))
