@@ -221,7 +221,8 @@ def no_op(folder: Path, built: Path | None = None) -> None:
             models = [entry(f"{url}/{number}", f"loras/{number}.pt") for number in range(count)]
             rig.spec["models"]["files"] = models
             rig.doit()
-            assert rig.doit().executed == set()
+            run = rig.doit()
+            assert run.executed == set(), run.output
             seconds[count] = statistics.median(timed(doit(rig)) for _ in range(ROUNDS))
     one, half, all_ = seconds.values()
     print("  no-op:", ", ".join(f"{took:.2f} s with {n} models" for n, took in seconds.items()))

@@ -118,7 +118,7 @@ def test_a_copy_that_fails_leaves_nothing_and_what_was_used_last_is_still_that(
         text=True,
     )
     said = failed.stderr.splitlines()[-1]
-    assert f"{folder / 'b.db'} can't be copied from the database used last, {a}" in said
+    assert f"{folder / 'b.db'} can't be created from the database used last, {a}" in said
     assert {path.name for path in folder.iterdir()} == {"a.db", "last"}
     assert read(start(folder, "c", "by c"))[0] == "by a"
 
