@@ -100,8 +100,8 @@ def _refuse_unknown_variables() -> None:
     for word in sys.argv[1:]:
         name = word.split("=")[0]
         if "=" in word and name.isidentifier() and name not in VARIABLES:
-            known = ", ".join(f"{name}=" for name in VARIABLES)
+            names = ", ".join(f"{name}=" for name in VARIABLES)
             raise InvalidDodoFile(
-                f"doit {word}: unknown variable {name!r} (known: {known}); "
+                f"doit {word}: unknown variable {name!r} (known: {names}); "
                 f"an environment variable goes before the command: {word} doit"
             )

@@ -175,7 +175,9 @@ def _install(run: Run, target: Target, folder: Path, log: Path) -> None:
         **inherited,
     )
     if previous and previous.name.partition(".")[0] == target.digest:
-        altered_files.expect(folder, altered_files.known(previous), altered_files.spoilt(previous))
+        altered_files.expect(
+            folder, altered_files.rewritten(previous), altered_files.spoilt(previous)
+        )
 
 
 def _preview(run: Run, log: Path) -> list[str]:
@@ -261,6 +263,6 @@ def _altered(previous: Path | None) -> dict[str, list[str]]:
     if previous is None:
         return {}
     altered = altered_files.spoilt(previous)
-    for path, each in altered_files.known(previous).items():
+    for path, each in altered_files.rewritten(previous).items():
         altered.setdefault(each.package, []).append(path)
     return altered
