@@ -80,6 +80,8 @@ def load_run() -> Run:
 
 def _prepare_process() -> None:
     signals.install_handlers()
+    # Whatever the caller's, nothing of ours may be writable for everyone.
+    os.umask(os.umask(0o022) | 0o002)
     git.forget_the_callers_repository()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -16,6 +16,7 @@ from typing import Any
 
 from doit.exceptions import BaseFail, TaskFailed
 
+from ..host.system import files
 from ..host.system.failure import Failure
 from ..host.system.redaction import redact
 from .run import Run
@@ -114,8 +115,7 @@ def read_failure(fail: BaseFail) -> Failure:
 
 def _perform(action: Action, log: Path) -> StepFailed | None:
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_bytes(b"")
+        files.empty_log(log)
     except OSError:
         # The action meets the same obstacle and explains it.
         log = Path(os.devnull)

@@ -1,4 +1,4 @@
-"""Watches the instances, restarts those that are unhealthy, and rotates logs.
+"""Watches the instances, restarts those that are unhealthy, rotates logs and masks secrets in them.
 
 `python -m tasks.services.watcher FILE`: FILE has the settings. Each instance has its own
 thread, so that none waits for another. An instance's watch.json has the current symptom and the
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ..host.system import files, usage
 from ..host.system.failure import Failure
 from ..host.system.run_lock import RunLock
 from ..spec.layout import Layout
+from .log_masks import LogMasks
 
 COSTLY_EVERY = 5
 """Only every so many measurements list the jobs, with all their prompts, and measure memory."""
@@ -253,7 +255,8 @@ def _repeat(what: str, step: Callable[[], None], every: float) -> None:
         time.sleep(every)
 
 
-def _rotate(settings: Settings) -> None:
+def _tend_logs(settings: Settings, masks: LogMasks) -> None:
+    masks.step()
     log_rotation.mend(settings.layout)
     for name in log_rotation.rotate(settings.layout, settings.logs):
         say(f"{name} was rotated")
@@ -265,7 +268,8 @@ def main(file: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     census = Census(settings.workspace, settings.every)
-    work: list[tuple[str, Callable[[], None]]] = [("logs", lambda: _rotate(settings))]
+    tend_logs = partial(_tend_logs, settings, LogMasks(settings.layout))
+    work: list[tuple[str, Callable[[], None]]] = [("logs", tend_logs)]
     for instance in settings.instances:
         work.append((instance.name, Watch(settings, instance, census).step))
     work.append((apps.SERVER, ServerWatch(settings, census).step))

@@ -152,6 +152,10 @@ def start(layout: Layout, configs: Sequence[dict[str, Any]]) -> None:
         names = {app["name"] for app in configs}
         _delete(layout, names)
         files.write_receipt(file, {"apps": list(configs)})
+        for app in configs:
+            log = Path(app["out_file"])
+            log.parent.mkdir(parents=True, exist_ok=True)
+            files.open_log(log).close()
         _call(layout, "start", str(file))
         stopped_apps.forget(layout, names)
 
