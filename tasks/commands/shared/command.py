@@ -15,6 +15,7 @@ from doit.cmd_base import Command
 from doit.exceptions import InvalidCommand
 
 from ...engine.configuration import load_run
+from ...engine.outputs import GuardedCommand
 from ...engine.run import Run
 from ...host.system.failure import Failure
 from ...host.system.run_lock import RunLock, Taken
@@ -44,7 +45,7 @@ def option(name: str, says: str, default: int = False, short: str = "") -> dict[
     return {"name": name, "long": name, "short": short, "help": says, **kind}
 
 
-class MachineCommand(Command):  # type: ignore[misc]
+class MachineCommand(GuardedCommand, Command):  # type: ignore[misc]
     """A command about the machine. `perform` returns the exit code.
 
     It may raise Failure, which has exit code 1, and Taken, which has 2.

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import Any
 from ...spec.layout import Layout
 from ..system import files, locks, private_folder, process
 from ..system.failure import Failure
+from ..system.units import size
 from . import apps as apps_
 from . import daemon_socket, stopped_apps
 from .apps import App, end, ends, is_here
@@ -27,6 +29,8 @@ from .apps import App, end, ends, is_here
 VERSION = "7.0.4"
 TIMEOUT = 60.0
 """Seconds for one PM2 command."""
+ROOM = 1 << 16
+"""Bytes that PM2 needs in its home; with 8 kB its start hangs (measured with 7.0.4)."""
 KILL_TIMEOUT = 10.0
 """The most seconds that stopping an app takes."""
 
@@ -147,7 +151,9 @@ def start(layout: Layout, configs: Sequence[dict[str, Any]]) -> None:
     PM2's own start and restart ignore removed variables and a changed cwd, so apps are deleted
     first.
     """
-    file = layout.apps / "start.config.json"
+    file, home = layout.apps / "start.config.json", private_folder.make(layout.workspace)
+    if (left := shutil.disk_usage(home).free) < ROOM:
+        raise Failure(f"PM2 can't start, {size(left)} are left in {home}: free space on its disk")
     with _locked(layout):
         names = {app["name"] for app in configs}
         _delete(layout, names)

@@ -199,6 +199,7 @@ def test_what_is_deleted_together_ends_together(world: World, tmp_path: Path) ->
         world.layout,
         [
             {"name": name, "script": sys.executable, "interpreter": "none", "kill_timeout": 10000,
+             "out_file": str(tmp_path / f"{name}.log"),
              "args": ["-c", TOGETHER, name, str(tmp_path)]}
             for name in names
         ],
