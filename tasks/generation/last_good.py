@@ -27,6 +27,13 @@ from ..spec import Instance
 from ..spec.layout import Layout
 from . import stage as generation
 
+IRRELEVANT: dict[str, Any] = {
+    **dict.fromkeys(("lock", "lock_damage", "enabled", "retention"), True),
+    "instances": {"drain_settle"},
+}
+"""Parts of a machine that make no other request: they change neither what is built nor how an
+instance starts. A field that is new here must not end a refusal on the machines that have one."""
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -140,8 +147,7 @@ def _point_back(run: Run, name: str, reason: str, *, passed: Sequence[str] = ())
 
 
 def _request_digest(run: Run) -> str:
-    irrelevant = {"lock", "lock_damage", "enabled", "retention"}
-    request = run.machine.model_dump_json(exclude=irrelevant)
+    request = run.machine.model_dump_json(exclude=IRRELEVANT)
     used = {name: run.machine.env.get(name) for name in re.findall(r"\$\{(\w+)", request)}
     text = json.dumps([request, used, generation.folder_of(run).name], sort_keys=True)
     lock = files.file_digest(run.machine.lock_file)

@@ -6,21 +6,17 @@ each healthy before the next. So of two or more instances, one always serves.
 
 from __future__ import annotations
 
-import atexit
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from ..engine.run import Run
 from ..generation import last_good
-from ..host.comfyui import api
 from ..host.pm2 import apps, pm2
-from ..host.system import files, process
+from ..host.system import files
 from ..links import stage as links
 from ..spec import Instance
 from . import gate
-
-SILENCE_TIMEOUT = 30.0
-"""Seconds without an answer after which draining no longer waits for an instance's jobs."""
+from .drain import drain
 
 
 def must_stop_all(run: Run) -> bool:
@@ -139,45 +135,3 @@ def _replace(run: Run, turn: Sequence[Instance]) -> float:
     begin = time.monotonic()
     pm2.start(layout, wanted)
     return begin
-
-
-def drain(run: Run, instances: Collection[Instance]) -> None:
-    """Mark instances as draining and wait until they have no jobs, at most `drain_timeout` s.
-
-    The caller removes the marks.
-    """
-    running = _running(run)
-    waiting = [instance for instance in instances if instance.name in running]
-    for instance in instances:
-        mark = run.layout.draining(instance.gpu)
-        # A signal ends this run without ending its threads in order.
-        atexit.register(files.remove, mark)
-        files.write_receipt(mark, {"run": process.run_id()})
-    begin = time.monotonic()
-    answered = {instance.name: begin for instance in waiting}
-    reported: dict[str, int] = {}
-    while waiting:
-        for instance in list(waiting):
-            health, now = gate.probe(instance, running[instance.name]), time.monotonic()
-            jobs, late = health.queue, now - begin > run.machine.instances.drain_timeout
-            if jobs is None:
-                if health.refused or late or now - answered[instance.name] > SILENCE_TIMEOUT:
-                    waiting.remove(instance)
-                continue
-            answered[instance.name] = now
-            if jobs == 0:
-                waiting.remove(instance)
-            elif late:
-                run.say(
-                    f"{instance.name} still had {_count(jobs)} after "
-                    f"{run.machine.instances.drain_timeout} s (instances.drain_timeout)"
-                )
-                waiting.remove(instance)
-            elif reported.get(instance.name) != jobs:
-                reported[instance.name] = jobs
-                run.say(f"{instance.name} restarts after {_count(jobs)}")
-        time.sleep(api.POLL if waiting else 0)
-
-
-def _count(jobs: int) -> str:
-    return f"{jobs} job" if jobs == 1 else f"{jobs} jobs"

@@ -16,6 +16,7 @@ from ..host.system import files
 from ..host.system.failure import Failure
 from ..links import stage as links
 from . import roll
+from .drain import drain
 
 
 def tasks(run: Run) -> Iterator[Task]:
@@ -78,7 +79,7 @@ def _stop(run: Run, log: Path) -> None:
     layout = run.layout
     leaving = _leaving(run)
     drained = [run.machine.instance(gpu) for app in leaving if (gpu := _gpu(app)) is not None]
-    roll.drain(run, drained)
+    drain(run, drained)
     # Users may run their own apps in this PM2; ours end in -gpuN.
     known = {name for name in pm2.apps(layout) if re.search(r"-gpu\d+$", name)}
     pm2.delete(

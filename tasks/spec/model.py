@@ -242,6 +242,11 @@ class Instances(Model):
     drain_timeout: Seconds = Field(
         default=600, description="Seconds that an instance's jobs may take before it is replaced."
     )
+    drain_settle: Count = Field(
+        default=5,
+        description="Seconds that the results of an instance's last job stay readable before it "
+        "is replaced.",
+    )
     job_timeout: Seconds = Field(
         default=3600, description="Seconds after which a running job counts as stuck."
     )

@@ -124,10 +124,11 @@ def test_a_job_that_lasts_longer_than_drain_timeout_is_given_up(
     node = forge.repository("wait", {"__init__.py": WAIT})
     rig = machine(custom_nodes=[{"url": node.url}], instances={"drain_timeout": 1})
     rig.doit()
-    submit(rig, tmp_path / "never")
+    jobs = [submit(rig, tmp_path / "never") for _ in range(2)]
     rig.spec["instances"]["args"] = NEW
     run = rig.doit()
-    assert "comfyui-gpu0 still had 1 job after 1 s (instances.drain_timeout)" in run.output
+    cut = "comfyui-gpu0 still had 2 jobs after 1 s (instances.drain_timeout), which are cut: "
+    assert f"{cut}{', '.join(jobs)}\n" in run.output
     assert rig.healthy()
 
 
