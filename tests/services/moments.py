@@ -125,4 +125,5 @@ INSTALLS = run(
     Task(name="instances:start", state="waiting"),
     Task(name="workers:fetch-gpu0", state="waiting"),
 )
+FETCHES = run("running", Task(name="models", state="running"))
 SUCCEEDED = run("succeeded", Task(name="up", state="done"))

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 Health = Literal[
-    "healthy", "degraded", "disabled", "starting", "installing", "draining", "unhealthy",
-    "crash loop", "down", "failed", "interrupted", "unknown", "error",
+    "healthy", "progressing", "degraded", "disabled", "starting", "installing", "draining",
+    "unhealthy", "crash loop", "down", "failed", "interrupted", "unknown", "error",
 ]  # fmt: skip
-HEALTHY: Collection[Health] = ("healthy", "degraded", "disabled")
+HEALTHY: Collection[Health] = ("healthy", "progressing", "degraded", "disabled")
 """With these the health server answers 200, and the commands end with 0."""
 
 Type = Literal[
@@ -33,7 +33,7 @@ Reason = Literal[
     "CanaryFailed", "Draining",
     # What it has loaded
     "NodesNotListed", "NodeFailed", "NodeClassMissing", "ModelFolderUnused", "ModelsUnknown",
-    "ModelMissing", "OptionalNodeFailed", "OptionalModelMissing",
+    "ModelMissing", "ModelNotListed", "OptionalNodeFailed", "OptionalModelMissing",
     # The machine
     "Disabled", "NoInstances", "NoneReady", "Installing", "NotInstalled", "RunFailed",
     "RunInterrupted", "BehindMachineFile", "OptionalPartMissing", "WorkerDown",

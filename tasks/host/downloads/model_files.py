@@ -108,6 +108,12 @@ def summarize(
     return ModelsSummary(not lines, lines[0] + others if lines else "", wrong)
 
 
+def unlisted(states: Mapping[str, ModelState], listing: Mapping[str, Collection[str]]) -> list[str]:
+    """The models that are as they should be and that an instance doesn't list (see `listed`)."""
+    names = {kind: frozenset(found) for kind, found in listing.items()}
+    return [each for each, state in states.items() if state.ok and listed(names, each) is False]
+
+
 def kinds(targets: Iterable[str], paths: Any) -> dict[str, str]:
     """Folder of the targets → folder type to request from an instance, `GET /models/<kind>`.
 

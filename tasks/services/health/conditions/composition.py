@@ -101,7 +101,7 @@ def _overview(
             "running": all(each.layers.running.ok for each in every),
             "functional": all(each.layers.functional.ok for each in every),
             "models": all(each.layers.models.ok for each in every)
-            and machine_health.models(facts).is_healthy,
+            and machine_health.models(facts).reason == "Healthy",
         },
         instances={
             str(each.gpu): Verdict(**{key: getattr(each, key) for key in Verdict.model_fields})

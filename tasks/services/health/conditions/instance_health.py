@@ -15,7 +15,6 @@ from ..model import answers
 from ..model.answers import Functional, InstanceHealth, Layers, Listed, Running, Service
 from ..model.facts import SILENT, Facts, Sample
 from ..model.settings import Instance
-from . import machine_health
 
 
 def assess(instance: Instance, sample: Sample, facts: Facts, now: float) -> InstanceHealth:
@@ -25,7 +24,7 @@ def assess(instance: Instance, sample: Sample, facts: Facts, now: float) -> Inst
         sample.seen,
         age=age,
         awaited=facts.awaits("instances:start"),
-        models=machine_health.models(facts, sample.listed),
+        unlisted=model_files.unlisted(facts.models or {}, sample.listed),
     )
     found = judge.judge(seen, rules)
     app = seen.state.app

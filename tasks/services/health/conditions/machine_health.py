@@ -12,6 +12,8 @@ from ..model.answers import InstanceHealth
 from ..model.facts import SILENT, Facts
 
 WAIT = "wait: a doit run is in progress"
+MODEL_TASKS = ("models", "links:prune", "links:files")
+"""The tasks that bring models."""
 WORST_FIRST: Sequence[Health] = (
     "crash loop", "down", "unhealthy", "unknown", "installing", "starting", "draining", "degraded",
 )  # fmt: skip
@@ -43,7 +45,7 @@ def overall(
     if not worst.is_healthy:
         pending = worst.health in ("down", "starting") and not installation.is_healthy
         return installation if pending else _explained(worst, facts)
-    if not models.is_healthy:
+    if models.reason == "ModelMissing":
         return models
     if not installation.is_healthy:
         return replace(installation, health="degraded")
@@ -51,7 +53,8 @@ def overall(
     if workers:
         why = f"{workers[0].name} doesn't run: {workers[0].reason}"
         return Condition("Ready", "degraded", "WorkerDown", why, RUN)
-    return next((x for x in (installation, models, worst) if x.health == "degraded"), worst)
+    rest = (installation, models, worst)
+    return next((each for each in rest if each.reason != "Healthy"), worst)
 
 
 def _explained(worst: Condition, facts: Facts) -> Condition:
@@ -110,17 +113,18 @@ def installation(facts: Facts) -> Condition:
     return healthy()
 
 
-def models(facts: Facts, listed: Mapping[str, Sequence[str]] | None = None) -> Condition:
-    """The declared models, and whether an instance lists them; healthy when none is declared."""
+def models(facts: Facts) -> Condition:
+    """The declared models: all there, still brought by the run in progress, or missing."""
     if facts.models is None:
         advice = "see that the volumes of the models answer"
-        return Condition("ModelsPresent", "unknown", "ModelsUnknown", SILENT, advice)
-    found = model_files.summarize(facts.models, listed)
+        return Condition("ModelsPresent", "degraded", "ModelsUnknown", SILENT, advice)
+    found = model_files.summarize(facts.models)
+    comes = any(map(facts.awaits, MODEL_TASKS))
+    health: Health = "progressing" if comes else "degraded"
+    advice = WAIT if comes else RUN
     if not found.ok:
-        health: Health = "installing" if facts.installs else "unhealthy"
-        advice = WAIT if facts.installs else RUN
         return Condition("ModelsPresent", health, "ModelMissing", found.reason, advice)
     for target, why in found.wrong.items():
-        return Condition("Complete", "degraded", "OptionalModelMissing",
-                         f"{target} (optional): {why}", RUN)  # fmt: skip
+        return Condition("ModelsPresent", health, "OptionalModelMissing",
+                         f"{target} (optional): {why}", advice)  # fmt: skip
     return healthy("ModelsPresent")

@@ -55,6 +55,9 @@ CATALOGUE_EVERY = 60.0
 """Seconds until node classes that weren't listed are asked for again: half a megabyte, 70 ms."""
 LISTING_EVERY = 30.0
 """Seconds between two requests for its models."""
+LISTING_SOON = 0.5
+"""Seconds until models that it didn't list are asked for again, doubled each time: ComfyUI may
+answer from a listing that it made just before."""
 MOST_FAILED = 100
 """Failed nodes that are shown."""
 
@@ -76,6 +79,7 @@ class InstanceSampler:
         self._supervisor = supervisor
         self._changed = changed
         self._models: Mapping[str, ModelState] = {}
+        self._listings: dict[str, Sequence[str]] = {}
         self._stop = threading.Event()
         self.has_sampled = threading.Event()
         self._history: deque[Point] = deque(maxlen=KEPT)
@@ -115,6 +119,9 @@ class InstanceSampler:
         """Set the models to ask for, at the next sample if they changed."""
         if models != self._models:
             self._models, self._models_asked_at = models, float("-inf")
+            self._listing_pause = LISTING_SOON
+            # Its last listing is older than these models.
+            self._listings = {}
 
     def _begin(self, found: Found | None) -> None:
         """Reset what is known, for another process."""
@@ -125,7 +132,8 @@ class InstanceSampler:
         self._last_answer: ProbeResult | None = None
         self._classes: frozenset[str] | None = None
         self._failed: dict[str, str] | None = None
-        self._listings: dict[str, Sequence[str]] = {}
+        self._listings = {}
+        self._listing_pause = LISTING_SOON
         self._jobs_asked_at = self._classes_asked_at = self._models_asked_at = self._measured_at = (
             float("-inf")
         )
@@ -271,7 +279,7 @@ class InstanceSampler:
             self._classes_asked_at = now
             layout, gpu = self._settings().layout, self.instance.gpu
             self._classes = node_classes.listed(layout, gpu, found.app, self.instance.listen)
-        if now - self._models_asked_at >= LISTING_EVERY:
+        if now - self._models_asked_at >= self._listing_pause:
             self._models_asked_at = now
             kinds = model_files.kinds(self._models, ask("/internal/folder_paths"))
             answers = {folder: ask(f"/models/{quote(kind)}") for folder, kind in kinds.items()}
@@ -280,6 +288,9 @@ class InstanceSampler:
                 for folder, names in answers.items()
                 if isinstance(names, list)
             }
+            lacks = bool(model_files.unlisted(self._models, self._listings))
+            pause = self._listing_pause * 2 if lacks else LISTING_EVERY
+            self._listing_pause = min(pause, LISTING_EVERY)
 
     def _measure(self, pid: int, queue: int | None) -> None:
         if time.monotonic() - self._measured_at >= MEASURE_EVERY:

@@ -32,7 +32,7 @@ def composed(facts: Facts | None = None, since: Since | None = None, **sample: A
 def test_the_code_says_what_the_status_does(status: Health) -> None:
     answer = Answer(samples.instance(0, status), bytes)
     assert answer.code == (200 if status in HEALTHY else 503)
-    assert (status in HEALTHY) is (status in ("healthy", "degraded", "disabled"))
+    assert (status in HEALTHY) is (status in ("healthy", "progressing", "degraded", "disabled"))
 
 
 def test_an_answer_grows_older_without_being_made_again() -> None:

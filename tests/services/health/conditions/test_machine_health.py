@@ -51,8 +51,8 @@ def test_an_installation_is_as_well_as_the_disk_says_and_the_run_says_why(
 
 
 def test_models_are_healthy_when_none_is_declared_or_all_are_there() -> None:
-    def told(*states: Any) -> tuple[str, str]:
-        judged = machine_health.models(m.facts(models=m.models(*states)))
+    def told(*states: Any, run: Any = None) -> tuple[str, str]:
+        judged = machine_health.models(m.facts(models=m.models(*states), run=run))
         return judged.health, judged.message
 
     assert told() == ("healthy", "")
@@ -60,9 +60,11 @@ def test_models_are_healthy_when_none_is_declared_or_all_are_there() -> None:
     assert told(m.MODEL, m.NO_OPTION) == (
         "degraded", "loras/b.safetensors (optional): it isn't there",
     )  # fmt: skip
-    missing = ("unhealthy", "checkpoints/a.safetensors: it isn't there")
-    assert told(m.NO_OPTION, m.NO_MODEL) == missing
-    assert machine_health.models(m.facts(models=None)).health == "unknown"
+    missing = "checkpoints/a.safetensors: it isn't there"
+    assert told(m.NO_OPTION, m.NO_MODEL) == ("degraded", missing)
+    assert told(m.NO_OPTION, m.NO_MODEL, run=m.FETCHES) == ("progressing", missing)
+    assert told(m.NO_MODEL, run=m.INSTALLS) == ("degraded", missing), "it brings no models"
+    assert machine_health.models(m.facts(models=None)).health == "degraded"
 
 
 def instance(status: Health, gpu: int = 0, *, worker: bool = True) -> InstanceHealth:
@@ -122,15 +124,15 @@ def test_the_instances_are_as_the_worst_of_them() -> None:
         ({"installed": BROKEN, "run": m.FAILED}, ["unhealthy"], "unhealthy", "comfyui-gpu0 is"),
         ({"behind": "x", "installed": BROKEN}, ["healthy"], "degraded", "behind machine.yaml: x"),
         ({"behind": "x"}, ["down"], "down", "comfyui-gpu0 is down"),
-        ({"models": m.models(m.NO_MODEL)}, ["healthy"], "unhealthy", "checkpoints/a"),
-        ({"models": m.models(m.NO_MODEL), "run": m.INSTALLS}, ["healthy"], "installing", "check"),
+        ({"models": m.models(m.NO_MODEL)}, ["healthy"], "degraded", "checkpoints/a"),
+        ({"models": m.models(m.NO_MODEL), "run": m.FETCHES}, ["healthy"], "progressing", "check"),
         (
             {"models": m.models(m.NO_OPTION)},
             ["healthy"],
             "degraded",
             "loras/b.safetensors (optional)",
         ),
-        ({"models": None}, ["healthy"], "unknown", "the disk has not answered yet"),
+        ({"models": None}, ["healthy"], "degraded", "the disk has not answered yet"),
         ({"installed": HALF}, ["healthy"], "degraded", "custom node extra (optional)"),
         ({"settings": m.settings(enabled=False), "run": m.FAILED}, [], "disabled", "ENABLE_COMF"),
         ({"settings": m.settings(enabled=False), "installed": NOTHING}, [], "disabled", "ENABLE"),
@@ -156,7 +158,7 @@ def test_whatever_is_seen_less_than_healthy_has_a_reason_and_an_advice() -> None
     for installed, models, run, behind, enabled in itertools.product(
         (m.installed(), BROKEN, NOTHING, HALF),
         ({}, None, m.models(m.NO_MODEL), m.models(m.NO_OPTION)),
-        (None, m.INSTALLS, m.FAILED, m.INTERRUPTED, m.SUCCEEDED, m.run("failed")),
+        (None, m.INSTALLS, m.FETCHES, m.FAILED, m.INTERRUPTED, m.SUCCEEDED, m.run("failed")),
         ("", "left by hand"),
         (True, False),
     ):
@@ -174,10 +176,9 @@ def test_whatever_is_seen_less_than_healthy_has_a_reason_and_an_advice() -> None
         seen |= {each.health for each in told}
         assert enabled or all(each.health == "disabled" for each in told[2:])
         if machine_health.installation(facts).health not in HEALTHY and enabled:
-            made = facts.installed.generation is not None and facts.models is not None
-            well = made and machine_health.models(facts).health in HEALTHY
-            assert told[-1].health == "degraded" or not well, "it serves all the same"
+            made = facts.installed.generation is not None
+            assert told[-1].health in HEALTHY or not made, "it serves all the same"
     assert seen == {
-        "healthy", "degraded", "disabled", "starting", "installing", "draining", "unhealthy",
-        "crash loop", "down", "failed", "interrupted", "unknown",
+        "healthy", "progressing", "degraded", "disabled", "starting", "installing", "draining",
+        "unhealthy", "crash loop", "down", "failed", "interrupted", "unknown",
     }  # fmt: skip
