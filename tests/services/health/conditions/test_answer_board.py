@@ -139,7 +139,7 @@ def test_whoever_waits_is_woken_by_the_answer_that_was_waited_for() -> None:
 
 def test_whoever_waits_does_not_do_so_for_longer_than_asked() -> None:
     down = composed(state=m.state(None))
-    assert waiting(down, lambda posted: posted.publish(down), 0.1)[0] == "down"
+    assert waiting(down, lambda posted: posted.publish(down), 0.1)[0] == "unhealthy"
 
 
 def test_many_who_wait_are_woken_together() -> None:
