@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from ..host.comfyui import api, health_client, symptoms
+from ..host.comfyui import api, health_client, started_with, symptoms
 from ..host.comfyui.api import Jobs, ProbeResult
 from ..host.comfyui.condition import Condition
 from ..host.pm2 import apps, log_rotation, pm2
@@ -89,7 +89,7 @@ class Watch:
         self._file = settings.layout.watched(instance.gpu)
         self._written = files.read_receipt(self._file)
         self._process: psutil.Process | None = None
-        self._port, self._scheme = 0, "http"
+        self._listen, self._port, self._scheme = instance.listen, 0, "http"
         self._history = symptoms.History()
         self._measurements = 0
         self._symptom: dict[str, Any] = {}
@@ -103,6 +103,9 @@ class Watch:
             self._end_children()
             self._process, self._port = process, (found.app.port or 0) if found else 0
             self._scheme = found.app.scheme if found else "http"
+            self._listen = self._instance.listen
+            if found:
+                self._listen = started_with.listens_on(found.app.pid, self._listen)
             self._history = symptoms.History(self._passed())
             self._measurements, self._retry_at = 0, 0.0
         if process is None:
@@ -150,7 +153,7 @@ class Watch:
     def _measure(self, process: psutil.Process) -> symptoms.Measurement:
         is_costly = self._measurements % COSTLY_EVERY == 0
         self._measurements += 1
-        health = api.probe(self._instance.listen, self._port, scheme=self._scheme)
+        health = api.probe(self._listen, self._port, scheme=self._scheme)
         jobs = self._jobs(health, is_costly)
         none_runs = (
             jobs and jobs.waiting and not jobs.running
@@ -170,7 +173,7 @@ class Watch:
             return Jobs()
         if health.queue is None or not (is_costly or self._settings.limits.job_timeout < 60):
             return None
-        return api.jobs(self._instance.listen, self._port, scheme=self._scheme)
+        return api.jobs(self._listen, self._port, scheme=self._scheme)
 
     def _record(self, pid: int, found: Condition | None) -> None:
         """Record what is wrong, once; the last restart stays recorded."""

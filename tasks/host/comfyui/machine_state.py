@@ -17,7 +17,7 @@ from ..pm2 import app_state, apps, daemon_socket, pm2, stopped_apps
 from ..pm2.app_state import AppState
 from ..system import files, private_folder, usage
 from ..system.run_lock import Holder, RunLock
-from . import api, condition, judge, symptoms, warmup
+from . import api, condition, judge, started_with, symptoms, warmup
 from .condition import Condition
 from .judge import Observation, Rules
 
@@ -117,8 +117,10 @@ def read(
 
 
 def _probe(instance: Instance, app: apps.App | None) -> api.ProbeResult:
-    scheme = app.scheme if app else instance.scheme
-    return api.probe(instance.listen, _port(instance, app), scheme=scheme)
+    if app is None:
+        return api.probe(instance.listen, instance.port, scheme=instance.scheme)
+    listen = started_with.listens_on(app.pid, instance.listen)
+    return api.probe(listen, _port(instance, app), scheme=app.scheme)
 
 
 def _port(instance: Instance, app: apps.App | None) -> int:

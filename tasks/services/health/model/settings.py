@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from ....host.downloads.model_files import WantedModel
 from ....host.generations.installed import WantedNode
+from ....host.system import files
 from ....spec.layout import Layout
 
 
@@ -61,6 +62,8 @@ class Settings:
     warmup: Path | None
     canary: Path | None
     canary_every: float
+    declared: str = ""
+    """The digest of this file."""
 
     @property
     def layout(self) -> Layout:
@@ -75,4 +78,6 @@ def read_settings(file: Path) -> Settings:
 
     Names may hold lone surrogates, as file names do, which pydantic's own JSON parser refuses.
     """
-    return TypeAdapter(Settings).validate_python(json.loads(file.read_text(encoding="utf-8")))
+    found = json.loads(file.read_text(encoding="utf-8"))
+    settings = TypeAdapter(Settings).validate_python(found)
+    return replace(settings, declared=files.digest(found))

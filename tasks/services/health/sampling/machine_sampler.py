@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from ....host.comfyui import load_result, node_classes
+from ....host.comfyui import machine_condition
+from ....host.comfyui.machine_condition import SILENT
 from ....host.downloads import model_files
 from ....host.downloads.model_files import ModelState, Place
 from ....host.generations import installed
@@ -23,8 +24,8 @@ from ....host.system.log_once import LogOnce
 from ....host.system.stat_cache import while_unchanged
 from ....spec import Lock, SpecError
 from ....spec.lock_format import read_lock
-from ..model.answers import Card, Layer, Packages, Part, Run
-from ..model.facts import SILENT, Facts, Installed
+from ..model.answers import Card, Layer, Packages, Part
+from ..model.facts import Facts, Installed
 from ..model.settings import Settings
 from .pm2_state import Supervisor
 
@@ -83,15 +84,15 @@ class MachineSampler:
 
     def sample(self, settings: Settings) -> Facts:
         refused = files.read_receipt(settings.layout.refused, reason=str)
-        journal = run_journal.read(settings.layout)
         return Facts(
             settings=settings,
             installed=self._installed.last or Installed(Layer(ok=False, reason=SILENT)),
             models=self._models.last,
-            run=Run.model_validate(journal, from_attributes=True) if journal else None,
+            run=run_journal.read(settings.layout),
             behind=str(refused.get("reason") or "left by hand") if refused else "",
             cards=self._cards.last or {},
             workers={each.name: self._state(settings, each.name) for each in settings.workers},
+            observed=machine_condition.digest(settings.declared, _lock_digest(settings.lock_file)),
         )
 
     def _state(self, settings: Settings, name: str) -> AppState:
@@ -108,14 +109,13 @@ def _lock(file: Path) -> tuple[Lock, str]:
         return Lock(), str(error)
 
 
-_classes = while_unchanged(node_classes.expected)
+_lock_digest = while_unchanged(files.file_digest)
 
 
 def _installed(settings: Settings) -> Installed:
     layout = settings.layout
     lock, damage = _lock(settings.lock_file)
     found = installed.look(layout, lock, settings.comfyui, settings.nodes)
-    generation = layout.current.resolve()
     return Installed(
         layer=Layer(ok=found.ok and not damage, reason=damage or found.reason),
         packages=_as(Packages, found.packages),
@@ -123,7 +123,6 @@ def _installed(settings: Settings) -> Installed:
         comfyui=_as(Part, found.comfyui),
         nodes=[_as(Part, node) for node in found.nodes],
         degraded=found.degraded,
-        classes=_classes(generation, load_result.receipt_of(generation)),
     )
 
 
