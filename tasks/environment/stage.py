@@ -105,7 +105,7 @@ def _why_outdated(run: Run) -> str | None:
     if not receipt:
         return f"{folder.name} isn't complete"
     # A process of the current generation would remove these again.
-    removed = reported_changes.read(layout.current.resolve()).gone
+    removed = reported_changes.read(layout.generation).gone
     for key in ("installed", "top"):
         receipt[key] = [name for name in receipt.get(key, ()) if name not in removed]
     return damage(folder, receipt) or torch_trial.reason_to_import(receipt)
@@ -196,7 +196,7 @@ def _preview(run: Run, log: Path) -> list[str]:
 def _difference(run: Run, target: Target) -> list[str]:
     """One line for each package that differs from the current environment."""
     try:
-        installed = environments.installed((run.layout.current / "environment").resolve())
+        installed = environments.installed(files.real(run.layout.current / "environment"))
     except OSError:
         installed = {}
     lines = []
@@ -212,9 +212,9 @@ def _difference(run: Run, target: Target) -> list[str]:
 
 def _report_dropped(run: Run, target: Target) -> None:
     """Say which packages that were installed by hand the new environment doesn't have."""
-    current = run.layout.current.resolve()
+    current = run.layout.generation
     reported = reported_changes.read(current).packages
-    for name, version in environments.additions((current / "environment").resolve()).items():
+    for name, version in environments.additions(files.real(current / "environment")).items():
         if name not in reported and name not in target.packages:
             run.tell(f"{name} {version}, installed by hand, isn't in the new environment")
 
@@ -229,7 +229,7 @@ def _base_environment(run: Run, target: Target) -> Path | None:
     except Failure:
         return None
     receipt = digest_folders.read(previous)
-    same_python = (previous / "bin" / "python").resolve() == Path(sys.executable).resolve()
+    same_python = files.real(previous / "bin" / "python") == files.real(Path(sys.executable))
     suitable = (
         receipt
         and same_python

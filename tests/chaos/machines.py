@@ -11,7 +11,7 @@ from tests.forge import Forge, Repository
 from tests.rig import SIMULATOR, Ended, Rig, free_ports
 
 
-class Stuck(AssertionError):
+class Stuck(Exception):  # noqa: N818  reads as what happened
     """What did not come right; the text says in which step, and what doit printed."""
 
 

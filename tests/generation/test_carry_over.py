@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,10 @@ class Generations:
     old: Path
     new: Path
     left: Path
+    not_carried: list[str] = field(default_factory=list)
 
     def carry(self, old: set[str], new: set[str]) -> None:
-        carry_over.carry(self.old, self.new, old, new, self.left)
+        self.not_carried = list(carry_over.carry(self.old, self.new, old, new, self.left))
 
 
 def write(file: Path, text: str = "written") -> Path:

@@ -20,7 +20,7 @@ the image that the folders are part of."""
 
 def in_use(layout: Layout) -> frozenset[str]:
     """The current generation, and those that are some process's working directory."""
-    return frozenset({layout.current.resolve().name, *apps.folders_in_use(layout.generations)})
+    return frozenset({layout.generation.name, *apps.folders_in_use(layout.generations)})
 
 
 def good(layout: Layout) -> list[str]:
@@ -54,7 +54,7 @@ def kept(layout: Layout, number: int) -> set[str]:
 
 def of_generations(generations: Iterable[Path]) -> frozenset[str]:
     """The environments that these generations link to."""
-    return frozenset((folder / "environment").resolve().name for folder in generations)
+    return frozenset(files.real(folder / "environment").name for folder in generations)
 
 
 def unneeded(layout: Layout, keep: Collection[str]) -> list[Path]:

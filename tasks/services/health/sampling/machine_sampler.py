@@ -115,7 +115,7 @@ def _installed(settings: Settings) -> Installed:
     layout = settings.layout
     lock, damage = _lock(settings.lock_file)
     found = installed.look(layout, lock, settings.comfyui, settings.nodes)
-    generation = layout.current.resolve()
+    generation = layout.generation
     return Installed(
         layer=Layer(ok=found.ok and not damage, reason=damage or found.reason),
         packages=_as(Packages, found.packages),
