@@ -75,6 +75,7 @@ def record(
     receipt["guests"] = {name: installed[name] for name in guests}
     recorded = beside if grown else receipt.get("top", beside)
     receipt["top"] = [name for name in beside if name in recorded]
+    receipt["records"] = records.sizes(uv.site_packages(folder))
     digest_folders.finish(folder, receipt)
 
 
@@ -236,6 +237,7 @@ def _base_environment(run: Run, target: Target) -> Path | None:
         and not digest_folders.damaged(previous, receipt, environments.lost)
         and receipt.get("sees_base", False) == target.sees_base
         and environments.is_removable(previous)
+        and not records.damaged(uv.site_packages(previous), environments.record_sizes(receipt))
     )
     return previous if suitable else None
 
@@ -261,6 +263,10 @@ def _altered(previous: Path | None) -> dict[str, list[str]]:
     if previous is None:
         return {}
     altered = altered_files.spoilt(previous)
+    locked = set(digest_folders.read(previous).get("locked", ()))
+    truncated = records.of_other_size(uv.site_packages(previous), locked)
+    for name, paths in altered_files.by_package(truncated).items():
+        altered.setdefault(name, []).extend(paths)
     for path, each in altered_files.known(previous).items():
         altered.setdefault(each.package, []).append(path)
     return altered

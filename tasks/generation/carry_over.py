@@ -22,9 +22,7 @@ CODE = (*all_suffixes(), ".js", ".mjs", ".css", ".html")
 """Suffixes of files that are code, not settings: another commit's code would break this one."""
 
 
-def carry(
-    previous: Path, current: Path, old: set[str], new: set[str], left: Path
-) -> Iterator[str]:
+def carry(previous: Path, current: Path, old: set[str], new: set[str], left: Path) -> Iterator[str]:
     """Copy untracked files from one generation's ComfyUI to the next; yield what can't be copied.
 
     `old` and `new` name the declared custom nodes of each. Undeclared custom nodes were installed

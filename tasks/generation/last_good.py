@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.run import Run
+from ..host.generations import kept_generations
 from ..host.generations.kept_generations import good, remember
 from ..host.pm2 import apps
 from ..host.system import files
@@ -163,7 +164,8 @@ def _configs(folder: Path) -> dict[str, bytes]:
 
 
 def _is_whole(layout: Layout, name: str) -> bool:
-    is_there = bool(name) and (layout.generations / name / "ComfyUI").is_dir()
+    folder = layout.generations / name
+    is_there = bool(name) and (folder / "ComfyUI").is_dir() and kept_generations.is_intact(folder)
     return is_there and bool(_configs(layout.good(name)))
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..engine.run import Run
 from ..host.comfyui.database_files import LAST
-from ..host.system import files
 from ..host.storage import digest_folders
+from ..host.system import files
 from ..source import stage as source
 from ..spec.layout import Layout
 

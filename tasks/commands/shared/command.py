@@ -16,6 +16,7 @@ from doit.exceptions import InvalidCommand
 
 from ...engine.configuration import load_run
 from ...engine.run import Run
+from ...engine.step import of_file
 from ...host.system.failure import Failure
 from ...host.system.run_lock import RunLock, Taken
 from ...spec import Instance
@@ -60,6 +61,9 @@ class MachineCommand(Command):  # type: ignore[misc]
             return self.perform(Call(run, opt_values, pos_args))
         except Failure as failure:
             print(f"{self.name}: {failure.with_log()}", file=sys.stderr)
+            return 1
+        except OSError as error:
+            print(f"{self.name}: {of_file(run, error)}", file=sys.stderr)
             return 1
         except Taken as taken:
             print(taken, file=sys.stderr)

@@ -8,10 +8,11 @@ from pathlib import Path
 from ...spec import PythonSet
 from ...spec.layout import Layout
 from ..pm2 import apps
-from ..python import environments
+from ..python import altered_files, environments
 from ..storage import digest_folders
 from ..storage.disk_space import free
 from ..system import files
+from . import found_damage
 
 REMEMBERED = 10
 """The fewest names of good generations to record, even without their folders: a volume outlives
@@ -35,9 +36,16 @@ def remember(layout: Layout, name: str, number: int) -> None:
 
 
 def good_and_there(layout: Layout) -> list[str]:
-    """The good generations that still exist, newest last."""
-    existing = {path.name for path in digest_folders.list_folders(layout.generations)}
-    return [name for name in good(layout) if name in existing]
+    """The good generations that still exist undamaged, newest last."""
+    existing = {path.name: path for path in digest_folders.list_folders(layout.generations)}
+    return [name for name in good(layout) if name in existing and is_intact(existing[name])]
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether no check of all files found damage in a generation or its environment."""
+    return not found_damage.read(folder) and not altered_files.spoilt(
+        files.real(folder / "environment")
+    )
 
 
 def settled(layout: Layout) -> Iterator[PythonSet]:

@@ -40,6 +40,24 @@ def damage(folder: Path, receipt: dict[str, Any], differ: Differing | None = Non
     return None
 
 
+def hidden_damage(folder: Path, receipt: Mapping[str, Any]) -> str | None:
+    """What `damage` doesn't see, found by reading every file; None if nothing.
+
+    A file whose size or time changed was edited, by a person or by a process.
+    """
+    changes, stamps = reported_changes.read(folder), recorded(folder)
+    for place in receipt["heads"]:
+        if reason := git.unreadable(folder / place):
+            return f"git can't read {place}: {reason}"
+        if changes.strays(place):
+            continue
+        for name, is_gone in git.differing(folder / place):
+            known = stamps.get(place, {})
+            if not is_gone and name in known and not differs(folder, place, name, stamps):
+                return f"{place}/{name} isn't what was installed"
+    return None
+
+
 def differing(folder: Path, stamps: Mapping[str, Any] | None = None) -> Differing:
     """The tracked files that changed since `stamps`, by default the recorded ones.
 

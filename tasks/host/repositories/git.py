@@ -137,22 +137,25 @@ def edited(checkout: Path) -> list[str]:
 def damage(checkout: Path) -> str | None:
     """What is wrong with a checkout that nobody works in; None: its repository can be read, and
     each tracked file is as in its commit. Reads every file and object."""
-    if reason := unreadable(checkout):
-        return reason
+    try:
+        for name, is_gone in () if (reason := unreadable(checkout)) else differing(checkout):
+            return f"{name} {'is missing' if is_gone else 'is not as in its commit'}"
+    except Failure as failure:
+        return str(failure)
+    return reason
+
+
+def differing(checkout: Path) -> list[tuple[str, bool]]:
+    """Tracked files that differ from HEAD by their content, and whether they are gone.
+
+    Reads every file, whatever its time. Raises Failure.
+    """
     with tempfile.TemporaryDirectory() as folder:
         repository = command(checkout)
         # Without the times that the checkout's own index has, git reads each file.
         repository.update_environment(GIT_INDEX_FILE=str(Path(folder, "index")))
-        try:
-            repository.read_tree("HEAD")
-            found = _changed(repository, checkout)
-        except Failure as failure:
-            return str(failure)
-        except error_type() as error:
-            return gist(error)
-    for name, is_gone in found:
-        return f"{name} {'is missing' if is_gone else 'is not as in its commit'}"
-    return None
+        _names(checkout, partial(repository.read_tree, "HEAD"))
+        return _changed(repository, checkout)
 
 
 def unreadable(checkout: Path) -> str | None:
