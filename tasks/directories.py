@@ -56,16 +56,17 @@ def _create(run: Run, folders: list[Path], log: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
+            advice = "doit repair" if folder.is_relative_to(layout.machine) else "move it away"
             if folder.is_symlink():
-                raise Failure(f"{folder} is a broken link: mount its target") from None
-            raise Failure(f"{folder} is a file, not a folder: move it away") from None
+                raise Failure(f"{folder} is a broken link: mount its target, or {advice}") from None
+            raise Failure(f"{folder} is a file, not a folder: {advice}") from None
         except OSError as error:
             raise Failure(
-                f"{folder} can't be created ({error.strerror}): {_chown_hint(folder)}"
+                f"{folder} can't be created ({error.strerror}): {_hint(folder, layout)}"
             ) from error
         # A models folder may be a read-only volume.
         if folder != models and not _is_writable(folder, layout):
-            raise Failure(f"{folder} isn't writable: {_chown_hint(folder)}")
+            raise Failure(f"{folder} isn't writable: {_hint(folder, layout)}")
     files.point(layout.models, _models_target(models, layout))
 
 
@@ -97,9 +98,11 @@ def _models_target(models: Path, layout: Layout) -> str:
     return str(models)
 
 
-def _chown_hint(folder: Path) -> str:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+def _hint(folder: Path, layout: Layout) -> str:
+    existing = next(path for path in (folder, *folder.parents) if _is_there(path))
     status = existing.stat()
+    if status.st_uid == os.geteuid() and existing.is_relative_to(layout.machine):
+        return "run: doit repair"
     try:
         owner = pwd.getpwuid(status.st_uid).pw_name
     except KeyError:
@@ -108,3 +111,10 @@ def _chown_hint(folder: Path) -> str:
         f"{existing} belongs to {owner} (mode {status.st_mode & 0o7777:04o}), this is uid "
         f"{os.getuid()}; run: sudo chown -R {os.getuid()}:{os.getgid()} {existing}"
     )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False

@@ -47,8 +47,8 @@ class Status(MachineCommand):
         report = run_report.make_report(found.run, run_journal.read(run.layout))
         behind = last_good.refusal(run)
         away = nodes.left_out(run)
-        results = load_result.read(run.layout.current.resolve())
-        drifted = drift.lines(run.layout.current.resolve())
+        results = load_result.read(run.layout.generation)
+        drifted = drift.lines(run.layout.generation)
         failing = {name: str(each) for name, each in results.items() if each.failed}
         disk = disk_report.read_report(run)
         if call.options["json"]:

@@ -75,6 +75,7 @@ def record(
     receipt["guests"] = {name: installed[name] for name in guests}
     recorded = beside if grown else receipt.get("top", beside)
     receipt["top"] = [name for name in beside if name in recorded]
+    receipt["records"] = records.sizes(uv.site_packages(folder))
     digest_folders.finish(folder, receipt)
 
 
@@ -105,7 +106,7 @@ def _why_outdated(run: Run) -> str | None:
     if not receipt:
         return f"{folder.name} isn't complete"
     # A process of the current generation would remove these again.
-    removed = reported_changes.read(layout.current.resolve()).gone
+    removed = reported_changes.read(layout.generation).gone
     for key in ("installed", "top"):
         receipt[key] = [name for name in receipt.get(key, ()) if name not in removed]
     return damage(folder, receipt) or torch_trial.reason_to_import(receipt)
@@ -198,7 +199,7 @@ def _preview(run: Run, log: Path) -> list[str]:
 def _difference(run: Run, target: Target) -> list[str]:
     """One line for each package that differs from the current environment."""
     try:
-        installed = environments.installed((run.layout.current / "environment").resolve())
+        installed = environments.installed(files.real(run.layout.current / "environment"))
     except OSError:
         installed = {}
     lines = []
@@ -214,9 +215,9 @@ def _difference(run: Run, target: Target) -> list[str]:
 
 def _report_dropped(run: Run, target: Target) -> None:
     """Say which packages that were installed by hand the new environment doesn't have."""
-    current = run.layout.current.resolve()
+    current = run.layout.generation
     reported = reported_changes.read(current).packages
-    for name, version in environments.additions((current / "environment").resolve()).items():
+    for name, version in environments.additions(files.real(current / "environment")).items():
         if name not in reported and name not in target.packages:
             run.tell(f"{name} {version}, installed by hand, isn't in the new environment")
 
@@ -231,13 +232,14 @@ def _base_environment(run: Run, target: Target) -> Path | None:
     except Failure:
         return None
     receipt = digest_folders.read(previous)
-    same_python = (previous / "bin" / "python").resolve() == Path(sys.executable).resolve()
+    same_python = files.real(previous / "bin" / "python") == files.real(Path(sys.executable))
     suitable = (
         receipt
         and same_python
         and not digest_folders.damaged(previous, receipt, environments.lost)
         and receipt.get("sees_base", False) == target.sees_base
         and environments.is_removable(previous)
+        and not records.damaged(uv.site_packages(previous), environments.record_sizes(receipt))
     )
     return previous if suitable else None
 
@@ -263,6 +265,10 @@ def _altered(previous: Path | None) -> dict[str, list[str]]:
     if previous is None:
         return {}
     altered = altered_files.spoilt(previous)
+    locked = set(digest_folders.read(previous).get("locked", ()))
+    truncated = records.of_other_size(uv.site_packages(previous), locked)
+    for name, paths in altered_files.by_package(truncated).items():
+        altered.setdefault(name, []).extend(paths)
     for path, each in altered_files.rewritten(previous).items():
         altered.setdefault(each.package, []).append(path)
     return altered

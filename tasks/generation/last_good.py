@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.run import Run
+from ..host.generations import kept_generations
 from ..host.generations.kept_generations import good, remember
 from ..host.pm2 import apps
 from ..host.system import files
@@ -118,7 +119,7 @@ def roll_back(run: Run) -> Refusal:
     """
     layout = run.layout
     applying = refusal(run)
-    current = layout.current.resolve().name
+    current = layout.generation.name
     passed = [*(applying.passed if applying else ()), current]
     others = [n for n in good(layout) if n not in passed and _is_whole(layout, n)]
     if not others:
@@ -169,7 +170,8 @@ def _configs(folder: Path) -> dict[str, bytes]:
 
 
 def _is_whole(layout: Layout, name: str) -> bool:
-    is_there = bool(name) and (layout.generations / name / "ComfyUI").is_dir()
+    folder = layout.generations / name
+    is_there = bool(name) and (folder / "ComfyUI").is_dir() and kept_generations.is_intact(folder)
     return is_there and bool(_configs(layout.good(name)))
 
 
@@ -180,7 +182,7 @@ def reason_to_record(run: Run) -> str | None:
         return str(applying)
     if not run.instances:
         return None
-    current = layout.current.resolve().name
+    current = layout.generation.name
     if good(layout)[-1:] != [current]:
         return "the current generation isn't recorded as good yet"
     rendered = {
@@ -207,7 +209,7 @@ def record_good(run: Run) -> None:
     raise_if_refused(run)
     if reason_to_record(run) is None:
         return
-    current = layout.current.resolve().name
+    current = layout.generation.name
     folder = layout.good(current)
     kept = {path.name: path for path in (layout.rendered(each.gpu) for each in run.instances)}
     for name in _configs(folder).keys() - kept:
@@ -224,7 +226,7 @@ def remove_unused(layout: Layout) -> None:
     `state` may be a volume with records of other images' generations.
     """
     for folder in layout.state.glob("good/*"):
-        if folder.name != layout.current.resolve().name and not _is_whole(layout, folder.name):
+        if folder.name != layout.generation.name and not _is_whole(layout, folder.name):
             files.remove(folder)
     folders = (layout.apps, *layout.state.glob("good/*"))
     configs = b"".join(content for folder in folders for content in _configs(folder).values())

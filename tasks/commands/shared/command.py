@@ -17,6 +17,7 @@ from doit.exceptions import InvalidCommand
 from ...engine.configuration import load_run
 from ...engine.outputs import GuardedCommand
 from ...engine.run import Run
+from ...engine.step import of_file
 from ...host.system.failure import Failure
 from ...host.system.run_lock import RunLock, Taken
 from ...spec import Instance
@@ -61,6 +62,9 @@ class MachineCommand(GuardedCommand, Command):  # type: ignore[misc]
             return self.perform(Call(run, opt_values, pos_args))
         except Failure as failure:
             print(f"{self.name}: {failure.with_log()}", file=sys.stderr)
+            return 1
+        except OSError as error:
+            print(f"{self.name}: {of_file(run, error)}", file=sys.stderr)
             return 1
         except Taken as taken:
             print(taken, file=sys.stderr)

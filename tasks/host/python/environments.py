@@ -16,7 +16,7 @@ from ...spec import Package, PythonSet
 from ..storage import digest_folders, trees
 from ..system import files
 from ..system.stat_cache import while_unchanged
-from . import altered_files, records, uv
+from . import altered_files, pth_hook, records, uv
 from .records import Wrong
 
 #: Native libraries are never patched in place, and are most of an environment's bytes.
@@ -92,6 +92,12 @@ def is_native(name: str) -> bool:
 def is_removable(folder: Path) -> bool:
     """Whether uv can remove every package: it needs each one's RECORD."""
     return all((info / "RECORD").is_file() for info in infos(uv.site_packages(folder)))
+
+
+def record_sizes(receipt: Mapping[str, Any]) -> dict[str, int]:
+    """dist-info folder → bytes of its RECORD when the environment was made."""
+    recorded = receipt.get("records")
+    return dict(recorded) if isinstance(recorded, dict) else {}
 
 
 def grow(previous: Path, folder: Path) -> None:
@@ -199,5 +205,7 @@ def lost(folder: Path, receipt: dict[str, Any]) -> str | None:
         names = {path.name for path in uv.site_packages(folder).iterdir()}
     except OSError:
         return f"{folder.name} has no site-packages"
+    if pth_hook.FILE in receipt["top"] and not pth_hook.is_there(uv.site_packages(folder)):
+        return f"{pth_hook.FILE} of {folder.name} isn't ours"
     missing = sorted({*receipt["installed"], *receipt["top"]} - names)
     return f"{missing[0]} is missing from {folder.name}" if missing else None

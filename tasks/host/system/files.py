@@ -140,6 +140,11 @@ def link_target(link: Path | str) -> str | None:
         return None
 
 
+def real(path: Path) -> Path:
+    """The path without links. A link to itself stays: Path.resolve() raises RuntimeError there."""
+    return Path(os.path.realpath(path))
+
+
 def point(link: Path, target: str | Path) -> None:
     """Point `link` at `target`, atomically. Raises Failure if a real file or folder is there."""
     if link_target(link) == str(target):
