@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,8 @@ class Recorder:
         # doit calls it even when `initialize` raised.
         if not self._begun:
             return
+        if problem := self._run.journal.problem:
+            self._run.warn(f"doit status can't show this run: {problem}")
         try:
             self._reporter.complete_run()
         finally:
@@ -111,7 +113,9 @@ class Recorder:
         if task.actions:
             self._running[task.name] = None
             if self._lock:
-                self._lock.note(" ".join(self._running))
+                # On a full disk the lock is held all the same.
+                with suppress(OSError):
+                    self._lock.note(" ".join(self._running))
             self._run.journal.start(task.name, task.meta["log"])
         self._reporter.execute_task(task)
 

@@ -20,6 +20,7 @@ from ...host.downloads import model_files
 from ...host.downloads.model_files import Place
 from ...host.generations import installed
 from ...host.pm2.apps import App
+from ...host.storage import full_disks
 from ...host.system import run_journal
 from ...models import stage as models
 from ...pm2 import stage as configs
@@ -121,6 +122,7 @@ def _seen(run: Run, found: MachineState, observed: str) -> Seen:
         },
         run=run_journal.read(layout),
         behind=refusal.reason if refusal else "",
+        full=full_disks.full(layout),
         observed=observed,
     )
 

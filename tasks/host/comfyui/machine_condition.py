@@ -61,6 +61,8 @@ class Seen:
     run: Journal | None = None
     behind: str = ""
     """Why the machine stays on the last good generation."""
+    full: Sequence[str] = ()
+    """Disks without space left."""
     observed: str = ""
     """The digest of the machine.yaml and lock that it is compared with."""
 
@@ -158,6 +160,9 @@ def _unlike_wanted(seen: Seen) -> Iterator[Condition]:
     """What isn't as machine.yaml and the lock ask for, the worst first."""
     worst, models_ = _worst(seen.instances), list(_models(seen))
     installed = list(_installation(seen))
+    if seen.full:
+        advice = "free space there: logs, records and outputs can't be written"
+        yield _degraded("DiskFull", _first(seen.full), advice)
     if worst and not worst.is_healthy:
         yield _degraded(worst.reason, worst.message, worst.advice)
     yield from (each for each in installed if each.reason != "OptionalPartMissing")

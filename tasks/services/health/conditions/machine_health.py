@@ -27,5 +27,6 @@ def seen(facts: Facts, every: Sequence[InstanceHealth]) -> Seen:
         idle_workers={each.name: each.reason for each in workers if not each.running},
         run=facts.run,
         behind=facts.behind,
+        full=facts.full,
         observed=facts.observed,
     )
