@@ -22,8 +22,8 @@ def read(run: Run, instances: Sequence[Instance]) -> MachineState:
     """What runs of the machine, and how it is."""
     workers = {
         configs.worker_name(worker, instance): instance.gpu
-        for worker in run.machine.workers
         for instance in instances
+        for worker in configs.workers_of(run, instance)
     }
     found = machine_state.read(
         run.layout,
@@ -73,4 +73,6 @@ def why_none(run: Run) -> str:
     """Why there are no instances."""
     if not run.machine.enabled:
         return "no instances: ENABLE_COMFYUI is false"
+    if run.cordoned:
+        return "no instances: every GPU is cordoned"
     return "no instances: instances.gpus is auto, and there is no GPU here"

@@ -37,6 +37,7 @@ Reason = Literal[
     # The machine
     "Disabled", "NoInstances", "NoneReady", "Installing", "NotInstalled", "RunFailed",
     "RunInterrupted", "BehindMachineFile", "OptionalPartMissing", "WorkerDown",
+    "WatcherDown", "GpuCordoned",
     # The health server itself
     "AnswersOld", "Refused",
     # Recorded by another version, without a code or with one that this version doesn't know

@@ -16,6 +16,7 @@ WORST_FIRST: Sequence[Health] = (
     "crash loop", "down", "unhealthy", "unknown", "installing", "starting", "draining", "degraded",
 )  # fmt: skip
 """The machine has the first of these that an instance has."""
+UNCORDON = "see to the GPU, then run doit uncordon and doit"
 UNFINISHED: Mapping[str, tuple[Health, Reason, str]] = {
     "failed": ("failed", "RunFailed", "correct the error, then run doit"),
     "interrupted": (
@@ -35,6 +36,9 @@ def overall(
                          "unset ENABLE_COMFYUI and run doit to have instances")  # fmt: skip
     if not installation.is_healthy and facts.installed.generation is None:
         return installation
+    cordoned = list(facts.settings.cordoned.values())
+    if not every and cordoned:
+        return Condition("Ready", "unhealthy", "NoInstances", cordoned[0], UNCORDON)
     if not every:
         why = "no instances: instances.gpus is auto, and there is no GPU here"
         advice = "see that the machine has its GPUs, then run doit"
@@ -51,6 +55,11 @@ def overall(
     if workers:
         why = f"{workers[0].name} doesn't run: {workers[0].reason}"
         return Condition("Ready", "degraded", "WorkerDown", why, RUN)
+    if cordoned:
+        return Condition("Ready", "degraded", "GpuCordoned", cordoned[0], UNCORDON)
+    if facts.watcher and not facts.installs:
+        why = f"{facts.watcher}, so nothing restarts what hangs"
+        return Condition("Ready", "degraded", "WatcherDown", why, RUN)
     return next((x for x in (installation, models, worst) if x.health == "degraded"), worst)
 
 

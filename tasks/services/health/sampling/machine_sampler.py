@@ -23,6 +23,7 @@ from ....host.system.log_once import LogOnce
 from ....host.system.stat_cache import while_unchanged
 from ....spec import Lock, SpecError
 from ....spec.lock_format import read_lock
+from ... import watcher_guard
 from ..model.answers import Card, Layer, Packages, Part, Run
 from ..model.facts import SILENT, Facts, Installed
 from ..model.settings import Settings
@@ -91,6 +92,7 @@ class MachineSampler:
             run=Run.model_validate(journal, from_attributes=True) if journal else None,
             behind=str(refused.get("reason") or "left by hand") if refused else "",
             cards=self._cards.last or {},
+            watcher=watcher_guard.fault(settings.layout, self._census),
             workers={each.name: self._state(settings, each.name) for each in settings.workers},
         )
 
