@@ -13,7 +13,7 @@ from doit import get_var
 from doit.exceptions import InvalidDodoFile
 
 from ..host.repositories import git
-from ..host.system import gpu
+from ..host.system import cordons, gpu
 from ..spec import SpecError, load
 from . import signals
 from .reporter import Reporter
@@ -75,7 +75,8 @@ def load_run() -> Run:
         instances = machine.instances_for(gpu.count())
     except SpecError as error:
         raise InvalidDodoFile(f"\n{error}" if len(error.problems) > 1 else str(error)) from None
-    return Run(machine, instances, locked=_switch("locked"), force=_switch("force"))
+    run = Run(machine, instances, locked=_switch("locked"), force=_switch("force"))
+    return run.with_cordons(cordons.read(run.layout))
 
 
 def _prepare_process() -> None:

@@ -7,13 +7,16 @@ each healthy before the next. So of two or more instances, one always serves.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from ..engine.run import Run
 from ..generation import last_good
 from ..host.pm2 import apps, pm2
 from ..host.system import files
 from ..links import stage as links
+from ..pm2 import stage as configs
+from ..pm2 import start
 from ..spec import Instance
 from . import gate
 from .drain import drain
@@ -37,12 +40,21 @@ def _runs_as(app: apps.App | None, fingerprint: str) -> bool:
     return app is not None and app.fingerprint == fingerprint
 
 
-def changed_workers(run: Run, instances: Sequence[Instance]) -> list[str]:
-    """Running workers with another config; they are replaced together with their instance."""
+def replaced_workers(run: Run, instances: Sequence[Instance]) -> list[str]:
+    """Running workers that are stopped before these instances are replaced, and started after:
+    those with another config, and those that restart with their instance."""
     wanted = last_good.wanted_fingerprints(run, instances)
     running = _running(run)
+    restarting = {
+        configs.worker_name(worker, instance)
+        for instance in instances
+        for worker in run.machine.workers
+        if worker.per == "instance" and worker.restart_with_instance
+    }
     names = wanted.keys() & running.keys() - {instance.name for instance in instances}
-    return sorted(name for name in names if not _runs_as(running[name], wanted[name]))
+    return sorted(
+        name for name in names if name in restarting or not _runs_as(running[name], wanted[name])
+    )
 
 
 def left_draining(run: Run) -> list[Instance]:
@@ -51,7 +63,7 @@ def left_draining(run: Run) -> list[Instance]:
 
 
 def roll(run: Run, due: Sequence[Instance], *, wait_for_last: bool) -> None:
-    """Replace the instances in `due` in turns, with their changed workers.
+    """Replace the instances in `due` in turns, with the workers that restart with them.
 
     `wait_for_last` waits for the last turn too. Raises Failure when a turn doesn't become
     healthy; later turns are then untouched.
@@ -62,10 +74,11 @@ def roll(run: Run, due: Sequence[Instance], *, wait_for_last: bool) -> None:
         if _serves(run, turn):
             _wait_for_others(run, [instance for instance in run.instances if instance not in left])
         left = [instance for instance in left if instance not in turn]
-        begin = _replace(run, turn)
+        workers, begin = _replace(run, turn)
         try:
             if left or wait_for_last:
                 gate.wait(run, turn, begin)
+                _start_workers(run, turn, workers)
         finally:
             for instance in turn:
                 files.remove(run.layout.draining(instance.gpu))
@@ -76,6 +89,10 @@ def roll_and_record(run: Run, due: Sequence[Instance]) -> None:
     roll(run, due, wait_for_last=True)
     for instance in due:
         gate.note(run, instance)
+    running = _running(run)
+    for name in last_good.wanted_fingerprints(run, due).keys() - running:
+        # A turn that failed has left its workers stopped.
+        _start_workers(run, due, {name})
 
 
 def _wait_for_others(run: Run, instances: Sequence[Instance]) -> None:
@@ -123,15 +140,36 @@ def _port(run: Run, instance: Instance) -> int:
     return instance.port
 
 
-def _replace(run: Run, turn: Sequence[Instance]) -> float:
-    """Drain, stop and start; return the time of the start (monotonic, seconds)."""
+def _replace(run: Run, turn: Sequence[Instance]) -> tuple[list[str], float]:
+    """Drain, stop and start; return the stopped workers, and the time of the start (monotonic,
+    seconds)."""
     layout = run.layout
     drain(run, turn)
-    names = {instance.name for instance in turn} | set(changed_workers(run, turn))
-    wanted = [app for i in turn for app in last_good.apps_of(run, i.gpu) if app["name"] in names]
+    # Their instance still runs while they end.
+    workers = replaced_workers(run, turn)
+    pm2.delete(layout, set(workers))
+    names = {instance.name for instance in turn}
     if must_stop_all(run):
         pm2.delete(layout, names)
         links.change_folder_links(run)
     begin = time.monotonic()
-    pm2.start(layout, wanted)
-    return begin
+    start.start(run, _wanted(run, turn, names))
+    return workers, begin
+
+
+def _start_workers(run: Run, instances: Sequence[Instance], names: Collection[str]) -> None:
+    if found := _wanted(run, instances, names):
+        start.start(run, found)
+
+
+def restart_workers(run: Run, names: Collection[str]) -> None:
+    """Restart workers with the config that they should have."""
+    _start_workers(run, run.instances, names)
+
+
+def _wanted(
+    run: Run, instances: Sequence[Instance], names: Collection[str]
+) -> list[dict[str, Any]]:
+    """The apps of these names in the configs of instances."""
+    wanted = [app for each in instances for app in last_good.apps_of(run, each.gpu)]
+    return [app for app in wanted if app["name"] in names]

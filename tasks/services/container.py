@@ -150,7 +150,7 @@ class FirstProcess:
     def _insist(self) -> None:
         """Kill workers that took half of the grace period; instances get the other half."""
         for app in apps.running(self._layout.workspace, None):
-            if not app.name.startswith("comfyui-gpu"):
+            if not apps.is_instance(app.name):
                 say(f"{app.name} (pid {app.pid}) doesn't end: killing it")
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(app.pid, signal.SIGKILL)

@@ -43,6 +43,15 @@ LOOK_EVERY = 0.02
 """Seconds between two checks whether a process has ended."""
 
 
+INSTANCES = "comfyui-gpu"
+"""How the names of instances begin."""
+
+
+def is_instance(name: str) -> bool:
+    """Whether an app of this name is an instance; no worker may be called comfyui."""
+    return name.startswith(INSTANCES)
+
+
 @dataclass(frozen=True)
 class App:
     """One running app; `supervised` if PM2 is its parent, otherwise it is an orphan."""
@@ -102,7 +111,8 @@ def look(workspace: Path, daemon: int | None) -> Look:
             if not _runs_still(owner):
                 left.append(Helper(name, pid, started))
         elif parent not in marked:
-            port = marks.get(PORT, "")
+            # Workers have the port of their instance.
+            port = marks.get(PORT, "") if is_instance(name) else ""
             running_apps.append(
                 App(
                     name=name,

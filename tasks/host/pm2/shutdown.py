@@ -17,7 +17,7 @@ def end_all(layout: Layout) -> list[apps.App]:
     """
     running = pm2.running(layout)
     names = {app.name for app in running}
-    instances = {name for name in names if name.startswith("comfyui-gpu")}
+    instances = set(filter(apps.is_instance, names))
     if names and pm2.script(layout).is_file():
         # The watcher first, because it would restart instances.
         for group in ({apps.WATCHER}, names - instances, instances):

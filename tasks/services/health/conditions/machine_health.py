@@ -28,5 +28,7 @@ def seen(facts: Facts, every: Sequence[InstanceHealth]) -> Seen:
         run=facts.run,
         behind=facts.behind,
         full=facts.full,
+        cordoned=list(facts.settings.cordoned.values()),
+        watcher=facts.watcher,
         observed=facts.observed,
     )

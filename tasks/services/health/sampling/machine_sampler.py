@@ -25,6 +25,7 @@ from ....host.system.log_once import LogOnce
 from ....host.system.stat_cache import while_unchanged
 from ....spec import Lock, SpecError
 from ....spec.lock_format import read_lock
+from ... import watcher_guard
 from ..model.answers import Card, Layer, Packages, Part
 from ..model.facts import Facts, Installed
 from ..model.settings import Settings
@@ -94,6 +95,7 @@ class MachineSampler:
             run=run_journal.read(settings.layout),
             behind=str(refused.get("reason") or "left by hand") if refused else "",
             cards=self._cards.last or {},
+            watcher=watcher_guard.fault(settings.layout, self._census),
             workers={each.name: self._state(settings, each.name) for each in settings.workers},
             full=self._full.last or (),
             observed=machine_condition.digest(settings.declared, _lock_digest(settings.lock_file)),
