@@ -44,6 +44,8 @@ def _why_unusable(run: Run, folders: list[Path]) -> str | None:
             return f"{folder} is missing or not writable"
     if not models.is_dir():
         return f"{models} is missing"
+    if temporary := _in_the_way(run):
+        return f"{temporary[0]} is no folder"
     if files.link_target(layout.models) != _models_target(models, layout):
         return f"{layout.models} doesn't point at {models}"
     return None
@@ -67,7 +69,15 @@ def _create(run: Run, folders: list[Path], log: Path) -> None:
         # A models folder may be a read-only volume.
         if folder != models and not _is_writable(folder, layout):
             raise Failure(f"{folder} isn't writable: {_hint(folder, layout)}")
+    for path in _in_the_way(run):
+        files.remove(path)
     files.point(layout.models, _models_target(models, layout))
+
+
+def _in_the_way(run: Run) -> list[Path]:
+    """What lies where ComfyUI makes an instance's folder for temporary files."""
+    places = (run.layout.instance(instance.gpu) / "temp" for instance in run.instances)
+    return [path for path in places if os.path.lexists(path) and not path.is_dir()]
 
 
 def _refuse_read_only(run: Run) -> None:

@@ -17,8 +17,8 @@ from ..host.generations.kept_generations import of_generations
 from ..host.pm2 import apps
 from ..host.python import altered_files, constraints, environments, pth_hook, records, uv
 from ..host.python.environments import damage, fits
-from ..host.storage import digest_folders, disk
-from ..host.system import files
+from ..host.storage import digest_folders, disk, disk_space
+from ..host.system import files, process
 from ..host.system.failure import Failure
 from ..host.system.units import size
 from ..lock import preinstalled
@@ -75,6 +75,7 @@ def record(
     receipt["guests"] = {name: installed[name] for name in guests}
     recorded = beside if grown else receipt.get("top", beside)
     receipt["top"] = [name for name in beside if name in recorded]
+    receipt["base"] = environments.base(folder)
     receipt["records"] = records.sizes(uv.site_packages(folder))
     digest_folders.finish(folder, receipt)
 
@@ -150,10 +151,10 @@ def _install(run: Run, target: Target, folder: Path, log: Path) -> None:
     digest_folders.remove(folder)
     _report_dropped(run, target)
     previous = _base_environment(run, target)
+    if previous and not _grow(run, previous, folder):
+        previous = None
     valid = _valid_records(target, previous)
-    if previous:
-        environments.grow(previous, folder)
-    else:
+    if previous is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         python = preinstalled.base_python() if target.sees_base else Path(sys.executable)
         uv.make_environment(folder, python, log, see_base=target.sees_base)
@@ -179,6 +180,19 @@ def _install(run: Run, target: Target, folder: Path, log: Path) -> None:
         altered_files.expect(
             folder, altered_files.rewritten(previous), altered_files.spoilt(previous)
         )
+
+
+def _grow(run: Run, previous: Path, folder: Path) -> bool:
+    """Copy an environment; False if it can't be read."""
+    try:
+        environments.grow(previous, folder)
+    except (OSError, process.CommandFailed) as error:
+        files.remove(folder)
+        if disk_space.free(folder.parent) == 0:
+            raise
+        run.warn(f"{previous} can't be copied ({error}), all packages are installed anew")
+        return False
+    return True
 
 
 def _preview(run: Run, log: Path) -> list[str]:

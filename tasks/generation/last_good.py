@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,6 +38,9 @@ LATER = {"": ("machine_id",), "instances": ("drain_settle",)}
 LATER_OF_WORKERS = ("cwd", "per", "restart_with_instance", "stop_timeout", "health")
 """Fields that came later. With their defaults they make no other request either: a new version
 must not end a refusal."""
+KEY_LENGTH = 64
+"""Hex digits of a workspace's key."""
+_making_the_key = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -176,11 +181,20 @@ def _irrelevant(machine: Machine) -> dict[str, Any]:
 
 def keyed_hash(layout: Layout, text: str) -> str:
     """HMAC-SHA256 in hex with a key of this workspace: allows to compare secrets, not to guess."""
-    key_file = layout.read_path(layout.state / "fingerprint.key")
-    if not key_file.exists():
-        key_file = layout.write_path(key_file)
-        files.write_text(key_file, secrets.token_hex(32), mode=0o600)
-    return hmac.new(key_file.read_bytes(), text.encode(), hashlib.sha256).hexdigest()
+    return hmac.new(_key(layout), text.encode(), hashlib.sha256).hexdigest()
+
+
+def _key(layout: Layout) -> bytes:
+    """The key; made where there is none, or one that a power cut emptied. Raises OSError."""
+    file = layout.state / "fingerprint.key"
+    # Tasks run in threads: the second of two new keys would belong to no digest of the first.
+    with _making_the_key:
+        with contextlib.suppress(FileNotFoundError):
+            if len(key := files.read_bytes(layout.read_path(file))) >= KEY_LENGTH:
+                return key
+        text = secrets.token_hex(KEY_LENGTH // 2)
+        files.write_text(layout.write_path(file), text, mode=0o600)
+        return text.encode()
 
 
 def _configs(folder: Path) -> dict[str, bytes]:

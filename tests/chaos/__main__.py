@@ -13,17 +13,31 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from tests import starter
-from tests.chaos import damaged_files
-from tests.chaos.machines import Stuck, Victim
+from tests.chaos import damaged_files, kills
+from tests.chaos.machines import Stuck, Victims, machines
 
 PR_CAPBSET_DROP = 24
 OVERRIDING = (1, 2)
 """CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, with which mode 000 means nothing."""
-RENEW_AFTER = 40
-"""Cases on one machine: damage that nothing looks at adds up."""
+
+
+class Case(Protocol):
+    @property
+    def kind(self) -> str: ...
+
+    def do(self, victims: Victims, chance: random.Random) -> str | None:
+        """What was done, None: nothing could be. Raises Stuck."""
+
+
+LANES: dict[str, Callable[[random.Random], Iterator[Case]]] = {
+    "damage": damaged_files.cases,
+    "kills": kills.cases,
+}
 
 
 def main() -> int:
@@ -32,22 +46,28 @@ def main() -> int:
         _drop_capabilities()
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
     print(f"seed {seed}", flush=True)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, starter.forking():
-        done, failed = _damage(Path(folder), seed, options)
-    print(f"\n{'kind':46} {'cases':>6} {'failed':>6}")
+    done: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        starter.forking(),
+        machines(Path(folder)) as victims,
+    ):
+        _run(victims, seed, options, done, failed)
+    print(f"\n{'kind':50} {'cases':>6} {'failed':>6}")
     for kind in sorted(done):
-        print(f"{kind:46} {done[kind]:6} {failed[kind]:6}")
-    print(f"{'all':46} {done.total():6} {failed.total():6}")
-    return int(failed.total() > 0)
+        print(f"{kind:50} {done[kind]:6} {failed[kind]:6}")
+    print(f"{'all':50} {sum(done.values()):6} {sum(failed.values()):6}")
+    return int(any(failed.values()))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--seed", type=int, help="the order of the cases; default: chance")
     parser.add_argument("--minutes", type=float, default=45.0, help="the most that it takes")
-    parser.add_argument("--cases", type=int, help="the most cases; default: all")
-    parser.add_argument("--kind", help="only kinds with this text in their names")
-    parser.add_argument("--damage", help="only this damage")
+    parser.add_argument("--cases", type=int, default=1 << 30, help="the most cases")
+    parser.add_argument("--lane", choices=LANES, help="only these cases; default: all in turn")
+    parser.add_argument("--kind", default="", help="only kinds with this text in their names")
     parser.add_argument("--dropped", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -60,37 +80,40 @@ def _drop_capabilities() -> None:
     os.execv(sys.executable, [sys.executable, "-m", "tests.chaos", "--dropped", *sys.argv[1:]])
 
 
-def _damage(
-    folder: Path, seed: int, options: argparse.Namespace
-) -> tuple[Counter[str], Counter[str]]:
+def _run(
+    victims: Victims,
+    seed: int,
+    options: argparse.Namespace,
+    done: Counter[str],
+    failed: Counter[str],
+) -> None:
     chance, deadline = random.Random(seed), time.monotonic() + options.minutes * 60
-    done: Counter[str] = Counter()
-    failed: Counter[str] = Counter()
-    victim: Victim | None = None
-    for case in damaged_files.cases(chance):
-        if options.kind and options.kind not in case.kind:
+    for case in _in_turn(chance, options.lane):
+        if time.monotonic() > deadline or sum(done.values()) >= options.cases:
+            return
+        if options.kind not in case.kind:
             continue
-        if options.damage and options.damage != case.damage:
-            continue
-        if time.monotonic() > deadline or done.total() == options.cases:
-            break
-        victim = victim or Victim(folder / "machine", folder / "cache")
+        begin = time.monotonic()
         try:
-            name = damaged_files.do(victim, case, chance)
+            what = case.do(victims, chance)
         except Stuck as stuck:
-            name = "?"
+            done[case.kind] += 1
             failed[case.kind] += 1
-            print(f"\n✗ {case.kind}, {case}: {stuck}", flush=True)
-        if name is None:
+            print(f"\n✗ {case}: {stuck}", flush=True)
+            victims.drop()
             continue
-        done[case.kind] += 1
-        print(f"{'✗' if name == '?' else '✓'} {case.kind}, {case} ({name})", flush=True)
-        if name == "?" or done.total() % RENEW_AFTER == 0:
-            victim.close()
-            victim = None
-    if victim:
-        victim.close()
-    return done, failed
+        if what:
+            done[case.kind] += 1
+            print(f"✓ {case} ({what}) {time.monotonic() - begin:.1f} s", flush=True)
+
+
+def _in_turn(chance: random.Random, only: str | None) -> Iterator[Case]:
+    lanes: list[Iterator[Case]] = [
+        cases(chance) for name, cases in LANES.items() if only in (None, name)
+    ]
+    while True:
+        for lane in lanes:
+            yield next(lane)
 
 
 if __name__ == "__main__":

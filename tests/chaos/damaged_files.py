@@ -8,50 +8,66 @@ from dataclasses import dataclass
 
 from tests.chaos import damage
 from tests.chaos.kinds import KINDS, kind_of, names_below
-from tests.chaos.machines import Victim
+from tests.chaos.machines import Victim, Victims
 
 
 @dataclass(frozen=True)
-class Case:
+class DamagedFile:
+    """One of a kind is damaged, perhaps another too; then doit runs, perhaps after an edit."""
+
     kind: str
     damage: str
     upgrade: bool
     """Whether machine.yaml asks for something else afterwards."""
+    second: tuple[str, str] | None = None
+    """Another kind, and its damage."""
 
     def __str__(self) -> str:
-        return f"{self.damage}{', then an upgrade' if self.upgrade else ''}"
+        more = f"; {self.second[0]}, {self.second[1]}" if self.second else ""
+        return f"{self.kind}, {self.damage}{more}{', then an upgrade' if self.upgrade else ''}"
+
+    def do(self, victims: Victims, chance: random.Random) -> str | None:
+        """Its path; None without any of the kind. Raises Stuck when it stays damaged."""
+        victim = victims.next()
+        done = [
+            name
+            for kind, how in [(self.kind, self.damage), *([self.second] if self.second else [])]
+            if (name := _damage(victim, kind, how, chance))
+        ]
+        if not done:
+            return None
+        if self.upgrade:
+            victim.upgrade()
+        victim.settle()
+        return ", ".join(done)
 
 
-def cases(chance: random.Random) -> list[Case]:
-    """All of them, in an order of chance."""
+def cases(chance: random.Random) -> Iterator[DamagedFile]:
+    """All of them, in an order of chance; then pairs without end."""
     every = [
-        Case(kind.name, name, upgrade)
+        DamagedFile(kind.name, name, upgrade)
         for kind in KINDS
         for name in damage.ALL
         for upgrade in (False, True)
     ]
     chance.shuffle(every)
-    return every
+    yield from every
+    while True:
+        one, other = chance.sample(every, 2)
+        second = other.kind, other.damage
+        yield DamagedFile(one.kind, one.damage, one.upgrade, second)
 
 
-def do(victim: Victim, case: Case, chance: random.Random) -> str | None:
-    """Damage one; its name, None without any of the kind. Raises Stuck when it stays damaged."""
-    name = _choose(victim, case.kind, chance)
-    if name is None:
-        return None
-    path = victim.machine / name
-    if path.is_symlink() and case.damage == "mode 000":
-        return None
-    damage.ALL[case.damage](path, chance)
-    if case.upgrade:
-        victim.upgrade()
-    victim.settle()
-    return name
-
-
-def _choose(victim: Victim, kind: str, chance: random.Random) -> str | None:
+def _damage(victim: Victim, kind: str, how: str, chance: random.Random) -> str | None:
     found = sorted(_named(victim, kind))
-    return chance.choice(found) if found else None
+    if not found:
+        return None
+    name = chance.choice(found)
+    path = victim.machine / name
+    if path.is_symlink() and how == "mode 000":
+        return None
+    damage.ALL[how](path, chance)
+    return name
 
 
 def _named(victim: Victim, kind: str) -> Iterator[str]:

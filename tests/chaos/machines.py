@@ -1,4 +1,4 @@
-"""A machine of the simulator that is damaged again and again, and checked after each time."""
+"""A machine of the simulator that something befalls again and again, and that must come right."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from tests.chaos.kinds import kind_of, names_below
+from tests.conftest import uv_cache
 from tests.forge import Forge, Repository
 from tests.rig import SIMULATOR, Ended, Rig, free_ports
 
@@ -34,14 +38,19 @@ class Victim:
                 "instances": {"gpus": 1, "cpu_only": True, "port_start": free_ports(1)},
                 "health": {"server": False},
             },
-            env={"XDG_CACHE_HOME": str(cache), "npm_config_cache": str(cache / "npm")},
+            env={
+                "XDG_CACHE_HOME": str(cache),
+                "UV_CACHE_DIR": uv_cache(),
+                "npm_config_cache": str(cache / "npm"),
+            },
         )
+
+    def make(self) -> None:
+        """Make it, with two generations, and a file that a node wrote."""
         self.rig.doit()
         self.upgrade()
         self.rig.doit()
-        # What an instance and a node write themselves.
-        settings = self.rig.comfyui / "custom_nodes" / "alpha" / "settings.json"
-        settings.write_text("{}")
+        (self.rig.comfyui / "custom_nodes" / "alpha" / "settings.json").write_text("{}")
 
     @property
     def machine(self) -> Path:
@@ -55,25 +64,35 @@ class Victim:
     def settle(self) -> None:
         """doit makes it right; verify finds nothing, or repair and doit mend what it finds; then
         nothing is left to do. Raises Stuck."""
-        run = self._doit()
+        run = self.doit()
         if run.code:
             self._repair(run)
-        found = self._doit("verify")
+        found = self.doit("verify")
         if found.code:
             self._repair(found)
-            found = self._doit("verify")
+            found = self.doit("verify")
             if found.code:
                 raise Stuck(f"verify finds more after repair:\n{found.output}")
-        noop = self._doit()
+        noop = self.doit()
         if noop.code or noop.executed:
             raise Stuck(f"doit isn't done ({sorted(noop.executed)}):\n{noop.output}")
         if not self.rig.healthy():
             raise Stuck(f"no instance answers, and doit found nothing to do:\n{noop.output}")
+        if unknown := [name for name in names_below(self.machine) if kind_of(name) is None]:
+            raise Stuck(f"no row in kinds.py for {', '.join(unknown[:5])}")
+
+    def doit(self, *arguments: str) -> Ended:
+        """Run doit. Raises Stuck when it ends in an exception."""
+        run = self.rig.doit(*arguments, code=None)
+        if re.search(r"^Traceback|^\w*Error: |unexpected \w+: ", run.output, re.M):
+            raise Stuck(f"doit {' '.join(arguments)} ends in an exception:\n{run.output}")
+        return run
 
     def close(self) -> None:
         for folder, folders, _ in os.walk(self.rig.folder):
             for name in folders:
-                os.chmod(f"{folder}/{name}", 0o700)  # noqa: PTH101
+                if not (path := Path(folder, name)).is_symlink():
+                    path.chmod(0o700)
         self.rig.close()
         shutil.rmtree(self.rig.folder, ignore_errors=True)
 
@@ -81,23 +100,58 @@ class Victim:
         """What the message says; `before` must name it. Then doit must succeed."""
         if drop := re.search(r"drop them: (git -C .+)", before.output):
             subprocess.run(drop[1], shell=True, check=True)
-            before = self._doit()
+            before = self.doit()
             if not before.code:
                 return
         if before.failed and "doit repair" not in before.output:
             raise Stuck(f"no message names doit repair:\n{before.output}")
-        repair = self._doit("repair")
-        run = self._doit()
+        repair = self.doit("repair")
+        run = self.doit()
         if run.code:
             raise Stuck(
                 f"before:\n{before.output}\nrepair:\n{repair.output}\nthen doit:\n{run.output}"
             )
 
-    def _doit(self, *arguments: str) -> Ended:
-        run = self.rig.doit(*arguments, code=None)
-        if re.search(r"^Traceback|^\w*Error: ", run.output, re.M):
-            raise Stuck(f"doit {' '.join(arguments)} ends in an exception:\n{run.output}")
-        return run
+
+class Victims:
+    """One machine at a time; the next is made when one didn't come right."""
+
+    RENEW_AFTER = 40
+    """Cases on one machine: damage that nothing looks at adds up."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._victim: Victim | None = None
+        self._cases = 0
+
+    def next(self) -> Victim:
+        if self._cases >= self.RENEW_AFTER:
+            self.drop()
+        if self._victim is None:
+            self._victim = self.fresh()
+            self._victim.make()
+        self._cases += 1
+        return self._victim
+
+    def fresh(self) -> Victim:
+        """A machine that isn't made yet, instead of the last one."""
+        self.drop()
+        return Victim(self._folder / "machine", self._folder / "cache")
+
+    def drop(self) -> None:
+        self._cases = 0
+        if self._victim:
+            self._victim.close()
+            self._victim = None
+
+
+@contextmanager
+def machines(folder: Path) -> Iterator[Victims]:
+    found = Victims(folder)
+    try:
+        yield found
+    finally:
+        found.drop()
 
 
 def _node(folder: Path) -> Repository:

@@ -90,6 +90,8 @@ def test_verify_finds_a_foreign_write_in_every_environment_that_has_the_file(
     rig.doit()
     assert library(rig.environment).read_bytes() == right
     assert f"(environment {rig.environment.name})" not in rig.doit("verify", code=1).output
+    assert rig.doit().executed == {"collection"}, "nobody goes back to what verify found"
+    assert "✗" not in rig.doit("verify").output
     assert rig.doit().executed == set()
 
 

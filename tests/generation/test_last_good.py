@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import shutil
+import threading
+from pathlib import Path
 
 import psutil
 import pytest
 
+from tasks.generation import last_good
+from tasks.host.system import thread_pool
+from tasks.spec.layout import Layout
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge, Repository
@@ -231,3 +237,26 @@ def test_the_noted_good_may_be_lost_and_comes_again(rig: Rig) -> None:
     shutil.rmtree(rig.layout.state / "good")
     assert rig.doit().executed == {"collection"}
     assert rig.doit().executed == set()
+
+
+def test_threads_that_need_the_key_at_once_have_the_same(tmp_path: Path) -> None:
+    layout, start = Layout(tmp_path), threading.Barrier(8)
+
+    def hashed(_: int) -> str:
+        start.wait()
+        return last_good.keyed_hash(layout, "secret")
+
+    found = {result for _, result in thread_pool.each(hashed, range(8), 8)}
+    assert found == {last_good.keyed_hash(layout, "secret")}
+
+
+def test_a_key_that_a_power_cut_emptied_is_made_anew(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    first = last_good.keyed_hash(layout, "secret")
+    key = layout.state / "fingerprint.key"
+    key.write_text("")
+    assert last_good.keyed_hash(layout, "secret") not in (
+        first,
+        hmac.new(b"", b"secret", "sha256").hexdigest(),
+    )
+    assert len(key.read_text()) == last_good.KEY_LENGTH

@@ -22,6 +22,8 @@ from .records import Wrong
 #: Native libraries are never patched in place, and are most of an environment's bytes.
 NATIVE = re.compile(r"\.(so(\.\d+)*|a)$")
 
+BASE = ("bin/python", "pyvenv.cfg")
+
 LIST = "packages.txt"
 """A file in an environment: its packages as they were requested, with hashes."""
 
@@ -92,6 +94,12 @@ def is_native(name: str) -> bool:
 def is_removable(folder: Path) -> bool:
     """Whether uv can remove every package: it needs each one's RECORD."""
     return all((info / "RECORD").is_file() for info in infos(uv.site_packages(folder)))
+
+
+def base(folder: Path) -> list[str | None]:
+    """What tells Python where it is: the target or content of each file of BASE, as a digest."""
+    links = {name: files.link_target(folder / name) for name in BASE}
+    return [links[name] or files.file_digest(folder / name) for name in BASE]
 
 
 def record_sizes(receipt: Mapping[str, Any]) -> dict[str, int]:
@@ -198,9 +206,11 @@ def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
 
 def lost(folder: Path, receipt: dict[str, Any]) -> str | None:
     """What the environment lacks; None if nothing."""
-    for name in ("bin/python", "pyvenv.cfg"):
+    for name in BASE:
         if not (folder / name).exists():
             return f"{name} is missing from {folder.name}"
+    if receipt.get("base") not in (None, base(folder)):
+        return f"{' or '.join(BASE)} of {folder.name} isn't what it was"
     try:
         names = {path.name for path in uv.site_packages(folder).iterdir()}
     except OSError:

@@ -201,11 +201,18 @@ def replace(path: Path, target: Path) -> None:
 
 
 def _make_writable(function: Any, path: str, error: Any) -> None:
-    """Some packages contain read-only folders, at which rmtree stops."""
+    """Some packages contain read-only folders, at which rmtree stops; others lost their mode."""
     if isinstance(error[1], FileNotFoundError):
         return
     Path(path).parent.chmod(0o700)
-    function(path)
+    if function in (os.unlink, os.rmdir):
+        function(path)
+    elif stat.S_IMODE(os.lstat(path).st_mode) & stat.S_IRWXU == stat.S_IRWXU:
+        raise error[1]
+    else:
+        # It could not be opened or listed.
+        Path(path).chmod(0o700)
+        shutil.rmtree(path, onerror=_make_writable)
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ import shlex
 import signal
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -34,6 +35,10 @@ GRACE = 6.0
 """Seconds between SIGTERM and SIGKILL."""
 CHECK_EVERY = 1.0
 """Seconds between two calls of `enough`."""
+CALM_LOOKS = 2
+"""Looks in a row that must find nothing left."""
+CALM_EVERY = 0.02
+"""Seconds between two looks."""
 CLOCK_DRIFT = 10.0
 """Seconds by which a process may seem to start after its own note: clocks are set."""
 #: Where Debian, Ubuntu and Red Hat keep their certificates.
@@ -262,14 +267,48 @@ def end_children() -> None:
             child.kill()
 
 
-def end_left_by(run: str) -> None:
-    """Kill what a killed run has left behind."""
+def end_for_good() -> None:
+    """Kill all that this process started, and let it start nothing any more.
+
+    Its threads go on: one whose command was killed would try another way, as `uv` without its
+    cache. Who tries gets SystemExit.
+    """
+    sys.addaudithook(_refuse_to_start)
+    calm, deadline = 0, time.monotonic() + GRACE
+    # A command may be on its way past the hook, and a child may have children meanwhile.
+    while calm < CALM_LOOKS and time.monotonic() < deadline:
+        end_children()
+        calm = 0 if end_left_by(run_id()) or _alive() else calm + 1
+        time.sleep(CALM_EVERY)
+
+
+def _refuse_to_start(event: str, _: object) -> None:
+    if event in ("subprocess.Popen", "os.posix_spawn", "os.fork"):
+        raise SystemExit("this run is ending")
+
+
+def _alive() -> bool:
+    """Whether a child of this process hasn't ended."""
     import psutil
 
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if child.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
+
+
+def end_left_by(run: str) -> int:
+    """Kill what a killed run has left behind; return how many."""
+    import psutil
+
+    number = 0
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get(RUN) == run:
+            if process.environ().get(RUN) == run and process.pid != os.getpid():
                 process.kill()
+                number += 1
+    return number
 
 
 @cache
