@@ -134,7 +134,7 @@ def _replace(run: Run, turn: Sequence[Instance]) -> float:
     names = {instance.name for instance in turn} | set(changed_workers(run, turn))
     wanted = [app for i in turn for app in last_good.apps_of(run, i.gpu) if app["name"] in names]
     if must_stop_all(run):
-        pm2.delete(layout, names)
+        pm2.delete(layout, names, "replaced")
         links.change_folder_links(run)
     begin = time.monotonic()
     pm2.start(layout, wanted)

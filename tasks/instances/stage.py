@@ -85,6 +85,7 @@ def _stop(run: Run, log: Path) -> None:
         layout,
         {app.name for app in leaving if app.supervised}
         | (known - set(last_good.wanted_fingerprints(run, run.instances))),
+        "removed",
     )
     for app in leaving:
         if not app.supervised:
@@ -150,5 +151,5 @@ def _return_to_last_good(run: Run, failure: Failure) -> None:
 
 def start_last_good(run: Run) -> None:
     """Run exactly what was good. Raises Failure as `roll.roll_and_record` does."""
-    pm2.delete(run.layout, {app.name for app in _leaving(run) if app.supervised})
+    pm2.delete(run.layout, {app.name for app in _leaving(run) if app.supervised}, "removed")
     roll.roll_and_record(run, roll.due(run, run.instances))

@@ -21,8 +21,9 @@ from ...spec.layout import Layout
 from ..system import files, locks, private_folder, process
 from ..system.failure import Failure
 from . import apps as apps_
-from . import daemon_socket, stopped_apps
+from . import daemon_socket, stops
 from .apps import App, end, ends, is_here
+from .stops import Why
 
 VERSION = "7.0.4"
 TIMEOUT = 60.0
@@ -150,18 +151,22 @@ def start(layout: Layout, configs: Sequence[dict[str, Any]]) -> None:
     file = layout.apps / "start.config.json"
     with _locked(layout):
         names = {app["name"] for app in configs}
-        _delete(layout, names)
+        _delete(layout, names, "replaced")
         files.write_receipt(file, {"apps": list(configs)})
         _call(layout, "start", str(file))
-        stopped_apps.forget(layout, names)
+        stops.started(layout, names)
 
 
-def restart(layout: Layout, name: str, pid: int) -> bool:
-    """Restart an app with the same config, if it is still this process; return whether it was."""
+def restart(layout: Layout, name: str, pid: int, why: str) -> bool:
+    """Restart an app with the same config, if it is still this process; return whether it was.
+
+    `why`: what the watcher says of it.
+    """
     with _locked(layout):
         app = _apps(layout).get(name, {})
         if app.get("pid") != pid:
             return False
+        stops.note_restart(layout, name, pid, "watcher", why)
         # The shim ends those that are no longer its descendants.
         helpers = apps_.started_by([pid])
         if not _act(layout, "restartProcessId", [{"id": app["pm_id"]}]):
@@ -177,15 +182,16 @@ def reopen_logs(layout: Layout) -> None:
             _call(layout, "reloadLogs")
 
 
-def delete(layout: Layout, names: set[str]) -> None:
+def delete(layout: Layout, names: set[str], why: Why) -> None:
     """Stop apps (SIGINT, SIGKILL after 10 s) and remove them from PM2; ignores missing ones."""
     with _locked(layout):
-        _delete(layout, names)
-        stopped_apps.note(layout, names)
+        _delete(layout, names, why)
 
 
-def _delete(layout: Layout, names: set[str]) -> None:
+def _delete(layout: Layout, names: set[str], why: Why) -> None:
     present = [app for name, app in _apps(layout).items() if name in names]
+    pids = {app["name"]: app["pid"] for app in present if app.get("pid")}
+    stops.note(layout, {name: pids.get(name, 0) for name in names}, why)
     helpers = apps_.started_by(app["pid"] for app in present if app.get("pid"))
     try:
         _delete_from_pm2(layout, names, [app["pm_id"] for app in present])

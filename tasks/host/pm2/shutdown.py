@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...spec.layout import Layout
 from ..storage import garbage
 from ..system import files, private_folder
-from . import apps, pm2, stopped_apps
+from . import apps, pm2, stops
 
 
 def end_all(layout: Layout) -> list[apps.App]:
@@ -15,16 +15,16 @@ def end_all(layout: Layout) -> list[apps.App]:
     """
     running = pm2.running(layout)
     names = {app.name for app in running}
+    stops.note(layout, {app.name: app.pid for app in running}, "down")
     instances = {name for name in names if name.startswith("comfyui-gpu")}
     if names and pm2.script(layout).is_file():
         # The watcher first, because it would restart instances.
         for group in ({apps.WATCHER}, names - instances, instances):
-            pm2.delete(layout, names & group)
+            pm2.delete(layout, names & group, "down")
     pm2.kill(layout)
     for orphan in apps.running(layout.workspace, None):
         apps.end(orphan)
     apps.end_left(layout.workspace)
-    stopped_apps.note(layout, names)
     garbage.stop(layout)
     files.remove(private_folder.folder(layout.workspace))
     return running

@@ -7,6 +7,7 @@ __all__ = [
     "gpu",
     "locks",
     "log_once",
+    "out_of_memory",
     "port_holders",
     "private_folder",
     "process",
