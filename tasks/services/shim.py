@@ -76,7 +76,7 @@ def _adopt() -> dict[str, str]:
         process_starts.note(workspace, name)
         for each in apps.end_left(workspace, {name}):
             print(f"ended a process that {name} had left behind: pid {each.pid}", flush=True)
-    return {apps.PROCESS: apps.identity(os.getpid()) or ""}
+    return {apps.PROCESS: apps.identity(os.getpid()) or "", "COMFY_MACHINE_LOG_TIMES": "yes"}
 
 
 def _prepare(database: Path) -> None:

@@ -101,17 +101,18 @@ def _last(layout: Layout, name: str, home: Path, running: int | None) -> Ending 
 
 
 def _exit(home: Path, name: str, starts: Sequence[Start], place: int) -> Exit | None:
-    """How the process of this start ended: exits and starts are in the same order."""
+    """How the process of this start ended: PM2 logs the same starts, in the same order."""
     known = _exits(exits.log_of(home)).get(name, [])
-    later = sum(not start.runs for start in starts[place + 1 :])
-    return known[-1 - later] if len(known) > later else None
+    later = len(starts) - place
+    return known[-later] if len(known) >= later else None
 
 
 def _of(
     layout: Layout, name: str, start: Start | None, following: Start | None, status: Exit | None
 ) -> Ending:
-    stop = stops.known(layout.stopped).last.get(name)
-    if stop and (start is None or stop.pid == start.pid):
+    known = stops.known(layout.stopped)
+    stop = known.last.get(name)
+    if stop and (stop.process == start.process if start else name in known.names):
         return Ending("stopped", str(stop))
     part = (
         Part(start.inode, start.offset, following.offset if following else None) if start else None

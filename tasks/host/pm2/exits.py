@@ -15,9 +15,9 @@ from ..system import files
 
 TAIL = 1 << 20
 """Bytes at the end of the daemon's log that are read."""
-_ENDED = re.compile(
-    rb"^\S+ PM2 log: App \[(?P<name>[^\]]+):\d+\] exited with code \[(?P<code>\d+)\]"
-    rb" via signal \[(?P<signal>\w+)\]$",
+_EVENT = re.compile(
+    rb"^\S+ PM2 log: App \[(?P<name>[^\]]+):\d+\] (?:starting in |exited with code "
+    rb"\[(?P<code>\d+)\] via signal \[(?P<signal>\w+)\])",
     re.M,
 )
 
@@ -36,17 +36,25 @@ def log_of(home: Path) -> Path:
     return home / "pm2.log"
 
 
-def read(home: Path) -> dict[str, list[Exit]]:
-    """App → how its processes ended, the last one last; empty where it isn't known."""
+def read(home: Path) -> dict[str, list[Exit | None]]:
+    """App → how each of its processes ended, the last one last; empty where it isn't known.
+
+    None: it runs, or its end was not seen: the daemon was killed before.
+    """
     try:
         with files.open_regular(log_of(home)) as file:
             file.seek(max(0, file.seek(0, 2) - TAIL))
             content = file.read(TAIL)
     except OSError:
         return {}
-    found: dict[str, list[Exit]] = {}
-    for line in _ENDED.finditer(content):
-        signal = line["signal"].decode()
-        ended = Exit(int(line["code"]), None if signal == "SIGINT" else signal)
-        found.setdefault(line["name"].decode(), []).append(ended)
+    found: dict[str, list[Exit | None]] = {}
+    for event in _EVENT.finditer(content):
+        processes = found.setdefault(event["name"].decode(), [])
+        if event["code"] is None:
+            processes.append(None)
+            continue
+        signal = event["signal"].decode()
+        ended = Exit(int(event["code"]), None if signal == "SIGINT" else signal)
+        # The start of the first one may lie before the part that was read.
+        processes[-1:] = [ended]
     return found

@@ -31,6 +31,8 @@ _FATAL = re.compile(
 )
 """Single lines that end a process. Out-of-memory messages are not among them: ComfyUI logs them and
 retries with less memory in a dozen places; one that ends it has a traceback."""
+_TIME = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
+"""What `services/inside/log_times.py` writes before a log record."""
 _TAG = re.compile(r"^\[(DEBUG|DETAIL|INFO|WARNING|ERROR|CRITICAL)\] ?")
 """The prefix of a log record since ComfyUI 0.28, on its first line."""
 _MILD = frozenset({"DEBUG", "DETAIL", "INFO", "WARNING"})
@@ -99,6 +101,7 @@ def find(lines: Sequence[str], *, says_why: bool) -> tuple[int, str] | None:
 
     Records that ComfyUI logs as a warning or less are not fatal.
     """
+    lines = [_TIME.sub("", line) for line in lines]
     tags = [_TAG.match(line) for line in lines]
     mild = {number for number, tag in enumerate(tags) if tag and tag[1] in _MILD}
     lines = [_TAG.sub("", line) for line in lines]

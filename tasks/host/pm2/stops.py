@@ -10,10 +10,12 @@ from typing import Literal
 from ...spec.layout import Layout
 from ..system import files
 from ..system.stat_cache import while_unchanged
+from . import apps
 
-Why = Literal["down", "replaced", "removed", "watcher"]
+Why = Literal["down", "container", "replaced", "removed", "watcher"]
 SAYS: Mapping[Why, str] = {
     "down": "stopped by doit down",
+    "container": "stopped, since its container was",
     "replaced": "stopped by doit, which started it anew",
     "removed": "stopped by doit, since machine.yaml no longer asks for it",
     "watcher": "ended by the watcher",
@@ -22,9 +24,10 @@ SAYS: Mapping[Why, str] = {
 
 @dataclass(frozen=True)
 class Stop:
-    """One stop of an app; `pid` is that of the process that ended."""
+    """One stop of an app."""
 
-    pid: int
+    process: str
+    """The process that ended (`apps.identity`): pids are used again, soonest in containers."""
     why: Why
     detail: str = ""
 
@@ -46,14 +49,16 @@ def note(layout: Layout, pids: Mapping[str, int], why: Why, detail: str = "") ->
     `pids`: name → pid, or 0 if it doesn't run.
     """
     known = read(layout.stopped)
-    stops = {name: Stop(pid, why, detail) for name, pid in pids.items() if pid}
+    running = {name: apps.identity(pid) for name, pid in pids.items() if pid}
+    stops = {name: Stop(process, why, detail) for name, process in running.items() if process}
     _write(layout, known, Stops(known.names.union(pids), {**known.last, **stops}))
 
 
 def note_restart(layout: Layout, name: str, pid: int, why: Why, detail: str) -> None:
     """Note that this process is ended, and its app starts anew."""
     known = read(layout.stopped)
-    _write(layout, known, Stops(known.names, {**known.last, name: Stop(pid, why, detail)}))
+    stop = Stop(apps.identity(pid) or "", why, detail)
+    _write(layout, known, Stops(known.names, {**known.last, name: stop}))
 
 
 def started(layout: Layout, names: set[str]) -> None:

@@ -166,14 +166,17 @@ def test_a_damaged_record_is_none(world: World, text: str) -> None:
 
 
 def test_exits_are_read_from_the_end_of_a_long_log_of_pm2(tmp_path: Path) -> None:
-    line = "2026-11-29T08:26:26: PM2 log: App [{}:3] exited with code [{}] via signal [{}]\n"
-    other = "2026-11-29T08:26:26: PM2 log: App [a:3] online\n" * 40_000
+    at = "2026-11-29T08:26:26: PM2 log: App "
+    ended = at + "[{}:3] exited with code [{}] via signal [{}]\n"
+    start = at + "[{}:3] starting in -fork mode-\n"
     exits.log_of(tmp_path).write_text(
-        line.format("old", 1, "SIGINT") + other + line.format("a", 0, "SIGKILL")
-        + line.format("b-gpu0", 3, "SIGINT") + line.format("a", 0, "SIGINT")
+        ended.format("old", 1, "SIGINT") + f"{at}[a:3] online\n" * 40_000
+        + ended.format("a", 0, "SIGKILL") + start.format("b-gpu0") + start.format("a")
+        + ended.format("b-gpu0", 3, "SIGINT") + start.format("a") + ended.format("a", 0, "SIGINT")
+        + start.format("a")
     )  # fmt: skip
     assert exits.read(tmp_path) == {
-        "a": [exits.Exit(0, "SIGKILL"), exits.Exit(0, None)],
+        "a": [exits.Exit(0, "SIGKILL"), None, exits.Exit(0, None), None],
         "b-gpu0": [exits.Exit(3, None)],
     }
     assert exits.read(tmp_path / "nowhere") == {}

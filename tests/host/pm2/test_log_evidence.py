@@ -56,6 +56,7 @@ SEGFAULT = (
     '  File "a.py", line 3 in f\nExtension modules: numpy (total: 1)\n'
 )
 STOPPED = "\nStopped server\n"
+AT = "2026-11-29 08:36:55 "
 JOB = f"!!! Exception during processing !!! no\n{FRAMES}ValueError: a job's\n\n"
 
 
@@ -113,6 +114,9 @@ TAKEN = "Port 8188 is already in use on address 127.0.0.1. Please close the othe
         (RETRIED + "\nthe end", 2, "the end"),
         (tag(RETRIED, "WARNING") + "the end", 2, "the end"),
         (OOM_JOB + "Prompt executed in 2 s\nterminated\n", 9, "terminated"),
+        (AT + JOB + AT + "end", 7, "end"),
+        (AT + "Starting server\n" + AT + FRAMES + MISSING + "\n", 5, MISSING),
+        (AT + tag(TAKEN, "ERROR"), 1, TAKEN),
         ("\x1b[31mRuntimeError: red\x1b[0m\n", 1, "RuntimeError: red"),
         ("clone https://me:secret@host/x failed\n", 1, "clone https://***@host/x failed"),
     ],
