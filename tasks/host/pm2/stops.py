@@ -15,7 +15,7 @@ from . import apps
 Why = Literal["down", "container", "replaced", "removed", "watcher"]
 SAYS: Mapping[Why, str] = {
     "down": "stopped by doit down",
-    "container": "stopped, since its container was",
+    "container": "stopped together with its container",
     "replaced": "stopped by doit, which started it anew",
     "removed": "stopped by doit, since machine.yaml no longer asks for it",
     "watcher": "ended by the watcher",
