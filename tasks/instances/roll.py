@@ -147,10 +147,10 @@ def _replace(run: Run, turn: Sequence[Instance]) -> tuple[list[str], float]:
     drain(run, turn)
     # Their instance still runs while they end.
     workers = replaced_workers(run, turn)
-    pm2.delete(layout, set(workers))
+    pm2.delete(layout, set(workers), "replaced")
     names = {instance.name for instance in turn}
     if must_stop_all(run):
-        pm2.delete(layout, names)
+        pm2.delete(layout, names, "replaced")
         links.change_folder_links(run)
     begin = time.monotonic()
     start.start(run, _wanted(run, turn, names))

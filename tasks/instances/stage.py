@@ -88,7 +88,7 @@ def _stop(run: Run, log: Path) -> None:
     # Workers first, while their instance still runs.
     instances = set(filter(apps.is_instance, names))
     for ending in (names - instances, instances):
-        pm2.delete(layout, ending)
+        pm2.delete(layout, ending, "removed")
     for app in leaving:
         if not app.supervised:
             pm2.end_orphan(app)
@@ -109,7 +109,7 @@ def stop_cordoned(run: Run, instances: Sequence[Instance]) -> None:
     # The worker of the machine may be in the config of one of these, and goes on.
     try:
         for ending in (workers, names):
-            pm2.delete(run.layout, ending)
+            pm2.delete(run.layout, ending, "cordoned")
     finally:
         for each in instances:
             files.remove(run.layout.draining(each.gpu))
@@ -168,5 +168,5 @@ def _return_to_last_good(run: Run, failure: Failure) -> None:
 
 def start_last_good(run: Run) -> None:
     """Run exactly what was good. Raises Failure as `roll.roll_and_record` does."""
-    pm2.delete(run.layout, {app.name for app in _leaving(run) if app.supervised})
+    pm2.delete(run.layout, {app.name for app in _leaving(run) if app.supervised}, "removed")
     roll.roll_and_record(run, roll.due(run, run.instances))

@@ -10,7 +10,7 @@
 --database FILE     ComfyUI's database; if the file doesn't exist, it starts as a copy of the
                     database used last
 
-An app of a workspace also ends what its previous process left behind.
+An app of a workspace also notes its start, and ends what its previous process left behind.
 """
 
 from __future__ import annotations
@@ -70,14 +70,16 @@ def main() -> None:
 
 
 def _adopt() -> dict[str, str]:
-    """End what the previous process of this app left behind; identify this one to its children."""
-    from tasks.host.pm2 import apps
+    """Note the start; end what the previous process of this app left behind; identify this one to
+    its children."""
+    from tasks.host.pm2 import apps, process_starts
 
     with contextlib.suppress(Exception):
         workspace, name = Path(os.environ[apps.WORKSPACE]), os.environ[apps.NAME]
+        process_starts.note(workspace, name)
         for each in apps.end_left(workspace, {name}):
             print(f"ended a process that {name} had left behind: pid {each.pid}", flush=True)
-    return {apps.PROCESS: apps.identity(os.getpid()) or ""}
+    return {apps.PROCESS: apps.identity(os.getpid()) or "", "COMFY_MACHINE_LOG_TIMES": "yes"}
 
 
 def _prepare(database: Path) -> None:

@@ -255,7 +255,7 @@ class Watch:
 
     def _restart(self, pid: int, found: Condition) -> None:
         self._retry_at = time.monotonic() + RETRY_AFTER
-        if pm2.restart(self._settings.layout, self._instance.name, pid):
+        if pm2.restart(self._settings.layout, self._instance.name, pid, found.message):
             say(f"{self._instance.name} (pid {pid}) was restarted: {found.message}")
             self._symptom = {}
             self._write({"restarted": found.message, "at": time.time()})
@@ -285,9 +285,9 @@ class ServerWatch:
             self._since = now
         elif now - self._since >= self._settings.limits.hung:
             self._since = now
-            if pm2.restart(self._settings.layout, apps.SERVER, pid):
-                say(f"{apps.SERVER} (pid {pid}) was restarted: it gave no good answer for "
-                    f"{self._settings.limits.hung:g} s")  # fmt: skip
+            why = f"it gave no good answer for {self._settings.limits.hung:g} s"
+            if pm2.restart(self._settings.layout, apps.SERVER, pid, why):
+                say(f"{apps.SERVER} (pid {pid}) was restarted: {why}")
 
 
 def _repeat(what: str, step: Callable[[], None], every: float) -> None:
