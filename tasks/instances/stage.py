@@ -81,8 +81,7 @@ def _stop(run: Run, log: Path) -> None:
     leaving = _leaving(run)
     drained = [run.machine.instance(gpu) for app in leaving if (gpu := _gpu(app)) is not None]
     drain(run, drained)
-    # Users may run their own apps in this PM2; ours end in -gpuN or -machine.
-    known = {name for name in pm2.apps(layout) if re.search(r"-(gpu\d+|machine)$", name)}
+    known = {name for name in pm2.apps(layout) if apps.DECLARED.fullmatch(name)}
     names = {app.name for app in leaving if app.supervised}
     names |= known - set(last_good.wanted_fingerprints(run, run.instances))
     # Workers first, while their instance still runs.
