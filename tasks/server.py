@@ -10,7 +10,7 @@ from typing import Any
 
 from .engine.run import Run
 from .engine.step import Task, step
-from .host.comfyui import api, health_client
+from .host.comfyui import api, health_client, machine_condition
 from .host.downloads.model_files import WantedModel
 from .host.generations.installed import WantedNode
 from .host.pm2 import apps, pm2
@@ -103,6 +103,12 @@ def _settings(run: Run) -> dict[str, Any]:
         "canary": str(health.canary) if health.canary else None,
         "canary_every": health.canary_every,
     }
+
+
+def digest(run: Run) -> str:
+    """The digest of machine.yaml and lock as they are now, by which conditions name them."""
+    settings = files.digest(_settings(run))
+    return machine_condition.digest(settings, files.file_digest(run.machine.lock_file))
 
 
 def declared_comfyui(run: Run) -> WantedNode:

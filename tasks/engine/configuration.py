@@ -81,6 +81,8 @@ def load_run() -> Run:
 
 def _prepare_process() -> None:
     signals.install_handlers()
+    # Whatever the caller's, nothing of ours may be writable for everyone.
+    os.umask(os.umask(0o022) | 0o002)
     git.forget_the_callers_repository()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -101,8 +103,8 @@ def _refuse_unknown_variables() -> None:
     for word in sys.argv[1:]:
         name = word.split("=")[0]
         if "=" in word and name.isidentifier() and name not in VARIABLES:
-            known = ", ".join(f"{name}=" for name in VARIABLES)
+            names = ", ".join(f"{name}=" for name in VARIABLES)
             raise InvalidDodoFile(
-                f"doit {word}: unknown variable {name!r} (known: {known}); "
+                f"doit {word}: unknown variable {name!r} (known: {names}); "
                 f"an environment variable goes before the command: {word} doit"
             )

@@ -16,6 +16,7 @@ from ..host.comfyui import (
     load_report,
     load_result,
     node_classes,
+    started_with,
     warmup,
 )
 from ..host.comfyui.judge import Observation, Rules
@@ -39,8 +40,9 @@ def find(run: Run, name: str) -> apps.App | None:
 
 
 def probe(instance: Instance, app: apps.App) -> api.ProbeResult:
-    """Ask an instance at the port that it was started with."""
-    return api.probe(instance.listen, app.port or instance.port, scheme=app.scheme)
+    """Ask an instance at the address that it was started with."""
+    listen = started_with.listens_on(app.pid, instance.listen)
+    return api.probe(listen, app.port or instance.port, scheme=app.scheme)
 
 
 def passed(run: Run, instance: Instance, app: apps.App) -> bool:

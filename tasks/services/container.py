@@ -62,7 +62,7 @@ class FirstProcess:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         # sigtimedwait below takes them; a handler could run at any point.
         signal.pthread_sigmask(signal.SIG_BLOCK, {*END_SIGNALS, signal.SIGCHLD})
-        stream = log_stream.LogStream(self._layout.logs)
+        stream = log_stream.LogStream(self._layout)
         stream.start()
         self._up()
         try:

@@ -1,4 +1,4 @@
-"""Watches the instances, restarts those that are unhealthy, and rotates logs.
+"""Watches the instances, restarts those that are unhealthy, rotates logs and masks secrets in them.
 
 `python -m tasks.services.watcher FILE`: FILE has the settings. Each instance has its own
 thread, so that none waits for another. An instance's watch.json has the current symptom and the
@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from ..host.comfyui import api, health_client, symptoms, warmup
+from ..host.comfyui import api, health_client, started_with, symptoms, warmup
 from ..host.comfyui.api import Jobs, ProbeResult
 from ..host.comfyui.condition import Condition
 from ..host.pm2 import apps, log_rotation, pm2
@@ -31,6 +32,7 @@ from ..host.system.failure import Failure
 from ..host.system.run_lock import RunLock
 from ..spec.layout import Layout
 from . import gpu_watch, worker_watch
+from .log_masks import LogMasks
 from .saying import say
 from .worker_watch import Service, Serving, WorkerWatch
 
@@ -119,7 +121,7 @@ class Watch:
         self._file = settings.layout.watched(instance.gpu)
         self._written = files.read_receipt(self._file)
         self._process: psutil.Process | None = None
-        self._port, self._scheme = 0, "http"
+        self._listen, self._port, self._scheme = instance.listen, 0, "http"
         self._history = symptoms.History()
         self._noted = False
         self._measurements = 0
@@ -134,6 +136,9 @@ class Watch:
             self._end_children()
             self._process, self._port = process, (found.app.port or 0) if found else 0
             self._scheme = found.app.scheme if found else "http"
+            self._listen = self._instance.listen
+            if found:
+                self._listen = started_with.listens_on(found.app.pid, self._listen)
             self._history, self._noted = symptoms.History(self._passed()), False
             self._measurements, self._retry_at = 0, 0.0
         if process is None or found is None:
@@ -202,7 +207,7 @@ class Watch:
     def _measure(self, process: psutil.Process) -> symptoms.Measurement:
         is_costly = self._measurements % COSTLY_EVERY == 0
         self._measurements += 1
-        health = api.probe(self._instance.listen, self._port, scheme=self._scheme)
+        health = api.probe(self._listen, self._port, scheme=self._scheme)
         jobs = self._jobs(health, is_costly)
         none_runs = (
             jobs and jobs.waiting and not jobs.running
@@ -222,7 +227,7 @@ class Watch:
             return Jobs()
         if health.queue is None or not (is_costly or self._settings.limits.job_timeout < 60):
             return None
-        return api.jobs(self._instance.listen, self._port, scheme=self._scheme)
+        return api.jobs(self._listen, self._port, scheme=self._scheme)
 
     def _record(self, pid: int, found: Condition | None) -> None:
         """Record what is wrong, once; the last restart stays recorded."""
@@ -301,7 +306,8 @@ def _repeat(what: str, step: Callable[[], None], every: float) -> None:
         time.sleep(every)
 
 
-def _rotate(settings: Settings) -> None:
+def _tend_logs(settings: Settings, masks: LogMasks) -> None:
+    masks.step()
     log_rotation.mend(settings.layout)
     for name in log_rotation.rotate(settings.layout, settings.logs):
         say(f"{name} was rotated")
@@ -313,8 +319,9 @@ def main(file: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     census = Census(settings.workspace, settings.every)
+    tend_logs = partial(_tend_logs, settings, LogMasks(settings.layout))
     work: list[tuple[str, Callable[[], None]]] = [
-        ("logs", lambda: _rotate(settings)),
+        ("logs", tend_logs),
         ("heartbeat", lambda: heartbeat.beat(settings.workspace)),
     ]
     serving: Serving = {}

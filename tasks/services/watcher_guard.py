@@ -22,11 +22,7 @@ def fault(layout: Layout, census: Census) -> str | None:
     if not (layout.apps / f"{apps.WATCHER}.json").exists():
         return None
     found = census.find(apps.WATCHER)
-    if found is None:
-        return "the watcher doesn't run"
-    if heartbeat.is_silent(layout.workspace, found.app.started):
-        return f"the watcher (pid {found.app.pid}) hangs: no sign of it for {heartbeat.SILENT:g} s"
-    return None
+    return heartbeat.fault(layout.workspace, (found.app.pid, found.app.started) if found else None)
 
 
 def mend(layout: Layout, census: Census) -> None:

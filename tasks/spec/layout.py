@@ -91,6 +91,12 @@ class Layout:
         return self.read_path(self.state / "current")
 
     @property
+    def generation(self) -> Path:
+        """The folder of the current generation; where the link is a loop, the link itself."""
+        # Path.resolve() raises RuntimeError for a loop.
+        return Path(os.path.realpath(self.current))
+
+    @property
     def models(self) -> Path:
         """Link to the models folder; every generation's `models` points here."""
         return self.state / "models"

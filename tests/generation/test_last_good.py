@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import shutil
+import threading
+from pathlib import Path
 
 import psutil
 import pytest
 
+from tasks.generation import last_good
+from tasks.host.system import thread_pool
+from tasks.spec.layout import Layout
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge, Repository
@@ -85,9 +91,10 @@ def test_a_refused_generation_is_not_tried_again_until_something_changes(
     assert pids(rig) == back
     assert rig.doit("plan", code=2).planned == set()
 
-    shown = rig.doit("status", code=1).output
+    shown = rig.doit("status").output
     assert "no luck today" in " ".join(shown.split())
-    document = json.loads(rig.doit("status", "--json", code=1).output)
+    document = json.loads(rig.doit("status", "--json").output)
+    assert document["machine"]["code"] == "BehindMachineFile"
     assert document["behind"]["back_on"] == min(good)
     assert "no luck today" in document["behind"]["reason"]
 
@@ -189,7 +196,7 @@ def test_doit_rollback_goes_back_until_machine_yaml_changes(rig: Rig, node: Repo
     assert f"back on generation {min(first)}" in said
     assert generations(rig) == first
     assert (rig.file.read_text(), rig.lock_file.read_text()) == files
-    behind = json.loads(rig.doit("status", "--json", code=1).output)["behind"]
+    behind = json.loads(rig.doit("status", "--json").output)["behind"]
     assert behind["back_on"] == min(first)
     run = rig.doit(code=2)
     assert run.executed == set()
@@ -230,3 +237,26 @@ def test_the_noted_good_may_be_lost_and_comes_again(rig: Rig) -> None:
     shutil.rmtree(rig.layout.state / "good")
     assert rig.doit().executed == {"collection"}
     assert rig.doit().executed == set()
+
+
+def test_threads_that_need_the_key_at_once_have_the_same(tmp_path: Path) -> None:
+    layout, start = Layout(tmp_path), threading.Barrier(8)
+
+    def hashed(_: int) -> str:
+        start.wait()
+        return last_good.keyed_hash(layout, "secret")
+
+    found = {result for _, result in thread_pool.each(hashed, range(8), 8)}
+    assert found == {last_good.keyed_hash(layout, "secret")}
+
+
+def test_a_key_that_a_power_cut_emptied_is_made_anew(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    first = last_good.keyed_hash(layout, "secret")
+    key = layout.state / "fingerprint.key"
+    key.write_text("")
+    assert last_good.keyed_hash(layout, "secret") not in (
+        first,
+        hmac.new(b"", b"secret", "sha256").hexdigest(),
+    )
+    assert len(key.read_text()) == last_good.KEY_LENGTH

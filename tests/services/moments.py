@@ -14,8 +14,9 @@ from tasks.host.downloads.model_files import ModelState
 from tasks.host.generations.installed import WantedNode
 from tasks.host.pm2 import app_state, apps
 from tasks.host.pm2.app_state import AppState
-from tasks.services.health.model.answers import Layer, Run, Task
-from tasks.services.health.model.facts import Facts, Installed, Sample
+from tasks.host.system.run_journal import Journal, Task
+from tasks.services.health.model.answers import Layer
+from tasks.services.health.model.facts import Build, Facts, Installed, Sample
 from tasks.services.health.model.settings import Instance, Settings, Worker
 
 NOWHERE = Path("/nonexistent")
@@ -29,6 +30,7 @@ NO_MODEL = ModelState("checkpoints/a.safetensors", False, "it isn't there")
 NO_OPTION = ModelState("loras/b.safetensors", False, "it isn't there", optional=True)
 HANGS = symptoms.symptom("Hanging", "it hangs")
 TOO_LARGE = symptoms.symptom("MemoryLimit", "over its memory")
+BUILD = Build({"needed": ["Here"], "extra": ["Here"]})
 NODES = (WantedNode("needed", url="u"), WantedNode("extra", url="u", optional=True))
 
 
@@ -75,7 +77,7 @@ def sample(**changes: Any) -> Sample:
     well: dict[str, Any] = {
         "name": GPU0.name, "state": state(app()), "answer": ANSWERS, "classes": frozenset({"Here"}),
     }  # fmt: skip
-    own: dict[str, Any] = {"at": time.monotonic()}
+    own: dict[str, Any] = {"at": time.monotonic(), "build": BUILD}
     own |= {name: changes.pop(name) for name in Sample.__dataclass_fields__ if name in changes}
     return Sample(seen=Observation(**well | changes), **own)
 
@@ -102,7 +104,6 @@ def installed(reason: str = "", *, degraded: tuple[str, ...] = ()) -> Installed:
         Layer(ok=not reason, reason=reason),
         generation="abc",
         degraded=degraded,
-        classes={"needed": ["Here"], "extra": ["Here"]},
     )
 
 
@@ -110,19 +111,24 @@ def models(*states: ModelState) -> dict[str, ModelState]:
     return {state.target: state for state in states}
 
 
-def run(state: Any, *tasks: Task) -> Run:
-    return Run(
-        pid=77, command="up", state=state, began=time.time(), seconds=1, done=0,
-        total=len(tasks), tasks=list(tasks),
+def run(state: Any, *tasks: Task) -> Journal:
+    return Journal(
+        pid=77, command="up", state=state, began=time.time(), seconds=1, seconds_left=None,
+        percent=None, tasks=tasks,
     )  # fmt: skip
 
 
-FAILED = run("failed", Task(name="nodes:x", state="failed", reason="no such commit"))
-INTERRUPTED = run("interrupted", Task(name="models:a", state="running"))
+def task(name: str, state: Any, reason: str = "") -> Task:
+    return Task(name, "", state=state, reason=reason)
+
+
+FAILED = run("failed", task("nodes:x", "failed", "no such commit"))
+INTERRUPTED = run("interrupted", task("models", "running"))
 INSTALLS = run(
     "running",
-    Task(name="environment", state="running"),
-    Task(name="instances:start", state="waiting"),
-    Task(name="workers:fetch-gpu0", state="waiting"),
+    task("environment", "running"),
+    task("instances:start", "waiting"),
+    task("workers:fetch-gpu0", "waiting"),
 )
-SUCCEEDED = run("succeeded", Task(name="up", state="done"))
+FETCHES = run("running", task("models", "running"))
+SUCCEEDED = run("succeeded", task("up", "done"))

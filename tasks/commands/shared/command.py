@@ -15,7 +15,9 @@ from doit.cmd_base import Command
 from doit.exceptions import InvalidCommand
 
 from ...engine.configuration import load_run
+from ...engine.outputs import GuardedCommand
 from ...engine.run import Run
+from ...engine.step import of_file
 from ...host.system.failure import Failure
 from ...host.system.run_lock import RunLock, Taken
 from ...spec import Instance
@@ -51,7 +53,7 @@ def option(name: str, says: str, default: int | str = False, short: str = "") ->
     return {"name": name, "long": name, "short": short, "help": says, **kind}
 
 
-class MachineCommand(Command):  # type: ignore[misc]
+class MachineCommand(GuardedCommand, Command):  # type: ignore[misc]
     """A command about the machine. `perform` returns the exit code.
 
     It may raise Failure, which has exit code 1, and Taken, which has 2.
@@ -67,6 +69,9 @@ class MachineCommand(Command):  # type: ignore[misc]
             return self.perform(Call(run, opt_values, pos_args))
         except Failure as failure:
             print(f"{self.name}: {failure.with_log()}", file=sys.stderr)
+            return 1
+        except OSError as error:
+            print(f"{self.name}: {of_file(run, error)}", file=sys.stderr)
             return 1
         except Taken as taken:
             print(taken, file=sys.stderr)

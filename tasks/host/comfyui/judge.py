@@ -70,8 +70,8 @@ class Observation:
     """Node → its result, "doesn't import: …"."""
     folders: Collection[str] | None = None
     """The model folders that it uses, as real paths."""
-    models: Condition | None = None
-    """The condition of the declared models, as far as this instance lists them."""
+    unlisted: Sequence[str] = ()
+    """Models that are there and that it doesn't list."""
     draining: bool = False
 
 
@@ -82,7 +82,7 @@ def judge(seen: Observation, rules: Rules) -> list[Condition]:
 
 
 def _conditions(seen: Observation, rules: Rules) -> Iterator[Condition]:
-    name, state, models, nodes = seen.name, seen.state, seen.models, _faulty_nodes(seen, rules)
+    name, state, nodes = seen.name, seen.state, _faulty_nodes(seen, rules)
     if seen.age > STALE:
         why = f"it was last observed {seen.age:.0f} s ago"
         yield Condition("Observed", "unknown", "NotObserved", why, "see the log of health-server")
@@ -102,8 +102,6 @@ def _conditions(seen: Observation, rules: Rules) -> Iterator[Condition]:
                 why = f"custom node {node} {what}"
                 yield Condition("Functional", "unhealthy", reason, why, advice)
         yield from _functional(seen, rules)
-    if models and not models.is_healthy:
-        yield models
     if state.app and seen.draining:
         advice = "wait: it is replaced when its jobs are done"
         yield Condition("AcceptsJobs", "draining", "Draining", "it takes no new jobs", advice)
@@ -113,8 +111,11 @@ def _conditions(seen: Observation, rules: Rules) -> Iterator[Condition]:
         if node not in rules.required:
             why, advice = f"custom node {node} (optional) {what}", f"doit logs {name}; correct it"
             yield Condition("Complete", "degraded", "OptionalNodeFailed", why, advice)
-    if models and models.is_healthy and models.reason != "Healthy":
-        yield models
+    if state.app and seen.unlisted:
+        more = f", nor {len(seen.unlisted) - 1} more" if len(seen.unlisted) > 1 else ""
+        why = f"it doesn't list {seen.unlisted[0]}{more}"
+        advice = f"see that no custom node changes its model paths; doit restart {name}"
+        yield Condition("ModelsPresent", "degraded", "ModelNotListed", why, advice)
 
 
 def process_fault(state: AppState, name: str) -> Condition | None:

@@ -17,7 +17,7 @@ from ..pm2 import app_state, apps, daemon_socket, pm2, stopped_apps
 from ..pm2.app_state import AppState
 from ..system import files, heartbeat, private_folder, usage
 from ..system.run_lock import Holder, RunLock
-from . import api, condition, judge, symptoms, warmup
+from . import api, condition, judge, started_with, symptoms, warmup
 from .condition import Condition
 from .judge import Observation, Rules
 
@@ -69,8 +69,8 @@ class MachineState:
     """Running apps of this workspace that machine.yaml doesn't name."""
     watcher: int | None
     """The pid of the watcher."""
-    watcher_silent: bool
-    """Whether it runs and gives no sign."""
+    watcher_fault: str | None
+    """What is wrong with the watcher; None: nothing."""
     run: Holder | None
     """The run in progress."""
 
@@ -115,14 +115,16 @@ def read(
         ],
         [app for app in running if app.name not in named],
         watcher.pid if watcher else None,
-        watcher is not None and heartbeat.is_silent(layout.workspace, watcher.started),
+        heartbeat.fault(layout.workspace, (watcher.pid, watcher.started) if watcher else None),
         RunLock(layout.workspace).run(),
     )
 
 
 def _probe(instance: Instance, app: apps.App | None) -> api.ProbeResult:
-    scheme = app.scheme if app else instance.scheme
-    return api.probe(instance.listen, _port(instance, app), scheme=scheme)
+    if app is None:
+        return api.probe(instance.listen, instance.port, scheme=instance.scheme)
+    listen = started_with.listens_on(app.pid, instance.listen)
+    return api.probe(listen, _port(instance, app), scheme=app.scheme)
 
 
 def _port(instance: Instance, app: apps.App | None) -> int:

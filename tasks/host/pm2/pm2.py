@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import Any
 from ...spec.layout import Layout
 from ..system import files, locks, private_folder, process
 from ..system.failure import Failure
+from ..system.units import size
 from . import apps as apps_
 from . import daemon_socket, stopped_apps
 from .apps import App, end, ends, is_here
@@ -27,11 +29,14 @@ from .apps import App, end, ends, is_here
 VERSION = "7.0.4"
 TIMEOUT = 60.0
 """Seconds for one PM2 command."""
+ROOM = 1 << 16
+"""Bytes that PM2 needs in its home; with 8 kB its start hangs (measured with 7.0.4)."""
 KILL_TIMEOUT = 10.0
 """The most seconds that stopping an app takes, except for workers."""
 STOPPED, GIVEN_UP = "stopped", "errored"
 """PM2's words for an app that was stopped, and for one that it no longer restarts."""
 
+RECEIPT = "receipt.json"
 LOOK = 0.2
 """Seconds for which one look at /proc is cached."""
 
@@ -62,6 +67,25 @@ def node() -> Path:
     if package is None or package.origin is None:
         raise Failure("Node is missing: install this project again with make .venv")
     return Path(package.origin).parent / "bin" / "node"
+
+
+def damage(layout: Layout) -> str | None:
+    """Why PM2's own package isn't as npm installed it; None: it is, or the receipt is older.
+
+    Reads all of its files, in 0.1 s.
+    """
+    expected = files.read_receipt(folder(layout) / RECEIPT, content=str).get("content")
+    try:
+        intact = expected in (None, content(folder(layout)))
+    except OSError as error:
+        return f"{error.filename} can't be read ({error.strerror})"
+    return None if intact else f"{folder(layout)} isn't what npm installed"
+
+
+def content(package: Path) -> str:
+    """A digest of what npm installed. Raises OSError."""
+    top = package / "node_modules"
+    return files.tree_digest(top, files.walk(top))
 
 
 def daemon(layout: Layout) -> int | None:
@@ -147,13 +171,21 @@ def start(layout: Layout, configs: Sequence[dict[str, Any]]) -> None:
     """Start these apps of a config file together; each replaces the app of its name.
 
     PM2's own start and restart ignore removed variables and a changed cwd, so apps are deleted
-    first.
+    first. Raises Failure, and ends nothing, when PM2's own package is damaged.
     """
-    file = layout.apps / "start.config.json"
+    if reason := damage(layout):
+        raise Failure(f"{reason}: doit repair, then doit, installs PM2 again")
+    file, home = layout.apps / "start.config.json", private_folder.make(layout.workspace)
+    if (left := shutil.disk_usage(home).free) < ROOM:
+        raise Failure(f"PM2 can't start, {size(left)} are left in {home}: free space on its disk")
     with _locked(layout):
         names = {app["name"] for app in configs}
         _delete(layout, names)
         files.write_receipt(file, {"apps": list(configs)})
+        for app in configs:
+            log = Path(app["out_file"])
+            log.parent.mkdir(parents=True, exist_ok=True)
+            files.open_log(log).close()
         _call(layout, "start", str(file))
         stopped_apps.forget(layout, names)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ...spec.layout import Layout
 from ..storage import garbage
 from ..system import files, private_folder
@@ -26,5 +28,7 @@ def end_all(layout: Layout) -> list[apps.App]:
     apps.end_left(layout.workspace)
     stopped_apps.note(layout, names)
     garbage.stop(layout)
-    files.remove(private_folder.folder(layout.workspace))
+    with suppress(OSError):
+        # If it is a mount point, it stays, empty.
+        files.remove(private_folder.folder(layout.workspace))
     return running

@@ -25,5 +25,15 @@ def is_silent(workspace: Path, started: float) -> bool:
     return time.time() - max(last, started) > SILENT
 
 
+def fault(workspace: Path, watcher: tuple[int, float] | None) -> str | None:
+    """What is wrong with the watcher of this pid and start, in words; None: nothing."""
+    if watcher is None:
+        return "the watcher doesn't run"
+    pid, started = watcher
+    if is_silent(workspace, started):
+        return f"the watcher (pid {pid}) hangs: no sign of it for {SILENT:g} s"
+    return None
+
+
 def _file(workspace: Path) -> Path:
     return private_folder.folder(workspace) / "watcher.beat"

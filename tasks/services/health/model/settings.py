@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from ....host.downloads.model_files import WantedModel
 from ....host.generations.installed import WantedNode
-from ....host.system import cordons
+from ....host.system import cordons, files
 from ....spec.layout import Layout
 
 
@@ -65,6 +65,8 @@ class Settings:
     canary_every: float
     cordoned: Mapping[int, str] = field(default_factory=dict)
     """GPUs that are out of service → why; `instances` and `workers` are without theirs."""
+    declared: str = ""
+    """The digest of this file."""
 
     @property
     def layout(self) -> Layout:
@@ -79,7 +81,9 @@ def read_settings(file: Path) -> Settings:
 
     Names may hold lone surrogates, as file names do, which pydantic's own JSON parser refuses.
     """
-    return TypeAdapter(Settings).validate_python(json.loads(file.read_text(encoding="utf-8")))
+    found = json.loads(file.read_text(encoding="utf-8"))
+    settings = TypeAdapter(Settings).validate_python(found)
+    return replace(settings, declared=files.digest(found))
 
 
 def in_service(settings: Settings) -> Settings:
