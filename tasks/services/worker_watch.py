@@ -101,7 +101,8 @@ class WorkerWatch:
             if service.since:
                 self._begin()
         elif not self._worker.held or 0 < service.since <= found.app.started:
-            files.remove(self._mark)
+            if self._mark.exists():
+                files.remove(self._mark)
             self._watch(found)
         elif service.at > found.app.started + CLOCK_DRIFT:
             # Whoever started it knew more than an older look.
@@ -122,6 +123,8 @@ class WorkerWatch:
     def _hold(self, found: Found) -> None:
         if not self._layout.state.is_dir():
             return
+        if not self._mark.parent.is_dir():
+            files.remove(self._mark.parent)
         files.write_text(self._mark, "")
         if pm2.stop(self._layout, self._worker.name, found.app.pid):
             say(f"{self._worker.name} (pid {found.app.pid}) is held until its instance is healthy")
