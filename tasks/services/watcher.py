@@ -34,7 +34,7 @@ from ..spec.layout import Layout
 from . import gpu_watch, worker_watch
 from .log_masks import LogMasks
 from .saying import say
-from .worker_watch import Serving, WorkerWatch
+from .worker_watch import Service, Serving, WorkerWatch
 
 COSTLY_EVERY = 5
 """Only every so many measurements list the jobs, with all their prompts, and measure memory."""
@@ -130,7 +130,7 @@ class Watch:
         self._children: dict[int, psutil.Process] = {}
 
     def step(self) -> None:
-        found = self._census.find(self._instance.name)
+        at, found = time.time(), self._census.find(self._instance.name)
         process = found.process if found else None
         if process != self._process:
             self._end_children()
@@ -142,7 +142,7 @@ class Watch:
             self._history, self._noted = symptoms.History(self._passed()), False
             self._measurements, self._retry_at = 0, 0.0
         if process is None or found is None:
-            self._serving[self._instance.gpu] = None if self._draining() else 0.0
+            self._serving[self._instance.gpu] = None if self._draining() else Service(0.0, at)
             self._record(0, None)
             return
         self._follow_children(process.pid)
@@ -152,7 +152,8 @@ class Watch:
             now = self._measure(process)
             self._history, wrong = symptoms.follow(self._history, now, self._settings.limits)
             serves = wrong is None and self._serves(found)
-            self._serving[self._instance.gpu] = found.app.started if serves else 0.0
+            since = found.app.started if serves else 0.0
+            self._serving[self._instance.gpu] = Service(since, at)
             self._record(process.pid, wrong)
             if wrong and self._settings.restart and time.monotonic() >= self._retry_at:
                 self._restart(process.pid, wrong)
@@ -186,7 +187,7 @@ class Watch:
     def _serves(self, found: Found) -> bool:
         """Whether it has finished its start, its warm-up job too; a busy one may be silent."""
         layout, gpu = self._settings.layout, self._instance.gpu
-        if not self._history.has_answered:
+        if not (self._history.has_answered or self._passed()):
             return False
         if not self._noted and layout.instance(gpu).is_dir():
             self._noted = True

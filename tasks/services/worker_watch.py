@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -51,9 +51,22 @@ class Watched:
     probe: Probe | None = None
 
 
-Serving = dict[int, float | None]
-"""By GPU: when the process of a healthy instance started, in seconds since the epoch; 0: it isn't
-healthy; None: a run replaces it, or it isn't known yet."""
+CLOCK_DRIFT = 2.0
+"""Seconds by which the kernel's start times and the clock may differ."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What was seen of an instance; times in seconds since the epoch."""
+
+    since: float
+    """When the process of a healthy instance started; 0: it isn't healthy."""
+    at: float
+    """When it was looked at."""
+
+
+Serving = dict[int, Service | None]
+"""By GPU; None: a run replaces the instance, or it isn't known yet."""
 
 
 class WorkerWatch:
@@ -80,33 +93,38 @@ class WorkerWatch:
         self._good = self._next = 0.0
 
     def step(self) -> None:
-        since = self._serves_since()
+        service = self._service()
         found = self._census.find(self._worker.name)
-        if since is None:
+        if service is None:
             self._process = None
         elif found is None:
-            if since:
+            if service.since:
                 self._begin()
-        elif self._worker.held and not 0 < since <= found.app.started:
-            self._hold(found)
-        else:
-            files.remove(self._mark)
+        elif not self._worker.held or 0 < service.since <= found.app.started:
+            if self._mark.exists():
+                files.remove(self._mark)
             self._watch(found)
+        elif service.at > found.app.started + CLOCK_DRIFT:
+            # Whoever started it knew more than an older look.
+            self._hold(found)
 
     @property
     def _mark(self) -> Path:
         return self._layout.held(self._worker.name)
 
-    def _serves_since(self) -> float | None:
-        """When the instance that it belongs to started; otherwise as in Serving."""
+    def _service(self) -> Service | None:
+        """That of its instance. For a worker of the machine any healthy one will do, whenever it
+        started."""
         known = [self._serving.get(gpu) for gpu in self._worker.gpus]
-        if healthy := [each for each in known if each]:
-            return 1.0 if self._worker.shared else healthy[0]
-        return None if None in known else 0.0
+        if healthy := [each for each in known if each and each.since]:
+            return replace(healthy[0], since=1.0) if self._worker.shared else healthy[0]
+        return None if None in known else known[0]
 
     def _hold(self, found: Found) -> None:
         if not self._layout.state.is_dir():
             return
+        if not self._mark.parent.is_dir():
+            files.remove(self._mark.parent)
         files.write_text(self._mark, "")
         if pm2.stop(self._layout, self._worker.name, found.app.pid):
             say(f"{self._worker.name} (pid {found.app.pid}) is held until its instance is healthy")

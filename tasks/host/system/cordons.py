@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from ...spec.layout import Layout
-from . import files, locks
+from . import files, locks, private_folder
 
 LATEST = 1 << 34
 """A time after this, in seconds since the epoch, isn't one that we wrote."""
@@ -64,10 +64,13 @@ def remove(layout: Layout, gpu: int) -> bool:
 
 @contextmanager
 def _changing(layout: Layout) -> Iterator[dict[int, Cordon]]:
-    with locks.exclusive(layout.cordoned.with_suffix(".lock")):
+    """Raises Failure without the private folder, which has the lock."""
+    with locks.exclusive(private_folder.make(layout.workspace) / "cordons.lock"):
         cordoned = read(layout)
         before = dict(cordoned)
         yield cordoned
         if cordoned != before:
+            if layout.cordoned.is_dir():
+                files.remove(layout.cordoned)
             content = {str(gpu): asdict(each) for gpu, each in sorted(cordoned.items())}
             files.write_receipt(layout.cordoned, {"gpus": content})
