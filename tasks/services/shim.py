@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--database", type=Path)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
+    adopted = _adopt() if "COMFY_MACHINE_WORKSPACE" in os.environ else {}
     if options.nice is not None:
         os.setpriority(os.PRIO_PROCESS, 0, options.nice)
     if options.open_files is not None:
@@ -50,8 +51,7 @@ def main() -> None:
     if options.database is not None:
         _prepare(options.database)
     variables = json.loads(options.env.read_text(encoding="utf-8")) if options.env else {}
-    if "COMFY_MACHINE_WORKSPACE" in os.environ:
-        variables |= _adopt()
+    variables |= adopted
     if options.report is not None:
         variables |= {
             "COMFY_MACHINE_REPORT": options.report,
