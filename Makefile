@@ -20,7 +20,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= true
 endif
 
-.PHONY: demo down image image-lock test test-image today lint lock
+.PHONY: chaos demo down image image-lock test test-image today lint lock
 
 # uv, itself pinned in the lock file, installs the rest several times faster than pip.
 $(VENV): $(VENV)/.installed
@@ -59,6 +59,11 @@ image: $(VENV)
 image-lock:
 	$(ENGINE) build --target project --tag comfy-machine:project $(ARGUMENTS) $(BUILD) .
 	$(ENGINE) run --rm --user $(shell id -u):$(shell id -g) --volume "$(CURDIR)/$(MACHINE_FILES):/machine" comfy-machine:project doit lock
+
+# What may befall a machine, on one of the simulator, nightly; CHAOS holds options, such as
+# --minutes 5 --seed 1 --lane damage.
+chaos: $(VENV)
+	$(VENV)/bin/python -m tests.chaos $(CHAOS)
 
 # Needs no Docker engine: root, and Debian's buildah, runc and debootstrap.
 test-image: $(VENV)

@@ -44,6 +44,8 @@ def _why_unusable(run: Run, folders: list[Path]) -> str | None:
             return f"{folder} is missing or not writable"
     if not models.is_dir():
         return f"{models} is missing"
+    if temporary := _in_the_way(run):
+        return f"{temporary[0]} is no folder"
     if files.link_target(layout.models) != _models_target(models, layout):
         return f"{layout.models} doesn't point at {models}"
     return None
@@ -56,17 +58,26 @@ def _create(run: Run, folders: list[Path], log: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
+            advice = "doit repair" if folder.is_relative_to(layout.machine) else "move it away"
             if folder.is_symlink():
-                raise Failure(f"{folder} is a broken link: mount its target") from None
-            raise Failure(f"{folder} is a file, not a folder: move it away") from None
+                raise Failure(f"{folder} is a broken link: mount its target, or {advice}") from None
+            raise Failure(f"{folder} is a file, not a folder: {advice}") from None
         except OSError as error:
             raise Failure(
-                f"{folder} can't be created ({error.strerror}): {_chown_hint(folder)}"
+                f"{folder} can't be created ({error.strerror}): {_hint(folder, layout)}"
             ) from error
         # A models folder may be a read-only volume.
         if folder != models and not _is_writable(folder, layout):
-            raise Failure(f"{folder} isn't writable: {_chown_hint(folder)}")
+            raise Failure(f"{folder} isn't writable: {_hint(folder, layout)}")
+    for path in _in_the_way(run):
+        files.remove(path)
     files.point(layout.models, _models_target(models, layout))
+
+
+def _in_the_way(run: Run) -> list[Path]:
+    """What lies where ComfyUI makes an instance's folder for temporary files."""
+    places = (run.layout.instance(instance.gpu) / "temp" for instance in run.instances)
+    return [path for path in places if os.path.lexists(path) and not path.is_dir()]
 
 
 def _refuse_read_only(run: Run) -> None:
@@ -97,9 +108,11 @@ def _models_target(models: Path, layout: Layout) -> str:
     return str(models)
 
 
-def _chown_hint(folder: Path) -> str:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+def _hint(folder: Path, layout: Layout) -> str:
+    existing = next(path for path in (folder, *folder.parents) if _is_there(path))
     status = existing.stat()
+    if status.st_uid == os.geteuid() and existing.is_relative_to(layout.machine):
+        return "run: doit repair"
     try:
         owner = pwd.getpwuid(status.st_uid).pw_name
     except KeyError:
@@ -108,3 +121,10 @@ def _chown_hint(folder: Path) -> str:
         f"{existing} belongs to {owner} (mode {status.st_mode & 0o7777:04o}), this is uid "
         f"{os.getuid()}; run: sudo chown -R {os.getuid()}:{os.getgid()} {existing}"
     )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False

@@ -88,7 +88,7 @@ def _settings(run: Run) -> dict[str, Any]:
         "workers": [
             {"name": configs.worker_name(worker, instance), "gpu": instance.gpu}
             for instance in run.instances
-            for worker in run.machine.workers
+            for worker in configs.workers_of(run, instance)
         ],
         "comfyui": asdict(declared_comfyui(run)),
         "nodes": [asdict(node) for node in declared_nodes(run)],

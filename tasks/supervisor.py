@@ -34,7 +34,7 @@ def tasks(run: Run) -> Iterator[Task]:
 
 def _why_missing(layout: Layout) -> str | None:
     folder = pm2.folder(layout)
-    receipt = files.read_receipt(folder / "receipt.json")
+    receipt = files.read_receipt(folder / pm2.RECEIPT)
     if receipt.get("version") != pm2.VERSION or not pm2.script(layout).is_file():
         return f"PM2 {pm2.VERSION} isn't installed"
     return None
@@ -57,7 +57,8 @@ def _install(layout: Layout, log: Path) -> None:
                 "check that npm's registry is reachable (npm_config_registry, https_proxy)",
                 log,
             ) from failed
-        files.write_receipt(folder / "receipt.json", {"version": pm2.VERSION})
+        receipt = {"version": pm2.VERSION, "content": pm2.content(folder)}
+        files.write_receipt(folder / pm2.RECEIPT, receipt)
 
 
 def _npm_install(folder: Path, log: Path, preference: str) -> None:

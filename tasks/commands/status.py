@@ -47,8 +47,8 @@ class Status(MachineCommand):
         report = run_report.make_report(found.run, run_journal.read(run.layout))
         behind = last_good.refusal(run)
         away = nodes.left_out(run)
-        results = load_result.read(run.layout.current.resolve())
-        drifted = drift.lines(run.layout.current.resolve())
+        results = load_result.read(run.layout.generation)
+        drifted = drift.lines(run.layout.generation)
         failing = {name: str(each) for name, each in results.items() if each.failed}
         disk = disk_report.read_report(run)
         if call.options["json"]:
@@ -59,6 +59,7 @@ class Status(MachineCommand):
                 "not_imported": failing,
                 "disk": asdict(disk) if disk else None,
                 "drift": drifted,
+                "cordoned": {str(gpu): asdict(each) for gpu, each in run.cordoned.items()},
             }
             print(json.dumps(document | ({"behind": asdict(behind)} if behind else {})))
         else:
@@ -68,6 +69,8 @@ class Status(MachineCommand):
                 print(_printable(str(report)))
             if behind:
                 print(f"behind machine.yaml: {behind}")
+            for gpu, cordon in run.cordoned.items():
+                print(f"gpu{gpu} is cordoned {_printable(str(cordon))}; doit uncordon {gpu}")
             for name, reason in away.items():
                 print(f"custom node {name} (optional) is left out: {reason}")
             for name, reason in failing.items():
@@ -177,8 +180,6 @@ def _show(found: MachineState, cards: Mapping[int, Gpu], run: Run) -> None:
         )
     for app in found.strangers:
         print(health_report.told_of_stranger(app))
-    if found.instances and not found.watcher and not found.run:
-        print("the watcher doesn't run, and nothing restarts what hangs: run doit")
 
 
 def _show_conditions(health: Report) -> None:

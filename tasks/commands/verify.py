@@ -1,8 +1,9 @@
-"""doit verify: hash all models and Python environments again, report damaged files, and repair
-them with --fetch."""
+"""doit verify: hash everything again that was downloaded or installed, report what is damaged, and
+repair models and environments with --fetch."""
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from doit.exceptions import InvalidCommand
 from ..engine.configuration import load_run
 from ..engine.run import Run
 from ..engine.run_command import RunCommand
+from ..engine.step import of_file
 from ..environment import stage as environment
 from ..environment import verification
+from ..generation import inspection
 from ..host.downloads.store import Store
 from ..host.python import altered_files
 from ..host.system import thread_pool
@@ -28,7 +31,7 @@ from .shared.command import locked, option
 
 
 class Verify(RunCommand):
-    doc_purpose = "hash every model and package again; report damaged files"
+    doc_purpose = "hash every model, package and checkout again; report damaged files"
     doc_usage = ""
     doc_description = (
         "--fetch, or the next doit, fetches damaged files again. An environment that instances run "
@@ -46,7 +49,15 @@ class Verify(RunCommand):
         run = load_run()
         if run.machine.lock_damage:
             raise InvalidCommand(run.machine.lock_damage)
-        environments_damaged = _verify_environments(run, repair=params["fetch"])
+        try:
+            return self._verify(run, params)
+        except OSError as error:
+            print(f"verify: {of_file(run, error)}", file=sys.stderr)
+            return 1
+
+    def _verify(self, run: Run, params: Any) -> Any:
+        rest_damaged = _verify_rest(run)
+        environments_damaged = _verify_environments(run, repair=params["fetch"]) or rest_damaged
         damaged, replaced = _verify_models(run)
         if damaged and params["fetch"]:
             code = super().execute(params, ["models"])
@@ -54,6 +65,16 @@ class Verify(RunCommand):
         if damaged:
             print("doit verify --fetch, or the next doit, fetches them again")
         return int(bool(damaged or replaced) or environments_damaged)
+
+
+def _verify_rest(run: Run) -> bool:
+    """Whether a source, a generation or PM2's package is damaged."""
+    found = list(inspection.find(run.layout))
+    for each in found:
+        print(f"✗ {each.path}: {each.damage}")
+    if found:
+        print("doit repair removes what is damaged and doesn't run; doit makes it again")
+    return bool(found)
 
 
 def _verify_environments(run: Run, *, repair: bool) -> bool:
@@ -66,34 +87,39 @@ def _verify_environments(run: Run, *, repair: bool) -> bool:
         checked = verification.check(folders, progress)
     for each in checked:
         altered_files.note_spoilt(each.folder, each.spoilt)
+        if each.lost:
+            print(f"✗ {each.folder}: {each.lost}")
         for file in each.spoilt:
             what = "is missing" if file.gone else "isn't what was installed"
             print(f"✗ {file.path} of {file.package} {what} (environment {each.folder.name})")
-        for path, known in each.known.items():
+        for path, written in each.rewritten.items():
             print(
-                f"! {path} of {known.package} isn't what was installed (environment "
-                f"{each.folder.name}): {known.who} wrote into it, and will do so again"
+                f"! {path} of {written.package} isn't what was installed (environment "
+                f"{each.folder.name}): {written.who} wrote into it, and will do so again"
             )
     total, damaged = sum(each.files for each in checked), sum(len(each.spoilt) for each in checked)
     where = f" of {len(checked)} Python environment{'' if len(checked) == 1 else 's'}"
     _print_total(total - damaged, total, where, progress)
-    left = [_stays_damaged(run, each, repair=repair) for each in checked if each.spoilt]
+    left = [_stays_damaged(run, each, repair=repair) for each in checked if each.damaged]
     return any(left)
 
 
 def _stays_damaged(run: Run, checked: verification.CheckedEnvironment, *, repair: bool) -> bool:
     name = checked.folder.name
     if name in environment.in_use(run):
-        print(f"instances run from {name}: the next doit makes a new one and moves them over")
+        print(f"instances run from {name}: doit makes a new one and moves them over")
+        return True
+    if checked.lost:
+        print(f"doit repair removes {name}")
         return True
     if not repair:
-        print(f"doit verify --fetch repairs {name}")
+        print(f"doit verify --fetch repairs {name}; doit repair removes it")
         return True
     try:
         with locked(run, "verify"):
             verification.repair(run, checked, run.layout.log("verify"))
     except (Failure, Taken) as error:
-        print(f"{name} is not repaired: {error}")
+        print(f"{name} is not repaired, doit repair removes it: {error}")
         return True
     print(f"{name} is repaired")
     return False

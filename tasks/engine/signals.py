@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -12,6 +14,7 @@ from types import FrameType
 from ..host.system import process
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SHOW_CURSOR = b"\x1b[?25h"
 RESEND_EVERY = 0.05
 """Seconds between two attempts to wake the main thread."""
 _received: list[int] = []
@@ -51,6 +54,16 @@ def _end_process(number: int, frame: FrameType | None) -> None:
     for again in ENDING_SIGNALS:
         signal.signal(again, signal.SIG_IGN)
     _received.append(number)
-    process.end_children()
+    process.end_for_good()
+    # A thread that draws bars is ended where it is; until then it may draw on.
+    _show_cursor()
+    atexit.register(_show_cursor)
     print(f"stopped by {signal.Signals(number).name}; run doit again to continue", file=sys.stderr)
     raise SystemExit(128 + number)
+
+
+def _show_cursor() -> None:
+    """Bars hide it."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stdout.isatty():
+            os.write(sys.stdout.fileno(), SHOW_CURSOR)

@@ -7,6 +7,7 @@ links, processes) whether it is up to date, so doit's database is empty and in m
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import traceback
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from typing import Any
 
 from doit.exceptions import BaseFail, TaskFailed
 
+from ..host.system import files
 from ..host.system.failure import Failure
 from ..host.system.redaction import redact
 from .run import Run
@@ -26,6 +28,12 @@ Check = Callable[[], str | None]
 Action = Callable[[Path], None]
 Preview = Callable[[Path], Iterable[str]]
 """Returns what the action would do, in lines; writes what later steps read into the overlay."""
+
+
+MENDABLE = frozenset(
+    getattr(errno, name) for name in "EACCES EPERM ENOENT EEXIST ENOTDIR EISDIR ELOOP".split()
+)
+"""What the system says where a file of ours has lost its mode or its type."""
 
 
 class UpToDate:
@@ -81,7 +89,7 @@ def step(
         "basename": basename,
         **({"name": sub} if sub else {}),
         "doc": doc,
-        "actions": [(_perform, [action, log])],
+        "actions": [(_perform, [run, action, log])],
         "uptodate": [up_to_date],
         "task_dep": list(after),
         "meta": {"garbage": garbage, "check": up_to_date, "previewed": previewed, "log": log},
@@ -112,10 +120,17 @@ def read_failure(fail: BaseFail) -> Failure:
     return fail.failure if isinstance(fail, StepFailed) else Failure(fail.get_msg().strip())
 
 
-def _perform(action: Action, log: Path) -> StepFailed | None:
+def of_file(run: Run, error: OSError) -> Failure:
+    """What the system says of a file, and the command that mends ours."""
+    where = error.filename or "no file named"
+    ours = Path(str(where)).is_relative_to(run.layout.machine) and error.errno in MENDABLE
+    advice = "; doit repair mends what it can below .machine" if ours else ""
+    return Failure(f"{error.strerror or error}: {where}{advice}")
+
+
+def _perform(run: Run, action: Action, log: Path) -> StepFailed | None:
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_bytes(b"")
+        files.empty_log(log)
     except OSError:
         # The action meets the same obstacle and explains it.
         log = Path(os.devnull)
@@ -125,8 +140,7 @@ def _perform(action: Action, log: Path) -> StepFailed | None:
         failure.log = failure.log or (log if log.stat().st_size else None)
         return StepFailed(failure)
     except OSError as error:
-        where = error.filename or "no file named"
-        return StepFailed(Failure(f"{error.strerror or error}: {where}"))
+        return StepFailed(of_file(run, error))
     except Exception as error:
         # GitPython's errors repeat the command and all of git's output.
         with contextlib.suppress(OSError), log.open("a") as file:

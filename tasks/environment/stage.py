@@ -17,8 +17,8 @@ from ..host.generations.kept_generations import of_generations
 from ..host.pm2 import apps
 from ..host.python import altered_files, constraints, environments, pth_hook, records, uv
 from ..host.python.environments import damage, fits
-from ..host.storage import digest_folders, disk
-from ..host.system import files
+from ..host.storage import digest_folders, disk, disk_space
+from ..host.system import files, process
 from ..host.system.failure import Failure
 from ..host.system.units import size
 from ..lock import preinstalled
@@ -75,6 +75,8 @@ def record(
     receipt["guests"] = {name: installed[name] for name in guests}
     recorded = beside if grown else receipt.get("top", beside)
     receipt["top"] = [name for name in beside if name in recorded]
+    receipt["base"] = environments.base(folder)
+    receipt["records"] = records.sizes(uv.site_packages(folder))
     digest_folders.finish(folder, receipt)
 
 
@@ -105,7 +107,7 @@ def _why_outdated(run: Run) -> str | None:
     if not receipt:
         return f"{folder.name} isn't complete"
     # A process of the current generation would remove these again.
-    removed = reported_changes.read(layout.current.resolve()).gone
+    removed = reported_changes.read(layout.generation).gone
     for key in ("installed", "top"):
         receipt[key] = [name for name in receipt.get(key, ()) if name not in removed]
     return damage(folder, receipt) or torch_trial.reason_to_import(receipt)
@@ -149,10 +151,10 @@ def _install(run: Run, target: Target, folder: Path, log: Path) -> None:
     digest_folders.remove(folder)
     _report_dropped(run, target)
     previous = _base_environment(run, target)
+    if previous and not _grow(run, previous, folder):
+        previous = None
     valid = _valid_records(target, previous)
-    if previous:
-        environments.grow(previous, folder)
-    else:
+    if previous is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         python = preinstalled.base_python() if target.sees_base else Path(sys.executable)
         uv.make_environment(folder, python, log, see_base=target.sees_base)
@@ -175,7 +177,22 @@ def _install(run: Run, target: Target, folder: Path, log: Path) -> None:
         **inherited,
     )
     if previous and previous.name.partition(".")[0] == target.digest:
-        altered_files.expect(folder, altered_files.known(previous), altered_files.spoilt(previous))
+        altered_files.expect(
+            folder, altered_files.rewritten(previous), altered_files.spoilt(previous)
+        )
+
+
+def _grow(run: Run, previous: Path, folder: Path) -> bool:
+    """Copy an environment; False if it can't be read."""
+    try:
+        environments.grow(previous, folder)
+    except (OSError, process.CommandFailed) as error:
+        files.remove(folder)
+        if disk_space.free(folder.parent) == 0:
+            raise
+        run.warn(f"{previous} can't be copied ({error}), all packages are installed anew")
+        return False
+    return True
 
 
 def _preview(run: Run, log: Path) -> list[str]:
@@ -196,7 +213,7 @@ def _preview(run: Run, log: Path) -> list[str]:
 def _difference(run: Run, target: Target) -> list[str]:
     """One line for each package that differs from the current environment."""
     try:
-        installed = environments.installed((run.layout.current / "environment").resolve())
+        installed = environments.installed(files.real(run.layout.current / "environment"))
     except OSError:
         installed = {}
     lines = []
@@ -212,9 +229,9 @@ def _difference(run: Run, target: Target) -> list[str]:
 
 def _report_dropped(run: Run, target: Target) -> None:
     """Say which packages that were installed by hand the new environment doesn't have."""
-    current = run.layout.current.resolve()
+    current = run.layout.generation
     reported = reported_changes.read(current).packages
-    for name, version in environments.additions((current / "environment").resolve()).items():
+    for name, version in environments.additions(files.real(current / "environment")).items():
         if name not in reported and name not in target.packages:
             run.tell(f"{name} {version}, installed by hand, isn't in the new environment")
 
@@ -229,13 +246,14 @@ def _base_environment(run: Run, target: Target) -> Path | None:
     except Failure:
         return None
     receipt = digest_folders.read(previous)
-    same_python = (previous / "bin" / "python").resolve() == Path(sys.executable).resolve()
+    same_python = files.real(previous / "bin" / "python") == files.real(Path(sys.executable))
     suitable = (
         receipt
         and same_python
         and not digest_folders.damaged(previous, receipt, environments.lost)
         and receipt.get("sees_base", False) == target.sees_base
         and environments.is_removable(previous)
+        and not records.damaged(uv.site_packages(previous), environments.record_sizes(receipt))
     )
     return previous if suitable else None
 
@@ -261,6 +279,10 @@ def _altered(previous: Path | None) -> dict[str, list[str]]:
     if previous is None:
         return {}
     altered = altered_files.spoilt(previous)
-    for path, each in altered_files.known(previous).items():
+    locked = set(digest_folders.read(previous).get("locked", ()))
+    truncated = records.of_other_size(uv.site_packages(previous), locked)
+    for name, paths in altered_files.by_package(truncated).items():
+        altered.setdefault(name, []).extend(paths)
+    for path, each in altered_files.rewritten(previous).items():
         altered.setdefault(each.package, []).append(path)
     return altered

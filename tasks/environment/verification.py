@@ -29,12 +29,18 @@ class CheckedEnvironment:
     """The result of one environment."""
 
     folder: Path
+    lost: str | None = None
+    """What it lacks as a whole."""
     spoilt: tuple[Wrong, ...] = ()
     """Files to repair."""
-    known: Mapping[str, altered_files.Known] = field(default_factory=dict)
+    rewritten: Mapping[str, altered_files.Rewritten] = field(default_factory=dict)
     """Path → what writes into it at each import; not an error."""
     files: int = 0
     """Number of files that packages list."""
+
+    @property
+    def damaged(self) -> bool:
+        return bool(self.lost or self.spoilt)
 
 
 def whole_environments(run: Run) -> list[Path]:
@@ -48,7 +54,10 @@ def whole_environments(run: Run) -> list[Path]:
 
 def check(folders: Iterable[Path], progress: Progress) -> list[CheckedEnvironment]:
     """Hash every file of these environments, and a file that several share once."""
-    every = {folder: records.claims(uv.site_packages(folder)) for folder in folders}
+    lost = {folder: _lost(folder) for folder in folders}
+    every = {
+        folder: records.claims(uv.site_packages(folder)) for folder, why in lost.items() if not why
+    }
     sizes: dict[Identity, tuple[int, Path]] = {}
     places: dict[Path, dict[str, Identity | None]] = {}
     for folder, claims in every.items():
@@ -61,7 +70,14 @@ def check(folders: Iterable[Path], progress: Progress) -> list[CheckedEnvironmen
         for one, result in thread_pool.each(read, sizes, READERS)
     }
     progress.end(PROGRESS_ITEM)
-    return [_compare(folder, claims, places[folder], digests) for folder, claims in every.items()]
+    return [
+        *(CheckedEnvironment(folder, why) for folder, why in lost.items() if why),
+        *(_compare(folder, claims, places[folder], digests) for folder, claims in every.items()),
+    ]
+
+
+def _lost(folder: Path) -> str | None:
+    return digest_folders.damaged(folder, digest_folders.read(folder), environments.lost)
 
 
 def _identity(path: Path, sizes: dict[Identity, tuple[int, Path]]) -> Identity | None:
@@ -88,18 +104,24 @@ def _compare(
     digests: Mapping[Identity, str],
 ) -> CheckedEnvironment:
     locked = set(digest_folders.read(folder).get("locked", ()))
-    known = altered_files.known(folder)
+    rewritten = altered_files.rewritten(folder)
     wrong: list[Wrong] = []
     for path, owners in claims.items():
         one = places[path]
         # A package that isn't locked came with a custom node, which may change it.
         own = {name: digest for name, digest in owners.items() if name in locked}
         wrong += records.judge(path, own, None if one is None else digests[one])
+    sizes = environments.record_sizes(digest_folders.read(folder))
+    wrong += [
+        Wrong(records.name_of(info), f"{info}/RECORD")
+        for info in records.damaged(uv.site_packages(folder), sizes)
+    ]
     found = {each.path for each in wrong}
     return CheckedEnvironment(
         folder,
-        tuple(each for each in wrong if each.path not in known),
-        {path: each for path, each in known.items() if path in found},
+        None,
+        tuple(each for each in wrong if each.path not in rewritten),
+        {path: each for path, each in rewritten.items() if path in found},
         len(claims),
     )
 

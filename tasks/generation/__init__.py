@@ -1,3 +1,3 @@
 """A generation: ComfyUI with its custom nodes and environment, assembled and kept."""
 
-__all__ = ["last_good", "scripts", "stage"]
+__all__ = ["inspection", "last_good", "scripts", "stage"]

@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import os
 import shutil
+import subprocess
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import all_suffixes
 from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..host.generations import reported_changes
+from ..host.generations import manifest, reported_changes
 from ..host.repositories import git
 from ..host.system import files
+from ..host.system.failure import Failure
 
 CODE = (*all_suffixes(), ".js", ".mjs", ".css", ".html")
 """Suffixes of files that are code, not settings: another commit's code would break this one."""
 
 
-def carry(previous: Path, current: Path, old: set[str], new: set[str], left: Path) -> None:
-    """Copy untracked files from one generation's ComfyUI to the next.
+def carry(previous: Path, current: Path, old: set[str], new: set[str], left: Path) -> Iterator[str]:
+    """Copy untracked files from one generation's ComfyUI to the next; yield what can't be copied.
 
     `old` and `new` name the declared custom nodes of each. Undeclared custom nodes were installed
     by hand and come along whole; the files of a node that is no longer declared go to `left`.
-    Overwrites nothing in the next generation.
+    Overwrites nothing in the next generation. The previous one may be damaged.
     """
     nodes = {f"custom_nodes/{name}" for name in old | new}
-    others = [name for name in git.untracked(previous) if not _is_below(name, nodes | {"models"})]
-    generation = previous.parent.resolve()
-    _copy(previous, current, others, generation)
+    generation = files.real(previous.parent)
+    try:
+        names = manifest.untracked(previous.parent, previous.name)
+    except Failure as failure:
+        yield _not_carried(previous, failure)
+    else:
+        others = [name for name in names if not _is_below(name, nodes | {"models"})]
+        yield from _copy(previous, current, others, generation)
     for name in sorted(old):
         node = previous / "custom_nodes" / name
-        if node.is_symlink() or not (node / ".git").exists():
+        if node.is_symlink() or not node.is_dir():
             continue
         target = current / "custom_nodes" / name if name in new else left / name
-        if not target.is_symlink():
-            untracked = git.untracked(node)
-            moved = _moved_tracked_files(node, untracked)
-            _copy(node, target, [name for name in untracked if name not in moved], generation)
+        if target.is_symlink():
+            continue
+        try:
+            untracked = manifest.untracked(previous.parent, str(node.relative_to(previous.parent)))
+        except Failure as failure:
+            yield _not_carried(node, failure)
+            continue
+        moved = _moved_tracked_files(node, untracked)
+        names = [name for name in untracked if name not in moved]
+        yield from _copy(node, target, names, generation)
+
+
+def _not_carried(place: Path, why: object) -> str:
+    return (
+        f"what was written into {place} isn't in the new generation ({why}): copy from there what "
+        "you need"
+    )
 
 
 def carry_bytecode(previous: Path, current: Path, places: Iterable[str]) -> None:
@@ -53,7 +74,9 @@ def carry_bytecode(previous: Path, current: Path, places: Iterable[str]) -> None
             if files.BYTECODE in folders:
                 target = current / place / os.path.relpath(folder, previous / place)
                 if target.is_dir() and not os.path.lexists(target / files.BYTECODE):
-                    shutil.copytree(Path(folder) / files.BYTECODE, target / files.BYTECODE)
+                    # Python can do without those that can't be read.
+                    with contextlib.suppress(OSError):
+                        shutil.copytree(Path(folder) / files.BYTECODE, target / files.BYTECODE)
             folders[:] = [name for name in folders if name not in {*skip, files.BYTECODE}]
 
 
@@ -77,7 +100,10 @@ def carry_rewritten(
         kept = []
         for name in names:
             source, target = previous / place / name, current / place / name
-            if _belongs_to_generation(source, previous.resolve()):
+            if _belongs_to_generation(source, files.real(previous)):
+                continue
+            if not _is_readable(source):
+                yield _not_carried(source, "it can't be read")
                 continue
             if _equal(source, target):
                 if place not in whole:
@@ -148,11 +174,14 @@ def _blob(checkout: Path, commit: str | None, name: str) -> str | None:
 def _moved_tracked_files(checkout: Path, untracked: Sequence[str]) -> set[str]:
     """Untracked files that are moved tracked ones: a script moved them, and will do so again."""
     command: Any = git.command(checkout)
-    deleted = [name for name in command.ls_files("-z", "--deleted").split("\0") if name]
-    if not deleted:
+    try:
+        deleted = [name for name in command.ls_files("-z", "--deleted").split("\0") if name]
+        tree = command.ls_tree("-r", "-l", "-z", "HEAD").split("\0") if deleted else []
+    except git.error_type():
+        # A damaged repository: better one file too many.
         return set()
     content: dict[int, set[str]] = {}
-    for entry in command.ls_tree("-r", "-l", "-z", "HEAD").split("\0"):
+    for entry in tree:
         facts, _, name = entry.partition("\t")
         if name in deleted:
             _, _, blob, size = facts.split()
@@ -171,20 +200,40 @@ def _is_below(name: str, folders: set[str]) -> bool:
     return any(str(each) in folders for each in (path, *path.parents))
 
 
-def _copy(source: Path, target: Path, names: Iterable[str], generation: Path) -> None:
+def _copy(source: Path, target: Path, names: Iterable[str], generation: Path) -> Iterator[str]:
+    """Copy these; yields what can't be read, or has no place because of what is there."""
     for name in names:
         path = source / name
         place = target / name
         if _belongs_to_generation(path, generation) or os.path.lexists(place):
             continue
-        if name.endswith("/"):
-            carry_whole(path, place, generation)
-        else:
-            files.copy_tree(path, place)
+        if in_the_way := _in_the_way(place, target):
+            yield _not_carried(path, f"{in_the_way} is no folder there")
+            continue
+        try:
+            if name.endswith("/"):
+                carry_whole(path, place, generation)
+            else:
+                files.copy_tree(path, place)
+        except (OSError, subprocess.CalledProcessError):
+            if all(_is_readable(each) for each in (path, *path.rglob("*"))):
+                raise
+            yield _not_carried(path, "not all of it can be read")
+
+
+def _in_the_way(place: Path, top: Path) -> Path | None:
+    """What lies where `place` needs a folder below `top`."""
+    above = place.relative_to(top).parents
+    found = (top / each for each in [*above][-2::-1])
+    return next((each for each in found if os.path.lexists(each) and not each.is_dir()), None)
+
+
+def _is_readable(path: Path) -> bool:
+    return path.is_symlink() or os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))
 
 
 def _belongs_to_generation(path: Path, generation: Path) -> bool:
     """Whether a path is bytecode, a `.env`, or a link into the generation."""
     if files.BYTECODE in path.parts or path.suffix == ".pyc" or path.name == ".env":
         return True
-    return path.is_symlink() and path.resolve().is_relative_to(generation)
+    return path.is_symlink() and files.real(path).is_relative_to(generation)

@@ -6,26 +6,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engine.run import Run
+from ..host.generations import kept_generations
 from ..host.generations.kept_generations import good, remember
 from ..host.pm2 import apps
 from ..host.system import files
 from ..host.system.failure import Failure
-from ..spec import Instance
+from ..spec import Instance, Machine
 from ..spec.layout import Layout
 from . import stage as generation
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+IRRELEVANT = ("lock", "lock_damage", "enabled", "retention")
+"""Parts of a machine that make no other request."""
+LATER = {"": ("machine_id",), "instances": ("drain_settle",)}
+LATER_OF_WORKERS = ("cwd", "per", "restart_with_instance", "stop_timeout", "health")
+"""Fields that came later. With their defaults they make no other request either: a new version
+must not end a refusal."""
+KEY_LENGTH = 64
+"""Hex digits of a workspace's key."""
+_making_the_key = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -111,7 +126,7 @@ def roll_back(run: Run) -> Refusal:
     """
     layout = run.layout
     applying = refusal(run)
-    current = layout.current.resolve().name
+    current = layout.generation.name
     passed = [*(applying.passed if applying else ()), current]
     others = [n for n in good(layout) if n not in passed and _is_whole(layout, n)]
     if not others:
@@ -140,21 +155,46 @@ def _point_back(run: Run, name: str, reason: str, *, passed: Sequence[str] = ())
 
 
 def _request_digest(run: Run) -> str:
-    irrelevant = {"lock", "lock_damage", "enabled", "retention"}
-    request = run.machine.model_dump_json(exclude=irrelevant)
+    request = run.machine.model_dump_json(exclude=_irrelevant(run.machine))
     used = {name: run.machine.env.get(name) for name in re.findall(r"\$\{(\w+)", request)}
     text = json.dumps([request, used, generation.folder_of(run).name], sort_keys=True)
     lock = files.file_digest(run.machine.lock_file)
     return keyed_hash(run.layout, f"{lock}{text}")[:16]
 
 
+def _irrelevant(machine: Machine) -> dict[str, Any]:
+    """What to exclude from the request, as pydantic has it."""
+
+    def defaults(part: BaseModel, names: Sequence[str]) -> set[str]:
+        fields = type(part).model_fields
+        return {name for name in names if getattr(part, name) == fields[name].default}
+
+    return {
+        **dict.fromkeys([*IRRELEVANT, *defaults(machine, LATER[""])], True),
+        "instances": defaults(machine.instances, LATER["instances"]),
+        "workers": {
+            number: defaults(worker, LATER_OF_WORKERS)
+            for number, worker in enumerate(machine.workers)
+        },
+    }
+
+
 def keyed_hash(layout: Layout, text: str) -> str:
     """HMAC-SHA256 in hex with a key of this workspace: allows to compare secrets, not to guess."""
-    key_file = layout.read_path(layout.state / "fingerprint.key")
-    if not key_file.exists():
-        key_file = layout.write_path(key_file)
-        files.write_text(key_file, secrets.token_hex(32), mode=0o600)
-    return hmac.new(key_file.read_bytes(), text.encode(), hashlib.sha256).hexdigest()
+    return hmac.new(_key(layout), text.encode(), hashlib.sha256).hexdigest()
+
+
+def _key(layout: Layout) -> bytes:
+    """The key; made where there is none, or one that a power cut emptied. Raises OSError."""
+    file = layout.state / "fingerprint.key"
+    # Tasks run in threads: the second of two new keys would belong to no digest of the first.
+    with _making_the_key:
+        with contextlib.suppress(FileNotFoundError):
+            if len(key := files.read_bytes(layout.read_path(file))) >= KEY_LENGTH:
+                return key
+        text = secrets.token_hex(KEY_LENGTH // 2)
+        files.write_text(layout.write_path(file), text, mode=0o600)
+        return text.encode()
 
 
 def _configs(folder: Path) -> dict[str, bytes]:
@@ -163,7 +203,8 @@ def _configs(folder: Path) -> dict[str, bytes]:
 
 
 def _is_whole(layout: Layout, name: str) -> bool:
-    is_there = bool(name) and (layout.generations / name / "ComfyUI").is_dir()
+    folder = layout.generations / name
+    is_there = bool(name) and (folder / "ComfyUI").is_dir() and kept_generations.is_intact(folder)
     return is_there and bool(_configs(layout.good(name)))
 
 
@@ -174,7 +215,7 @@ def reason_to_record(run: Run) -> str | None:
         return str(applying)
     if not run.instances:
         return None
-    current = layout.current.resolve().name
+    current = layout.generation.name
     if good(layout)[-1:] != [current]:
         return "the current generation isn't recorded as good yet"
     rendered = {
@@ -201,7 +242,7 @@ def record_good(run: Run) -> None:
     raise_if_refused(run)
     if reason_to_record(run) is None:
         return
-    current = layout.current.resolve().name
+    current = layout.generation.name
     folder = layout.good(current)
     kept = {path.name: path for path in (layout.rendered(each.gpu) for each in run.instances)}
     for name in _configs(folder).keys() - kept:
@@ -218,7 +259,7 @@ def remove_unused(layout: Layout) -> None:
     `state` may be a volume with records of other images' generations.
     """
     for folder in layout.state.glob("good/*"):
-        if folder.name != layout.current.resolve().name and not _is_whole(layout, folder.name):
+        if folder.name != layout.generation.name and not _is_whole(layout, folder.name):
             files.remove(folder)
     folders = (layout.apps, *layout.state.glob("good/*"))
     configs = b"".join(content for folder in folders for content in _configs(folder).values())

@@ -132,7 +132,7 @@ def _version(run: Run, node: CustomNode) -> object:
 
 def _why_outdated(run: Run) -> str | None:
     layout = run.layout
-    for line in drift.lines(layout.current.resolve()) if layout.overlay else ():
+    for line in drift.lines(layout.generation) if layout.overlay else ():
         run.warn(line)
     folder, target = folder_of(run), _target_of(run)
     if files.read_receipt(layout.read_path(_pointer(layout))).get("digest") != target.digest:
@@ -145,13 +145,14 @@ def _why_outdated(run: Run) -> str | None:
     if not receipt:
         return f"{folder.name} isn't complete"
     differ = manifest.differing(folder)
-    reason = manifest.damage(folder, receipt, differ)
-    for top, names in manifest.edited(folder, differ).items() if reason is None else ():
+    if reason := manifest.damage(folder, receipt, differ):
+        return reason
+    for top, names in manifest.edited(folder, differ).items():
         run.warn(
             f"{', '.join(names)} in {top} was edited by hand; the next change that needs a new "
             "generation will stop there"
         )
-    return reason
+    return None
 
 
 def _choose(run: Run, target: Target) -> tuple[Path, bool]:
@@ -160,11 +161,11 @@ def _choose(run: Run, target: Target) -> tuple[Path, bool]:
     Raises Failure if edits would be lost.
     """
     layout = run.layout
-    previous = layout.current.resolve()
+    previous = layout.generation
     folder, complete = digest_folders.choose(
-        layout.generations, target.digest, manifest.damage, in_use(layout)
+        layout.generations, target.digest, _damage, in_use(layout)
     )
-    if previous != folder and (found := manifest.edited(previous)):
+    if previous != folder and (found := _edited(run, previous)):
         drop = " && ".join(
             f"git -C {top} checkout -- {' '.join(names)}" for top, names in found.items()
         )
@@ -173,15 +174,35 @@ def _choose(run: Run, target: Target) -> tuple[Path, bool]:
     return folder, complete
 
 
+def _damage(folder: Path, receipt: dict[str, Any]) -> str | None:
+    """What is wrong with a generation that is to be used again."""
+    if reason := manifest.damage(folder, receipt):
+        return reason
+    try:
+        manifest.edited(folder)
+    except Failure as failure:
+        return str(failure)
+    return None
+
+
+def _edited(run: Run, folder: Path) -> dict[Path, list[str]]:
+    """Checkout → its files that were edited by hand; none where that can't be known any more."""
+    try:
+        return manifest.edited(folder)
+    except Failure as failure:
+        run.warn(f"unknown whether a file in {folder} was edited by hand: {failure}")
+        return {}
+
+
 def _make(run: Run, log: Path) -> None:
     layout, target = run.layout, _target_of(run)
     folder, complete = _choose(run, target)
     sizes = {} if complete else disk.last_measured(layout).generations
-    with space.reserve(run, "the generation", folder, sizes.get(layout.current.resolve().name, 0)):
+    with space.reserve(run, "the generation", folder, sizes.get(layout.generation.name, 0)):
         code = _read_code(run, target, folder, log)
         if not complete:
             _assemble(run, target, folder, code)
-        elif folder != layout.current.resolve():
+        elif folder != layout.generation:
             _carry_over(run, target, folder)
         receipt = digest_folders.read(folder)
         if receipt.get("code") != code.receipt():
@@ -195,7 +216,7 @@ def _assemble(run: Run, target: Target, folder: Path, code: Code) -> None:
     ran = _scripts_that_ran(run)
     contents = _fill(run, target, folder, ran)
     # An incomplete generation may have the current one's name: its receipt was lost.
-    if folder != run.layout.current.resolve() and (old := _carry_over(run, target, folder)):
+    if folder != run.layout.generation and (old := _carry_over(run, target, folder)):
         _carry_code(run, folder, old, ran)
     digest_folders.finish(
         folder, {"digest": target.digest, "scripts": ran, "code": code.receipt(), **contents}
@@ -205,18 +226,19 @@ def _assemble(run: Run, target: Target, folder: Path, code: Code) -> None:
 def _carry_over(run: Run, target: Target, folder: Path) -> dict[str, Any]:
     """Carry over what was written into the current generation; return its receipt, {} without."""
     layout = run.layout
-    previous, old = layout.current.resolve(), _current_receipt(layout)
+    previous, old = layout.generation, _current_receipt(layout)
     if not old or not (previous / "ComfyUI").is_dir():
         return {}
-    carry_over.carry(
+    for line in carry_over.carry(
         previous / "ComfyUI", folder / "ComfyUI", set(old["nodes"]), set(target.nodes), layout.left
-    )
+    ):
+        run.warn(line)
     return old
 
 
 def _carry_code(run: Run, folder: Path, old: dict[str, Any], ran: Iterable[str]) -> None:
     """Carry over compiled files of unchanged repositories, and tracked files that scripts wrote."""
-    previous, heads = run.layout.current.resolve(), old["heads"]
+    previous, heads = run.layout.generation, old["heads"]
     unchanged = (place for place, commit in heads.items() if git.head(folder / place) == commit)
     carry_over.carry_bytecode(previous, folder, unchanged)
     for line in carry_over.carry_rewritten(
@@ -267,7 +289,7 @@ def _warn_of_flags(run: Run, code: Code) -> None:
 
 
 def _current_receipt(layout: Layout) -> dict[str, Any]:
-    current = layout.current.resolve()
+    current = layout.generation
     return digest_folders.read(current, heads=dict, links=dict, nodes=list, scripts=dict)
 
 
@@ -276,11 +298,13 @@ def _scripts_that_ran(run: Run) -> dict[str, str]:
     are. A damaged folder is copied from its source, and its script runs again.
     """
     versions = script_versions(run)
-    previous, old = run.layout.current.resolve(), _current_receipt(run.layout)
+    previous, old = run.layout.generation, _current_receipt(run.layout)
     return {
         name: version
         for name, version in old.get("scripts", {}).items()
-        if versions.get(name) == version and manifest.intact(previous, old, _place(name))
+        if versions.get(name) == version
+        and manifest.intact(previous, old, _place(name))
+        and (_place(name) not in old["heads"] or not git.unreadable(previous / _place(name)))
     }
 
 
@@ -291,7 +315,7 @@ def _place(name: str) -> str:
 def _fill(run: Run, target: Target, folder: Path, ran: Collection[str]) -> dict[str, Any]:
     """Fill `folder`; return the entries of its receipt."""
     checkout = target.comfyui.checkout(str(target.commit))
-    files.copy_tree(checkout, folder / "ComfyUI")
+    _copy_source(checkout, folder / "ComfyUI")
     heads = {"ComfyUI": git.head(checkout)}
     links = {
         "environment": os.path.relpath(target.environment, folder),
@@ -299,7 +323,7 @@ def _fill(run: Run, target: Target, folder: Path, ran: Collection[str]) -> dict[
     }
     files.remove(folder / "ComfyUI" / "models")
     (folder / "ComfyUI" / "custom_nodes").mkdir(exist_ok=True)
-    previous = run.layout.current.resolve()
+    previous = run.layout.generation
     for name, node in target.nodes.items():
         place = _place(name)
         files.remove(folder / place)
@@ -309,7 +333,7 @@ def _fill(run: Run, target: Target, folder: Path, ran: Collection[str]) -> dict[
         if name in ran:
             carry_over.carry_whole(previous / place, folder / place, previous)
         else:
-            files.copy_tree(nodes.folder_of(run, node), folder / place)
+            _copy_source(nodes.folder_of(run, node), folder / place)
         heads[place] = git.head(folder / place)
         if node.env:
             _ignore_dotenv(folder / place / DOTENV, node)
@@ -318,6 +342,16 @@ def _fill(run: Run, target: Target, folder: Path, ran: Collection[str]) -> dict[
     for place, destination in links.items():
         files.point(folder / place, destination)
     return {"heads": heads, "links": links, "nodes": list(target.nodes)}
+
+
+def _copy_source(checkout: Path, place: Path) -> None:
+    """Copy a checkout. Raises Failure for a damaged one, whose copies would be damaged too."""
+    if reason := git.damage(checkout):
+        raise Failure(
+            f"{checkout} is damaged or was edited ({reason}): doit repair removes it, and doit "
+            "fetches it again"
+        )
+    files.copy_tree(checkout, place)
 
 
 def _ignore_dotenv(link: Path, node: CustomNode) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .. import nodes
 from ..engine.run import Run
+from ..host.system import files
 from ..host.system.failure import Failure
 from ..host.system.redaction import redact
 from ..source import stage as source
@@ -157,7 +158,7 @@ def read_checkout(node: CustomNode | None, folder: Path) -> Request:
     Without one, read its pyproject.toml. With both, other tools install only the first, so
     authors test that one. Raises RefusedRequirement.
     """
-    asked, top = Request(node), folder.resolve()
+    asked, top = Request(node), files.real(folder)
     if name := _file(folder):
         file = _inside_checkout(asked, top, Path(), name, name)
         lines = _read(asked, top, file, constraint=False)
@@ -238,7 +239,7 @@ def _parse(asked: Request, file: Path, shown: str) -> RequirementsFile:
 
 def _inside_checkout(asked: Request, top: Path, folder: Path, name: str, place: str) -> Path:
     """The file relative to its checkout, links resolved. Raises RefusedRequirement if outside."""
-    file = (top / folder / name).resolve()
+    file = files.real(top / folder / name)
     if "://" in name or not file.is_relative_to(top):
         raise _refused(asked, f"{redact(name)!r} ({place}), which isn't in its repository")
     if not file.is_file():

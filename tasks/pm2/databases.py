@@ -8,6 +8,7 @@ from pathlib import Path
 from ..engine.run import Run
 from ..host.comfyui.database_files import LAST
 from ..host.storage import digest_folders
+from ..host.system import files
 from ..source import stage as source
 from ..spec.layout import Layout
 
@@ -26,7 +27,7 @@ def unneeded(layout: Layout, generations: Collection[Path]) -> list[Path]:
     paths = []
     for folder in sorted(layout.instance(0).parent.glob("*/databases")):
         last = folder / LAST
-        keep = {*kept, last.name, last.resolve().stem}
+        keep = {*kept, last.name, files.real(last).stem}
         paths += [path for path in sorted(folder.iterdir()) if path.name.split(".")[0] not in keep]
     return paths
 

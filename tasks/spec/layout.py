@@ -91,6 +91,12 @@ class Layout:
         return self.read_path(self.state / "current")
 
     @property
+    def generation(self) -> Path:
+        """The folder of the current generation; where the link is a loop, the link itself."""
+        # Path.resolve() raises RuntimeError for a loop.
+        return Path(os.path.realpath(self.current))
+
+    @property
     def models(self) -> Path:
         """Link to the models folder; every generation's `models` points here."""
         return self.state / "models"
@@ -99,6 +105,11 @@ class Layout:
     def gpus(self) -> Path:
         """The UUID of each instance's GPU, with `instances.pin: uuid`."""
         return self.state / "gpus.json"
+
+    @property
+    def cordoned(self) -> Path:
+        """The GPUs that are out of service, as JSON."""
+        return self.state / "cordoned.json"
 
     @property
     def apps(self) -> Path:
@@ -168,6 +179,14 @@ class Layout:
     def healthy(self, gpu: int) -> Path:
         """The process that passed the gate, as JSON."""
         return self.instance(gpu) / "healthy.json"
+
+    def answered(self, gpu: int) -> Path:
+        """The process that has answered, as the watcher noted it, as JSON."""
+        return self.instance(gpu) / "answered.json"
+
+    def held(self, worker: str) -> Path:
+        """While this file exists, the watcher holds a worker until its instance is healthy."""
+        return self.state / "held" / worker
 
     def warm(self, gpu: int) -> Path:
         """The result of the warm-up job and its process, as JSON."""

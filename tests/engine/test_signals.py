@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from tasks.engine import signals
+from tasks.host.system import process
 from tests.rig import PROJECT
+
+HIDE_CURSOR = b"\x1b[?25l"
 
 #: The kernel may hand a signal to any thread; the main one then goes on waiting.
 SCRIPT = """
@@ -50,3 +57,81 @@ def test_a_signal_that_does_not_wake_the_main_thread_ends_it_all_the_same(
     )
     assert ended.returncode == 128 + number
     assert ended.stderr == f"stopped by {number.name}; run doit again to continue\n"
+
+
+#: Each thread answers the end of its command with another one, as an installation without a cache.
+STUBBORN = """
+import os, sys, threading
+from tasks.engine import signals
+from tasks.host.system import process
+
+signals.install_handlers()
+
+
+def work():
+    while True:
+        try:
+            process.run(["sleep", "300"], env={"PATH": os.environ["PATH"]})
+        except process.CommandFailed:
+            pass
+
+
+for _ in range(4):
+    threading.Thread(target=work).start()
+while len(process.psutil_children()) < 4:
+    pass
+print(process.run_id(), flush=True)
+threading.Event().wait()
+"""
+
+
+def test_no_thread_starts_another_command_after_a_signal() -> None:
+    children = "__import__('psutil').Process().children"
+    script = STUBBORN.replace("process.psutil_children", children)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout
+        run_id = run.stdout.readline().strip()
+        run.terminate()
+        try:
+            assert run.wait(30) == 128 + signal.SIGTERM
+        finally:
+            run.kill()
+            left = process.end_left_by(run_id)
+    assert left == 0
+
+
+def test_the_cursor_comes_back() -> None:
+    main, terminal = pty.openpty()
+    script = """
+import threading
+from tasks.engine import signals
+from tasks.engine.progress_board import Board
+from tasks.host.system.progress import Progress
+
+signals.install_handlers()
+
+
+def work():
+    with Board().following(Progress("models")):
+        threading.Event().wait()
+
+
+threading.Thread(target=work, daemon=True).start()
+threading.Event().wait()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], cwd=PROJECT, stdout=terminal) as run:
+        try:
+            os.close(terminal)
+            printed = b""
+            while HIDE_CURSOR not in printed:
+                printed += os.read(main, 4096)
+            run.terminate()
+            with contextlib.suppress(OSError):
+                while chunk := os.read(main, 4096):
+                    printed += chunk
+        finally:
+            run.kill()
+            os.close(main)
+    assert printed.rindex(signals.SHOW_CURSOR) > printed.rindex(HIDE_CURSOR)

@@ -73,7 +73,7 @@ def test_verify_finds_a_foreign_write_in_every_environment_that_has_the_file(
     assert f"toml isn't what was installed (environment {running.name})" not in found
     mended = rig.doit("verify", "--fetch", code=1).output
     assert f"{other.name} is repaired" in mended
-    assert f"instances run from {running.name}: the next doit makes a new one" in mended
+    assert f"instances run from {running.name}: doit makes a new one" in mended
     assert not library(running).samefile(library(other))
     damaged, right = library(running).read_bytes(), library(other).read_bytes()
     rig.spec["custom_nodes"].pop()
@@ -81,8 +81,16 @@ def test_verify_finds_a_foreign_write_in_every_environment_that_has_the_file(
     assert rig.environment.name == f"{running.name}.2"
     assert library(rig.environment).read_bytes() == right != damaged
     assert rig.running()["comfyui-gpu0"]
-    # The damaged one is kept to go back to; nothing runs from it any more.
-    assert f"{running.name} is repaired" in rig.doit("verify", "--fetch").output
+    assert not running.exists(), "nobody wants to go back to a damaged one"
+    assert "✗" not in rig.doit("verify").output
+    for path in (library(rig.environment), file(rig.environment, "toml/decoder.py")):
+        path.write_bytes(path.read_bytes()[:100])
+    # Verify didn't look since: the next environment doesn't get what was truncated.
+    rig.spec["python"]["packages"] = ["six"]
+    rig.doit()
+    assert library(rig.environment).read_bytes() == right
+    assert f"(environment {rig.environment.name})" not in rig.doit("verify", code=1).output
+    assert rig.doit().executed == {"collection"}, "nobody goes back to what verify found"
     assert "✗" not in rig.doit("verify").output
     assert rig.doit().executed == set()
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tasks.generation import carry_over
-from tasks.host.generations import reported_changes
+from tasks.host.generations import manifest, reported_changes
 from tasks.host.repositories import git
+from tasks.host.storage import digest_folders
 from tasks.host.system import files
 from tests.forge import Forge, Repository
+
+KEPT = "ComfyUI/custom_nodes/kept"
 
 
 @dataclass
@@ -21,9 +25,10 @@ class Generations:
     old: Path
     new: Path
     left: Path
+    not_carried: list[str] = field(default_factory=list)
 
     def carry(self, old: set[str], new: set[str]) -> None:
-        carry_over.carry(self.old, self.new, old, new, self.left)
+        self.not_carried = list(carry_over.carry(self.old, self.new, old, new, self.left))
 
 
 def write(file: Path, text: str = "written") -> Path:
@@ -279,3 +284,50 @@ def test_tracked_files_that_a_script_moved_are_not_the_users(generations: Genera
     assert listing(generations.new) - before == {
         "custom_nodes/kept/weights.bin", "custom_nodes/kept/lib/cache",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ["HEAD", "index", ""])
+def test_what_was_written_is_carried_over_from_where_git_can_not_read(
+    generations: Generations, damage: str
+) -> None:
+    old = generations.old
+    heads = {place: git.head(old.parent / place) for place in ("ComfyUI", KEPT)}
+    digest_folders.finish(
+        old.parent, {"digest": "1", "heads": heads, "nodes": ["kept", "gone"], "links": {}}
+    )
+    manifest.stamp(old.parent)
+    write(old / "styles.csv")
+    write(old / "custom_nodes" / "by_hand" / "__init__.py")
+    write(old / "custom_nodes" / "kept" / "cache" / "weights.bin")
+    for folder in (old, old / "custom_nodes" / "kept"):
+        if damage:
+            (folder / ".git" / damage).write_bytes(b"rubbish")
+        else:
+            shutil.rmtree(folder / ".git")
+    generations.carry({"kept"}, {"kept"})
+    assert generations.not_carried == []
+    new = generations.new
+    assert (new / "styles.csv").read_text() == "written"
+    assert (new / "custom_nodes" / "by_hand" / "__init__.py").is_file()
+    assert (new / "custom_nodes" / "kept" / "cache" / "weights.bin").is_file()
+    assert (new / "custom_nodes" / "kept" / "version").read_text() == "2"
+
+
+def test_where_nothing_tells_what_was_written_a_line_says_so(generations: Generations) -> None:
+    shutil.rmtree(generations.old / "custom_nodes" / "kept" / ".git")
+    write(generations.old / "styles.csv")
+    generations.carry({"kept"}, {"kept"})
+    (line,) = generations.not_carried
+    assert str(generations.old / "custom_nodes" / "kept") in line
+    assert (generations.new / "styles.csv").is_file()
+
+
+def test_a_folder_that_is_a_file_in_the_next_version_does_not_stop_it(
+    generations: Generations,
+) -> None:
+    write(generations.old / "custom_nodes" / "kept" / "notes" / "mine.txt")
+    write(generations.new / "custom_nodes" / "kept" / "notes", "now a file")
+    generations.carry({"kept"}, {"kept"})
+    (line,) = generations.not_carried
+    assert "notes is no folder there" in line
+    assert (generations.new / "custom_nodes" / "kept" / "notes").read_text() == "now a file"

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import shutil
+import threading
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import yaml
 
+from tasks.generation import last_good
+from tasks.host.system import thread_pool
+from tasks.spec import load
+from tasks.spec.layout import Layout
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge, Repository
@@ -231,3 +240,48 @@ def test_the_noted_good_may_be_lost_and_comes_again(rig: Rig) -> None:
     shutil.rmtree(rig.layout.state / "good")
     assert rig.doit().executed == {"collection"}
     assert rig.doit().executed == set()
+
+
+def test_threads_that_need_the_key_at_once_have_the_same(tmp_path: Path) -> None:
+    layout, start = Layout(tmp_path), threading.Barrier(8)
+
+    def hashed(_: int) -> str:
+        start.wait()
+        return last_good.keyed_hash(layout, "secret")
+
+    found = {result for _, result in thread_pool.each(hashed, range(8), 8)}
+    assert found == {last_good.keyed_hash(layout, "secret")}
+
+
+def test_a_key_that_a_power_cut_emptied_is_made_anew(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    first = last_good.keyed_hash(layout, "secret")
+    key = layout.state / "fingerprint.key"
+    key.write_text("")
+    assert last_good.keyed_hash(layout, "secret") not in (
+        first,
+        hmac.new(b"", b"secret", "sha256").hexdigest(),
+    )
+    assert len(key.read_text()) == last_good.KEY_LENGTH
+
+
+def test_fields_that_came_later_make_no_other_request_with_their_defaults(tmp_path: Path) -> None:
+    """Or a new version of this project would end a refusal."""
+    file = tmp_path / "machine.yaml"
+    later = {"cwd": "srv", "per": "machine", "stop_timeout": 5, "restart_with_instance": False}
+
+    def request(worker: dict[str, object], **more: object) -> dict[str, Any]:
+        spec = {"workspace": "ws", "comfyui": {}, "workers": [worker], **more}
+        file.write_text(yaml.safe_dump(spec))
+        machine = load(file, {})
+        found: dict[str, Any] = json.loads(
+            machine.model_dump_json(exclude=last_good._irrelevant(machine))
+        )
+        return found
+
+    plain = request({"name": "w", "command": ["x"]})
+    assert plain["workers"] == [{"name": "w", "command": ["x"], "env": {}}]
+    assert "machine_id" not in plain
+    assert "drain_settle" not in plain["instances"]
+    assert request({"name": "w", "command": ["x"], **later})["workers"][0].keys() > later.keys()
+    assert request({"name": "w", "command": ["x"]}, machine_id="a")["machine_id"] == "a"

@@ -20,6 +20,7 @@ from ...host.downloads import model_files
 from ...host.downloads.model_files import Place
 from ...host.generations import installed
 from ...host.pm2.apps import App
+from ...host.storage import full_disks
 from ...host.system import run_journal
 from ...models import stage as models
 from ...pm2 import stage as configs
@@ -55,8 +56,8 @@ class Report:
 def read(run: Run, instances: Sequence[Instance]) -> Report:
     workers = {
         configs.worker_name(worker, instance): instance.gpu
-        for worker in run.machine.workers
         for instance in instances
+        for worker in configs.workers_of(run, instance)
     }
     own = machine_state.read(
         run.layout,
@@ -121,6 +122,12 @@ def _seen(run: Run, found: MachineState, observed: str) -> Seen:
         },
         run=run_journal.read(layout),
         behind=refusal.reason if refusal else "",
+        cordoned=[
+            f"the GPU of comfyui-gpu{gpu} is cordoned {cordon}"
+            for gpu, cordon in run.cordoned.items()
+        ],
+        watcher=found.watcher_fault,
+        full=full_disks.full(layout),
         observed=observed,
     )
 
@@ -133,4 +140,6 @@ def why_none(run: Run) -> str:
     """Why there are no instances."""
     if not run.machine.enabled:
         return "no instances: ENABLE_COMFYUI is false"
+    if run.cordoned:
+        return "no instances: every GPU is cordoned"
     return "no instances: instances.gpus is auto, and there is no GPU here"

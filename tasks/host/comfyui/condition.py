@@ -43,7 +43,7 @@ Reason = Literal[
     # The machine
     "Disabled", "NoInstances", "NoneReady", "Installing", "NotInstalled", "RunFailed",
     "RunInterrupted", "BehindMachineFile", "NotApplied", "OptionalPartMissing",
-    "WorkerDown",
+    "WorkerDown", "WatcherDown", "GpuCordoned", "DiskFull",
     # The health server itself
     "AnswersOld", "Refused",
     # Recorded by another version, without a code or with one that this version doesn't know

@@ -30,11 +30,11 @@ def prepare(file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists() and source.exists():
-            _copy(source.resolve(), file)
+            _copy(files.real(source), file)
         files.point(last, file.name)
     except (OSError, sqlite3.Error) as error:
         raise Failure(
-            f"{file} can't be created from the database used last, {source.resolve()}: {error}: "
+            f"{file} can't be created from the database used last, {files.real(source)}: {error}: "
             "free disk space or correct the permissions, then run doit restart"
         ) from None
 

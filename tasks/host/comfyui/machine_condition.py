@@ -17,6 +17,7 @@ from .condition import Condition, Health, MachineType, Reason, healthy
 from .judge import RUN
 
 WAIT = "wait: a doit run is in progress"
+UNCORDON = "see to the GPU, then run doit uncordon and doit"
 MODEL_TASKS = ("models", "links:prune", "links:files")
 """The tasks that bring models."""
 WORST_FIRST: Sequence[Health] = (
@@ -61,6 +62,12 @@ class Seen:
     run: Journal | None = None
     behind: str = ""
     """Why the machine stays on the last good generation."""
+    cordoned: Sequence[str] = ()
+    """Why GPUs are out of service."""
+    watcher: str | None = None
+    """What is wrong with the watcher; None: nothing."""
+    full: Sequence[str] = ()
+    """Disks without space left."""
     observed: str = ""
     """The digest of the machine.yaml and lock that it is compared with."""
 
@@ -143,6 +150,8 @@ def _ready(seen: Seen) -> Condition:
     if seen.installation.generation is None and installed.reason != "Healthy":
         return installed
     worst = _worst(seen.instances)
+    if worst is None and seen.cordoned:
+        return Condition("Ready", "unhealthy", "NoInstances", seen.cordoned[0], UNCORDON)
     if worst is None:
         why = "no instances: instances.gpus is auto, and there is no GPU here"
         advice = "see that the machine has its GPUs, then run doit"
@@ -161,11 +170,19 @@ def _unlike_wanted(seen: Seen) -> Iterator[Condition]:
     """What isn't as machine.yaml and the lock ask for, the worst first."""
     worst, models_ = _worst(seen.instances), list(_models(seen))
     installed = list(_installation(seen))
+    if seen.full:
+        advice = "free space there: logs, records and outputs can't be written"
+        yield _degraded("DiskFull", _first(seen.full), advice)
     if worst and not worst.is_healthy:
         yield _degraded(worst.reason, worst.message, worst.advice)
     yield from (each for each in installed if each.reason != "OptionalPartMissing")
     yield from (each for each in models_ if each.reason != "OptionalModelMissing")
     yield from _workers(seen)
+    if seen.cordoned:
+        yield _degraded("GpuCordoned", _first(seen.cordoned), UNCORDON)
+    runs = any(each.health != "down" for each in seen.instances.values())
+    if seen.watcher and runs and not (seen.run and seen.run.is_on):
+        yield _degraded("WatcherDown", f"{seen.watcher}, so nothing restarts what hangs")
     yield from (each for each in installed if each.reason == "OptionalPartMissing")
     yield from (each for each in models_ if each.reason == "OptionalModelMissing")
     if worst and worst.is_healthy:

@@ -15,7 +15,7 @@ from ...spec import Instance
 from ...spec.layout import Layout
 from ..pm2 import app_state, apps, daemon_socket, pm2
 from ..pm2.app_state import AppState
-from ..system import files, private_folder, usage
+from ..system import files, heartbeat, private_folder, usage
 from ..system.run_lock import Holder, RunLock
 from . import api, condition, judge, started_with, symptoms, warmup
 from .condition import Condition
@@ -69,6 +69,8 @@ class MachineState:
     """Running apps of this workspace that machine.yaml doesn't name."""
     watcher: int | None
     """The pid of the watcher."""
+    watcher_fault: str | None
+    """What is wrong with the watcher; None: nothing."""
     run: Holder | None
     """The run in progress."""
 
@@ -99,6 +101,7 @@ def read(
         entry = entry if isinstance(entry, dict) else None
         return app_state.of(app, resident, entry, layout, name)
 
+    watcher = by_name.get(apps.WATCHER)
     named = {each.name for each in instances} | set(workers) | set(apps.OURS)
     return MachineState(
         [
@@ -110,7 +113,8 @@ def read(
             for name, gpu in workers.items()
         ],
         [app for app in running if app.name not in named],
-        by_name[apps.WATCHER].pid if apps.WATCHER in by_name else None,
+        watcher.pid if watcher else None,
+        heartbeat.fault(layout.workspace, (watcher.pid, watcher.started) if watcher else None),
         RunLock(layout.workspace).run(),
     )
 

@@ -6,13 +6,13 @@ import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...spec import workflow_file
-from ...spec.model import SMOKE
-from ...spec.workflow_file import Prompt, can_vary
 from ..system.failure import Failure
 from . import api
+
+if TYPE_CHECKING:
+    from ...spec.workflow_file import Prompt
 
 CLIENT = "comfy-machine"
 """The client id of our jobs, which tells them apart in a queue."""
@@ -33,6 +33,9 @@ class Trial:
 
 def read_workflow(path: Path) -> Prompt:
     """The prompt of a file, or the built-in one. Raises Failure: the file may be gone."""
+    from ...spec import workflow_file
+    from ...spec.model import SMOKE
+
     if path == SMOKE:
         return smoke("PreviewImage")
     try:
@@ -43,6 +46,8 @@ def read_workflow(path: Path) -> Prompt:
 
 def vary(prompt: Prompt) -> Prompt:
     """The same job with new seeds and colours, so that ComfyUI doesn't answer from its cache."""
+    # Here, since the watcher loads this module, and no pydantic.
+    from ...spec.workflow_file import can_vary
 
     def another(name: str, value: Any) -> Any:
         most = MOST.get(name, MOST_OF_A_SEED)
@@ -58,7 +63,7 @@ def run(client: api.Client, prompt: Prompt, timeout: float) -> float:
     """Run a job ahead of all waiting ones, and return its duration in seconds.
 
     Raises Failure with ComfyUI's reason, or after `timeout` seconds, and then takes the job out of
-    the queue. Raises requests.RequestException when the instance doesn't answer.
+    the queue. Raises OSError when the instance doesn't answer.
     """
     begin = time.monotonic()
     try:
@@ -75,11 +80,9 @@ def run(client: api.Client, prompt: Prompt, timeout: float) -> float:
 
 def _done(client: api.Client, job: str) -> bool:
     """An instance that loads a large model may not answer for a while."""
-    import requests
-
     try:
         return client.done(job) is not None
-    except requests.Timeout:
+    except TimeoutError:
         return False
 
 
@@ -89,11 +92,10 @@ def without_address(client: api.Client, failure: Failure) -> str:
 
 
 def describe_error(error: OSError) -> str:
-    """What went wrong when an instance gave no answer, or an HTTP error."""
-    response = getattr(error, "response", None)
-    if response is None:
-        return f"it stopped answering ({type(error).__name__})"
-    return f"it answered {response.status_code} {response.reason}"
+    """What went wrong when an instance gave no answer, or one that isn't ComfyUI's."""
+    if isinstance(error, api.BadAnswer):
+        return str(error)
+    return f"it doesn't answer ({type(error).__name__})"
 
 
 def smoke(output: str) -> Prompt:

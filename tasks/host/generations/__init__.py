@@ -2,6 +2,7 @@
 
 __all__ = [
     "drift",
+    "found_damage",
     "image_volumes",
     "installed",
     "kept_generations",

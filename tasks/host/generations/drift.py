@@ -116,7 +116,7 @@ def _nodes(folder: Path) -> Iterator[str]:
 def _entry(node: Path) -> str:
     """The line of machine.yaml that declares this folder; empty if unknown."""
     if node.is_symlink():
-        return f"- {{path: {node.resolve()}}}"
+        return f"- {{path: {files.real(node)}}}"
 
     config = configparser.ConfigParser(strict=False, interpolation=None)
     ref = git.head(node)
@@ -147,7 +147,7 @@ def _url_in_project(node: Path) -> str:
 
 
 def _packages(folder: Path) -> Iterator[str]:
-    home = (folder / "environment").resolve()
+    home = files.real(folder / "environment")
     by_nodes = reported_changes.read(folder).packages
     versions = {n: v for n, v in environments.additions(home).items() if n not in by_nodes}
     if versions:

@@ -8,10 +8,11 @@ from pathlib import Path
 from ...spec import PythonSet
 from ...spec.layout import Layout
 from ..pm2 import apps
-from ..python import environments
+from ..python import altered_files, environments
 from ..storage import digest_folders
 from ..storage.disk_space import free
 from ..system import files
+from . import found_damage
 
 REMEMBERED = 10
 """The fewest names of good generations to record, even without their folders: a volume outlives
@@ -20,7 +21,7 @@ the image that the folders are part of."""
 
 def in_use(layout: Layout) -> frozenset[str]:
     """The current generation, and those that are some process's working directory."""
-    return frozenset({layout.current.resolve().name, *apps.folders_in_use(layout.generations)})
+    return frozenset({layout.generation.name, *apps.folders_in_use(layout.generations)})
 
 
 def good(layout: Layout) -> list[str]:
@@ -35,9 +36,16 @@ def remember(layout: Layout, name: str, number: int) -> None:
 
 
 def good_and_there(layout: Layout) -> list[str]:
-    """The good generations that still exist, newest last."""
-    existing = {path.name for path in digest_folders.list_folders(layout.generations)}
-    return [name for name in good(layout) if name in existing]
+    """The good generations that still exist undamaged, newest last."""
+    existing = {path.name: path for path in digest_folders.list_folders(layout.generations)}
+    return [name for name in good(layout) if name in existing and is_intact(existing[name])]
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether no check of all files found damage in a generation or its environment."""
+    return not found_damage.read(folder) and not altered_files.spoilt(
+        files.real(folder / "environment")
+    )
 
 
 def settled(layout: Layout) -> Iterator[PythonSet]:
@@ -54,7 +62,7 @@ def kept(layout: Layout, number: int) -> set[str]:
 
 def of_generations(generations: Iterable[Path]) -> frozenset[str]:
     """The environments that these generations link to."""
-    return frozenset((folder / "environment").resolve().name for folder in generations)
+    return frozenset(files.real(folder / "environment").name for folder in generations)
 
 
 def unneeded(layout: Layout, keep: Collection[str]) -> list[Path]:

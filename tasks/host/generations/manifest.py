@@ -11,7 +11,8 @@ from typing import Any
 from ..repositories import git
 from ..storage import digest_folders
 from ..system import files
-from . import reported_changes
+from ..system.failure import Failure
+from . import found_damage, reported_changes
 
 Stamp = list[int] | None
 """Size and modification time (ns) of a file; None: it is missing."""
@@ -20,8 +21,10 @@ Differing = dict[str, dict[str, Stamp]]
 
 
 def damage(folder: Path, receipt: dict[str, Any], differ: Differing | None = None) -> str | None:
-    """What was moved or removed by hand; None if nothing. Untracked files and changes by the
-    generation's own processes are no damage."""
+    """What was moved or removed by hand, or what `doit verify` found; None if nothing. Untracked
+    files and changes by the generation's own processes are no damage."""
+    if found := found_damage.read(folder):
+        return found
     changes = reported_changes.read(folder)
     for place, commit in receipt["heads"].items():
         head = git.head(folder / place)
@@ -34,6 +37,24 @@ def damage(folder: Path, receipt: dict[str, Any], differ: Differing | None = Non
         return "its environment is gone"
     for place, name in gone(folder, differ):
         return f"{place}/{name} is missing"
+    return None
+
+
+def hidden_damage(folder: Path, receipt: Mapping[str, Any]) -> str | None:
+    """What `damage` doesn't see, found by reading every file; None if nothing.
+
+    A file whose size or time changed was edited, by a person or by a process.
+    """
+    changes, stamps = reported_changes.read(folder), recorded(folder)
+    for place in receipt["heads"]:
+        if reason := git.unreadable(folder / place):
+            return f"git can't read {place}: {reason}"
+        if changes.strays(place):
+            continue
+        for name, is_gone in git.differing(folder / place):
+            known = stamps.get(place, {})
+            if not is_gone and name in known and not differs(folder, place, name, stamps):
+                return f"{place}/{name} isn't what was installed"
     return None
 
 
@@ -92,6 +113,39 @@ def checkout_of(path: str, checkouts: Collection[str]) -> str:
     """The checkout of a generation that contains a file."""
     node = f"{reported_changes.CUSTOM_NODES}/{reported_changes.owner(path)}"
     return node if node in checkouts else "ComfyUI"
+
+
+def untracked(folder: Path, place: str) -> list[str]:
+    """The untracked files of a checkout, as git names them: nested repositories end in `/`.
+
+    Where git can't read its repository, the recorded tracked files tell. Raises Failure without
+    either.
+    """
+    try:
+        return git.untracked(folder / place)
+    except Failure:
+        known = recorded(folder)
+        if place not in known:
+            raise
+    tracked_files = {f"{each}/{name}" for each, names in known.items() for name in names}
+    found = []
+    for top, folders, names in os.walk(folder / place):
+        here = Path(top)
+        nested = [name for name in folders if _is_other(folder, here / name, known)]
+        found += [f"{os.path.relpath(here / name, folder / place)}/" for name in nested]
+        links = [name for name in folders if (here / name).is_symlink()]
+        found += [
+            os.path.relpath(here / name, folder / place)
+            for name in (*names, *links)
+            if os.path.relpath(here / name, folder) not in tracked_files
+        ]
+        folders[:] = sorted({*folders} - {*nested, *links, ".git"})
+    return found
+
+
+def _is_other(folder: Path, path: Path, known: Collection[str]) -> bool:
+    """Whether a folder in a checkout is a repository of its own."""
+    return os.path.relpath(path, folder) in known or os.path.lexists(path / ".git")
 
 
 def rewritten(folder: Path) -> dict[str, list[str]]:

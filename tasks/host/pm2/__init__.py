@@ -2,6 +2,7 @@
 
 __all__ = [
     "app_processes",
+    "app_secrets",
     "app_state",
     "apps",
     "daemon_socket",

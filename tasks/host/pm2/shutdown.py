@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ...spec.layout import Layout
 from ..storage import garbage
 from ..system import files, private_folder
@@ -16,8 +18,8 @@ def end_all(layout: Layout, why: Why) -> list[apps.App]:
     """
     running = pm2.running(layout)
     names = {app.name for app in running}
+    instances = set(filter(apps.is_instance, names))
     stops.note(layout, {app.name: app.pid for app in running}, why)
-    instances = {name for name in names if name.startswith("comfyui-gpu")}
     if names and pm2.script(layout).is_file():
         # The watcher first, because it would restart instances.
         for group in ({apps.WATCHER}, names - instances, instances):
@@ -27,5 +29,7 @@ def end_all(layout: Layout, why: Why) -> list[apps.App]:
         apps.end(orphan)
     apps.end_left(layout.workspace)
     garbage.stop(layout)
-    files.remove(private_folder.folder(layout.workspace))
+    with suppress(OSError):
+        # If it is a mount point, it stays, empty.
+        files.remove(private_folder.folder(layout.workspace))
     return running

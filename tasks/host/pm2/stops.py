@@ -12,13 +12,16 @@ from ..system import files
 from ..system.stat_cache import while_unchanged
 from . import apps
 
-Why = Literal["down", "container", "replaced", "removed", "watcher"]
+Why = Literal["down", "container", "replaced", "removed", "cordoned", "held", "watcher", "server"]
 SAYS: Mapping[Why, str] = {
     "down": "stopped by doit down",
     "container": "stopped together with its container",
     "replaced": "stopped by doit, which started it anew",
     "removed": "stopped by doit, since machine.yaml no longer asks for it",
+    "cordoned": "stopped, since its GPU is cordoned",
+    "held": "stopped by the watcher until its instance is healthy",
     "watcher": "ended by the watcher",
+    "server": "ended by the health server",
 }
 
 

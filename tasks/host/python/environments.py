@@ -16,11 +16,13 @@ from ...spec import Package, PythonSet
 from ..storage import digest_folders, trees
 from ..system import files
 from ..system.stat_cache import while_unchanged
-from . import altered_files, records, uv
+from . import altered_files, pth_hook, records, uv
 from .records import Wrong
 
 #: Native libraries are never patched in place, and are most of an environment's bytes.
 NATIVE = re.compile(r"\.(so(\.\d+)*|a)$")
+
+BASE = ("bin/python", "pyvenv.cfg")
 
 LIST = "packages.txt"
 """A file in an environment: its packages as they were requested, with hashes."""
@@ -92,6 +94,18 @@ def is_native(name: str) -> bool:
 def is_removable(folder: Path) -> bool:
     """Whether uv can remove every package: it needs each one's RECORD."""
     return all((info / "RECORD").is_file() for info in infos(uv.site_packages(folder)))
+
+
+def base(folder: Path) -> list[str | None]:
+    """What tells Python where it is: the target or content of each file of BASE, as a digest."""
+    links = {name: files.link_target(folder / name) for name in BASE}
+    return [links[name] or files.file_digest(folder / name) for name in BASE]
+
+
+def record_sizes(receipt: Mapping[str, Any]) -> dict[str, int]:
+    """dist-info folder → bytes of its RECORD when the environment was made."""
+    recorded = receipt.get("records")
+    return dict(recorded) if isinstance(recorded, dict) else {}
 
 
 def grow(previous: Path, folder: Path) -> None:
@@ -192,12 +206,16 @@ def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
 
 def lost(folder: Path, receipt: dict[str, Any]) -> str | None:
     """What the environment lacks; None if nothing."""
-    for name in ("bin/python", "pyvenv.cfg"):
+    for name in BASE:
         if not (folder / name).exists():
             return f"{name} is missing from {folder.name}"
+    if receipt.get("base") not in (None, base(folder)):
+        return f"{' or '.join(BASE)} of {folder.name} isn't what it was"
     try:
         names = {path.name for path in uv.site_packages(folder).iterdir()}
     except OSError:
         return f"{folder.name} has no site-packages"
+    if pth_hook.FILE in receipt["top"] and not pth_hook.is_there(uv.site_packages(folder)):
+        return f"{pth_hook.FILE} of {folder.name} isn't ours"
     missing = sorted({*receipt["installed"], *receipt["top"]} - names)
     return f"{missing[0]} is missing from {folder.name}" if missing else None

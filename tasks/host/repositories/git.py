@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import re
+import tempfile
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,18 +130,71 @@ def edited(checkout: Path) -> list[str]:
 
     Skips `models/`, which is a link in a generation.
     """
+    changed = _changed(command(checkout), checkout, ":!models")
+    return [name for name, is_gone in changed if not is_gone]
+
+
+def damage(checkout: Path) -> str | None:
+    """What is wrong with a checkout that nobody works in; None: its repository can be read, and
+    each tracked file is as in its commit. Reads every file and object."""
+    try:
+        for name, is_gone in () if (reason := unreadable(checkout)) else differing(checkout):
+            return f"{name} {'is missing' if is_gone else 'is not as in its commit'}"
+    except Failure as failure:
+        return str(failure)
+    return reason
+
+
+def differing(checkout: Path) -> list[tuple[str, bool]]:
+    """Tracked files that differ from HEAD by their content, and whether they are gone.
+
+    Reads every file, whatever its time. Raises Failure.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        repository = command(checkout)
+        # Without the times that the checkout's own index has, git reads each file.
+        repository.update_environment(GIT_INDEX_FILE=str(Path(folder, "index")))
+        _names(checkout, partial(repository.read_tree, "HEAD"))
+        return _changed(repository, checkout)
+
+
+def unreadable(checkout: Path) -> str | None:
+    """Why git can't read a checkout's repository; None: it can, whatever its files are."""
+    if not (checkout / ".git").is_dir() or head(checkout) is None:
+        return "it has no commit"
+    try:
+        command(checkout).fsck("--no-dangling", "--no-progress", "--no-reflogs")
+    except error_type() as error:
+        # 1 alone: an object isn't as git would write it today, as in some old repositories.
+        return None if error.status == 1 else gist(error)
+    return None
+
+
+def _changed(repository: Git, checkout: Path, *but: str) -> list[tuple[str, bool]]:
+    """Tracked files that differ from HEAD, and whether they are gone, `but` for pathspecs.
+
+    Raises Failure.
+    """
     # `git diff` obeys the user's diff.* settings; both it and diff-index would rewrite the index
     # when only a file's time differs.
-    entries = _ask(
-        *(checkout, "status", "--porcelain=v1", "-z", "--untracked-files=no", "--no-renames"),
-        *("--ignore-submodules=dirty", "--", ".", ":!models"),
+    entries = _names(
+        checkout,
+        partial(
+            repository.status,
+            *("--porcelain=v1", "-z", "--untracked-files=no", "--no-renames"),
+            *("--ignore-submodules=dirty", "--", ".", *but),
+        ),
     )
-    changed = [entry[3:] for entry in entries if "D" not in entry[:2]]
-    names = [name for name in changed if not _is_large_file(checkout, name)]
+    changed = [
+        (entry[3:], is_gone)
+        for entry in entries
+        if (is_gone := "D" in entry[:2]) or not _is_as_committed(checkout, entry[3:])
+    ]
     for path in gitlinks(checkout) if (checkout / ".gitmodules").exists() else ():
         if (checkout / path / ".git").exists():
-            names += [f"{path}/{name}" for name in edited(checkout / path)]
-    return names
+            inner = _changed(command(checkout / path), checkout / path, *but)
+            changed += [(f"{path}/{name}", is_gone) for name, is_gone in inner]
+    return changed
 
 
 def gitlinks(checkout: Path) -> dict[str, str]:
@@ -164,10 +220,14 @@ def lacks_submodules(checkout: Path) -> bool:
         return False
 
 
-def _is_large_file(checkout: Path, name: str) -> bool:
-    """Whether a file differs from HEAD only because it replaced its Git LFS pointer."""
+def _is_as_committed(checkout: Path, name: str) -> bool:
+    """Whether a file that git reports is the commit's after all: byte by byte, although git would
+    commit it with other line ends; or the file that replaced its Git LFS pointer."""
     repository = command(checkout)
     try:
+        blob = repository.rev_parse("--verify", "--quiet", f"HEAD:{name}")
+        if repository.hash_object("--no-filters", "--", name) == blob:
+            return True
         if int(repository.cat_file("-s", f"HEAD:{name}")) >= lfs.LONGEST:
             return False
         content = repository.cat_file("blob", f"HEAD:{name}", strip_newline_in_stdout=False)
@@ -178,8 +238,13 @@ def _is_large_file(checkout: Path, name: str) -> bool:
 
 def _ask(checkout: Path, subcommand: str, *arguments: str) -> list[str]:
     """The names that git lists. Raises Failure."""
+    return _names(checkout, partial(getattr(command(checkout), subcommand), *arguments))
+
+
+def _names(checkout: Path, ask: Callable[[], object]) -> list[str]:
+    """What git answers, separated by zeros. Raises Failure."""
     try:
-        listing = str(getattr(command(checkout), subcommand)(*arguments))
+        listing = str(ask())
     except error_type() as error:
         why = gist(error)
         # git before 2.38 reads safe.directory only from the user's own settings.
@@ -228,6 +293,9 @@ def command(folder: Path | None = None) -> Git:
     git = Git()
     # Git() would expand `$HOME` and `~` in the path.
     git._working_dir = str(folder) if folder else None
+    if folder:
+        # A custom node whose own repository is damaged isn't a part of ComfyUI's.
+        git.update_environment(GIT_CEILING_DIRECTORIES=str(folder.parent))
     git.update_environment(**ENVIRONMENT, **git_settings.ENVIRONMENT, **git_settings.ssh())
     git.set_persistent_git_options(c=git_settings.options())
     return git

@@ -65,9 +65,11 @@ def choose(
 
 
 def damaged(folder: Path, receipt: dict[str, Any], damage: Damage) -> str | None:
-    """The result of `damage`; a receipt that it can't read counts as damaged."""
+    """The result of `damage`; what it can't read counts as damaged."""
     try:
         return damage(folder, receipt)
+    except OSError as error:
+        return f"{error.filename} can't be read: {error.strerror}"
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         return f"its receipt is damaged: {error}"
 

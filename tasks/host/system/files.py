@@ -95,6 +95,23 @@ def _create(part: Path, mode: int) -> int:
     return os.open(part, flags, mode)
 
 
+def open_log(path: Path) -> IO[bytes]:
+    """Open a log for appending and reading; a new one is for its owner only (0600).
+
+    Raises OSError.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o600), "ab+")
+
+
+def empty_log(path: Path) -> None:
+    """Create or empty a log, for its owner only (0600). Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open_log(path) as log:
+        os.fchmod(log.fileno(), 0o600)
+        log.truncate(0)
+
+
 def write_receipt(path: Path, receipt: dict[str, Any], *, durable: bool = True) -> None:
     """Write readable JSON; otherwise like `write_text`."""
     write_text(path, json.dumps(receipt, indent=1, sort_keys=True) + "\n", durable=durable)
@@ -121,6 +138,11 @@ def link_target(link: Path | str) -> str | None:
         return os.readlink(link)  # noqa: PTH115  the text as written, not as a Path
     except OSError:
         return None
+
+
+def real(path: Path) -> Path:
+    """The path without links. A link to itself stays: Path.resolve() raises RuntimeError there."""
+    return Path(os.path.realpath(path))
 
 
 def point(link: Path, target: str | Path) -> None:
@@ -179,11 +201,18 @@ def replace(path: Path, target: Path) -> None:
 
 
 def _make_writable(function: Any, path: str, error: Any) -> None:
-    """Some packages contain read-only folders, at which rmtree stops."""
+    """Some packages contain read-only folders, at which rmtree stops; others lost their mode."""
     if isinstance(error[1], FileNotFoundError):
         return
     Path(path).parent.chmod(0o700)
-    function(path)
+    if function in (os.unlink, os.rmdir):
+        function(path)
+    elif stat.S_IMODE(os.lstat(path).st_mode) & stat.S_IRWXU == stat.S_IRWXU:
+        raise error[1]
+    else:
+        # It could not be opened or listed.
+        Path(path).chmod(0o700)
+        shutil.rmtree(path, onerror=_make_writable)
 
 
 def copy_file(source: Path, target: Path) -> None:

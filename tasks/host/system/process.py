@@ -8,16 +8,18 @@ import shlex
 import signal
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO
 
+from . import files
 from .failure import Failure
-from .redaction import redact
+from .redaction import mask, redact
 
 #: Variables that every child gets, for files, language and network.
 ALLOWED = frozenset(
@@ -33,6 +35,10 @@ GRACE = 6.0
 """Seconds between SIGTERM and SIGKILL."""
 CHECK_EVERY = 1.0
 """Seconds between two calls of `enough`."""
+CALM_LOOKS = 2
+"""Looks in a row that must find nothing left."""
+CALM_EVERY = 0.02
+"""Seconds between two looks."""
 CLOCK_DRIFT = 10.0
 """Seconds by which a process may seem to start after its own note: clocks are set."""
 #: Where Debian, Ubuntu and Red Hat keep their certificates.
@@ -108,18 +114,19 @@ def run(
     timeout: float | None = None,
     stays: bool = False,
     enough: Callable[[], bool] | None = None,
+    secrets: Collection[str] = (),
 ) -> str:
     """Run `argv` and return its output (stdout and stderr together, the last 16 MiB).
 
-    The output is appended to `log` as it comes; when the command has ended, credentials are masked
-    there and in the returned text. After `timeout` seconds the process group is ended (SIGTERM,
-    SIGKILL after GRACE seconds). When `enough`, called every second, returns True, it is ended too,
-    without an error. If this process is killed, the next run ends what it left behind, unless the
-    command `stays`, as PM2's daemon does. Raises CommandFailed.
+    The output is appended to `log` as it comes; when the command has ended, credentials in URLs
+    and `secrets` are masked there and in the returned text. After `timeout` seconds the process
+    group is ended (SIGTERM, SIGKILL after GRACE seconds). When `enough`, called every second,
+    returns True, it is ended too, without an error. If this process is killed, the next run ends
+    what it left behind, unless the command `stays`, as PM2's daemon does. Raises CommandFailed.
     """
     words = [str(word) for word in argv]
     marks = {} if stays else {RUN: run_id()}
-    with log.open("ab+") if log else tempfile.TemporaryFile() as sink:
+    with files.open_log(log) if log else tempfile.TemporaryFile() as sink:
         if log:
             sink.write(f"$ {redact(shlex.join(words))}\n".encode())
             sink.flush()
@@ -127,7 +134,7 @@ def run(
         try:
             ending = _run(words, {**env, **marks}, cwd, sink.fileno(), timeout, enough)
         finally:
-            _mask(sink, start)
+            _mask(sink, start, secrets)
         output = _read(sink, start)
     if ending.problem:
         message = f"{Path(words[0]).name} {ending.problem}"
@@ -195,21 +202,22 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def _mask(file: IO[bytes], start: int) -> None:
+def _mask(file: IO[bytes], start: int, secrets: Collection[str]) -> None:
     """Redact a file from byte `start`; it is rewritten only if it needs that."""
     file.seek(start)
-    if all(_redacted(line) == line for line in file):
+    if all(_redacted(line, secrets) == line for line in file):
         return
     file.seek(start)
-    content = _redacted(file.read())
+    content = _redacted(file.read(), secrets)
     file.truncate(start)
     file.seek(start)
     file.write(content)
     file.flush()
 
 
-def _redacted(content: bytes) -> bytes:
-    return redact(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+def _redacted(content: bytes, secrets: Collection[str]) -> bytes:
+    text = mask(redact(content.decode(errors="surrogateescape")), secrets)
+    return text.encode(errors="surrogateescape")
 
 
 def _read(file: IO[bytes], start: int, limit: int = 1 << 24) -> str:
@@ -259,14 +267,48 @@ def end_children() -> None:
             child.kill()
 
 
-def end_left_by(run: str) -> None:
-    """Kill what a killed run has left behind."""
+def end_for_good() -> None:
+    """Kill all that this process started, and let it start nothing any more.
+
+    Its threads go on: one whose command was killed would try another way, as `uv` without its
+    cache. Who tries gets SystemExit.
+    """
+    sys.addaudithook(_refuse_to_start)
+    calm, deadline = 0, time.monotonic() + GRACE
+    # A command may be on its way past the hook, and a child may have children meanwhile.
+    while calm < CALM_LOOKS and time.monotonic() < deadline:
+        end_children()
+        calm = 0 if end_left_by(run_id()) or _alive() else calm + 1
+        time.sleep(CALM_EVERY)
+
+
+def _refuse_to_start(event: str, _: object) -> None:
+    if event in ("subprocess.Popen", "os.posix_spawn", "os.fork"):
+        raise SystemExit("this run is ending")
+
+
+def _alive() -> bool:
+    """Whether a child of this process hasn't ended."""
     import psutil
 
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if child.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
+
+
+def end_left_by(run: str) -> int:
+    """Kill what a killed run has left behind; return how many."""
+    import psutil
+
+    number = 0
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get(RUN) == run:
+            if process.environ().get(RUN) == run and process.pid != os.getpid():
                 process.kill()
+                number += 1
+    return number
 
 
 @cache

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import locks, private_folder, process
+from .failure import Failure
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,26 @@ class Holder:
 
     pid: int
     task: str
+
+
+ENDED = " ending"
+"""How the note of a run ends that has nothing left to do, and left nothing."""
+NAMED_WITHIN = 1.0
+"""Seconds that a run may take between getting the lock and noting its name."""
+CHECK_EVERY = 0.02
+"""Seconds between two looks at the note."""
+
+
+def _read(descriptor: int) -> str:
+    return os.pread(descriptor, 4096, 0).decode(errors="replace")
+
+
+def _holder(note: str) -> Holder | None:
+    """Who wrote a note; None when that process has ended, since a killed run leaves its note."""
+    run_id, _, task = note.partition(" ")
+    if not process.is_run(run_id):
+        return None
+    return Holder(int(run_id.split(".")[0]), task)
 
 
 class Taken(Exception):  # noqa: N818  reads as what happened
@@ -34,21 +56,41 @@ class RunLock:
         return private_folder.folder(self._workspace) / "run.lock"
 
     def take(self, what: str) -> None:
-        """Raises Taken at once when another run holds it."""
+        """Raises Taken at once when another run holds it; Failure if it can't be written."""
         private_folder.make(self._workspace)
+        try:
+            self._take(what)
+        except OSError as error:
+            # A full disk, most often: every command needs this file.
+            raise Failure(
+                f"{self.path} can't be written ({error.strerror}): free space on its disk, or "
+                "correct the permissions"
+            ) from None
+
+    def _take(self, what: str) -> None:
         descriptor = locks.open_file(self.path)
         if not locks.lock(descriptor):
-            run_id, _, task = os.pread(descriptor, 4096, 0).decode(errors="replace").partition(" ")
+            holder = self._named(descriptor)
             os.close(descriptor)
-            pid = run_id.split(".")[0]
             raise Taken(
                 f"another doit run is in progress in {self._workspace} "
-                f"(pid {pid}, {task or 'starting'}): wait for it, or end it with: kill {pid}"
+                f"(pid {holder.pid}, {holder.task}): wait for it, or end it with: kill {holder.pid}"
+                if holder
+                else f"another doit run begins or ends in {self._workspace}: try again"
             )
         self._descriptor = descriptor
-        if left := os.pread(descriptor, 4096, 0).decode(errors="replace"):
-            process.end_left_by(left.split(" ")[0])
+        left = _read(descriptor)
+        # Before anything else: who finds the lock taken names us.
         self.note(what)
+        if left and not left.endswith(ENDED):
+            process.end_left_by(left.partition(" ")[0])
+
+    def _named(self, descriptor: int) -> Holder | None:
+        """The holder, who may be about to write down its name."""
+        deadline = time.monotonic() + NAMED_WITHIN
+        while (holder := _holder(_read(descriptor))) is None and time.monotonic() < deadline:
+            time.sleep(CHECK_EVERY)
+        return holder
 
     def holder(self) -> int | None:
         """The pid of the run in progress, or None; doesn't take the lock."""
@@ -61,14 +103,12 @@ class RunLock:
             note = self.path.read_text(errors="replace")
         except OSError:
             return None
-        # A killed run leaves its note.
-        run_id, _, task = note.partition(" ")
-        return Holder(int(run_id.split(".")[0]), task) if process.is_run(run_id) else None
+        return None if note.endswith(ENDED) else _holder(note)
 
     def release(self) -> None:
-        """Clear the note of this run; the lock itself ends with the process."""
+        """Note that this run is over; the lock itself ends with the process."""
         if self._descriptor >= 0:
-            os.ftruncate(self._descriptor, 0)
+            self.note(ENDED.strip())
 
     def give_back(self) -> None:
         """Let another run begin although this process continues."""

@@ -100,6 +100,7 @@ def test_models_are_healthy_when_none_is_missing_and_progress_while_a_run_brings
         ({"installation": BROKEN, "run": m.INSTALLS}, ["Installing"], []),
         ({"idle_workers": {"fetch-gpu0": "no broker"}}, [], ["WorkerDown"]),
         ({"idle_workers": {"fetch-gpu0": "x"}, "run": m.INSTALLS}, ["WorkerDown"], []),
+        ({"full": ["no space is left on the disk of /ws"]}, [], ["DiskFull"]),
         ({"behind": "x", "missing": EXTRA, "installation": HALF}, [],
          ["BehindMachineFile", "OptionalPartMissing", "OptionalModelMissing"]),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from tasks.host.pm2 import apps, pm2
 from tasks.host.system import files, private_folder, templates
+from tasks.host.system.failure import Failure
 from tasks.spec.layout import Layout
 from tests.conftest import link_supervisor
 from tests.contract.client import until
@@ -104,6 +106,20 @@ def world(tmp_path: Path, supervisor: Path) -> Iterator[World]:
     assert pm2.daemon(layout) is None
     assert apps.running(layout.workspace, None) == []
     files.remove(private_folder.folder(layout.workspace))
+
+
+def test_a_damaged_pm2_ends_nothing_that_runs(world: World) -> None:
+    pid, _, _ = world.start("app", [], {})
+    own = pm2.folder(world.layout)
+    installed = own.resolve()
+    own.unlink()
+    shutil.copytree(installed, own, symlinks=True)
+    pm2.script(world.layout).write_text("")
+    with pytest.raises(Failure, match="doit repair"):
+        world.start("app", [], {})
+    assert psutil.pid_exists(pid)
+    pm2.script(world.layout).write_bytes((installed / "node_modules/pm2/bin/pm2").read_bytes())
+    assert world.start("app", [], {})[0] != pid
 
 
 HOSTILE = [
@@ -199,6 +215,7 @@ def test_what_is_deleted_together_ends_together(world: World, tmp_path: Path) ->
         world.layout,
         [
             {"name": name, "script": sys.executable, "interpreter": "none", "kill_timeout": 10000,
+             "out_file": str(tmp_path / f"{name}.log"),
              "args": ["-c", TOGETHER, name, str(tmp_path)]}
             for name in names
         ],

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -454,6 +455,53 @@ def test_edited_names_tracked_files_that_differ_and_no_others(forge: Forge) -> N
     assert sorted(git.edited(repository.folder)) == ["a.py", "b é.py"], "c.py is lost already"
     repository.git("add", "a.py")
     assert sorted(git.edited(repository.folder)) == ["a.py", "b é.py"]
+
+
+def test_a_file_whose_line_ends_git_would_change_is_no_edit(forge: Forge) -> None:
+    repository = forge.repository("lines", {"run.bat": "cd ..\n"})
+    (repository.folder / "run.bat").write_bytes(b"cd ..\r\n")
+    repository.commit({})
+    # What was committed before the attributes came stays as it is until somebody edits it.
+    (repository.folder / ".gitattributes").write_text("*.bat text eol=lf\n")
+    repository.git("add", ".gitattributes")
+    repository.git("commit", "--quiet", "-m", "attributes")
+    os.utime(repository.folder / "run.bat", (1, 1))
+    assert "run.bat" in repository.git("status", "--porcelain")
+    assert git.edited(repository.folder) == []
+    assert git.damage(repository.folder) is None
+
+
+def _spoil(path: Path, content: bytes) -> None:
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+def _objects(folder: Path) -> list[Path]:
+    return [path for path in (folder / ".git" / "objects").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: _spoil(folder / "a.py", b""),
+        lambda folder: (folder / "a.py").unlink(),
+        lambda folder: _spoil(folder / ".git" / "index", b"DIRC rubbish"),
+        lambda folder: _spoil(folder / ".git" / "HEAD", b"ref: refs/heads/none\n"),
+        lambda folder: _spoil(_objects(folder)[0], b"rubbish"),
+        lambda folder: _objects(folder)[-1].unlink(),
+        lambda folder: shutil.rmtree(folder / ".git"),
+    ],
+)
+def test_damage_of_a_checkout_is_found_also_behind_times_that_fit(
+    forge: Forge, damage: Callable[[Path], None]
+) -> None:
+    folder = forge.repository("sound", {"a.py": "1\n", "b/c.py": "2\n"}).folder
+    assert git.damage(folder) is None
+    before = (folder / "a.py").stat()
+    damage(folder)
+    if (folder / "a.py").exists():
+        os.utime(folder / "a.py", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert git.damage(folder)
 
 
 def test_untracked_names_ignored_files_too(forge: Forge) -> None:

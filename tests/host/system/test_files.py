@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -175,6 +177,27 @@ def test_remove_takes_files_dangling_links_and_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root writes into read-only folders")
+def test_remove_goes_through_folders_that_nobody_may_enter(tmp_path: Path) -> None:
+    closed = tmp_path / "tree" / "closed"
+    (closed / "deeper").mkdir(parents=True)
+    (closed / "deeper" / "file").touch()
+    # Root needs no mode: without its right to override it stands before the same closed door.
+    program = """
+import ctypes, os, sys
+from pathlib import Path
+from tasks.host.system import files
+top = Path(sys.argv[1])
+(top / "closed" / "deeper").chmod(0)
+(top / "closed").chmod(0)
+files.remove(top)
+"""
+    without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"]
+    prefix = without if os.geteuid() == 0 else []
+    words = [*prefix, sys.executable, "-c", program, str(tmp_path / "tree")]
+    subprocess.run(words, check=True, cwd=Path(__file__).parents[3])
+    assert not (tmp_path / "tree").exists()
+
+
 def test_remove_goes_through_read_only_folders(tmp_path: Path) -> None:
     inner = tmp_path / "tree" / "inner"
     inner.mkdir(parents=True)

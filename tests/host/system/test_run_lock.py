@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tasks.host.system import files, private_folder
+from tasks.host.system import files, locks, private_folder, process
 from tasks.host.system.run_lock import Holder, RunLock, Taken
 
 
@@ -49,3 +50,26 @@ def test_a_killed_run_whose_pid_is_anothers_now_is_not_on(workspace: Path) -> No
 def test_a_damaged_note_is_no_run(workspace: Path, text: str) -> None:
     note(workspace, text)
     assert RunLock(workspace).run() is None
+
+
+def test_a_run_that_ends_is_named_until_it_is_gone_and_is_no_run_any_more(workspace: Path) -> None:
+    lock = RunLock(workspace)
+    lock.take("up")
+    lock.release()
+    assert RunLock(workspace).run() is None
+    with pytest.raises(Taken, match=rf"pid {os.getpid()}, ending"):
+        RunLock(workspace).take("other")
+    lock.give_back()
+    RunLock(workspace).take("other")
+
+
+def test_who_has_just_taken_the_lock_is_named(workspace: Path) -> None:
+    note(workspace, "4194304.1500000000000000000 what a killed run left")
+    holder = locks.open_file(RunLock(workspace).path)
+    assert locks.lock(holder)
+    named = threading.Timer(0.2, note, (workspace, f"{process.run_id()} up"))
+    named.start()
+    with pytest.raises(Taken, match=rf"pid {os.getpid()}, up"):
+        RunLock(workspace).take("other")
+    named.join()
+    os.close(holder)

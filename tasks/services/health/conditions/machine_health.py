@@ -27,5 +27,8 @@ def seen(facts: Facts, every: Sequence[InstanceHealth]) -> Seen:
         idle_workers={each.name: each.reason for each in workers if not each.running},
         run=facts.run,
         behind=facts.behind,
+        full=facts.full,
+        cordoned=list(facts.settings.cordoned.values()),
+        watcher=facts.watcher,
         observed=facts.observed,
     )

@@ -39,6 +39,10 @@ class Facts:
     """Why the machine stays on the last good generation."""
     cards: Mapping[int, Card] = field(default_factory=dict)
     workers: Mapping[str, AppState] = field(default_factory=dict)
+    watcher: str | None = None
+    """What is wrong with the watcher; None: nothing."""
+    full: Sequence[str] = ()
+    """Disks without space left."""
     observed: str = ""
     """The digest of the settings and the lock."""
 

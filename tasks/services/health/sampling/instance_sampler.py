@@ -211,7 +211,7 @@ class InstanceSampler:
 
     def _build(self, layout: Layout) -> Build:
         """The build of the generation that it was started on, which may not be the current one."""
-        generation = self._started.generation or layout.current.resolve()
+        generation = self._started.generation or layout.generation
         receipt = load_result.receipt_of(generation)
         return Build(
             classes=_classes(generation, receipt),

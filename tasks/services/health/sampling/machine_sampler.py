@@ -18,12 +18,14 @@ from ....host.downloads.model_files import ModelState, Place
 from ....host.generations import installed
 from ....host.pm2.app_processes import Census
 from ....host.pm2.app_state import AppState
+from ....host.storage import full_disks
 from ....host.system import files, gpu, run_journal
 from ....host.system.failure import Failure
 from ....host.system.log_once import LogOnce
 from ....host.system.stat_cache import while_unchanged
 from ....spec import Lock, SpecError
 from ....spec.lock_format import read_lock
+from ... import watcher_guard
 from ..model.answers import Card, Layer, Packages, Part
 from ..model.facts import Facts, Installed
 from ..model.settings import Settings
@@ -32,6 +34,7 @@ from .pm2_state import Supervisor
 INSTALLED_EVERY = 2.0
 MODELS_EVERY = 1.5
 CARDS_EVERY = 5.0
+DISKS_EVERY = 2.0
 """Seconds between two samples; one that takes long is followed by a longer pause."""
 PAUSE_FACTOR = 30
 """The pause after a sample, as a multiple of its duration: thousands of models take a while."""
@@ -79,7 +82,8 @@ class MachineSampler:
         self._installed = Background(lambda: _installed(settings()), INSTALLED_EVERY)
         self._models = Background(lambda: _models(settings()), MODELS_EVERY)
         self._cards = Background(lambda: _cards(settings()), CARDS_EVERY)
-        for each in (self._installed, self._models, self._cards):
+        self._full = Background(lambda: full_disks.full(settings().layout), DISKS_EVERY)
+        for each in (self._installed, self._models, self._cards, self._full):
             each.start()
 
     def sample(self, settings: Settings) -> Facts:
@@ -91,7 +95,9 @@ class MachineSampler:
             run=run_journal.read(settings.layout),
             behind=str(refused.get("reason") or "left by hand") if refused else "",
             cards=self._cards.last or {},
+            watcher=watcher_guard.fault(settings.layout, self._census),
             workers={each.name: self._state(settings, each.name) for each in settings.workers},
+            full=self._full.last or (),
             observed=machine_condition.digest(settings.declared, _lock_digest(settings.lock_file)),
         )
 

@@ -1,0 +1,47 @@
+"""What `doit verify` finds in sources, generations and PM2's package, by reading every file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..host.generations import found_damage, manifest
+from ..host.pm2 import pm2
+from ..host.repositories import git
+from ..host.storage import digest_folders
+from ..host.system.failure import Failure
+from ..spec.layout import Layout
+
+
+@dataclass(frozen=True)
+class Found:
+    """A folder, and what is wrong with it."""
+
+    path: Path
+    damage: str
+
+
+def find(layout: Layout) -> Iterator[Found]:
+    """Everything that is damaged. A generation's damage is recorded, so that doit replaces it."""
+    for folder in digest_folders.list_folders(layout.sources):
+        if not folder.name.startswith(".") and (reason := git.damage(folder)):
+            yield Found(folder, reason)
+    for folder in digest_folders.list_folders(layout.generations):
+        if digest_folders.read(folder):
+            reason = _damage(folder)
+            found_damage.write(folder, reason)
+            if reason:
+                yield Found(folder, reason)
+    if pm2.folder(layout).exists() and (reason := pm2.damage(layout)):
+        yield Found(pm2.folder(layout), reason)
+
+
+def _damage(folder: Path) -> str | None:
+    receipt = digest_folders.read(folder)
+    found_damage.write(folder, None)
+    try:
+        reason = digest_folders.damaged(folder, receipt, manifest.damage)
+        return reason or digest_folders.damaged(folder, receipt, manifest.hidden_damage)
+    except Failure as failure:
+        return str(failure)

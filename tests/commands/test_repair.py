@@ -1,0 +1,81 @@
+"""Damage that no run comes across: verify finds it, repair removes it, doit makes it again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tasks.host.generations import manifest
+from tests.conftest import MachineMaker
+from tests.forge import Forge
+
+
+def spoil(path: Path) -> None:
+    """Other content, with the size and time of before."""
+    before = path.stat()
+    path.chmod(0o644)
+    path.write_bytes(bytes(before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_what_verify_finds_is_mended_by_repair_and_doit(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("alpha", {"more.py": "1\n"}).url}])
+    rig.doit()
+    pid, generation = rig.running()["comfyui-gpu0"].pid, rig.comfyui.parent
+    (source,) = rig.layout.sources.glob("alpha@*")
+    spoil(source / "more.py")
+    spoil(generation / "ComfyUI" / "custom_nodes" / "alpha" / "more.py")
+    assert rig.doit().executed == set(), "nothing looks at these"
+    found = rig.doit("verify", code=1).output
+    assert f"✗ {source}: more.py is not as in its commit" in found
+    assert "alpha/more.py isn't what was installed" in found
+    assert "doit repair" in found
+    repaired = rig.doit("repair").output
+    assert f"{source} is removed" in repaired
+    assert f"{generation.name} is in use" in repaired
+    assert rig.running()["comfyui-gpu0"].pid == pid
+    rig.doit()
+    assert rig.comfyui.parent.name == f"{generation.name}.2"
+    assert (rig.comfyui / "custom_nodes" / "alpha" / "more.py").read_text() == "1\n"
+    assert not manifest.edited(rig.comfyui.parent)
+    assert "✗" not in rig.doit("verify").output
+    assert "nothing is damaged" in rig.doit("repair").output
+    assert rig.doit().executed == set()
+
+
+def test_a_damaged_source_is_not_copied_into_a_generation(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("alpha", {"more.py": "1\n"}).url}])
+    rig.doit("build")
+    (source,) = rig.layout.sources.glob("alpha@*")
+    (source / "more.py").write_text("")
+    rig.spec["custom_nodes"].append({"url": forge.node("beta").url})
+    stopped = rig.doit("build", code=2)
+    assert stopped.failed == {"generation:assemble"}
+    assert "more.py is not as in its commit): doit repair removes it" in stopped.output
+    rig.doit("repair")
+    rig.doit("build")
+    assert (rig.comfyui / "custom_nodes" / "alpha" / "more.py").read_text() == "1\n"
+
+
+def test_what_has_lost_its_type_or_mode_is_put_right(machine: MachineMaker, forge: Forge) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("alpha").url}])
+    rig.doit("build")
+    layout = rig.layout
+    nodes, key = layout.receipts / "nodes", layout.state / "fingerprint.key"
+    (nodes / "alpha.json").unlink()
+    nodes.rmdir()
+    nodes.symlink_to("nodes")
+    key.mkdir()
+    (key / "note.txt").write_text("somebody's")
+    stopped = rig.doit("build", code=2).output
+    assert "doit repair" in stopped
+    repaired = rig.doit("repair").output
+    assert f"{nodes} is no folder: removed" in repaired
+    assert f"{key} is no file: moved to {layout.left / 'repaired' / key.name}" in repaired
+    assert (layout.left / "repaired" / key.name / "note.txt").read_text() == "somebody's"
+    rig.doit("build")
+    assert rig.doit("build").executed == set()
