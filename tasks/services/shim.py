@@ -74,9 +74,10 @@ def _adopt() -> dict[str, str]:
     its children."""
     from tasks.host.pm2 import apps, process_starts
 
+    workspace, name = Path(os.environ[apps.WORKSPACE]), os.environ.get(apps.NAME, "")
     with contextlib.suppress(Exception):
-        workspace, name = Path(os.environ[apps.WORKSPACE]), os.environ[apps.NAME]
         process_starts.note(workspace, name)
+    with contextlib.suppress(Exception):
         for each in apps.end_left(workspace, {name}):
             print(f"ended a process that {name} had left behind: pid {each.pid}", flush=True)
     return {apps.PROCESS: apps.identity(os.getpid()) or "", "COMFY_MACHINE_LOG_TIMES": "yes"}
