@@ -32,6 +32,8 @@ NODE = f"{CHECKOUT}/custom_nodes/*"
 KINDS = tuple(
     Kind(name, pattern)
     for name, pattern in (
+        ("a file that is being written", "**.part"),
+        ("a folder that is being made", "**.part/**"),
         ("sources", "sources"),
         ("a source's receipt of its flags", "sources/*.code.json"),
         ("a source", "sources/*@*"),
