@@ -76,7 +76,7 @@ def assigned(run: Run, instances: Sequence[Instance]) -> dict[int, Gpu]:
 
 def _why_not_ready(run: Run) -> str | None:
     """Ask NVML only before an instance starts, which keeps a run with nothing to do cheap."""
-    if run.machine.instances.cpu_only or not run.machine.enabled:
+    if _needs_none(run):
         return None
     if new := _without_pin(run):
         return f"the GPU of {', '.join(each.name for each in new)} isn't recorded yet"
@@ -91,13 +91,18 @@ def _record(run: Run, log: Path) -> None:
 
 def _preview(run: Run, log: Path) -> list[str]:
     """Raise Failure for an unusable GPU; record the GPUs of new instances."""
-    if run.machine.instances.cpu_only or not run.machine.enabled:
+    if _needs_none(run):
         return []
     pins = _check(run)
     recorded = _read_pins(run.layout) if pins else {}
     if pins != recorded:
         files.write_receipt(run.layout.write_path(run.layout.gpus), {"gpus": pins})
     return [f"{name} on {uuid}" for name, uuid in pins.items() if recorded.get(name) != uuid]
+
+
+def _needs_none(run: Run) -> bool:
+    every_one_cordoned = bool(run.cordoned) and not run.instances
+    return run.machine.instances.cpu_only or not run.machine.enabled or every_one_cordoned
 
 
 def _not_running(run: Run) -> list[Instance]:
@@ -233,7 +238,9 @@ def _add_pins(run: Run, cards: Sequence[Gpu]) -> dict[str, str]:
     Raises Failure when no GPU is free.
     """
     pins = _read_pins(run.layout)
-    names = {instance.name for instance in run.instances}
+    # A cordoned GPU stays that of its instance.
+    cordoned = {run.machine.instance(number).name for number in run.cordoned}
+    names = {instance.name for instance in run.instances} | cordoned
     released = {uuid for name, uuid in pins.items() if name not in names}
     for instance in _without_pin(run):
         if instance.gpu >= len(cards) or cards[instance.gpu].trouble:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .engine.run import Run
 from .engine.step import Task, step
-from .host.comfyui import api, health_client
+from .host.comfyui import api, health_client, machine_condition
 from .host.downloads.model_files import WantedModel
 from .host.generations.installed import WantedNode
 from .host.pm2 import apps, pm2
@@ -88,7 +88,7 @@ def _settings(run: Run) -> dict[str, Any]:
         "workers": [
             {"name": configs.worker_name(worker, instance), "gpu": instance.gpu}
             for instance in run.instances
-            for worker in run.machine.workers
+            for worker in configs.workers_of(run, instance)
         ],
         "comfyui": asdict(declared_comfyui(run)),
         "nodes": [asdict(node) for node in declared_nodes(run)],
@@ -103,6 +103,12 @@ def _settings(run: Run) -> dict[str, Any]:
         "canary": str(health.canary) if health.canary else None,
         "canary_every": health.canary_every,
     }
+
+
+def digest(run: Run) -> str:
+    """The digest of machine.yaml and lock as they are now, by which conditions name them."""
+    settings = files.digest(_settings(run))
+    return machine_condition.digest(settings, files.file_digest(run.machine.lock_file))
 
 
 def declared_comfyui(run: Run) -> WantedNode:
@@ -181,7 +187,7 @@ def _stop(layout: Layout, running: apps.App | None) -> None:
     if running is None:
         return
     if running.supervised:
-        pm2.delete(layout, {NAME})
+        pm2.delete(layout, {NAME}, "replaced")
     else:
         pm2.end_orphan(running)
 

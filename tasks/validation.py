@@ -164,6 +164,7 @@ def _quick_test(run: Run, folder: Path, args: list[str], log: Path) -> Proof:
         | constraints.within(folder / "environment", named),
         args=args,
         log=log,
+        secrets=_secrets(run).values(),
         timeout=run.machine.comfyui.proof_timeout,
         changes=reported_changes.file_of(folder),
         database=generation.code_of(run).knows("--database-url"),
@@ -211,11 +212,8 @@ def mask_secrets(run: Run, result: Result) -> Result:
     error = result.error
     if error is None:
         return result
-    for key, written in _env_fields(run):
-        with contextlib.suppress(KeyError):
-            value = expand(written, run.machine.env)
-            if value and "${" in written:
-                error = error.masked(value, f"${{{key}}}")
+    for key, value in _secrets(run).items():
+        error = error.masked(value, f"${{{key}}}")
     return replace(result, error=error)
 
 
@@ -224,13 +222,20 @@ def _variables(run: Run) -> tuple[dict[str, str], list[str]]:
 
     An image build has no secrets; a node that needs one is validated where it is set.
     """
-    known, unset = {}, []
+    values, unset = {}, []
     for key, written in _env_fields(run):
         try:
-            known[key] = expand(written, run.machine.env)
+            values[key] = expand(written, run.machine.env)
         except KeyError as error:
             unset += [key, str(error.args[0])]
-    return known, unset
+    return values, unset
+
+
+def _secrets(run: Run) -> dict[str, str]:
+    """The variables whose values come from the environment, without empty ones."""
+    values, _ = _variables(run)
+    written = dict(_env_fields(run))
+    return {key: value for key, value in values.items() if value and "${" in written[key]}
 
 
 def _env_fields(run: Run) -> Iterator[tuple[str, str]]:

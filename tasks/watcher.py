@@ -11,10 +11,12 @@ from . import limits
 from .engine.run import Run
 from .engine.step import Task, step
 from .host.pm2 import apps
-from .host.system import files
+from .host.system import files, heartbeat
 from .pm2 import own_service
+from .pm2 import stage as configs
 from .pm2.app import App
-from .spec import in_bytes
+from .spec import Instance, Worker, in_bytes
+from .spec.variable_references import expand_instance
 
 NAME = apps.WATCHER
 HANG_TIMEOUT = 30
@@ -61,6 +63,47 @@ def _settings(run: Run) -> dict[str, Any]:
         else None,
         "restart": wanted.restart_unhealthy,
         "every": CHECK_EVERY,
+        "pinned": wanted.pin == "uuid",
+        "cards": [
+            {
+                "gpu": each.gpu,
+                "name": each.name,
+                "workers": [
+                    configs.worker_name(worker, each)
+                    for worker in run.machine.workers
+                    if worker.per == "instance"
+                ],
+            }
+            for each in run.instances
+            if not (each.cpu_only or each.device)
+        ],
+        # Without a health server nothing runs the job of an instance that PM2 restarted.
+        "warms": run.machine.health.warmup is not None and run.machine.health.server,
+        "workers": [
+            _worker(run, worker, instance)
+            for instance in run.instances
+            for worker in configs.workers_of(run, instance)
+        ],
+    }
+
+
+def _worker(run: Run, worker: Worker, instance: Instance) -> dict[str, Any]:
+    every = [each.gpu for each in run.instances]
+    found = worker.health
+    values = configs.references(run, instance)
+    return {
+        "name": configs.worker_name(worker, instance),
+        "gpus": [instance.gpu] if worker.per == "instance" else every,
+        "shared": worker.per == "machine",
+        "held": worker.restart_with_instance,
+        "cwd": str(worker.cwd or run.machine.workspace),
+        "probe": {
+            "url": expand_instance(found.url, values) if found.url else None,
+            "command": list(found.command) if found.command else None,
+            "timeout": found.timeout,
+        }
+        if found
+        else None,
     }
 
 
@@ -74,7 +117,10 @@ def _why_outdated(run: Run) -> str | None:
         return None
     if files.read_receipt(own_service.settings_file(layout, NAME)) != _settings(run):
         return "its settings changed"
-    return own_service.why_restart(_app(run), own_service.running(layout, NAME))
+    current = own_service.running(layout, NAME)
+    if current and heartbeat.is_silent(layout.workspace, current.started):
+        return f"{NAME} (pid {current.pid}) hangs: it gives no sign"
+    return own_service.why_restart(_app(run), current)
 
 
 def _start(run: Run, log: Path) -> None:

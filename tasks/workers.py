@@ -11,10 +11,11 @@ from .engine.run import Run
 from .engine.step import Task, group, step
 from .generation import last_good
 from .host.comfyui import api
-from .host.pm2 import log_evidence, pm2
+from .host.pm2 import endings, pm2
 from .host.system.failure import Failure
 from .instances import gate, roll
 from .pm2 import stage as configs
+from .pm2 import start
 from .spec import Instance
 
 MUST_LIVE = 1.0
@@ -25,7 +26,7 @@ def tasks(run: Run) -> Iterator[Task]:
     instances = run.instances
     yield group("workers", "Workers, started when their instance is healthy")
     for instance in instances:
-        for worker in run.machine.workers:
+        for worker in configs.workers_of(run, instance):
             name = configs.worker_name(worker, instance)
             yield step(
                 run,
@@ -44,7 +45,7 @@ def _why_not_running(run: Run, instance: Instance, name: str) -> str | None:
         return None
     if wanted is None and last_good.refusal(run):
         return None
-    if run.overlay and name in roll.changed_workers(run, roll.due(run, [instance])):
+    if run.overlay and name in roll.replaced_workers(run, roll.due(run, [instance])):
         # A run has replaced it together with its instance at this point, a plan has not.
         return None
     return f"{name} isn't running with its current config"
@@ -52,7 +53,7 @@ def _why_not_running(run: Run, instance: Instance, name: str) -> str | None:
 
 def _start(run: Run, instance: Instance, name: str, log: Path) -> None:
     layout = run.layout
-    pm2.start(layout, [app for app in last_good.apps_of(run, instance.gpu) if app["name"] == name])
+    start.start(run, [app for app in last_good.apps_of(run, instance.gpu) if app["name"] == name])
     before: set[int] = set()
     deadline = time.monotonic() + MUST_LIVE
     while time.monotonic() < deadline:
@@ -66,4 +67,6 @@ def _start(run: Run, instance: Instance, name: str, log: Path) -> None:
         if before:
             return
     app_log = layout.logs / f"{name}.log"
-    raise Failure(f"{name} exited at once: {log_evidence.gist(app_log)}", app_log)
+    ending = endings.settled(layout, name, None)
+    why = ending.gist if ending else "no output"
+    raise Failure(f"{name} exited at once: {why}", app_log)

@@ -30,6 +30,8 @@ class Card:
     mode: int = 0
     mig: int | None = 0
     """None: a model that has no such thing."""
+    xids: Sequence[int] = ()
+    """Errors that it reports, each once."""
     errors: dict[str, int] = field(default_factory=dict)
     """Function → the code that it ends with."""
 

@@ -24,10 +24,13 @@ def test_an_instance_is_healthy_once_its_warm_up_job_has_come_through(
     assert said in run.output
     assert "NoSuchNode" in run.output
     said = rig.doit("probe", "comfyui-gpu1", code=1).output
-    assert said.startswith("comfyui-gpu1 is unhealthy: its warm-up job failed: refused the job: ")
+    assert said.startswith("unhealthy: its warm-up job failed: refused the job: ")
     assert said.count("\n") == 1
     assert rig.doit("probe", "--live").output == "live: PM2 runs\n"
-    assert rig.doit("probe", "--ready", code=1).output.count("its warm-up job failed") == 2
+    assert rig.doit("probe", "--ready", code=1).output == (
+        "unhealthy: no instance takes jobs; see /health/comfyui\n"
+    )
+    assert "(and 1 more)" in rig.doit("probe", code=1).output
 
     file.write_text(json.dumps(own_jobs.smoke("PreviewImage")))
     run = rig.doit()
@@ -41,12 +44,12 @@ def test_an_instance_is_healthy_once_its_warm_up_job_has_come_through(
     os.kill(app.pid, signal.SIGKILL)
     until(lambda: rig.running().get("comfyui-gpu0", app).pid != app.pid, 30, "PM2")
     until(rig.healthy, 30, "an answer")
-    shown = json.loads(rig.doit("status", "--json", code=1).output)["instances"]
+    shown = json.loads(rig.doit("status", "--json").output)["instances"]
     assert (shown["0"]["health"], shown["0"]["reason"]) == ("starting", warmup.NOT_YET)
     assert (shown["1"]["health"], shown["1"]["reason"]) == ("healthy", "")
-    assert rig.doit("probe", "--ready").output == "ready\n"
-    said = rig.doit("probe", code=1).output
-    assert said == f"comfyui-gpu0 is starting: {warmup.NOT_YET}; run doit status\n"
+    assert rig.doit("probe", "--ready").output == "healthy\n"
+    said = rig.doit("probe").output
+    assert said == f"degraded: comfyui-gpu0 is starting: {warmup.NOT_YET}; wait\n"
     # A plan says what a run would do, and does not do it.
     files.remove(rig.layout.warm(1))
     assert rig.doit("plan").planned == {"health:gpu0", "health:gpu1"}

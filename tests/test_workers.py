@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 import psutil
 
+from tasks.host.pm2 import pm2
 from tests.conftest import MachineMaker
 
 WORKER = """
@@ -13,30 +15,58 @@ import os, time, urllib.request
 urllib.request.urlopen(os.environ["COMFYUI_URL"] + "/prompt").read()
 time.sleep(600)
 """
+WAITS = "import time; time.sleep(600)"
 
 
 def test_each_instance_gets_its_worker_that_finds_it_ready(machine: MachineMaker) -> None:
+    references = {"OWN": "${instance.gpu} ${instance.name} ${instance.port}", "COMFYUI_PORT": "1"}
     rig = machine(
-        instances={"gpus": 2},
-        workers=[{"name": "fetch", "command": [sys.executable, "-c", WORKER], "env": {"A": "b"}}],
-    )
+        instances={"gpus": 2, "drain_timeout": 77},
+        workers=[
+            {"name": "fetch", "command": [sys.executable, "-c", WORKER], "env": {"A": "b"}},
+            {
+                "name": "push", "command": [sys.executable, "-c", WORKER], "env": references,
+                "cwd": "shared", "stop_timeout": 5,
+            },
+            {
+                "name": "count", "command": [sys.executable, "-c", WAITS],
+                "per": "machine", "env": {"WORKER_ID": "mine"},
+            },
+        ],
+    )  # fmt: skip
     rig.doit()
     running = rig.running()
-    assert set(running) == {"comfyui-gpu0", "comfyui-gpu1", "fetch-gpu0", "fetch-gpu1"}
+    assert set(running) == {
+        "comfyui-gpu0", "comfyui-gpu1", "fetch-gpu0", "fetch-gpu1", "push-gpu0", "push-gpu1",
+        "count-machine",
+    }  # fmt: skip
     for gpu in (0, 1):
         env = psutil.Process(running[f"fetch-gpu{gpu}"].pid).environ()
-        assert env["WORKER_ID"] == f"fetch-gpu{gpu}"
+        assert env["WORKER_ID"] == f"{socket.gethostname()}-fetch-gpu{gpu}"
         assert env["COMFYUI_URL"] == f"http://127.0.0.1:{rig.port(gpu)}"
-        assert env["WORKER_COMFYUI_HOST"] == "127.0.0.1"
-        assert env["WORKER_COMFYUI_PORT"] == str(rig.port(gpu))
+        assert env["COMFYUI_HOST"] == env["WORKER_COMFYUI_HOST"] == "127.0.0.1"
+        assert env["COMFYUI_PORT"] == env["WORKER_COMFYUI_PORT"] == str(rig.port(gpu))
         assert env["WORKER_OUTPUT_DIRECTORY"] == str(rig.layout.outputs(gpu))
         assert env["A"] == "b"
+        push = psutil.Process(running[f"push-gpu{gpu}"].pid)
+        assert push.environ()["OWN"] == f"{gpu} comfyui-gpu{gpu} {rig.port(gpu)}"
+        assert push.environ()["COMFYUI_PORT"] == "1"
+        assert push.cwd() == str(rig.workspace / "shared")
+    shared = psutil.Process(running["count-machine"].pid).environ()
+    assert shared["COMFYUI_URLS"].split() == [f"http://127.0.0.1:{rig.port(gpu)}" for gpu in (0, 1)]
+    assert shared["WORKER_ID"] == "mine"
+    assert "COMFYUI_URL" not in shared
+    graces = {name: app["pm2_env"]["kill_timeout"] for name, app in pm2.apps(rig.layout).items()}
+    assert [graces[name] for name in ("comfyui-gpu0", "fetch-gpu0", "push-gpu0")] == [
+        10_000, 77_000, 5_000,
+    ]  # fmt: skip
     assert rig.doit().executed == set()
     rig.spec["workers"] = []
     assert rig.doit().executed == {
         "pm2:gpu0",
         "pm2:gpu1",
         "instances:stop",
+        "watcher",
         "collection",
     }
     assert set(rig.running()) == {"comfyui-gpu0", "comfyui-gpu1"}

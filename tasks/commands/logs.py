@@ -57,7 +57,10 @@ def _all(run: Run, instances: tuple[Instance, ...]) -> list[Path]:
         for instance in instances
         for name in (
             instance.name,
-            *(configs.worker_name(worker, instance) for worker in run.machine.workers),
+            *(
+                configs.worker_name(worker, instance)
+                for worker in configs.workers_of(run, instance)
+            ),
         )
     ]
 

@@ -21,7 +21,6 @@ PAUSE = 0.5
 """Seconds between two questions of `--wait`."""
 PATHS = {"live": "/livez", "ready": "/readyz", "healthy": "/health/comfyui"}
 """What is asked for, and where the health server answers it."""
-ASKS_DOIT = "run doit status"
 
 
 @dataclass(frozen=True)
@@ -96,24 +95,12 @@ def _observe(run: Run, what: str, chosen: Sequence[Instance]) -> Outcome:
     """The same by ourselves."""
     if what == "live":
         return _observe_life(run)
-    found = health_report.read(run, run.instances)
-    names = {each.name for each in chosen}
-    asked = [each for each in found.instances if not names or each.instance in names]
-    wrong = [each.ready.told_of(each.instance) for each in asked if not each.ready.is_healthy]
-    if not asked:
-        ok, why = not run.machine.enabled, [health_report.why_none(run)]
-    elif what == "ready" and not chosen:
-        ok, why = len(wrong) < len(asked), wrong
-    elif chosen:
-        ok, why = not wrong, wrong
-    else:
-        why = health_report.faults(run, found)
-        ok = not why
-    if ok:
-        return Outcome(True, what)
-    holder = found.run
-    advice = f"wait for the run in progress (pid {holder.pid})" if holder else ASKS_DOIT
-    return Outcome(False, f"{'; '.join(why)}; {advice}")
+    report = health_report.read(run, run.instances)
+    by_name = {each.instance: each.ready for each in report.found.instances}
+    asked = [by_name[each.name] for each in chosen]
+    asked = asked or [report.available if what == "ready" else report.ready]
+    worst = next((each for each in asked if not each.is_healthy), asked[-1])
+    return Outcome(worst.is_healthy, worst.told())
 
 
 def _observe_life(run: Run) -> Outcome:

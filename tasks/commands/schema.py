@@ -7,8 +7,10 @@ from typing import Any
 
 from doit.cmd_base import Command
 
+from ..engine.outputs import GuardedCommand
 
-class Schema(Command):  # type: ignore[misc]
+
+class Schema(GuardedCommand, Command):  # type: ignore[misc]
     doc_purpose = "print the JSON Schema of machine.yaml, for editors"
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:

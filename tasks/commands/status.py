@@ -14,6 +14,7 @@ from .. import gpus, nodes
 from ..engine.run import Run
 from ..generation import last_good
 from ..host.comfyui import load_result
+from ..host.comfyui.condition import Condition
 from ..host.comfyui.machine_state import InstanceState, MachineState, WorkerState
 from ..host.generations import drift
 from ..host.pm2.app_state import AppState
@@ -22,6 +23,7 @@ from ..host.system.gpu import Gpu
 from ..host.system.units import duration, gib, size
 from .shared import disk_report, health_report, run_report
 from .shared.command import Call, MachineCommand, option
+from .shared.health_report import Report
 
 T = TypeVar("T")
 
@@ -39,8 +41,9 @@ class Status(MachineCommand):
         run, instances = call.run, call.run.instances
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(gpus.assigned, run, instances)
-            found = health_report.read(run, instances)
+            health = health_report.read(run, instances)
             cards = asked.result()
+        found = health.found
         report = run_report.make_report(found.run, run_journal.read(run.layout))
         behind = last_good.refusal(run)
         away = nodes.left_out(run)
@@ -50,19 +53,24 @@ class Status(MachineCommand):
         disk = disk_report.read_report(run)
         if call.options["json"]:
             document = _document(found, cards) | {
+                "machine": _machine(health),
                 "run": report and report.document,
                 "left_out": away,
                 "not_imported": failing,
                 "disk": asdict(disk) if disk else None,
                 "drift": drifted,
+                "cordoned": {str(gpu): asdict(each) for gpu, each in run.cordoned.items()},
             }
             print(json.dumps(document | ({"behind": asdict(behind)} if behind else {})))
         else:
             _show(found, cards, run)
+            _show_conditions(health)
             if report:
                 print(_printable(str(report)))
             if behind:
                 print(f"behind machine.yaml: {behind}")
+            for gpu, cordon in run.cordoned.items():
+                print(f"gpu{gpu} is cordoned {_printable(str(cordon))}; doit uncordon {gpu}")
             for name, reason in away.items():
                 print(f"custom node {name} (optional) is left out: {reason}")
             for name, reason in failing.items():
@@ -71,7 +79,7 @@ class Status(MachineCommand):
                 print(disk)
             for line in drifted:
                 print(_printable(line))
-        return 1 if health_report.faults(run, found) else 0
+        return 0 if health.ready.is_healthy else 1
 
 
 def _document(found: MachineState, cards: Mapping[int, Gpu]) -> dict[str, Any]:
@@ -84,6 +92,19 @@ def _document(found: MachineState, cards: Mapping[int, Gpu]) -> dict[str, Any]:
         "strangers": [{"name": app.name, "process": app.pid} for app in found.strangers],
         "watcher": {"process": found.watcher},
     }
+
+
+def _machine(health: Report) -> dict[str, Any]:
+    ready = health.ready
+    return {"health": ready.health, "code": ready.reason, "reason": ready.message,
+            "advice": ready.advice, "wanted": health.wanted,
+            "conditions": [_condition(each) for each in health.conditions]}  # fmt: skip
+
+
+def _condition(each: Condition) -> dict[str, Any]:
+    return {"type": each.type, "status": each.status, "reason": each.reason,
+            "message": each.message, "advice": each.advice, "since": each.since,
+            "observed": each.observed}  # fmt: skip
 
 
 def _instance(row: InstanceState) -> dict[str, Any]:
@@ -159,8 +180,17 @@ def _show(found: MachineState, cards: Mapping[int, Gpu], run: Run) -> None:
         )
     for app in found.strangers:
         print(health_report.told_of_stranger(app))
-    if found.instances and not found.watcher and not found.run:
-        print("the watcher doesn't run, and nothing restarts what hangs: run doit")
+
+
+def _show_conditions(health: Report) -> None:
+    """What sums up, in the words of the health server; all that isn't as wanted, if it is more."""
+    print(_printable(f"machine: {health.ready.told()}"))
+    unlike = [each for each in health.conditions if each.type != "Available"]
+    unlike = [each for each in unlike if each.reason != "Healthy"]
+    for each in unlike if len(unlike) > 1 else ():
+        print(_printable(f"  {each.told()}"))
+    if not health.is_applied:
+        print(health_report.CHANGED)
 
 
 def _gpu(number: int, card: Gpu | None) -> str:

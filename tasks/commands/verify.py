@@ -92,10 +92,10 @@ def _verify_environments(run: Run, *, repair: bool) -> bool:
         for file in each.spoilt:
             what = "is missing" if file.gone else "isn't what was installed"
             print(f"✗ {file.path} of {file.package} {what} (environment {each.folder.name})")
-        for path, known in each.known.items():
+        for path, written in each.rewritten.items():
             print(
-                f"! {path} of {known.package} isn't what was installed (environment "
-                f"{each.folder.name}): {known.who} wrote into it, and will do so again"
+                f"! {path} of {written.package} isn't what was installed (environment "
+                f"{each.folder.name}): {written.who} wrote into it, and will do so again"
             )
     total, damaged = sum(each.files for each in checked), sum(len(each.spoilt) for each in checked)
     where = f" of {len(checked)} Python environment{'' if len(checked) == 1 else 's'}"

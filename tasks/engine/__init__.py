@@ -4,6 +4,7 @@ __all__ = [
     "configuration",
     "lock_file",
     "messages",
+    "outputs",
     "reporter",
     "run",
     "run_command",

@@ -13,7 +13,7 @@ from doit import get_var
 from doit.exceptions import InvalidDodoFile
 
 from ..host.repositories import git
-from ..host.system import gpu
+from ..host.system import cordons, gpu
 from ..spec import SpecError, load
 from . import signals
 from .reporter import Reporter
@@ -75,11 +75,14 @@ def load_run() -> Run:
         instances = machine.instances_for(gpu.count())
     except SpecError as error:
         raise InvalidDodoFile(f"\n{error}" if len(error.problems) > 1 else str(error)) from None
-    return Run(machine, instances, locked=_switch("locked"), force=_switch("force"))
+    run = Run(machine, instances, locked=_switch("locked"), force=_switch("force"))
+    return run.with_cordons(cordons.read(run.layout))
 
 
 def _prepare_process() -> None:
     signals.install_handlers()
+    # Whatever the caller's, nothing of ours may be writable for everyone.
+    os.umask(os.umask(0o022) | 0o002)
     git.forget_the_callers_repository()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -100,8 +103,8 @@ def _refuse_unknown_variables() -> None:
     for word in sys.argv[1:]:
         name = word.split("=")[0]
         if "=" in word and name.isidentifier() and name not in VARIABLES:
-            known = ", ".join(f"{name}=" for name in VARIABLES)
+            names = ", ".join(f"{name}=" for name in VARIABLES)
             raise InvalidDodoFile(
-                f"doit {word}: unknown variable {name!r} (known: {known}); "
+                f"doit {word}: unknown variable {name!r} (known: {names}); "
                 f"an environment variable goes before the command: {word} doit"
             )

@@ -44,6 +44,8 @@ class Journal:
         self._tasks: dict[str, Task] = {}
         self._started: dict[str, float] = {}
         self._open = False
+        self.problem: OSError | None = None
+        """Why it could not be written the last time."""
 
     def begin(self, tasks: Mapping[str, Any], selected: Sequence[str]) -> None:
         """A run of the `selected` ones of doit's `tasks` begins, and of all that they need."""
@@ -123,14 +125,18 @@ class Journal:
             self._write()
 
     def _write(self) -> None:
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock:
             if self._ended.is_set():
                 return
             self._changed.clear()
             notes = replace(self._notes, noted=time.time())
             tasks = [vars(task) for task in self._tasks.values()]
             text = json.dumps({**vars(notes), "tasks": tasks})
-            files.write_text(self._file, text, durable=False)
+            self.problem = None
+            try:
+                files.write_text(self._file, text, durable=False)
+            except OSError as error:
+                self.problem = error
 
 
 def _closure(tasks: Mapping[str, Any], selected: Sequence[str]) -> list[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 import time
+from contextlib import suppress
 from typing import Any, TextIO
 
 from doit.exceptions import BaseFail, UnmetDependency
 from doit.reporter import ZeroReporter
 
 from ..host.system.failure import Failure
-from . import signals
+from . import outputs, signals
 from .run import Run
 from .step import read_failure
 
@@ -96,9 +99,14 @@ class Reporter(ZeroReporter):  # type: ignore[misc]
         try:
             self.out.write(text)
             self.out.flush()
-        except BrokenPipeError:
-            # The reader is gone: keep working, print nothing more.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
+        except OSError as error:
+            if self.run.is_plan:
+                raise
+            outputs.discard(self.out)
+            if error.errno != errno.EPIPE:
+                text = f"the output can't be written ({error.strerror}): the run continues"
+                with suppress(OSError):
+                    print(text, file=sys.stderr)
 
     def _seconds(self, task: Any) -> float:
         begin = self.started.pop(task.name, None)

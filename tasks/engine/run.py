@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from ..host.system.cordons import Cordon
 from ..spec import Instance, Machine
 from ..spec.layout import Layout
 from .journal import Journal
@@ -19,6 +21,8 @@ class Run:
 
     machine: Machine
     instances: tuple[Instance, ...] = ()
+    cordoned: Mapping[int, Cordon] = field(default_factory=dict)
+    """GPUs of machine.yaml that are out of service; their instances are not in `instances`."""
     locked: bool = False
     """Fail rather than change machine.lock."""
     force: bool = False
@@ -47,6 +51,14 @@ class Run:
         """A run of another machine that shares everything else."""
         other = replace(self, machine=machine)
         # The same object, since tasks report to it while they run.
+        other.__dict__["journal"] = self.journal
+        return other
+
+    def with_cordons(self, cordoned: Mapping[int, Cordon]) -> Run:
+        """This run without the instances of cordoned GPUs; it reports where this one does."""
+        left = tuple(each for each in self.instances if each.gpu not in cordoned)
+        here = {each.gpu: cordoned[each.gpu] for each in self.instances if each.gpu in cordoned}
+        other = replace(self, instances=left, cordoned={**self.cordoned, **here})
         other.__dict__["journal"] = self.journal
         return other
 

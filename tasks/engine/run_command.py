@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,18 @@ from doit.exceptions import BaseFail, UnmetDependency
 from doit.runner import ERROR
 
 from ..host.system import process
+from ..host.system.failure import Failure
 from ..host.system.run_journal import RunState
 from ..host.system.run_lock import RunLock, Taken
 from . import signals
 from .configuration import load_run, loaded_run, set_factory
+from .outputs import GuardedCommand
 from .reporter import Reporter
 from .run import Run
 from .step import read_failure
 
 
-class RunCommand(cmd_run.Run):  # type: ignore[misc]
+class RunCommand(GuardedCommand, cmd_run.Run):  # type: ignore[misc]
     """`doit` and `doit run`. Plan and update are subclasses."""
 
     reporter: type[Reporter] = Reporter
@@ -41,6 +43,8 @@ class RunCommand(cmd_run.Run):  # type: ignore[misc]
     # doit reads the options' names from the signature.
     @wraps(cmd_run.Run._execute)
     def _execute(self, outfile: Any, reporter: Any = None, **options: Any) -> Any:
+        # doit's default is what standard output was when doit was imported.
+        outfile = outfile if isinstance(outfile, str) else sys.stdout
         run = loaded_run()
         if run is None:
             return super()._execute(outfile, reporter=reporter, **options)
@@ -56,8 +60,8 @@ class RunCommand(cmd_run.Run):  # type: ignore[misc]
                 reporter = self.reporter(outfile, run)
             try:
                 return super()._execute(outfile, reporter=Recorder(run, reporter), **options)
-            except Taken as taken:
-                print(taken, file=sys.stderr)
+            except (Failure, Taken) as refusal:
+                print(refusal, file=sys.stderr)
                 return ERROR
 
 
@@ -89,6 +93,8 @@ class Recorder:
         # doit calls it even when `initialize` raised.
         if not self._begun:
             return
+        if problem := self._run.journal.problem:
+            self._run.warn(f"doit status can't show this run: {problem}")
         try:
             self._reporter.complete_run()
         finally:
@@ -107,7 +113,9 @@ class Recorder:
         if task.actions:
             self._running[task.name] = None
             if self._lock:
-                self._lock.note(" ".join(self._running))
+                # On a full disk the lock is held all the same.
+                with suppress(OSError):
+                    self._lock.note(" ".join(self._running))
             self._run.journal.start(task.name, task.meta["log"])
         self._reporter.execute_task(task)
 

@@ -32,11 +32,11 @@ def reserve(run: Run, what: str, folder: Path, need: int) -> Iterator[None]:
         left = free(volume)
         if not digest_folders.read(folder):
             files.remove(folder)
-        said = f"{what} needs about {size(need)}, {size(left)} free on {volume}: free some space"
+        message = f"{what} needs about {size(need)}, {size(left)} free on {volume}: free some space"
         if left == 0:
-            raise Failure(said) from error
+            raise Failure(message) from error
         if short and isinstance(error, Failure):
-            raise Failure(f"{error}; {said}", error.log) from error
+            raise Failure(f"{error}; {message}", error.log) from error
         raise
 
 

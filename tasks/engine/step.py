@@ -17,6 +17,7 @@ from typing import Any
 
 from doit.exceptions import BaseFail, TaskFailed
 
+from ..host.system import files
 from ..host.system.failure import Failure
 from ..host.system.redaction import redact
 from .run import Run
@@ -129,8 +130,7 @@ def of_file(run: Run, error: OSError) -> Failure:
 
 def _perform(run: Run, action: Action, log: Path) -> StepFailed | None:
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_bytes(b"")
+        files.empty_log(log)
     except OSError:
         # The action meets the same obstacle and explains it.
         log = Path(os.devnull)

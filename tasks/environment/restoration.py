@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..engine.run import Run
 from ..host.python import altered_files, environments, records, uv
-from ..host.python.altered_files import Known
+from ..host.python.altered_files import Rewritten
 from ..host.python.environments import fits
 from ..host.python.records import Claims, Wrong
 from ..host.system import process
@@ -42,21 +42,21 @@ class Changes:
 def find_changes(run: Run, folder: Path, since: int | None) -> Changes:
     """Compare with the lock; of the files, those written since a moment (`trees.now`)."""
     there = environments.installed(folder)
-    wanted = packages.required(run).packages
+    required = packages.required(run).packages
     moved = {
         name: there.get(name, "nothing")
-        for name, package in wanted.items()
+        for name, package in required.items()
         if not fits(package, there.get(name))
     }
     hiding = {n: there[n] for n in sorted(set(preinstalled.versions(run)) & set(there))}
     wrong, claims = (
-        ([], {}) if since is None else _altered_files(folder, set(wanted) - set(moved), since)
+        ([], {}) if since is None else _altered_files(folder, set(required) - set(moved), since)
     )
     patched: dict[str, list[str]] = {}
     newcomers: dict[str, set[str]] = {}
     for each in wrong:
         patched.setdefault(each.package, []).append(each.path)
-        for other in set(claims[each.path]) - set(wanted) - set(hiding):
+        for other in set(claims[each.path]) - set(required) - set(hiding):
             newcomers.setdefault(other, set()).add(each.package)
     return Changes(moved, hiding, patched, newcomers)
 
@@ -95,8 +95,8 @@ def restore(
     stays = {name: paths for name, paths in found.patched.items() if name not in reinstalled}
     if stays:
         run.warn(f"{who} wrote into {_describe_files(stays)}: kept, in this environment only")
-        marks = {path: Known(name, who) for name, paths in stays.items() for path in paths}
-        altered_files.note_known(folder, marks)
+        marks = {path: Rewritten(name, who) for name, paths in stays.items() for path in paths}
+        altered_files.note_rewritten(folder, marks)
     if found.hiding or (set(found.moved) | replaced) & set(TORCH_FAMILY):
         raise Failure("; ".join(lines) + ": the node needs another torch, or a fork", log)
     return lines, found
@@ -107,8 +107,8 @@ def _put_back(
 ) -> None:
     """Raises Failure, which names `who`, if that is impossible."""
     away = sorted({*found.hiding, *found.newcomers} if reinstalled else found.hiding)
-    wanted = packages.required(run).packages
-    back = {name: wanted[name] for name in (*found.moved, *reinstalled)}
+    required = packages.required(run).packages
+    back = {name: required[name] for name in (*found.moved, *reinstalled)}
     left: list[Wrong] = []
     try:
         if away:
@@ -127,9 +127,9 @@ def _put_back(
 
 
 def _describe(run: Run, who: str, found: Changes, reinstalled: set[str]) -> list[str]:
-    wanted = packages.required(run).packages
+    required = packages.required(run).packages
     lines = [
-        f"{who} changed {name} {wanted[name].shown} to {version} (put back)"
+        f"{who} changed {name} {required[name].shown} to {version} (put back)"
         for name, version in sorted(found.moved.items())
     ]
     lines += [

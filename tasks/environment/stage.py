@@ -177,7 +177,9 @@ def _install(run: Run, target: Target, folder: Path, log: Path) -> None:
         **inherited,
     )
     if previous and previous.name.partition(".")[0] == target.digest:
-        altered_files.expect(folder, altered_files.known(previous), altered_files.spoilt(previous))
+        altered_files.expect(
+            folder, altered_files.rewritten(previous), altered_files.spoilt(previous)
+        )
 
 
 def _grow(run: Run, previous: Path, folder: Path) -> bool:
@@ -281,6 +283,6 @@ def _altered(previous: Path | None) -> dict[str, list[str]]:
     truncated = records.of_other_size(uv.site_packages(previous), locked)
     for name, paths in altered_files.by_package(truncated).items():
         altered.setdefault(name, []).extend(paths)
-    for path, each in altered_files.known(previous).items():
+    for path, each in altered_files.rewritten(previous).items():
         altered.setdefault(each.package, []).append(path)
     return altered

@@ -110,13 +110,13 @@ def _find_working_set(
     failed = [members]
     for constraints in torch_family.alternatives(members, broken.name):
         try:
-            wanted = packages.with_other_family(run, constraints, log).packages
-            family = {n: wanted[n].version or "" for n in members if n in wanted}
+            others = packages.with_other_family(run, constraints, log).packages
+            family = {n: others[n].version or "" for n in members if n in others}
             if family in failed or "" in family.values():
                 continue
             run.progress("environment", None, f"try {_joined(family)}")
             place = _trial_environment(run, folder)
-            uv.sync(place, packages.requirements_file(run, wanted), *packages.uv_sources(run), log)
+            uv.sync(place, packages.requirements_file(run, others), *packages.uv_sources(run), log)
         except Failure:
             continue
         if _attempt(run, place, list(members), log).broken is None:

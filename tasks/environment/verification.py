@@ -33,7 +33,7 @@ class CheckedEnvironment:
     """What it lacks as a whole."""
     spoilt: tuple[Wrong, ...] = ()
     """Files to repair."""
-    known: Mapping[str, altered_files.Known] = field(default_factory=dict)
+    rewritten: Mapping[str, altered_files.Rewritten] = field(default_factory=dict)
     """Path → what writes into it at each import; not an error."""
     files: int = 0
     """Number of files that packages list."""
@@ -104,7 +104,7 @@ def _compare(
     digests: Mapping[Identity, str],
 ) -> CheckedEnvironment:
     locked = set(digest_folders.read(folder).get("locked", ()))
-    known = altered_files.known(folder)
+    rewritten = altered_files.rewritten(folder)
     wrong: list[Wrong] = []
     for path, owners in claims.items():
         one = places[path]
@@ -120,8 +120,8 @@ def _compare(
     return CheckedEnvironment(
         folder,
         None,
-        tuple(each for each in wrong if each.path not in known),
-        {path: each for path, each in known.items() if path in found},
+        tuple(each for each in wrong if each.path not in rewritten),
+        {path: each for path, each in rewritten.items() if path in found},
         len(claims),
     )
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engine.run import Run
 from ..host.generations import kept_generations
@@ -26,10 +26,18 @@ from ..host.generations.kept_generations import good, remember
 from ..host.pm2 import apps
 from ..host.system import files
 from ..host.system.failure import Failure
-from ..spec import Instance
+from ..spec import Instance, Machine
 from ..spec.layout import Layout
 from . import stage as generation
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+IRRELEVANT = ("lock", "lock_damage", "enabled", "retention")
+"""Parts of a machine that make no other request."""
+LATER = {"": ("machine_id",), "instances": ("drain_settle",)}
+LATER_OF_WORKERS = ("cwd", "per", "restart_with_instance", "stop_timeout", "health")
+"""Fields that came later. With their defaults they make no other request either: a new version
+must not end a refusal."""
 KEY_LENGTH = 64
 """Hex digits of a workspace's key."""
 _making_the_key = threading.Lock()
@@ -147,12 +155,28 @@ def _point_back(run: Run, name: str, reason: str, *, passed: Sequence[str] = ())
 
 
 def _request_digest(run: Run) -> str:
-    irrelevant = {"lock", "lock_damage", "enabled", "retention"}
-    request = run.machine.model_dump_json(exclude=irrelevant)
+    request = run.machine.model_dump_json(exclude=_irrelevant(run.machine))
     used = {name: run.machine.env.get(name) for name in re.findall(r"\$\{(\w+)", request)}
     text = json.dumps([request, used, generation.folder_of(run).name], sort_keys=True)
     lock = files.file_digest(run.machine.lock_file)
     return keyed_hash(run.layout, f"{lock}{text}")[:16]
+
+
+def _irrelevant(machine: Machine) -> dict[str, Any]:
+    """What to exclude from the request, as pydantic has it."""
+
+    def defaults(part: BaseModel, names: Sequence[str]) -> set[str]:
+        fields = type(part).model_fields
+        return {name for name in names if getattr(part, name) == fields[name].default}
+
+    return {
+        **dict.fromkeys([*IRRELEVANT, *defaults(machine, LATER[""])], True),
+        "instances": defaults(machine.instances, LATER["instances"]),
+        "workers": {
+            number: defaults(worker, LATER_OF_WORKERS)
+            for number, worker in enumerate(machine.workers)
+        },
+    }
 
 
 def keyed_hash(layout: Layout, text: str) -> str:

@@ -16,7 +16,7 @@ from ..host.generations import manifest
 from ..host.python import constraints, environments
 from ..host.repositories import git
 from ..host.storage import digest_folders, trees
-from ..host.system import process
+from ..host.system import files, process
 from ..host.system.failure import Failure
 from ..lock import packages
 from ..spec import CustomNode
@@ -114,7 +114,7 @@ def _run_and_restore(
     previous, start = environments.installed(home), trees.now(home)
     failed = ""
     log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_bytes(b"")
+    files.empty_log(log)
     try:
         _run_script(folder, node, log)
     except process.CommandFailed as failure:

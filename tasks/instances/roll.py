@@ -6,21 +6,20 @@ each healthy before the next. So of two or more instances, one always serves.
 
 from __future__ import annotations
 
-import atexit
 import time
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from ..engine.run import Run
 from ..generation import last_good
-from ..host.comfyui import api
 from ..host.pm2 import apps, pm2
-from ..host.system import files, process
+from ..host.system import files
 from ..links import stage as links
+from ..pm2 import stage as configs
+from ..pm2 import start
 from ..spec import Instance
 from . import gate
-
-SILENCE_TIMEOUT = 30.0
-"""Seconds without an answer after which draining no longer waits for an instance's jobs."""
+from .drain import drain
 
 
 def must_stop_all(run: Run) -> bool:
@@ -41,12 +40,21 @@ def _runs_as(app: apps.App | None, fingerprint: str) -> bool:
     return app is not None and app.fingerprint == fingerprint
 
 
-def changed_workers(run: Run, instances: Sequence[Instance]) -> list[str]:
-    """Running workers with another config; they are replaced together with their instance."""
+def replaced_workers(run: Run, instances: Sequence[Instance]) -> list[str]:
+    """Running workers that are stopped before these instances are replaced, and started after:
+    those with another config, and those that restart with their instance."""
     wanted = last_good.wanted_fingerprints(run, instances)
     running = _running(run)
+    restarting = {
+        configs.worker_name(worker, instance)
+        for instance in instances
+        for worker in run.machine.workers
+        if worker.per == "instance" and worker.restart_with_instance
+    }
     names = wanted.keys() & running.keys() - {instance.name for instance in instances}
-    return sorted(name for name in names if not _runs_as(running[name], wanted[name]))
+    return sorted(
+        name for name in names if name in restarting or not _runs_as(running[name], wanted[name])
+    )
 
 
 def left_draining(run: Run) -> list[Instance]:
@@ -55,7 +63,7 @@ def left_draining(run: Run) -> list[Instance]:
 
 
 def roll(run: Run, due: Sequence[Instance], *, wait_for_last: bool) -> None:
-    """Replace the instances in `due` in turns, with their changed workers.
+    """Replace the instances in `due` in turns, with the workers that restart with them.
 
     `wait_for_last` waits for the last turn too. Raises Failure when a turn doesn't become
     healthy; later turns are then untouched.
@@ -66,10 +74,11 @@ def roll(run: Run, due: Sequence[Instance], *, wait_for_last: bool) -> None:
         if _serves(run, turn):
             _wait_for_others(run, [instance for instance in run.instances if instance not in left])
         left = [instance for instance in left if instance not in turn]
-        begin = _replace(run, turn)
+        workers, begin = _replace(run, turn)
         try:
             if left or wait_for_last:
                 gate.wait(run, turn, begin)
+                _start_workers(run, turn, workers)
         finally:
             for instance in turn:
                 files.remove(run.layout.draining(instance.gpu))
@@ -80,6 +89,10 @@ def roll_and_record(run: Run, due: Sequence[Instance]) -> None:
     roll(run, due, wait_for_last=True)
     for instance in due:
         gate.note(run, instance)
+    running = _running(run)
+    for name in last_good.wanted_fingerprints(run, due).keys() - running:
+        # A turn that failed has left its workers stopped.
+        _start_workers(run, due, {name})
 
 
 def _wait_for_others(run: Run, instances: Sequence[Instance]) -> None:
@@ -127,57 +140,36 @@ def _port(run: Run, instance: Instance) -> int:
     return instance.port
 
 
-def _replace(run: Run, turn: Sequence[Instance]) -> float:
-    """Drain, stop and start; return the time of the start (monotonic, seconds)."""
+def _replace(run: Run, turn: Sequence[Instance]) -> tuple[list[str], float]:
+    """Drain, stop and start; return the stopped workers, and the time of the start (monotonic,
+    seconds)."""
     layout = run.layout
     drain(run, turn)
-    names = {instance.name for instance in turn} | set(changed_workers(run, turn))
-    wanted = [app for i in turn for app in last_good.apps_of(run, i.gpu) if app["name"] in names]
+    # Their instance still runs while they end.
+    workers = replaced_workers(run, turn)
+    pm2.delete(layout, set(workers), "replaced")
+    names = {instance.name for instance in turn}
     if must_stop_all(run):
-        pm2.delete(layout, names)
+        pm2.delete(layout, names, "replaced")
         links.change_folder_links(run)
     begin = time.monotonic()
-    pm2.start(layout, wanted)
-    return begin
+    start.start(run, _wanted(run, turn, names))
+    return workers, begin
 
 
-def drain(run: Run, instances: Collection[Instance]) -> None:
-    """Mark instances as draining and wait until they have no jobs, at most `drain_timeout` s.
-
-    The caller removes the marks.
-    """
-    running = _running(run)
-    waiting = [instance for instance in instances if instance.name in running]
-    for instance in instances:
-        mark = run.layout.draining(instance.gpu)
-        # A signal ends this run without ending its threads in order.
-        atexit.register(files.remove, mark)
-        files.write_receipt(mark, {"run": process.run_id()})
-    begin = time.monotonic()
-    answered = {instance.name: begin for instance in waiting}
-    reported: dict[str, int] = {}
-    while waiting:
-        for instance in list(waiting):
-            health, now = gate.probe(instance, running[instance.name]), time.monotonic()
-            jobs, late = health.queue, now - begin > run.machine.instances.drain_timeout
-            if jobs is None:
-                if health.refused or late or now - answered[instance.name] > SILENCE_TIMEOUT:
-                    waiting.remove(instance)
-                continue
-            answered[instance.name] = now
-            if jobs == 0:
-                waiting.remove(instance)
-            elif late:
-                run.say(
-                    f"{instance.name} still had {_count(jobs)} after "
-                    f"{run.machine.instances.drain_timeout} s (instances.drain_timeout)"
-                )
-                waiting.remove(instance)
-            elif reported.get(instance.name) != jobs:
-                reported[instance.name] = jobs
-                run.say(f"{instance.name} restarts after {_count(jobs)}")
-        time.sleep(api.POLL if waiting else 0)
+def _start_workers(run: Run, instances: Sequence[Instance], names: Collection[str]) -> None:
+    if found := _wanted(run, instances, names):
+        start.start(run, found)
 
 
-def _count(jobs: int) -> str:
-    return f"{jobs} job" if jobs == 1 else f"{jobs} jobs"
+def restart_workers(run: Run, names: Collection[str]) -> None:
+    """Restart workers with the config that they should have."""
+    _start_workers(run, run.instances, names)
+
+
+def _wanted(
+    run: Run, instances: Sequence[Instance], names: Collection[str]
+) -> list[dict[str, Any]]:
+    """The apps of these names in the configs of instances."""
+    wanted = [app for each in instances for app in last_good.apps_of(run, each.gpu)]
+    return [app for app in wanted if app["name"] in names]

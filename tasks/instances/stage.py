@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,9 @@ from ..host.pm2 import apps, pm2
 from ..host.system import files
 from ..host.system.failure import Failure
 from ..links import stage as links
+from ..spec import Instance
 from . import roll
+from .drain import drain
 
 
 def tasks(run: Run) -> Iterator[Task]:
@@ -49,7 +51,7 @@ def _leaving(run: Run) -> list[apps.App]:
 
 def _gpu(app: apps.App) -> int | None:
     """The GPU of an instance that PM2 supervises; None for orphans, which need no draining."""
-    found = re.fullmatch(r"comfyui-gpu(\d+)", app.name)
+    found = re.fullmatch(rf"{apps.INSTANCES}(\d+)", app.name)
     return int(found[1]) if found and app.supervised else None
 
 
@@ -78,14 +80,14 @@ def _stop(run: Run, log: Path) -> None:
     layout = run.layout
     leaving = _leaving(run)
     drained = [run.machine.instance(gpu) for app in leaving if (gpu := _gpu(app)) is not None]
-    roll.drain(run, drained)
-    # Users may run their own apps in this PM2; ours end in -gpuN.
-    known = {name for name in pm2.apps(layout) if re.search(r"-gpu\d+$", name)}
-    pm2.delete(
-        layout,
-        {app.name for app in leaving if app.supervised}
-        | (known - set(last_good.wanted_fingerprints(run, run.instances))),
-    )
+    drain(run, drained)
+    known = {name for name in pm2.apps(layout) if apps.DECLARED.fullmatch(name)}
+    names = {app.name for app in leaving if app.supervised}
+    names |= known - set(last_good.wanted_fingerprints(run, run.instances))
+    # Workers first, while their instance still runs.
+    instances = set(filter(apps.is_instance, names))
+    for ending in (names - instances, instances):
+        pm2.delete(layout, ending, "removed")
     for app in leaving:
         if not app.supervised:
             pm2.end_orphan(app)
@@ -95,6 +97,21 @@ def _stop(run: Run, log: Path) -> None:
     for name in _unneeded_configs(run):
         for path in layout.apps.glob(f"{name}.*json"):
             files.remove(path)
+
+
+def stop_cordoned(run: Run, instances: Sequence[Instance]) -> None:
+    """Drain and stop instances that left `run.instances`, after their workers."""
+    drain(run, instances)
+    names = {each.name for each in instances}
+    own = tuple(f"-gpu{each.gpu}" for each in instances)
+    workers = {app.name for app in pm2.running(run.layout) if app.name.endswith(own)} - names
+    # The worker of the machine may be in the config of one of these, and goes on.
+    try:
+        for ending in (workers, names):
+            pm2.delete(run.layout, ending, "cordoned")
+    finally:
+        for each in instances:
+            files.remove(run.layout.draining(each.gpu))
 
 
 def _reason_to_start(run: Run) -> str | None:
@@ -111,7 +128,7 @@ def _reason_to_start(run: Run) -> str | None:
 def _preview_start(run: Run, log: Path) -> list[str]:
     pids = {app.name: app.pid for app in pm2.running(run.layout) if app.supervised}
     due = roll.due(run, run.instances)
-    names = [*(instance.name for instance in due), *roll.changed_workers(run, due)]
+    names = [*(instance.name for instance in due), *roll.replaced_workers(run, due)]
     return [
         f"restart {name} (pid {pids[name]})" if name in pids else f"start {name}" for name in names
     ]
@@ -150,5 +167,5 @@ def _return_to_last_good(run: Run, failure: Failure) -> None:
 
 def start_last_good(run: Run) -> None:
     """Run exactly what was good. Raises Failure as `roll.roll_and_record` does."""
-    pm2.delete(run.layout, {app.name for app in _leaving(run) if app.supervised})
+    pm2.delete(run.layout, {app.name for app in _leaving(run) if app.supervised}, "removed")
     roll.roll_and_record(run, roll.due(run, run.instances))

@@ -48,16 +48,16 @@ def folder_link_changes(run: Run) -> dict[str, str | None]:
     ComfyUI answers 500 once a folder that it has listed is gone, so no instance may run during
     the change.
     """
-    made, wanted = _our_links(run), _wanted(run)
+    links, targets = _our_links(run), _targets(run)
     found: dict[str, str | None] = {}
-    for place, text in {**made, **wanted}.items():
-        if place not in made and not os.path.islink(place):  # noqa: PTH114  for 5,000 models
+    for place, text in {**links, **targets}.items():
+        if place not in links and not os.path.islink(place):  # noqa: PTH114  for 5,000 models
             continue
         now = files.link_target(Path(place))
-        if now is not None and now != wanted.get(place) and Path(place).is_dir():
-            ours = now == text or place in wanted
-            if ours and place not in _declared(run) - set(wanted):
-                found[place] = wanted.get(place)
+        if now is not None and now != targets.get(place) and Path(place).is_dir():
+            ours = now == text or place in targets
+            if ours and place not in _declared(run) - set(targets):
+                found[place] = targets.get(place)
     return found
 
 
@@ -76,7 +76,7 @@ def _sources(run: Run) -> list[ModelFile]:
     return [file for file in run.machine.models.files if file.source]
 
 
-def _wanted(run: Run) -> dict[str, str]:
+def _targets(run: Run) -> dict[str, str]:
     """Link → target for all models with a source."""
     folder = run.machine.models.folder
     return {f"{folder}/{file.target}": str(file.source) for file in _sources(run)}
@@ -92,25 +92,25 @@ def _why_outdated(run: Run) -> str | None:
 
 def _wrong(run: Run) -> Iterator[tuple[ModelFile, str]]:
     """The models with a source that aren't linked or verified, each with the reason."""
-    made, verified, swapped = _our_links(run), _verified(run), folder_link_changes(run)
+    links, verified, swapped = _our_links(run), _verified(run), folder_link_changes(run)
     for file in _sources(run):
-        place, wanted = f"{run.machine.models.folder}/{file.target}", str(file.source)
-        now = stamp(wanted)
+        place, target = f"{run.machine.models.folder}/{file.target}", str(file.source)
+        now = stamp(target)
         if now is None:
-            yield file, f"{wanted} is missing"
+            yield file, f"{target} is missing"
         elif place in swapped:
             continue
-        elif files.link_target(place) != wanted:
-            yield file, f"{place} doesn't point at {wanted}"
-        elif made.get(place) != wanted:
+        elif files.link_target(place) != target:
+            yield file, f"{place} doesn't point at {target}"
+        elif links.get(place) != target:
             yield file, f"{place} isn't recorded as our link"
-        elif file.sha256 and verified.get(wanted) != [file.sha256, *now]:
-            yield file, f"{wanted} changed, or is not verified yet"
+        elif file.sha256 and verified.get(target) != [file.sha256, *now]:
+            yield file, f"{target} changed, or is not verified yet"
 
 
 def _link(run: Run, log: Path) -> None:
     """Link all models with a source. Raises Failure with a line for each one that fails."""
-    made, verified, swapped = _our_links(run), _verified(run), folder_link_changes(run)
+    links, verified, swapped = _our_links(run), _verified(run), folder_link_changes(run)
     problems = []
     wrong = [file for file, _ in _wrong(run)]
     for file in wrong:
@@ -123,11 +123,11 @@ def _link(run: Run, log: Path) -> None:
             else:
                 problems.append(_located(run, file, str(error)))
         else:
-            made[str(placement.place(run, file.target))] = str(file.source)
-    _write_receipt(run, made, verified)
+            links[str(placement.place(run, file.target))] = str(file.source)
+    _write_receipt(run, links, verified)
     for file in wrong:
         place = placement.place(run, file.target)
-        if made.get(str(place)) == str(file.source) and str(place) not in swapped:
+        if links.get(str(place)) == str(file.source) and str(place) not in swapped:
             placement.link(run, file.target, str(file.source))
     if problems:
         raise Failure("\n    ".join(problems))
@@ -216,7 +216,7 @@ def _clear_place(run: Run, file: ModelFile) -> None:
 
 
 def _receipt(run: Run) -> Path:
-    """The file that records the links we made. No other link is ever removed."""
+    """The file that records the links that we made. No other link is ever removed."""
     return run.layout.state / "links.json"
 
 
@@ -233,8 +233,8 @@ def _verified(run: Run) -> dict[str, Any]:
 
 
 def _write_receipt(run: Run, links: dict[str, str], verified: dict[str, Any]) -> None:
-    wanted = {str(file.source) for file in _sources(run)}
-    kept = {at: value for at, value in verified.items() if at in wanted}
+    sources = {str(file.source) for file in _sources(run)}
+    kept = {at: value for at, value in verified.items() if at in sources}
     files.write_receipt(_receipt(run), {"links": links, "verified": kept})
 
 
@@ -247,8 +247,8 @@ def _record(run: Run, changes: dict[str, str | None]) -> None:
 def _removed_links(run: Run) -> list[str]:
     """Our links that left machine.yaml or became downloads, without folders that instances use."""
     inside = f"{run.machine.models.folder}/"
-    wanted, later = _wanted(run), folder_link_changes(run)
-    return sorted(p for p in _our_links(run) if p.startswith(inside) and p not in {*wanted, *later})
+    kept = {*_targets(run), *folder_link_changes(run)}
+    return sorted(p for p in _our_links(run) if p.startswith(inside) and p not in kept)
 
 
 def _reason_to_prune(run: Run) -> str | None:
@@ -257,10 +257,10 @@ def _reason_to_prune(run: Run) -> str | None:
 
 
 def _prune(run: Run, log: Path) -> None:
-    made, declared, removed = _our_links(run), _declared(run), _removed_links(run)
+    links, declared, removed = _our_links(run), _declared(run), _removed_links(run)
     for place in removed:
         # Only if it is still as we made it.
-        if place not in declared and files.link_target(place) == made[place]:
+        if place not in declared and files.link_target(place) == links[place]:
             placement.refuse_read_only(run, f"removing {place}", Path(place).parent)
             Path(place).unlink()
     _record(run, dict.fromkeys(removed))

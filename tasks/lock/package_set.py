@@ -101,8 +101,8 @@ def why_not_installed(run: Run, names: Collection[str], log: Path) -> list[str]:
     problem = resolver.Problem(
         run, asked, python.asked.torch, python, log, replacements=python.reduced
     )
-    wanted = {name: each for name, each in python.packages.items() if name in names}
-    return source_builds.why_not_installed(problem, wanted)
+    named = {name: each for name, each in python.packages.items() if name in names}
+    return source_builds.why_not_installed(problem, named)
 
 
 def _solve(

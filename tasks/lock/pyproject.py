@@ -35,9 +35,9 @@ class Project:
 
     def place_of(self, number: str) -> str:
         """The place of a dependency, by its number from 1: pyproject.toml:7."""
-        wanted = self.dependencies[int(number) - 1]
+        dependency = self.dependencies[int(number) - 1]
         for line, content in enumerate(self.text.splitlines(), 1):
-            if wanted in content:
+            if dependency in content:
                 return f"{FILE}:{line}"
         return FILE
 

@@ -158,9 +158,9 @@ def parents(
     """
     files.remove(problem.scratch)
     problem.scratch.mkdir(parents=True)
-    wanted, constraints = _lines(problem, demands)
+    requirements, constraints = _lines(problem, demands)
     fixed = [f"{name}=={each.version}" for name, each in (versions or {}).items() if each.version]
-    arguments = _arguments(problem, wanted, [*constraints, *fixed])
+    arguments = _arguments(problem, requirements, [*constraints, *fixed])
     result = problem.scratch / "graph.txt"
     try:
         uv.explain(result, arguments, index_variables(problem.run), problem.log)
@@ -194,7 +194,7 @@ def index_answers(problem: Problem) -> bool:
 
 def run_uv(
     problem: Problem,
-    wanted: Iterable[str],
+    requirements: Iterable[str],
     constraints: Iterable[str] = (),
     *options: str,
 ) -> Answer:
@@ -204,7 +204,7 @@ def run_uv(
     result = problem.scratch / "pylock.toml"
     if problem.before and problem.run.updates != frozenset():
         pylock.write_preferences(result, problem.before.packages)
-    arguments = [*_arguments(problem, wanted, constraints), *options]
+    arguments = [*_arguments(problem, requirements, constraints), *options]
     try:
         uv.resolve(result, arguments, index_variables(problem.run), problem.log)
     except process.CommandFailed as failed:
@@ -242,20 +242,20 @@ def _lines(problem: Problem, demands: Iterable[Demand]) -> tuple[list[str], list
     """The requirements, and the constraints on them."""
     lines = [each for each in demands if not (each.own and each.name not in problem.limits)]
     replacing = sorted(set(problem.replacements.values()) - set(problem.replacements))
-    wanted = [each.line.text for each in lines if not each.line.constraint]
+    requirements = [each.line.text for each in lines if not each.line.constraint]
     constraints = [each.line.text for each in lines if each.line.constraint]
-    return [*ALWAYS_INSTALLED, *wanted, *replacing], constraints
+    return [*ALWAYS_INSTALLED, *requirements, *replacing], constraints
 
 
 def _arguments(
-    problem: Problem, wanted: Iterable[str], constraints: Iterable[str]
+    problem: Problem, requirements: Iterable[str], constraints: Iterable[str]
 ) -> list[str | Path]:
     pinned, excludes = problem.pinned, [*problem.replacements]
     overrides = [text for text in problem.run.machine.python.overrides if text not in pinned]
     if problem.torch in ("none", "preinstalled"):
         excludes += TORCH_FAMILY
     return [
-        _write_lines(problem, "requirements.txt", wanted),
+        _write_lines(problem, "requirements.txt", requirements),
         *("--constraints", _write_lines(problem, "constraints.txt", [*constraints, *pinned])),
         *("--overrides", _write_lines(problem, "overrides.txt", overrides)),
         *("--excludes", _write_lines(problem, "excludes.txt", excludes)),

@@ -101,8 +101,8 @@ def _resolve_and_write(run: Run, log: Path) -> list[str]:
     news = _write_settled(run, chosen)
     if run.overlay:
         due = source_builds.not_built(run, chosen.python.packages) if run.updates is None else ()
-        known = chosen.python.packages
-        news = [*chosen.news, *news, *(f"build {n} {known[n].shown} from source" for n in due)]
+        locked = chosen.python.packages
+        news = [*chosen.news, *news, *(f"build {n} {locked[n].shown} from source" for n in due)]
     else:
         built = package_set.buildable(run, chosen, log)
         if built is not chosen and not built.as_locked and not chosen.as_locked:

@@ -97,11 +97,11 @@ class _Check:
         pin = model_pins.pin(self._run, file, self._records)
         if pin.sha256 is None:
             return "was never fetched"
-        seen, now = self._records.get(file.target, {}), stamp(f"{self._store}/{pin.sha256}")
+        record, now = self._records.get(file.target, {}), stamp(f"{self._store}/{pin.sha256}")
         if now is None:
             return "isn't in the store"
-        known = seen.get("sha256") == pin.sha256
-        if not known or now != (seen.get("size"), seen.get("mtime")):
+        same = record.get("sha256") == pin.sha256
+        if not same or now != (record.get("size"), record.get("mtime")):
             return "changed, or this machine has not verified it yet"
         text = placement.link_to_store(self._run, file.target, pin.sha256)
         if files.link_target(f"{self._folder}/{file.target}") != text:
@@ -165,8 +165,8 @@ def _make_store(run: Run, store: Store, records: dict[str, dict[str, Any]]) -> N
             f"the store {store.folder} can't be created{what}: {error.strerror}; mount it, move "
             "what is there away, or correct models.store"
         ) from None
-    if empty and (known := sum("mtime" in seen for seen in records.values())):
-        run.warn(f"{store.folder} is empty, and should have {known} models: is its volume mounted?")
+    if empty and (count := sum("mtime" in record for record in records.values())):
+        run.warn(f"{store.folder} is empty, and should have {count} models: is its volume mounted?")
 
 
 def _provide_one(to: _Downloading, notes: model_pins.Recorder, job: _Job) -> None:
@@ -202,8 +202,8 @@ def _obtain(to: _Downloading, job: _Job) -> ModelPin:
         if store.holds(sha256) or store.verify(sha256, to.progress, job.name):
             return pin.model_copy(update={"size": stored[0]})
         to.run.tell(f"{job.name} was damaged: downloading it again")
-    wanted = DownloadRequest(job.name, pin.download or pin.url, sha256, pin.size)
-    got = store.fetch(wanted, to.web, to.space, to.progress)
+    request = DownloadRequest(job.name, pin.download or pin.url, sha256, pin.size)
+    got = store.fetch(request, to.web, to.space, to.progress)
     return pin.model_copy(
         update={
             "sha256": got.sha256,
@@ -263,10 +263,10 @@ def _prune(run: Run, records: dict[str, dict[str, Any]]) -> None:
     """Remove links of models that left machine.yaml; their files stay in the store."""
     declared = {file.target for file in run.machine.models.files}
     for target in _removed_targets(run, records):
-        seen = records.pop(target)
-        if target not in declared and seen.get("sha256"):
+        record = records.pop(target)
+        if target not in declared and record.get("sha256"):
             at = placement.place(run, target)
-            if files.link_target(at) == placement.link_to_store(run, target, seen["sha256"]):
+            if files.link_target(at) == placement.link_to_store(run, target, record["sha256"]):
                 placement.refuse_read_only(run, f"removing {target}", at.parent)
                 at.unlink()
 

@@ -1,3 +1,3 @@
 """What PM2 runs: instances, workers, and our own services."""
 
-__all__ = ["app", "databases", "own_service", "stage"]
+__all__ = ["app", "databases", "own_service", "stage", "start"]

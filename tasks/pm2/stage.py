@@ -24,6 +24,7 @@ from ..links import folder_types
 from ..source.arguments import asset_flags
 from ..spec import Instance, Worker
 from ..spec.layout import Layout
+from ..spec.variable_references import expand_instance
 from . import app, databases
 
 
@@ -44,7 +45,15 @@ def tasks(run: Run) -> Iterator[Task]:
 
 
 def worker_name(worker: Worker, instance: Instance) -> str:
-    return f"{worker.name}-gpu{instance.gpu}"
+    place = f"gpu{instance.gpu}" if worker.per == "instance" else "machine"
+    return f"{worker.name}-{place}"
+
+
+def workers_of(run: Run, instance: Instance) -> list[Worker]:
+    """The workers in the config of this instance: its own; the first one's has those of the
+    machine too."""
+    is_first = instance == run.instances[0] if run.instances else False
+    return [each for each in run.machine.workers if each.per == "instance" or is_first]
 
 
 def _receipt(layout: Layout, gpu: int) -> Path:
@@ -54,7 +63,7 @@ def _receipt(layout: Layout, gpu: int) -> Path:
 def _apps(run: Run, instance: Instance) -> list[app.App]:
     return [
         _instance_app(run, instance),
-        *(_worker_app(run, worker, instance) for worker in run.machine.workers),
+        *(_worker_app(run, worker, instance) for worker in workers_of(run, instance)),
     ]
 
 
@@ -121,25 +130,64 @@ def _selection(run: Run, folder: Path) -> list[str]:
 
 
 def _worker_app(run: Run, worker: Worker, instance: Instance) -> app.App:
-    layout = run.layout
-    port = ports.port_of(run, instance)
-    url = api.url(instance.listen, port, instance.scheme)
-    env = {
-        "WORKER_ID": worker_name(worker, instance),
-        "COMFYUI_URL": url,
-        "WORKER_COMFYUI_HOST": url.partition("://")[2].rsplit(":", 1)[0],
-        "WORKER_COMFYUI_PORT": str(port),
-        "WORKER_DRAIN_FILE": str(layout.draining(instance.gpu)),
-        "WORKER_OUTPUT_DIRECTORY": str(layout.outputs(instance.gpu)),
-    }
-    search_path = os.pathsep.join([str(layout.workspace), os.environ.get("PATH", os.defpath)])
+    """A worker of an instance, or of the machine. Raises Failure without its program."""
+    name = worker_name(worker, instance)
+    env = (
+        _instance_variables(run, instance)
+        if worker.per == "instance"
+        else {"COMFYUI_URLS": " ".join(_urls(run))}
+    )
+    env["WORKER_ID"] = f"{run.machine.machine_id}-{name}" if run.machine.machine_id else name
+    if worker.stop_timeout is not None:
+        env["WORKER_STOP_TIMEOUT"] = str(worker.stop_timeout)
+    values = references(run, instance)
+    named = {key: expand_instance(value, values) for key, value in worker.env.items()}
+    folder = worker.cwd or run.layout.workspace
+    search_path = os.pathsep.join([str(folder), os.environ.get("PATH", os.defpath)])
     program = shutil.which(worker.command[0], path=search_path)
     if program is None:
         raise Failure(f"worker {worker.name}: {worker.command[0]} is missing: correct command")
-    command = [program, *worker.command[1:]]
-    return app.declare(
-        run, worker_name(worker, instance), layout.workspace, command, env, worker.env, ()
-    )
+    if not folder.is_dir():
+        raise Failure(f"worker {worker.name}: {folder} isn't a folder: correct cwd")
+    return app.declare(run, name, folder, [program, *worker.command[1:]], env, named, ())
+
+
+def _instance_variables(run: Run, instance: Instance) -> dict[str, str]:
+    layout, url = run.layout, _url(run, instance)
+    return {
+        "COMFYUI_URL": url,
+        "WORKER_COMFYUI_HOST": _host(url),
+        "WORKER_COMFYUI_PORT": str(ports.port_of(run, instance)),
+        "WORKER_DRAIN_FILE": str(layout.draining(instance.gpu)),
+        "WORKER_OUTPUT_DIRECTORY": str(layout.outputs(instance.gpu)),
+    }
+
+
+def references(run: Run, instance: Instance) -> dict[str, str]:
+    """What `${instance.NAME}` stands for in a worker's settings."""
+    url = _url(run, instance)
+    return {
+        "gpu": str(instance.gpu),
+        "host": _host(url),
+        "name": instance.name,
+        "port": str(ports.port_of(run, instance)),
+        "url": url,
+    }
+
+
+def _urls(run: Run) -> list[str]:
+    """Of all instances; a cordon restarts no worker of the machine, so of cordoned ones too."""
+    cordoned = (run.machine.instance(gpu) for gpu in run.cordoned)
+    every = sorted([*run.instances, *cordoned], key=lambda each: each.gpu)
+    return [_url(run, each) for each in every]
+
+
+def _url(run: Run, instance: Instance) -> str:
+    return api.url(instance.listen, ports.port_of(run, instance), instance.scheme)
+
+
+def _host(url: str) -> str:
+    return url.partition("://")[2].rsplit(":", 1)[0]
 
 
 def _inputs(run: Run, instance: Instance) -> str:

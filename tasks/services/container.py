@@ -62,7 +62,7 @@ class FirstProcess:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         # sigtimedwait below takes them; a handler could run at any point.
         signal.pthread_sigmask(signal.SIG_BLOCK, {*END_SIGNALS, signal.SIGCHLD})
-        stream = log_stream.LogStream(self._layout.logs)
+        stream = log_stream.LogStream(self._layout)
         stream.start()
         self._up()
         try:
@@ -141,7 +141,7 @@ class FirstProcess:
             os.kill(self._doit, signal.SIGTERM)
             os.waitpid(self._doit, 0)
         try:
-            shutdown.end_all(self._layout)
+            shutdown.end_all(self._layout, "container")
         except Failure as failure:
             say(str(failure))
             return 1
@@ -150,7 +150,7 @@ class FirstProcess:
     def _insist(self) -> None:
         """Kill workers that took half of the grace period; instances get the other half."""
         for app in apps.running(self._layout.workspace, None):
-            if not app.name.startswith("comfyui-gpu"):
+            if not apps.is_instance(app.name):
                 say(f"{app.name} (pid {app.pid}) doesn't end: killing it")
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(app.pid, signal.SIGKILL)

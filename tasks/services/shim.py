@@ -5,12 +5,12 @@
 --nice N            scheduling priority
 --open-files N      limit of open files
 --report FOLDER     where ComfyUI writes its load report; the environment's `.pth` line runs
-                    `inside/entry.py` in this process only
+                    `inside/entry.py` in this process only. The drain mark lies beside it
 --changes FILE      where ComfyUI records what it changes in its generation
 --database FILE     ComfyUI's database; if the file doesn't exist, it starts as a copy of the
                     database used last
 
-An app of a workspace also ends what its previous process left behind.
+An app of a workspace also notes its start, and ends what its previous process left behind.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ PR_SET_CHILD_SUBREAPER = 36
 """From <linux/prctl.h>."""
 REAPED_AFTER = 600
 """Seconds after which ComfyUI reaps an orphan that has ended."""
+MARK = "draining"
+"""The name of `Layout.draining`, which isn't loaded here: that takes longer than all the rest."""
 ENTRY = Path(__file__).parent / "inside" / "entry.py"
 
 
@@ -58,6 +60,7 @@ def main() -> None:
             "COMFY_MACHINE_INSIDE": str(ENTRY),
             "COMFY_MACHINE_INSIDE_PID": str(os.getpid()),
             "COMFY_MACHINE_ORPHANS": str(REAPED_AFTER),
+            "COMFY_MACHINE_DRAIN": str(Path(options.report).parent / MARK),
         }
         # Orphaned descendants are reparented to this process; exec keeps the setting.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -67,14 +70,16 @@ def main() -> None:
 
 
 def _adopt() -> dict[str, str]:
-    """End what the previous process of this app left behind; identify this one to its children."""
-    from tasks.host.pm2 import apps
+    """Note the start; end what the previous process of this app left behind; identify this one to
+    its children."""
+    from tasks.host.pm2 import apps, process_starts
 
     with contextlib.suppress(Exception):
         workspace, name = Path(os.environ[apps.WORKSPACE]), os.environ[apps.NAME]
+        process_starts.note(workspace, name)
         for each in apps.end_left(workspace, {name}):
             print(f"ended a process that {name} had left behind: pid {each.pid}", flush=True)
-    return {apps.PROCESS: apps.identity(os.getpid()) or ""}
+    return {apps.PROCESS: apps.identity(os.getpid()) or "", "COMFY_MACHINE_LOG_TIMES": "yes"}
 
 
 def _prepare(database: Path) -> None:

@@ -1,4 +1,4 @@
-"""Watches the instances, restarts those that are unhealthy, and rotates logs.
+"""Watches the instances, restarts those that are unhealthy, rotates logs and masks secrets in them.
 
 `python -m tasks.services.watcher FILE`: FILE has the settings. Each instance has its own
 thread, so that none waits for another. An instance's watch.json has the current symptom and the
@@ -16,20 +16,25 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from ..host.comfyui import api, health_client, symptoms
+from ..host.comfyui import api, health_client, started_with, symptoms, warmup
 from ..host.comfyui.api import Jobs, ProbeResult
 from ..host.comfyui.condition import Condition
 from ..host.pm2 import apps, log_rotation, pm2
-from ..host.pm2.app_processes import Census
-from ..host.system import files, usage
+from ..host.pm2.app_processes import Census, Found
+from ..host.system import files, heartbeat, usage
 from ..host.system.failure import Failure
 from ..host.system.run_lock import RunLock
 from ..spec.layout import Layout
+from . import gpu_watch, worker_watch
+from .log_masks import LogMasks
+from .saying import say
+from .worker_watch import Service, Serving, WorkerWatch
 
 COSTLY_EVERY = 5
 """Only every so many measurements list the jobs, with all their prompts, and measure memory."""
@@ -58,6 +63,12 @@ class Settings:
     logs: log_rotation.Rules
     restart: bool
     every: float
+    workers: tuple[worker_watch.Watched, ...] = ()
+    warms: bool = False
+    """Whether an instance must run its warm-up job before it counts as healthy."""
+    cards: tuple[gpu_watch.Card, ...] = ()
+    pinned: bool = False
+    """Whether each instance's GPU is recorded by UUID."""
 
     @property
     def layout(self) -> Layout:
@@ -66,6 +77,7 @@ class Settings:
 
 def read_settings(file: Path) -> Settings:
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    # Those with a default here came later: PM2 may restart the watcher with an older file.
     return Settings(
         workspace=Path(found["workspace"]),
         instances=tuple(Watched(**each) for each in found["instances"]),
@@ -74,42 +86,74 @@ def read_settings(file: Path) -> Settings:
         logs=log_rotation.Rules(**found["logs"]),
         restart=found["restart"],
         every=found["every"],
+        workers=tuple(map(_read_worker, found.get("workers", []))),
+        warms=found.get("warms", False),
+        cards=tuple(
+            gpu_watch.Card(each["gpu"], each["name"], tuple(each["workers"]))
+            for each in found.get("cards", [])
+        ),
+        pinned=found.get("pinned", False),
+    )
+
+
+def _read_worker(found: dict[str, Any]) -> worker_watch.Watched:
+    probe = found.pop("probe")
+    return worker_watch.Watched(
+        **found | {"gpus": tuple(found["gpus"])},
+        probe=worker_watch.Probe(**probe) if probe else None,
     )
 
 
 class Watch:
     """One instance: measures it, records what is wrong, restarts it."""
 
-    def __init__(self, settings: Settings, instance: Watched, census: Census) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        instance: Watched,
+        census: Census,
+        serving: Serving | None = None,
+    ) -> None:
         self._settings = settings
+        self._serving = {} if serving is None else serving
         self._instance = instance
         self._census = census
         self._file = settings.layout.watched(instance.gpu)
         self._written = files.read_receipt(self._file)
         self._process: psutil.Process | None = None
-        self._port, self._scheme = 0, "http"
+        self._listen, self._port, self._scheme = instance.listen, 0, "http"
         self._history = symptoms.History()
+        self._noted = False
         self._measurements = 0
         self._symptom: dict[str, Any] = {}
         self._retry_at = 0.0
         self._children: dict[int, psutil.Process] = {}
 
     def step(self) -> None:
-        found = self._census.find(self._instance.name)
+        at, found = time.time(), self._census.find(self._instance.name)
         process = found.process if found else None
         if process != self._process:
             self._end_children()
             self._process, self._port = process, (found.app.port or 0) if found else 0
             self._scheme = found.app.scheme if found else "http"
-            self._history = symptoms.History(self._passed())
+            self._listen = self._instance.listen
+            if found:
+                self._listen = started_with.listens_on(found.app.pid, self._listen)
+            self._history, self._noted = symptoms.History(self._passed()), False
             self._measurements, self._retry_at = 0, 0.0
-        if process is None:
+        if process is None or found is None:
+            self._serving[self._instance.gpu] = None if self._draining() else Service(0.0, at)
             self._record(0, None)
             return
         self._follow_children(process.pid)
-        if not self._draining():
+        if self._draining():
+            self._serving[self._instance.gpu] = None
+        else:
             now = self._measure(process)
             self._history, wrong = symptoms.follow(self._history, now, self._settings.limits)
+            serves = wrong is None and self._serves(found)
+            since = found.app.started if serves else 0.0
+            self._serving[self._instance.gpu] = Service(since, at)
             self._record(process.pid, wrong)
             if wrong and self._settings.restart and time.monotonic() >= self._retry_at:
                 self._restart(process.pid, wrong)
@@ -131,9 +175,24 @@ class Watch:
         self._children = {}
 
     def _passed(self) -> bool:
-        """Whether this process has been healthy: it passed the gate of a run."""
-        passed = files.read_receipt(self._settings.layout.healthy(self._instance.gpu))
-        return self._process is not None and passed.get("pid") == self._process.pid
+        """Whether this process has been healthy: it passed the gate of a run, or answered before
+        this watcher was started."""
+        layout, gpu = self._settings.layout, self._instance.gpu
+        if self._process is None:
+            return False
+        answered = files.read_receipt(layout.answered(gpu)).get("process")
+        passed = files.read_receipt(layout.healthy(gpu)).get("pid") == self._process.pid
+        return passed or (bool(answered) and answered == apps.identity(self._process.pid))
+
+    def _serves(self, found: Found) -> bool:
+        """Whether it has finished its start, its warm-up job too; a busy one may be silent."""
+        layout, gpu = self._settings.layout, self._instance.gpu
+        if not (self._history.has_answered or self._passed()):
+            return False
+        if not self._noted and layout.instance(gpu).is_dir():
+            self._noted = True
+            files.write_receipt(layout.answered(gpu), {"process": apps.identity(found.app.pid)})
+        return not (self._settings.warms and warmup.is_cold(layout, gpu, found.app))
 
     def _draining(self) -> bool:
         """Whether a run waits for its jobs to end and then restarts it."""
@@ -148,7 +207,7 @@ class Watch:
     def _measure(self, process: psutil.Process) -> symptoms.Measurement:
         is_costly = self._measurements % COSTLY_EVERY == 0
         self._measurements += 1
-        health = api.probe(self._instance.listen, self._port, scheme=self._scheme)
+        health = api.probe(self._listen, self._port, scheme=self._scheme)
         jobs = self._jobs(health, is_costly)
         none_runs = (
             jobs and jobs.waiting and not jobs.running
@@ -168,7 +227,7 @@ class Watch:
             return Jobs()
         if health.queue is None or not (is_costly or self._settings.limits.job_timeout < 60):
             return None
-        return api.jobs(self._instance.listen, self._port, scheme=self._scheme)
+        return api.jobs(self._listen, self._port, scheme=self._scheme)
 
     def _record(self, pid: int, found: Condition | None) -> None:
         """Record what is wrong, once; the last restart stays recorded."""
@@ -197,7 +256,7 @@ class Watch:
 
     def _restart(self, pid: int, found: Condition) -> None:
         self._retry_at = time.monotonic() + RETRY_AFTER
-        if pm2.restart(self._settings.layout, self._instance.name, pid):
+        if pm2.restart(self._settings.layout, self._instance.name, pid, found.message):
             say(f"{self._instance.name} (pid {pid}) was restarted: {found.message}")
             self._symptom = {}
             self._write({"restarted": found.message, "at": time.time()})
@@ -227,15 +286,9 @@ class ServerWatch:
             self._since = now
         elif now - self._since >= self._settings.limits.hung:
             self._since = now
-            if pm2.restart(self._settings.layout, apps.SERVER, pid):
-                say(f"{apps.SERVER} (pid {pid}) was restarted: it gave no good answer for "
-                    f"{self._settings.limits.hung:g} s")  # fmt: skip
-
-
-def say(text: str) -> None:
-    # The reader, PM2's daemon, may have been killed.
-    with suppress(OSError):
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)
+            why = f"it gave no good answer for {self._settings.limits.hung:g} s"
+            if pm2.restart(self._settings.layout, apps.SERVER, pid, why):
+                say(f"{apps.SERVER} (pid {pid}) was restarted: {why}")
 
 
 def _repeat(what: str, step: Callable[[], None], every: float) -> None:
@@ -253,7 +306,8 @@ def _repeat(what: str, step: Callable[[], None], every: float) -> None:
         time.sleep(every)
 
 
-def _rotate(settings: Settings) -> None:
+def _tend_logs(settings: Settings, masks: LogMasks) -> None:
+    masks.step()
     log_rotation.mend(settings.layout)
     for name in log_rotation.rotate(settings.layout, settings.logs):
         say(f"{name} was rotated")
@@ -265,14 +319,32 @@ def main(file: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     census = Census(settings.workspace, settings.every)
-    work: list[tuple[str, Callable[[], None]]] = [("logs", lambda: _rotate(settings))]
+    tend_logs = partial(_tend_logs, settings, LogMasks(settings.layout))
+    work: list[tuple[str, Callable[[], None]]] = [
+        ("logs", tend_logs),
+        ("heartbeat", lambda: heartbeat.beat(settings.workspace)),
+    ]
+    serving: Serving = {}
     for instance in settings.instances:
-        work.append((instance.name, Watch(settings, instance, census).step))
+        work.append((instance.name, Watch(settings, instance, census, serving).step))
+    for worker in settings.workers:
+        rules = settings.limits
+        watch = WorkerWatch(
+            settings.layout, worker, serving, census,
+            hung=rules.hung, start_timeout=rules.start_timeout,
+        )  # fmt: skip
+        work.append((worker.name, watch.step))
     work.append((apps.SERVER, ServerWatch(settings, census).step))
+    if settings.cards:
+        gpus = gpu_watch.GpuWatch(
+            settings.layout, settings.cards, pinned=settings.pinned, acts=settings.restart
+        )
+        work.append(("GPUs", gpus.step))
     for what, step in work:
         # Daemon threads: a slow restart must not keep this process from ending.
         arguments = (what, step, settings.every)
         threading.Thread(target=_repeat, args=arguments, daemon=True).start()
+    heartbeat.beat(settings.workspace)
     files.write_receipt(file.with_suffix(".ready.json"), {"pid": os.getpid()})
     stop.wait()
 

@@ -134,7 +134,7 @@ def _unknown(run: Run, comfyui: PinnedComfyUI, flags: frozenset[str]) -> Iterato
         if not flag.startswith("-") or flag in {"-", "--"} or _NUMBER.match(arg) or flag in flags:
             continue
         # argparse accepts an unambiguous prefix of a flag.
-        meant = sorted(known for known in flags if flag[:2] == "--" and known.startswith(flag))
+        meant = sorted(each for each in flags if flag[:2] == "--" and each.startswith(flag))
         if len(meant) == 1:
             continue
         why = f"could be {' or '.join(meant[:4])}: write it in full" if meant else (

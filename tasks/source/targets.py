@@ -31,16 +31,16 @@ def warn_of_unknown_folders(run: Run, code: Code) -> None:
 
 def _unknown_folders(run: Run, code: Code) -> Iterator[tuple[int, str]]:
     """The index of the first target in each such folder, and a message."""
-    types, seen = code.folder_types, set()
+    types, checked = code.folder_types, set()
     for number, file in enumerate(run.machine.models.files):
         first, slash, rest = file.target.partition("/")
-        if types is None or not slash or first in seen or is_in_folder_type(types, file.target):
+        if types is None or not slash or first in checked or is_in_folder_type(types, file.target):
             continue
-        seen.add(first)
+        checked.add(first)
         name = f"ComfyUI {code.version}".strip()
         if first == MODELS:
             yield number, f"is below the models folder already; did you mean {rest}?"
         else:
-            known = [folder for below in types.values() for folder in below]
-            hint = did_you_mean(first, known) or ": right if a custom node does"
+            names = [folder for below in types.values() for folder in below]
+            hint = did_you_mean(first, names) or ": right if a custom node does"
             yield number, f"{name} itself doesn't look into {PurePosixPath(first)}/{hint}"

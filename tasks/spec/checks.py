@@ -16,7 +16,7 @@ from .model import Health, Instances
 from .paths import STORE, absolute
 from .problems import Loc, shown
 from .urls import parse_remote, repository_name
-from .variable_references import DEVICE, check_device
+from .variable_references import DEVICE, check_device, names_instance
 
 Finding = tuple[Loc, str]
 """A location in the file, and what is wrong there."""
@@ -227,6 +227,16 @@ def check_workers(data: dict[Any, Any]) -> Iterator[Finding]:
     workers = entries(data, "workers")
     names = [((*loc, "name"), worker.get("name")) for loc, worker in workers]
     yield from _twice([(loc, name) for loc, name in names if isinstance(name, str)], "worker")
+    for loc, worker in workers:
+        health = section(worker, "health")
+        given = [name for name in ("url", "command") if health.get(name) is not None]
+        if worker.get("health") is not None and len(given) != 1:
+            yield (*loc, "health"), "needs either url or command"
+        if worker.get("per") == "machine":
+            values = {("env", key): value for key, value in section(worker, "env").items()}
+            for place, value in (values | {("health", "url"): health.get("url")}).items():
+                if isinstance(value, str) and names_instance(value):
+                    yield (*loc, *place), "per: machine has no instance to name"
 
 
 def check_paths(

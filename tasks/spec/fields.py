@@ -21,7 +21,15 @@ from .urls import (
     parse_remote,
     refuse_url_credentials,
 )
-from .variable_references import check_instance_variable, check_value, check_variable
+from .variable_references import (
+    INSTANCE_REFERENCES,
+    check_instance_variable,
+    check_value,
+    check_variable,
+    check_worker_value,
+    check_worker_variable,
+    expand_instance,
+)
 
 OUR_ARGS = {
     "--port": "instances.port_start",
@@ -204,6 +212,14 @@ def _worker_name(name: str) -> str:
     return name
 
 
+def _local_url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("an address such as http://127.0.0.1:8000/health")
+    if "${" in expand_instance(text, dict.fromkeys(INSTANCE_REFERENCES, "")):
+        raise ValueError("an address holds only ${instance.…}: put secrets under env:")
+    return text
+
+
 def _listen(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9:.][A-Za-z0-9:.,_-]*", text):
         raise ValueError("an address such as 127.0.0.1, or 0.0.0.0 for every interface")
@@ -266,6 +282,12 @@ InstanceEnv = dict[
     Annotated[str, AfterValidator(check_instance_variable)],
     Annotated[str, AfterValidator(check_value)],
 ]
+WorkerEnv = dict[
+    Annotated[str, AfterValidator(check_worker_variable)],
+    Annotated[str, AfterValidator(check_worker_value)],
+]
+WorkerUrl = Annotated[str, AfterValidator(check_worker_value), AfterValidator(_local_url)]
+MachineId = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 WorkerName = Annotated[str, AfterValidator(_worker_name)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Requirement = Annotated[Text, AfterValidator(_requirement)]

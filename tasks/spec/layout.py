@@ -107,6 +107,11 @@ class Layout:
         return self.state / "gpus.json"
 
     @property
+    def cordoned(self) -> Path:
+        """The GPUs that are out of service, as JSON."""
+        return self.state / "cordoned.json"
+
+    @property
     def apps(self) -> Path:
         """PM2 configs, one per GPU."""
         return self.state / "apps"
@@ -117,8 +122,12 @@ class Layout:
 
     @property
     def stopped(self) -> Path:
-        """The apps that were stopped on purpose, as JSON."""
+        """The apps that were stopped on purpose, and each app's last stop, as JSON."""
         return self.state / "stopped.json"
+
+    def starts(self, app: str) -> Path:
+        """The last starts of an app, as JSON."""
+        return self.state / "starts" / f"{app}.json"
 
     def good(self, generation: str) -> Path:
         """The PM2 configs and the Python set with which all instances were healthy."""
@@ -170,6 +179,14 @@ class Layout:
     def healthy(self, gpu: int) -> Path:
         """The process that passed the gate, as JSON."""
         return self.instance(gpu) / "healthy.json"
+
+    def answered(self, gpu: int) -> Path:
+        """The process that has answered, as the watcher noted it, as JSON."""
+        return self.instance(gpu) / "answered.json"
+
+    def held(self, worker: str) -> Path:
+        """While this file exists, the watcher holds a worker until its instance is healthy."""
+        return self.state / "held" / worker
 
     def warm(self, gpu: int) -> Path:
         """The result of the warm-up job and its process, as JSON."""

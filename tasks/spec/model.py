@@ -19,6 +19,7 @@ from .fields import (
     IndexUrl,
     InstanceEnv,
     Listen,
+    MachineId,
     NodeName,
     PathText,
     PlaceOfWheels,
@@ -36,7 +37,9 @@ from .fields import (
     Tokens,
     Torch,
     Word,
+    WorkerEnv,
     WorkerName,
+    WorkerUrl,
     Workflow,
 )
 
@@ -242,6 +245,11 @@ class Instances(Model):
     drain_timeout: Seconds = Field(
         default=600, description="Seconds that an instance's jobs may take before it is replaced."
     )
+    drain_settle: Count = Field(
+        default=5,
+        description="Seconds that the results of an instance's last job stay readable before it "
+        "is replaced.",
+    )
     job_timeout: Seconds = Field(
         default=3600, description="Seconds after which a running job counts as stuck."
     )
@@ -281,6 +289,21 @@ class Health(Model):
     canary_every: Seconds = Field(default=300, description="Seconds between two canary jobs.")
 
 
+class WorkerHealth(Model):
+    """How a worker shows that it lives; one that fails for 30 seconds is restarted."""
+
+    url: WorkerUrl | None = Field(
+        default=None,
+        description="An address that answers 2xx; it may hold ${instance.port} and the like.",
+    )
+    command: Annotated[tuple[Word, ...], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Or a program and its arguments, which exits with 0; it has the worker's "
+        "environment and folder.",
+    )
+    timeout: Seconds = Field(default=10, description="Seconds that an answer may take.")
+
+
 class Worker(Model):
     """A process of your own beside each instance, started once it is healthy."""
 
@@ -288,7 +311,30 @@ class Worker(Model):
     command: Annotated[tuple[Word, ...], Field(min_length=1)] = Field(
         description="Program and arguments."
     )
-    env: Env = Field(default={}, description="Environment; values may hold ${NAME}.")
+    env: WorkerEnv = Field(
+        default={},
+        description="Environment; values may hold ${NAME}, and ${instance.gpu}, ${instance.host}, "
+        "${instance.name}, ${instance.port} and ${instance.url}.",
+    )
+    cwd: PathText | None = Field(
+        default=None, description="The folder that it runs in. Default: the workspace."
+    )
+    per: Literal["instance", "machine"] = Field(
+        default="instance", description="One for each instance, or one for all of them."
+    )
+    restart_with_instance: Bool = Field(
+        default=True,
+        description="Stop it while its instance isn't healthy, and start it again after that. "
+        "Without, it is only started once its instance is healthy.",
+    )
+    stop_timeout: Seconds | None = Field(
+        default=None,
+        description="Seconds that it may take to end, after SIGINT. Default: "
+        "instances.drain_timeout.",
+    )
+    health: WorkerHealth | None = Field(
+        default=None, description="How it shows that it lives. Default: it runs."
+    )
 
 
 class Retention(Model):
@@ -305,6 +351,11 @@ class Spec(Model):
     """The whole of machine.yaml."""
 
     workspace: PathText = Field(description="The folder that holds everything. Required.")
+    machine_id: MachineId | None = Field(
+        default=None,
+        description="The machine's name in WORKER_ID, where several serve one queue. Default: the "
+        "host's name.",
+    )
     comfyui: ComfyUI = Field(description="ComfyUI itself. Required.")
     python: Python = Field(default_factory=Python, description="The Python environment.")
     custom_nodes: tuple[CustomNode, ...] = Field(default=(), description="Custom nodes.")

@@ -66,10 +66,10 @@ def has_control(text: str) -> bool:
     return _CONTROL.search(text) is not None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, names: Iterable[str]) -> str:
     """`; did you mean X?`; empty when no known word is similar."""
     from difflib import get_close_matches  # Only needed when there is a problem.
 
-    names = {name.lower().replace("-", "_"): name for name in known}
-    similar = get_close_matches(word.lower().replace("-", "_"), names, n=1, cutoff=0.6)
-    return f"; did you mean {names[similar[0]]}?" if similar else ""
+    by_spelling = {name.lower().replace("-", "_"): name for name in names}
+    similar = get_close_matches(word.lower().replace("-", "_"), by_spelling, n=1, cutoff=0.6)
+    return f"; did you mean {by_spelling[similar[0]]}?" if similar else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 from .downloads import DEFAULT_TOKENS
 from .machine import Machine
-from .model import COMFYUI_REPO, SMOKE, ComfyUI, CustomNode, Health, Models, Python, Spec
+from .model import COMFYUI_REPO, SMOKE, ComfyUI, CustomNode, Health, Models, Python, Spec, Worker
 from .paths import STORE, absolute
 from .urls import parse_remote, repository_name
 
@@ -35,7 +35,8 @@ def resolve(
         models=_models(spec.models, workspace, env),
         instances=spec.instances,
         health=_health(spec.health, folder, env),
-        workers=spec.workers,
+        machine_id=spec.machine_id,
+        workers=tuple(_worker(worker, workspace, env) for worker in spec.workers),
         retention=spec.retention,
         enabled=enabled,
         selected_nodes=selected_nodes,
@@ -79,6 +80,11 @@ def _health(health: Health, folder: Path, env: Mapping[str, str]) -> Health:
     return health.model_copy(
         update={"warmup": place(health.warmup), "canary": place(health.canary)}
     )
+
+
+def _worker(worker: Worker, workspace: Path, env: Mapping[str, str]) -> Worker:
+    cwd = absolute(workspace, worker.cwd, env) if worker.cwd else None
+    return worker.model_copy(update={"cwd": cwd})
 
 
 def _models(models: Models, workspace: Path, env: Mapping[str, str]) -> Models:

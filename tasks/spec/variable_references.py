@@ -19,6 +19,20 @@ OUR_ENV = {
 }
 
 
+INSTANCE_REFERENCES = ("gpu", "host", "name", "port", "url")
+"""What a worker's `env` may name of its instance, as ${instance.port}."""
+_INSTANCE = re.compile(r"\$\{instance\.([a-z]+)\}")
+
+
+def expand_instance(text: str, values: Mapping[str, str]) -> str:
+    """Replace each `${instance.NAME}` by its value; `values` has INSTANCE_REFERENCES."""
+    return _INSTANCE.sub(lambda match: values[match[1]], text)
+
+
+def names_instance(text: str) -> bool:
+    return _INSTANCE.search(text) is not None
+
+
 def expand(text: str, environ: Mapping[str, str]) -> str:
     """Replace each `${NAME}` by its value. Raises KeyError with the name of an unset variable."""
     return _VARIABLE.sub(lambda match: environ[match[0][2:-1]], text)
@@ -42,6 +56,21 @@ def check_variable(name: str) -> str:
 def check_instance_variable(name: str) -> str:
     """The name of a variable that an instance may have. Raises ValueError."""
     return name if name == DEVICE else check_variable(name)
+
+
+def check_worker_variable(name: str) -> str:
+    """The name of a variable that a worker may have. Raises ValueError."""
+    return name if name == "COMFYUI_PORT" else check_variable(name)
+
+
+def check_worker_value(text: str) -> str:
+    """A value with any `${NAME}` and `${instance.NAME}`. Raises ValueError, which doesn't repeat
+    it."""
+    known = ", ".join(f"${{instance.{name}}}" for name in INSTANCE_REFERENCES)
+    if not {*_INSTANCE.findall(text)} <= {*INSTANCE_REFERENCES}:
+        raise ValueError(f"of an instance there are {known}")
+    check_value(_INSTANCE.sub("", text))
+    return text
 
 
 def check_device(text: object) -> str | None:

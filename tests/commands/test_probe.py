@@ -81,10 +81,10 @@ def rig(tmp_path: Path, server: Server) -> Iterator[Rig]:
 def test_the_server_of_another_machine_is_not_believed(rig: Rig, server: Server) -> None:
     server.answers["/health/comfyui"] = (200, {"status": "healthy"})
     server.name = health_client.name(rig.folder)
-    assert "comfyui-gpu0 is down" in rig.doit("probe", code=1).output
+    assert rig.doit("probe", code=1).output == NOTHING
 
 
-DOWN = "comfyui-gpu0 is down: not started"
+NOTHING = "unhealthy: nothing is installed yet; run doit\n"
 
 
 def test_the_health_server_is_asked_with_the_token_and_its_words_are_one_line(
@@ -130,17 +130,19 @@ def test_it_looks_by_itself_where_the_server_says_nothing_of_use(
 ) -> None:
     server.answers["/health/comfyui"] = answer
     said = rig.doit("probe", code=1, HEALTH_TOKEN="").output
-    assert said == f"{DOWN}; comfyui-gpu1 is down: not started; run doit status\n"
+    assert said == NOTHING
     assert server.asked[0] == ("/health/comfyui", None)
 
 
 def test_without_a_server_nobody_is_asked(rig: Rig, server: Server) -> None:
     rig.spec["health"]["server"] = False
-    assert rig.doit("probe", "comfyui-gpu0", code=1).output == f"{DOWN}; run doit status\n"
+    assert rig.doit("probe", "comfyui-gpu0", code=1).output == ("down: not started; run doit\n")
     assert rig.doit("probe", "--live", code=1).output == (
         "PM2 doesn't run, and no doit run is in progress; run doit\n"
     )
-    assert rig.doit("probe", "--ready", ENABLE_COMFYUI="false").output == "ready\n"
+    assert rig.doit("probe", ENABLE_COMFYUI="false").output.startswith("disabled: ENABLE_COMFYUI")
+    said = rig.doit("probe", "--ready", code=1, ENABLE_COMFYUI="false").output
+    assert said == "unhealthy: no instance takes jobs; see /health/comfyui\n"
     assert server.asked == []
 
 

@@ -7,12 +7,15 @@ import json
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from tasks.generation import last_good
 from tasks.host.system import thread_pool
+from tasks.spec import load
 from tasks.spec.layout import Layout
 from tests.conftest import MachineMaker
 from tests.contract.client import until
@@ -91,9 +94,10 @@ def test_a_refused_generation_is_not_tried_again_until_something_changes(
     assert pids(rig) == back
     assert rig.doit("plan", code=2).planned == set()
 
-    shown = rig.doit("status", code=1).output
+    shown = rig.doit("status").output
     assert "no luck today" in " ".join(shown.split())
-    document = json.loads(rig.doit("status", "--json", code=1).output)
+    document = json.loads(rig.doit("status", "--json").output)
+    assert document["machine"]["code"] == "BehindMachineFile"
     assert document["behind"]["back_on"] == min(good)
     assert "no luck today" in document["behind"]["reason"]
 
@@ -195,7 +199,7 @@ def test_doit_rollback_goes_back_until_machine_yaml_changes(rig: Rig, node: Repo
     assert f"back on generation {min(first)}" in said
     assert generations(rig) == first
     assert (rig.file.read_text(), rig.lock_file.read_text()) == files
-    behind = json.loads(rig.doit("status", "--json", code=1).output)["behind"]
+    behind = json.loads(rig.doit("status", "--json").output)["behind"]
     assert behind["back_on"] == min(first)
     run = rig.doit(code=2)
     assert run.executed == set()
@@ -259,3 +263,25 @@ def test_a_key_that_a_power_cut_emptied_is_made_anew(tmp_path: Path) -> None:
         hmac.new(b"", b"secret", "sha256").hexdigest(),
     )
     assert len(key.read_text()) == last_good.KEY_LENGTH
+
+
+def test_fields_that_came_later_make_no_other_request_with_their_defaults(tmp_path: Path) -> None:
+    """Or a new version of this project would end a refusal."""
+    file = tmp_path / "machine.yaml"
+    later = {"cwd": "srv", "per": "machine", "stop_timeout": 5, "restart_with_instance": False}
+
+    def request(worker: dict[str, object], **more: object) -> dict[str, Any]:
+        spec = {"workspace": "ws", "comfyui": {}, "workers": [worker], **more}
+        file.write_text(yaml.safe_dump(spec))
+        machine = load(file, {})
+        found: dict[str, Any] = json.loads(
+            machine.model_dump_json(exclude=last_good._irrelevant(machine))
+        )
+        return found
+
+    plain = request({"name": "w", "command": ["x"]})
+    assert plain["workers"] == [{"name": "w", "command": ["x"], "env": {}}]
+    assert "machine_id" not in plain
+    assert "drain_settle" not in plain["instances"]
+    assert request({"name": "w", "command": ["x"], **later})["workers"][0].keys() > later.keys()
+    assert request({"name": "w", "command": ["x"]}, machine_id="a")["machine_id"] == "a"

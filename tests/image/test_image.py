@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.image, pytest.mark.timeout(1200)]
 
 KILL_PM2 = """
 import os, pathlib
-from tasks.host import pm2
+from tasks.host.pm2 import pm2
 from tasks.spec.layout import Layout
 os.kill(pm2.daemon(Layout(pathlib.Path("/workspace"))), 9)
 """

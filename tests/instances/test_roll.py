@@ -93,7 +93,10 @@ def test_an_instance_is_drained_before_it_is_replaced(
     rig = machine(
         custom_nodes=[{"url": node.url}],
         instances={"gpus": 2},
-        workers=[{"name": "fetch", "command": worker}],
+        workers=[
+            {"name": "fetch", "command": [*worker]},
+            {"name": "stay", "command": [*worker], "restart_with_instance": False},
+        ],
     )
     rig.doit()
     before = pids(rig)
@@ -114,7 +117,8 @@ def test_an_instance_is_drained_before_it_is_replaced(
     assert "comfyui-gpu0 restarts after 2 jobs" in said
     assert not mark.exists()
     assert pids(rig)["comfyui-gpu0"] != before["comfyui-gpu0"]
-    assert pids(rig)["fetch-gpu0"] == before["fetch-gpu0"], "an unchanged worker goes on"
+    assert pids(rig)["fetch-gpu0"] != before["fetch-gpu0"], "a worker ends with its instance"
+    assert pids(rig)["stay-gpu0"] == before["stay-gpu0"]
     assert len(jobs) == 2
 
 
@@ -124,10 +128,11 @@ def test_a_job_that_lasts_longer_than_drain_timeout_is_given_up(
     node = forge.repository("wait", {"__init__.py": WAIT})
     rig = machine(custom_nodes=[{"url": node.url}], instances={"drain_timeout": 1})
     rig.doit()
-    submit(rig, tmp_path / "never")
+    jobs = [submit(rig, tmp_path / "never") for _ in range(2)]
     rig.spec["instances"]["args"] = NEW
     run = rig.doit()
-    assert "comfyui-gpu0 still had 1 job after 1 s (instances.drain_timeout)" in run.output
+    cut = "comfyui-gpu0 still had 2 jobs after 1 s (instances.drain_timeout), which are cut: "
+    assert f"{cut}{', '.join(jobs)}\n" in run.output
     assert rig.healthy()
 
 

@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-INSUFFICIENT_SIZE, NOT_SUPPORTED, VERSION_MISMATCH = 7, 3, 25
+INSUFFICIENT_SIZE, NOT_SUPPORTED, VERSION_MISMATCH, TIMEOUT = 7, 3, 25, 10
+XID_EVENTS = 8
+DELIVERED: set[tuple[str, int]] = set()
+"""The errors that were reported: UUID and number."""
 
 
 class Library:
@@ -118,6 +121,31 @@ class Functions:
     ) -> int:
         gpu, code = self.gpu(handle, "nvmlDeviceGetGraphicsRunningProcesses_v3")
         return code or _fill(gpu["graphics"], count, processes)
+
+    def nvmlEventSetCreate(self, events: Any) -> int:  # noqa: N802
+        ctypes.c_void_p.from_buffer(events._obj).value = 1
+        return 0
+
+    def nvmlEventSetFree(self, events: Any) -> int:  # noqa: N802
+        return 0
+
+    def nvmlDeviceGetSupportedEventTypes(self, handle: Any, types: Any) -> int:  # noqa: N802
+        types._obj.value = XID_EVENTS
+        return self.gpu(handle, "nvmlDeviceGetSupportedEventTypes")[1]
+
+    def nvmlDeviceRegisterEvents(self, handle: Any, types: Any, events: Any) -> int:  # noqa: N802
+        return self.gpu(handle, "nvmlDeviceRegisterEvents")[1]
+
+    def nvmlEventSetWait_v2(self, events: Any, data: Any, timeout: Any) -> int:  # noqa: N802
+        """Each error once, also after the scenario changed."""
+        for index, gpu in enumerate(self.scenario["gpus"]):
+            for number in gpu["xids"]:
+                if (gpu["uuid"], number) not in DELIVERED:
+                    DELIVERED.add((gpu["uuid"], number))
+                    ctypes.c_void_p.from_buffer(data._obj).value = index + 1
+                    data._obj.eventType, data._obj.eventData = XID_EVENTS, number
+                    return 0
+        return TIMEOUT
 
 
 def _fill(wanted: list[list[int | None]], count: Any, processes: Any) -> int:

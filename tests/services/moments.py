@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,19 @@ from tasks.host.downloads.model_files import ModelState
 from tasks.host.generations.installed import WantedNode
 from tasks.host.pm2 import app_state, apps
 from tasks.host.pm2.app_state import AppState
-from tasks.services.health.model.answers import Layer, Run, Task
-from tasks.services.health.model.facts import Facts, Installed, Sample
+from tasks.host.pm2.endings import Ending
+from tasks.host.pm2.log_evidence import Blame
+from tasks.host.system.run_journal import Journal, Task
+from tasks.services.health.model.answers import Layer
+from tasks.services.health.model.facts import Build, Facts, Installed, Sample
 from tasks.services.health.model.settings import Instance, Settings, Worker
+from tasks.spec.layout import Layout
 
 NOWHERE = Path("/nonexistent")
+RAISED = Ending(
+    "exited", "it exited with code 1", Blame("comfyui-gpu0.log", 2, "ValueError: no luck")
+)
+DOWN = Ending("stopped", "stopped by doit down")
 GPU0 = Instance(0, "comfyui-gpu0", "127.0.0.1", 8188, whole=False)
 ANSWERS = ProbeResult(True, queue=0)
 REFUSES = ProbeResult(False, "nothing answers on port 8188", refused=True, answered=False)
@@ -29,6 +38,7 @@ NO_MODEL = ModelState("checkpoints/a.safetensors", False, "it isn't there")
 NO_OPTION = ModelState("loras/b.safetensors", False, "it isn't there", optional=True)
 HANGS = symptoms.symptom("Hanging", "it hangs")
 TOO_LARGE = symptoms.symptom("MemoryLimit", "over its memory")
+BUILD = Build({"needed": ["Here"], "extra": ["Here"]})
 NODES = (WantedNode("needed", url="u"), WantedNode("extra", url="u", optional=True))
 
 
@@ -65,9 +75,9 @@ def app(name: str = GPU0.name, *, supervised: bool = True, age: float = 5.0) -> 
 
 
 def state(
-    found: apps.App | None, pm2: dict[str, Any] | None = None, log: Path = NOWHERE
+    found: apps.App | None, pm2: dict[str, Any] | None = None, ending: Ending | None = None
 ) -> AppState:
-    return app_state.of(found, None, pm2, log)
+    return replace(app_state.of(found, None, pm2, Layout(NOWHERE), GPU0.name), ending=ending)
 
 
 def sample(**changes: Any) -> Sample:
@@ -75,7 +85,7 @@ def sample(**changes: Any) -> Sample:
     well: dict[str, Any] = {
         "name": GPU0.name, "state": state(app()), "answer": ANSWERS, "classes": frozenset({"Here"}),
     }  # fmt: skip
-    own: dict[str, Any] = {"at": time.monotonic()}
+    own: dict[str, Any] = {"at": time.monotonic(), "build": BUILD}
     own |= {name: changes.pop(name) for name in Sample.__dataclass_fields__ if name in changes}
     return Sample(seen=Observation(**well | changes), **own)
 
@@ -102,7 +112,6 @@ def installed(reason: str = "", *, degraded: tuple[str, ...] = ()) -> Installed:
         Layer(ok=not reason, reason=reason),
         generation="abc",
         degraded=degraded,
-        classes={"needed": ["Here"], "extra": ["Here"]},
     )
 
 
@@ -110,19 +119,24 @@ def models(*states: ModelState) -> dict[str, ModelState]:
     return {state.target: state for state in states}
 
 
-def run(state: Any, *tasks: Task) -> Run:
-    return Run(
-        pid=77, command="up", state=state, began=time.time(), seconds=1, done=0,
-        total=len(tasks), tasks=list(tasks),
+def run(state: Any, *tasks: Task) -> Journal:
+    return Journal(
+        pid=77, command="up", state=state, began=time.time(), seconds=1, seconds_left=None,
+        percent=None, tasks=tasks,
     )  # fmt: skip
 
 
-FAILED = run("failed", Task(name="nodes:x", state="failed", reason="no such commit"))
-INTERRUPTED = run("interrupted", Task(name="models:a", state="running"))
+def task(name: str, state: Any, reason: str = "") -> Task:
+    return Task(name, "", state=state, reason=reason)
+
+
+FAILED = run("failed", task("nodes:x", "failed", "no such commit"))
+INTERRUPTED = run("interrupted", task("models", "running"))
 INSTALLS = run(
     "running",
-    Task(name="environment", state="running"),
-    Task(name="instances:start", state="waiting"),
-    Task(name="workers:fetch-gpu0", state="waiting"),
+    task("environment", "running"),
+    task("instances:start", "waiting"),
+    task("workers:fetch-gpu0", "waiting"),
 )
-SUCCEEDED = run("succeeded", Task(name="up", state="done"))
+FETCHES = run("running", task("models", "running"))
+SUCCEEDED = run("succeeded", task("up", "done"))

@@ -213,6 +213,26 @@ CRASHING = instance(
 )
 
 
+def progressing() -> Topics:
+    """It serves, while a run brings a model; another model and a custom node failed to come."""
+    about: dict[str, Any] = {"since": ago(75), "observed": "d1"}
+    topics = machine("degraded", [instance(0)], reason="custom node x: it is left out")
+    found = [
+        a.MachineCondition(
+            type="Available", status="True", health="healthy", reason="Healthy", **about
+        ),
+        a.MachineCondition(
+            type="Progressing", status="True", health="progressing", reason="ModelMissing",
+            message="the run brings checkpoints/xl.safetensors", advice="wait", **about,
+        ),
+        a.MachineCondition(
+            type="Degraded", status="True", health="degraded", reason="OptionalPartMissing",
+            message="custom node x: it is left out", advice="run doit", **about,
+        ),
+    ]  # fmt: skip
+    return topics | {"overview": topics["overview"].model_copy(update={"conditions": found})}
+
+
 def unhealthy(**fields: Any) -> Topics:
     """GPU 1 is sick, a node could not be imported, a model is damaged."""
     return machine(

@@ -109,13 +109,13 @@ def test_a_container_can_become_another_command(tmp_path: Path) -> None:
 
 
 def test_logs_are_shown_line_by_line_and_across_a_rotation(tmp_path: Path) -> None:
-    logs, shown = tmp_path / "logs", tmp_path / "shown"
-    logs.mkdir()
+    logs, shown = Layout(tmp_path).logs, tmp_path / "shown"
+    logs.mkdir(parents=True)
     log = logs / "comfyui-gpu0.log"
     log.write_text("before\n")
     (logs / "validation.log").write_text("of a task\n")
     with shown.open("wb") as sink:
-        stream = LogStream(logs, sink.fileno())
+        stream = LogStream(Layout(tmp_path), sink.fileno())
         stream.start()
         with log.open("a") as writer:
             writer.write("one\nhal")

@@ -593,7 +593,7 @@ def test_what_was_not_looked_at_for_long_is_not_known(scene: SceneMaker) -> None
     one = scene()
     one.tell()
     told = settings.read_settings(one.file)
-    state = app_state.of(None, None, None, one.layout.log("comfyui-gpu0"))
+    state = app_state.of(None, None, None, one.layout, "comfyui-gpu0")
     facts = Facts(told, Installed(Layer(ok=True)), models={})
     sample = Sample(1000.0, Observation("comfyui-gpu0", state, api.ProbeResult(True)))
     fresh = instance_health.assess(told.instances[0], sample, facts, 1010.0)

@@ -67,7 +67,7 @@ def hasten(rig: Rig, **rules: float) -> None:
     settings["rules"] |= rules
     file.write_text(json.dumps(settings))
     before = watcher_of(rig)
-    assert pm2.restart(rig.layout, "watcher", before.pid)
+    assert pm2.restart(rig.layout, "watcher", before.pid, "a test")
     ready = file.with_suffix(".ready.json")
     until(
         lambda: (
@@ -138,6 +138,14 @@ def test_a_stopped_instance_is_restarted_and_the_other_is_not(machine: MachineMa
     rig.spec["instances"]["args"] = ["--preview-method", "none"]
     rig.doit()
     assert "no answer" not in status(rig), "of a process that is gone"
+    rig.pm2("stop", "watcher")
+    until(rig.watcher, PATIENCE, "the health server to start the watcher")
+    stopped = watcher_of(rig)
+    os.kill(stopped.pid, signal.SIGSTOP)
+    until(lambda: (now := rig.watcher()) and now.pid != stopped.pid, 2 * PATIENCE, "its restart")
+    guard = rig.layout.log("health-server").read_text()
+    assert "the watcher doesn't run: it was restarted" in guard
+    assert f"the watcher (pid {stopped.pid}) hangs: no sign of it for 30 s" in guard
 
 
 def status(rig: Rig) -> str:

@@ -158,6 +158,36 @@ def test_a_models_folder_or_file_is_named_once(lines: Lines) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ("health: {}", "health: needs either url or command"),
+        ("health: {url: http://127.0.0.1:1, command: [x]}", "health: needs either url or command"),
+        (
+            "health: {url: 127.0.0.1:1}",
+            "health.url: an address such as http://127.0.0.1:8000/health",
+        ),
+        (
+            "health: {url: 'http://127.0.0.1/${TOKEN}'}",
+            "health.url: an address holds only ${instance.…}: put secrets under env:",
+        ),
+        (
+            "per: machine, env: {A: '${instance.port}'}",
+            "env.A: per: machine has no instance to name",
+        ),
+        (
+            "env: {A: '${instance.disk}'}",
+            "env.A: of an instance there are ${instance.gpu}, ${instance.host}, ${instance.name}, "
+            "${instance.port}, ${instance.url}",
+        ),
+    ],
+)
+def test_a_worker_is_checked_across_its_fields(lines: Lines, fields: str, problem: str) -> None:
+    assert lines(f"workers: [{{name: w, command: [x], {fields}}}]") == [
+        f"machine.yaml:3: workers[0].{problem}"
+    ]
+
+
 def test_workers_have_names_of_their_own(lines: Lines) -> None:
     worker = "{name: w, command: [x]}"
     assert lines(f"workers: [{worker}, {worker}]") == [

@@ -39,13 +39,18 @@ instances:
   env: {}
   overrides: {"1": {args: [--lowvram], port: 8200, env: {}}}
   drain_timeout: 600
+  drain_settle: 5
   job_timeout: 3600
   restart_unhealthy: true
   limits: {memory: null, nice: 0, open_files: null}
   logs: {max_size: 50M, max_age: 7, keep: 5}
 health: {server: true, port: 9090, listen: 127.0.0.1, token: "${T}", timeout: 300,
          warmup: smoke, canary: canary.json, canary_every: 300}
-workers: [{name: worker, command: [run], env: {A: b}}]
+workers:
+  - {name: worker, command: [run], env: {A: "${instance.port}"}, cwd: srv, per: instance,
+     restart_with_instance: false, stop_timeout: 30,
+     health: {url: "http://127.0.0.1:80", timeout: 5}}
+machine_id: box-7
 retention: {generations: 3}
 """
 

@@ -23,8 +23,8 @@ from tests.spec.conftest import Lines, Load
         ("health: {qqq: 1}",
          "health.qqq: is not a field here; known are server, port, listen, token, timeout, warmup, "
          "canary, canary_every"),
-        ("1: 2", "[1]: is not a field here; known are workspace, comfyui, python, custom_nodes, "
-         "models, instances, health, workers, retention"),
+        ("1: 2", "[1]: is not a field here; known are workspace, machine_id, comfyui, python, "
+         "custom_nodes, models, instances, health, workers, retention"),
         ("custom_nodes: {a: b}", "custom_nodes: must be a list, such as [one, two]"),
         ("custom_nodes: [a]", "custom_nodes[0]: must be a mapping of key: value"),
         ("models: []", "models: must be a mapping of key: value"),

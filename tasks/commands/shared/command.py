@@ -15,6 +15,7 @@ from doit.cmd_base import Command
 from doit.exceptions import InvalidCommand
 
 from ...engine.configuration import load_run
+from ...engine.outputs import GuardedCommand
 from ...engine.run import Run
 from ...engine.step import of_file
 from ...host.system.failure import Failure
@@ -31,21 +32,28 @@ class Call:
     names: list[str]
 
     def named(self) -> list[Instance]:
-        """The instances named on the command line. Raises InvalidCommand for an unknown name."""
-        known = {instance.name: instance for instance in self.run.instances}
+        """The instances named on the command line, as comfyui-gpu1, gpu1 or 1.
+
+        Raises InvalidCommand for an unknown name.
+        """
+        known = {
+            name: each
+            for each in self.run.instances
+            for name in (each.name, f"gpu{each.gpu}", str(each.gpu))
+        }
         if unknown := [name for name in self.names if name not in known]:
-            names = ", ".join(known) or "none"
+            names = ", ".join(each.name for each in self.run.instances) or "none"
             raise InvalidCommand(f"no instance {unknown[0]}; known: {names}")
-        return [known[name] for name in dict.fromkeys(self.names)]
+        return list({known[name].gpu: known[name] for name in self.names}.values())
 
 
-def option(name: str, says: str, default: int = False, short: str = "") -> dict[str, Any]:
+def option(name: str, says: str, default: int | str = False, short: str = "") -> dict[str, Any]:
     """An option `--name`, of its default's type, with its help text."""
     kind = {"type": type(default), "default": default}
     return {"name": name, "long": name, "short": short, "help": says, **kind}
 
 
-class MachineCommand(Command):  # type: ignore[misc]
+class MachineCommand(GuardedCommand, Command):  # type: ignore[misc]
     """A command about the machine. `perform` returns the exit code.
 
     It may raise Failure, which has exit code 1, and Taken, which has 2.

@@ -5,18 +5,25 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..system.failure import Failure
 from . import exchange
+
+if TYPE_CHECKING:
+    from email.message import Message
 
 OK, REFUSED = 200, 400
 PROBE_TIMEOUT = 2.0
 """Seconds; an idle instance answers in 1.4 ms, one that loads a checkpoint within a second."""
 SHOWN = 200
 """Characters that are kept of an instance's own words."""
+MOST_WAITING = 50
+"""Waiting jobs that are named."""
 MOST_RUNNING = 16
 """Running jobs that are listed; ComfyUI runs one at a time."""
+SUBMITTED = "Comfy-Machine-Submitted"
+"""The header of `services/inside/refusal.py`."""
 LONGEST_REASON = 2000
 """Characters that are kept of ComfyUI's reason for refusing or failing a job."""
 LONGEST_COUNT = 1 << 16
@@ -36,14 +43,18 @@ class ProbeResult:
     """Nothing listens on the port: the instance is starting or has ended."""
     answered: bool = field(default=True, compare=False)
     """False: there was no answer at all."""
+    submitted: int | None = field(default=None, compare=False)
+    """The instance refuses new jobs, but for this number that is being submitted; None: it takes
+    new jobs."""
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """The ids of running jobs (at most one), and the number of waiting ones."""
+    """The ids of running jobs (at most one) and of the first waiting ones, and how many wait."""
 
     running: tuple[str, ...] = ()
     waiting: int = 0
+    first_waiting: tuple[str, ...] = ()
 
 
 class BadAnswer(OSError):  # noqa: N818  a name for what came
@@ -152,7 +163,9 @@ def probe(
 
     base, timeout = url(host, port, scheme), timeout or PROBE_TIMEOUT
     try:
-        queue = int(_ask(base, "/prompt", timeout, LONGEST_COUNT)["exec_info"]["queue_remaining"])
+        headers, document = _ask(base, "/prompt", timeout, LONGEST_COUNT)
+        queue = int(document["exec_info"]["queue_remaining"])
+        submitted = int(headers[SUBMITTED]) if SUBMITTED in headers else None
         if not 0 <= queue < 1 << 31:
             raise ValueError("its queue has no length")
     except TimeoutError:
@@ -163,16 +176,39 @@ def probe(
     except (HTTPException, LookupError, TypeError, ValueError, ArithmeticError,
             RecursionError) as error:  # fmt: skip
         return ProbeResult(False, f"{base} doesn't answer like ComfyUI: {str(error)[:SHOWN]}")
-    return ProbeResult(True, queue=queue)
+    return ProbeResult(True, queue=queue, submitted=submitted)
 
 
 def jobs(host: str, port: int, *, scheme: str = "http") -> Jobs | None:
     """The jobs of an instance; None: it doesn't answer like ComfyUI."""
     try:
         queue = ask(host, port, "/queue", scheme=scheme)
-        running = tuple(str(job[1])[:SHOWN] for job in queue["queue_running"][:MOST_RUNNING])
-        return Jobs(running, len(queue["queue_pending"]))
+        running, waiting = queue["queue_running"], queue["queue_pending"]
+        first = sorted(waiting, key=lambda job: job[0])[:MOST_WAITING]
+        return Jobs(_ids(running[:MOST_RUNNING]), len(waiting), _ids(first))
     except (LookupError, TypeError, RecursionError):
+        return None
+
+
+def _ids(jobs: list[Any]) -> tuple[str, ...]:
+    return tuple(str(job[1])[:SHOWN] for job in jobs)
+
+
+def last_end(host: str, port: int, *, scheme: str = "http") -> float | None:
+    """When the newest job in the history ended, in seconds since the epoch; 0: there is none.
+
+    None: the instance doesn't tell. Source: the messages of its status, which ComfyUI's
+    `PromptExecutor.add_message` stamps.
+    """
+    history = ask(host, port, "/history?max_items=1", scheme=scheme)
+    try:
+        stamps = [
+            float(said["timestamp"]) / 1000
+            for entry in history.values()
+            for _, said in entry["status"]["messages"]
+        ]
+        return max(stamps) if stamps else None if history else 0.0
+    except (AttributeError, LookupError, TypeError, ValueError):
         return None
 
 
@@ -183,17 +219,17 @@ def ask(
     from http.client import HTTPException
 
     try:
-        return _ask(url(host, port, scheme), path, timeout, exchange.LONGEST)
+        return _ask(url(host, port, scheme), path, timeout, exchange.LONGEST)[1]
     except (OSError, HTTPException, ValueError, RecursionError):
         return None
 
 
-def _ask(base: str, path: str, timeout: float, longest: int) -> Any:
-    """JSON of at most `longest` bytes, read completely within `timeout` seconds."""
+def _ask(base: str, path: str, timeout: float, longest: int) -> tuple[Message, Any]:
+    """The headers, and JSON of at most `longest` bytes, read whole within `timeout` seconds."""
     answer = exchange.request(base, path, timeout, longest)
     if answer.status != OK:
         raise ValueError(f"{answer.status} {answer.reason}")
-    return answer.json()
+    return answer.headers, answer.json()
 
 
 def _refusal(answer: exchange.Answer) -> str:

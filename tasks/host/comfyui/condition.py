@@ -10,33 +10,40 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 Health = Literal[
-    "healthy", "degraded", "disabled", "starting", "installing", "draining", "unhealthy",
-    "crash loop", "down", "failed", "interrupted", "unknown", "error",
+    "healthy", "progressing", "degraded", "disabled", "starting", "installing", "draining",
+    "unhealthy", "crash loop", "down", "failed", "interrupted", "unknown", "error",
 ]  # fmt: skip
-HEALTHY: Collection[Health] = ("healthy", "degraded", "disabled")
+HEALTHY: Collection[Health] = ("healthy", "progressing", "degraded", "disabled")
 """With these the health server answers 200, and the commands end with 0."""
 
-Type = Literal[
+InstanceType = Literal[
     "Ready", "Observed", "Running", "Functional", "ModelsPresent", "AcceptsJobs", "Complete",
 ]  # fmt: skip
-"""What a condition is about. Ready sums up the others; Complete: nothing optional is missing."""
+"""What a condition of an instance is about. Ready sums up the others; ModelsPresent: it lists the
+models that are there; Complete: nothing optional is missing."""
+MachineType = Literal["Available", "Progressing", "Degraded"]
+"""What a condition of the machine is about. Available: an instance takes jobs; Progressing: a run
+still brings what machine.yaml asks for; Degraded: something isn't as it asks for."""
+Type = Literal[InstanceType, MachineType]
 Status = Literal["True", "False", "Unknown"]
 
 
 Reason = Literal[
     "Healthy", "NotObserved",
     # The process
-    "NotStarted", "Stopped", "Exited", "CrashLoop", "AwaitsRun", "NotSupervised",
+    "NotStarted", "Stopped", "Exited", "Killed", "OutOfMemory", "CrashLoop", "AwaitsRun",
+    "NotSupervised",
     # What it answers and does
     "Starting", "StartTimeout", "NoAnswer", "WrongAnswer", "Hanging", "Busy", "JobTimeout",
     "WorkerThreadDead", "MemoryLimit", "WarmingUp", "WarmupTimeout", "WarmupFailed",
     "CanaryFailed", "Draining",
     # What it has loaded
     "NodesNotListed", "NodeFailed", "NodeClassMissing", "ModelFolderUnused", "ModelsUnknown",
-    "ModelMissing", "OptionalNodeFailed", "OptionalModelMissing",
+    "ModelMissing", "ModelNotListed", "OptionalNodeFailed", "OptionalModelMissing",
     # The machine
     "Disabled", "NoInstances", "NoneReady", "Installing", "NotInstalled", "RunFailed",
-    "RunInterrupted", "BehindMachineFile", "OptionalPartMissing", "WorkerDown",
+    "RunInterrupted", "BehindMachineFile", "NotApplied", "OptionalPartMissing",
+    "WorkerDown", "WatcherDown", "GpuCordoned", "DiskFull",
     # The health server itself
     "AnswersOld", "Refused",
     # Recorded by another version, without a code or with one that this version doesn't know
@@ -59,7 +66,8 @@ class Condition:
     """What to do; empty when there is nothing."""
     since: float | None = None
     observed: str = ""
-    """The fingerprint of the process that was observed; empty where there is none."""
+    """What was observed: the fingerprint of the process; of the machine, the digest of the
+    machine.yaml and lock that it was compared with. Empty: nothing."""
 
     @property
     def is_healthy(self) -> bool:
@@ -69,12 +77,20 @@ class Condition:
     def status(self) -> Status:
         if self.health == "unknown":
             return "Unknown"
-        well = self.is_healthy if self.type == "Ready" else self.reason == "Healthy"
-        return "True" if well else "False"
+        if self.type in ("Ready", "Available"):
+            return "True" if self.is_healthy else "False"
+        is_true = (self.reason == "Healthy") is not (self.type in ("Progressing", "Degraded"))
+        return "True" if is_true else "False"
+
+    def told(self) -> str:
+        """One line: its health, why, and what to do."""
+        why = "; ".join(filter(None, (self.message, self.advice)))
+        return f"{self.health}: {why}" if why else self.health
 
     def told_of(self, name: str) -> str:
         """One sentence about the instance of that name."""
-        return f"{name} is {self.health}" + (f": {self.message}" if self.message else "")
+        health = "in a crash loop" if self.health == "crash loop" else self.health
+        return f"{name} is {health}" + (f": {self.message}" if self.message else "")
 
 
 def healthy(kind: Type = "Ready", observed: str = "") -> Condition:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ..pm2.app_state import AppState
+from ..pm2.endings import Cause
 from . import node_classes, warmup
 from .api import ProbeResult
 from .condition import Condition, Reason
@@ -21,6 +22,11 @@ STALE = 120.0
 SHOWN = 3
 """Node classes that a sentence names."""
 RUN = "run doit"
+REASONS: Mapping[Cause, Reason] = {
+    "stopped": "Stopped", "out of memory": "OutOfMemory", "killed": "Killed", "exited": "Exited",
+    "unknown": "Exited",
+}  # fmt: skip
+"""Of a process that ended, by what ended it."""
 WAIT = "wait"
 WARMUP = "correct health.warmup, or what it needs, then run doit"
 
@@ -70,8 +76,8 @@ class Observation:
     """Node → its result, "doesn't import: …"."""
     folders: Collection[str] | None = None
     """The model folders that it uses, as real paths."""
-    models: Condition | None = None
-    """The condition of the declared models, as far as this instance lists them."""
+    unlisted: Sequence[str] = ()
+    """Models that are there and that it doesn't list."""
     draining: bool = False
 
 
@@ -82,7 +88,7 @@ def judge(seen: Observation, rules: Rules) -> list[Condition]:
 
 
 def _conditions(seen: Observation, rules: Rules) -> Iterator[Condition]:
-    name, state, models, nodes = seen.name, seen.state, seen.models, _faulty_nodes(seen, rules)
+    name, state, nodes = seen.name, seen.state, _faulty_nodes(seen, rules)
     if seen.age > STALE:
         why = f"it was last observed {seen.age:.0f} s ago"
         yield Condition("Observed", "unknown", "NotObserved", why, "see the log of health-server")
@@ -102,8 +108,6 @@ def _conditions(seen: Observation, rules: Rules) -> Iterator[Condition]:
                 why = f"custom node {node} {what}"
                 yield Condition("Functional", "unhealthy", reason, why, advice)
         yield from _functional(seen, rules)
-    if models and not models.is_healthy:
-        yield models
     if state.app and seen.draining:
         advice = "wait: it is replaced when its jobs are done"
         yield Condition("AcceptsJobs", "draining", "Draining", "it takes no new jobs", advice)
@@ -113,8 +117,11 @@ def _conditions(seen: Observation, rules: Rules) -> Iterator[Condition]:
         if node not in rules.required:
             why, advice = f"custom node {node} (optional) {what}", f"doit logs {name}; correct it"
             yield Condition("Complete", "degraded", "OptionalNodeFailed", why, advice)
-    if models and models.is_healthy and models.reason != "Healthy":
-        yield models
+    if state.app and seen.unlisted:
+        more = f", nor {len(seen.unlisted) - 1} more" if len(seen.unlisted) > 1 else ""
+        why = f"it doesn't list {seen.unlisted[0]}{more}"
+        advice = f"see that no custom node changes its model paths; doit restart {name}"
+        yield Condition("ModelsPresent", "degraded", "ModelNotListed", why, advice)
 
 
 def process_fault(state: AppState, name: str) -> Condition | None:
@@ -124,15 +131,17 @@ def process_fault(state: AppState, name: str) -> Condition | None:
 
 def not_running(state: AppState, name: str) -> Condition:
     """Why an app doesn't run, or not for long."""
-    why = str(state.blame) if state.blame else "it ended and wrote no output"
+    why = str(state.ending) if state.ending else "it ended, and how is not known"
     if state.loops:
         advice = f"doit logs {name}; correct the cause, then run doit"
         return Condition("Running", "crash loop", "CrashLoop", why, advice)
     if not state.is_known and state.was_stopped:
-        return Condition("Running", "down", "Stopped", "stopped", RUN)
-    if not state.is_known and state.blame is None:
+        by = state.ending if state.ending and state.ending.cause == "stopped" else "stopped"
+        return Condition("Running", "down", "Stopped", str(by), RUN)
+    if state.ending is None and not state.is_known:
         return Condition("Running", "down", "NotStarted", "not started", RUN)
-    return Condition("Running", "down", "Exited", why, RUN)
+    reason = REASONS[state.ending.cause] if state.ending else "Exited"
+    return Condition("Running", "down", reason, why, RUN)
 
 
 def not_supervised(state: AppState) -> Condition | None:

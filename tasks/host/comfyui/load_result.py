@@ -167,6 +167,12 @@ def read(generation: Path) -> dict[str, Result]:
     return results
 
 
+def failed_in_build(generation: Path) -> frozenset[str]:
+    """The nodes that an instance can't have: they failed, and not for want of a GPU or the like."""
+    found = {name for name, result in read(generation).items() if result.failed}
+    return frozenset(found - unproved(generation))
+
+
 def unproved(generation: Path) -> frozenset[str]:
     """The nodes whose failure may be due to something that only run time has."""
     found = files.read_receipt(receipt_of(generation), unproved=list).get("unproved", [])

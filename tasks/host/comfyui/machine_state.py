@@ -13,11 +13,11 @@ from pathlib import Path
 
 from ...spec import Instance
 from ...spec.layout import Layout
-from ..pm2 import app_state, apps, daemon_socket, pm2, stopped_apps
+from ..pm2 import app_state, apps, daemon_socket, pm2
 from ..pm2.app_state import AppState
-from ..system import files, private_folder, usage
+from ..system import files, heartbeat, private_folder, usage
 from ..system.run_lock import Holder, RunLock
-from . import api, condition, judge, symptoms, warmup
+from . import api, condition, judge, started_with, symptoms, warmup
 from .condition import Condition
 from .judge import Observation, Rules
 
@@ -69,6 +69,8 @@ class MachineState:
     """Running apps of this workspace that machine.yaml doesn't name."""
     watcher: int | None
     """The pid of the watcher."""
+    watcher_fault: str | None
+    """What is wrong with the watcher; None: nothing."""
     run: Holder | None
     """The run in progress."""
 
@@ -91,15 +93,15 @@ def read(
         probes = [pool.submit(_probe, each, by_name.get(each.name)) for each in instances]
         memory = usage.resident_each(app.pid for app in running)
         answers = [probe.result() for probe in probes]
-    stopped = stopped_apps.read(layout.stopped)
     known = {app["name"]: app.get("pm2_env") for app in answer.apps or []} if answer else {}
 
     def state(name: str) -> AppState:
         app, entry = by_name.get(name), known.get(name)
         resident = memory.get(app.pid) if app else None
         entry = entry if isinstance(entry, dict) else None
-        return app_state.of(app, resident, entry, layout.log(name), name in stopped)
+        return app_state.of(app, resident, entry, layout, name)
 
+    watcher = by_name.get(apps.WATCHER)
     named = {each.name for each in instances} | set(workers) | set(apps.OURS)
     return MachineState(
         [
@@ -111,14 +113,17 @@ def read(
             for name, gpu in workers.items()
         ],
         [app for app in running if app.name not in named],
-        by_name[apps.WATCHER].pid if apps.WATCHER in by_name else None,
+        watcher.pid if watcher else None,
+        heartbeat.fault(layout.workspace, (watcher.pid, watcher.started) if watcher else None),
         RunLock(layout.workspace).run(),
     )
 
 
 def _probe(instance: Instance, app: apps.App | None) -> api.ProbeResult:
-    scheme = app.scheme if app else instance.scheme
-    return api.probe(instance.listen, _port(instance, app), scheme=scheme)
+    if app is None:
+        return api.probe(instance.listen, instance.port, scheme=instance.scheme)
+    listen = started_with.listens_on(app.pid, instance.listen)
+    return api.probe(listen, _port(instance, app), scheme=app.scheme)
 
 
 def _port(instance: Instance, app: apps.App | None) -> int:

@@ -6,13 +6,13 @@ import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...spec import workflow_file
-from ...spec.model import SMOKE
-from ...spec.workflow_file import Prompt, can_vary
 from ..system.failure import Failure
 from . import api
+
+if TYPE_CHECKING:
+    from ...spec.workflow_file import Prompt
 
 CLIENT = "comfy-machine"
 """The client id of our jobs, which tells them apart in a queue."""
@@ -33,6 +33,9 @@ class Trial:
 
 def read_workflow(path: Path) -> Prompt:
     """The prompt of a file, or the built-in one. Raises Failure: the file may be gone."""
+    from ...spec import workflow_file
+    from ...spec.model import SMOKE
+
     if path == SMOKE:
         return smoke("PreviewImage")
     try:
@@ -43,6 +46,8 @@ def read_workflow(path: Path) -> Prompt:
 
 def vary(prompt: Prompt) -> Prompt:
     """The same job with new seeds and colours, so that ComfyUI doesn't answer from its cache."""
+    # Here, since the watcher loads this module, and no pydantic.
+    from ...spec.workflow_file import can_vary
 
     def another(name: str, value: Any) -> Any:
         most = MOST.get(name, MOST_OF_A_SEED)

@@ -66,6 +66,8 @@ class Proof:
     log: Path
     timeout: float
     """Seconds for everything."""
+    secrets: Collection[str] = ()
+    """Values that the log must not show."""
     changes: Path | None = None
     """Where the process records what it changes."""
     database: bool = True
@@ -164,8 +166,9 @@ class Proof:
         code, timed_out = None, False
         try:
             output = process.run(
-                argv, env=env, cwd=self.comfyui, log=self.log, timeout=self.timeout, enough=settled
-            )
+                argv, env=env, cwd=self.comfyui, log=self.log, timeout=self.timeout,
+                enough=settled, secrets=self.secrets,
+            )  # fmt: skip
             code = None if settled.reached else 0
         except process.CommandFailed as failed:
             if failed.code is None and not failed.timed_out:

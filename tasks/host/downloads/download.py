@@ -168,10 +168,10 @@ class _Download:
 
     def _fetch_once(self, start: int, end: int) -> int:
         """Request a span once and write the answer; return where it ends."""
-        known = self.part.version
+        version = self.part.version
         headers = {} if self.plainly else {"Range": f"bytes={start}-{end - 1}"}
-        if known and known.validator and not self.plainly:
-            headers["If-Range"] = known.validator
+        if version and version.validator and not self.plainly:
+            headers["If-Range"] = version.validator
         with self.web.get(self.request.url, self.request.label, headers) as answer:
             position, stop = self._accept(answer, start, end)
             for chunk in answer.chunks():

@@ -108,6 +108,17 @@ def summarize(
     return ModelsSummary(not lines, lines[0] + others if lines else "", wrong)
 
 
+def optional(states: Mapping[str, ModelState]) -> frozenset[str]:
+    """The targets of the optional ones."""
+    return frozenset(target for target, state in states.items() if state.optional)
+
+
+def unlisted(states: Mapping[str, ModelState], listing: Mapping[str, Collection[str]]) -> list[str]:
+    """The models that are as they should be and that an instance doesn't list (see `listed`)."""
+    names = {kind: frozenset(found) for kind, found in listing.items()}
+    return [each for each, state in states.items() if state.ok and listed(names, each) is False]
+
+
 def kinds(targets: Iterable[str], paths: Any) -> dict[str, str]:
     """Folder of the targets → folder type to request from an instance, `GET /models/<kind>`.
 
@@ -193,7 +204,8 @@ def _download(place: Place, model: WantedModel, seen: Mapping[str, Any]) -> Mode
     known = pin(model.url or "", model.sha256, place.pins.get(model.target), seen)
     if known.sha256 is None:
         status, _ = _behind(f"{place.folder}/{model.target}", "")
-        return _state(model, status, "it was never fetched, so its sha256 isn't known")
+        why = "it was never fetched" if status is None else "the lock doesn't have it"
+        return _state(model, status, f"its sha256 isn't known: {why}")
     text = link_text(str(place.folder), str(place.store), model.target, known.sha256)
     status, reason = _behind(f"{place.folder}/{model.target}", text)
     if status and not reason:

@@ -134,22 +134,22 @@ class Store:
         if request.sha256:
             held = self.holds(request.sha256)
             return Downloaded(request.sha256, Version(held[0]), held[0], None) if held else None
-        known = files.read_receipt(self._url(request.url), sha256=str, version=dict)
-        if not known or not NAME.fullmatch(known["sha256"]):
+        record = files.read_receipt(self._url(request.url), sha256=str, version=dict)
+        if not record or not NAME.fullmatch(record["sha256"]):
             return None
         try:
-            version = Version(**known["version"])
+            version = Version(**record["version"])
         except TypeError:
             return None
-        if not stamp(self.place(known["sha256"])):
+        if not stamp(self.place(record["sha256"])):
             return None
         now = remote_file.ask(request.url, request.label, web)
         same = now.version.fits(version) or (waited and now.version == version)
-        if now.sha256 != known["sha256"] and not same:
+        if now.sha256 != record["sha256"] and not same:
             return None
         # Without a receipt, a killed run had just renamed it, or it has changed.
-        if self.holds(known["sha256"]) or self.verify(known["sha256"], meter, request.label):
-            return Downloaded(known["sha256"], now.version, version.size or 0, now.pinned)
+        if self.holds(record["sha256"]) or self.verify(record["sha256"], meter, request.label):
+            return Downloaded(record["sha256"], now.version, version.size or 0, now.pinned)
         return None
 
     def _refuse_known(self, request: DownloadRequest, web: Web) -> None:
@@ -157,12 +157,12 @@ class Store:
 
         Otherwise every run would download perhaps 20 GB again.
         """
-        known = files.read_receipt(self._url(request.url), sha256=str, version=dict)
-        if request.sha256 and known and known["sha256"] != request.sha256:
+        record = files.read_receipt(self._url(request.url), sha256=str, version=dict)
+        if request.sha256 and record and record["sha256"] != request.sha256:
             with contextlib.suppress(TypeError):
                 now = remote_file.ask(request.url, request.label, web).version
-                if now.fits(Version(**known["version"])):
-                    why = content_check.mismatch(known["sha256"], request.sha256, request.label)
+                if now.fits(Version(**record["version"])):
+                    why = content_check.mismatch(record["sha256"], request.sha256, request.label)
                     raise Failure(f"{request.label}: {why}")
 
     def _url(self, url: str) -> Path:

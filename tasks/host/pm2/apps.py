@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,17 @@ HELPERS = 3.0
 """Seconds between SIGTERM and SIGKILL for helpers."""
 LOOK_EVERY = 0.02
 """Seconds between two checks whether a process has ended."""
+
+
+DECLARED = re.compile(r"[a-z0-9-]+-(gpu\d+|machine)")
+"""The names of instances and workers. Users may run their own apps in this PM2."""
+INSTANCES = "comfyui-gpu"
+"""How the names of instances begin."""
+
+
+def is_instance(name: str) -> bool:
+    """Whether an app of this name is an instance; no worker may be called comfyui."""
+    return name.startswith(INSTANCES)
 
 
 @dataclass(frozen=True)
@@ -102,7 +114,8 @@ def look(workspace: Path, daemon: int | None) -> Look:
             if not _runs_still(owner):
                 left.append(Helper(name, pid, started))
         elif parent not in marked:
-            port = marks.get(PORT, "")
+            # Workers have the port of their instance.
+            port = marks.get(PORT, "") if is_instance(name) else ""
             running_apps.append(
                 App(
                     name=name,

@@ -9,6 +9,9 @@ import threading
 from pathlib import Path
 from typing import BinaryIO
 
+from ...spec.layout import Layout
+from ..system.redaction import mask
+from . import app_secrets
 from .log_rotation import APP_LOG
 
 EVERY = 0.25
@@ -20,11 +23,11 @@ BLOCK = 1 << 20
 class LogStream:
     """Copies new lines of the apps' logs to a file descriptor until it is stopped.
 
-    Reads rotated logs to their end.
+    Reads rotated logs to their end. Secrets are masked.
     """
 
-    def __init__(self, folder: Path, to: int | None = None) -> None:
-        self._folder = folder
+    def __init__(self, layout: Layout, to: int | None = None) -> None:
+        self._layout = layout
         self._to = sys.stdout.fileno() if to is None else to
         self._open: dict[Path, BinaryIO] = {}
         self._rest: dict[Path, bytes] = {}
@@ -49,7 +52,7 @@ class LogStream:
 
     def _logs(self) -> list[Path]:
         try:
-            paths = sorted(self._folder.iterdir())
+            paths = sorted(self._layout.logs.iterdir())
         except OSError:
             return []
         return [path for path in paths if APP_LOG.fullmatch(path.name)]
@@ -79,6 +82,12 @@ class LogStream:
             *lines, self._rest[path] = (self._rest.get(path, b"") + block).split(b"\n")
             if len(self._rest[path]) >= BLOCK:
                 lines.append(self._rest.pop(path))
-            shown = b"".join(b"%s | %s\n" % (name, line) for line in lines)
+            shown = self._masked(b"".join(b"%s | %s\n" % (name, line) for line in lines))
             while shown:
                 shown = shown[os.write(self._to, shown) :]
+
+    def _masked(self, content: bytes) -> bytes:
+        secrets = app_secrets.values(self._layout)
+        return mask(content.decode(errors="surrogateescape"), secrets).encode(
+            errors="surrogateescape"
+        )

@@ -10,8 +10,9 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,21 @@ from typing import Any
 from ...spec.layout import Layout
 from ..system import files, locks, private_folder, process
 from ..system.failure import Failure
+from ..system.units import size
 from . import apps as apps_
-from . import daemon_socket, stopped_apps
+from . import daemon_socket, stops
 from .apps import App, end, ends, is_here
+from .stops import Why
 
 VERSION = "7.0.4"
 TIMEOUT = 60.0
 """Seconds for one PM2 command."""
+ROOM = 1 << 16
+"""Bytes that PM2 needs in its home; with 8 kB its start hangs (measured with 7.0.4)."""
 KILL_TIMEOUT = 10.0
-"""The most seconds that stopping an app takes."""
+"""The most seconds that stopping an app takes, except for workers."""
+STOPPED, GIVEN_UP = "stopped", "errored"
+"""PM2's words for an app that was stopped, and for one that it no longer restarts."""
 
 RECEIPT = "receipt.json"
 LOOK = 0.2
@@ -169,26 +176,66 @@ def start(layout: Layout, configs: Sequence[dict[str, Any]]) -> None:
     """
     if reason := damage(layout):
         raise Failure(f"{reason}: doit repair, then doit, installs PM2 again")
-    file = layout.apps / "start.config.json"
+    file, home = layout.apps / "start.config.json", private_folder.make(layout.workspace)
+    if (left := shutil.disk_usage(home).free) < ROOM:
+        raise Failure(f"PM2 can't start, {size(left)} are left in {home}: free space on its disk")
     with _locked(layout):
         names = {app["name"] for app in configs}
-        _delete(layout, names)
+        _delete(layout, names, "replaced")
         files.write_receipt(file, {"apps": list(configs)})
+        for app in configs:
+            log = Path(app["out_file"])
+            log.parent.mkdir(parents=True, exist_ok=True)
+            files.open_log(log).close()
         _call(layout, "start", str(file))
-        stopped_apps.forget(layout, names)
+        stops.started(layout, names)
 
 
-def restart(layout: Layout, name: str, pid: int) -> bool:
-    """Restart an app with the same config, if it is still this process; return whether it was."""
+def restart(layout: Layout, name: str, pid: int, why: str, by: Why = "watcher") -> bool:
+    """Restart an app with the same config, if it is still this process; return whether it was.
+
+    `why`: what is wrong with it, as `by` says.
+    """
     with _locked(layout):
         app = _apps(layout).get(name, {})
         if app.get("pid") != pid:
             return False
+        stops.note_restart(layout, name, pid, by, why)
         # The shim ends those that are no longer its descendants.
         helpers = apps_.started_by([pid])
+        if not _act(layout, "restartProcessId", [{"id": app["pm_id"]}], _grace([app])):
+            _call(layout, "restart", name, timeout=TIMEOUT + _grace([app]))
+        apps_.end_all(helpers)
+        return True
+
+
+def stop(layout: Layout, name: str, pid: int) -> bool:
+    """Stop an app that PM2 keeps, if it is still this process; return whether it was.
+
+    `begin` starts it again. Other callers needn't wait until it has ended.
+    """
+    with _locked(layout):
+        app = _apps(layout).get(name, {})
+    if app.get("pid") != pid:
+        return False
+    stops.note_restart(layout, name, pid, "held", "")
+    helpers = apps_.started_by([pid])
+    if not _act(layout, "stopProcessId", [app["pm_id"]], _grace([app])):
+        _call(layout, "stop", name, timeout=TIMEOUT + _grace([app]))
+    apps_.end_all(helpers)
+    _forget()
+    return True
+
+
+def begin(layout: Layout, name: str) -> bool:
+    """Start an app that PM2 has stopped, or given up; return whether it had."""
+    with _locked(layout):
+        app = _apps(layout).get(name)
+        if app is None or app["pm2_env"]["status"] not in (STOPPED, GIVEN_UP):
+            return False
+        # Unlike startProcessId it counts the restarts anew.
         if not _act(layout, "restartProcessId", [{"id": app["pm_id"]}]):
             _call(layout, "restart", name)
-        apps_.end_all(helpers)
         return True
 
 
@@ -199,40 +246,56 @@ def reopen_logs(layout: Layout) -> None:
             _call(layout, "reloadLogs")
 
 
-def delete(layout: Layout, names: set[str]) -> None:
-    """Stop apps (SIGINT, SIGKILL after 10 s) and remove them from PM2; ignores missing ones."""
+def delete(layout: Layout, names: set[str], why: Why) -> None:
+    """Stop apps (SIGINT, SIGKILL after 10 s, or a worker's own time) and remove them from PM2;
+    ignores missing ones."""
     with _locked(layout):
-        _delete(layout, names)
-        stopped_apps.note(layout, names)
+        _delete(layout, names, why)
 
 
-def _delete(layout: Layout, names: set[str]) -> None:
+def _delete(layout: Layout, names: set[str], why: Why) -> None:
     present = [app for name, app in _apps(layout).items() if name in names]
+    pids = {app["name"]: app["pid"] for app in present if app.get("pid")}
+    stops.note(layout, {name: pids.get(name, 0) for name in names}, why)
     helpers = apps_.started_by(app["pid"] for app in present if app.get("pid"))
     try:
-        _delete_from_pm2(layout, names, [app["pm_id"] for app in present])
+        _delete_from_pm2(layout, names, present)
     finally:
         apps_.end_all(helpers)
         if names:
             apps_.end_left(layout.workspace, names)
 
 
-def _delete_from_pm2(layout: Layout, names: set[str], ids: Sequence[int]) -> None:
-    if _act(layout, "deleteProcessId", ids):
+def _delete_from_pm2(layout: Layout, names: set[str], present: Sequence[Mapping[str, Any]]) -> None:
+    if _act(layout, "deleteProcessId", [app["pm_id"] for app in present], _grace(present)):
         return
-    if present := sorted(names & set(_apps(layout))):
+    left = [app for name, app in _apps(layout).items() if name in names]
+    if left:
         # PM2 stops ten apps at a time for a regular expression, but one by one for names.
-        pattern = "|".join(map(re.escape, present))
-        _call(layout, "delete", f"/^({pattern})$/", timeout=TIMEOUT + KILL_TIMEOUT * len(present))
+        pattern = "|".join(sorted(re.escape(app["name"]) for app in left))
+        _call(layout, "delete", f"/^({pattern})$/", timeout=TIMEOUT + _grace(left) * len(left))
 
 
-def _act(layout: Layout, method: str, arguments: Sequence[Any]) -> bool:
+def _grace(found: Sequence[Mapping[str, Any]]) -> float:
+    """The most seconds that PM2 gives one of these apps to end."""
+    return max([KILL_TIMEOUT, *(_kill_timeout(app) / 1000 for app in found)])
+
+
+def _kill_timeout(app: Mapping[str, Any]) -> float:
+    """Milliseconds."""
+    value = app.get("pm2_env", {}).get("kill_timeout")
+    return value if isinstance(value, (int, float)) else 0.0
+
+
+def _act(
+    layout: Layout, method: str, arguments: Sequence[Any], grace: float = KILL_TIMEOUT
+) -> bool:
     """Call a method of the daemon for all of these apps concurrently; return whether it succeeded.
 
     If not, PM2's command line explains what is wrong.
     """
     home = private_folder.folder(layout.workspace)
-    return daemon_socket.act(home, method, arguments, TIMEOUT + KILL_TIMEOUT) if arguments else True
+    return daemon_socket.act(home, method, arguments, TIMEOUT + grace) if arguments else True
 
 
 def kill(layout: Layout) -> None:

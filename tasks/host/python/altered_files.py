@@ -1,6 +1,6 @@
 """Files of packages that differ from what was installed, recorded beside the environment.
 
-*Known* ones are those that custom nodes rewrite at every import; restoring them would never end.
+*Rewritten* ones are those that custom nodes rewrite at every import, so they stay as they are.
 *Spoilt* ones are all others, which `doit verify` finds; their environment is replaced.
 """
 
@@ -19,7 +19,7 @@ Spoilt = Mapping[str, list[str]]
 
 
 @dataclass(frozen=True)
-class Known:
+class Rewritten:
     """A file that something rewrites."""
 
     package: str
@@ -35,7 +35,7 @@ def _spoilt_file(environment: Path) -> Path:
     return environment.with_name(f"{environment.name}.spoilt.json")
 
 
-def _known_file(environment: Path) -> Path:
+def _rewritten_file(environment: Path) -> Path:
     return environment.with_name(f"{environment.name}.written.json")
 
 
@@ -61,24 +61,26 @@ def note_spoilt(environment: Path, wrong: Iterable[Wrong]) -> None:
         _spoilt_file(environment).unlink(missing_ok=True)
 
 
-def known(environment: Path) -> dict[str, Known]:
-    """The known files, by path relative to site-packages. Skips damaged entries."""
+def rewritten(environment: Path) -> dict[str, Rewritten]:
+    """The rewritten files, by path relative to site-packages. Skips damaged entries."""
     entries = {}
-    recorded = files.read_receipt(_known_file(environment), files=dict).get("files", {})
+    recorded = files.read_receipt(_rewritten_file(environment), files=dict).get("files", {})
     for path, each in recorded.items():
         with contextlib.suppress(LookupError, TypeError):
-            entries[path] = Known(str(each["package"]), str(each["who"]))
+            entries[path] = Rewritten(str(each["package"]), str(each["who"]))
     return entries
 
 
-def note_known(environment: Path, more: Mapping[str, Known]) -> None:
-    """Record more known files."""
-    if entries := known(environment) | dict(more):
+def note_rewritten(environment: Path, more: Mapping[str, Rewritten]) -> None:
+    """Record more rewritten files."""
+    if entries := rewritten(environment) | dict(more):
         recorded = {path: asdict(each) for path, each in entries.items()}
-        files.write_receipt(_known_file(environment), {"files": recorded})
+        files.write_receipt(_rewritten_file(environment), {"files": recorded})
 
 
-def expect(environment: Path, previous: Mapping[str, Known], restored: Spoilt) -> None:
-    """Record restored files as known: if they change again, something here rewrites them."""
-    again = {path: Known(package, AGAIN) for package, paths in restored.items() for path in paths}
-    note_known(environment, {**again, **previous})
+def expect(environment: Path, previous: Mapping[str, Rewritten], restored: Spoilt) -> None:
+    """Record restored files as rewritten, for the case that they change again."""
+    again = {
+        path: Rewritten(package, AGAIN) for package, paths in restored.items() for path in paths
+    }
+    note_rewritten(environment, {**again, **previous})

@@ -107,8 +107,8 @@ def missing(log: str) -> Missing | None:
 
 def debian(what: Missing) -> str | None:
     """The Debian package that has it; None if unknown."""
-    if known := DEBIAN.get(what.name):
-        return known
+    if package := DEBIAN.get(what.name):
+        return package
     if shutil.which("apt-file") is None:
         return None
     pattern = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..system import process
@@ -128,6 +129,9 @@ def _install(
         process.run([*argv, "--offline"], env=env, log=log)
     except process.CommandFailed:
         process.run(argv, env=env, log=log)
+    with suppress(FileNotFoundError):
+        # uv lets everyone write into it.
+        (folder / ".lock").chmod(0o600)
 
 
 def site_packages(folder: Path) -> Path:

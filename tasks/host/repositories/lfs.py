@@ -92,10 +92,10 @@ def pointers(checkout: Path, names: Iterable[str]) -> dict[str, Pointer]:
     return pointers_by_name
 
 
-def fill_in(storage: Path, checkout: Path, wanted: Mapping[str, Pointer]) -> dict[str, Pointer]:
+def fill_in(storage: Path, checkout: Path, listed: Mapping[str, Pointer]) -> dict[str, Pointer]:
     """Replace pointers by their files from git-lfs's storage; return those that it doesn't have."""
     missing = {}
-    for name, pointer in wanted.items():
+    for name, pointer in listed.items():
         oid = pointer.sha256
         stored = storage / "objects" / oid[:2] / oid[2:4] / oid
         if stored.is_file() and stored.stat().st_size == pointer.size:

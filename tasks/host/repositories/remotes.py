@@ -35,17 +35,22 @@ def resolve(url: str, ref: str | None, on_progress: OnProgress = ignore_progress
         cache = git_cache.fetch(url, ref.lower(), on_progress)
         # It may be the name of a tag object.
         return str(git.command(cache).rev_parse(f"{ref.lower()}^{{commit}}"))
-    wanted = ref or "HEAD"
+    revision = ref or "HEAD"
     listing = git_cache.attempt(
-        url, lambda: str(git.command().ls_remote("--", url, wanted, f"{wanted}^{{}}"))
+        url, lambda: str(git.command().ls_remote("--", url, revision, f"{revision}^{{}}"))
     )
     commits = {name: commit for commit, name in map(str.split, listing.splitlines())}
-    for name in (f"refs/tags/{wanted}^{{}}", f"refs/tags/{wanted}", f"refs/heads/{wanted}", wanted):
+    for name in (
+        f"refs/tags/{revision}^{{}}",
+        f"refs/tags/{revision}",
+        f"refs/heads/{revision}",
+        revision,
+    ):
         if name in commits:
             return commits[name]
-    if ABBREVIATED.fullmatch(wanted):
-        return git_cache.resolve_abbreviated(url, wanted, on_progress)
-    raise Failure(f"{url} has no branch, tag or commit {wanted!r}: correct ref")
+    if ABBREVIATED.fullmatch(revision):
+        return git_cache.resolve_abbreviated(url, revision, on_progress)
+    raise Failure(f"{url} has no branch, tag or commit {revision!r}: correct ref")
 
 
 def checkout(

@@ -1,3 +1,3 @@
 """Disk space: what lies on disk, how much it takes, what can be removed."""
 
-__all__ = ["access", "digest_folders", "disk", "disk_space", "garbage", "trees"]
+__all__ = ["access", "digest_folders", "disk", "disk_space", "full_disks", "garbage", "trees"]

@@ -61,10 +61,10 @@ def start(layout: Layout) -> None:
         return
     os.ftruncate(descriptor, 0)
     log = layout.log("sweeper")
-    log.parent.mkdir(parents=True, exist_ok=True)
+    files.empty_log(log)
     command = [sys.executable, "-m", PROGRAM, str(layout.workspace), str(descriptor)]
     try:
-        with log.open("wb") as sink:
+        with files.open_log(log) as sink:
             # Not a child of this run, which would end it.
             subprocess.run(
                 ["sh", "-c", '"$@" &', "sh", *command],

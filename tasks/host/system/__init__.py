@@ -1,12 +1,16 @@
 """The operating system: files, processes, locks, GPUs, ports, systemd, Debian packages."""
 
 __all__ = [
+    "cordons",
     "debian",
     "failure",
     "files",
     "gpu",
+    "gpu_errors",
+    "heartbeat",
     "locks",
     "log_once",
+    "out_of_memory",
     "port_holders",
     "private_folder",
     "process",

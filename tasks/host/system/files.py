@@ -110,6 +110,23 @@ def _create(part: Path, mode: int) -> int:
     return os.open(part, flags, mode)
 
 
+def open_log(path: Path) -> IO[bytes]:
+    """Open a log for appending and reading; a new one is for its owner only (0600).
+
+    Raises OSError.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o600), "ab+")
+
+
+def empty_log(path: Path) -> None:
+    """Create or empty a log, for its owner only (0600). Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open_log(path) as log:
+        os.fchmod(log.fileno(), 0o600)
+        log.truncate(0)
+
+
 def write_receipt(path: Path, receipt: dict[str, Any], *, durable: bool = True) -> None:
     """Write readable JSON; otherwise like `write_text`."""
     write_text(path, json.dumps(receipt, indent=1, sort_keys=True) + "\n", durable=durable)

@@ -11,14 +11,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO
 
+from . import files
 from .failure import Failure
-from .redaction import redact
+from .redaction import mask, redact
 
 #: Variables that every child gets, for files, language and network.
 ALLOWED = frozenset(
@@ -113,18 +114,19 @@ def run(
     timeout: float | None = None,
     stays: bool = False,
     enough: Callable[[], bool] | None = None,
+    secrets: Collection[str] = (),
 ) -> str:
     """Run `argv` and return its output (stdout and stderr together, the last 16 MiB).
 
-    The output is appended to `log` as it comes; when the command has ended, credentials are masked
-    there and in the returned text. After `timeout` seconds the process group is ended (SIGTERM,
-    SIGKILL after GRACE seconds). When `enough`, called every second, returns True, it is ended too,
-    without an error. If this process is killed, the next run ends what it left behind, unless the
-    command `stays`, as PM2's daemon does. Raises CommandFailed.
+    The output is appended to `log` as it comes; when the command has ended, credentials in URLs
+    and `secrets` are masked there and in the returned text. After `timeout` seconds the process
+    group is ended (SIGTERM, SIGKILL after GRACE seconds). When `enough`, called every second,
+    returns True, it is ended too, without an error. If this process is killed, the next run ends
+    what it left behind, unless the command `stays`, as PM2's daemon does. Raises CommandFailed.
     """
     words = [str(word) for word in argv]
     marks = {} if stays else {RUN: run_id()}
-    with log.open("ab+") if log else tempfile.TemporaryFile() as sink:
+    with files.open_log(log) if log else tempfile.TemporaryFile() as sink:
         if log:
             sink.write(f"$ {redact(shlex.join(words))}\n".encode())
             sink.flush()
@@ -132,7 +134,7 @@ def run(
         try:
             ending = _run(words, {**env, **marks}, cwd, sink.fileno(), timeout, enough)
         finally:
-            _mask(sink, start)
+            _mask(sink, start, secrets)
         output = _read(sink, start)
     if ending.problem:
         message = f"{Path(words[0]).name} {ending.problem}"
@@ -200,21 +202,22 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def _mask(file: IO[bytes], start: int) -> None:
+def _mask(file: IO[bytes], start: int, secrets: Collection[str]) -> None:
     """Redact a file from byte `start`; it is rewritten only if it needs that."""
     file.seek(start)
-    if all(_redacted(line) == line for line in file):
+    if all(_redacted(line, secrets) == line for line in file):
         return
     file.seek(start)
-    content = _redacted(file.read())
+    content = _redacted(file.read(), secrets)
     file.truncate(start)
     file.seek(start)
     file.write(content)
     file.flush()
 
 
-def _redacted(content: bytes) -> bytes:
-    return redact(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+def _redacted(content: bytes, secrets: Collection[str]) -> bytes:
+    text = mask(redact(content.decode(errors="surrogateescape")), secrets)
+    return text.encode(errors="surrogateescape")
 
 
 def _read(file: IO[bytes], start: int, limit: int = 1 << 24) -> str:

@@ -84,6 +84,15 @@ class Journal:
     def total(self) -> int:
         return len(self.tasks)
 
+    @property
+    def is_on(self) -> bool:
+        """Whether this run is in progress."""
+        return self.state == "running"
+
+    def awaits(self, *names: str) -> bool:
+        """Whether this run still has one of these tasks to do; `doit build` starts nothing."""
+        return self.is_on and any(task.open and task.name in names for task in self.tasks)
+
     def of(self, state: TaskState) -> list[Task]:
         return [task for task in self.tasks if task.state == state]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import locks, private_folder, process
+from .failure import Failure
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,18 @@ class RunLock:
         return private_folder.folder(self._workspace) / "run.lock"
 
     def take(self, what: str) -> None:
-        """Raises Taken at once when another run holds it."""
+        """Raises Taken at once when another run holds it; Failure if it can't be written."""
         private_folder.make(self._workspace)
+        try:
+            self._take(what)
+        except OSError as error:
+            # A full disk, most often: every command needs this file.
+            raise Failure(
+                f"{self.path} can't be written ({error.strerror}): free space on its disk, or "
+                "correct the permissions"
+            ) from None
+
+    def _take(self, what: str) -> None:
         descriptor = locks.open_file(self.path)
         if not locks.lock(descriptor):
             holder = self._named(descriptor)

@@ -22,11 +22,11 @@ class Inquiry:
 
     def ask(self, demands: Iterable[Demand], overrides: Sequence[str] = ()) -> Answer:
         """Whether these lines fit; use `ask_all` for the packages to install."""
-        wanted = frozenset(demands)
-        answer = self._guess(wanted, overrides)
-        if not answer.fits and (wanted, tuple(overrides)) not in self._answers:
-            answer = self._put(wanted, overrides)
-            self._answers[wanted, tuple(overrides)] = answer
+        key = frozenset(demands)
+        answer = self._guess(key, overrides)
+        if not answer.fits and (key, tuple(overrides)) not in self._answers:
+            answer = self._put(key, overrides)
+            self._answers[key, tuple(overrides)] = answer
         return answer
 
     def _guess(self, demands: frozenset[Demand], overrides: Sequence[str]) -> Answer:
@@ -49,11 +49,11 @@ class Inquiry:
 
     def ask_all(self, demands: Iterable[Demand]) -> Answer:
         """The newest versions that fit, for installation."""
-        wanted = frozenset(demands)
-        if wanted not in self._whole:
-            self._whole[wanted] = resolver.resolve(self.problem, self._ordered(wanted))
-            self._answers[wanted, ()] = self._whole[wanted]
-        return self._whole[wanted]
+        key = frozenset(demands)
+        if key not in self._whole:
+            self._whole[key] = resolver.resolve(self.problem, self._ordered(key))
+            self._answers[key, ()] = self._whole[key]
+        return self._whole[key]
 
     def _ordered(self, demands: Collection[Demand]) -> list[Demand]:
         """The lines in declared order, which may influence uv's answer."""

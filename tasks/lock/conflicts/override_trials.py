@@ -19,7 +19,7 @@ def with_overrides(
     inquiry: Inquiry,
     conflict: Conflict,
     demands: Sequence[Demand],
-    known: Sequence[Conflict] = (),
+    earlier: Sequence[Conflict] = (),
     before: Sequence[str] = (),
 ) -> Conflict:
     """The conflict with its packages, overrides that solve it, and further lines in it.
@@ -30,18 +30,18 @@ def with_overrides(
         return conflict  # Unlocking torch solves it.
     if not conflict.reachable or (conflict.alone and conflict.alone.line.url):
         return conflict
-    found = _from_known(inquiry, conflict, known) or _find_overrides(inquiry, conflict, before)
+    found = _from_earlier(inquiry, conflict, earlier) or _find_overrides(inquiry, conflict, before)
     solved = replace(conflict, packages=found[0], overrides=found[1])
     return replace(
         solved, alike=_alike(inquiry, solved, demands), through=_through(inquiry, solved)
     )
 
 
-def _from_known(
-    inquiry: Inquiry, conflict: Conflict, known: Sequence[Conflict]
+def _from_earlier(
+    inquiry: Inquiry, conflict: Conflict, earlier: Sequence[Conflict]
 ) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """The packages and overrides of a known conflict that solve this one too."""
-    for each in known:
+    for each in earlier:
         if each.overrides and inquiry.ask(conflict.core, each.overrides).fits:
             return each.packages, each.overrides
     return None

@@ -104,16 +104,16 @@ def _without(
 
 def _add(conflicts: list[Conflict], conflict: Conflict) -> None:
     """Add a conflict, or merge it into one with the same overrides."""
-    for number, known in enumerate(conflicts):
-        if known.overrides and known.overrides == conflict.overrides:
-            loser = next(each for each in known.core if each in known.losing)
-            winner = next((each for each in known.core if each not in known.losing), loser)
+    for number, other in enumerate(conflicts):
+        if other.overrides and other.overrides == conflict.overrides:
+            loser = next(each for each in other.core if each in other.losing)
+            winner = next((each for each in other.core if each not in other.losing), loser)
             more = {
                 each: loser if each in conflict.losing else winner
                 for each in (*conflict.core, *conflict.alike)
-                if each not in known.core
+                if each not in other.core
             }
-            through = {**known.through, **conflict.through}
-            conflicts[number] = replace(known, alike={**known.alike, **more}, through=through)
+            through = {**other.through, **conflict.through}
+            conflicts[number] = replace(other, alike={**other.alike, **more}, through=through)
             return
     conflicts.append(conflict)

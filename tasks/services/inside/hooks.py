@@ -59,9 +59,14 @@ def _call(callback: Callback, module: ModuleType) -> None:
     try:
         callback(module)
     except Exception:
-        import traceback
+        complain()
 
-        traceback.print_exc()
+
+def complain() -> None:
+    """Print the exception that is being handled."""
+    import traceback
+
+    traceback.print_exc()
 
 
 _finder = _Finder()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +11,18 @@ import pytest
 from tasks.host.comfyui import condition, judge
 from tasks.host.comfyui.condition import Condition
 from tasks.host.comfyui.judge import Rules
-from tasks.host.pm2 import app_state
+from tasks.host.pm2.endings import Ending
 from tests.services import moments as m
 
 LOOPS = {"status": "errored", "restart_time": 4}
 RESTARTS = {"status": "online", "unstable_restarts": 2, "min_uptime": 30_000}
 RULES = Rules(60.0, required={"needed"}, classes={"needed": ["Here"], "extra": ["Here"]})
-MISSING = Condition("ModelsPresent", "unhealthy", "ModelMissing", "a isn't there", "run doit")
-OPTIONAL = Condition("Complete", "degraded", "OptionalModelMissing", "b isn't there", "wait")
 LOADS = {"answer": m.REFUSES}
+
+
+STOPPED = replace(m.state(None), was_stopped=True)
+OOM = Ending("out of memory", "memory ran out")
+KILLED = Ending("killed", "it was killed by signal 9 (SIGKILL)")
 
 
 def judged(rules: Rules = RULES, **observed: Any) -> list[Condition]:
@@ -39,9 +41,12 @@ def test_one_that_is_well_has_no_condition_that_is_false() -> None:
         ({"state": m.state(None)}, {}, "down", "NotStarted", "not started"),
         ({"state": m.state(None), "awaited": True}, {}, "starting", "AwaitsRun", "the run in"),
         ({"state": m.state(None, {}), "awaited": True}, {}, "starting", "AwaitsRun", "the run in"),
-        ({"state": m.state(None, {})}, {}, "down", "Exited", "it ended and wrote no output"),
-        ({"state": app_state.of(None, None, None, m.NOWHERE, True)}, {}, "down", "Stopped", "stop"),
-        ({"state": m.state(None, LOOPS)}, {}, "crash loop", "CrashLoop", "it ended and wrote no"),
+        ({"state": m.state(None, {})}, {}, "down", "Exited", "it ended, and how is not known"),
+        ({"state": STOPPED}, {}, "down", "Stopped", "stopped"),
+        ({"state": replace(STOPPED, ending=m.DOWN)}, {}, "down", "Stopped", "stopped by doit down"),
+        ({"state": m.state(None, {}, OOM)}, {}, "down", "OutOfMemory", "memory ran out"),
+        ({"state": m.state(None, {}, KILLED)}, {}, "down", "Killed", "it was killed by signal 9"),
+        ({"state": m.state(None, LOOPS)}, {}, "crash loop", "CrashLoop", "it ended, and how is"),
         ({"state": m.state(None, LOOPS), "awaited": True}, {}, "crash loop", "CrashLoop", "it en"),
         ({"state": m.state(m.app(), LOOPS), **LOADS}, {}, "crash loop", "CrashLoop", "it ended"),
         ({"state": m.state(m.app(), RESTARTS), **LOADS}, {}, "crash loop", "CrashLoop", "it end"),
@@ -73,11 +78,14 @@ def test_one_that_is_well_has_no_condition_that_is_false() -> None:
         ({"folders": ["/a"]}, {"folders": {"a": "/a", "b": "/b"}}, "unhealthy",
          "ModelFolderUnused", "it doesn't look for models in b"),
         ({}, {"folders": {"b": "/b"}}, "healthy", "Healthy", ""),
-        ({"models": MISSING}, {}, "unhealthy", "ModelMissing", "a isn't there"),
-        ({"models": OPTIONAL}, {}, "degraded", "OptionalModelMissing", "b isn't there"),
+        ({"unlisted": ["loras/a.pt"]}, {}, "degraded", "ModelNotListed",
+         "it doesn't list loras/a.pt"),
+        ({"unlisted": ["a", "b", "c"]}, {}, "degraded", "ModelNotListed",
+         "it doesn't list a, nor 2 more"),
+        ({"unlisted": ["a"], "state": m.state(None)}, {}, "down", "NotStarted", "not started"),
         ({"draining": True}, {}, "draining", "Draining", "it takes no new jobs"),
         ({"draining": True, "answer": m.SILENT}, {}, "unhealthy", "NoAnswer", "no answer"),
-        ({"draining": True, "models": OPTIONAL}, {}, "draining", "Draining", "it takes no new"),
+        ({"draining": True, "unlisted": ["a"]}, {}, "draining", "Draining", "it takes no new"),
         ({"state": m.state(m.app(supervised=False))}, {}, "degraded", "NotSupervised", "PM2 does"),
         ({"age": 121.0}, {}, "unknown", "NotObserved", "it was last observed 121 s ago"),
     ],
@@ -93,12 +101,12 @@ def test_each_observation_has_its_condition(
 
 def test_all_that_is_wrong_is_said_the_worst_first() -> None:
     found = judged(
-        failed_nodes={"needed": "E", "extra": "E"}, models=MISSING, draining=True,
+        failed_nodes={"needed": "E", "extra": "E"}, unlisted=["a"], draining=True,
         state=m.state(m.app(supervised=False)), canary=m.trial(ok=False, reason="no image"),
     )  # fmt: skip
     assert [each.reason for each in found] == [
-        "NodeFailed", "CanaryFailed", "ModelMissing", "Draining", "NotSupervised",
-        "OptionalNodeFailed",
+        "NodeFailed", "CanaryFailed", "Draining", "NotSupervised", "OptionalNodeFailed",
+        "ModelNotListed",
     ]  # fmt: skip
     assert {each.observed for each in found} == {"f"}, "of the process that runs"
     assert {each.status for each in found} == {"False"}
@@ -111,20 +119,20 @@ def test_the_watcher_is_named_where_it_will_act() -> None:
     assert watched.advice.startswith("the watcher restarts it")
 
 
-def test_the_line_to_blame_is_the_message_of_one_that_ended(tmp_path: Path) -> None:
-    log = tmp_path / "comfyui-gpu0.log"
-    log.write_text("Traceback (most recent call last):\nValueError: no luck\n")
-    (down, functional) = judged(state=m.state(None, None, log))
-    assert (down.reason, down.message) == ("Exited", "comfyui-gpu0.log:2: ValueError: no luck")
+def test_how_it_ended_is_the_message_with_the_line_that_says_why() -> None:
+    (down, functional) = judged(state=m.state(None, None, m.RAISED))
+    why = "it exited with code 1: comfyui-gpu0.log:2: ValueError: no luck"
+    assert (down.reason, down.message) == ("Exited", why)
     assert (functional.type, functional.message) == ("Functional", "comfyui-gpu0 doesn't run")
 
 
 def test_whatever_is_not_healthy_has_a_message_and_an_advice() -> None:
     states = [m.state(None), m.state(None, LOOPS), m.state(m.app()), m.state(m.app(age=99))]
-    for state, answer, symptom, cold, models in itertools.product(
-        states, (m.ANSWERS, m.REFUSES, m.SILENT), (None, m.HANGS), (False, True), (None, MISSING)
+    for state, answer, symptom, cold, unlisted in itertools.product(
+        states, (m.ANSWERS, m.REFUSES, m.SILENT), (None, m.HANGS), (False, True), ([], ["a"])
     ):
-        for each in judged(state=state, answer=answer, symptom=symptom, cold=cold, models=models):
+        seen: dict[str, Any] = {"answer": answer, "symptom": symptom, "cold": cold}
+        for each in judged(state=state, unlisted=unlisted, **seen):
             assert each.message, each
             assert each.advice, each
             assert each.reason != "Healthy"

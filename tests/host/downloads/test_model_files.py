@@ -147,7 +147,7 @@ def test_each_damage_shows_as_exactly_that(world: World, damage: Any) -> None:
 def test_a_download_whose_sha256_nobody_knows_was_never_fetched(world: World) -> None:
     model_files.receipt_of(world.layout).unlink()
     world.place = Place(world.layout, world.models, world.store, {})
-    assert world.look().reason == "it was never fetched, so its sha256 isn't known"
+    assert world.look().reason == "its sha256 isn't known: the lock doesn't have it"
     told = WantedModel(TARGET, url=URL, sha256="cd" * 32)
     assert world.look(told).reason.startswith("its link points at")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,3 +89,25 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path, folder: Path) -> None:
     os.chown(folder, 65534, -1)
     with pytest.raises(Failure, match=f"{folder} belongs to another user"):
         private_folder.make(tmp_path)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives folders away")
+def test_where_another_user_took_the_name_the_home_directory_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private_folder, "TMP", tmp_path)
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".comfy-machine"
+    taken = tmp_path / f"comfy-machine-{os.getuid()}"
+    before = private_folder.make(tmp_path / "older")
+    assert before.parent == taken
+    os.chown(taken, 65534, -1)
+    try:
+        assert private_folder.make(tmp_path).parent == home
+        found = private_folder.folder(tmp_path)
+        os.chown(taken, os.getuid(), -1)
+        assert private_folder.folder(tmp_path) == found, "PM2 may run there"
+        assert private_folder.folder(tmp_path / "older") == before
+    finally:
+        shutil.rmtree(found)
+        with contextlib.suppress(OSError):
+            home.rmdir()

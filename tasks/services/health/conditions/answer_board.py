@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ....host.comfyui.condition import HEALTHY
@@ -134,7 +134,15 @@ class Since:
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, float]] = {}
+        self._many: dict[str, dict[str, float]] = {}
         self._lock = threading.Lock()
+
+    def of_all(self, what: str, statuses: Sequence[str]) -> list[float]:
+        """Since when one thing has had each of these, different ones, at the same time."""
+        with self._lock:
+            last, now = self._many.get(what, {}), round(time.time(), 1)
+            self._many[what] = {status: last.get(status, now) for status in statuses}
+            return [*self._many[what].values()]
 
     def of(self, what: str, status: str) -> float:
         with self._lock:

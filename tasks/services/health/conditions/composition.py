@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from ....host.comfyui.condition import HEALTHY, Condition, healthy
+from ....host.comfyui import machine_condition
+from ....host.comfyui.condition import HEALTHY, Condition
+from ....host.comfyui.machine_condition import Seen
 from ....host.downloads import model_files
 from ....host.pm2 import log_evidence
+from ....host.system.run_journal import Journal
 from ..model import answers
 from ..model.answers import (
     Installation,
@@ -18,6 +21,7 @@ from ..model.answers import (
     Model,
     ModelsHealth,
     Overview,
+    Run,
     Service,
     Verdict,
 )
@@ -44,13 +48,15 @@ def compose(
         )
         for each in facts.settings.instances
     }
-    installation, models = machine_health.installation(facts), machine_health.models(facts)
-    machine = machine_health.overall(facts, list(judged.values()), installation, models)
-    every = machine_health.together(list(judged.values()), machine)
+    seen = machine_health.seen(facts, list(judged.values()))
+    machine = machine_condition.ready(seen)
+    every = machine_condition.of_instances(seen.instances, machine)
     answered = {gpu: Answer(each, mask, samples[gpu].at) for gpu, each in judged.items()}
     return Answers(
-        overview=Answer(_overview(facts, judged, machine, since), mask, oldest),
-        installation=Answer(_installation(facts, installation, since), mask),
+        overview=Answer(_overview(facts, judged, seen, machine, since), mask, oldest),
+        installation=Answer(
+            _installation(facts, machine_condition.installation(seen), since), mask
+        ),
         instances=Answer(
             InstancesHealth(
                 **_verdict("instances", every, since),
@@ -59,18 +65,13 @@ def compose(
             ),
             mask, oldest,
         ),
-        models=Answer(_models(facts, models, samples, since), mask, now),
+        models=Answer(_models(facts, machine_condition.models(seen), samples, since), mask, now),
         by_gpu=answered,
-        ready=Answer(Verdict(**_verdict("ready", _ready(judged), since)), mask),
+        ready=Answer(
+            Verdict(**_verdict("ready", machine_condition.available(seen), since)), mask
+        ),
         at=now,
     )  # fmt: skip
-
-
-def _ready(judged: Mapping[int, InstanceHealth]) -> Condition:
-    if any(each.status in HEALTHY for each in judged.values()):
-        return healthy()
-    why, advice = "no instance takes jobs", "see /health/comfyui"
-    return Condition("Ready", "unhealthy", "NoneReady", why, advice)
 
 
 def _verdict(what: str, condition: Condition, since: Since) -> dict[str, Any]:
@@ -89,27 +90,40 @@ def _instance(verdict: InstanceHealth, facts: Facts, since: Since) -> InstanceHe
 
 
 def _overview(
-    facts: Facts, judged: Mapping[int, InstanceHealth], machine: Condition, since: Since
+    facts: Facts,
+    judged: Mapping[int, InstanceHealth],
+    seen: Seen,
+    machine: Condition,
+    since: Since,
 ) -> Overview:
-    every = list(judged.values())
-    running = facts.run if facts.run and facts.run.state == "running" else None
+    every, found = list(judged.values()), machine_condition.judge(seen)
+    began = since.of_all("machine", [f"{each.type} {each.reason}" for each in found])
+    run = _run(replace(facts.run, tasks=())) if facts.run and facts.run.is_on else None
     return Overview(
         **_verdict("machine", machine, since),
         age=0,
+        conditions=[
+            answers.machine_condition(replace(each, since=at))
+            for each, at in zip(found, began, strict=True)
+        ],
         layers={
             "installed": facts.installed.layer.ok,
             "running": all(each.layers.running.ok for each in every),
             "functional": all(each.layers.functional.ok for each in every),
             "models": all(each.layers.models.ok for each in every)
-            and machine_health.models(facts).is_healthy,
+            and machine_condition.models(seen).reason == "Healthy",
         },
         instances={
             str(each.gpu): Verdict(**{key: getattr(each, key) for key in Verdict.model_fields})
             for each in every
         },
         services=[service for each in every for service in (_service(each), *each.workers)],
-        run=running.model_copy(update={"tasks": []}) if running else None,
+        run=run,
     )
+
+
+def _run(journal: Journal) -> Run:
+    return Run.model_validate(journal, from_attributes=True)
 
 
 def _service(instance: InstanceHealth) -> Service:
@@ -133,7 +147,7 @@ def _installation(facts: Facts, judged: Condition, since: Since) -> Installation
         comfyui=found.comfyui,
         nodes=list(found.nodes),
         packages=found.packages,
-        run=facts.run,
+        run=_run(facts.run) if facts.run else None,
     )
 
 

@@ -7,25 +7,25 @@ from dataclasses import asdict, replace
 from typing import get_args
 
 from ....host.comfyui import condition, judge
-from ....host.comfyui.condition import Condition, Type
+from ....host.comfyui.condition import Condition, InstanceType
 from ....host.comfyui.judge import Observation, Rules
+from ....host.comfyui.machine_condition import SILENT
 from ....host.comfyui.own_jobs import Trial
 from ....host.downloads import model_files
 from ..model import answers
 from ..model.answers import Functional, InstanceHealth, Layers, Listed, Running, Service
-from ..model.facts import SILENT, Facts, Sample
+from ..model.facts import Facts, Sample
 from ..model.settings import Instance
-from . import machine_health
 
 
 def assess(instance: Instance, sample: Sample, facts: Facts, now: float) -> InstanceHealth:
     """The health of one instance, without any `since`. `now` is by the monotonic clock."""
-    age, rules = now - sample.at, _rules(facts)
+    age, rules = now - sample.at, _rules(sample, facts)
     seen = replace(
         sample.seen,
         age=age,
         awaited=facts.awaits("instances:start"),
-        models=machine_health.models(facts, sample.listed),
+        unlisted=model_files.unlisted(facts.models or {}, sample.listed),
     )
     found = judge.judge(seen, rules)
     app = seen.state.app
@@ -53,27 +53,31 @@ def assess(instance: Instance, sample: Sample, facts: Facts, now: float) -> Inst
     )
 
 
-def _rules(facts: Facts) -> Rules:
-    settings, installed = facts.settings, facts.installed
+def _rules(sample: Sample, facts: Facts) -> Rules:
+    """By what it was started with. What machine.yaml asks for since, it need not have."""
+    settings, build = facts.settings, sample.build
     declared = {node.name for node in settings.nodes}
     return Rules(
         start_timeout=settings.start_timeout,
         restarts=settings.restarts,
-        required={node.name for node in settings.nodes if not node.optional},
-        ignored=set() if settings.selected is None else declared - set(settings.selected),
-        classes={name: each for name, each in installed.classes.items() if name in declared},
-        lists_classes=not installed.layer.ok,
+        required={node.name for node in settings.nodes if not node.optional} - build.failed,
+        ignored=set() if build.selected is None else declared - build.selected,
+        classes={name: each for name, each in build.classes.items() if name in declared},
+        lists_classes=not sample.passed and facts.run is not None and facts.run.is_on,
     )
 
 
 def _each_type(ready: Condition, found: Sequence[Condition]) -> list[Condition]:
     """One condition of each type: the worst, or a healthy one."""
-    worst: dict[Type, Condition] = {each.type: each for each in reversed(found)}
+    worst: dict[condition.Type, Condition] = {each.type: each for each in reversed(found)}
     worst["Ready"] = ready
-    return [worst.get(kind) or condition.healthy(kind, ready.observed) for kind in get_args(Type)]
+    return [
+        worst.get(kind) or condition.healthy(kind, ready.observed)
+        for kind in get_args(InstanceType)
+    ]
 
 
-def _message_of(kind: Type, found: Sequence[Condition]) -> str:
+def _message_of(kind: InstanceType, found: Sequence[Condition]) -> str:
     return next((each.message for each in found if each.type == kind), "")
 
 

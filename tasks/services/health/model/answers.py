@@ -11,7 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator
 
-from ....host.comfyui.condition import Condition, Health, Reason, Status, Type
+from ....host.comfyui.condition import (
+    Condition,
+    Health,
+    InstanceType,
+    MachineType,
+    Reason,
+    Status,
+)
 
 LONGEST = 4096
 """Characters of a text; instances and logs can contain anything."""
@@ -42,20 +49,33 @@ class Verdict(BaseModel):
     """What to do; empty when there is nothing."""
 
 
-class InstanceCondition(BaseModel):
-    """One condition of an instance."""
+class AnyCondition(BaseModel):
+    """What conditions of an instance and of the machine have."""
 
-    type: Type
     status: Status
     health: Health
-    """The health that the instance has because of it."""
+    """The health that it has because of it."""
     reason: Reason
     message: Text = ""
     advice: Text = ""
     since: float = 0.0
-    """When this status began."""
+    """When it began."""
+
+
+class InstanceCondition(AnyCondition):
+    """One condition of an instance."""
+
+    type: InstanceType
     observed: Text = ""
     """The fingerprint of the process that was observed."""
+
+
+class MachineCondition(AnyCondition):
+    """One condition of the machine."""
+
+    type: MachineType
+    observed: Text = ""
+    """The digest of machine.yaml, as the last run read it, and of the lock."""
 
 
 class Layer(BaseModel):
@@ -265,6 +285,8 @@ class Overview(Verdict):
     """The whole machine."""
 
     age: float
+    conditions: list[MachineCondition] = []
+    """At least one of each type: Available, then Progressing, then Degraded."""
     layers: dict[Literal["installed", "running", "functional", "models"], bool]
     instances: dict[Text, Verdict]
     """By GPU."""
@@ -290,5 +312,13 @@ def verdict(condition: Condition, since: float) -> dict[str, Any]:
 
 
 def instance_condition(condition: Condition) -> InstanceCondition:
+    return InstanceCondition(**_fields(condition))
+
+
+def machine_condition(condition: Condition) -> MachineCondition:
+    return MachineCondition(**_fields(condition))
+
+
+def _fields(condition: Condition) -> dict[str, Any]:
     more = {"status": condition.status, "since": condition.since or 0.0}
-    return InstanceCondition(**asdict(condition) | more)
+    return asdict(condition) | more

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from ....host.comfyui.judge import Observation
 from ....host.downloads.model_files import ModelState
 from ....host.pm2.app_state import AppState
-from .answers import Card, Job, Layer, Packages, Part, Point, Run
+from ....host.system.run_journal import Journal
+from .answers import Card, Job, Layer, Packages, Part, Point
 from .settings import Settings
-
-SILENT = "the disk has not answered yet"
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,6 @@ class Installed:
     nodes: Sequence[Part] = ()
     degraded: Sequence[str] = ()
     """What is wrong without making the machine unhealthy."""
-    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Custom node → the node classes that it had in the build."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +34,33 @@ class Facts:
     installed: Installed
     models: Mapping[str, ModelState] | None = None
     """By target; None: the disk has not answered yet."""
-    run: Run | None = None
+    run: Journal | None = None
     behind: str = ""
     """Why the machine stays on the last good generation."""
     cards: Mapping[int, Card] = field(default_factory=dict)
     workers: Mapping[str, AppState] = field(default_factory=dict)
-
-    @property
-    def installs(self) -> bool:
-        """Whether a run is in progress."""
-        return self.run is not None and self.run.state == "running"
+    watcher: str | None = None
+    """What is wrong with the watcher; None: nothing."""
+    full: Sequence[str] = ()
+    """Disks without space left."""
+    observed: str = ""
+    """The digest of the settings and the lock."""
 
     def awaits(self, name: str) -> bool:
-        """Whether the run in progress still has this task to do; `doit build` starts nothing."""
-        tasks = self.run.tasks if self.run and self.installs else []
-        return any(each.name == name and each.state in ("waiting", "running") for each in tasks)
+        """Whether the run in progress still has this task to do."""
+        return self.run is not None and self.run.awaits(name)
+
+
+@dataclass(frozen=True)
+class Build:
+    """The build of the generation that an instance was started on, and what it was told to load."""
+
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Custom node → the node classes that it had in the build."""
+    failed: frozenset[str] = frozenset()
+    """Custom nodes that failed in the build."""
+    selected: frozenset[str] | None = None
+    """The custom nodes that it was started with; None: all."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,9 @@ class Sample:
     """Since when it hasn't answered."""
     before: str = ""
     """When and why the previous process ended."""
+    build: Build = field(default_factory=Build)
+    passed: bool = False
+    """Whether this process has been healthy: it passed the gate of a run."""
     job: Job | None = None
     listed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Model folder → the models that it lists."""

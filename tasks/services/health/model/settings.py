@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from ....host.downloads.model_files import WantedModel
 from ....host.generations.installed import WantedNode
+from ....host.system import cordons, files
 from ....spec.layout import Layout
 
 
@@ -61,6 +63,10 @@ class Settings:
     warmup: Path | None
     canary: Path | None
     canary_every: float
+    cordoned: Mapping[int, str] = field(default_factory=dict)
+    """GPUs that are out of service → why; `instances` and `workers` are without theirs."""
+    declared: str = ""
+    """The digest of this file."""
 
     @property
     def layout(self) -> Layout:
@@ -75,4 +81,26 @@ def read_settings(file: Path) -> Settings:
 
     Names may hold lone surrogates, as file names do, which pydantic's own JSON parser refuses.
     """
-    return TypeAdapter(Settings).validate_python(json.loads(file.read_text(encoding="utf-8")))
+    found = json.loads(file.read_text(encoding="utf-8"))
+    settings = TypeAdapter(Settings).validate_python(found)
+    return replace(settings, declared=files.digest(found))
+
+
+def in_service(settings: Settings) -> Settings:
+    """These settings without the instances whose GPU is cordoned now."""
+    names = {each.gpu: each.name for each in settings.instances}
+    found = {
+        gpu: f"the GPU of {names[gpu]} is cordoned {cordon}"
+        for gpu, cordon in cordons.read(settings.layout).items()
+        if gpu in names
+    }
+    return replace(
+        settings,
+        instances=tuple(each for each in settings.instances if each.gpu not in found),
+        workers=tuple(
+            each
+            for each in settings.workers
+            if each.gpu not in found or not each.name.endswith(f"-gpu{each.gpu}")
+        ),
+        cordoned=found,
+    )

@@ -13,25 +13,29 @@ import psutil
 
 from ....host.comfyui import (
     api,
-    judge,
     load_result,
     machine_state,
     node_classes,
+    started_with,
     symptoms,
     warmup,
 )
 from ....host.comfyui.api import Jobs, ProbeResult
 from ....host.comfyui.condition import Condition
 from ....host.comfyui.judge import Observation
+from ....host.comfyui.started_with import StartedWith
 from ....host.downloads import model_files
 from ....host.downloads.model_files import ModelState
+from ....host.pm2 import endings
 from ....host.pm2.app_processes import Census, Found
 from ....host.pm2.app_state import AppState
-from ....host.system import usage
+from ....host.system import files, usage
 from ....host.system.log_once import LogOnce
 from ....host.system.redaction import redact
+from ....host.system.stat_cache import while_unchanged
+from ....spec.layout import Layout
 from ..model.answers import Job, Point
-from ..model.facts import Sample, differs
+from ..model.facts import Build, Sample, differs
 from ..model.settings import Instance, Settings
 from . import progress_bar
 from .pm2_state import Supervisor
@@ -55,8 +59,14 @@ CATALOGUE_EVERY = 60.0
 """Seconds until node classes that weren't listed are asked for again: half a megabyte, 70 ms."""
 LISTING_EVERY = 30.0
 """Seconds between two requests for its models."""
+LISTING_SOON = 0.5
+"""Seconds until models that it didn't list are asked for again, doubled each time: ComfyUI may
+answer from a listing that it made just before."""
 MOST_FAILED = 100
 """Failed nodes that are shown."""
+
+_classes = while_unchanged(node_classes.expected)
+_failed = while_unchanged(load_result.failed_in_build)
 
 
 class InstanceSampler:
@@ -76,10 +86,11 @@ class InstanceSampler:
         self._supervisor = supervisor
         self._changed = changed
         self._models: Mapping[str, ModelState] = {}
+        self._listings: dict[str, Sequence[str]] = {}
         self._stop = threading.Event()
         self.has_sampled = threading.Event()
         self._history: deque[Point] = deque(maxlen=KEPT)
-        self._previous_end = ""
+        self._previous: tuple[int, str] | None = None
         self._begin(None)
         self._trials = TrialRunner(instance, settings, lambda: self.sample)
         self.sample = Sample(time.monotonic(), self._not_running())
@@ -104,8 +115,7 @@ class InstanceSampler:
         found = self._census.find(self.instance.name)
         if self._process != (found.process if found else None):
             if self._process is not None:
-                ended = judge.not_running(self._state(None, None), self.instance.name)
-                self._previous_end = f"ended {time.strftime('%F %T')}: {ended.message}"
+                self._previous = (self._process.pid, time.strftime("%F %T"))
             self._begin(found)
         self.sample = self._observe(found) if found else self._sample_without_process()
         if differs(previous, self.sample):
@@ -115,17 +125,23 @@ class InstanceSampler:
         """Set the models to ask for, at the next sample if they changed."""
         if models != self._models:
             self._models, self._models_asked_at = models, float("-inf")
+            self._listing_pause = LISTING_SOON
+            # Its last listing is older than these models.
+            self._listings = {}
 
     def _begin(self, found: Found | None) -> None:
         """Reset what is known, for another process."""
         self._process: psutil.Process | None = found.process if found else None
         self._scheme = found.app.scheme if found else "http"
+        self._started = started_with.of(found.app.pid) if found else StartedWith()
+        self._listen = self._started.listen or self.instance.listen
         self._symptom_history = symptoms.History()
         self._silent: float | None = None
         self._last_answer: ProbeResult | None = None
         self._classes: frozenset[str] | None = None
         self._failed: dict[str, str] | None = None
-        self._listings: dict[str, Sequence[str]] = {}
+        self._listings = {}
+        self._listing_pause = LISTING_SOON
         self._jobs_asked_at = self._classes_asked_at = self._models_asked_at = self._measured_at = (
             float("-inf")
         )
@@ -137,7 +153,7 @@ class InstanceSampler:
         self._add_point(None, None)
         history = tuple(self._history)
         return Sample(
-            time.monotonic(), self._not_running(), before=self._previous_end, history=history
+            time.monotonic(), self._not_running(), before=self._previous_end(), history=history
         )
 
     def _not_running(self) -> Observation:
@@ -145,9 +161,15 @@ class InstanceSampler:
         answer = ProbeResult(False, why, refused=True, answered=False)
         return Observation(self.instance.name, self._state(None, None), answer)
 
+    def _previous_end(self) -> str:
+        """When and why the previous process ended, as far as it is known by now."""
+        if self._previous is None:
+            return ""
+        pid, at = self._previous
+        return f"ended {at}: {endings.of(self._settings().layout, self.instance.name, pid)}"
+
     def _state(self, found: Found | None, memory: int | None) -> AppState:
-        name = self.instance.name
-        return self._supervisor.state(name, found, memory, self._settings().layout.log(name))
+        return self._supervisor.state(self.instance.name, found, memory)
 
     def _observe(self, found: Found) -> Sample:
         settings, gpu = self._settings(), self.instance.gpu
@@ -178,11 +200,23 @@ class InstanceSampler:
         return Sample(
             at=time.monotonic(),
             seen=seen,
+            build=self._build(layout),
+            passed=files.read_receipt(layout.healthy(gpu)).get("pid") == pid,
             silent=self._silent,
-            before=restarted or self._previous_end,
+            before=restarted or self._previous_end(),
             job=self._job(),
             listed=dict(self._listings),
             history=tuple(self._history),
+        )
+
+    def _build(self, layout: Layout) -> Build:
+        """The build of the generation that it was started on, which may not be the current one."""
+        generation = self._started.generation or layout.generation
+        receipt = load_result.receipt_of(generation)
+        return Build(
+            classes=_classes(generation, receipt),
+            failed=_failed(generation, receipt),
+            selected=self._started.nodes,
         )
 
     def _probe(self, pid: int, port: int) -> ProbeResult:
@@ -192,9 +226,7 @@ class InstanceSampler:
             past = time.monotonic() - self._silent
             silences = max(1, sum(past >= sum(PROBE_TIMEOUTS[: number + 1]) for number in range(3)))
         begin, before = time.monotonic(), usage.own_effort(pid)
-        health = api.probe(
-            self.instance.listen, port, PROBE_TIMEOUTS[silences], scheme=self._scheme
-        )
+        health = api.probe(self._listen, port, PROBE_TIMEOUTS[silences], scheme=self._scheme)
         after = usage.own_effort(pid)
         if health.answered or health.refused:
             self._silent = None
@@ -243,7 +275,7 @@ class InstanceSampler:
             )
         elif now - self._jobs_asked_at >= JOBS_EVERY:
             self._jobs_asked_at = now
-            self._jobs = api.jobs(self.instance.listen, port, scheme=self._scheme) or self._jobs
+            self._jobs = api.jobs(self._listen, port, scheme=self._scheme) or self._jobs
 
     def _job(self) -> Job | None:
         if not self._jobs or not self._jobs.running:
@@ -260,7 +292,7 @@ class InstanceSampler:
 
     def _ask_details(self, found: Found) -> None:
         """Ask for what takes longer and seldom changes."""
-        now, listen = time.monotonic(), self.instance.listen
+        now, listen = time.monotonic(), self._listen
         port = found.app.port or self.instance.port
         ask = partial(api.ask, listen, port, scheme=self._scheme)
         if self._failed is None:
@@ -270,8 +302,8 @@ class InstanceSampler:
         if self._classes is None and now - self._classes_asked_at >= CATALOGUE_EVERY:
             self._classes_asked_at = now
             layout, gpu = self._settings().layout, self.instance.gpu
-            self._classes = node_classes.listed(layout, gpu, found.app, self.instance.listen)
-        if now - self._models_asked_at >= LISTING_EVERY:
+            self._classes = node_classes.listed(layout, gpu, found.app, listen)
+        if now - self._models_asked_at >= self._listing_pause:
             self._models_asked_at = now
             kinds = model_files.kinds(self._models, ask("/internal/folder_paths"))
             answers = {folder: ask(f"/models/{quote(kind)}") for folder, kind in kinds.items()}
@@ -280,6 +312,9 @@ class InstanceSampler:
                 for folder, names in answers.items()
                 if isinstance(names, list)
             }
+            lacks = bool(model_files.unlisted(self._models, self._listings))
+            pause = self._listing_pause * 2 if lacks else LISTING_EVERY
+            self._listing_pause = min(pause, LISTING_EVERY)
 
     def _measure(self, pid: int, queue: int | None) -> None:
         if time.monotonic() - self._measured_at >= MEASURE_EVERY:

@@ -11,26 +11,30 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from ....host.comfyui import load_result, node_classes
+from ....host.comfyui import machine_condition
+from ....host.comfyui.machine_condition import SILENT
 from ....host.downloads import model_files
 from ....host.downloads.model_files import ModelState, Place
 from ....host.generations import installed
 from ....host.pm2.app_processes import Census
 from ....host.pm2.app_state import AppState
+from ....host.storage import full_disks
 from ....host.system import files, gpu, run_journal
 from ....host.system.failure import Failure
 from ....host.system.log_once import LogOnce
 from ....host.system.stat_cache import while_unchanged
 from ....spec import Lock, SpecError
 from ....spec.lock_format import read_lock
-from ..model.answers import Card, Layer, Packages, Part, Run
-from ..model.facts import SILENT, Facts, Installed
+from ... import watcher_guard
+from ..model.answers import Card, Layer, Packages, Part
+from ..model.facts import Facts, Installed
 from ..model.settings import Settings
 from .pm2_state import Supervisor
 
 INSTALLED_EVERY = 2.0
 MODELS_EVERY = 1.5
 CARDS_EVERY = 5.0
+DISKS_EVERY = 2.0
 """Seconds between two samples; one that takes long is followed by a longer pause."""
 PAUSE_FACTOR = 30
 """The pause after a sample, as a multiple of its duration: thousands of models take a while."""
@@ -78,25 +82,28 @@ class MachineSampler:
         self._installed = Background(lambda: _installed(settings()), INSTALLED_EVERY)
         self._models = Background(lambda: _models(settings()), MODELS_EVERY)
         self._cards = Background(lambda: _cards(settings()), CARDS_EVERY)
-        for each in (self._installed, self._models, self._cards):
+        self._full = Background(lambda: full_disks.full(settings().layout), DISKS_EVERY)
+        for each in (self._installed, self._models, self._cards, self._full):
             each.start()
 
     def sample(self, settings: Settings) -> Facts:
         refused = files.read_receipt(settings.layout.refused, reason=str)
-        journal = run_journal.read(settings.layout)
         return Facts(
             settings=settings,
             installed=self._installed.last or Installed(Layer(ok=False, reason=SILENT)),
             models=self._models.last,
-            run=Run.model_validate(journal, from_attributes=True) if journal else None,
+            run=run_journal.read(settings.layout),
             behind=str(refused.get("reason") or "left by hand") if refused else "",
             cards=self._cards.last or {},
+            watcher=watcher_guard.fault(settings.layout, self._census),
             workers={each.name: self._state(settings, each.name) for each in settings.workers},
+            full=self._full.last or (),
+            observed=machine_condition.digest(settings.declared, _lock_digest(settings.lock_file)),
         )
 
     def _state(self, settings: Settings, name: str) -> AppState:
         found = self._census.find(name)
-        return self._supervisor.state(name, found, None, settings.layout.log(name))
+        return self._supervisor.state(name, found, None)
 
 
 @while_unchanged
@@ -108,14 +115,13 @@ def _lock(file: Path) -> tuple[Lock, str]:
         return Lock(), str(error)
 
 
-_classes = while_unchanged(node_classes.expected)
+_lock_digest = while_unchanged(files.file_digest)
 
 
 def _installed(settings: Settings) -> Installed:
     layout = settings.layout
     lock, damage = _lock(settings.lock_file)
     found = installed.look(layout, lock, settings.comfyui, settings.nodes)
-    generation = layout.generation
     return Installed(
         layer=Layer(ok=found.ok and not damage, reason=damage or found.reason),
         packages=_as(Packages, found.packages),
@@ -123,7 +129,6 @@ def _installed(settings: Settings) -> Installed:
         comfyui=_as(Part, found.comfyui),
         nodes=[_as(Part, node) for node in found.nodes],
         degraded=found.degraded,
-        classes=_classes(generation, load_result.receipt_of(generation)),
     )
 
 

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from ....host.pm2 import log_evidence
-from ....host.system import files
-from ....host.system.redaction import MASK
-from ....host.system.stat_cache import while_unchanged
+from ....host.pm2 import app_secrets, log_evidence
+from ....host.system.redaction import MASK, SHORTEST
 from ....spec.layout import Layout
 from ..model import answers
-
-SHORTEST = 6
-"""Characters; a shorter value is no secret, and would match parts of many words."""
 
 
 class Masks:
     """Masks the secrets of a workspace, read from the files that its apps read them from."""
 
     def __init__(self, layout: Layout) -> None:
-        self._folders = (layout.secrets, layout.dotenvs)
+        self._layout = layout
         self._own = os.environ.get("HEALTH_TOKEN", "")
         self._values: set[str] = set()
         self._secrets: tuple[str, ...] = ()
@@ -35,7 +28,7 @@ class Masks:
 
     def refresh(self) -> None:
         """Read the files again where one was added or removed."""
-        values = {self._own}.union(*map(_values, self._folders))
+        values = {self._own, *app_secrets.values(self._layout)}
         if values != self._values:
             parts = {part for value in values for part in _parts(value) if len(part) >= SHORTEST}
             # The longest first: it may contain another.
@@ -99,29 +92,3 @@ def _parts(value: str) -> Iterator[str]:
     for line in (value, *value.splitlines()):
         for shown in (line, log_evidence.plain(line), answers.one_line(line)):
             yield from (shown, shown.strip())
-
-
-@while_unchanged
-def _values(folder: Path) -> list[str]:
-    """The values in the environment files and the `.env` files."""
-    found: list[str] = []
-    for path in folder.glob("*.json"):
-        found += [value for value in files.read_receipt(path).values() if isinstance(value, str)]
-    for path in folder.glob("*.env"):
-        try:
-            lines = files.read_bytes(path).decode(errors="replace").split("\n")
-        except OSError:
-            continue
-        found += [_unquoted(line.partition("=")[2]) for line in lines if "=" in line]
-    return found
-
-
-def _unquoted(text: str) -> str:
-    """The value of a text that the stage `dotenv` quoted."""
-    if len(text) > 1 and text[0] == text[-1] == "'":
-        text = text[1:-1]
-    elif len(text) > 1 and text[0] == text[-1] == '"':
-        letters = {"n": "\n", "r": "\r"}
-        text = re.sub(r"\\(.)", lambda found: letters.get(found[1], found[1]), text[1:-1])
-        text = text.removesuffix("${:-}")
-    return text.replace("${:-$}{", "${")

@@ -10,9 +10,10 @@ from ....host.pm2.app_processes import Census
 from ....host.system import run_journal
 from ....host.system.log_once import LogOnce
 from ....host.system.stat_cache import MISSING, stamp
+from ... import watcher_guard
 from ..conditions.answer_board import Answers, Board, Since
 from ..conditions.composition import compose
-from ..model.settings import read_settings
+from ..model.settings import in_service, read_settings
 from .instance_sampler import InstanceSampler
 from .machine_sampler import MachineSampler
 from .masking import Masks
@@ -34,8 +35,8 @@ class Sampler:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._stamp = stamp(file)
-        self.settings = read_settings(file)
+        self.settings = in_service(read_settings(file))
+        self._stamp = self._stamps()
         self._census = Census(self.settings.workspace, CENSUS_EVERY)
         self._supervisor = Supervisor(self.settings.workspace, self._census)
         self._machine = MachineSampler(lambda: self.settings, self._census, self._supervisor)
@@ -58,6 +59,7 @@ class Sampler:
             sampler.has_sampled.wait(max(0.0, deadline - time.monotonic()))
         self.board.publish(self._compose())
         threading.Thread(target=self._run, daemon=True).start()
+        watcher_guard.start(self.settings.layout, self._census, self._stop)
 
     def stop(self) -> None:
         self._stop.set()
@@ -99,11 +101,14 @@ class Sampler:
 
     def _read_settings(self) -> None:
         """Read the settings again if a run has changed them."""
-        now = stamp(self._file)
-        if now != MISSING and now != self._stamp:
-            self.settings, self._stamp = read_settings(self._file), now
+        now = self._stamps()
+        if now[0] != MISSING and now != self._stamp:
+            self.settings, self._stamp = in_service(read_settings(self._file)), now
             for sampler in self._follow_settings():
                 threading.Thread(target=sampler.run, daemon=True).start()
+
+    def _stamps(self) -> tuple[object, object]:
+        return stamp(self._file), stamp(self.settings.layout.cordoned)
 
     def _follow_settings(self) -> list[InstanceSampler]:
         """Keep one sampler for each configured instance; return the new ones."""

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ....host.comfyui import warmup
+from ....host.comfyui import started_with, warmup
 from ....host.comfyui.own_jobs import Trial
 from ....host.system.log_once import LogOnce
 from ....host.system.run_lock import RunLock
@@ -47,21 +47,20 @@ class TrialRunner:
             self.canary = self.canary if app else None
             return
         settings = self._settings()
+        listen = started_with.listens_on(app.pid, self._instance.listen)
         # A run warms up the instances that it starts.
         no_run = RunLock(settings.workspace).holder() is None
         if settings.warmup and no_run:
             known = warmup.outcome(settings.layout, self._instance.gpu, app)
             if warmup.is_due(known, time.time()):
                 warmup.warm(
-                    settings.layout, self._instance.gpu, app, self._instance.listen,
-                    settings.warmup, settings.start_timeout,
+                    settings.layout, self._instance.gpu, app, listen, settings.warmup,
+                    settings.start_timeout,
                 )  # fmt: skip
         if (current := self._configured(settings)) is not None:
             idle = no_run and not seen.draining and not seen.cold
             port = app.port or self._instance.port
-            self.canary = current.step(
-                app.pid, self._instance.listen, port, seen.answer.queue, idle, app.scheme
-            )
+            self.canary = current.step(app.pid, listen, port, seen.answer.queue, idle, app.scheme)
 
     def _configured(self, settings: Settings) -> canary.Canary | None:
         """The canary that machine.yaml configures now."""

@@ -26,6 +26,10 @@ class Collector:
         answers = self._answers()
         overview = cast(Overview, answers.overview.verdict)
         yield _one("healthy", "The machine is healthy.", overview.status in HEALTHY)
+        conditions = _gauge("condition", "A condition of the machine is true.", "type", "reason")
+        for each in overview.conditions:
+            conditions.add_metric([each.type, each.reason], each.status == "True")
+        yield conditions
         layers = _gauge("layer", "A layer of the machine is well.", "layer")
         for name, well in overview.layers.items():
             layers.add_metric([name], well)

@@ -32,7 +32,7 @@ def composed(facts: Facts | None = None, since: Since | None = None, **sample: A
 def test_the_code_says_what_the_status_does(status: Health) -> None:
     answer = Answer(samples.instance(0, status), bytes)
     assert answer.code == (200 if status in HEALTHY else 503)
-    assert (status in HEALTHY) is (status in ("healthy", "degraded", "disabled"))
+    assert (status in HEALTHY) is (status in ("healthy", "progressing", "degraded", "disabled"))
 
 
 def test_an_answer_grows_older_without_being_made_again() -> None:
@@ -139,7 +139,7 @@ def test_whoever_waits_is_woken_by_the_answer_that_was_waited_for() -> None:
 
 def test_whoever_waits_does_not_do_so_for_longer_than_asked() -> None:
     down = composed(state=m.state(None))
-    assert waiting(down, lambda posted: posted.publish(down), 0.1)[0] == "down"
+    assert waiting(down, lambda posted: posted.publish(down), 0.1)[0] == "unhealthy"
 
 
 def test_many_who_wait_are_woken_together() -> None:

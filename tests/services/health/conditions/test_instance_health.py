@@ -5,20 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from tasks.host.comfyui.condition import HEALTHY, Type
+from tasks.host.comfyui.condition import HEALTHY, InstanceType
+from tasks.host.generations.installed import WantedNode
 from tasks.services.health.conditions import instance_health
-from tasks.services.health.model.answers import InstanceHealth, Task
+from tasks.services.health.model.answers import InstanceHealth
 from tasks.services.health.model.facts import Facts, Sample
 from tests.services import moments as m
 
 LOOPS = {"status": "errored", "restart_time": 4}
-KILLED = m.INSTALLS.model_copy(update={"state": "interrupted"})
-BUILDS = m.run("running", Task(name="environment", state="running"))
+KILLED = replace(m.INSTALLS, state="interrupted")
+BUILDS = m.run("running", m.task("environment", "running"))
 
 
 def assess(sample: Sample | None = None, facts: Facts | None = None) -> InstanceHealth:
@@ -35,7 +35,7 @@ def test_one_that_is_well_says_no_more() -> None:
     )
     assert (told.port, told.layers.running.pid) == (8188, 4100)
     assert all(getattr(told.layers, name).ok for name in type(told.layers).model_fields)
-    assert [each.type for each in told.conditions] == list(get_args(Type))
+    assert [each.type for each in told.conditions] == list(get_args(InstanceType))
     assert {(each.status, each.observed) for each in told.conditions} == {("True", "f")}
 
 
@@ -50,14 +50,15 @@ def test_one_that_is_well_says_no_more() -> None:
         ({"failed_nodes": {"extra": "ends ComfyUI"}}, {}, "degraded", "OptionalNodeFailed"),
         ({"classes": frozenset()}, {}, "unhealthy", "NodeClassMissing"),
         ({"classes": None}, {}, "healthy", "Healthy"),
-        ({"classes": None}, {"installed": m.installed("no")}, "starting", "NodesNotListed"),
+        ({"classes": None}, {"installed": m.installed("no")}, "healthy", "Healthy"),
+        ({"classes": None}, {"run": m.INSTALLS}, "starting", "NodesNotListed"),
+        ({"classes": None, "passed": True}, {"run": m.INSTALLS}, "healthy", "Healthy"),
         ({}, {"installed": m.installed("another commit")}, "healthy", "Healthy"),
-        ({}, {"models": None}, "unknown", "ModelsUnknown"),
-        ({}, {"models": m.models(m.NO_MODEL)}, "unhealthy", "ModelMissing"),
-        ({}, {"models": m.models(m.NO_MODEL), "run": m.INSTALLS}, "installing", "ModelMissing"),
-        ({}, {"models": m.models(m.NO_OPTION)}, "degraded", "OptionalModelMissing"),
-        ({"listed": {"checkpoints": []}}, {"models": m.models(m.MODEL)}, "unhealthy",
-         "ModelMissing"),
+        ({}, {"models": None}, "healthy", "Healthy"),
+        ({}, {"models": m.models(m.NO_MODEL)}, "healthy", "Healthy"),
+        ({"listed": {"checkpoints": []}}, {"models": m.models(m.NO_MODEL)}, "healthy", "Healthy"),
+        ({"listed": {"checkpoints": []}}, {"models": m.models(m.MODEL)}, "degraded",
+         "ModelNotListed"),
     ],
 )  # fmt: skip
 def test_what_the_server_knows_beside_the_process_is_judged_too(
@@ -79,11 +80,25 @@ def test_its_conditions_say_what_is_false_and_since_when_it_is_so() -> None:
 
 
 def test_a_node_that_is_not_to_be_loaded_is_no_trouble() -> None:
-    sample = m.sample(failed_nodes={"needed": "doesn't import: E: x"}, classes=frozenset())
+    chosen = replace(m.BUILD, selected=frozenset[str]())
+    failed = {"needed": "doesn't import: E: x"}
+    assert assess(m.sample(failed_nodes=failed, classes=frozenset(), build=chosen)).status == (
+        "healthy"
+    )
+    by_hand = m.sample(failed_nodes={"by-hand": "E: x"}, build=chosen)
+    assert assess(by_hand).status == "degraded"
+
+
+def test_what_machine_yaml_asks_for_since_its_start_it_need_not_have() -> None:
+    later = replace(m.BUILD, classes={"needed": ["Here"]})
+    more = m.facts(settings=m.settings(nodes=(*m.NODES, WantedNode("new", url="u"))))
+    assert assess(m.sample(build=later), more).status == "healthy"
     chosen = m.facts(settings=m.settings(selected=()))
-    assert assess(sample, chosen).status == "healthy"
-    by_hand = m.sample(failed_nodes={"by-hand": "E: x"})
-    assert assess(by_hand, chosen).status == "degraded"
+    lacks = m.sample(classes=frozenset())
+    assert assess(lacks, chosen).code == "NodeClassMissing", "it was started with all of them"
+    broken = replace(m.BUILD, failed=frozenset({"needed"}))
+    told = assess(m.sample(failed_nodes={"needed": "E: x"}, build=broken))
+    assert told.status == "degraded", "it was optional when this was built"
 
 
 def test_a_worker_says_what_it_waits_for() -> None:
@@ -104,13 +119,11 @@ def test_a_worker_says_what_it_waits_for() -> None:
     assert (runs.running, runs.pid, runs.waits_for, runs.reason) == (True, 4100, [], "")
 
 
-def every(tmp_path: Path) -> Iterator[tuple[Sample, Facts]]:
+def every() -> Iterator[tuple[Sample, Facts]]:
     """Each combination of what may be seen, as far as it differs."""
-    log = tmp_path / "comfyui-gpu0.log"
-    log.write_text("Traceback (most recent call last):\nValueError: no luck\n")
     for processes in (
-        m.state(None), m.state(None, LOOPS, log), m.state(m.app()), m.state(m.app(age=100), LOOPS),
-        m.state(m.app(supervised=False)),
+        m.state(None), m.state(None, LOOPS, m.RAISED), m.state(m.app()),
+        m.state(m.app(age=100), LOOPS), m.state(m.app(supervised=False)),
     ):  # fmt: skip
         samples = [
             m.sample(
@@ -133,9 +146,9 @@ def every(tmp_path: Path) -> Iterator[tuple[Sample, Facts]]:
         yield from itertools.product(samples, machines)
 
 
-def test_whatever_is_seen_less_than_healthy_has_a_reason_and_an_advice(tmp_path: Path) -> None:
+def test_whatever_is_seen_less_than_healthy_has_a_reason_and_an_advice() -> None:
     statuses = set()
-    for sample, facts in every(tmp_path):
+    for sample, facts in every():
         told = assess(sample, facts)
         statuses.add(told.status)
         well = told.status == "healthy"
@@ -145,7 +158,6 @@ def test_whatever_is_seen_less_than_healthy_has_a_reason_and_an_advice(tmp_path:
         if told.status in HEALTHY:
             assert layers.running.pid
             assert layers.functional.ok
-            assert layers.models.ok
         for layer in (layers.installed, layers.running, layers.functional, layers.models):
             assert bool(layer.reason) is not layer.ok, (sample, facts)
         assert (told.conditions[0].status == "True") is (told.status in HEALTHY)
@@ -157,6 +169,5 @@ def test_whatever_is_seen_less_than_healthy_has_a_reason_and_an_advice(tmp_path:
         for worker in told.workers:
             assert worker.running or worker.reason
     assert statuses == {
-        "healthy", "degraded", "starting", "installing", "draining", "unhealthy", "unknown",
-        "crash loop", "down",
+        "healthy", "degraded", "starting", "draining", "unhealthy", "crash loop", "down",
     }  # fmt: skip

@@ -8,10 +8,10 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from tasks.host.downloads.model_files import ModelState
-from tasks.host.pm2 import app_state
+from tasks.host.system.run_journal import Journal
 from tasks.services.health.conditions.answer_board import Answers, Since
 from tasks.services.health.conditions.composition import compose
-from tasks.services.health.model.answers import Card, Layer, Part, Run, one_line
+from tasks.services.health.model.answers import Card, Layer, Part, one_line
 from tasks.services.health.model.facts import Facts, Sample
 from tasks.services.health.model.settings import Instance, Worker
 from tasks.services.health.web.metrics import Metrics
@@ -46,7 +46,7 @@ def of(values: dict[Any, float], name: str, **labels: str) -> float | None:
 
 
 def test_every_instance_and_every_layer_of_it_is_told() -> None:
-    running = app_state.of(m.app(age=100), 5000, {"restart_time": 3}, m.NOWHERE)
+    running = replace(m.state(m.app(age=100), {"restart_time": 3}), memory=5000)
     down = m.sample(state=m.state(None, {"restart_time": 7}), answer=m.REFUSES)
     facts = m.facts(
         settings=TWO, cards={1: Card(name="x", uuid="y", memory_used=1, memory_total=9)}
@@ -55,7 +55,8 @@ def test_every_instance_and_every_layer_of_it_is_told() -> None:
         answers(facts, m.sample(state=running, answer=replace(m.ANSWERS, queue=2)), down)
     )
 
-    assert of(values, "healthy") == 0
+    assert of(values, "healthy") == 1, "one of two serves"
+    assert of(values, "condition", type="Degraded", reason="Exited") == 1
     for gpu, well in (("0", 1), ("1", 0)):
         assert of(values, "instance_healthy", gpu=gpu) == well
         for layer in ("installed", "running", "functional", "models"):
@@ -90,12 +91,12 @@ def test_labels_are_escaped() -> None:
 
 
 def test_the_run_is_told_while_it_is_on_and_when_it_is_over() -> None:
-    def told(run: Run | None) -> list[float | None]:
+    def told(run: Journal | None) -> list[float | None]:
         values = scraped(answers(m.facts(run=run), m.sample()))
         names = ("run_running", "run_succeeded", "run_progress_ratio", "run_left_seconds")
         return [of(values, name) for name in names]
 
-    on = m.INSTALLS.model_copy(update={"percent": 25.0, "seconds_left": 40.0})
+    on = replace(m.INSTALLS, percent=25.0, seconds_left=40.0)
     assert told(None) == [0, None, None, None]
     assert told(on) == [1, 1, 0.25, 40]
     assert told(m.INSTALLS) == [1, 1, None, None]

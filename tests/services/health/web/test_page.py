@@ -129,6 +129,24 @@ def test_a_failed_task_comes_first_with_its_reason_and_its_log(page: Page, serve
     expect(page.locator("#machine")).to_contain_text("What to do: doit")
 
 
+def test_all_that_is_to_come_or_failed_to_is_listed_where_it_is_more_than_one_thing(
+    page: Page, server: Stand
+) -> None:
+    show(page, server, samples.progressing())
+    listed = page.locator("#machine").get_by_role("list", name="Conditions").locator("li")
+    assert [re.sub(r" since .*", "", text) for text in texts(listed)] == [
+        "the run brings checkpoints/xl.safetensors", "custom node x: it is left out",
+    ]  # fmt: skip
+    assert re.search(r"since \d\d:\d\d \(1 min 1\d s\)$", texts(listed)[0])
+    assert listed.first.get_attribute("class") == "busy"
+    one = samples.progressing()
+    told = one["overview"].model_dump()["conditions"][:2]
+    server.say(overview=one["overview"].model_copy(update={"conditions": [
+        answers.MachineCondition(**each) for each in told
+    ]}))  # fmt: skip
+    expect(listed).to_have_count(0)
+
+
 def test_an_interrupted_run_is_said_to_be_that(page: Page, server: Stand) -> None:
     show(page, server, samples.broken_off("interrupted"))
     progress = page.locator("#progress")
