@@ -129,8 +129,6 @@ KINDS = tuple(
         ("the ports", "state/ports.json"),
         ("the refusal", "state/refused.json"),
         ("what was stopped", "state/stopped.json"),
-        ("starts", "state/starts"),
-        ("an app's starts", "state/starts/*.json"),
         ("the cordoned GPUs", "state/cordoned.json"),
         ("held", "state/held"),
         ("a held worker's mark", "state/held/*"),
