@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from ..host.pm2 import pm2
+from ..host.pm2 import pm2, process_starts
 from ..host.pm2.app_processes import Census, Found
 from ..host.system import files
 from ..spec.layout import Layout
@@ -100,13 +100,20 @@ class WorkerWatch:
         elif found is None:
             if service.since:
                 self._begin()
-        elif not self._worker.held or 0 < service.since <= found.app.started:
+        elif not self._worker.held or (service.since and self._may_stay(found, service)):
             if self._mark.exists():
                 files.remove(self._mark)
             self._watch(found)
         elif service.at > found.app.started + CLOCK_DRIFT:
             # Whoever started it knew more than an older look.
             self._hold(found)
+
+    def _may_stay(self, found: Found, service: Service) -> bool:
+        """Whether it started after its instance, or by an older version, which notes no starts and
+        lets workers outlive their instance: an upgrade touches nothing that serves."""
+        if service.since <= found.app.started:
+            return True
+        return not process_starts.is_noted(self._layout, self._worker.name, found.app.pid)
 
     @property
     def _mark(self) -> Path:

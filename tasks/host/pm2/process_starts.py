@@ -63,6 +63,11 @@ def note(workspace: Path, name: str) -> None:
     files.write_receipt(record, {"starts": [asdict(each) for each in kept]}, durable=False)
 
 
+def is_noted(layout: Layout, name: str, pid: int) -> bool:
+    """Whether this process of an app noted its start: those of older versions don't."""
+    return any(start.pid == pid for start in read(layout, name))
+
+
 def read(layout: Layout, name: str) -> list[Start]:
     """The last starts of an app, the newest last. Never raises."""
     try:
