@@ -27,15 +27,22 @@ def test_what_verify_finds_is_mended_by_repair_and_doit(
     (source,) = rig.layout.sources.glob("alpha@*")
     spoil(source / "more.py")
     spoil(generation / "ComfyUI" / "custom_nodes" / "alpha" / "more.py")
+    compiled = next((rig.environment / "lib").rglob("yarl/__pycache__/*.pyc"))
+    half = compiled.read_bytes()[:200]
+    # Tests share environments by hard links.
+    compiled.unlink()
+    compiled.write_bytes(half)
     assert rig.doit().executed == set(), "nothing looks at these"
     found = rig.doit("verify", code=1).output
     assert f"✗ {source}: more.py is not as in its commit" in found
     assert "alpha/more.py isn't what was installed" in found
+    assert f"✗ {compiled} can't be loaded" in found
     assert "doit repair" in found
     repaired = rig.doit("repair").output
     assert f"{source} is removed" in repaired
     assert f"{generation.name} is in use" in repaired
     assert rig.running()["comfyui-gpu0"].pid == pid
+    assert not compiled.exists()
     rig.doit()
     assert rig.comfyui.parent.name == f"{generation.name}.2"
     assert (rig.comfyui / "custom_nodes" / "alpha" / "more.py").read_text() == "1\n"
