@@ -50,6 +50,14 @@ def test_what_verify_finds_is_mended_by_repair_and_doit(
     assert "✗" not in rig.doit("verify").output
     assert "nothing is damaged" in rig.doit("repair").output
     assert rig.doit().executed == set()
+    compiled = next((rig.environment / "lib").rglob("aiohttp/__pycache__/web.*.pyc"))
+    half = compiled.read_bytes()[:200]
+    compiled.unlink()
+    compiled.write_bytes(half)
+    assert f"{compiled} is damaged: doit repair" in rig.doit("restart", code=1).output
+    rig.doit("repair")
+    rig.doit()
+    assert rig.healthy()
 
 
 def test_a_damaged_source_is_not_copied_into_a_generation(
