@@ -45,31 +45,30 @@ class Ending:
 
 
 _exits = while_unchanged(lambda log: exits.read(log.parent))
-_cached: dict[Path, tuple[object, Ending | None]] = {}
+_cached: dict[tuple[Path, str], tuple[object, Ending]] = {}
+MOST = 1024
+"""Processes whose end is cached."""
 
 
 def last(layout: Layout, name: str, running: int | None = None) -> Ending | None:
     """How the last process that ended did; None: none is known. `running`: the pid of the app.
 
-    Never raises. Cached while nothing changed, since the health server calls it every second.
+    Never raises.
     """
-    log, home = layout.log(name), private_folder.folder(layout.workspace)
-    seen = [running, *map(stamp, (log, layout.starts(name), layout.stopped, exits.log_of(home)))]
-    known = _cached.get(log)
-    if known is None or known[0] != seen:
-        known = _cached[log] = (seen, _last(layout, name, home, running))
-    return known[1]
+    starts = process_starts.read(layout, name)
+    ended = [place for place, start in enumerate(starts) if start.pid != running]
+    if ended or starts:
+        return _at(layout, name, starts, ended[-1]) if ended else None
+    # An app of an older version, or one that never became a process.
+    found = _at(layout, name, [], 0)
+    return found if found.cause != "unknown" or found.evidence else None
 
 
 def of(layout: Layout, name: str, pid: int) -> Ending:
     """How this process, which ended, did. Never raises."""
-    starts, home = process_starts.read(layout, name), private_folder.folder(layout.workspace)
+    starts = process_starts.read(layout, name)
     places = [place for place, start in enumerate(starts) if start.pid == pid]
-    if not places:
-        return _of(layout, name, None, None, None)
-    place = places[-1]
-    following = starts[place + 1] if place + 1 < len(starts) else None
-    return _of(layout, name, starts[place], following, _exit(home, name, starts, place))
+    return _at(layout, name, starts, places[-1]) if places else _at(layout, name, [], 0)
 
 
 def settled(layout: Layout, name: str, pid: int | None) -> Ending | None:
@@ -85,26 +84,25 @@ def settled(layout: Layout, name: str, pid: int | None) -> Ending | None:
             return found
 
 
-def _last(layout: Layout, name: str, home: Path, running: int | None) -> Ending | None:
-    starts = process_starts.read(layout, name)
-    ended = [place for place, start in enumerate(starts) if start.pid != running]
-    if ended:
-        place = ended[-1]
-        following = starts[place + 1] if place + 1 < len(starts) else None
-        return _of(layout, name, starts[place], following, _exit(home, name, starts, place))
-    if starts:
-        return None
-    # An app of an older version, or one that never became a process.
-    known = _exits(exits.log_of(home)).get(name)
-    found = _of(layout, name, None, None, known[-1] if known else None)
-    return found if found.cause != "unknown" or found.evidence else None
+def _at(layout: Layout, name: str, starts: Sequence[Start], place: int) -> Ending:
+    """The end of the process at this place, or of the app if no start is known.
 
-
-def _exit(home: Path, name: str, starts: Sequence[Start], place: int) -> Exit | None:
-    """How the process of this start ended: PM2 logs the same starts, in the same order."""
-    known = _exits(exits.log_of(home)).get(name, [])
-    later = len(starts) - place
-    return known[-later] if len(known) >= later else None
+    Cached while nothing changed: the health server asks every second, and lines are counted in
+    the whole log. Once the next process has begun, the log of this one doesn't change.
+    """
+    start, following = (*starts[place : place + 2], None, None)[:2]
+    log, known_exits = layout.log(name), exits.log_of(private_folder.folder(layout.workspace))
+    seen = [following, stamp(layout.stopped), stamp(known_exits), None if following else stamp(log)]
+    key = (log, start.process if start else "")
+    known = _cached.get(key)
+    if known is None or known[0] != seen:
+        # PM2 logs the same starts, in the same order.
+        later, ended = max(1, len(starts) - place), _exits(known_exits).get(name, [])
+        status = ended[-later] if len(ended) >= later else None
+        if len(_cached) >= MOST:
+            _cached.clear()
+        known = _cached[key] = (seen, _of(layout, name, start, following, status))
+    return known[1]
 
 
 def _of(

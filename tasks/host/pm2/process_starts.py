@@ -42,8 +42,11 @@ class Start:
 
 
 def note(workspace: Path, name: str) -> None:
-    """Note that this process is the app now. Raises OSError."""
+    """Note that this process is the app now, unless the workspace was removed. Raises OSError."""
     layout, pid = Layout(workspace), os.getpid()
+    record = layout.starts(name)
+    if not layout.state.is_dir():
+        return
     inode = offset = 0
     with contextlib.suppress(OSError):
         status = layout.log(name).stat()
@@ -53,7 +56,11 @@ def note(workspace: Path, name: str) -> None:
         pid, apps.identity(pid) or "", time.time(), inode, offset, counter.file, counter.killed
     )
     kept = [*read(layout, name), start][-KEPT:]
-    files.write_receipt(layout.starts(name), {"starts": [asdict(each) for each in kept]})
+    if not record.parent.is_dir():
+        files.remove(record.parent)
+    if record.is_dir():
+        files.remove(record)
+    files.write_receipt(record, {"starts": [asdict(each) for each in kept]}, durable=False)
 
 
 def read(layout: Layout, name: str) -> list[Start]:

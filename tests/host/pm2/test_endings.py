@@ -165,6 +165,22 @@ def test_a_damaged_record_is_none(world: World, text: str) -> None:
     assert endings.last(world.layout, "app") is None
 
 
+def test_a_record_that_is_in_the_way_is_made_anew(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    process_starts.note(tmp_path, "app")
+    assert not layout.machine.exists(), "the workspace was removed"
+    layout.state.mkdir(parents=True)
+    files.write_text(layout.starts("app").parent, "in the way")
+    process_starts.note(tmp_path, "app")
+    files.remove(layout.starts("app"))
+    layout.starts("app").mkdir()
+    for _ in range(process_starts.KEPT + 1):
+        process_starts.note(tmp_path, "app")
+    found = process_starts.read(layout, "app")
+    assert [each.pid for each in found] == [os.getpid()] * process_starts.KEPT
+    assert all(each.runs for each in found)
+
+
 def test_exits_are_read_from_the_end_of_a_long_log_of_pm2(tmp_path: Path) -> None:
     at = "2026-11-29T08:26:26: PM2 log: App "
     ended = at + "[{}:3] exited with code [{}] via signal [{}]\n"
