@@ -13,7 +13,7 @@ from pathlib import Path
 from . import nodes
 from .engine.run import Run
 from .engine.step import Task, step
-from .environment import replaced_packages
+from .environment import replaced_packages, verification
 from .environment import stage as environment
 from .generation import last_good
 from .generation import stage as generation
@@ -138,6 +138,8 @@ def _import_nodes(run: Run, folder: Path, log: Path) -> None:
         needs_gpu = any(result.failed and _may_need_gpu(result) for result in results.values())
         if needs_gpu and gpu.driver_present() and not run.machine.instances.cpu_only:
             results = _quick_test(run, folder, [], log).run()
+    except Failure as failure:
+        raise Failure(f"{failure}{_damage(folder)}", failure.log) from failure
     finally:
         watch.end()
     results = {name: mask_secrets(run, result) for name, result in results.items()}
@@ -149,7 +151,13 @@ def _import_nodes(run: Run, folder: Path, log: Path) -> None:
     _record_hangs(run, results)
     unsure = [name for name, result in results.items() if may_pass_later(run, result)]
     load_result.write(folder, results, unsure)
-    _report_failures(run, results, log)
+    _report_failures(run, folder, results, log)
+
+
+def _damage(folder: Path) -> str:
+    """Damage that may be why, where a quick look finds some."""
+    damage = verification.quick_look(folder)
+    return f"; {damage}: doit repair" if damage else ""
 
 
 def _quick_test(run: Run, folder: Path, args: list[str], log: Path) -> Proof:
@@ -253,7 +261,7 @@ def _missing_in_build(run: Run) -> frozenset[str]:
     return frozenset([*unset, *([DOTENV] if waits else [])])
 
 
-def _report_failures(run: Run, results: Mapping[str, Result], log: Path) -> None:
+def _report_failures(run: Run, folder: Path, results: Mapping[str, Result], log: Path) -> None:
     """Raises Failure if a required node failed; other failures become warnings."""
     required = {node.name for node in nodes.present_nodes(run) if not node.optional}
     failures = []
@@ -276,7 +284,8 @@ def _report_failures(run: Run, results: Mapping[str, Result], log: Path) -> None
     if failures:
         lines = "\n    ".join(failures)
         which = "it" if len(failures) == 1 else "these"
-        raise Failure(f"{lines}\n    to continue without {which}, set optional: true", log)
+        advice = f"to continue without {which}, set optional: true"
+        raise Failure(f"{lines}\n    {advice}{_damage(folder)}", log)
 
 
 def _missing_files(run: Run, name: str) -> str:

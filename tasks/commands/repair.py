@@ -10,7 +10,7 @@ from ..environment import verification
 from ..generation import inspection
 from ..host.generations import kept_generations
 from ..host.pm2 import pm2
-from ..host.python import altered_files
+from ..host.python import altered_files, bytecode
 from ..host.storage import access, garbage
 from ..host.system.progress import Progress
 from .shared.command import Call, LockingCommand
@@ -30,7 +30,7 @@ class Repair(LockingCommand):
             print(line)
             number += 1
         # Without its environment a generation is damaged too.
-        number += _remove_environments(run) + _remove_damaged(run)
+        number += _remove_environments(run) + _remove_damaged(run) + _remove_bytecode(run)
         print("doit makes again what is missing" if number else "nothing is damaged")
         return 0
 
@@ -65,6 +65,16 @@ def _remove_environments(run: Run) -> int:
             print(f"instances run from {each.folder.name}: doit makes a new one beside it")
         else:
             _remove(run, each.folder)
+    return len(damaged)
+
+
+def _remove_bytecode(run: Run) -> int:
+    """Remove damaged bytecode, also where instances run: they have loaded it, or compile it."""
+    layout = run.layout
+    damaged = bytecode.damaged([layout.environments, layout.generations])
+    for path in damaged:
+        path.unlink(missing_ok=True)
+        print(f"{path} is removed")
     return len(damaged)
 
 

@@ -18,7 +18,7 @@ from ..environment import stage as environment
 from ..environment import verification
 from ..generation import inspection
 from ..host.downloads.store import Store
-from ..host.python import altered_files
+from ..host.python import altered_files, bytecode
 from ..host.system import thread_pool
 from ..host.system.failure import Failure
 from ..host.system.progress import Progress
@@ -72,9 +72,12 @@ def _verify_rest(run: Run) -> bool:
     found = list(inspection.find(run.layout))
     for each in found:
         print(f"✗ {each.path}: {each.damage}")
-    if found:
+    damaged = bytecode.damaged([run.layout.environments, run.layout.generations])
+    for path in damaged:
+        print(f"✗ {path} can't be loaded")
+    if found or damaged:
         print("doit repair removes what is damaged and doesn't run; doit makes it again")
-    return bool(found)
+    return bool(found or damaged)
 
 
 def _verify_environments(run: Run, *, repair: bool) -> bool:

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from ..engine.run import Run
-from ..host.python import altered_files, environments, records, uv
+from ..host.python import altered_files, bytecode, environments, records, uv
 from ..host.python.records import Claims, Wrong
 from ..host.storage import digest_folders
-from ..host.system import process, thread_pool
+from ..host.system import files, process, thread_pool
 from ..host.system.failure import Failure
 from ..host.system.progress import Progress
 from ..lock import packages
@@ -124,6 +124,23 @@ def _compare(
         {path: each for path, each in rewritten.items() if path in found},
         len(claims),
     )
+
+
+def quick_look(generation: Path) -> str | None:
+    """Damage of what a generation runs from, after a start that failed; None: none was found.
+
+    Reads no file but bytecode: 10,000 of these take 4 s.
+    """
+    home = files.real(generation / "environment")
+    try:
+        locked = set(digest_folders.read(home).get("locked", ()))
+        for wrong in records.of_other_size(uv.site_packages(home), locked):
+            return f"{wrong.path} of {wrong.package} isn't what was installed"
+    except OSError as error:
+        return f"{error.filename} can't be read"
+    for path in bytecode.damaged([home, generation / "ComfyUI"]):
+        return f"{path} is damaged"
+    return None
 
 
 def repair(run: Run, found: CheckedEnvironment, log: Path) -> list[Wrong]:

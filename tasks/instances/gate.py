@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .. import nodes, validation
 from ..engine.run import Run
+from ..environment import verification
 from ..generation import last_good
 from ..host.comfyui import (
     api,
@@ -120,6 +121,8 @@ def _wait(run: Run, instance: Instance, begin: float) -> apps.App:
             not app and seconds > app_processes.APPEARS
         ):
             why = _gist(run, instance, app)
+            damage = verification.quick_look(last_good.folder_of(run))
+            why += f"; {damage}: doit repair" if damage else ""
             raise Failure(f"{instance.name} died while it started: {why}", log)
         answer = probe(instance, app) if app else api.ProbeResult(False)
         if app and answer.healthy and app.fingerprint == wanted:

@@ -76,9 +76,9 @@ class Victim:
             found = self.doit("verify")
             if found.code:
                 raise Stuck(f"verify finds more after repair:\n{found.output}")
-        noop = self.doit()
-        if noop.code or noop.executed:
-            raise Stuck(f"doit isn't done ({sorted(noop.executed)}):\n{noop.output}")
+        noop = self.doit("plan")
+        if noop.code or noop.planned:
+            raise Stuck(f"doit isn't done:\n{noop.output}")
         if not self.rig.healthy():
             raise Stuck(f"no instance answers, and doit found nothing to do:\n{noop.output}")
         if unknown := [name for name in names_below(self.machine) if kind_of(name) is None]:

@@ -27,15 +27,22 @@ def test_what_verify_finds_is_mended_by_repair_and_doit(
     (source,) = rig.layout.sources.glob("alpha@*")
     spoil(source / "more.py")
     spoil(generation / "ComfyUI" / "custom_nodes" / "alpha" / "more.py")
+    compiled = next((rig.environment / "lib").rglob("yarl/__pycache__/*.pyc"))
+    half = compiled.read_bytes()[:200]
+    # Tests share environments by hard links.
+    compiled.unlink()
+    compiled.write_bytes(half)
     assert rig.doit().executed == set(), "nothing looks at these"
     found = rig.doit("verify", code=1).output
     assert f"✗ {source}: more.py is not as in its commit" in found
     assert "alpha/more.py isn't what was installed" in found
+    assert f"✗ {compiled} can't be loaded" in found
     assert "doit repair" in found
     repaired = rig.doit("repair").output
     assert f"{source} is removed" in repaired
     assert f"{generation.name} is in use" in repaired
     assert rig.running()["comfyui-gpu0"].pid == pid
+    assert not compiled.exists()
     rig.doit()
     assert rig.comfyui.parent.name == f"{generation.name}.2"
     assert (rig.comfyui / "custom_nodes" / "alpha" / "more.py").read_text() == "1\n"
@@ -43,6 +50,14 @@ def test_what_verify_finds_is_mended_by_repair_and_doit(
     assert "✗" not in rig.doit("verify").output
     assert "nothing is damaged" in rig.doit("repair").output
     assert rig.doit().executed == set()
+    compiled = next((rig.environment / "lib").rglob("aiohttp/__pycache__/web.*.pyc"))
+    half = compiled.read_bytes()[:200]
+    compiled.unlink()
+    compiled.write_bytes(half)
+    assert f"{compiled} is damaged: doit repair" in rig.doit("restart", code=1).output
+    rig.doit("repair")
+    rig.doit()
+    assert rig.healthy()
 
 
 def test_a_damaged_source_is_not_copied_into_a_generation(

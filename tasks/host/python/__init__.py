@@ -3,6 +3,7 @@
 __all__ = [
     "altered_files",
     "build_log",
+    "bytecode",
     "constraints",
     "environments",
     "import_trial",
