@@ -187,7 +187,7 @@ def _stop(layout: Layout, running: apps.App | None) -> None:
     if running is None:
         return
     if running.supervised:
-        pm2.delete(layout, {NAME})
+        pm2.delete(layout, {NAME}, "replaced")
     else:
         pm2.end_orphan(running)
 

@@ -11,7 +11,7 @@ from .engine.run import Run
 from .engine.step import Task, group, step
 from .generation import last_good
 from .host.comfyui import api
-from .host.pm2 import log_evidence, pm2
+from .host.pm2 import endings, pm2
 from .host.system.failure import Failure
 from .instances import gate, roll
 from .pm2 import stage as configs
@@ -67,4 +67,6 @@ def _start(run: Run, instance: Instance, name: str, log: Path) -> None:
         if before:
             return
     app_log = layout.logs / f"{name}.log"
-    raise Failure(f"{name} exited at once: {log_evidence.gist(app_log)}", app_log)
+    ending = endings.settled(layout, name, None)
+    why = ending.gist if ending else "no output"
+    raise Failure(f"{name} exited at once: {why}", app_log)

@@ -82,7 +82,9 @@ def test_clean_leaves_what_instances_start_on_with_what_was_written_into_it(
     written = rig.comfyui / "custom_nodes" / "beta" / "settings.json"
     written.write_text("mine")
     rig.doit("down")
-    rig.doit("clean")
+    foretold = rig.doit("clean", "-n").output.replace("would remove", "removed")
+    assert rig.doit("clean").output == foretold
+    assert "nothing to remove" in rig.doit("clean").output
     assert generations(rig) == {rig.comfyui.parent.name}
     environments = [path for path in rig.layout.environments.iterdir() if path.is_dir()]
     assert environments == [rig.environment]

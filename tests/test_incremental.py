@@ -161,7 +161,7 @@ MORE_TO_RUN: list[Change] = [
     (model_link_removed, {"links:prune"}),
     (instance_args, {"source", *RESTARTED}),
     (port_start, {"ports", *RESTARTED}),
-    (worker_added, {"pm2:gpu0", "workers:helper-gpu0", "collection"}),
+    (worker_added, {"pm2:gpu0", "watcher", "workers:helper-gpu0", "collection"}),
     (
         instance_added,
         {
@@ -199,10 +199,10 @@ def differences(before: dict[str, str], after: dict[str, str]) -> set[str]:
 
 
 def all_but_the_watchers(rig: Rig) -> dict[str, tuple[int, int, int]]:
-    """Every file but the one in which the watcher, which goes on, notes what logs there are."""
+    """Every file but those in which the watcher notes the logs, and what it has seen healthy."""
     until(lambda: not garbage.at_work(rig.layout), 60, "what nobody waits for to end")
-    note = str(rig.layout.state / "logs.json")
-    return {path: seen for path, seen in snapshot(rig.folder).items() if path != note}
+    notes = {str(rig.layout.state / "logs.json"), str(rig.layout.answered(0))}
+    return {path: seen for path, seen in snapshot(rig.folder).items() if path not in notes}
 
 
 @pytest.mark.timeout(600)

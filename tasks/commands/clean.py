@@ -21,16 +21,16 @@ class Clean(cmd_clean.Clean):  # type: ignore[misc]
 
     def clean_tasks(self, tasks: Iterable[Any], dryrun: bool, cleanforget: bool) -> None:
         garbage = [task.meta["garbage"] for task in tasks if task.meta and task.meta["garbage"]]
-        removed = False
         try:
             with locked(current_run(), "clean"):
-                for path in (path for listed in garbage for path in listed()):
-                    self.outstream.write(f"{'would remove' if dryrun else 'removed'} {path}\n")
-                    removed = True
+                # Before anything is removed: what is left then would have other garbage.
+                paths = list(dict.fromkeys(path for listed in garbage for path in listed()))
+                for path in paths:
                     if not dryrun:
                         digest_folders.remove(path)
+                    self.outstream.write(f"{'would remove' if dryrun else 'removed'} {path}\n")
         except Taken as taken:
             raise InvalidCommand(str(taken)) from None
-        if not removed:
+        if not paths:
             self.outstream.write("nothing to remove\n")
         self.dep_manager.close()

@@ -10,7 +10,7 @@ class Down(LockingCommand):
     doc_purpose = "stop everything that the machine runs: workers, instances and PM2"
 
     def work(self, call: Call) -> int:
-        running = shutdown.end_all(call.run.layout)
+        running = shutdown.end_all(call.run.layout, "down")
         ended = [app for app in running if app.name not in apps.OURS]
         print(f"{len(ended)} stopped" if running else "nothing was running")
         return 0

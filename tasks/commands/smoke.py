@@ -34,14 +34,12 @@ class Smoke(MachineCommand):
 
 def _try(run: Run, instance: Instance) -> tuple[str, str]:
     """The files of one job and an empty string, or nothing and the reason."""
-    import requests
-
     try:
         return ", ".join(map(str, _run(run, instance))), ""
     except Failure as failure:
         return "", str(failure)
-    except requests.RequestException as error:
-        return "", f"it doesn't answer ({type(error).__name__}): run doit"
+    except OSError as error:
+        return "", f"{own_jobs.describe_error(error)}: run doit"
 
 
 def _run(run: Run, instance: Instance) -> list[Path]:

@@ -21,15 +21,13 @@ from ..host.comfyui import (
 )
 from ..host.comfyui.judge import Observation, Rules
 from ..host.comfyui.load_report import Report
-from ..host.pm2 import app_processes, apps, log_evidence, pm2
+from ..host.pm2 import app_processes, apps, endings, pm2
 from ..host.pm2.app_state import AppState
 from ..host.system import files
 from ..host.system.failure import Failure
 from ..links import folder_types
 from ..spec import Instance
 
-FLUSH = 0.3
-"""Seconds that PM2 needs to write the last output of an app that died."""
 PATIENCE = 10.0
 """Seconds that an instance may take to list its node classes: 70 ms for 500."""
 
@@ -104,8 +102,7 @@ def _warm(run: Run, instance: Instance, app: apps.App, begin: float) -> None:
     if not trial.ok:
         log, why = run.layout.log(instance.name), trial.reason
         if not psutil.pid_exists(app.pid):
-            time.sleep(FLUSH)
-            why = f"it died: {log_evidence.gist(log)}"
+            why = f"it died: {_gist(run, instance, app)}"
         raise Failure(f"{instance.name} failed its warm-up job {file} (health.warmup): {why}", log)
 
 
@@ -122,8 +119,8 @@ def _wait(run: Run, instance: Instance, begin: float) -> apps.App:
         if (app and not psutil.pid_exists(app.pid)) or (
             not app and seconds > app_processes.APPEARS
         ):
-            time.sleep(FLUSH)
-            raise Failure(f"{instance.name} died while it started: {log_evidence.gist(log)}", log)
+            why = _gist(run, instance, app)
+            raise Failure(f"{instance.name} died while it started: {why}", log)
         answer = probe(instance, app) if app else api.ProbeResult(False)
         if app and answer.healthy and app.fingerprint == wanted:
             return app
@@ -134,6 +131,12 @@ def _wait(run: Run, instance: Instance, begin: float) -> apps.App:
                 log,
             )
         time.sleep(api.POLL)
+
+
+def _gist(run: Run, instance: Instance, app: apps.App | None) -> str:
+    """Why a process ended, for a message that names the log."""
+    ending = endings.settled(run.layout, instance.name, app.pid if app else None)
+    return ending.gist if ending else "no output"
 
 
 def _observation(run: Run, instance: Instance, app: apps.App, report: Report) -> Observation:

@@ -147,11 +147,11 @@ def _replace(run: Run, turn: Sequence[Instance]) -> tuple[list[str], float]:
     # Before the drain, which refuses new jobs: a worker that doesn't know the mark would fetch one
     # from its queue, and fail with it.
     workers = replaced_workers(run, turn)
-    pm2.delete(layout, set(workers))
+    pm2.delete(layout, set(workers), "replaced")
     drain(run, turn)
     names = {instance.name for instance in turn}
     if must_stop_all(run):
-        pm2.delete(layout, names)
+        pm2.delete(layout, names, "replaced")
         links.change_folder_links(run)
     begin = time.monotonic()
     start.start(run, _wanted(run, turn, names))

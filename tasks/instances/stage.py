@@ -80,15 +80,14 @@ def _stop(run: Run, log: Path) -> None:
     layout = run.layout
     leaving = _leaving(run)
     drained = [run.machine.instance(gpu) for app in leaving if (gpu := _gpu(app)) is not None]
-    # Users may run their own apps in this PM2; ours end in -gpuN or -machine.
-    known = {name for name in pm2.apps(layout) if re.search(r"-(gpu\d+|machine)$", name)}
+    known = {name for name in pm2.apps(layout) if apps.DECLARED.fullmatch(name)}
     names = {app.name for app in leaving if app.supervised}
     names |= known - set(last_good.wanted_fingerprints(run, run.instances))
     # Workers first, while their instance still takes jobs.
     instances = set(filter(apps.is_instance, names))
-    pm2.delete(layout, names - instances)
+    pm2.delete(layout, names - instances, "removed")
     drain(run, drained)
-    pm2.delete(layout, instances)
+    pm2.delete(layout, instances, "removed")
     for app in leaving:
         if not app.supervised:
             pm2.end_orphan(app)
@@ -106,10 +105,10 @@ def stop_cordoned(run: Run, instances: Sequence[Instance]) -> None:
     names = {each.name for each in instances}
     # The worker of the machine may be in the config of one of these, and goes on.
     workers = {app.name for app in pm2.running(run.layout) if app.name.endswith(own)} - names
-    pm2.delete(run.layout, workers)
+    pm2.delete(run.layout, workers, "cordoned")
     try:
         drain(run, instances)
-        pm2.delete(run.layout, names)
+        pm2.delete(run.layout, names, "cordoned")
     finally:
         for each in instances:
             files.remove(run.layout.draining(each.gpu))
@@ -168,5 +167,5 @@ def _return_to_last_good(run: Run, failure: Failure) -> None:
 
 def start_last_good(run: Run) -> None:
     """Run exactly what was good. Raises Failure as `roll.roll_and_record` does."""
-    pm2.delete(run.layout, {app.name for app in _leaving(run) if app.supervised})
+    pm2.delete(run.layout, {app.name for app in _leaving(run) if app.supervised}, "removed")
     roll.roll_and_record(run, roll.due(run, run.instances))

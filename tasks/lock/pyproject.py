@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..host.system import files
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -43,11 +45,11 @@ class Project:
 def read_project(folder: Path) -> Project:
     """Read the folder's pyproject.toml; empty without one. Raises UnreadableProject."""
     try:
-        text = (folder / FILE).read_text(encoding="utf-8")
+        text = files.read_bytes(folder / FILE).decode()
         content = tomllib.loads(text)
     except FileNotFoundError:
         return Project()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnreadableProject(f"can't be read ({error})") from None
     dependencies = _strings(_table(content, "project").get("dependencies"))
     if dependencies:

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 FILE = "requirements.txt"
 CONSTRAINT = "-c "
 COMFYUI = "ComfyUI"
+LONGEST_FILE = 1 << 20
+"""Bytes of a requirements file; the longest of the field has 20,000."""
+LONGEST_LINE = 4000
+"""Characters of a line; a URL has at most about 2,000."""
+MOST_LINES = 5000
+"""Lines of all files of a checkout, also of those that they include again."""
 PLACE_OPTIONS = frozenset(["index_url", "extra_index_urls", "find_links"])
 """Options that say where to look for packages."""
 
@@ -67,7 +73,7 @@ class Line:
 
         try:
             return Requirement(self.text.partition(" --")[0])
-        except InvalidRequirement:
+        except (InvalidRequirement, RecursionError):
             return None
 
     @property
@@ -92,6 +98,8 @@ class Request:
     """Other messages about its files."""
     by: str = COMFYUI
     """The owner, unless it is a node."""
+    lines_read: int = 0
+    """Of all its files."""
 
     @property
     def owner(self) -> str:
@@ -164,8 +172,10 @@ def read_checkout(node: CustomNode | None, folder: Path) -> Request:
         lines = _read(asked, top, file, constraint=False)
     else:
         lines = _of_project(asked, top)
+    known = {str(line) for line in asked.lines}
     for line in lines:
-        if str(line) not in map(str, asked.lines):
+        if str(line) not in known:
+            known.add(str(line))
             asked.lines.append(line)
     return asked
 
@@ -225,9 +235,10 @@ def _read(
 def _parse(asked: Request, file: Path, shown: str) -> RequirementsFile:
     from pip_requirements_parser import RequirementsFile
 
+    _refuse_long(asked, file, shown)
     try:
         parsed = RequirementsFile.from_file(str(file), include_nested=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise _refused(asked, f"{shown}, which can't be read ({why})") from None
     for bad in parsed.invalid_lines:
@@ -235,6 +246,26 @@ def _parse(asked: Request, file: Path, shown: str) -> RequirementsFile:
             asked, f"{bad.line!r} ({shown}:{bad.line_number}), which isn't a requirement"
         )
     return parsed
+
+
+def _refuse_long(asked: Request, file: Path, shown: str) -> None:
+    """Raises RefusedRequirement for a file that takes the parser minutes."""
+    try:
+        with files.open_regular(file) as opened:
+            content = opened.read(LONGEST_FILE + 1)
+    except OSError as error:
+        raise _refused(asked, f"{shown}, which can't be read ({error.strerror})") from None
+    if len(content) > LONGEST_FILE:
+        raise _refused(asked, f"{shown}, which is longer than {LONGEST_FILE} bytes")
+    lines = content.splitlines()
+    asked.lines_read += len(lines)
+    if asked.lines_read > MOST_LINES:
+        raise _refused(asked, f"{shown}, which makes more than {MOST_LINES} lines")
+    for number, line in enumerate(lines, 1):
+        if len(line) > LONGEST_LINE:
+            raise _refused(
+                asked, f"{shown}:{number}, which is longer than {LONGEST_LINE} characters"
+            )
 
 
 def _inside_checkout(asked: Request, top: Path, folder: Path, name: str, place: str) -> Path:
@@ -269,7 +300,7 @@ def _line(asked: Request, requirement: InstallRequirement, file: Path, constrain
 
 
 def _url(text: str) -> str | None:
-    match = re.search(r"(?:git\+)?([a-z]+://[^\s#@]+(?:@[^\s#@/]+/[^\s#@]+)?)", text)
+    match = re.search(r"(?:git\+)?(?<![a-z])([a-z]+://[^\s#@]+(?:@[^\s#@/]+/[^\s#@]+)?)", text)
     return match[1] if match else None
 
 

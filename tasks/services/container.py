@@ -141,7 +141,7 @@ class FirstProcess:
             os.kill(self._doit, signal.SIGTERM)
             os.waitpid(self._doit, 0)
         try:
-            shutdown.end_all(self._layout)
+            shutdown.end_all(self._layout, "container")
         except Failure as failure:
             say(str(failure))
             return 1

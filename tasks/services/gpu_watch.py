@@ -102,4 +102,4 @@ class GpuWatch:
         if cordons.add(self._layout, card.gpu, why, by_hand=False):
             say(f"{card.name} is stopped, and its GPU cordoned: {why}")
             for ending in ({*card.workers}, {card.name}):
-                pm2.delete(self._layout, ending)
+                pm2.delete(self._layout, ending, "cordoned")

@@ -10,7 +10,7 @@
 --database FILE     ComfyUI's database; if the file doesn't exist, it starts as a copy of the
                     database used last
 
-An app of a workspace also ends what its previous process left behind.
+An app of a workspace also notes its start, and ends what its previous process left behind.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--database", type=Path)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
+    adopted = _adopt() if "COMFY_MACHINE_WORKSPACE" in os.environ else {}
     if options.nice is not None:
         os.setpriority(os.PRIO_PROCESS, 0, options.nice)
     if options.open_files is not None:
@@ -52,8 +53,7 @@ def main() -> None:
     if options.database is not None:
         _prepare(options.database)
     variables = json.loads(options.env.read_text(encoding="utf-8")) if options.env else {}
-    if "COMFY_MACHINE_WORKSPACE" in os.environ:
-        variables |= _adopt()
+    variables |= adopted
     if options.report is not None:
         variables |= {
             "COMFY_MACHINE_REPORT": options.report,
@@ -70,14 +70,17 @@ def main() -> None:
 
 
 def _adopt() -> dict[str, str]:
-    """End what the previous process of this app left behind; identify this one to its children."""
-    from tasks.host.pm2 import apps
+    """Note the start; end what the previous process of this app left behind; identify this one to
+    its children."""
+    from tasks.host.pm2 import apps, process_starts
 
+    workspace, name = Path(os.environ[apps.WORKSPACE]), os.environ.get(apps.NAME, "")
     with contextlib.suppress(Exception):
-        workspace, name = Path(os.environ[apps.WORKSPACE]), os.environ[apps.NAME]
+        process_starts.note(workspace, name)
+    with contextlib.suppress(Exception):
         for each in apps.end_left(workspace, {name}):
             print(f"ended a process that {name} had left behind: pid {each.pid}", flush=True)
-    return {apps.PROCESS: apps.identity(os.getpid()) or ""}
+    return {apps.PROCESS: apps.identity(os.getpid()) or "", "COMFY_MACHINE_LOG_TIMES": "yes"}
 
 
 def _prepare(database: Path) -> None:

@@ -128,6 +128,7 @@ class Watch:
         self._symptom: dict[str, Any] = {}
         self._retry_at = 0.0
         self._children: dict[int, psutil.Process] = {}
+        self._began = time.time()
 
     def step(self) -> None:
         at, found = time.time(), self._census.find(self._instance.name)
@@ -152,8 +153,10 @@ class Watch:
             now = self._measure(process)
             self._history, wrong = symptoms.follow(self._history, now, self._settings.limits)
             serves = wrong is None and self._serves(found)
+            # One that is older than this watcher may be busy, and has answered the last one.
+            unknown = wrong is None and not serves and found.app.started < self._began
             since = found.app.started if serves else 0.0
-            self._serving[self._instance.gpu] = Service(since, at)
+            self._serving[self._instance.gpu] = None if unknown else Service(since, at)
             self._record(process.pid, wrong)
             if wrong and self._settings.restart and time.monotonic() >= self._retry_at:
                 self._restart(process.pid, wrong)
@@ -256,7 +259,7 @@ class Watch:
 
     def _restart(self, pid: int, found: Condition) -> None:
         self._retry_at = time.monotonic() + RETRY_AFTER
-        if pm2.restart(self._settings.layout, self._instance.name, pid):
+        if pm2.restart(self._settings.layout, self._instance.name, pid, found.message):
             say(f"{self._instance.name} (pid {pid}) was restarted: {found.message}")
             self._symptom = {}
             self._write({"restarted": found.message, "at": time.time()})
@@ -286,9 +289,9 @@ class ServerWatch:
             self._since = now
         elif now - self._since >= self._settings.limits.hung:
             self._since = now
-            if pm2.restart(self._settings.layout, apps.SERVER, pid):
-                say(f"{apps.SERVER} (pid {pid}) was restarted: it gave no good answer for "
-                    f"{self._settings.limits.hung:g} s")  # fmt: skip
+            why = f"it gave no good answer for {self._settings.limits.hung:g} s"
+            if pm2.restart(self._settings.layout, apps.SERVER, pid, why):
+                say(f"{apps.SERVER} (pid {pid}) was restarted: {why}")
 
 
 def _repeat(what: str, step: Callable[[], None], every: float) -> None:

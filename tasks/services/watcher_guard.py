@@ -34,7 +34,7 @@ def mend(layout: Layout, census: Census) -> None:
     if found is None:
         done = pm2.begin(layout, apps.WATCHER)
     else:
-        done = pm2.restart(layout, apps.WATCHER, found.app.pid)
+        done = pm2.restart(layout, apps.WATCHER, found.app.pid, why, "server")
     if done:
         say(f"{why}: it was restarted")
 

@@ -161,7 +161,7 @@ class WorkerWatch:
             self._passed, self._good = True, time.monotonic()
         elif now - self._good >= self._hung and (self._passed or age >= self._start_timeout):
             self._good = now
-            if pm2.restart(self._layout, self._worker.name, found.app.pid):
+            if pm2.restart(self._layout, self._worker.name, found.app.pid, why):
                 say(f"{self._worker.name} (pid {found.app.pid}) was restarted: {why}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -11,12 +12,14 @@ from .loader import Document
 from .model import Spec
 from .problems import Loc, did_you_mean, shown
 
+MOST = 1000
+"""Problems that are put into words: a file of a megabyte may have 300,000."""
 _PRIVATE = {"env", "tokens", "token"}
 
 
 def translate(error: ValidationError, document: Document) -> Iterator[tuple[Loc, str]]:
-    """Location and message of each problem."""
-    for detail in error.errors(include_url=False, include_input=True):
+    """Location and message of each problem, at most MOST."""
+    for detail in islice(error.errors(include_url=False, include_input=True), MOST):
         loc: Loc = tuple(detail["loc"])
         if loc and loc[-1] == "[key]":
             loc = loc[:-1]

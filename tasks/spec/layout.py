@@ -122,8 +122,12 @@ class Layout:
 
     @property
     def stopped(self) -> Path:
-        """The apps that were stopped on purpose, as JSON."""
+        """The apps that were stopped on purpose, and each app's last stop, as JSON."""
         return self.state / "stopped.json"
+
+    def starts(self, app: str) -> Path:
+        """The last starts of an app, as JSON."""
+        return self.state / "starts" / f"{app}.json"
 
     def good(self, generation: str) -> Path:
         """The PM2 configs and the Python set with which all instances were healthy."""

@@ -28,15 +28,23 @@ class Problem:
         return ": ".join(part for part in (where, self.path, self.message) if part)
 
 
+MOST_TOLD = 50
+"""Problems that are printed."""
+
+
 class SpecError(Exception):
-    """All problems of a machine file and its environment; str() has one line for each."""
+    """All problems of a machine file and its environment; str() has a line for each of the first
+    MOST_TOLD."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         unique = list(dict.fromkeys(problems))
         files = list(dict.fromkeys(problem.file for problem in unique))
         unique.sort(key=lambda problem: (files.index(problem.file), problem.line or 0))
         self.problems: tuple[Problem, ...] = tuple(unique)
-        super().__init__("\n".join(map(str, unique)))
+        told = [str(problem) for problem in unique[:MOST_TOLD]]
+        if more := len(unique) - len(told):
+            told.append(f"and {more} more")
+        super().__init__("\n".join(told))
 
 
 def dotted(loc: Loc) -> str:

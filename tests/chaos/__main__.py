@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests import starter
-from tests.chaos import damaged_files, kills
+from tests.chaos import answers, damaged_files, kills
 from tests.chaos.machines import Stuck, Victims, machines
 
 PR_CAPBSET_DROP = 24
@@ -37,6 +37,7 @@ class Case(Protocol):
 LANES: dict[str, Callable[[random.Random], Iterator[Case]]] = {
     "damage": damaged_files.cases,
     "kills": kills.cases,
+    "answers": answers.cases,
 }
 
 

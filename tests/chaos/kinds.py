@@ -32,6 +32,8 @@ NODE = f"{CHECKOUT}/custom_nodes/*"
 KINDS = tuple(
     Kind(name, pattern)
     for name, pattern in (
+        ("a file that is being written", "**.part"),
+        ("a folder that is being made", "**.part/**"),
         ("sources", "sources"),
         ("a source's receipt of its flags", "sources/*.code.json"),
         ("a source", "sources/*@*"),
@@ -139,6 +141,8 @@ KINDS = tuple(
         ("an instance's config", "state/apps/gpu*.config.json"),
         ("an instance's config receipt", "state/apps/gpu*.receipt.json"),
         ("another app's file", "state/apps/*"),
+        ("starts", "state/starts"),
+        ("an app's last starts", "state/starts/*.json"),
         ("env", "state/env"),
         ("a secret's file", "state/env/*.json"),
         ("the nodes' .env files", "state/env/nodes"),

@@ -15,6 +15,9 @@ from tests.conftest import uv_cache
 from tests.forge import Forge, Repository
 from tests.rig import SIMULATOR, Ended, Rig, free_ports
 
+ADVICES = 3
+"""Messages that are followed one after the other: two kinds of damage may have one each."""
+
 
 class Stuck(Exception):  # noqa: N818  reads as what happened
     """What did not come right; the text says in which step, and what doit printed."""
@@ -96,21 +99,21 @@ class Victim:
         self.rig.close()
         shutil.rmtree(self.rig.folder, ignore_errors=True)
 
-    def _repair(self, before: Ended) -> None:
-        """What the message says; `before` must name it. Then doit must succeed."""
-        if drop := re.search(r"drop them: (git -C .+)", before.output):
-            subprocess.run(drop[1], shell=True, check=True)
-            before = self.doit()
-            if not before.code:
+    def _repair(self, found: Ended) -> None:
+        """Do what the messages say, which must help. Raises Stuck."""
+        said = [found.output]
+        for _ in range(ADVICES):
+            if drop := re.search(r"drop them: (git -C .+)", found.output):
+                subprocess.run(drop[1], shell=True, check=True)
+            elif found.failed and "doit repair" not in found.output:
+                break
+            else:
+                said.append(self.doit("repair").output)
+            found = self.doit()
+            if not found.code:
                 return
-        if before.failed and "doit repair" not in before.output:
-            raise Stuck(f"no message names doit repair:\n{before.output}")
-        repair = self.doit("repair")
-        run = self.doit()
-        if run.code:
-            raise Stuck(
-                f"before:\n{before.output}\nrepair:\n{repair.output}\nthen doit:\n{run.output}"
-            )
+            said.append(found.output)
+        raise Stuck("what the messages say doesn't help:\n" + "\n".join(said))
 
 
 class Victims:

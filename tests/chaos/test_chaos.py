@@ -10,7 +10,7 @@ import pytest
 from tests.chaos import kinds
 from tests.rig import PROJECT
 
-CASES = 10
+CASES = 12
 
 
 @pytest.mark.timeout(600)

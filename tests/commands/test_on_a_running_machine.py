@@ -61,7 +61,7 @@ def test_status_smoke_and_logs_tell_what_is_true_then_and_when_one_is_down(
     for gpu in (0, 1):
         assert f"==> {rig.layout.log(f'comfyui-gpu{gpu}')}" in logs
 
-    pm2.delete(rig.layout, {"comfyui-gpu1"})
+    pm2.delete(rig.layout, {"comfyui-gpu1"}, "removed")
     shown = rows(rig, 0)
     assert shown["0"]["health"] == "healthy"
     assert (shown["1"]["health"], shown["1"]["pid"]) == ("down", None)

@@ -163,9 +163,9 @@ def test_one_that_dies_again_and_again_is_a_crash_loop_with_the_line_to_blame(
     found = shown["instances"]["1"]
     assert (found["health"], found["pid"], found["uptime"]) == ("crash loop", None, None)
     assert found["restarts"] >= 2
-    file, line, said = found["reason"].split(":", 2)
+    how, file, line, said = found["reason"].split(":", 3)
     words = rig.layout.log("comfyui-gpu1").read_text().splitlines()
-    assert file == "comfyui-gpu1.log"
+    assert (how, file) == ("it exited with code 2", " comfyui-gpu1.log")
     assert words[int(line) - 1] == said.strip()
     assert "error: unrecognized arguments: no-such-argument" in said
     said = rig.doit("status").output
@@ -176,9 +176,8 @@ def test_one_that_dies_again_and_again_is_a_crash_loop_with_the_line_to_blame(
     found = document(rig)["workers"]["w-gpu0"]
     assert not found["running"]
     reason = found["reason"]
-    assert re.fullmatch(
-        r"w-gpu0\.log:\d+: ModuleNotFoundError: No module named 'no_such_module'", reason
-    )
+    said = r"w-gpu0\.log:\d+: ModuleNotFoundError: No module named 'no_such_module'"
+    assert re.fullmatch(rf"it exited with code 1: {said}", reason)
     assert "w-gpu0" in rig.doit("status").output
 
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from tasks.host.pm2 import stopped_apps
+from tasks.host.pm2 import stops
 from tasks.host.system import files, private_folder, process
 from tasks.host.system.run_lock import RunLock
 from tests.rig import DOIT, PROJECT, SIMULATOR, Rig, free_ports
@@ -66,9 +66,9 @@ def test_status_has_the_line_to_blame_of_an_instance_that_died(rig: Rig) -> None
     files.write_text(rig.layout.log("comfyui-gpu0"), "loading\nRuntimeError: no luck\n\n")
     files.write_text(rig.layout.log("comfyui-gpu1"), "loading\nRuntimeError: no luck\n")
     rig.layout.state.mkdir(parents=True, exist_ok=True)
-    stopped_apps.note(rig.layout, {"comfyui-gpu1"})
+    stops.note(rig.layout, {"comfyui-gpu1": 0}, "down")
     shown = json.loads(rig.doit("status", "--json", code=1).output)["instances"]
-    assert shown["0"]["reason"] == "comfyui-gpu0.log:2: RuntimeError: no luck"
+    assert shown["0"]["reason"] == "it ended: comfyui-gpu0.log:2: RuntimeError: no luck"
     assert shown["1"]["reason"] == "stopped"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,34 @@ def read(folder: Path, text: str | bytes) -> requirements.Request:
 
 def texts(asked: requirements.Request) -> list[str]:
     return [str(line) for line in asked.lines]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a\n" * 600_000, "requirements.txt, which is longer than 1048576 bytes"),
+        ("a\n" * 6_000, "requirements.txt, which makes more than 5000 lines"),
+        (f"a\n{'b' * 5_000}\n", "requirements.txt:2, which is longer than 4000 characters"),
+        (f"a; {'(' * 3_000}python_version > '3'{')' * 900}\n", "requirements.txt"),
+    ],
+    ids=["bytes", "lines", "line", "depth"],
+)
+def test_a_file_without_end_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(RefusedRequirement, match=re.escape(why)):
+        read(tmp_path, text)
+
+
+def test_files_that_include_each_other_over_and_over_are_refused(tmp_path: Path) -> None:
+    for number in range(8):
+        (tmp_path / f"{number}.txt").write_text(f"-r {number + 1}.txt\n" * 100)
+    (tmp_path / "8.txt").write_text("a\n")
+    with pytest.raises(RefusedRequirement, match="makes more than 5000 lines"):
+        read(tmp_path, "-r 0.txt")
+
+
+def test_many_long_lines_are_read(tmp_path: Path) -> None:
+    lines = [f"{letter * 3_900}==1" for letter in "abcdefghijklmnopqrstuvwxyz"] * 8
+    assert len(texts(read(tmp_path, "\n".join(lines)))) == 26
 
 
 @pytest.mark.parametrize(

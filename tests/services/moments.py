@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,19 @@ from tasks.host.downloads.model_files import ModelState
 from tasks.host.generations.installed import WantedNode
 from tasks.host.pm2 import app_state, apps
 from tasks.host.pm2.app_state import AppState
+from tasks.host.pm2.endings import Ending
+from tasks.host.pm2.log_evidence import Blame
 from tasks.host.system.run_journal import Journal, Task
 from tasks.services.health.model.answers import Layer
 from tasks.services.health.model.facts import Build, Facts, Installed, Sample
 from tasks.services.health.model.settings import Instance, Settings, Worker
+from tasks.spec.layout import Layout
 
 NOWHERE = Path("/nonexistent")
+RAISED = Ending(
+    "exited", "it exited with code 1", Blame("comfyui-gpu0.log", 2, "ValueError: no luck")
+)
+DOWN = Ending("stopped", "stopped by doit down")
 GPU0 = Instance(0, "comfyui-gpu0", "127.0.0.1", 8188, whole=False)
 ANSWERS = ProbeResult(True, queue=0)
 REFUSES = ProbeResult(False, "nothing answers on port 8188", refused=True, answered=False)
@@ -67,9 +75,9 @@ def app(name: str = GPU0.name, *, supervised: bool = True, age: float = 5.0) -> 
 
 
 def state(
-    found: apps.App | None, pm2: dict[str, Any] | None = None, log: Path = NOWHERE
+    found: apps.App | None, pm2: dict[str, Any] | None = None, ending: Ending | None = None
 ) -> AppState:
-    return app_state.of(found, None, pm2, log)
+    return replace(app_state.of(found, None, pm2, Layout(NOWHERE), GPU0.name), ending=ending)
 
 
 def sample(**changes: Any) -> Sample:

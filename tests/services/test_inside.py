@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -194,3 +195,30 @@ def test_a_line_that_is_not_whole_yet_is_not_read(tmp_path: Path) -> None:
     assert found
     assert found.attached
     assert found.packs == {}
+
+
+LOGS = """
+import logging, sys
+root = logging.getLogger()
+root.setLevel(logging.INFO)
+root.addHandler(logging.StreamHandler(sys.stdout))
+root.addHandler(logging.FileHandler("own.log"))
+logging.info("got prompt")
+logging.info("\\nPrestartup times:\\n   0.0 seconds")
+logging.info("")
+print("printed")
+"""
+
+
+def test_log_records_have_their_time_and_what_is_written_elsewhere_has_none(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "main.py").write_text(LOGS)
+    timed = run({}, COMFY_MACHINE_LOG_TIMES="yes").stdout
+    at = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+    assert re.fullmatch(
+        rf"{at}got prompt\n\n{at}Prestartup times:\n   0.0 seconds\n\nprinted\n", timed
+    ), timed
+    plain = "got prompt\n\nPrestartup times:\n   0.0 seconds\n\n"
+    assert (tmp_path / "own.log").read_text() == plain
+    assert run({}).stdout == f"{plain}printed\n"

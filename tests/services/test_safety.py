@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tasks import dotenv
-from tasks.host.comfyui import api
+from tasks.host.comfyui import api, exchange
 from tasks.host.comfyui.judge import Observation
 from tasks.host.pm2 import app_state
 from tasks.host.pm2.app_processes import Census
@@ -463,13 +463,13 @@ def test_an_answer_without_end_is_not_read_without_end(head: bytes, each: bytes)
     with rogue(free_ports(1)) as one:
         one.answers["/object_info"] = one.flood(head, each)
         assert api.ask("127.0.0.1", one.port, "/object_info") is None
-    assert one.sent < api.LONGEST + (16 << 20)
+    assert one.sent < exchange.LONGEST + (16 << 20)
 
 
 def test_an_answer_of_too_many_values_is_not_read() -> None:
     """In memory each is twenty times as long, and to read them holds up all threads."""
     with rogue(free_ports(1)) as one:
-        one.answers["/object_info"] = _http(b"[" + b"[]," * api.MOST_VALUES + b"1]")
+        one.answers["/object_info"] = _http(b"[" + b"[]," * exchange.MOST_VALUES + b"1]")
         assert api.ask("127.0.0.1", one.port, "/object_info") is None
 
 
@@ -593,7 +593,7 @@ def test_what_was_not_looked_at_for_long_is_not_known(scene: SceneMaker) -> None
     one = scene()
     one.tell()
     told = settings.read_settings(one.file)
-    state = app_state.of(None, None, None, one.layout.log("comfyui-gpu0"))
+    state = app_state.of(None, None, None, one.layout, "comfyui-gpu0")
     facts = Facts(told, Installed(Layer(ok=True)), models={})
     sample = Sample(1000.0, Observation("comfyui-gpu0", state, api.ProbeResult(True)))
     fresh = instance_health.assess(told.instances[0], sample, facts, 1010.0)

@@ -67,7 +67,7 @@ def hasten(rig: Rig, **rules: float) -> None:
     settings["rules"] |= rules
     file.write_text(json.dumps(settings))
     before = watcher_of(rig)
-    assert pm2.restart(rig.layout, "watcher", before.pid)
+    assert pm2.restart(rig.layout, "watcher", before.pid, "a test")
     ready = file.with_suffix(".ready.json")
     until(
         lambda: (

@@ -242,3 +242,13 @@ health: {{timeout: 0}}
         "machine.yaml:8: health.timeout: must be at least 1",
         "environment: NUM_GPUS: auto, a number of GPUs, or a list of their indices such as [0, 2]",
     ]
+
+
+def test_only_the_first_of_very_many_problems_are_told(read: Load) -> None:
+    nodes = "".join(f"  - {{url: -oops{number}}}\n" for number in range(60))
+    with pytest.raises(SpecError) as caught:
+        read(f"custom_nodes:\n{nodes}")
+    told = str(caught.value).splitlines()
+    assert len(told) == 51
+    assert told[0].startswith("machine.yaml:4: custom_nodes[0].url")
+    assert told[-1] == "and 10 more"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import socket
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..system.failure import Failure
+from . import exchange
 
 if TYPE_CHECKING:
-    import http.client
+    from email.message import Message
 
-    import requests
-
+OK, REFUSED = 200, 400
 PROBE_TIMEOUT = 2.0
 """Seconds; an idle instance answers in 1.4 ms, one that loads a checkpoint within a second."""
 SHOWN = 200
@@ -24,10 +24,8 @@ MOST_RUNNING = 16
 """Running jobs that are listed; ComfyUI runs one at a time."""
 SUBMITTED = "Comfy-Machine-Submitted"
 """The header of `services/inside/refusal.py`."""
-LONGEST = 16 << 20
-"""Bytes of an answer; with 2,000 nodes and as many models `/object_info` has about ten million."""
-MOST_VALUES = 1_000_000
-"""Values in a JSON answer, roughly: one takes 60 bytes of memory, and as few as three as text."""
+LONGEST_REASON = 2000
+"""Characters that are kept of ComfyUI's reason for refusing or failing a job."""
 LONGEST_COUNT = 1 << 16
 """Bytes of the answer with the number of jobs."""
 POLL = 0.1
@@ -59,29 +57,29 @@ class Jobs:
     first_waiting: tuple[str, ...] = ()
 
 
+class BadAnswer(OSError):  # noqa: N818  a name for what came
+    """An answer that isn't one of ComfyUI's; `str()` says what it is."""
+
+
+class ErrorAnswer(BadAnswer):
+    """An answer with another code than 200."""
+
+
 class Client:
-    """A client of one instance. Methods raise requests.RequestException when it doesn't answer."""
+    """A client of one instance.
+
+    Methods raise TimeoutError when no whole answer comes in time, BadAnswer, and other OSErrors
+    when there is no connection.
+    """
 
     def __init__(
         self, host: str, port: int, timeout: float = 10.0, *, scheme: str = "http"
     ) -> None:
-        import requests
-        import urllib3
-
-        # An instance listens on this machine, so no proxy of the environment must be used.
-        self._session = requests.Session()
-        self._session.trust_env = False
-        if scheme == "https":
-            # See _wrap_tls.
-            self._session.verify = False
-            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         self._timeout = timeout
         self.url = url(host, port, scheme)
 
-    def get(self, path: str, **parameters: Any) -> Any:
-        answer = self._session.get(f"{self.url}{path}", params=parameters, timeout=self._timeout)
-        answer.raise_for_status()
-        return answer.json()
+    def get(self, path: str) -> Any:
+        return self._json(self._request(path))
 
     def submit(self, prompt: dict[str, Any], *, client: str = "", front: bool = False) -> str:
         """Queue a prompt and return its id; with `front` it is put before all waiting ones.
@@ -89,23 +87,46 @@ class Client:
         `client` is its client id. Raises Failure with ComfyUI's reason if it is refused.
         """
         job = {"prompt": prompt, "front": front} | ({"client_id": client} if client else {})
-        answer = self._session.post(f"{self.url}/prompt", json=job, timeout=self._timeout)
-        if answer.status_code == 400:
+        answer = self._request("/prompt", job)
+        if answer.status == REFUSED:
             raise Failure(f"{self.url} refused the job: {_refusal(answer)}")
-        answer.raise_for_status()
-        return str(answer.json()["prompt_id"])
+        found = self._json(answer)
+        if not isinstance(found, dict) or not isinstance(found.get("prompt_id"), str):
+            raise BadAnswer("it doesn't answer like ComfyUI")
+        return str(found["prompt_id"])
 
     def delete(self, prompt_id: str) -> None:
         """Remove a waiting prompt from the queue; a running one continues."""
-        answer = self._session.post(
-            f"{self.url}/queue", json={"delete": [prompt_id]}, timeout=self._timeout
-        )
-        answer.raise_for_status()
+        self._checked(self._request("/queue", {"delete": [prompt_id]}))
+
+    def _request(self, path: str, body: Any = None) -> exchange.Answer:
+        from http.client import HTTPException
+
+        try:
+            return exchange.request(self.url, path, self._timeout, body=body)
+        except HTTPException as error:
+            raise BadAnswer(f"it doesn't answer like ComfyUI ({type(error).__name__})") from None
+        except ValueError as error:
+            raise BadAnswer(str(error)[:SHOWN]) from None
+
+    def _checked(self, answer: exchange.Answer) -> exchange.Answer:
+        if answer.status != OK:
+            raise ErrorAnswer(f"it answered {answer.status} {answer.reason[:SHOWN]}".strip())
+        return answer
+
+    def _json(self, answer: exchange.Answer) -> Any:
+        try:
+            return self._checked(answer).json()
+        except (ValueError, RecursionError):
+            raise BadAnswer("it doesn't answer like ComfyUI") from None
 
     def done(self, prompt_id: str) -> dict[str, Any] | None:
         """The history entry of a prompt; None: it isn't finished. Raises Failure when it ended in
         an error."""
-        entry: dict[str, Any] = self.get(f"/history/{prompt_id}").get(prompt_id, {})
+        history = self.get(f"/history/{prompt_id}")
+        entry = history.get(prompt_id, {}) if isinstance(history, dict) else None
+        if not isinstance(entry, dict) or not isinstance(entry.get("status", {}), dict):
+            raise BadAnswer("it doesn't answer like ComfyUI")
         if entry and entry.get("status", {}).get("status_str") != "success":
             raise Failure(f"{self.url}: job {prompt_id} ended in an error: {_error(entry)}")
         return entry or None
@@ -136,8 +157,7 @@ def probe(
     PROBE_TIMEOUT.
 
     `GET /prompt` is the cheapest request (1.4 ms). ComfyUI opens the port after it has loaded
-    everything, so a refused connection means that it is starting or has ended. This doesn't use
-    requests, whose import takes longer than the rest of `doit status`.
+    everything, so a refused connection means that it is starting or has ended.
     """
     from http.client import HTTPException
 
@@ -199,102 +219,37 @@ def ask(
     from http.client import HTTPException
 
     try:
-        return _ask(url(host, port, scheme), path, timeout, LONGEST)[1]
+        return _ask(url(host, port, scheme), path, timeout, exchange.LONGEST)[1]
     except (OSError, HTTPException, ValueError, RecursionError):
         return None
 
 
-def _ask(base: str, path: str, timeout: float, longest: int) -> tuple[http.client.HTTPMessage, Any]:
-    """The headers, and JSON of at most `longest` bytes, read within `timeout` seconds."""
-    import http.client
-    import json
-
-    scheme, _, address = base.partition("://")
-    connection = http.client.HTTPConnection(address)
-    try:
-        connection.sock = _connect(connection.host, connection.port, timeout)
-        if scheme == "https":
-            connection.sock = _wrap_tls(connection.sock)
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        if answer.status != http.client.OK:
-            raise ValueError(f"{answer.status} {answer.reason}")
-        content = answer.read(longest + 1)
-        if len(content) > longest:
-            raise ValueError(f"its answer is longer than {longest} bytes")
-        if sum(map(content.count, (b",", b"[", b"{"))) > MOST_VALUES:
-            raise ValueError(f"its answer has more than {MOST_VALUES} values")
-        return answer.headers, json.loads(content)
-    finally:
-        connection.close()
+def _ask(base: str, path: str, timeout: float, longest: int) -> tuple[Message, Any]:
+    """The headers, and JSON of at most `longest` bytes, read whole within `timeout` seconds."""
+    answer = exchange.request(base, path, timeout, longest)
+    if answer.status != OK:
+        raise ValueError(f"{answer.status} {answer.reason}")
+    return answer.headers, answer.json()
 
 
-class _DeadlineSocket(socket.socket):
-    """Reads until a deadline: a socket's own time-out restarts with every byte."""
-
-    deadline = float("inf")
-
-    def recv_into(self, *arguments: Any, **options: Any) -> int:
-        self.settimeout(_seconds_until(self.deadline))
-        return super().recv_into(*arguments, **options)
-
-
-def _seconds_until(deadline: float) -> float:
-    """Raises TimeoutError after the deadline."""
-    if (left := deadline - time.monotonic()) <= 0:
-        raise TimeoutError
-    return left
-
-
-def _connect(host: str, port: int, timeout: float) -> _DeadlineSocket:
-    deadline = time.monotonic() + timeout
-    connected = socket.create_connection((host, port), timeout)
-    result = _DeadlineSocket(fileno=connected.detach())
-    result.deadline = deadline
-    result.settimeout(timeout)
-    return result
-
-
-def _wrap_tls(plain: _DeadlineSocket) -> socket.socket:
-    """TLS over this socket; the certificate isn't checked. Raises ValueError without TLS.
-
-    The kernel identifies our processes on this machine, as with http. The certificate is for other
-    clients: it names another host, and may be renewed or expire while jobs run. A restart for that
-    would lose them.
-    """
-    import ssl
-
-    deadline = plain.deadline
-
-    class DeadlineSSLSocket(ssl.SSLSocket):
-        def recv_into(self, *arguments: Any, **options: Any) -> int:
-            self.settimeout(_seconds_until(deadline))
-            return super().recv_into(*arguments, **options)
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.sslsocket_class = DeadlineSSLSocket
-    try:
-        return context.wrap_socket(plain)
-    except ssl.SSLError as error:
-        raise ValueError(f"it doesn't speak TLS ({error.reason or error})") from None
-
-
-def _refusal(answer: requests.Response) -> str:
+def _refusal(answer: exchange.Answer) -> str:
     try:
         document = answer.json()
         # The errors of nodes say more, such as which model is missing.
         for node in (document.get("node_errors") or {}).values():
             for error in node["errors"]:
-                return f"{node['class_type']}: {error['message']}: {error['details']}".strip(": ")
-        return f"{document['error']['message']} {document['error']['details']}".strip()
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return answer.text[:200]
+                text = f"{node['class_type']}: {error['message']}: {error['details']}"
+                return text[:LONGEST_REASON].strip(": ")
+        error = document["error"]
+        return f"{error['message']} {error['details']}"[:LONGEST_REASON].strip()
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return answer.content[:SHOWN].decode(errors="replace")
 
 
 def _error(entry: dict[str, Any]) -> str:
-    for name, details in entry.get("status", {}).get("messages", []):
-        if name == "execution_error":
-            return f"{details.get('node_type')}: {str(details.get('exception_message')).strip()}"
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        for name, details in entry["status"].get("messages", []):
+            if name == "execution_error":
+                text = f"{details.get('node_type')}: {details.get('exception_message')}"
+                return text[:LONGEST_REASON].strip()
     return "see its log"

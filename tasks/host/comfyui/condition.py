@@ -31,7 +31,8 @@ Status = Literal["True", "False", "Unknown"]
 Reason = Literal[
     "Healthy", "NotObserved",
     # The process
-    "NotStarted", "Stopped", "Exited", "CrashLoop", "AwaitsRun", "NotSupervised",
+    "NotStarted", "Stopped", "Exited", "Killed", "OutOfMemory", "CrashLoop", "AwaitsRun",
+    "NotSupervised",
     # What it answers and does
     "Starting", "StartTimeout", "NoAnswer", "WrongAnswer", "Hanging", "Busy", "JobTimeout",
     "WorkerThreadDead", "MemoryLimit", "WarmingUp", "WarmupTimeout", "WarmupFailed",

@@ -1,4 +1,4 @@
-"""The client of the machine's health server. Not through requests, whose import takes longer."""
+"""The client of the machine's health server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..system import private_folder
-from . import api
+from . import api, exchange
 
 ANSWER_TIMEOUT = 1.0
 """Seconds that an answer may take beyond the requested wait; it comes from memory."""
@@ -35,22 +35,18 @@ def ask(
 
     None: nothing answers, or another server does.
     """
-    import http.client
-    import json
+    from http.client import HTTPException
 
-    address = api.url(server.listen, server.port).removeprefix("http://")
-    connection = http.client.HTTPConnection(address, timeout=timeout)
+    # As bytes, since http.client encodes text as Latin-1.
+    token = (server.token or "").strip().encode(errors="surrogateescape")
+    headers = {"Authorization": b"Bearer " + token} if token else {}
     try:
-        # As bytes, since http.client encodes text as Latin-1.
-        token = (server.token or "").strip().encode(errors="surrogateescape")
-        headers = {"Authorization": b"Bearer " + token} if token else {}
-        connection.request("GET", path, headers=headers)
-        answer = connection.getresponse()
-        body = json.loads(answer.read())
-    except (OSError, http.client.HTTPException, ValueError, RecursionError):
+        answer = exchange.request(
+            api.url(server.listen, server.port), path, timeout, headers=headers
+        )
+        body = answer.json()
+    except (OSError, HTTPException, ValueError, RecursionError):
         return None
-    finally:
-        connection.close()
     if answer.headers.get("Server") != name(server.workspace):
         return None
     if not isinstance(body, dict) or not isinstance(body.get("status"), str):

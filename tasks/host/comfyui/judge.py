@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ..pm2.app_state import AppState
+from ..pm2.endings import Cause
 from . import node_classes, warmup
 from .api import ProbeResult
 from .condition import Condition, Reason
@@ -21,6 +22,11 @@ STALE = 120.0
 SHOWN = 3
 """Node classes that a sentence names."""
 RUN = "run doit"
+REASONS: Mapping[Cause, Reason] = {
+    "stopped": "Stopped", "out of memory": "OutOfMemory", "killed": "Killed", "exited": "Exited",
+    "unknown": "Exited",
+}  # fmt: skip
+"""Of a process that ended, by what ended it."""
 WAIT = "wait"
 WARMUP = "correct health.warmup, or what it needs, then run doit"
 
@@ -125,15 +131,17 @@ def process_fault(state: AppState, name: str) -> Condition | None:
 
 def not_running(state: AppState, name: str) -> Condition:
     """Why an app doesn't run, or not for long."""
-    why = str(state.blame) if state.blame else "it ended and wrote no output"
+    why = str(state.ending) if state.ending else "it ended, and how is not known"
     if state.loops:
         advice = f"doit logs {name}; correct the cause, then run doit"
         return Condition("Running", "crash loop", "CrashLoop", why, advice)
     if not state.is_known and state.was_stopped:
-        return Condition("Running", "down", "Stopped", "stopped", RUN)
-    if not state.is_known and state.blame is None:
+        by = state.ending if state.ending and state.ending.cause == "stopped" else "stopped"
+        return Condition("Running", "down", "Stopped", str(by), RUN)
+    if state.ending is None and not state.is_known:
         return Condition("Running", "down", "NotStarted", "not started", RUN)
-    return Condition("Running", "down", "Exited", why, RUN)
+    reason = REASONS[state.ending.cause] if state.ending else "Exited"
+    return Condition("Running", "down", reason, why, RUN)
 
 
 def not_supervised(state: AppState) -> Condition | None:

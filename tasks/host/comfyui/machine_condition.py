@@ -114,7 +114,10 @@ def available(seen: Seen) -> Condition:
 
 
 def of_instances(instances: Mapping[str, Condition], without: Condition) -> Condition:
-    """What is wrong with the instances: at most degraded while one serves; `without` any."""
+    """What is wrong with the instances: at most degraded while one serves.
+
+    `without` is the answer where there is none.
+    """
     worst = _worst(instances)
     if worst is None:
         return healthy() if instances else without

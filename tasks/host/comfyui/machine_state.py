@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...spec import Instance
 from ...spec.layout import Layout
-from ..pm2 import app_state, apps, daemon_socket, pm2, stopped_apps
+from ..pm2 import app_state, apps, daemon_socket, pm2
 from ..pm2.app_state import AppState
 from ..system import files, heartbeat, private_folder, usage
 from ..system.run_lock import Holder, RunLock
@@ -93,14 +93,13 @@ def read(
         probes = [pool.submit(_probe, each, by_name.get(each.name)) for each in instances]
         memory = usage.resident_each(app.pid for app in running)
         answers = [probe.result() for probe in probes]
-    stopped = stopped_apps.read(layout.stopped)
     known = {app["name"]: app.get("pm2_env") for app in answer.apps or []} if answer else {}
 
     def state(name: str) -> AppState:
         app, entry = by_name.get(name), known.get(name)
         resident = memory.get(app.pid) if app else None
         entry = entry if isinstance(entry, dict) else None
-        return app_state.of(app, resident, entry, layout.log(name), name in stopped)
+        return app_state.of(app, resident, entry, layout, name)
 
     watcher = by_name.get(apps.WATCHER)
     named = {each.name for each in instances} | set(workers) | set(apps.OURS)

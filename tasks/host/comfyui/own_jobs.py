@@ -63,7 +63,7 @@ def run(client: api.Client, prompt: Prompt, timeout: float) -> float:
     """Run a job ahead of all waiting ones, and return its duration in seconds.
 
     Raises Failure with ComfyUI's reason, or after `timeout` seconds, and then takes the job out of
-    the queue. Raises requests.RequestException when the instance doesn't answer.
+    the queue. Raises OSError when the instance doesn't answer.
     """
     begin = time.monotonic()
     try:
@@ -80,11 +80,9 @@ def run(client: api.Client, prompt: Prompt, timeout: float) -> float:
 
 def _done(client: api.Client, job: str) -> bool:
     """An instance that loads a large model may not answer for a while."""
-    import requests
-
     try:
         return client.done(job) is not None
-    except requests.Timeout:
+    except TimeoutError:
         return False
 
 
@@ -94,11 +92,10 @@ def without_address(client: api.Client, failure: Failure) -> str:
 
 
 def describe_error(error: OSError) -> str:
-    """What went wrong when an instance gave no answer, or an HTTP error."""
-    response = getattr(error, "response", None)
-    if response is None:
-        return f"it stopped answering ({type(error).__name__})"
-    return f"it answered {response.status_code} {response.reason}"
+    """What went wrong when an instance gave no answer, or one that isn't ComfyUI's."""
+    if isinstance(error, api.BadAnswer):
+        return str(error)
+    return f"it doesn't answer ({type(error).__name__})"
 
 
 def smoke(output: str) -> Prompt:

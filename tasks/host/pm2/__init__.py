@@ -6,10 +6,11 @@ __all__ = [
     "app_state",
     "apps",
     "daemon_socket",
+    "endings",
     "log_evidence",
     "log_rotation",
     "log_stream",
     "pm2",
+    "process_starts",
     "shutdown",
-    "stopped_apps",
 ]

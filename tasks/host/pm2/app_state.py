@@ -5,18 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ..system.stat_cache import while_unchanged
-from . import apps, log_evidence
-from .log_evidence import Blame
+from ...spec.layout import Layout
+from . import apps, endings, stops
+from .endings import Ending
 
 LOOPS = 2
 """Restarts within 30 s of the start (PM2's `min_uptime`) from which an app is in a crash loop."""
-
-_blame = while_unchanged(log_evidence.of)
-"""Cached, since it counts all lines of the log, and the health server calls it every second."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +30,16 @@ class AppState:
     """Whether it is in a crash loop, or PM2 gave up on it."""
     was_stopped: bool = False
     """Whether it was stopped on purpose and not started since."""
-    blame: Blame | None = None
-    """The line of its log that explains its end; only if it doesn't run or is in a crash loop."""
+    ending: Ending | None = None
+    """How its last process ended; only if it doesn't run or is in a crash loop."""
 
 
 def of(
     app: apps.App | None,
     memory: int | None,
     entry: Mapping[str, Any] | None,
-    log: Path,
-    was_stopped: bool = False,
+    layout: Layout,
+    name: str,
 ) -> AppState:
     """The state of an app; `entry` is its `pm2_env` from PM2. Reads its log if it ended."""
     uptime = round(max(0.0, time.time() - app.started), 1) if app else None
@@ -55,8 +51,8 @@ def of(
         number(entry, "restart_time"),
         entry is not None,
         loops,
-        was_stopped,
-        _blame(log) if loops or app is None else None,
+        name in stops.known(layout.stopped).names,
+        endings.last(layout, name, app.pid if app else None) if loops or app is None else None,
     )
 
 

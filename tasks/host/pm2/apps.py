@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ LOOK_EVERY = 0.02
 """Seconds between two checks whether a process has ended."""
 
 
+DECLARED = re.compile(r"[a-z0-9-]+-(gpu\d+|machine)")
+"""The names of instances and workers. Users may run their own apps in this PM2."""
 INSTANCES = "comfyui-gpu"
 """How the names of instances begin."""
 

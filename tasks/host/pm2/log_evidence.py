@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _FATAL = re.compile(
 )
 """Single lines that end a process. Out-of-memory messages are not among them: ComfyUI logs them and
 retries with less memory in a dozen places; one that ends it has a traceback."""
+_TIME = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
+"""What `services/inside/log_times.py` writes before a log record."""
 _TAG = re.compile(r"^\[(DEBUG|DETAIL|INFO|WARNING|ERROR|CRITICAL)\] ?")
 """The prefix of a log record since ComfyUI 0.28, on its first line."""
 _MILD = frozenset({"DEBUG", "DETAIL", "INFO", "WARNING"})
@@ -38,6 +41,12 @@ _NOISE = re.compile(
     r"^$|^Stopped server$|^PM2\s*\||^\[PM2\]|^\^C|resource_tracker|^\s*warnings\.warn\("
     r"|^Exiting\b|^Cleaning up\b|^sys:1: "
 )
+_WELL = re.compile(
+    r"^(Starting server|To see the GUI go to:|got prompt|Prompt executed|Total VRAM|Device:"
+    r"|pytorch version|Python version|ComfyUI|Set vram state|Using .* attention|Context impl"
+    r"|Will assume|No target revision|\[Prompt Server\]|\s+[\d.]+ seconds|Import times)"
+)
+"""What ComfyUI writes while all is well."""
 #: What ComfyUI logs after or before the traceback of an exception that it catches.
 _CAUGHT_AFTER = re.compile(r"^Cannot import \S.* module for custom nodes")
 _CAUGHT_BEFORE = re.compile(r"^!!! Exception during processing !!!")
@@ -56,20 +65,27 @@ class Blame:
         return f"{self.file}:{self.line}: {self.text}"
 
 
-def of(log: Path) -> Blame | None:
-    """The line of `log` that explains why its process ended; None when it is empty or missing."""
-    lines, start = _end(log)
-    evidence = find(lines)
+@dataclass(frozen=True)
+class Part:
+    """A process's part of a log, in bytes; no end: up to the log's end."""
+
+    inode: int
+    """Of the log as the process began: a log that was rotated since is its own from the start."""
+    begin: int
+    end: int | None = None
+
+
+def of(log: Path, part: Part | None = None, *, says_why: bool = False) -> Blame | None:
+    """The line in a process's part of a log that explains its end; None: none does.
+
+    `says_why`: it ended as one does that says why, so its last line counts where no error is seen.
+    """
+    lines, start = _end(log, part)
+    evidence = find(lines, says_why=says_why)
     if evidence is None:
         return None
     number, text = evidence
     return Blame(log.name, _newlines(log, start) + number + 1, redact(text)[:LONGEST])
-
-
-def gist(log: Path) -> str:
-    """The text of that line, for a message that names the log anyway."""
-    blame = of(log)
-    return blame.text if blame else "no output"
 
 
 def last_lines(log: Path, number: int) -> list[str]:
@@ -78,13 +94,14 @@ def last_lines(log: Path, number: int) -> list[str]:
     return [redact(line)[:LONGEST] for line in lines[-number:]]
 
 
-def find(lines: Sequence[str]) -> tuple[int, str] | None:
+def find(lines: Sequence[str], *, says_why: bool) -> tuple[int, str] | None:
     """The line that explains the end, and its index: the exception of the last traceback, or the
-    last fatal message, whichever is later, if it is near the end; else the last line that isn't
-    noise.
+    last fatal message, whichever is later, if it is near the end; else, with `says_why`, the last
+    line that is neither noise nor what ComfyUI writes while all is well.
 
     Records that ComfyUI logs as a warning or less are not fatal.
     """
+    lines = [_TIME.sub("", line) for line in lines]
     tags = [_TAG.match(line) for line in lines]
     mild = {number for number, tag in enumerate(tags) if tag and tag[1] in _MILD}
     lines = [_TAG.sub("", line) for line in lines]
@@ -97,17 +114,23 @@ def find(lines: Sequence[str]) -> tuple[int, str] | None:
     raised = [block[-1] for block in tracebacks if not _is_harmless(lines, block)]
     in_tracebacks = {number for block in tracebacks for number in block} - set(raised)
     reasons = [*raised, *(number for number in fatal if number not in in_tracebacks)]
-    last = max((number for number in reasons if number >= near), default=telling[-1])
-    return last, _bare(lines[last])
+    last = max((number for number in reasons if number >= near), default=None)
+    if last is None and says_why and telling[-1] not in mild:
+        last = None if _WELL.search(lines[telling[-1]]) else telling[-1]
+    return None if last is None else (last, _bare(lines[last]))
 
 
-def _end(log: Path) -> tuple[list[str], int]:
-    """The last lines of a log, without colours, and the byte offset of the first."""
+def _end(log: Path, part: Part | None = None) -> tuple[list[str], int]:
+    """The last lines of a log or of a part, without colours, and the byte offset of the first."""
     try:
         with files.open_regular(log) as file:
-            start = max(0, file.seek(0, 2) - TAIL)
+            size = file.seek(0, 2)
+            is_same = part is not None and part.inode == os.fstat(file.fileno()).st_ino
+            begin = part.begin if part and is_same else 0
+            end = min(size, part.end) if part and part.end is not None else size
+            start = max(begin, end - TAIL)
             file.seek(start)
-            text = file.read().decode(errors="replace")
+            text = file.read(max(0, end - start)).decode(errors="replace")
     except OSError:
         return [], 0
     # Not splitlines: lines are numbered as in an editor, where \r doesn't begin a line.

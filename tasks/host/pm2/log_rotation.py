@@ -11,7 +11,7 @@ from ...spec.layout import Layout
 from ..system import files
 from . import apps, pm2
 
-APP_LOG = re.compile(rf"([a-z0-9-]+-gpu\d+|{'|'.join(apps.OURS)})\.log")
+APP_LOG = re.compile(rf"({apps.DECLARED.pattern}|{'|'.join(apps.OURS)})\.log")
 """Logs of PM2's apps; those of tasks are emptied by each run."""
 QUIET = 0.05
 """A log is rotated after it hasn't grown for so many seconds."""

@@ -23,8 +23,9 @@ from ..system import files, locks, private_folder, process
 from ..system.failure import Failure
 from ..system.units import size
 from . import apps as apps_
-from . import daemon_socket, stopped_apps
+from . import daemon_socket, stops
 from .apps import App, end, ends, is_here
+from .stops import Why
 
 VERSION = "7.0.4"
 TIMEOUT = 60.0
@@ -180,22 +181,26 @@ def start(layout: Layout, configs: Sequence[dict[str, Any]]) -> None:
         raise Failure(f"PM2 can't start, {size(left)} are left in {home}: free space on its disk")
     with _locked(layout):
         names = {app["name"] for app in configs}
-        _delete(layout, names)
+        _delete(layout, names, "replaced")
         files.write_receipt(file, {"apps": list(configs)})
         for app in configs:
             log = Path(app["out_file"])
             log.parent.mkdir(parents=True, exist_ok=True)
             files.open_log(log).close()
         _call(layout, "start", str(file))
-        stopped_apps.forget(layout, names)
+        stops.started(layout, names)
 
 
-def restart(layout: Layout, name: str, pid: int) -> bool:
-    """Restart an app with the same config, if it is still this process; return whether it was."""
+def restart(layout: Layout, name: str, pid: int, why: str, by: Why = "watcher") -> bool:
+    """Restart an app with the same config, if it is still this process; return whether it was.
+
+    `why`: what is wrong with it, as `by` says.
+    """
     with _locked(layout):
         app = _apps(layout).get(name, {})
         if app.get("pid") != pid:
             return False
+        stops.note_restart(layout, name, pid, by, why)
         # The shim ends those that are no longer its descendants.
         helpers = apps_.started_by([pid])
         if not _act(layout, "restartProcessId", [{"id": app["pm_id"]}], _grace([app])):
@@ -213,6 +218,7 @@ def stop(layout: Layout, name: str, pid: int) -> bool:
         app = _apps(layout).get(name, {})
     if app.get("pid") != pid:
         return False
+    stops.note_restart(layout, name, pid, "held", "")
     helpers = apps_.started_by([pid])
     if not _act(layout, "stopProcessId", [app["pm_id"]], _grace([app])):
         _call(layout, "stop", name, timeout=TIMEOUT + _grace([app]))
@@ -240,16 +246,17 @@ def reopen_logs(layout: Layout) -> None:
             _call(layout, "reloadLogs")
 
 
-def delete(layout: Layout, names: set[str]) -> None:
+def delete(layout: Layout, names: set[str], why: Why) -> None:
     """Stop apps (SIGINT, SIGKILL after 10 s, or a worker's own time) and remove them from PM2;
     ignores missing ones."""
     with _locked(layout):
-        _delete(layout, names)
-        stopped_apps.note(layout, names)
+        _delete(layout, names, why)
 
 
-def _delete(layout: Layout, names: set[str]) -> None:
+def _delete(layout: Layout, names: set[str], why: Why) -> None:
     present = [app for name, app in _apps(layout).items() if name in names]
+    pids = {app["name"]: app["pid"] for app in present if app.get("pid")}
+    stops.note(layout, {name: pids.get(name, 0) for name in names}, why)
     helpers = apps_.started_by(app["pid"] for app in present if app.get("pid"))
     try:
         _delete_from_pm2(layout, names, present)

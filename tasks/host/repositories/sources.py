@@ -187,6 +187,7 @@ class Source:
             for relative in _code(path):
                 files.copy_file(path / relative, staging / relative)
             commit = git.snapshot(staging)
+            files.sync(staging)
             files.replace(staging, self.layout.write_path(self.checkout(commit)))
         self._record(asked=self.asked, commit=commit, content=content)
 

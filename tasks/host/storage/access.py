@@ -21,14 +21,15 @@ REPAIRED = "repaired"
 OWN_FILES = (
     "receipts/*.json", "receipts/nodes/*.json", "progress/*", "logs/*", "sources/*.json",
     "generations/*.json*", "environments/*.json", "state/*.json", "state/*.key", "state/*.lock",
-    "state/*.yaml", "state/apps/*.json", "state/env/*.json", "state/env/nodes/*.env",
-    "state/good/*/*.json", "state/instances/*/*.json", "state/instances/*/databases/*.db",
+    "state/*.yaml", "state/apps/*.json", "state/starts/*.json", "state/held/*", "state/env/*.json",
+    "state/env/nodes/*.env", "state/good/*/*.json", "state/instances/*/*.json",
+    "state/instances/*/databases/*.db",
 )  # fmt: skip
 OWN_FOLDERS = (
     "sources", "environments", "generations", "receipts", "receipts/nodes", "logs", "progress",
     "scratch", "supervisor", "supervisor/*", "garbage", "left", "state", "state/apps",
-    "state/env", "state/env/nodes", "state/good", "state/good/*", "state/instances",
-    "state/instances/*", "state/instances/*/user", "state/instances/*/temp",
+    "state/starts", "state/held", "state/env", "state/env/nodes", "state/good", "state/good/*",
+    "state/instances", "state/instances/*", "state/instances/*/user", "state/instances/*/temp",
     "state/instances/*/databases", "state/instances/*/reports",
 )  # fmt: skip
 OWN_LINKS = ("state/current", "state/models")

@@ -27,7 +27,9 @@ def read(folder: Path, **types: type) -> dict[str, Any]:
 
 
 def finish(folder: Path, receipt: dict[str, Any]) -> None:
-    """Declare `folder` complete."""
+    """Declare `folder` complete; what is in it is on the disk before the receipt is."""
+    if not receipt_of(folder).exists():
+        files.sync(folder)
     files.write_receipt(receipt_of(folder), receipt)
 
 

@@ -10,6 +10,7 @@ __all__ = [
     "heartbeat",
     "locks",
     "log_once",
+    "out_of_memory",
     "port_holders",
     "private_folder",
     "process",

@@ -21,6 +21,7 @@ MODULES = {
     "COMFY_MACHINE_MEMORY": "memory",
     "COMFY_MACHINE_ORPHANS": "orphans",
     "COMFY_MACHINE_DRAIN": "refusal",
+    "COMFY_MACHINE_LOG_TIMES": "log_times",
 }
 """Variable → the module that is attached when it is set."""
 

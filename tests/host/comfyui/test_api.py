@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import requests
 
 from tasks.host.comfyui import api
 from tasks.host.comfyui.own_jobs import smoke
@@ -170,10 +171,89 @@ def test_a_refusal_that_is_no_comfyui_answer_is_quoted(body: bytes) -> None:
 def test_a_server_error_is_not_taken_for_an_answer() -> None:
     with answering((500, "text/plain", b"broken")) as port:
         client = api.Client("127.0.0.1", port)
-        with pytest.raises(requests.HTTPError):
+        with pytest.raises(api.ErrorAnswer):
             client.submit({})
-        with pytest.raises(requests.HTTPError):
+        with pytest.raises(api.ErrorAnswer):
             client.wait("x", 1)
+
+
+@contextmanager
+def pouring(head: bytes, drop: bytes, pause: float = 0.0) -> Iterator[int]:
+    """A server whose answer to everything never ends."""
+    over = threading.Event()
+
+    def pour(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(head)
+            while not over.is_set():
+                connection.sendall(drop)
+                over.wait(pause)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=pour, args=(server.accept()[0],)).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            over.set()
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n["
+CALLS = {
+    "get": lambda client: client.get("/queue"),
+    "submit": lambda client: client.submit({}),
+    "delete": lambda client: client.delete("x"),
+    "done": lambda client: client.done("x"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("head", [HEAD, b"HTTP/1.1 400 Bad\r\n\r\n", b"HTTP/1.1 100 Continue\r\n"])
+def test_no_call_reads_an_answer_without_end(
+    call: Callable[[api.Client], object], head: bytes
+) -> None:
+    with pouring(head, b"[1]," * 4096) as port:
+        client = api.Client("127.0.0.1", port)
+        with pytest.raises(api.BadAnswer):
+            call(client)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("head", [HEAD, b"HTTP/1.1 200 OK\r\nX: "])
+def test_no_call_waits_for_an_answer_that_trickles(
+    call: Callable[[api.Client], object], head: bytes
+) -> None:
+    with pouring(head, b"1", pause=0.05) as port:
+        client = api.Client("127.0.0.1", port, timeout=0.5)
+        with pytest.raises(TimeoutError):
+            call(client)
+
+
+@pytest.mark.parametrize("call", [CALLS["get"], CALLS["submit"], CALLS["done"]])
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff", b"", b'{"x": {"status": 5}}', b"[5]"])
+def test_an_answer_of_another_shape_is_said_to_be_bad(
+    call: Callable[[api.Client], object], body: bytes
+) -> None:
+    with answering((200, "application/json", body)) as port, contextlib.suppress(api.BadAnswer):
+        call(api.Client("127.0.0.1", port))
+
+
+def test_a_reason_without_end_is_cut() -> None:
+    body = json.dumps({"error": {"message": "x" * 1_000_000, "details": ""}}).encode()
+    with (
+        answering((400, "application/json", body)) as port,
+        pytest.raises(Failure, match="refused the job: xxx") as caught,
+    ):
+        api.Client("127.0.0.1", port).submit({})
+    assert len(str(caught.value)) < 2 * api.LONGEST_REASON
 
 
 def test_a_proxy_of_the_environment_is_not_asked(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +11,18 @@ import pytest
 from tasks.host.comfyui import condition, judge
 from tasks.host.comfyui.condition import Condition
 from tasks.host.comfyui.judge import Rules
-from tasks.host.pm2 import app_state
+from tasks.host.pm2.endings import Ending
 from tests.services import moments as m
 
 LOOPS = {"status": "errored", "restart_time": 4}
 RESTARTS = {"status": "online", "unstable_restarts": 2, "min_uptime": 30_000}
 RULES = Rules(60.0, required={"needed"}, classes={"needed": ["Here"], "extra": ["Here"]})
 LOADS = {"answer": m.REFUSES}
+
+
+STOPPED = replace(m.state(None), was_stopped=True)
+OOM = Ending("out of memory", "memory ran out")
+KILLED = Ending("killed", "it was killed by signal 9 (SIGKILL)")
 
 
 def judged(rules: Rules = RULES, **observed: Any) -> list[Condition]:
@@ -37,9 +41,12 @@ def test_one_that_is_well_has_no_condition_that_is_false() -> None:
         ({"state": m.state(None)}, {}, "down", "NotStarted", "not started"),
         ({"state": m.state(None), "awaited": True}, {}, "starting", "AwaitsRun", "the run in"),
         ({"state": m.state(None, {}), "awaited": True}, {}, "starting", "AwaitsRun", "the run in"),
-        ({"state": m.state(None, {})}, {}, "down", "Exited", "it ended and wrote no output"),
-        ({"state": app_state.of(None, None, None, m.NOWHERE, True)}, {}, "down", "Stopped", "stop"),
-        ({"state": m.state(None, LOOPS)}, {}, "crash loop", "CrashLoop", "it ended and wrote no"),
+        ({"state": m.state(None, {})}, {}, "down", "Exited", "it ended, and how is not known"),
+        ({"state": STOPPED}, {}, "down", "Stopped", "stopped"),
+        ({"state": replace(STOPPED, ending=m.DOWN)}, {}, "down", "Stopped", "stopped by doit down"),
+        ({"state": m.state(None, {}, OOM)}, {}, "down", "OutOfMemory", "memory ran out"),
+        ({"state": m.state(None, {}, KILLED)}, {}, "down", "Killed", "it was killed by signal 9"),
+        ({"state": m.state(None, LOOPS)}, {}, "crash loop", "CrashLoop", "it ended, and how is"),
         ({"state": m.state(None, LOOPS), "awaited": True}, {}, "crash loop", "CrashLoop", "it en"),
         ({"state": m.state(m.app(), LOOPS), **LOADS}, {}, "crash loop", "CrashLoop", "it ended"),
         ({"state": m.state(m.app(), RESTARTS), **LOADS}, {}, "crash loop", "CrashLoop", "it end"),
@@ -112,11 +119,10 @@ def test_the_watcher_is_named_where_it_will_act() -> None:
     assert watched.advice.startswith("the watcher restarts it")
 
 
-def test_the_line_to_blame_is_the_message_of_one_that_ended(tmp_path: Path) -> None:
-    log = tmp_path / "comfyui-gpu0.log"
-    log.write_text("Traceback (most recent call last):\nValueError: no luck\n")
-    (down, functional) = judged(state=m.state(None, None, log))
-    assert (down.reason, down.message) == ("Exited", "comfyui-gpu0.log:2: ValueError: no luck")
+def test_how_it_ended_is_the_message_with_the_line_that_says_why() -> None:
+    (down, functional) = judged(state=m.state(None, None, m.RAISED))
+    why = "it exited with code 1: comfyui-gpu0.log:2: ValueError: no luck"
+    assert (down.reason, down.message) == ("Exited", why)
     assert (functional.type, functional.message) == ("Functional", "comfyui-gpu0 doesn't run")
 
 

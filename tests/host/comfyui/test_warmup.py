@@ -84,7 +84,7 @@ def test_one_that_fails_is_noted_with_the_reason_and_tried_again(
 def test_an_instance_that_does_not_answer_is_not_warm(app: App, layout: Layout) -> None:
     gone = replace(app, port=free_ports(1))
     trial = warmup.warm(layout, 0, gone, LISTEN, SMOKE, 30)
-    assert (trial.ok, trial.reason) == (False, "it stopped answering (ConnectionError)")
+    assert (trial.ok, trial.reason) == (False, "it doesn't answer (ConnectionRefusedError)")
 
 
 def test_two_that_would_do_it_at_once_have_it_done_once(

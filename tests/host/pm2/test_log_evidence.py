@@ -56,6 +56,7 @@ SEGFAULT = (
     '  File "a.py", line 3 in f\nExtension modules: numpy (total: 1)\n'
 )
 STOPPED = "\nStopped server\n"
+AT = "2026-11-29 08:36:55 "
 JOB = f"!!! Exception during processing !!! no\n{FRAMES}ValueError: a job's\n\n"
 
 
@@ -99,7 +100,7 @@ TAKEN = "Port 8188 is already in use on address 127.0.0.1. Please close the othe
         (MEMORY, 4, MEMORY.splitlines()[3]),
         (DRIVER, 4, DRIVER.splitlines()[3]),
         (SEGFAULT, 1, "Fatal Python error: Segmentation fault"),
-        (FRAMES + MISSING + "\n" + "got prompt\n" * 30, 34, "got prompt"),
+        (FRAMES + MISSING + "\n" + "no luck\n" * 30, 34, "no luck"),
         (FRAMES + "SyntaxError: '(' was never closed\n", 4, "SyntaxError: '(' was never closed"),
         ("a\n" + FRAMES, 4, "import x"),
         ("10%|#\r20%|##\rCUDA error: no kernel image\n", 1, "CUDA error: no kernel image"),
@@ -108,12 +109,14 @@ TAKEN = "Port 8188 is already in use on address 127.0.0.1. Please close the othe
         (FRAMES + "KeyboardInterrupt\n", 4, "KeyboardInterrupt"),
         (tagged(STARTING) + TAGGED_CAUGHT + FRAMES + MISSING, 13, MISSING),
         (tagged(STARTING) + TAGGED_CAUGHT + "bye\n", 10, "bye"),
-        (tagged(STARTING) + TAGGED_JOB + tag("Prompt executed"), 10, "Prompt executed"),
         (tagged(STARTING) + tag(TAKEN, "ERROR"), 4, TAKEN),
         (tag("CUDA error: seen, and gone on after", "WARNING") + "bye\n", 2, "bye"),
         (RETRIED + "\nthe end", 2, "the end"),
         (tag(RETRIED, "WARNING") + "the end", 2, "the end"),
         (OOM_JOB + "Prompt executed in 2 s\nterminated\n", 9, "terminated"),
+        (AT + JOB + AT + "end", 7, "end"),
+        (AT + "Starting server\n" + AT + FRAMES + MISSING + "\n", 5, MISSING),
+        (AT + tag(TAKEN, "ERROR"), 1, TAKEN),
         ("\x1b[31mRuntimeError: red\x1b[0m\n", 1, "RuntimeError: red"),
         ("clone https://me:secret@host/x failed\n", 1, "clone https://***@host/x failed"),
     ],
@@ -123,9 +126,48 @@ def test_the_line_to_blame_is_found_with_its_number(
 ) -> None:
     file = tmp_path / "comfyui-gpu0.log"
     file.write_text(log)
-    found = log_evidence.of(file)
+    found = log_evidence.of(file, says_why=True)
     assert found == log_evidence.Blame("comfyui-gpu0.log", line, text)
     assert str(found) == f"comfyui-gpu0.log:{line}: {text}"
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        STARTING + "Starting server\nTo see the GUI go to: http://127.0.0.1:8188\n",
+        tagged(STARTING) + tag("### Loading: a pack with a large banner"),
+        tagged(STARTING) + TAGGED_JOB + tag("Prompt executed"),
+        FRAMES + MISSING + "\n" + "got prompt\n" * 30,
+    ],
+)
+def test_what_comfyui_writes_while_all_is_well_is_never_to_blame(tmp_path: Path, log: str) -> None:
+    file = tmp_path / "log"
+    file.write_text(log)
+    assert log_evidence.of(file, says_why=True) is None
+
+
+def test_the_last_line_is_evidence_only_of_an_end_that_says_why(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.write_text("no licence\n")
+    assert log_evidence.of(file) is None
+    assert log_evidence.of(file, says_why=True) == log_evidence.Blame("log", 1, "no licence")
+
+
+def test_only_the_part_of_the_process_itself_is_read_also_after_a_rotation(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    texts = [FRAMES + "ValueError: first\n", FRAMES + "ValueError: second\n", "third\n"]
+    file.write_text("".join(texts))
+    first, second = len(texts[0]), len(texts[0] + texts[1])
+    inode = file.stat().st_ino
+
+    def told(part: log_evidence.Part) -> tuple[int, str] | None:
+        found = log_evidence.of(file, part)
+        return (found.line, found.text) if found else None
+
+    assert told(log_evidence.Part(inode, 0, first)) == (4, "ValueError: first")
+    assert told(log_evidence.Part(inode, first, second)) == (8, "ValueError: second")
+    assert told(log_evidence.Part(inode, second)) is None, "an earlier process raised"
+    assert told(log_evidence.Part(inode + 1, second, first)) == (4, "ValueError: first")
 
 
 def test_numbers_are_those_of_the_whole_file(tmp_path: Path) -> None:
@@ -140,13 +182,12 @@ def test_a_log_that_says_nothing_has_nothing_to_blame(
 ) -> None:
     if content is not None:
         (tmp_path / "log").write_bytes(content)
-    assert log_evidence.of(tmp_path / "log") is None
-    assert log_evidence.gist(tmp_path / "log") == "no output"
+    assert log_evidence.of(tmp_path / "log", says_why=True) is None
 
 
 def test_bytes_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"\xff\xfe\x00\x1b[\n" * 10)
-    assert log_evidence.of(tmp_path / "log") is not None
+    assert log_evidence.of(tmp_path / "log", says_why=True) is not None
 
 
 def started(folder: Path, *flags: str) -> str:
@@ -157,7 +198,8 @@ def started(folder: Path, *flags: str) -> str:
             stdout=log, stderr=log, timeout=60, cwd=folder, env={"SIMULATE_GPU": "0"},
         )  # fmt: skip
     assert ended.returncode
-    return log_evidence.gist(folder / "log")
+    found = log_evidence.of(folder / "log", says_why=ended.returncode == 1)
+    return found.text if found else ""
 
 
 def test_real_starts_that_fail_are_explained(tmp_path: Path) -> None:

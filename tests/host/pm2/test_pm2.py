@@ -154,7 +154,7 @@ def test_arguments_and_variables_arrive_exactly_and_the_callers_environment_nowh
     assert not psutil.pid_exists(pid)
     assert arguments == ["one"]
     assert "HOSTILE_0" not in environ
-    pm2.delete(world.layout, {"exact", "never-there"})
+    pm2.delete(world.layout, {"exact", "never-there"}, "removed")
     assert pm2.apps(world.layout) == {}
     assert not psutil.pid_exists(again)
 
@@ -178,10 +178,10 @@ def test_a_secret_reaches_the_app_alone_and_its_pid_is_the_one_pm2_knows(world: 
 
 def test_an_app_is_restarted_only_while_it_is_the_process_that_was_meant(world: World) -> None:
     pid, _, _ = world.start("app", ["one"], {"PLAIN": "x"})
-    assert not pm2.restart(world.layout, "app", pid + 1)
-    assert not pm2.restart(world.layout, "other", pid)
+    assert not pm2.restart(world.layout, "app", pid + 1, "x")
+    assert not pm2.restart(world.layout, "other", pid, "x")
     assert pm2.apps(world.layout)["app"]["pid"] == pid
-    assert pm2.restart(world.layout, "app", pid)
+    assert pm2.restart(world.layout, "app", pid, "x")
     app = pm2.apps(world.layout)["app"]
     assert app["pid"] != pid
     assert app["pm2_env"]["restart_time"] == 1
@@ -194,8 +194,8 @@ def test_without_a_daemon_there_are_no_apps_and_nothing_to_stop(
     layout = Layout(tmp_path)
     assert pm2.daemon(layout) is None
     assert pm2.apps(layout) == {}
-    pm2.delete(layout, {"comfyui-gpu0"})
-    assert not pm2.restart(layout, "comfyui-gpu0", 1)
+    pm2.delete(layout, {"comfyui-gpu0"}, "down")
+    assert not pm2.restart(layout, "comfyui-gpu0", 1, "x")
     pm2.reopen_logs(layout)
     pm2.kill(layout)
     assert pm2.daemon(layout) is None
@@ -221,6 +221,6 @@ def test_what_is_deleted_together_ends_together(world: World, tmp_path: Path) ->
         ],
     )  # fmt: skip
     until(lambda: len(list(tmp_path.glob("up-*"))) == 3, 30, "all of them")
-    pm2.delete(world.layout, set(names))
+    pm2.delete(world.layout, set(names), "down")
     assert len(list(tmp_path.glob("well-*"))) == 3
     assert pm2.apps(world.layout) == {}

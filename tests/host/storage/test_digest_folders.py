@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tasks.host.storage import digest_folders
+from tasks.host.system import files
 
 
 def damage(folder: Path, receipt: dict[str, Any]) -> str | None:
@@ -75,3 +78,21 @@ def test_folders_are_listed_oldest_first_without_links_and_receipts(tmp_path: Pa
     (tmp_path / "link").symlink_to("new")
     assert [path.name for path in digest_folders.list_folders(tmp_path)] == ["old", "new"]
     assert digest_folders.list_folders(tmp_path / "none") == []
+
+
+def test_what_is_in_it_is_on_the_disk_before_its_receipt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "0a"
+    folder.mkdir()
+    was_finished = []
+    sync = files.sync
+
+    def seen(path: Path) -> None:
+        was_finished.append(digest_folders.receipt_of(path).exists())
+        sync(path)
+
+    monkeypatch.setattr(files, "sync", seen)
+    digest_folders.finish(folder, {"digest": "0a"})
+    digest_folders.finish(folder, {"digest": "0a", "more": 1})
+    assert was_finished == [False]

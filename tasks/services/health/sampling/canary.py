@@ -126,7 +126,7 @@ class Canary:
             return self.last
         prompt = own_jobs.vary(own_jobs.read_workflow(self._file))
         client = api.Client(listen, port, scheme=scheme)
-        with suppress(OSError, LookupError, TypeError, ValueError):
+        with suppress(OSError, LookupError, TypeError, ValueError, AttributeError):
             queue = read_queue(client)
             if queue.theirs:
                 self._record = Record(now, self._record.failed)
@@ -140,8 +140,8 @@ class Canary:
 
 
 def read_queue(client: api.Client) -> Queue:
-    """The jobs of an instance. Raises requests.RequestException when it doesn't answer, and
-    LookupError, TypeError or ValueError when it doesn't answer like ComfyUI."""
+    """The jobs of an instance. Raises OSError when it doesn't answer, and LookupError, TypeError,
+    ValueError or AttributeError when it doesn't answer like ComfyUI."""
     answer = client.get("/queue")
     jobs = [*answer["queue_running"], *answer["queue_pending"]]
     return Queue(
@@ -155,17 +155,15 @@ def run(client: api.Client, prompt: Prompt, schedule: Schedule) -> Trial | None:
     """Run one canary; a failed one is removed from the queue.
 
     It waits for other clients' jobs as long as they take. None: no result, since it was removed
-    from the queue or the process ended. Raises requests.RequestException when nothing answers.
+    from the queue or the process ended. Raises OSError when nothing answers.
     """
-    import requests
-
     at, begin = time.time(), time.monotonic()
     try:
         job = client.submit(prompt, client=own_jobs.CLIENT)
         why = _wait(client, job, schedule)
     except Failure as failure:
         why = FAILED + own_jobs.without_address(client, failure)
-    except requests.HTTPError as error:
+    except api.ErrorAnswer as error:
         why = FAILED + own_jobs.describe_error(error)
     if why is None:
         return None
@@ -174,13 +172,11 @@ def run(client: api.Client, prompt: Prompt, schedule: Schedule) -> Trial | None:
 
 def _wait(client: api.Client, job: str, schedule: Schedule) -> str | None:
     """Why it failed, empty if it succeeded; None: it left the queue. Raises Failure on an error."""
-    import requests
-
     begin = time.monotonic()
     wait, pause, missed = Wait(begin, begin), PAUSES[0], False
     while True:
         # An instance that loads a large model may not answer for a while.
-        with suppress(requests.Timeout):
+        with suppress(TimeoutError):
             if client.done(job):
                 return ""
             queue, now = read_queue(client), time.monotonic()

@@ -13,7 +13,6 @@ import psutil
 
 from ....host.comfyui import (
     api,
-    judge,
     load_result,
     machine_state,
     node_classes,
@@ -27,6 +26,7 @@ from ....host.comfyui.judge import Observation
 from ....host.comfyui.started_with import StartedWith
 from ....host.downloads import model_files
 from ....host.downloads.model_files import ModelState
+from ....host.pm2 import endings
 from ....host.pm2.app_processes import Census, Found
 from ....host.pm2.app_state import AppState
 from ....host.system import files, usage
@@ -90,7 +90,7 @@ class InstanceSampler:
         self._stop = threading.Event()
         self.has_sampled = threading.Event()
         self._history: deque[Point] = deque(maxlen=KEPT)
-        self._previous_end = ""
+        self._previous: tuple[int, str] | None = None
         self._begin(None)
         self._trials = TrialRunner(instance, settings, lambda: self.sample)
         self.sample = Sample(time.monotonic(), self._not_running())
@@ -115,8 +115,7 @@ class InstanceSampler:
         found = self._census.find(self.instance.name)
         if self._process != (found.process if found else None):
             if self._process is not None:
-                ended = judge.not_running(self._state(None, None), self.instance.name)
-                self._previous_end = f"ended {time.strftime('%F %T')}: {ended.message}"
+                self._previous = (self._process.pid, time.strftime("%F %T"))
             self._begin(found)
         self.sample = self._observe(found) if found else self._sample_without_process()
         if differs(previous, self.sample):
@@ -154,7 +153,7 @@ class InstanceSampler:
         self._add_point(None, None)
         history = tuple(self._history)
         return Sample(
-            time.monotonic(), self._not_running(), before=self._previous_end, history=history
+            time.monotonic(), self._not_running(), before=self._previous_end(), history=history
         )
 
     def _not_running(self) -> Observation:
@@ -162,9 +161,15 @@ class InstanceSampler:
         answer = ProbeResult(False, why, refused=True, answered=False)
         return Observation(self.instance.name, self._state(None, None), answer)
 
+    def _previous_end(self) -> str:
+        """When and why the previous process ended, as far as it is known by now."""
+        if self._previous is None:
+            return ""
+        pid, at = self._previous
+        return f"ended {at}: {endings.of(self._settings().layout, self.instance.name, pid)}"
+
     def _state(self, found: Found | None, memory: int | None) -> AppState:
-        name = self.instance.name
-        return self._supervisor.state(name, found, memory, self._settings().layout.log(name))
+        return self._supervisor.state(self.instance.name, found, memory)
 
     def _observe(self, found: Found) -> Sample:
         settings, gpu = self._settings(), self.instance.gpu
@@ -198,7 +203,7 @@ class InstanceSampler:
             build=self._build(layout),
             passed=files.read_receipt(layout.healthy(gpu)).get("pid") == pid,
             silent=self._silent,
-            before=restarted or self._previous_end,
+            before=restarted or self._previous_end(),
             job=self._job(),
             listed=dict(self._listings),
             history=tuple(self._history),

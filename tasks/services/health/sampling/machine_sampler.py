@@ -103,7 +103,7 @@ class MachineSampler:
 
     def _state(self, settings: Settings, name: str) -> AppState:
         found = self._census.find(name)
-        return self._supervisor.state(name, found, None, settings.layout.log(name))
+        return self._supervisor.state(name, found, None)
 
 
 @while_unchanged

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ....host.pm2 import app_state, daemon_socket, stopped_apps
+from ....host.pm2 import app_state, daemon_socket
 from ....host.pm2.app_processes import Census, Found
 from ....host.pm2.app_state import AppState
 from ....host.system import private_folder
@@ -25,14 +25,14 @@ class Supervisor:
 
     def __init__(self, workspace: Path, census: Census) -> None:
         self._home = private_folder.folder(workspace)
-        self._stopped = Layout(workspace).stopped
+        self._layout = Layout(workspace)
         self._census = census
         self._change = -1
         self._apps: dict[str, dict[str, Any]] = {}
         self._asked = float("-inf")
         self._lock = threading.Lock()
 
-    def state(self, name: str, found: Found | None, memory: int | None, log: Path) -> AppState:
+    def state(self, name: str, found: Found | None, memory: int | None) -> AppState:
         """The state of an app, from its process and PM2's answer."""
         pid = found.app.pid if found else None
         known = self._about(name, pid)
@@ -41,8 +41,7 @@ class Supervisor:
         app = replace(found.app, supervised=supervised) if found else None
         entry = known.get("pm2_env")
         entry = entry if isinstance(entry, dict) else None
-        was_stopped = name in stopped_apps.known(self._stopped)
-        return app_state.of(app, memory, entry, log, was_stopped)
+        return app_state.of(app, memory, entry, self._layout, name)
 
     def _about(self, name: str, pid: int | None) -> dict[str, Any]:
         with self._lock:

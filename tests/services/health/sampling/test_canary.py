@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 
 from tasks.host.comfyui import api, own_jobs
 from tasks.host.comfyui.own_jobs import Trial
@@ -230,7 +229,7 @@ def test_an_instance_that_goes_away_meanwhile_says_nothing(server: Server, tmp_p
     def run() -> None:
         try:
             found.append(canary.run(client, prompt, RULES))
-        except requests.ConnectionError:
+        except ConnectionError:
             found.append("gone")
 
     thread = threading.Thread(target=run)

@@ -8,7 +8,6 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from tasks.host.downloads.model_files import ModelState
-from tasks.host.pm2 import app_state
 from tasks.host.system.run_journal import Journal
 from tasks.services.health.conditions.answer_board import Answers, Since
 from tasks.services.health.conditions.composition import compose
@@ -47,7 +46,7 @@ def of(values: dict[Any, float], name: str, **labels: str) -> float | None:
 
 
 def test_every_instance_and_every_layer_of_it_is_told() -> None:
-    running = app_state.of(m.app(age=100), 5000, {"restart_time": 3}, m.NOWHERE)
+    running = replace(m.state(m.app(age=100), {"restart_time": 3}), memory=5000)
     down = m.sample(state=m.state(None, {"restart_time": 7}), answer=m.REFUSES)
     facts = m.facts(
         settings=TWO, cards={1: Card(name="x", uuid="y", memory_used=1, memory_total=9)}
