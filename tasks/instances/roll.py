@@ -141,13 +141,14 @@ def _port(run: Run, instance: Instance) -> int:
 
 
 def _replace(run: Run, turn: Sequence[Instance]) -> tuple[list[str], float]:
-    """Drain, stop and start; return the stopped workers, and the time of the start (monotonic,
-    seconds)."""
+    """Stop workers, drain, stop and start; return the stopped workers, and the time of the start
+    (monotonic, seconds)."""
     layout = run.layout
-    drain(run, turn)
-    # Their instance still runs while they end.
+    # Before the drain, which refuses new jobs: a worker that doesn't know the mark would fetch one
+    # from its queue, and fail with it.
     workers = replaced_workers(run, turn)
     pm2.delete(layout, set(workers), "replaced")
+    drain(run, turn)
     names = {instance.name for instance in turn}
     if must_stop_all(run):
         pm2.delete(layout, names, "replaced")

@@ -80,14 +80,14 @@ def _stop(run: Run, log: Path) -> None:
     layout = run.layout
     leaving = _leaving(run)
     drained = [run.machine.instance(gpu) for app in leaving if (gpu := _gpu(app)) is not None]
-    drain(run, drained)
     known = {name for name in pm2.apps(layout) if apps.DECLARED.fullmatch(name)}
     names = {app.name for app in leaving if app.supervised}
     names |= known - set(last_good.wanted_fingerprints(run, run.instances))
-    # Workers first, while their instance still runs.
+    # Workers first, while their instance still takes jobs.
     instances = set(filter(apps.is_instance, names))
-    for ending in (names - instances, instances):
-        pm2.delete(layout, ending, "removed")
+    pm2.delete(layout, names - instances, "removed")
+    drain(run, drained)
+    pm2.delete(layout, instances, "removed")
     for app in leaving:
         if not app.supervised:
             pm2.end_orphan(app)
@@ -100,15 +100,15 @@ def _stop(run: Run, log: Path) -> None:
 
 
 def stop_cordoned(run: Run, instances: Sequence[Instance]) -> None:
-    """Drain and stop instances that left `run.instances`, after their workers."""
-    drain(run, instances)
-    names = {each.name for each in instances}
+    """Stop instances that left `run.instances`: their workers, then they are drained."""
     own = tuple(f"-gpu{each.gpu}" for each in instances)
-    workers = {app.name for app in pm2.running(run.layout) if app.name.endswith(own)} - names
+    names = {each.name for each in instances}
     # The worker of the machine may be in the config of one of these, and goes on.
+    workers = {app.name for app in pm2.running(run.layout) if app.name.endswith(own)} - names
+    pm2.delete(run.layout, workers, "cordoned")
     try:
-        for ending in (workers, names):
-            pm2.delete(run.layout, ending, "cordoned")
+        drain(run, instances)
+        pm2.delete(run.layout, names, "cordoned")
     finally:
         for each in instances:
             files.remove(run.layout.draining(each.gpu))
