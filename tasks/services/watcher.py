@@ -129,7 +129,6 @@ class Watch:
         self._retry_at = 0.0
         self._children: dict[int, psutil.Process] = {}
         self._began = time.time()
-        self._inherited = False
 
     def step(self) -> None:
         at, found = time.time(), self._census.find(self._instance.name)
@@ -143,7 +142,6 @@ class Watch:
                 self._listen = started_with.listens_on(found.app.pid, self._listen)
             self._history, self._noted = symptoms.History(self._passed()), False
             self._measurements, self._retry_at = 0, 0.0
-            self._inherited = found is not None and self._is_inherited(found)
         if process is None or found is None:
             self._serving[self._instance.gpu] = None if self._draining() else Service(0.0, at)
             self._record(0, None)
@@ -157,7 +155,7 @@ class Watch:
             serves = wrong is None and self._serves(found)
             # One that is older than this watcher may be busy, and has answered the last one.
             unknown = wrong is None and not serves and found.app.started < self._began
-            since = (1.0 if self._inherited else found.app.started) if serves else 0.0
+            since = found.app.started if serves else 0.0
             self._serving[self._instance.gpu] = None if unknown else Service(since, at)
             self._record(process.pid, wrong)
             if wrong and self._settings.restart and time.monotonic() >= self._retry_at:
@@ -188,13 +186,6 @@ class Watch:
         answered = files.read_receipt(layout.answered(gpu)).get("process")
         passed = files.read_receipt(layout.healthy(gpu)).get("pid") == self._process.pid
         return passed or (bool(answered) and answered == apps.identity(self._process.pid))
-
-    def _is_inherited(self, found: Found) -> bool:
-        """Whether it ran under the last watcher, perhaps of an older version, which saw to its
-        workers."""
-        recorded = files.read_receipt(self._settings.layout.answered(self._instance.gpu))
-        known = recorded.get("process") in (None, apps.identity(found.app.pid))
-        return known and found.app.started < self._began
 
     def _serves(self, found: Found) -> bool:
         """Whether it has finished its start, its warm-up job too; a busy one may be silent."""

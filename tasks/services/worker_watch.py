@@ -60,7 +60,7 @@ class Service:
     """What was seen of an instance; times in seconds since the epoch."""
 
     since: float
-    """When the process of a healthy instance started; 1: long ago; 0: it isn't healthy."""
+    """When the process of a healthy instance started; 0: it isn't healthy."""
     at: float
     """When it was looked at."""
 
