@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,9 +22,11 @@ from .process_starts import Start
 
 Cause = Literal["stopped", "out of memory", "killed", "exited", "unknown"]
 SETTLES = 3.0
-"""Seconds within which PM2 has logged how a process ended."""
+"""Seconds within which PM2 has logged how a process ended, and its last output."""
 FLUSH = 0.3
-"""Seconds that PM2 needs to write the last output of a process."""
+"""Seconds without output after which PM2 has written the last of a process."""
+SAY_NOTHING: Collection[Cause] = ("stopped", "out of memory")
+"""Of these no line of the log is evidence."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,18 @@ def of(layout: Layout, name: str, pid: int) -> Ending:
 
 
 def settled(layout: Layout, name: str, pid: int | None) -> Ending | None:
-    """How a process that has just ended did, once PM2 has logged that; None: nothing is known.
-
-    Without a pid, the last one. Waits at most SETTLES seconds.
+    """How a process that has just ended did, once PM2 has logged that and its last output; None:
+    nothing is known. Without a pid, the last one. Waits at most SETTLES seconds.
     """
-    deadline = time.monotonic() + SETTLES
+    deadline, log = time.monotonic() + SETTLES, layout.log(name)
+    before = stamp(log)
     while True:
         time.sleep(FLUSH)
         found = of(layout, name, pid) if pid else last(layout, name)
-        if (found and found.cause != "unknown") or time.monotonic() > deadline:
+        written, before = stamp(log) != before, stamp(log)
+        # Without evidence its output may still be on the way.
+        is_whole = found is not None and (found.evidence is not None or found.cause in SAY_NOTHING)
+        if (is_whole and not written) or time.monotonic() > deadline:
             return found
 
 
