@@ -9,6 +9,7 @@ import argparse
 import ctypes
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -45,6 +46,9 @@ def main() -> int:
     options = _options()
     if os.geteuid() == 0 and not options.dropped:
         _drop_capabilities()
+    # Also in the background, where a shell lets SIGINT be ignored: machines are closed.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
     print(f"seed {seed}", flush=True)
     done: Counter[str] = Counter()

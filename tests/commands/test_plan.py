@@ -39,6 +39,10 @@ def test_a_plan_leaves_the_machine_byte_for_byte_as_it_was(
     rig.doit("down")
     until(lambda: not garbage.at_work(rig.layout), 20, "the sweeper's end")
 
+    rig.layout.garbage.mkdir(exist_ok=True)
+    (rig.layout.garbage / "what a killed sweeper left").touch()
+    assert "collection" in rig.doit("plan").planned
+
     alpha.commit({"more.py": "", "requirements.txt": "packaging\n"}, tag="v2")
     rig.spec["custom_nodes"] = [
         {"url": alpha.url, "ref": "v2", "env": {"A": "b"}},

@@ -86,11 +86,15 @@ def test_what_has_lost_its_type_or_mode_is_put_right(machine: MachineMaker, forg
     nodes.symlink_to("nodes")
     key.mkdir()
     (key / "note.txt").write_text("somebody's")
+    last = layout.instance(0) / "databases" / "last"
+    last.parent.mkdir(parents=True)
+    last.write_text("half a link")
     stopped = rig.doit("build", code=2).output
     assert "doit repair" in stopped
     repaired = rig.doit("repair").output
     assert f"{nodes} is no folder: removed" in repaired
     assert f"{key} is no file: moved to {layout.left / 'repaired' / key.name}" in repaired
     assert (layout.left / "repaired" / key.name / "note.txt").read_text() == "somebody's"
+    assert not last.exists()
     rig.doit("build")
     assert rig.doit("build").executed == set()

@@ -7,6 +7,7 @@ a return to the previous commit.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from contextlib import closing
@@ -26,6 +27,8 @@ LOCK_TIMEOUT = 20.0
 def prepare(file: Path) -> None:
     """Create `file` if it is missing, and mark it as the database used last. Raises Failure."""
     last = file.parent / LAST
+    if os.path.lexists(last) and not last.is_symlink():
+        raise Failure(f"{last} must be a link to the database used last: doit repair")
     source = last if last.is_symlink() else file.parent / SHARED
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

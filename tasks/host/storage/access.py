@@ -32,7 +32,7 @@ OWN_FOLDERS = (
     "state/instances", "state/instances/*", "state/instances/*/user", "state/instances/*/temp",
     "state/instances/*/databases", "state/instances/*/reports",
 )  # fmt: skip
-OWN_LINKS = ("state/current", "state/models")
+OWN_LINKS = ("state/current", "state/models", "state/instances/*/databases/last")
 
 
 def restore(layout: Layout) -> Iterator[str]:
@@ -50,10 +50,10 @@ def restore(layout: Layout) -> Iterator[str]:
         for path in _matching(layout.machine, pattern):
             if path.is_dir() or _is_loop(path):
                 yield _move_aside(layout, path, "is no file")
-    for name in OWN_LINKS:
-        path = layout.machine / name
-        if os.path.lexists(path) and not path.is_symlink():
-            yield _move_aside(layout, path, "is no link")
+    for pattern in OWN_LINKS:
+        for path in _matching(layout.machine, pattern):
+            if not path.is_symlink():
+                yield _move_aside(layout, path, "is no link")
 
 
 def _matching(top: Path, pattern: str) -> Iterator[Path]:
