@@ -40,8 +40,8 @@ def write_records(run: Run, models: dict[str, dict[str, Any]]) -> None:
 
 def pin(run: Run, file: ModelFile, records: dict[str, dict[str, Any]]) -> ModelPin:
     """machine.yaml's entry, completed by machine.lock or by this machine's records."""
-    locked, seen = run.machine.lock.models.get(file.target), records.get(file.target)
-    return model_files.pin(file.url or "", file.sha256, locked, seen)
+    locked, record = run.machine.lock.models.get(file.target), records.get(file.target)
+    return model_files.pin(file.url or "", file.sha256, locked, record)
 
 
 def newest_pins(run: Run) -> dict[str, ModelPin]:

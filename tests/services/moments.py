@@ -87,7 +87,7 @@ def sample(**changes: Any) -> Sample:
     }  # fmt: skip
     own: dict[str, Any] = {"at": time.monotonic(), "build": BUILD}
     own |= {name: changes.pop(name) for name in Sample.__dataclass_fields__ if name in changes}
-    return Sample(seen=Observation(**well | changes), **own)
+    return Sample(observation=Observation(**well | changes), **own)
 
 
 def trial(*, ok: bool, reason: str = "") -> Trial:

@@ -68,7 +68,7 @@ class Follower:
         asked = f"GET {HEALTH}/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
         self._connection = connect(scene, asked.encode())
         self.head: list[bytes] = []
-        self.seen: dict[str, dict[str, Any]] = {}
+        self.observation: dict[str, dict[str, Any]] = {}
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -78,7 +78,7 @@ class Follower:
             if line.startswith(b"event: "):
                 topic = line.removeprefix(b"event: ").decode().strip()
             elif line.startswith(b"data: "):
-                self.seen[topic] = json.loads(line.removeprefix(b"data: "))
+                self.observation[topic] = json.loads(line.removeprefix(b"data: "))
             elif not topic:
                 self.head.append(line)
 
@@ -295,15 +295,15 @@ def test_prometheus_can_read_the_metrics(one: Scene) -> None:
 def test_followers_get_everything_at_once_and_then_what_changes(one: Scene) -> None:
     follower = Follower(one)
     try:
-        until(lambda: set(follower.seen) == TOPICS, PATIENCE, "all topics")
-        for topic, body in follower.seen.items():
+        until(lambda: set(follower.observation) == TOPICS, PATIENCE, "all topics")
+        for topic, body in follower.observation.items():
             assert set(body) >= SAID, topic
         assert any(b"text/event-stream" in line for line in follower.head)
         mark = one.layout.draining(0)
         mark.touch()
 
         def shown() -> str:
-            return str(follower.seen["instances"]["instances"]["0"]["status"])
+            return str(follower.observation["instances"]["instances"]["0"]["status"])
 
         until(lambda: shown() == "draining", PATIENCE, "the change")
         mark.unlink()

@@ -309,7 +309,7 @@ def test_followers_that_read_nothing_hurt_nobody(one: Scene) -> None:
             with one.get(f"{HEALTH}/events", stream=True) as leaves:
                 next(leaves.iter_content(10))
         follower = Follower(one)
-        until(lambda: len(follower.seen) == 4, PATIENCE, "all topics")
+        until(lambda: len(follower.observation) == 4, PATIENCE, "all topics")
         follower.close()
     assert "Error" not in one.said
 
@@ -529,7 +529,7 @@ def _valid(one: Scene) -> None:
         if path != "/metrics":
             answer.json()
     follower = Follower(one)
-    until(lambda: len(follower.seen) == 4, PATIENCE, "valid events")
+    until(lambda: len(follower.observation) == 4, PATIENCE, "valid events")
     follower.close()
 
 
@@ -539,7 +539,7 @@ def test_a_disk_that_is_not_as_it_should_be_spoils_only_what_it_concerns(scene: 
     one.start(1)
     one.until(is_well, gpu=1)
 
-    def seen() -> None:
+    def observation() -> None:
         """It still sees what happens."""
         mark = one.layout.draining(1)
         mark.touch()
@@ -550,7 +550,7 @@ def test_a_disk_that_is_not_as_it_should_be_spoils_only_what_it_concerns(scene: 
 
     log = one.layout.log("comfyui-gpu0")
     os.mkfifo(log)
-    seen()
+    observation()
     log.unlink()
     with log.open("wb") as file:
         file.write(os.urandom(100_000))
@@ -569,7 +569,7 @@ def test_a_disk_that_is_not_as_it_should_be_spoils_only_what_it_concerns(scene: 
         Path(one.settings["lock_file"]).write_bytes(content)
     with progress.open("wb") as file:
         file.truncate(2 << 30)
-    seen()
+    observation()
     progress.unlink()
     os.mkfifo(progress)
 
@@ -579,7 +579,7 @@ def test_a_disk_that_is_not_as_it_should_be_spoils_only_what_it_concerns(scene: 
         part = one.file.with_suffix(".part")
         part.write_bytes(damaged)
         part.replace(one.file)
-        seen()
+        observation()
     one.file.unlink()
     one.tell(instances=one.settings["instances"][:1])
     one.wait(lambda: one.get(f"{HEALTH}/instances/1").status_code == 404)

@@ -14,7 +14,7 @@ from ...engine.run import Run
 from ...generation import last_good
 from ...host.comfyui import condition, health_client, judge, machine_condition, machine_state
 from ...host.comfyui.condition import Condition
-from ...host.comfyui.machine_condition import Installation, Seen
+from ...host.comfyui.machine_condition import Installation, MachineObservation
 from ...host.comfyui.machine_state import InstanceState, MachineState
 from ...host.downloads import model_files
 from ...host.downloads.model_files import Place
@@ -78,8 +78,10 @@ def read(run: Run, instances: Sequence[Instance]) -> Report:
             machine["advice"], machine["since"], conditions[0].observed,
         )  # fmt: skip
         return Report(found, ready, conditions, wanted)
-    seen = _seen(run, found, wanted)
-    return Report(found, machine_condition.ready(seen), machine_condition.judge(seen), wanted)
+    observation = _observation(run, found, wanted)
+    return Report(
+        found, machine_condition.ready(observation), machine_condition.judge(observation), wanted
+    )
 
 
 def _ask(run: Run, path: str) -> dict[str, Any]:
@@ -100,14 +102,14 @@ def _completed(own: InstanceState, answer: dict[str, Any]) -> InstanceState | No
     return replace(own, conditions=[each for each in told if each.reason != "Healthy"])
 
 
-def _seen(run: Run, found: MachineState, observed: str) -> Seen:
+def _observation(run: Run, found: MachineState, observed: str) -> MachineObservation:
     """What the machine is judged by, as the health server gathers it."""
     layout, lock = run.layout, run.machine.lock
     there = installed.look(layout, lock, declared_comfyui(run), declared_nodes(run))
     place = Place(layout, run.machine.models.folder, models.store_of(run).folder, lock.models)
     states = model_files.look(place, declared_models(run))
     refusal = last_good.refusal(run)
-    return Seen(
+    return MachineObservation(
         enabled=run.machine.enabled,
         instances={each.instance: each.ready for each in found.instances},
         installation=Installation(

@@ -81,25 +81,25 @@ class Observation:
     draining: bool = False
 
 
-def judge(seen: Observation, rules: Rules) -> list[Condition]:
+def judge(observation: Observation, rules: Rules) -> list[Condition]:
     """All conditions that aren't healthy, the worst first; empty when it is healthy."""
-    observed = seen.state.app.fingerprint if seen.state.app else ""
-    return [replace(each, observed=observed) for each in _conditions(seen, rules)]
+    observed = observation.state.app.fingerprint if observation.state.app else ""
+    return [replace(each, observed=observed) for each in _conditions(observation, rules)]
 
 
-def _conditions(seen: Observation, rules: Rules) -> Iterator[Condition]:
-    name, state, nodes = seen.name, seen.state, _faulty_nodes(seen, rules)
-    if seen.age > STALE:
-        why = f"it was last observed {seen.age:.0f} s ago"
+def _conditions(observation: Observation, rules: Rules) -> Iterator[Condition]:
+    name, state, nodes = observation.name, observation.state, _faulty_nodes(observation, rules)
+    if observation.age > STALE:
+        why = f"it was last observed {observation.age:.0f} s ago"
         yield Condition("Observed", "unknown", "NotObserved", why, "see the log of health-server")
-    if state.app is None and seen.awaited and not state.loops:
+    if state.app is None and observation.awaited and not state.loops:
         why = "the run in progress starts it"
         yield Condition("Running", "starting", "AwaitsRun", why, WAIT)
-    elif state.app is None or (state.loops and not seen.answer.healthy):
+    elif state.app is None or (state.loops and not observation.answer.healthy):
         yield not_running(state, name)
     if state.app is None:
         yield Condition("Functional", "down", "NotStarted", f"{name} doesn't run", RUN)
-    elif problem := _answer_problem(seen, rules):
+    elif problem := _answer_problem(observation, rules):
         yield problem
     else:
         advice = f"doit logs {name}; another ref, python.overrides, or optional: true, then doit"
@@ -107,8 +107,8 @@ def _conditions(seen: Observation, rules: Rules) -> Iterator[Condition]:
             if node in rules.required:
                 why = f"custom node {node} {what}"
                 yield Condition("Functional", "unhealthy", reason, why, advice)
-        yield from _functional(seen, rules)
-    if state.app and seen.draining:
+        yield from _functional(observation, rules)
+    if state.app and observation.draining:
         advice = "wait: it is replaced when its jobs are done"
         yield Condition("AcceptsJobs", "draining", "Draining", "it takes no new jobs", advice)
     if orphan := not_supervised(state):
@@ -117,9 +117,11 @@ def _conditions(seen: Observation, rules: Rules) -> Iterator[Condition]:
         if node not in rules.required:
             why, advice = f"custom node {node} (optional) {what}", f"doit logs {name}; correct it"
             yield Condition("Complete", "degraded", "OptionalNodeFailed", why, advice)
-    if state.app and seen.unlisted:
-        more = f", nor {len(seen.unlisted) - 1} more" if len(seen.unlisted) > 1 else ""
-        why = f"it doesn't list {seen.unlisted[0]}{more}"
+    if state.app and observation.unlisted:
+        more = (
+            f", nor {len(observation.unlisted) - 1} more" if len(observation.unlisted) > 1 else ""
+        )
+        why = f"it doesn't list {observation.unlisted[0]}{more}"
         advice = f"see that no custom node changes its model paths; doit restart {name}"
         yield Condition("ModelsPresent", "degraded", "ModelNotListed", why, advice)
 
@@ -152,16 +154,16 @@ def not_supervised(state: AppState) -> Condition | None:
     return Condition("Running", "degraded", "NotSupervised", why, RUN)
 
 
-def _answer_problem(seen: Observation, rules: Rules) -> Condition | None:
+def _answer_problem(observation: Observation, rules: Rules) -> Condition | None:
     """Why it gives no good answer, or doesn't work on its jobs; None: it does."""
-    name, answer = seen.name, seen.answer
+    name, answer = observation.name, observation.answer
     restart = f"doit restart {name}"
-    if seen.symptom:
+    if observation.symptom:
         watched = f"the watcher restarts it when that lasts; at once: {restart}"
-        return replace(seen.symptom, advice=watched if rules.restarts else restart)
+        return replace(observation.symptom, advice=watched if rules.restarts else restart)
     if answer.healthy:
         return None
-    if answer.refused and (seen.state.uptime or 0.0) < rules.start_timeout:
+    if answer.refused and (observation.state.uptime or 0.0) < rules.start_timeout:
         return Condition("Functional", "starting", "Starting", answer.reason, WAIT)
     reason: Reason = "WrongAnswer" if answer.answered else "NoAnswer"
     reason = "StartTimeout" if answer.refused else reason
@@ -169,48 +171,56 @@ def _answer_problem(seen: Observation, rules: Rules) -> Condition | None:
     return Condition("Functional", "unhealthy", reason, answer.reason, advice)
 
 
-def _functional(seen: Observation, rules: Rules) -> Iterator[Condition]:
+def _functional(observation: Observation, rules: Rules) -> Iterator[Condition]:
     """What is wrong with an instance that answers, apart from its nodes."""
     starting = partial(Condition, "Functional", "starting", advice=WAIT)
     unhealthy = partial(Condition, "Functional", "unhealthy")
-    if seen.cold and seen.warmup:
-        yield unhealthy("WarmupFailed", f"its warm-up job failed: {seen.warmup.reason}", WARMUP)
-    elif seen.cold and (seen.state.uptime or 0.0) < rules.start_timeout:
+    if observation.cold and observation.warmup:
+        yield unhealthy(
+            "WarmupFailed", f"its warm-up job failed: {observation.warmup.reason}", WARMUP
+        )
+    elif observation.cold and (observation.state.uptime or 0.0) < rules.start_timeout:
         yield starting("WarmingUp", warmup.NOT_YET)
-    elif seen.cold:
+    elif observation.cold:
         yield unhealthy("WarmupTimeout", warmup.NOT_YET, WARMUP)
-    if rules.lists_classes and seen.classes is None:
+    if rules.lists_classes and observation.classes is None:
         yield starting("NodesNotListed", "it has not listed its node classes yet")
-    unused = [path for path, real in rules.folders.items() if real not in (seen.folders or ())]
-    if unused and seen.folders is not None:
+    unused = [
+        path for path, real in rules.folders.items() if real not in (observation.folders or ())
+    ]
+    if unused and observation.folders is not None:
         why = f"it doesn't look for models in {unused[0]}"
         advice = "see that no argument or custom node changes its model paths"
         yield unhealthy("ModelFolderUnused", why, advice)
-    if seen.canary and not seen.canary.ok:
-        advice = f"doit logs {seen.name}; correct its nodes, models or workflow (health.canary)"
-        yield unhealthy("CanaryFailed", seen.canary.reason, advice)
+    if observation.canary and not observation.canary.ok:
+        advice = (
+            f"doit logs {observation.name}; correct its nodes, models or workflow (health.canary)"
+        )
+        yield unhealthy("CanaryFailed", observation.canary.reason, advice)
 
 
-def _faulty_nodes(seen: Observation, rules: Rules) -> dict[str, tuple[Reason, str]]:
+def _faulty_nodes(observation: Observation, rules: Rules) -> dict[str, tuple[Reason, str]]:
     """Node → what is wrong with it; failed nodes come first."""
     found: dict[str, tuple[Reason, str]] = {}
-    for node, what in sorted(failed_nodes(seen, rules).items()):
+    for node, what in sorted(failed_nodes(observation, rules).items()):
         found[node] = ("NodeFailed", what)
-    for node, names in sorted(missing_classes(seen, rules).items()):
+    for node, names in sorted(missing_classes(observation, rules).items()):
         what = f"lacks {', '.join(names[:SHOWN])}, which it had in the build"
         found[node] = ("NodeClassMissing", what)
     return found
 
 
-def failed_nodes(seen: Observation, rules: Rules) -> dict[str, str]:
+def failed_nodes(observation: Observation, rules: Rules) -> dict[str, str]:
     """Node → why it failed, without ignored nodes."""
-    return {name: what for name, what in seen.failed_nodes.items() if name not in rules.ignored}
+    return {
+        name: what for name, what in observation.failed_nodes.items() if name not in rules.ignored
+    }
 
 
-def missing_classes(seen: Observation, rules: Rules) -> dict[str, list[str]]:
+def missing_classes(observation: Observation, rules: Rules) -> dict[str, list[str]]:
     """Node → the node classes that it had in the build and lacks here, for loaded nodes."""
-    if seen.classes is None:
+    if observation.classes is None:
         return {}
-    without = {*rules.ignored, *seen.failed_nodes}
+    without = {*rules.ignored, *observation.failed_nodes}
     expected = {node: names for node, names in rules.classes.items() if node not in without}
-    return node_classes.missing(expected, seen.classes)
+    return node_classes.missing(expected, observation.classes)

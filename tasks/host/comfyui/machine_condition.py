@@ -46,7 +46,7 @@ class Installation:
 
 
 @dataclass(frozen=True)
-class Seen:
+class MachineObservation:
     """A machine at one moment."""
 
     enabled: bool
@@ -85,29 +85,29 @@ def digest(declared: str, lock: str | None) -> str:
     return files.digest([declared, lock])
 
 
-def judge(seen: Seen) -> list[Condition]:
+def judge(observation: MachineObservation) -> list[Condition]:
     """Available, then what is Progressing, then what is Degraded: at least one of each.
 
     Several of a type have different reasons, and come with the worst first.
     """
-    found = [available(seen), *_unlike_wanted(seen)]
+    found = [available(observation), *_unlike_wanted(observation)]
     kinds: tuple[MachineType, ...] = ("Available", "Progressing", "Degraded")
     every = {kind: [each for each in found if each.type == kind] for kind in kinds}
     return [
-        replace(each, observed=seen.observed)
+        replace(each, observed=observation.observed)
         for kind, these in every.items()
         for each in these or [healthy(kind)]
     ]
 
 
-def ready(seen: Seen) -> Condition:
+def ready(observation: MachineObservation) -> Condition:
     """Sums up: while an instance serves, what isn't as wanted; else why none does."""
-    return replace(_ready(seen), type="Ready", observed=seen.observed)
+    return replace(_ready(observation), type="Ready", observed=observation.observed)
 
 
-def available(seen: Seen) -> Condition:
+def available(observation: MachineObservation) -> Condition:
     """Whether an instance takes jobs, and no more: clients without a token get this."""
-    if seen.serves:
+    if observation.serves:
         return healthy("Available")
     advice = "see /health/comfyui"
     return Condition("Available", "unhealthy", "NoneReady", "no instance takes jobs", advice)
@@ -125,33 +125,33 @@ def of_instances(instances: Mapping[str, Condition], without: Condition) -> Cond
     return replace(worst, health="degraded") if serves else worst
 
 
-def installation(seen: Seen) -> Condition:
+def installation(observation: MachineObservation) -> Condition:
     """What is installed, and the result of the run that installs."""
-    found = next(_installation(seen), healthy())
-    if seen.installation.generation or found.reason == "Healthy":
+    found = next(_installation(observation), healthy())
+    if observation.installation.generation or found.reason == "Healthy":
         return found
     return replace(found, type="Ready", health=NOTHING_YET[found.reason])
 
 
-def models(seen: Seen) -> Condition:
+def models(observation: MachineObservation) -> Condition:
     """The declared models: all there, still brought by the run in progress, or missing."""
-    return next(_models(seen), healthy("Degraded"))
+    return next(_models(observation), healthy("Degraded"))
 
 
-def _ready(seen: Seen) -> Condition:
-    if not seen.enabled:
+def _ready(observation: MachineObservation) -> Condition:
+    if not observation.enabled:
         return Condition("Ready", "disabled", "Disabled", "ENABLE_COMFYUI is false",
                          "unset ENABLE_COMFYUI and run doit to have instances")  # fmt: skip
-    if seen.serves:
-        found = list(_unlike_wanted(seen))
+    if observation.serves:
+        found = list(_unlike_wanted(observation))
         degraded = (each for each in found if each.type == "Degraded")
         return next(degraded, found[0] if found else healthy())
-    installed = installation(seen)
-    if seen.installation.generation is None and installed.reason != "Healthy":
+    installed = installation(observation)
+    if observation.installation.generation is None and installed.reason != "Healthy":
         return installed
-    worst = _worst(seen.instances)
-    if worst is None and seen.cordoned:
-        return Condition("Ready", "unhealthy", "NoInstances", seen.cordoned[0], UNCORDON)
+    worst = _worst(observation.instances)
+    if worst is None and observation.cordoned:
+        return Condition("Ready", "unhealthy", "NoInstances", observation.cordoned[0], UNCORDON)
     if worst is None:
         why = "no instances: instances.gpus is auto, and there is no GPU here"
         advice = "see that the machine has its GPUs, then run doit"
@@ -160,29 +160,29 @@ def _ready(seen: Seen) -> Condition:
         return replace(installed, health="installing")
     if worst.health in (*PASSING, "unknown"):
         return worst
-    last = _last_run(seen)
+    last = _last_run(observation)
     if worst.health == "down" and last:
         worst = replace(worst, message=f"{last.message}; {worst.message}", advice=last.advice)
     return replace(worst, health="unhealthy")
 
 
-def _unlike_wanted(seen: Seen) -> Iterator[Condition]:
+def _unlike_wanted(observation: MachineObservation) -> Iterator[Condition]:
     """What isn't as machine.yaml and the lock ask for, the worst first."""
-    worst, models_ = _worst(seen.instances), list(_models(seen))
-    installed = list(_installation(seen))
-    if seen.full:
+    worst, models_ = _worst(observation.instances), list(_models(observation))
+    installed = list(_installation(observation))
+    if observation.full:
         advice = "free space there: logs, records and outputs can't be written"
-        yield _degraded("DiskFull", _first(seen.full), advice)
+        yield _degraded("DiskFull", _first(observation.full), advice)
     if worst and not worst.is_healthy:
         yield _degraded(worst.reason, worst.message, worst.advice)
     yield from (each for each in installed if each.reason != "OptionalPartMissing")
     yield from (each for each in models_ if each.reason != "OptionalModelMissing")
-    yield from _workers(seen)
-    if seen.cordoned:
-        yield _degraded("GpuCordoned", _first(seen.cordoned), UNCORDON)
-    runs = any(each.health != "down" for each in seen.instances.values())
-    if seen.watcher and runs and not (seen.run and seen.run.is_on):
-        yield _degraded("WatcherDown", f"{seen.watcher}, so nothing restarts what hangs")
+    yield from _workers(observation)
+    if observation.cordoned:
+        yield _degraded("GpuCordoned", _first(observation.cordoned), UNCORDON)
+    runs = any(each.health != "down" for each in observation.instances.values())
+    if observation.watcher and runs and not (observation.run and observation.run.is_on):
+        yield _degraded("WatcherDown", f"{observation.watcher}, so nothing restarts what hangs")
     yield from (each for each in installed if each.reason == "OptionalPartMissing")
     yield from (each for each in models_ if each.reason == "OptionalModelMissing")
     if worst and worst.is_healthy:
@@ -199,17 +199,17 @@ def _worst(instances: Mapping[str, Condition]) -> Condition | None:
     return None
 
 
-def _installation(seen: Seen) -> Iterator[Condition]:
-    wanted, last = seen.installation, _last_run(seen)
-    if seen.behind and wanted.generation:
-        why = f"behind machine.yaml: {seen.behind}"
+def _installation(observation: MachineObservation) -> Iterator[Condition]:
+    wanted, last = observation.installation, _last_run(observation)
+    if observation.behind and wanted.generation:
+        why = f"behind machine.yaml: {observation.behind}"
         yield _degraded(
             "BehindMachineFile", why, "correct machine.yaml and run doit, or doit force=1"
         )
     if last:
         yield last
-    if wanted.problem and seen.run and seen.run.is_on:
-        now = ", ".join(task.name for task in seen.run.of("running"))
+    if wanted.problem and observation.run and observation.run.is_on:
+        now = ", ".join(task.name for task in observation.run.of("running"))
         yield _progressing("Installing", now or "the run is starting")
     elif wanted.problem:
         yield _degraded("NotApplied" if wanted.generation else "NotInstalled", wanted.problem)
@@ -217,9 +217,9 @@ def _installation(seen: Seen) -> Iterator[Condition]:
         yield _degraded("OptionalPartMissing", _first(wanted.lesser))
 
 
-def _last_run(seen: Seen) -> Condition | None:
+def _last_run(observation: MachineObservation) -> Condition | None:
     """Why the last run isn't finished; None when it succeeded or is in progress."""
-    run = seen.run
+    run = observation.run
     if run is not None and run.state == "failed":
         failed = [f": {task.name}: {task.reason}" for task in run.of("failed")]
         why = "the last run failed" + "".join(failed[:1])
@@ -231,15 +231,21 @@ def _last_run(seen: Seen) -> Condition | None:
     return None
 
 
-def _models(seen: Seen) -> Iterator[Condition]:
-    if seen.missing is None:
+def _models(observation: MachineObservation) -> Iterator[Condition]:
+    if observation.missing is None:
         advice = "see that the volumes of the models answer"
         yield _degraded("ModelsUnknown", SILENT, advice)
         return
-    is_coming = seen.awaits(*MODEL_TASKS)
+    is_coming = observation.awaits(*MODEL_TASKS)
     lists: tuple[tuple[Reason, list[str]], ...] = (
-        ("ModelMissing", [name for name in seen.missing if name not in seen.optional]),
-        ("OptionalModelMissing", [name for name in seen.missing if name in seen.optional]),
+        (
+            "ModelMissing",
+            [name for name in observation.missing if name not in observation.optional],
+        ),
+        (
+            "OptionalModelMissing",
+            [name for name in observation.missing if name in observation.optional],
+        ),
     )
     for reason, names in lists:
         mark = " (optional)" if reason == "OptionalModelMissing" else ""
@@ -247,13 +253,13 @@ def _models(seen: Seen) -> Iterator[Condition]:
             yield _progressing(reason, _first([f"the run brings {name}{mark}" for name in names]))
         elif names:
             yield _degraded(
-                reason, _first([f"{name}{mark}: {seen.missing[name]}" for name in names])
+                reason, _first([f"{name}{mark}: {observation.missing[name]}" for name in names])
             )
 
 
-def _workers(seen: Seen) -> Iterator[Condition]:
-    idle = {name: f"{name} doesn't run: {why}" for name, why in seen.idle_workers.items()}
-    coming = [why for name, why in idle.items() if seen.awaits(f"workers:{name}")]
+def _workers(observation: MachineObservation) -> Iterator[Condition]:
+    idle = {name: f"{name} doesn't run: {why}" for name, why in observation.idle_workers.items()}
+    coming = [why for name, why in idle.items() if observation.awaits(f"workers:{name}")]
     if missing := [why for why in idle.values() if why not in coming]:
         yield _degraded("WorkerDown", _first(missing))
     if coming:

@@ -142,7 +142,7 @@ def _instance(
     gpu, app = instance.gpu, state.app
     symptom, restarted = watched(layout.watched(gpu), app)
     cold = bool(warms and app and warmup.is_cold(layout, gpu, app))
-    seen = Observation(
+    observation = Observation(
         name=instance.name,
         state=state,
         answer=answer,
@@ -153,7 +153,7 @@ def _instance(
     )
     # If our process doesn't run, another program answers at the port.
     queue = answer.queue if app else None
-    found = judge.judge(seen, rules)
+    found = judge.judge(observation, rules)
     return InstanceState(instance.name, gpu, _port(instance, app), state, queue, found, restarted)
 
 

@@ -176,17 +176,17 @@ def _section(receipt: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def pin(
-    url: str, sha256: str | None, locked: ModelPin | None, seen: Mapping[str, Any] | None
+    url: str, sha256: str | None, locked: ModelPin | None, record: Mapping[str, Any] | None
 ) -> ModelPin:
-    """machine.yaml's entry, completed by machine.lock or by this machine's record `seen`.
+    """machine.yaml's entry, completed by machine.lock or by this machine's `record`.
 
     `sha256` is None if it isn't known.
     """
-    known = locked or (
-        ModelPin.model_construct(**{name: seen.get(name) for name in FIELDS}) if seen else None
+    pinned = locked or (
+        ModelPin.model_construct(**{name: record.get(name) for name in FIELDS}) if record else None
     )
-    if known and known.url == url and sha256 in (None, known.sha256):
-        return known
+    if pinned and pinned.url == url and sha256 in (None, pinned.sha256):
+        return pinned
     return ModelPin(url=url, sha256=sha256)
 
 
@@ -200,25 +200,25 @@ def link_text(folder: str, store: str, target: str, sha256: str) -> str:
     return f"{store}/{sha256}"
 
 
-def _download(place: Place, model: WantedModel, seen: Mapping[str, Any]) -> ModelState:
-    known = pin(model.url or "", model.sha256, place.pins.get(model.target), seen)
-    if known.sha256 is None:
+def _download(place: Place, model: WantedModel, record: Mapping[str, Any]) -> ModelState:
+    pinned = pin(model.url or "", model.sha256, place.pins.get(model.target), record)
+    if pinned.sha256 is None:
         status, _ = _behind(f"{place.folder}/{model.target}", "")
         why = "it was never fetched" if status is None else "the lock doesn't have it"
         return _state(model, status, f"its sha256 isn't known: {why}")
-    text = link_text(str(place.folder), str(place.store), model.target, known.sha256)
+    text = link_text(str(place.folder), str(place.store), model.target, pinned.sha256)
     status, reason = _behind(f"{place.folder}/{model.target}", text)
     if status and not reason:
-        reason = _changed(place, known.sha256, known.size, seen, status)
+        reason = _changed(place, pinned.sha256, pinned.size, record, status)
     return _state(model, status, reason)
 
 
 def _changed(
-    place: Place, sha256: str, size: int | None, seen: Mapping[str, Any], status: os.stat_result
+    place: Place, sha256: str, size: int | None, record: Mapping[str, Any], status: os.stat_result
 ) -> str:
     """Why the store's file isn't the verified one; empty if it is."""
     now = (status.st_size, int(status.st_mtime))
-    then = (seen.get("size"), seen.get("mtime")) if seen.get("sha256") == sha256 else None
+    then = (record.get("size"), record.get("mtime")) if record.get("sha256") == sha256 else None
     if now == then or Store(place.store).holds(sha256) == now:
         return ""
     whole = then[0] if then else size

@@ -26,7 +26,7 @@ KILLED = Ending("killed", "it was killed by signal 9 (SIGKILL)")
 
 
 def judged(rules: Rules = RULES, **observed: Any) -> list[Condition]:
-    return judge.judge(m.sample(**observed).seen, rules)
+    return judge.judge(m.sample(**observed).observation, rules)
 
 
 def test_one_that_is_well_has_no_condition_that_is_false() -> None:
@@ -131,8 +131,8 @@ def test_whatever_is_not_healthy_has_a_message_and_an_advice() -> None:
     for state, answer, symptom, cold, unlisted in itertools.product(
         states, (m.ANSWERS, m.REFUSES, m.SILENT), (None, m.HANGS), (False, True), ([], ["a"])
     ):
-        seen: dict[str, Any] = {"answer": answer, "symptom": symptom, "cold": cold}
-        for each in judged(state=state, unlisted=unlisted, **seen):
+        observation: dict[str, Any] = {"answer": answer, "symptom": symptom, "cold": cold}
+        for each in judged(state=state, unlisted=unlisted, **observation):
             assert each.message, each
             assert each.advice, each
             assert each.reason != "Healthy"

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.host.comfyui import machine_condition
 from tasks.host.comfyui.condition import HEALTHY, Condition, Health, Reason, healthy
-from tasks.host.comfyui.machine_condition import Installation, Seen
+from tasks.host.comfyui.machine_condition import Installation, MachineObservation
 from tests.services import moments as m
 
 WHOLE = Installation("abc")
@@ -29,11 +29,11 @@ def instance(health: Health) -> Condition:
     return Condition("Ready", health, CODES.get(health, "NoAnswer"), "this", "do that")
 
 
-def seen(*instances: Health, **changes: Any) -> Seen:
+def observation(*instances: Health, **changes: Any) -> MachineObservation:
     """A machine on which all is as wanted, but for the changes."""
     every = {f"comfyui-gpu{gpu}": instance(each) for gpu, each in enumerate(instances)}
     usual: dict[str, Any] = {"enabled": True, "instances": every, "installation": WHOLE}
-    return Seen(**usual | {"optional": OPTIONAL} | changes)
+    return MachineObservation(**usual | {"optional": OPTIONAL} | changes)
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,14 @@ def seen(*instances: Health, **changes: Any) -> Seen:
 def test_an_installation_is_as_well_as_the_disk_says_and_the_run_says_why(
     changes: dict[str, Any], health: str, message: str
 ) -> None:
-    told = machine_condition.installation(seen("healthy", **changes))
+    told = machine_condition.installation(observation("healthy", **changes))
     assert told.health == health
     assert told.message.startswith(message) if message else told.message == ""
 
 
 def test_models_are_healthy_when_none_is_missing_and_progress_while_a_run_brings_them() -> None:
     def told(missing: dict[str, str] | None, run: Any = None) -> tuple[str, str, str]:
-        judged = machine_condition.models(seen(missing=missing, run=run))
+        judged = machine_condition.models(observation(missing=missing, run=run))
         return judged.type, judged.reason, judged.message
 
     assert told({}) == ("Degraded", "Healthy", "")
@@ -108,10 +108,10 @@ def test_models_are_healthy_when_none_is_missing_and_progress_while_a_run_brings
 def test_what_serves_stays_available_whatever_is_to_come_or_failed_to(
     changes: dict[str, Any], progressing: list[str], degraded: list[str]
 ) -> None:
-    now = seen("healthy", observed="d1", **changes)
+    now = observation("healthy", observed="d1", **changes)
     found = machine_condition.judge(now)
     assert {each.observed for each in found} == {"d1"}
-    assert found[0] == machine_condition.judge(seen("healthy", observed="d1"))[0]
+    assert found[0] == machine_condition.judge(observation("healthy", observed="d1"))[0]
     assert (found[0].type, found[0].status) == ("Available", "True")
     for kind, reasons in (("Progressing", progressing), ("Degraded", degraded)):
         these = [each for each in found if each.type == kind]
@@ -127,7 +127,7 @@ def test_the_instances_are_as_the_worst_of_them_and_degraded_while_one_serves() 
         "degraded", "healthy",
     ]  # fmt: skip
     for first, second in itertools.combinations(order, 2):
-        both = seen(second, first).instances
+        both = observation(second, first).instances
         told = machine_condition.of_instances(both, healthy())
         assert (told.health, told.advice) == (
             first if second not in HEALTHY else "degraded",
@@ -135,7 +135,7 @@ def test_the_instances_are_as_the_worst_of_them_and_degraded_while_one_serves() 
         )
         shown = "in a crash loop" if first == "crash loop" else first
         assert told.message == f"comfyui-gpu1 is {shown}: this"
-    three = machine_condition.of_instances(seen("down", "down", "down").instances, healthy())
+    three = machine_condition.of_instances(observation("down", "down", "down").instances, healthy())
     assert three.message == "comfyui-gpu0 is down: this (and 2 more)"
     assert machine_condition.of_instances({}, three) is three
 
@@ -181,7 +181,7 @@ def test_the_instances_are_as_the_worst_of_them_and_degraded_while_one_serves() 
 def test_the_machine_is_degraded_at_worst_while_one_serves(
     changes: dict[str, Any], instances: list[Health], health: str, message: str
 ) -> None:
-    now = seen(*instances, **changes)
+    now = observation(*instances, **changes)
     told = machine_condition.ready(now)
     assert told.health == health
     assert told.message.startswith(message) if message else told.message == ""
@@ -204,7 +204,7 @@ def test_whatever_is_less_than_healthy_has_a_reason_and_an_advice() -> None:
         (True, False),
         every,
     ):
-        now = seen(
+        now = observation(
             *instances, installation=installation, missing=missing, run=run, behind=behind,
             enabled=enabled,
         )  # fmt: skip

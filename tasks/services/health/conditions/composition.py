@@ -9,7 +9,7 @@ from typing import Any
 
 from ....host.comfyui import machine_condition
 from ....host.comfyui.condition import HEALTHY, Condition
-from ....host.comfyui.machine_condition import Seen
+from ....host.comfyui.machine_condition import MachineObservation
 from ....host.downloads import model_files
 from ....host.pm2 import log_evidence
 from ....host.system.run_journal import Journal
@@ -48,14 +48,14 @@ def compose(
         )
         for each in facts.settings.instances
     }
-    seen = machine_health.seen(facts, list(judged.values()))
-    machine = machine_condition.ready(seen)
-    every = machine_condition.of_instances(seen.instances, machine)
+    observation = machine_health.observation(facts, list(judged.values()))
+    machine = machine_condition.ready(observation)
+    every = machine_condition.of_instances(observation.instances, machine)
     answered = {gpu: Answer(each, mask, samples[gpu].at) for gpu, each in judged.items()}
     return Answers(
-        overview=Answer(_overview(facts, judged, seen, machine, since), mask, oldest),
+        overview=Answer(_overview(facts, judged, observation, machine, since), mask, oldest),
         installation=Answer(
-            _installation(facts, machine_condition.installation(seen), since), mask
+            _installation(facts, machine_condition.installation(observation), since), mask
         ),
         instances=Answer(
             InstancesHealth(
@@ -65,10 +65,12 @@ def compose(
             ),
             mask, oldest,
         ),
-        models=Answer(_models(facts, machine_condition.models(seen), samples, since), mask, now),
+        models=Answer(
+            _models(facts, machine_condition.models(observation), samples, since), mask, now
+        ),
         by_gpu=answered,
         ready=Answer(
-            Verdict(**_verdict("ready", machine_condition.available(seen), since)), mask
+            Verdict(**_verdict("ready", machine_condition.available(observation), since)), mask
         ),
         at=now,
     )  # fmt: skip
@@ -92,11 +94,11 @@ def _instance(verdict: InstanceHealth, facts: Facts, since: Since) -> InstanceHe
 def _overview(
     facts: Facts,
     judged: Mapping[int, InstanceHealth],
-    seen: Seen,
+    observation: MachineObservation,
     machine: Condition,
     since: Since,
 ) -> Overview:
-    every, found = list(judged.values()), machine_condition.judge(seen)
+    every, found = list(judged.values()), machine_condition.judge(observation)
     began = since.of_all("machine", [f"{each.type} {each.reason}" for each in found])
     run = _run(replace(facts.run, tasks=())) if facts.run and facts.run.is_on else None
     return Overview(
@@ -111,7 +113,7 @@ def _overview(
             "running": all(each.layers.running.ok for each in every),
             "functional": all(each.layers.functional.ok for each in every),
             "models": all(each.layers.models.ok for each in every)
-            and machine_condition.models(seen).reason == "Healthy",
+            and machine_condition.models(observation).reason == "Healthy",
         },
         instances={
             str(each.gpu): Verdict(**{key: getattr(each, key) for key in Verdict.model_fields})

@@ -21,14 +21,14 @@ from ..model.settings import Instance
 def assess(instance: Instance, sample: Sample, facts: Facts, now: float) -> InstanceHealth:
     """The health of one instance, without any `since`. `now` is by the monotonic clock."""
     age, rules = now - sample.at, _rules(sample, facts)
-    seen = replace(
-        sample.seen,
+    observation = replace(
+        sample.observation,
         age=age,
         awaited=facts.awaits("instances:start"),
         unlisted=model_files.unlisted(facts.models or {}, sample.listed),
     )
-    found = judge.judge(seen, rules)
-    app = seen.state.app
+    found = judge.judge(observation, rules)
+    app = observation.state.app
     ready = condition.ready(found, app.fingerprint if app else "")
     return InstanceHealth(
         **answers.verdict(ready, 0.0),
@@ -39,7 +39,7 @@ def assess(instance: Instance, sample: Sample, facts: Facts, now: float) -> Inst
         layers=Layers(
             installed=facts.installed.layer,
             running=_running(sample, found),
-            functional=_functional(sample, seen, rules, found),
+            functional=_functional(sample, observation, rules, found),
             models=_models(sample, facts),
         ),
         conditions=[answers.instance_condition(each) for each in _each_type(ready, found)],
@@ -82,7 +82,7 @@ def _message_of(kind: InstanceType, found: Sequence[Condition]) -> str:
 
 
 def _running(sample: Sample, found: Sequence[Condition]) -> Running:
-    state, why = sample.seen.state, _message_of("Running", found)
+    state, why = sample.observation.state, _message_of("Running", found)
     return Running(
         ok=not why,
         reason=why,
@@ -95,18 +95,18 @@ def _running(sample: Sample, found: Sequence[Condition]) -> Running:
 
 
 def _functional(
-    sample: Sample, seen: Observation, rules: Rules, found: Sequence[Condition]
+    sample: Sample, observation: Observation, rules: Rules, found: Sequence[Condition]
 ) -> Functional:
     why = _message_of("Functional", found)
     return Functional(
         ok=not why,
         reason=why,
-        queue=seen.answer.queue if seen.state.app else None,
+        queue=observation.answer.queue if observation.state.app else None,
         job=sample.job,
-        missing_nodes=judge.missing_classes(seen, rules),
-        failed_nodes=judge.failed_nodes(seen, rules),
-        warmup=_trial(seen.warmup),
-        canary=_trial(seen.canary),
+        missing_nodes=judge.missing_classes(observation, rules),
+        failed_nodes=judge.failed_nodes(observation, rules),
+        warmup=_trial(observation.warmup),
+        canary=_trial(observation.canary),
     )
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....host.comfyui.condition import Condition
-from ....host.comfyui.machine_condition import Installation, Seen
+from ....host.comfyui.machine_condition import Installation, MachineObservation
 from ....host.downloads import model_files
 from ..model.answers import InstanceHealth
 from ..model.facts import Facts
 
 
-def seen(facts: Facts, every: Sequence[InstanceHealth]) -> Seen:
+def observation(facts: Facts, every: Sequence[InstanceHealth]) -> MachineObservation:
     """What the machine is judged by. Pure."""
     installed = facts.installed
     workers = [worker for each in every for worker in each.workers]
-    return Seen(
+    return MachineObservation(
         enabled=facts.settings.enabled,
         instances={
             each.name: Condition("Ready", each.status, each.code, each.reason, each.advice)

@@ -68,7 +68,7 @@ class Sample:
     """One sample of an instance; `at` and `silent` are by the monotonic clock."""
 
     at: float
-    seen: Observation
+    observation: Observation
     silent: float | None = None
     """Since when it hasn't answered."""
     before: str = ""
@@ -88,5 +88,5 @@ def differs(previous: Sample, current: Sample) -> bool:
 
 
 def _without_measurements(sample: Sample) -> Sample:
-    seen = replace(sample.seen, state=AppState(sample.seen.state.app))
-    return replace(sample, at=0.0, seen=seen, silent=None, job=None, history=())
+    observation = replace(sample.observation, state=AppState(sample.observation.state.app))
+    return replace(sample, at=0.0, observation=observation, silent=None, job=None, history=())

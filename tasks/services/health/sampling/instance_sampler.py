@@ -105,8 +105,8 @@ class InstanceSampler:
         while not self._stop.is_set():
             log_once.attempt(self.step)
             self.has_sampled.set()
-            seen = self.sample.seen
-            starts = seen.state.app is not None and seen.answer.refused
+            observation = self.sample.observation
+            starts = observation.state.app is not None and observation.answer.refused
             self._stop.wait(SOON if starts else EVERY)
 
     def step(self) -> None:
@@ -185,7 +185,7 @@ class InstanceSampler:
             answer = self._last_answer
         noted, restarted = machine_state.watched(layout.watched(gpu), found.app)
         warms = settings.warmup is not None
-        seen = Observation(
+        observation = Observation(
             name=self.instance.name,
             state=self._state(found, self._memory),
             answer=answer,
@@ -199,7 +199,7 @@ class InstanceSampler:
         )
         return Sample(
             at=time.monotonic(),
-            seen=seen,
+            observation=observation,
             build=self._build(layout),
             passed=files.read_receipt(layout.healthy(gpu)).get("pid") == pid,
             silent=self._silent,

@@ -42,8 +42,8 @@ class TrialRunner:
     def step(self) -> None:
         """Run what is due, and wait for it."""
         sample = self._sample()
-        seen, app = sample.seen, sample.seen.state.app
-        if app is None or not seen.answer.healthy or sample.silent is not None:
+        observation, app = sample.observation, sample.observation.state.app
+        if app is None or not observation.answer.healthy or sample.silent is not None:
             self.canary = self.canary if app else None
             return
         settings = self._settings()
@@ -58,9 +58,11 @@ class TrialRunner:
                     settings.start_timeout,
                 )  # fmt: skip
         if (current := self._configured(settings)) is not None:
-            idle = no_run and not seen.draining and not seen.cold
+            idle = no_run and not observation.draining and not observation.cold
             port = app.port or self._instance.port
-            self.canary = current.step(app.pid, listen, port, seen.answer.queue, idle, app.scheme)
+            self.canary = current.step(
+                app.pid, listen, port, observation.answer.queue, idle, app.scheme
+            )
 
     def _configured(self, settings: Settings) -> canary.Canary | None:
         """The canary that machine.yaml configures now."""

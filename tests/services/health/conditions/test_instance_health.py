@@ -161,8 +161,8 @@ def test_whatever_is_seen_less_than_healthy_has_a_reason_and_an_advice() -> None
         for layer in (layers.installed, layers.running, layers.functional, layers.models):
             assert bool(layer.reason) is not layer.ok, (sample, facts)
         assert (told.conditions[0].status == "True") is (told.status in HEALTHY)
-        seen = sample.seen
-        if seen.cold or seen.symptom or not seen.answer.healthy:
+        observation = sample.observation
+        if observation.cold or observation.symptom or not observation.answer.healthy:
             assert not layers.functional.ok
         if told.status == "draining":
             assert layers.functional.ok, "the worse is said first"

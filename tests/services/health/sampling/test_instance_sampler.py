@@ -29,7 +29,7 @@ def test_the_history_of_one_that_does_not_run_grows_no_faster(tmp_path: Path) ->
     for _ in range(20):
         sampler.step()
     assert len(sampler.sample.history) == 1, "a point every five seconds"
-    assert sampler.sample.seen.answer.reason == "comfyui-gpu0 doesn't run"
+    assert sampler.sample.observation.answer.reason == "comfyui-gpu0 doesn't run"
     assert len(news) <= 1, "nothing changed"
     files.remove(private_folder.folder(tmp_path))
 
