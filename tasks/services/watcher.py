@@ -128,7 +128,8 @@ class Watch:
         self._symptom: dict[str, Any] = {}
         self._retry_at = 0.0
         self._children: dict[int, psutil.Process] = {}
-        self._began = time.time()
+        # Of the same clock as the start of an instance; time.time() may differ by a second.
+        self._began = psutil.Process().create_time()
 
     def step(self) -> None:
         at, found = time.time(), self._census.find(self._instance.name)
