@@ -159,6 +159,7 @@ KINDS = tuple(
         ("an instance's report", "state/instances/*/reports/*"),
         ("an instance's mark", "state/instances/*/*"),
         ("another file of the state", "state/*.json"),
+        ("what a case of ours put in the place of a file", "**/note.txt"),
     )
 )
 
