@@ -33,7 +33,8 @@ def test_a_machine_of_https_instances_is_healthy_and_works(
         instances={"gpus": 2, "overrides": {1: {"args": certificate}}},
         health={"server": True, "port": free_ports(1), "warmup": "smoke", "canary": "smoke",
                 "canary_every": 1},
-        workers=[{"name": "worker", "command": ["sh", "-c", "env > $WORKER_ID.env; sleep 1d"]}],
+        workers=[{"name": "worker", "command": ["sh", "-c", "env > $FILE; sleep 1d"],
+                  "env": {"FILE": "${instance.name}.env"}}],
     )  # fmt: skip
     rig.doit()
     assert rig.healthy(0)
@@ -62,7 +63,7 @@ def test_a_machine_of_https_instances_is_healthy_and_works(
 
 
 def _env(workspace: Path, gpu: int) -> str:
-    return (workspace / f"worker-gpu{gpu}.env").read_text()
+    return (workspace / f"comfyui-gpu{gpu}.env").read_text()
 
 
 def test_what_runs_is_spoken_to_as_it_was_started(

@@ -82,11 +82,12 @@ def damaged(site: Path, known: Mapping[str, int]) -> list[str]:
 
 def _is_record(record: Path, least: int) -> bool:
     try:
-        text = record.read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        content = record.read_bytes()
+    except OSError:
         return False
-    own = f"{record.parent.name}/{record.name},,"
-    return len(text.encode()) >= least and text.endswith("\n") and own in text
+    # pip ends lines with \r\n.
+    own = os.fsencode(f"{record.parent.name}/{record.name},,")
+    return len(content) >= least and content.endswith(b"\n") and own in content
 
 
 def of_other_size(site: Path, names: Collection[str]) -> list[Wrong]:
