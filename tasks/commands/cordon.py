@@ -1,4 +1,4 @@
-"""doit cordon: take GPUs out of service; the other instances go on."""
+"""doit cordon: take GPUs out of service; the other instances keep running."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def stop_cordoned(run: Run, instances: Sequence[Instance]) -> None:
     """Stop instances that left `run.instances`: their workers, then they are drained."""
     own = tuple(f"-gpu{each.gpu}" for each in instances)
     names = {each.name for each in instances}
-    # The worker of the machine may be in the config of one of these, and goes on.
+    # The worker of the whole machine may be in the config of one of these, and keeps running.
     workers = {app.name for app in pm2.running(run.layout) if app.name.endswith(own)} - names
     pm2.delete(run.layout, workers, "cordoned")
     try:

@@ -23,8 +23,6 @@ STEADY = 30.0
 """Seconds that a worker must run for the next wait to be short again."""
 PROBE_EVERY = 10.0
 """Seconds between two probes."""
-MOST = 1 << 16
-"""Bytes that are read of an answer."""
 
 
 @dataclass(frozen=True)

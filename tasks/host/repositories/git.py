@@ -135,8 +135,8 @@ def edited(checkout: Path) -> list[str]:
 
 
 def damage(checkout: Path) -> str | None:
-    """What is wrong with a checkout that nobody works in; None: its repository can be read, and
-    each tracked file is as in its commit. Reads every file and object."""
+    """What is wrong with a checkout of ours; None: its repository can be read, and each tracked
+    file is as in its commit. Reads every file and object."""
     try:
         for name, is_gone in () if (reason := unreadable(checkout)) else differing(checkout):
             return f"{name} {'is missing' if is_gone else 'is not as in its commit'}"
