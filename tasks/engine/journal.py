@@ -44,7 +44,7 @@ class Journal:
         self._tasks: dict[str, Task] = {}
         self._started: dict[str, float] = {}
         self._open = False
-        self.problem: OSError | None = None
+        self.problem: str | None = None
         """Why it could not be written the last time."""
 
     def begin(self, tasks: Mapping[str, Any], selected: Sequence[str]) -> None:
@@ -136,7 +136,7 @@ class Journal:
             try:
                 files.write_text(self._file, text, durable=False)
             except OSError as error:
-                self.problem = error
+                self.problem = f"{self._file} can't be written: {error.strerror}"
 
 
 def _closure(tasks: Mapping[str, Any], selected: Sequence[str]) -> list[str]:

@@ -66,4 +66,4 @@ def test_a_run_continues_without_its_output(rig: Rig) -> None:
 def test_what_a_closed_output_leaves_open_is_no_file_of_ours(rig: Rig) -> None:
     assert shell(rig, "directories", ">&- 2>&- <&-") == (0, [])
     lock = private_folder.folder(rig.workspace) / "run.lock"
-    assert lock.read_bytes() == b"", "nothing was printed into it"
+    assert b"\n" not in lock.read_bytes(), "nothing was printed into it"

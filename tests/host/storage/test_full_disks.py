@@ -70,8 +70,8 @@ def test_a_run_that_can_not_record_its_progress_says_so(machine: MachineMaker) -
     with mounted(progress, "size=4k"):
         fill(progress)
         run = rig.doit("directories")
-    told = f"! doit status can't show this run: [Errno 28] No space left on device: '{progress}/"
-    assert told in run.output
+    why = f"{rig.layout.progress('run')} can't be written: No space left on device"
+    assert f"! doit status can't show this run: {why}\n" in run.output
 
 
 def test_a_full_private_folder_is_named_and_once_there_is_space_all_goes_well(
