@@ -84,9 +84,15 @@ def damage(layout: Layout) -> str | None:
 
 
 def content(package: Path) -> str:
-    """A digest of what npm installed. Raises OSError."""
+    """A digest of the code that npm installed. Raises OSError."""
     top = package / "node_modules"
-    return files.tree_digest(top, files.walk(top))
+    # The Dockerfile removes the rest from images.
+    return files.tree_digest(top, (path for path in files.walk(top) if not _is_text(path)))
+
+
+def _is_text(path: Path) -> bool:
+    """Whether Node never loads this file."""
+    return path.name.endswith((".md", ".map", ".d.ts"))
 
 
 def daemon(layout: Layout) -> int | None:
