@@ -14,8 +14,10 @@ from aiohttp import web
 
 from tasks.host.comfyui import api
 from tasks.services.inside.refusal import Refusal
-from tests.contract.client import until
 from tests.rig import free_ports
+
+TAKEN = threading.Event()
+"""Whether a request has reached the server's own handler."""
 
 
 class PromptServer:
@@ -34,6 +36,7 @@ class PromptServer:
         return web.json_response({"exec_info": {"queue_remaining": 0}})
 
     async def take(self, request: web.Request) -> web.Response:
+        TAKEN.set()
         await request.json()
         return web.json_response({"prompt_id": "1"})
 
@@ -98,22 +101,15 @@ def test_a_job_that_is_being_submitted_when_the_mark_comes_is_taken_and_counted(
     slow = threading.Thread(
         target=lambda: answers.append(requests.post(url, data=body(), timeout=30).status_code)
     )
+    TAKEN.clear()
     slow.start()
-    # The mark comes and goes until the request has arrived.
-    until(lambda: _with_mark(mark, port) == 1, 30, "the request")
+    assert TAKEN.wait(30)
     mark.touch()
     assert submitted(port) == 1
     rest.set()
     slow.join()
     assert answers == [200]
     assert submitted(port) == 0
-
-
-def _with_mark(mark: Path, port: int) -> int | None:
-    mark.touch()
-    found = submitted(port)
-    mark.unlink()
-    return found
 
 
 @pytest.fixture
