@@ -66,6 +66,8 @@ def unhealthy_reason(run: Run, instance: Instance, pid: int, wait: int = 0) -> s
 
 
 def _settings(run: Run) -> dict[str, Any]:
+    # A cordon changes nothing that machine.yaml asks for: the server reads them by itself.
+    run = run.without_cordons()
     health, chosen = run.machine.health, run.machine.selected_nodes
     return {
         "workspace": str(run.machine.workspace),

@@ -54,6 +54,13 @@ class Run:
         other.__dict__["journal"] = self.journal
         return other
 
+    def without_cordons(self) -> Run:
+        """This run with the instances of cordoned GPUs too."""
+        if not self.cordoned:
+            return self
+        every = (*self.instances, *map(self.machine.instance, self.cordoned))
+        return replace(self, instances=tuple(sorted(every, key=lambda each: each.gpu)))
+
     def with_cordons(self, cordoned: Mapping[int, Cordon]) -> Run:
         """This run without the instances of cordoned GPUs; it reports where this one does."""
         left = tuple(each for each in self.instances if each.gpu not in cordoned)

@@ -45,7 +45,9 @@ def test_a_gpu_goes_out_of_service_and_comes_back_and_the_others_go_on(
     shown = json.loads(rig.doit("status", "--json").output)
     assert [*shown["instances"]] == ["0"]
     assert shown["cordoned"]["1"]["reason"] == "its fan"
-    assert "gpu1 is cordoned since" in rig.doit("status").output
+    table = rig.doit("status").output
+    assert "gpu1 is cordoned since" in table
+    assert "changed since the last run" not in table, "nobody edited machine.yaml"
     shown = until(lambda: told(port), 30, "health") or {}
     assert (shown["status"], shown["code"]) == ("degraded", "GpuCordoned")
     assert "by hand: its fan" in shown["reason"]

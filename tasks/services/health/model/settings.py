@@ -94,11 +94,14 @@ def in_service(settings: Settings) -> Settings:
         for gpu, cordon in cordons.read(settings.layout).items()
         if gpu in names
     }
+    left = tuple(each for each in settings.instances if each.gpu not in found)
+    # A worker of the machine is shown with the first instance.
+    first = left[0].gpu if left else 0
     return replace(
         settings,
-        instances=tuple(each for each in settings.instances if each.gpu not in found),
+        instances=left,
         workers=tuple(
-            each
+            replace(each, gpu=first) if each.gpu in found else each
             for each in settings.workers
             if each.gpu not in found or not each.name.endswith(f"-gpu{each.gpu}")
         ),
