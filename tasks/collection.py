@@ -27,7 +27,11 @@ def tasks(run: Run) -> Iterator[Task]:
         check=partial(_reason_to_collect, run),
         action=partial(_collect, run),
         preview=partial(_preview, run),
-        after=["validation", "links", "gpus", "instances", "health", "watcher", "workers"],
+        after=[
+            *("validation", "links", "gpus", "instances"),
+            *(["jobs"] if run.machine.wanted_jobs else []),
+            *("health", "watcher", "workers"),
+        ],
         garbage=partial(_removable, run.layout),
     )
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from .engine.run import Run
 from .engine.step import Task, step
 from .host.generations import image_volumes
+from .host.storage import access
 from .host.system import files
 from .host.system.failure import Failure
+from .host.system.program_files import PROGRAM
 from .models import placement
 from .spec.layout import Layout
 
@@ -58,7 +60,9 @@ def _create(run: Run, folders: list[Path], log: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            advice = "doit repair" if folder.is_relative_to(layout.machine) else "move it away"
+            advice = (
+                f"{PROGRAM} repair" if folder.is_relative_to(layout.machine) else "move it away"
+            )
             if folder.is_symlink():
                 raise Failure(f"{folder} is a broken link: mount its target, or {advice}") from None
             raise Failure(f"{folder} is a file, not a folder: {advice}") from None
@@ -71,13 +75,17 @@ def _create(run: Run, folders: list[Path], log: Path) -> None:
             raise Failure(f"{folder} isn't writable: {_hint(folder, layout)}")
     for path in _in_the_way(run):
         files.remove(path)
-    files.point(layout.models, _models_target(models, layout))
+    files.point(layout.models, _models_target(models, layout), access.ADVICE)
 
 
 def _in_the_way(run: Run) -> list[Path]:
-    """What lies where ComfyUI makes an instance's folder for temporary files."""
-    places = (run.layout.instance(instance.gpu) / "temp" for instance in run.instances)
-    return [path for path in places if os.path.lexists(path) and not path.is_dir()]
+    """What lies where an instance makes its folders for temporary files and databases."""
+    temps = (run.layout.instance(instance.gpu) / "temp" for instance in run.instances)
+    databases = (run.layout.databases(instance.gpu) for instance in run.instances)
+    return [
+        *(path for path in temps if os.path.lexists(path) and not path.is_dir()),
+        *(path for path in databases if access.is_no_folder(path)),
+    ]
 
 
 def _refuse_read_only(run: Run) -> None:
@@ -112,7 +120,7 @@ def _hint(folder: Path, layout: Layout) -> str:
     existing = next(path for path in (folder, *folder.parents) if _is_there(path))
     status = existing.stat()
     if status.st_uid == os.geteuid() and existing.is_relative_to(layout.machine):
-        return "run: doit repair"
+        return f"run: {PROGRAM} repair"
     try:
         owner = pwd.getpwuid(status.st_uid).pw_name
     except KeyError:

@@ -16,6 +16,7 @@ from .host.pm2 import apps
 from .host.system import files, gpu
 from .host.system.failure import Failure
 from .host.system.gpu import Gpu
+from .host.system.program_files import PROGRAM
 from .host.system.units import gib
 from .spec import Instance
 from .spec.layout import Layout
@@ -55,7 +56,7 @@ def device_of(run: Run, instance: Instance) -> str:
         return str(instance.gpu)
     if uuid := _read_pins(run.layout).get(instance.name):
         return uuid
-    raise Failure(f"the GPU of {instance.name} isn't recorded yet: run doit gpus")
+    raise Failure(f"the GPU of {instance.name} isn't recorded yet: run {PROGRAM} gpus")
 
 
 def assigned(run: Run, instances: Sequence[Instance]) -> dict[int, Gpu]:

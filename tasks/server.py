@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from . import ports
 from .engine.run import Run
 from .engine.step import Task, step
 from .host.comfyui import api, health_client, machine_condition
 from .host.downloads.model_files import WantedModel
 from .host.generations.installed import WantedNode
-from .host.pm2 import apps, pm2
-from .host.system import files, port_holders
-from .host.system.failure import Failure
-from .pm2 import app, own_service
+from .host.pm2 import apps
+from .host.system import files
+from .pm2 import app, job_programs, own_service
 from .pm2 import stage as configs
 from .pm2.app import App
 from .source import stage as source
 from .spec import Instance, expand
-from .spec.layout import Layout
 from .variables import expand_or_fail
 
 NAME = apps.SERVER
@@ -35,7 +34,7 @@ def tasks(run: Run) -> Iterator[Task]:
         "The health server, which answers during the installation",
         check=partial(_why_outdated, run),
         action=partial(_start, run),
-        after=["supervisor"],
+        after=["supervisor", "ports"],
     )
 
 
@@ -46,7 +45,12 @@ def client(run: Run) -> health_client.Server:
         token = expand(health.token, run.machine.env) if health.token else None
     except KeyError:
         token = None
-    return health_client.Server(run.machine.workspace, health.listen, health.port, token)
+    return health_client.Server(run.machine.workspace, health.listen, ports.health_port(run), token)
+
+
+def page(run: Run) -> str:
+    """The address of the health server's page."""
+    return api.url(run.machine.health.listen, ports.health_port(run))
 
 
 def unhealthy_reason(run: Run, instance: Instance, pid: int, wait: int = 0) -> str | None:
@@ -74,7 +78,7 @@ def _settings(run: Run) -> dict[str, Any]:
         "machine_file": str(run.machine.file),
         "lock_file": str(run.machine.lock_file),
         "listen": health.listen,
-        "port": health.port,
+        "port": ports.health_port(run),
         "enabled": run.machine.enabled,
         "pinned": run.machine.instances.pin == "uuid",
         "instances": [
@@ -104,7 +108,17 @@ def _settings(run: Run) -> dict[str, Any]:
         "warmup": str(health.warmup) if health.warmup else None,
         "canary": str(health.canary) if health.canary else None,
         "canary_every": health.canary_every,
+        **_jobs(run),
     }
+
+
+def _jobs(run: Run) -> dict[str, Any]:
+    jobs = run.machine.wanted_jobs
+    if jobs is None:
+        return {}
+    gateway = api.url(jobs.listen, ports.gateway_port(run, jobs))
+    names, port = job_programs.names(run), job_programs.server_port(run)
+    return {"jobs": {"apps": names, "port": port, "gateway": gateway}}
 
 
 def digest(run: Run) -> str:
@@ -136,13 +150,17 @@ def declared_models(run: Run) -> tuple[WantedModel, ...]:
 
 
 def _app(run: Run) -> App:
-    """Raises Failure when its token isn't set."""
-    health = run.machine.health
+    """Raises Failure when its token, or that of the gateway, isn't set."""
+    health, jobs = run.machine.health, run.machine.wanted_jobs
+    named = {}
     if health.token:
         expand_or_fail(run, health.token, "health.token")
-    named = {"HEALTH_TOKEN": health.token} if health.token else {}
-    about = [health.listen, health.port]
-    return own_service.declare(run, NAME, "tasks.services.health", about, named)
+        named["HEALTH_TOKEN"] = health.token
+    if jobs and jobs.token:
+        expand_or_fail(run, jobs.token, "jobs.token")
+        named[job_programs.TOKEN] = jobs.token
+    about = [health.listen, ports.health_port(run)]
+    return own_service.declare(run, NAME, "comfy_machine.services.health", about, named)
 
 
 def _why_outdated(run: Run) -> str | None:
@@ -164,17 +182,17 @@ def _start(run: Run, log: Path) -> None:
     layout = run.layout
     running = own_service.running(layout, NAME)
     if not run.machine.health.server:
-        _stop(layout, running)
-        _remove_secrets(layout, None)
+        own_service.stop(layout, running)
+        own_service.remove_secrets(layout, NAME, None)
         return
     files.write_receipt(own_service.settings_file(layout, NAME), _settings(run))
     wanted = _app(run)
     app.write_secrets(layout, wanted)
     if own_service.why_restart(wanted, running) is None:
         return
-    _refuse_taken_port(run, running)
-    _stop(layout, running)
-    _remove_secrets(layout, app.secrets_file(layout, NAME, wanted.secrets))
+    ports.refuse_held(NAME, ports.health_port(run), running)
+    own_service.stop(layout, running)
+    own_service.remove_secrets(layout, NAME, app.secrets_file(layout, NAME, wanted.secrets))
     own_service.start(layout, wanted)
     health = run.machine.health
     if not health.token and health.listen not in LOOPBACK:
@@ -182,27 +200,4 @@ def _start(run: Run, log: Path) -> None:
             f"{NAME} listens on {health.listen}: without HEALTH_TOKEN, other hosts get answers on "
             "/livez and /readyz only"
         )
-    run.say(f"progress and health: {api.url(health.listen, health.port)}")
-
-
-def _stop(layout: Layout, running: apps.App | None) -> None:
-    if running is None:
-        return
-    if running.supervised:
-        pm2.delete(layout, {NAME}, "replaced")
-    else:
-        pm2.end_orphan(running)
-
-
-def _remove_secrets(layout: Layout, kept: Path | None) -> None:
-    """Remove the server's old secrets files; the names of workers' files contain their GPU."""
-    for path in layout.secrets.glob(f"{NAME}-{'[0-9a-f]' * 12}.json"):
-        if path != kept:
-            files.remove(path)
-
-
-def _refuse_taken_port(run: Run, running: apps.App | None) -> None:
-    held: Mapping[int, port_holders.Holder] = port_holders.holders()
-    holder = held.get(run.machine.health.port)
-    if holder and not (running and running.pid == holder.pid):
-        raise Failure(f"{NAME} can't start: {holder}; stop that, or choose another health.port")
+    run.say(f"progress and health: {page(run)}")

@@ -26,7 +26,7 @@ def tasks(run: Run) -> Iterator[Task]:
         "supervisor",
         f"PM2 {pm2.VERSION}, installed",
         check=partial(_why_missing, layout),
-        action=partial(_install, layout),
+        action=partial(_install, run),
         after=["directories"],
         garbage=partial(_garbage, layout),
     )
@@ -40,8 +40,9 @@ def _why_missing(layout: Layout) -> str | None:
     return None
 
 
-def _install(layout: Layout, log: Path) -> None:
-    with files.staging(pm2.folder(layout)) as folder:
+def _install(run: Run, log: Path) -> None:
+    run.doing(f"npm installs PM2 {pm2.VERSION}")
+    with files.staging(pm2.folder(run.layout)) as folder:
         folder.mkdir()
         try:
             try:

@@ -23,9 +23,10 @@ from .host.comfyui.load_result import Outcome, Result
 from .host.comfyui.quick_test import Proof
 from .host.generations import drift, manifest, reported_changes
 from .host.python import constraints, environments
-from .host.storage import trees
+from .host.storage import access, trees
 from .host.system import files, gpu, process
 from .host.system.failure import Failure
+from .host.system.program_files import PROGRAM
 from .spec import CustomNode, expand
 from .spec.layout import Layout
 
@@ -124,7 +125,7 @@ def validate(run: Run, log: Path) -> None:
     folder = generation.folder_of(run)
     if _reason_to_import(run, folder):
         _import_nodes(run, folder, log)
-    files.point(layout.current, _current_target(layout, last_good.folder_of(run)))
+    files.point(layout.current, _current_target(layout, last_good.folder_of(run)), access.ADVICE)
     files.point(run.machine.comfyui.install_path, _install_target(run))
 
 
@@ -157,7 +158,7 @@ def _import_nodes(run: Run, folder: Path, log: Path) -> None:
 def _damage(folder: Path) -> str:
     """Damage that may be why, where a quick look finds some."""
     damage = verification.quick_look(folder)
-    return f"; {damage}: doit repair" if damage else ""
+    return f"; {damage}: {PROGRAM} repair" if damage else ""
 
 
 def _quick_test(run: Run, folder: Path, args: list[str], log: Path) -> Proof:
@@ -178,6 +179,7 @@ def _quick_test(run: Run, folder: Path, args: list[str], log: Path) -> Proof:
         database=generation.code_of(run).knows("--database-url"),
         later=_missing_in_build(run),
         declared=[node.name for node in nodes.present_nodes(run)],
+        on_progress=partial(run.progress, "validation"),
         excluded=_known_hangs(run),
     )
 
@@ -270,7 +272,7 @@ def _report_failures(run: Run, folder: Path, results: Mapping[str, Result], log:
             continue
         kind = "ComfyUI's own" if load_result.is_own(name) else "custom node"
         if may_pass_later(run, result):
-            run.warn(f"{kind} {name} can't be validated here, only by `doit up`: it {result}")
+            run.warn(f"{kind} {name} can't be validated here, only by `{PROGRAM} up`: it {result}")
         elif name in required:
             failures.append(f"custom node {name} {result}{_missing_files(run, name)}")
         else:

@@ -44,6 +44,9 @@ def unset_variables(run: Run) -> Iterator[tuple[Loc, str]]:
 def _envs(run: Run) -> Iterator[tuple[Loc, Mapping[str, str]]]:
     if not run.machine.enabled:
         return
+    if jobs := run.machine.jobs:
+        named = {"token": jobs.token, "credentials": jobs.credentials}
+        yield ("jobs",), {key: value for key, value in named.items() if value}
     chosen = run.machine.selected_nodes
     for number, node in enumerate(run.machine.custom_nodes):
         # An optional node starts without it, with a warning.

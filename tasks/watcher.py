@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import limits
+from . import limits, ports
 from .engine.run import Run
 from .engine.step import Task, step
 from .host.pm2 import apps
 from .host.system import files, heartbeat
-from .pm2 import own_service
+from .pm2 import job_programs, own_service
 from .pm2 import stage as configs
 from .pm2.app import App
 from .spec import Instance, Worker, in_bytes
@@ -58,7 +58,7 @@ def _settings(run: Run) -> dict[str, Any]:
             "max_age": wanted.logs.max_age * DAY,
             "keep": wanted.logs.keep,
         },
-        "server": {"listen": run.machine.health.listen, "port": run.machine.health.port}
+        "server": {"listen": run.machine.health.listen, "port": ports.health_port(run)}
         if run.machine.health.server
         else None,
         "restart": wanted.restart_unhealthy,
@@ -68,11 +68,7 @@ def _settings(run: Run) -> dict[str, Any]:
             {
                 "gpu": each.gpu,
                 "name": each.name,
-                "workers": [
-                    configs.worker_name(worker, each)
-                    for worker in run.machine.workers
-                    if worker.per == "instance"
-                ],
+                "workers": configs.worker_names(run, each),
             }
             for each in run.instances
             if not (each.cpu_only or each.device)
@@ -84,7 +80,16 @@ def _settings(run: Run) -> dict[str, Any]:
             for instance in run.instances
             for worker in configs.workers_of(run, instance)
         ],
+        **({"services": services} if (services := _services(run)) else {}),
     }
+
+
+def _services(run: Run) -> list[dict[str, Any]]:
+    port = job_programs.server_port(run)
+    return [
+        {"name": name, "port": port if name == apps.JOBS_SERVER else None}
+        for name in job_programs.names(run)
+    ]
 
 
 def _worker(run: Run, worker: Worker, instance: Instance) -> dict[str, Any]:
@@ -108,7 +113,7 @@ def _worker(run: Run, worker: Worker, instance: Instance) -> dict[str, Any]:
 
 
 def _app(run: Run) -> App:
-    return own_service.declare(run, NAME, "tasks.services.watcher", _settings(run))
+    return own_service.declare(run, NAME, "comfy_machine.services.watcher", _settings(run))
 
 
 def _why_outdated(run: Run) -> str | None:

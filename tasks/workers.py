@@ -17,6 +17,7 @@ from .instances import gate, roll
 from .pm2 import stage as configs
 from .pm2 import start
 from .spec import Instance
+from .spec.job_checks import WORKER
 
 MUST_LIVE = 1.0
 """Seconds that a worker must run to count as started."""
@@ -25,6 +26,7 @@ MUST_LIVE = 1.0
 def tasks(run: Run) -> Iterator[Task]:
     instances = run.instances
     yield group("workers", "Workers, started when their instance is healthy")
+    needs = {WORKER: ["jobs"]} if run.machine.wanted_jobs else {}
     for instance in instances:
         for worker in configs.workers_of(run, instance):
             name = configs.worker_name(worker, instance)
@@ -34,7 +36,7 @@ def tasks(run: Run) -> Iterator[Task]:
                 f"{name}, for {instance.name}",
                 check=partial(_why_not_running, run, instance, name),
                 action=partial(_start, run, instance, name),
-                after=[f"health:gpu{instance.gpu}"],
+                after=[f"health:gpu{instance.gpu}", *needs.get(worker.name, ())],
             )
 
 

@@ -12,7 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.lock import preinstalled
+from comfy_machine.lock import preinstalled
 from tests.wheels import wheel
 
 VERSION = "python{}.{}".format(*sys.version_info)

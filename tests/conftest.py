@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tasks.host.storage import digest_folders
-from tasks.host.system import files, locks, private_folder
-from tasks.spec.layout import Layout
+from comfy_machine.host.storage import digest_folders
+from comfy_machine.host.system import files, locks, private_folder
+from comfy_machine.spec.layout import Layout
 from tests import starter
 from tests.cards import Nvml
 from tests.forge import Forge

@@ -18,16 +18,16 @@ from typing import Any
 import psutil
 import yaml
 
-from tasks import server
-from tasks.engine.run import Run
-from tasks.host.comfyui.api import Client, probe
-from tasks.host.downloads import model_files
-from tasks.host.pm2 import apps, pm2
-from tasks.host.storage import garbage
-from tasks.host.system import private_folder
-from tasks.host.system.run_lock import RunLock
-from tasks.spec import load
-from tasks.spec.layout import Layout
+from comfy_machine import server
+from comfy_machine.engine.run import Run
+from comfy_machine.host.comfyui.api import Client, probe
+from comfy_machine.host.downloads import model_files
+from comfy_machine.host.pm2 import apps, pm2
+from comfy_machine.host.storage import garbage
+from comfy_machine.host.system import private_folder
+from comfy_machine.host.system.run_lock import RunLock
+from comfy_machine.spec import load
+from comfy_machine.spec.layout import Layout
 from tests import starter
 
 PROJECT = Path(__file__).parents[1]
@@ -218,7 +218,11 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
     found = {}
     for path in folder.rglob("*"):
         if "__pycache__" not in path.parts:
-            status = path.lstat()
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                # What a running app writes has another name for a moment.
+                continue
             if not path.is_dir():
                 found[str(path)] = (status.st_ino, status.st_size, status.st_mtime_ns)
     return found

@@ -21,9 +21,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+
+from doit.doit_cmd import DoitConfig
 
 PROJECT = Path(__file__).parents[1]
 DOIT = str(Path(sys.executable).parent / "doit")
@@ -154,7 +155,7 @@ def our_modules() -> list[str]:
     imports = [
         node
         for node in ast.parse((PROJECT / "dodo.py").read_text()).body
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("tasks")
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("comfy_machine")
     ]
     stages = [
         f"{node.module}.{name.name}"
@@ -162,8 +163,10 @@ def our_modules() -> list[str]:
         for name in node.names
         if find_spec(str(node.module)).submodule_search_locations  # type: ignore[union-attr]
     ]
-    commands = [entry.module for entry in entry_points(group="doit.COMMAND")]
-    return [*stages, *(module for module in commands if module.startswith("tasks."))]
+    commands = DoitConfig().load_config_toml(str(PROJECT / "pyproject.toml"), "tool.doit")[
+        "COMMAND"
+    ]
+    return [*stages, *(where.partition(":")[0] for where in commands.values())]
 
 
 def serve(requests: socket.socket) -> None:

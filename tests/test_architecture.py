@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import private_folder
+from comfy_machine.host.system import private_folder
 from tests.rig import DOIT, PROJECT
 
-MODULES = [PROJECT / "dodo.py", *sorted((PROJECT / "tasks").rglob("*.py"))]
+MODULES = [PROJECT / "dodo.py", *sorted((PROJECT / "comfy_machine").rglob("*.py"))]
+MODULES = [file for file in MODULES if not file.is_symlink()]
 
 #: Each layer, and those it may import besides itself.
 LAYERS = {
@@ -28,8 +29,9 @@ LAYERS = {
     "stages": {"spec", "host", "engine"},
     "commands": {"spec", "host", "engine", "stages"},
     "dodo": {"spec", "host", "engine", "stages", "commands"},
+    "cli": {"spec", "host", "engine", "dodo"},
 }
-HEAVY = ("git", "requests", "jinja2", "pynvml", "rich", "fastapi", "psutil")
+HEAVY = ("git", "requests", "jinja2", "pynvml", "rich", "fastapi", "psutil", "nats")
 
 
 def _name(file: Path) -> str:
@@ -63,26 +65,26 @@ def imports(file: Path) -> Iterator[str]:
 
 
 def ours(file: Path) -> set[str]:
-    return {name for name in imports(file) if name.split(".")[0] in ("tasks", "dodo")}
+    return {name for name in imports(file) if name.split(".")[0] in ("comfy_machine", "dodo")}
 
 
 @pytest.mark.parametrize("file", MODULES, ids=_name)
 def test_imports_point_one_way(file: Path) -> None:
     here = layer(_name(file))
     wrong = {name for name in ours(file) if layer(name) not in {here, *LAYERS[here]}}
-    assert wrong - {"tasks"} == set()
+    assert wrong - {"comfy_machine"} == set()
 
 
 def test_the_walk_over_imports_sees_them_all() -> None:
     seen = set().union(*map(ours, MODULES))
     assert {
-        "tasks.spec.model",
-        "tasks.host.repositories.git",
-        "tasks.engine.step",
-        "tasks.source.stage",
+        "comfy_machine.spec.model",
+        "comfy_machine.host.repositories.git",
+        "comfy_machine.engine.step",
+        "comfy_machine.source.stage",
     } <= seen
     assert {layer(_name(file)) for file in MODULES} == set(LAYERS)
-    known = NAMES | {"tasks"}
+    known = NAMES | {"comfy_machine"}
     assert seen <= known, "or a name was resolved wrongly"
 
 
@@ -108,8 +110,8 @@ PACKAGES = {_name(file) for file in MODULES if file.name == "__init__.py"}
 
 
 def front(room: str) -> set[str] | None:
-    """The modules of a room that others may import: its `__all__`; None: any, as of `tasks.spec`,
-    whose `__all__` holds names."""
+    """The modules of a room that others may import: its `__all__`; None: any, as of
+    `comfy_machine.spec`, whose `__all__` holds names."""
     tree = ast.parse((PROJECT / Path(*room.split("."), "__init__.py")).read_text())
     for node in tree.body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
@@ -126,9 +128,13 @@ OPEN = ("", ".commands", ".commands.shared", ".host", ".services", ".services.in
 
 
 def test_every_room_has_a_front() -> None:
-    assert {"tasks.host.python", "tasks.lock", "tasks.services.health.conditions"} <= set(FRONTS)
+    assert {
+        "comfy_machine.host.python",
+        "comfy_machine.lock",
+        "comfy_machine.services.health.conditions",
+    } <= set(FRONTS)
     without = PACKAGES - set(FRONTS)
-    assert without == {f"tasks{name}" for name in OPEN}
+    assert without == {f"comfy_machine{name}" for name in OPEN}
 
 
 @pytest.mark.parametrize("file", MODULES, ids=_name)
@@ -154,11 +160,11 @@ def test_what_stands_at_a_front_is_asked_for_from_outside() -> None:
 
 
 def test_rooms_need_each_other_in_one_direction() -> None:
-    """A room is a package, or a module of `tasks` itself; a stage is one with all it has."""
+    """A room is a package, or a module of the package itself; a stage is one with all it has."""
 
     def room(module: str) -> str:
         above = package(module)
-        if above in ("tasks", "tasks.services", ""):
+        if above in ("comfy_machine", "comfy_machine.services", ""):
             return module
         return ".".join(above.split(".")[:2]) if layer(module) == "stages" else above
 
@@ -172,8 +178,10 @@ def test_rooms_need_each_other_in_one_direction() -> None:
 
 
 def test_a_base_name_has_one_meaning() -> None:
-    """But for a stage and the service that it starts: a stage's name is its task's."""
+    """But for a stage and the service that it starts, a stage's name being its task's, and for
+    packages that are programs."""
     bases = [name.rpartition(".")[2] for name in NAMES - PACKAGES]
+    bases = [base for base in bases if base != "__main__"]
     twice = {base for base, count in Counter(bases).items() if count > 1}
     assert twice == {"stage", "watcher"}
 
@@ -211,12 +219,12 @@ def test_doit_list_loads_nothing_heavy(fresh: Path) -> None:
     _, timings = doit(fresh, "list", python=("-X", "importtime"))
     loaded = set(re.findall(r"^import time:[ \d|]+ (\S+)$", timings, re.M))
     assert "doit" in loaded
-    assert "tasks.spec.fields" in loaded
+    assert "comfy_machine.spec.fields" in loaded
     assert [name for name in HEAVY if name in loaded] == []
 
 
 def test_the_watcher_which_always_runs_loads_no_pydantic() -> None:
-    code = "import sys, tasks.services.watcher; print('pydantic' in sys.modules)"
+    code = "import sys, comfy_machine.services.watcher; print('pydantic' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-I", "-c", code]) == b"False\n"
 
 
@@ -231,8 +239,8 @@ def test_doit_list_makes_no_file(fresh: Path) -> None:
 def test_doit_list_reads_like_the_start_up_sequence(fresh: Path) -> None:
     listed = [line.split() for line in doit(fresh, "list")[0].splitlines() if line.strip()]
     names = [line[0] for line in listed]
-    sequence = """directories supervisor server source nodes environment generation validation links
-    dotenv gpus ports limits pm2 instances health watcher workers collection""".split()
+    sequence = """directories ports supervisor server source nodes environment generation validation
+    links dotenv gpus limits pm2 instances health watcher workers collection""".split()
     assert [name for name in names if name in sequence] == sequence
     assert [line[0] for line in listed if len(line) < 3] == [], "each has a doc line"
     assert not [name for name in names if ":" in name]

@@ -42,6 +42,22 @@ def test_a_real_folder_where_the_link_to_comfyui_belongs_is_refused(machine: Mac
     assert (rig.workspace / "ComfyUI" / "mine.txt").read_text() == "keep"
 
 
+def test_what_lies_in_the_place_of_an_instances_folder_is_removed_and_an_unmounted_volume_stays(
+    machine: MachineMaker, tmp_path: Path
+) -> None:
+    rig = machine()
+    rig.doit("directories")
+    databases, temp = rig.layout.databases(0), rig.layout.instance(0) / "temp"
+    databases.write_text("rubbish")
+    temp.symlink_to("temp")
+    assert rig.doit("directories").executed == {"directories"}
+    assert not databases.exists()
+    assert not temp.is_symlink()
+    databases.symlink_to(tmp_path / "volume")
+    assert rig.doit("directories").executed == set()
+    assert databases.is_symlink()
+
+
 @pytest.mark.parametrize(
     ("name", "spec"),
     [

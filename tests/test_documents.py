@@ -11,14 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.run import Run
-from tasks.engine.step import step
-from tasks.spec.json_schema import schema
+from comfy_machine.engine.run import Run
+from comfy_machine.engine.step import step
+from comfy_machine.spec.json_schema import schema
 from tests.rig import DOIT, PROJECT
 
 ARCHITECTURE = PROJECT / "docs" / "architecture.md"
 README = PROJECT / "README.md"
-DOCUMENTS = [ARCHITECTURE, README, *PROJECT.glob("examples/**/README.md")]
+CONTRIBUTING = PROJECT / "CONTRIBUTING.md"
+EXAMPLES = [*PROJECT.glob("examples/*/README.md"),
+            *PROJECT.glob("examples/simulation/comfyui/**/README.md")]  # fmt: skip
+DOCUMENTS = [CONTRIBUTING, README, *PROJECT.glob("docs/**/*.md"), *EXAMPLES]
+
+
+def book() -> str:
+    """All documents, one after the other."""
+    return "\n".join(document.read_text() for document in DOCUMENTS)
 
 
 def packages() -> set[str]:
@@ -70,28 +78,30 @@ def test_the_architecture_names_every_room() -> None:
     named = {path.rstrip("/") for path in paths(ARCHITECTURE)}
     assert packages() - named == set()
     stages = {path for path in named if re.fullmatch(r"tasks/\w+\.py", path)}
-    assert stages == {f"tasks/{path.name}" for path in (PROJECT / "tasks").glob("[!_]*.py")}
+    assert stages == {f"tasks/{path.name}" for path in (PROJECT / "tasks").glob("[!_]*.py")
+                      if not path.is_symlink()}  # fmt: skip
     assert len(ARCHITECTURE.read_text().splitlines()) <= 200
 
 
-def test_the_readme_names_commands_that_exist(tmp_path: Path) -> None:
-    named = set(re.findall(r"`doit ([a-z-]+)\b(?!=)", README.read_text()))
-    listed = subprocess.check_output([str(DOIT), "help"], cwd=tmp_path, text=True)
-    commands = set(re.findall(r"^ *doit ([a-z-]+) ", listed, re.M))
+def test_the_documents_name_commands_that_exist() -> None:
+    named = set(re.findall(r"(?:`|\$ )(?:doit|comfy-machine) ([a-z][a-z-]*)\b(?!=)", book()))
+    listed = subprocess.check_output([str(DOIT), "help"], cwd=PROJECT, text=True)
+    commands = set(re.findall(r"^  ([a-z-]+) ", listed, re.M))
     stages = re.findall(r"yield (?:from (\w+)\.tasks|group\(\s*\"(\w+)\")",
                         (PROJECT / "dodo.py").read_text())  # fmt: skip
-    assert named - commands - {name for pair in stages for name in pair} == set()
+    doits = {"forget", "ignore", "reset-dep"}
+    assert named - commands - doits - {name for pair in stages for name in pair} == set()
     make = set(re.findall(r"^([\w-]+):", (PROJECT / "Makefile").read_text(), re.M))
-    lines = re.findall(r"(?:^|`)make ([a-z -]+?)(?=`|  | [A-Z])", README.read_text(), re.M)
+    lines = re.findall(r"(?:^|`)make ([a-z -]+?)(?=`|  | [A-Z])", book(), re.M)
     assert {target for line in lines for target in line.split()} - make == set()
 
 
-def test_the_readme_names_fields_that_exist() -> None:
+def test_the_documents_name_fields_that_exist() -> None:
     """`instances.port_start`, and fields with a value: `pin: uuid`."""
     found = schema()
     top = found["properties"]
     fields = set(top).union(*(part.get("properties", {}) for part in found["$defs"].values()))
-    text = re.sub(r"```.*?```", "", README.read_text(), flags=re.S)
+    text = re.sub(r"```.*?```", "", book(), flags=re.S)
     dotted = re.findall(r"`(\w+)\.(\w+)(?:: [^`]*)?`", text)
     valued = re.findall(r"`(\w+): \S[^`…]*`", text)
     named = {name for section, name in dotted if section in top and name != "py"} | {*valued}
@@ -99,9 +109,10 @@ def test_the_readme_names_fields_that_exist() -> None:
     assert named - fields == set()
 
 
-def test_the_readme_quotes_messages_of_the_code() -> None:
+def test_the_documents_quote_messages_of_the_code() -> None:
     """Row by row of the last table: each run of words between what is filled in."""
-    table = README.read_text().partition("| it says | it means |")[2].partition("\n\n")[0]
+    text = (PROJECT / "docs" / "troubleshooting.md").read_text()
+    table = text.partition("| it says | it means |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| (`.*?`) \|", table, re.M)
     known = strings()
 
@@ -125,3 +136,18 @@ def test_the_readme_quotes_messages_of_the_code() -> None:
     }
     assert len(rows) > 30
     assert sorted(fragment for fragment in fragments if not occurs(fragment)) == []
+
+
+def test_messages_name_the_program_that_is_there_to_be_typed() -> None:
+    """`doit` in a clone, `comfy-machine` from a wheel: `program_files.PROGRAM`."""
+    named = []
+    for file in (PROJECT / "tasks").rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        named += [
+            f"{file.relative_to(PROJECT)}:{node.lineno}: {node.value}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            and id(node) not in documentation and re.search(r"\bdoit\b.", node.value)
+        ]  # fmt: skip
+    assert named == [], "write {PROGRAM}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import private_folder
+from comfy_machine.host.system import private_folder
 from tests.conftest import MachineMaker
 from tests.forge import NODE, Forge, Repository
 from tests.rig import Rig

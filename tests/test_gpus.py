@@ -14,12 +14,12 @@ import psutil
 import pytest
 import yaml
 
-from tasks import gpus
-from tasks.engine.messages import Messages
-from tasks.engine.run import Run
-from tasks.host.pm2 import apps
-from tasks.host.system import gpu
-from tasks.spec import load
+from comfy_machine import gpus
+from comfy_machine.engine.messages import Messages
+from comfy_machine.engine.run import Run
+from comfy_machine.host.pm2 import apps
+from comfy_machine.host.system import gpu
+from comfy_machine.spec import load
 from tests.cards import EXCLUSIVE_PROCESS, GIB, PROHIBITED, Card, Nvml, card, lost, uuid
 from tests.conftest import MachineMaker
 from tests.rig import Rig

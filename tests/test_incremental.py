@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.messages import describe_move
-from tasks.host.storage import garbage
+from comfy_machine.engine.messages import describe_move
+from comfy_machine.host.storage import garbage
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge, Repository
@@ -198,11 +198,18 @@ def differences(before: dict[str, str], after: dict[str, str]) -> set[str]:
     }
 
 
-def all_but_the_watchers(rig: Rig) -> dict[str, tuple[int, int, int]]:
-    """Every file but those in which the watcher notes the logs, and what it has seen healthy."""
+def all_but_the_apps(rig: Rig) -> dict[str, tuple[int, int, int]]:
+    """Every file but those that the watcher and other apps write while they run."""
     until(lambda: not garbage.at_work(rig.layout), 60, "what nobody waits for to end")
-    notes = {str(rig.layout.state / "logs.json"), str(rig.layout.answered(0))}
-    return {path: seen for path, seen in snapshot(rig.folder).items() if path not in notes}
+    state = rig.layout.state
+    noted = tuple(f"{state / name}/" for name in ("starts", "held", "probed", "instances"))
+    return {
+        path: seen
+        for path, seen in snapshot(rig.folder).items()
+        if not path.startswith(noted)
+        and not path.endswith(".part")
+        and path != str(state / "logs.json")
+    }
 
 
 @pytest.mark.timeout(600)
@@ -224,9 +231,10 @@ def check(world: World, change: Callable[[World], None], expected: set[str]) -> 
     generation, environment = rig.comfyui.parent, rig.environment
     change(world)
     rig.write()
-    everything = all_but_the_watchers(rig)
+    everything = all_but_the_apps(rig)
     planned = rig.doit("plan")
-    assert all_but_the_watchers(rig) == everything, f"{what}: a plan changes nothing"
+    written = set(everything.items()) ^ set(all_but_the_apps(rig).items())
+    assert not written, f"{what}: a plan changes nothing"
     before = snapshot(generation) | snapshot(environment)
     packages = rig.packages()
     assert rig.doit().executed == expected, what

@@ -7,11 +7,11 @@ import shutil
 import psutil
 import pytest
 
-from tasks.host.pm2 import apps
-from tasks.host.system import usage
-from tasks.limits import SYS_NICE, Capacity, excess, has_capability
-from tasks.spec import Limits
-from tasks.spec.sizes import shown
+from comfy_machine.host.pm2 import apps
+from comfy_machine.host.system import usage
+from comfy_machine.limits import SYS_NICE, Capacity, excess, has_capability
+from comfy_machine.spec import Limits
+from comfy_machine.spec.sizes import shown
 from tests.conftest import MachineMaker
 from tests.rig import DOIT
 

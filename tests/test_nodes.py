@@ -80,3 +80,15 @@ def test_a_large_file_that_is_only_a_pointer_is_told_at_once_and_where_it_is_mis
     assert "custom node needs doesn't import: UnpicklingError" in run.output
     assert f"; {told}" in run.output.partition("UnpicklingError")[2]
     assert "custom node fine" not in run.output
+
+
+def test_half_a_head_is_damage_and_no_edit(machine: MachineMaker, forge: Forge) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("alpha").url}])
+    rig.doit("nodes")
+    (source,) = rig.layout.sources.glob("alpha@*/")
+    head = source / ".git" / "HEAD"
+    whole = head.read_text()
+    head.write_text(whole[:20])
+    rig.doit("nodes")
+    (source,) = rig.layout.sources.glob("alpha@*/")
+    assert (source / ".git" / "HEAD").read_text() == whole

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.pm2 import pm2
-from tasks.host.system import files, private_folder
+from comfy_machine.host.pm2 import pm2
+from comfy_machine.host.system import files, private_folder
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import PROJECT, SIMULATOR, Ended, Rig

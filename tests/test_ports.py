@@ -9,9 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
+import pytest
+import requests
 
+from comfy_machine import ports as stage
+from comfy_machine.engine.run import Run
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.spec import load
 from tests.conftest import MachineMaker
-from tests.rig import Rig
+from tests.rig import PROJECT, Rig
 
 LISTEN = """
 import socket, sys
@@ -108,3 +114,80 @@ def test_ports_that_change_places_end_well(machine: MachineMaker) -> None:
     rig.doit()
     assert ports(rig) == {"comfyui-gpu0": rig.port(1), "comfyui-gpu1": rig.port(0)}
     assert rig.doit().executed == set()
+
+
+def test_a_port_that_is_taken_during_the_build_is_told_and_the_next_run_has_another(
+    machine: MachineMaker,
+) -> None:
+    rig = machine(instances={"port_conflict": "next"})
+    rig.write()
+    spec = load(rig.file, {})
+    run = Run(spec, spec.instances_for(0))
+    with stranger(rig.port()):
+        with pytest.raises(Failure, match=r"held by pid \d+ .*; doit again takes the next free"):
+            stage.refuse_taken(run, run.instances)
+        rig.doit()
+    assert ports(rig) == {"comfyui-gpu0": rig.port() + 1}
+    stage.refuse_taken(run, run.instances)
+
+
+@pytest.mark.afresh
+def test_every_taken_port_is_named_before_anything_is_built(machine: MachineMaker) -> None:
+    rig = machine(health={"server": True})
+    rig.spec["health"]["port"] = rig.port(2)
+    with stranger(rig.port()) as one, stranger(rig.port(2)) as other:
+        run = rig.doit(code=2)
+        assert (run.executed, run.failed) == ({"directories"}, {"ports"})
+        (line,) = [line for line in run.output.splitlines() if line.startswith("✗ ports: ")]
+        assert f"comfyui-gpu0 can't start: port {rig.port()} is held by pid {one} (" in line
+        assert f"health-server can't start: port {rig.port(2)} is held by pid {other} (" in line
+        assert "choose another health.port and instances.port_start, or set" in line
+        assert rig.doit("build").executed >= {"source", "environment", "validation"}
+    assert rig.layout.generation.is_dir(), "a build starts nothing, so it asks for no port"
+
+
+def test_next_covers_the_health_server_which_everyone_finds(machine: MachineMaker) -> None:
+    rig = machine(
+        instances={"port_conflict": "next"},
+        workers=[{"name": "fetch", "command": [sys.executable, "-c", WORKER]}],
+        health={"server": True},
+    )
+    wanted = rig.spec["health"]["port"] = rig.port(2)
+    with stranger(wanted), stranger(rig.port()):
+        run = rig.doit()
+        page = json.loads(rig.doit("status", "--json").output)["page"]
+        got = int(page.rpartition(":")[2])
+        assert got not in (wanted, rig.port())
+        assert f"health-server takes port {got}: port {wanted} is held by" in run.output
+        assert f"progress and health: {page}\n" in run.output
+        assert requests.get(f"{page}/livez", timeout=30).ok
+        assert f"page: {page}\n" in rig.doit("status").output
+        assert rig.doit("probe").output == "healthy\n"
+        watcher = json.loads((rig.layout.apps / "watcher.json").read_text())
+        assert watcher["server"]["port"] == got
+        assert rig.doit().executed == set()
+    assert rig.doit().executed == set(), "it keeps its port when the stranger has left"
+    rig.doit("down")
+    rig.doit()
+    assert requests.get(f"{page}/livez", timeout=30).ok
+    rig.spec["instances"]["port_conflict"] = "fail"
+    rig.doit()
+    assert requests.get(f"http://127.0.0.1:{wanted}/livez", timeout=30).ok
+
+
+def test_two_machines_of_one_file_run_beside_each_other(machine: MachineMaker) -> None:
+    one, other = (machine(name, instances={"port_conflict": "next"}) for name in ("one", "other"))
+    for rig in (one, other):
+        rig.spec["instances"]["port_start"] = one.port()
+        rig.spec["health"] = {"port": one.port(2)}
+        rig.doit()
+    pages = [json.loads(rig.doit("status", "--json").output)["page"] for rig in (one, other)]
+    assert pages[0] != pages[1]
+    assert [rig.doit("probe").output for rig in (one, other)] == ["healthy\n"] * 2
+    assert len({*ports(one).values(), *ports(other).values()}) == 2
+
+
+def test_the_demo_leaves_other_programs_their_ports() -> None:
+    demo = load(PROJECT / "examples" / "simulation" / "machine.yaml", {})
+    assert (demo.instances.port_conflict, demo.health.server) == ("next", True)
+    assert "9090" not in (PROJECT / "Makefile").read_text(), "status names the page's address"

@@ -54,6 +54,6 @@ def test_variables_that_are_read_when_python_starts_want_a_start(
     monkeypatch.setattr(Starter, "run", fork)
     env = os.environ | {"PYTHONVERBOSE": "1"}
     said = starter.run([str(DOIT), "help"], PROJECT, env, 60)[1]
-    assert "import 'tasks" in said
+    assert "import 'comfy_machine" in said
     with pytest.raises(AssertionError, match="new process"):
         starter.run([str(DOIT), "help"], PROJECT, os.environ, 60)

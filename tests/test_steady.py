@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.python import uv
+from comfy_machine.host.python import uv
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import Rig

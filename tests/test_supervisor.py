@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tasks.host.pm2 import pm2
-from tasks.host.system import files, private_folder
+from comfy_machine.host.pm2 import pm2
+from comfy_machine.host.system import files, private_folder
 from tests.rig import SIMULATOR, Rig, free_ports
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host.pm2 import apps
-from tasks.host.system import files
-from tasks.spec.layout import Layout
+from comfy_machine.host.pm2 import apps
+from comfy_machine.host.system import files
+from comfy_machine.spec.layout import Layout
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge, Repository
@@ -88,6 +88,7 @@ class Installation:
                 )
             else:
                 shutil.copyfile(PROJECT / name, self.folder / name)
+        (self.folder / "comfy_machine").symlink_to("tasks")
         if installed:
             self._install()
 
@@ -95,9 +96,8 @@ class Installation:
         # A health server that compiles its code on a busy machine may take too long to start.
         compileall.compile_dir(self.folder / "tasks", quiet=1)
         declared = (self.folder / "pyproject.toml").read_text()
-        commands = declared.partition('[project.entry-points."doit.COMMAND"]')[2].partition("\n[")[
-            0
-        ]
+        entries = '[project.entry-points."doit.COMMAND"]'
+        commands = declared.partition(entries)[2].partition("\n[")[0]
         lines = [line.replace('"', "") for line in commands.splitlines() if " = " in line]
         (self._about / "entry_points.txt").write_text("\n".join(["[doit.COMMAND]", *lines]) + "\n")
 

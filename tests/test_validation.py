@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks import server
-from tasks.engine.run import Run
-from tasks.host.comfyui import node_classes
-from tasks.host.generations import installed
-from tasks.spec import load
+from comfy_machine import server
+from comfy_machine.engine.run import Run
+from comfy_machine.host.comfyui import node_classes
+from comfy_machine.host.generations import installed
+from comfy_machine.spec import load
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import SIMULATOR, Rig

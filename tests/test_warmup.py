@@ -6,8 +6,8 @@ import json
 import os
 import signal
 
-from tasks.host.comfyui import own_jobs, warmup
-from tasks.host.system import files
+from comfy_machine.host.comfyui import own_jobs, warmup
+from comfy_machine.host.system import files
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 

@@ -7,7 +7,7 @@ import sys
 
 import psutil
 
-from tasks.host.pm2 import pm2
+from comfy_machine.host.pm2 import pm2
 from tests.conftest import MachineMaker
 
 WORKER = """
@@ -73,7 +73,8 @@ def test_each_instance_gets_its_worker_that_finds_it_ready(machine: MachineMaker
 
 
 def test_a_worker_that_dies_at_once_fails_with_its_last_words(machine: MachineMaker) -> None:
-    command = [sys.executable, "-c", "raise SystemExit('no broker')"]
+    # Python would take a second to begin on a busy machine.
+    command = ["sh", "-c", "echo no broker >&2; exit 1"]
     rig = machine(workers=[{"name": "fetch", "command": command}])
     run = rig.doit(code=2)
     assert run.failed == {"workers:fetch-gpu0"}

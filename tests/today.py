@@ -29,9 +29,9 @@ from typing import Any
 
 import yaml
 
-from tasks.host.comfyui import load_result
-from tasks.host.system import files
-from tasks.spec.layout import Layout
+from comfy_machine.host.comfyui import load_result
+from comfy_machine.host.system import files
+from comfy_machine.spec.layout import Layout
 
 PROJECT = Path(__file__).parents[1]
 DOIT = Path(sys.executable).parent / "doit"

@@ -7,10 +7,11 @@ from .shared.command import Call, LockingCommand
 
 
 class Down(LockingCommand):
-    doc_purpose = "stop everything that the machine runs: workers, instances and PM2"
+    doc_purpose = "stop everything that the machine runs"
 
     def work(self, call: Call) -> int:
-        running = shutdown.end_all(call.run.layout, "down")
+        with call.run.working("down"):
+            running = shutdown.end_all(call.run.layout, "down", call.run.doing)
         ended = [app for app in running if app.name not in apps.OURS]
         print(f"{len(ended)} stopped" if running else "nothing was running")
         return 0

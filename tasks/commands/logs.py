@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..engine.run import Run
+from ..host.pm2 import apps
 from ..host.system import process
 from ..host.system.failure import Failure
+from ..host.system.plain_text import without_colours
 from ..pm2 import stage as configs
 from ..spec import Instance
 from ..spec.layout import Layout
@@ -28,6 +30,10 @@ class Logs(MachineCommand):
         option("follow", "keep printing new lines until interrupted", short="f"),
     )
 
+    @classmethod
+    def words(cls, run: Run) -> Iterator[tuple[str, str]]:
+        yield from ((name, "") for name in _known(run.layout))
+
     def perform(self, call: Call) -> int:
         options, layout = call.options, call.run.layout
         if options["lines"] < 0:
@@ -44,7 +50,10 @@ class Logs(MachineCommand):
             _follow(logs, options["lines"])
         for log in logs:
             print(f"==> {log}")
-            lines = process.tail(log, 65536 + options["lines"] * LINE_BYTES).splitlines()
+            text = process.tail(log, 65536 + options["lines"] * LINE_BYTES)
+            if not sys.stdout.isatty():
+                text = without_colours(text)
+            lines = text.splitlines()
             print("\n".join(lines[max(0, len(lines) - options["lines"]) :]))
         return 0
 
@@ -69,10 +78,17 @@ def _named(layout: Layout, name: str) -> Path:
     """The log of this name. Raises Failure, which names the existing ones."""
     log = layout.log(name)
     if not log.is_file():
-        known = sorted(path.stem for path in layout.logs.glob("*.log") if path.stat().st_size)
+        known = _known(layout)
         near = [each for each in known if name in each]
         raise Failure(f"no log {name!r}; known: {', '.join(near or known) or 'none'}")
     return log
+
+
+def _known(layout: Layout) -> list[str]:
+    """The logs that have something in them, and those of our own services."""
+    logs = [path for path in layout.logs.glob("*.log") if path.stat().st_size]
+    own = [log for name in apps.OURS if (log := layout.log(name)).is_file()]
+    return sorted({path.stem for path in (*logs, *own)})
 
 
 def _follow(logs: Sequence[Path], lines: int) -> None:

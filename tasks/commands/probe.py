@@ -1,21 +1,26 @@
-"""doit probe: exit 0 when the machine is healthy, for Docker's HEALTHCHECK and Kubernetes."""
+"""doit probe: exit 0 while the machine serves, for Docker's HEALTHCHECK and Kubernetes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import InvalidCommand
 
+from ..engine.exit_codes import ExitCode
 from ..engine.run import Run
 from ..host.comfyui import health_client
+from ..host.system.program_files import PROGRAM
 from ..server import client
 from ..spec import Instance
 from ..spec.problems import shown
 from .shared import health_report
-from .shared.command import Call, MachineCommand, option
+from .shared.command import Call, MachineCommand, instance_words, json_option, option
+
+if TYPE_CHECKING:
+    from .shared.documents import Asked
 
 PAUSE = 0.5
 """Seconds between two questions of `--wait`."""
@@ -32,7 +37,7 @@ class Outcome:
 
 
 class Probe(MachineCommand):
-    doc_purpose = "exit 0 when the machine is healthy, else 1 and one line that says why"
+    doc_purpose = "exit 0 while the machine serves, else 1; say why"
     doc_usage = "[INSTANCE ...]"
     doc_description = (
         "For Docker's HEALTHCHECK and exec probes of Kubernetes. With names it is about these "
@@ -40,27 +45,48 @@ class Probe(MachineCommand):
         "Exit code 3: machine.yaml can't be understood, or there is no such instance."
     )
     takes_names = True
+    has_json = True
     cmd_options = (
-        option("live", "only whether the machine is kept alive: PM2 runs, or a doit run does"),
+        json_option(),
+        option(
+            "live", f"only whether the machine is kept alive: PM2 runs, or a {PROGRAM} run does"
+        ),
         option("ready", "only whether at least one instance is healthy"),
         option("wait", "seconds to wait for it", 0),
     )
 
+    @classmethod
+    def words(cls, run: Run) -> Iterator[tuple[str, str]]:
+        yield from instance_words(run)
+
     def perform(self, call: Call) -> int:
         run, options = call.run, call.options
-        what = "live" if options["live"] else "ready" if options["ready"] else "healthy"
+        what: Asked = "live" if options["live"] else "ready" if options["ready"] else "healthy"
         if options["live"] and (options["ready"] or call.names):
             raise InvalidCommand("--live is about the whole machine: leave --ready and names out")
         chosen = call.named()
-        deadline = time.monotonic() + options["wait"]
-        while True:
-            left = max(0.0, deadline - time.monotonic())
-            outcome = _ask(run, what, chosen, left) or _observe(run, what, chosen)
-            left = deadline - time.monotonic()
-            if outcome.ok or left <= 0:
-                print(shown(outcome.line, 1000))
-                return 0 if outcome.ok else 1
-            time.sleep(min(PAUSE, left))
+        with run.working("probe", f"waits until it is {what}"):
+            outcome = _wait(run, what, chosen, options["wait"])
+        line = shown(outcome.line, 1000)
+        if options["json"]:
+            from .shared import documents
+
+            self.document = documents.probe(outcome.ok, what, chosen, line)
+        print(line)
+        return ExitCode.OK if outcome.ok else ExitCode.FAILED
+
+
+def _wait(run: Run, what: Asked, chosen: Sequence[Instance], seconds: float) -> Outcome:
+    """The outcome, once it is as asked for or after these seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        outcome = _ask(run, what, chosen, left) or _observe(run, what, chosen)
+        left = deadline - time.monotonic()
+        if outcome.ok or left <= 0:
+            return outcome
+        run.doing(f"waits until it is {what}: {outcome.line}")
+        time.sleep(min(PAUSE, left))
 
 
 def _ask(run: Run, what: str, chosen: Sequence[Instance], wait: float) -> Outcome | None:
@@ -110,5 +136,5 @@ def _observe_life(run: Run) -> Outcome:
     if pm2.daemon(run.layout) is not None:
         return Outcome(True, "live: PM2 runs")
     if other := RunLock(run.machine.workspace).run():
-        return Outcome(True, f"live: a doit run is in progress (pid {other.pid})")
-    return Outcome(False, "PM2 doesn't run, and no doit run is in progress; run doit")
+        return Outcome(True, f"live: a {PROGRAM} run is in progress (pid {other.pid})")
+    return Outcome(False, f"PM2 doesn't run, and no {PROGRAM} run is in progress; run {PROGRAM}")

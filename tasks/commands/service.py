@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import getpass
 import sys
-from pathlib import Path
 
 from ..engine.run import Run
-from ..host.system import systemd
+from ..host.system import program_files, systemd
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from .shared.command import Call, MachineCommand, locked, option
-
-PROJECT = Path(__file__).parents[2]
-BOOT = PROJECT / "tasks" / "services" / "boot.py"
 
 
 class Service(MachineCommand):
-    doc_purpose = "install a systemd unit: `doit` at boot, `doit down` at stop"
+    doc_purpose = "start the machine at boot, and stop it at shutdown, by systemd"
+    doc_description = (
+        f"Installs a unit that runs `{PROGRAM}` at boot and `{PROGRAM} down` at stop: for root a "
+        "system unit, else one of the user."
+    )
     cmd_options = (
         option("remove", "remove the unit; running instances keep running"),
         option("print", "print the unit and change nothing"),
@@ -39,9 +40,9 @@ def unit(run: Run, *, user_unit: bool) -> str:
     return systemd.render(
         run.machine.file,
         run.machine.workspace,
-        PROJECT,
-        [sys.executable, "-I", BOOT],
-        Path(sys.executable).parent / "doit",
+        program_files.TOP,
+        [sys.executable, "-I", program_files.SERVICES / "boot.py"],
+        program_files.program_file(),
         user_unit=user_unit,
     )
 

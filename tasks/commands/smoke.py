@@ -9,6 +9,7 @@ from pathlib import Path
 from ..engine.run import Run
 from ..host.comfyui import api, own_jobs
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from ..instances import gate
 from ..spec import Instance
 from .shared.command import Call, MachineCommand
@@ -18,13 +19,17 @@ TIMEOUT = 120.0
 
 
 class Smoke(MachineCommand):
-    doc_purpose = "send one small job through every instance and name the files it wrote"
+    doc_purpose = "send one small job, which needs no model, through every instance"
 
     def perform(self, call: Call) -> int:
         if not call.run.instances:
             raise Failure("there are no instances to send a job to")
-        with ThreadPoolExecutor(len(call.run.instances)) as pool:
-            results = pool.map(partial(_try, call.run), call.run.instances)
+        names = ", ".join(each.name for each in call.run.instances)
+        with (
+            call.run.working("smoke", f"one job in {names}"),
+            ThreadPoolExecutor(len(call.run.instances)) as pool,
+        ):
+            results = [*pool.map(partial(_try, call.run), call.run.instances)]
         failed = 0
         for instance, (files, reason) in zip(call.run.instances, results, strict=True):
             failed += bool(reason)
@@ -39,13 +44,13 @@ def _try(run: Run, instance: Instance) -> tuple[str, str]:
     except Failure as failure:
         return "", str(failure)
     except OSError as error:
-        return "", f"{own_jobs.describe_error(error)}: run doit"
+        return "", f"{own_jobs.describe_error(error)}: run {PROGRAM}"
 
 
 def _run(run: Run, instance: Instance) -> list[Path]:
     app = gate.find(run, instance.name)
     if app is None:
-        raise Failure("it doesn't run: run doit")
+        raise Failure(f"it doesn't run: run {PROGRAM}")
     client = api.Client(instance.listen, app.port or instance.port, scheme=app.scheme)
     entry = client.wait(client.submit(own_jobs.smoke("SaveImage")), TIMEOUT)
     folder = run.layout.outputs(instance.gpu)

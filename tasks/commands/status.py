@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from .. import gpus, nodes
+from .. import gpus, nodes, server
+from ..engine.outputs import FORMAT
 from ..engine.run import Run
 from ..generation import last_good
 from ..host.comfyui import load_result
 from ..host.comfyui.condition import Condition
+from ..host.comfyui.job_apps import JobApp
 from ..host.comfyui.machine_state import InstanceState, MachineState, WorkerState
 from ..host.generations import drift
+from ..host.pm2 import apps, pm2
 from ..host.pm2.app_state import AppState
 from ..host.system import run_journal
 from ..host.system.gpu import Gpu
+from ..host.system.program_files import PROGRAM
 from ..host.system.units import duration, gib, size
-from .shared import disk_report, health_report, run_report
-from .shared.command import Call, MachineCommand, option
+from .shared import disk_report, health_report, run_report, table
+from .shared.command import Call, MachineCommand, json_option
 from .shared.health_report import Report
 
 T = TypeVar("T")
 
 GREEN, YELLOW, RED = 32, 33, 31
 COLOURS = dict.fromkeys(("healthy", "running"), GREEN)
-COLOURS |= dict.fromkeys(("degraded", "draining", "starting"), YELLOW)
+COLOURS |= dict.fromkeys(("degraded", "draining", "starting", "cordoned"), YELLOW)
 """Of each state on a terminal; red for the rest."""
 
 
 class Status(MachineCommand):
-    doc_purpose = "a table of instances and workers: pid, memory, uptime, health, and why not"
-    cmd_options = (option("json", "print JSON for programs: bytes, seconds, instances by GPU"),)
+    doc_purpose = "a table of instances and workers: health, memory, and why not"
+    has_json = True
+    cmd_options = (json_option(),)
 
     def perform(self, call: Call) -> int:
         run, instances = call.run, call.run.instances
@@ -51,9 +56,15 @@ class Status(MachineCommand):
         drifted = drift.lines(run.layout.generation)
         failing = {name: str(each) for name, each in results.items() if each.failed}
         disk = disk_report.read_report(run)
+        serving = any(app.name == apps.SERVER for app in pm2.running(run.layout))
+        page = server.page(run) if serving else None
         if call.options["json"]:
-            document = _document(found, cards) | {
+            document = {
+                "format": FORMAT,
+                **_document(found, cards),
                 "machine": _machine(health),
+                **({"queue": asdict(health.queue)} if health.queue else {}),
+                "page": page,
                 "run": report and report.document,
                 "left_out": away,
                 "not_imported": failing,
@@ -61,16 +72,18 @@ class Status(MachineCommand):
                 "drift": drifted,
                 "cordoned": {str(gpu): asdict(each) for gpu, each in run.cordoned.items()},
             }
-            print(json.dumps(document | ({"behind": asdict(behind)} if behind else {})))
+            self.document = document | ({"behind": asdict(behind)} if behind else {})
         else:
             _show(found, cards, run)
             _show_conditions(health)
-            if report:
-                print(_printable(str(report)))
+            if health.queue:
+                print(health.queue)
+            if page:
+                print(f"page: {page}")
+            if report and report.line:
+                print(_printable(report.line))
             if behind:
                 print(f"behind machine.yaml: {behind}")
-            for gpu, cordon in run.cordoned.items():
-                print(f"gpu{gpu} is cordoned {_printable(str(cordon))}; doit uncordon {gpu}")
             for name, reason in away.items():
                 print(f"custom node {name} (optional) is left out: {reason}")
             for name, reason in failing.items():
@@ -89,6 +102,7 @@ def _document(found: MachineState, cards: Mapping[int, Gpu]) -> dict[str, Any]:
             str(each.gpu): _instance(each) | _card(cards.get(each.gpu)) for each in found.instances
         },
         "workers": {each.worker: _worker(each) for each in found.workers},
+        **({"jobs": {each.name: _job_app(each) for each in found.jobs}} if found.jobs else {}),
         "strangers": [{"name": app.name, "process": app.pid} for app in found.strangers],
         "watcher": {"process": found.watcher},
     }
@@ -122,6 +136,12 @@ def _worker(row: WorkerState) -> dict[str, Any]:
             "reason": row.fault.message if row.fault else ""}  # fmt: skip
 
 
+def _job_app(row: JobApp) -> dict[str, Any]:
+    app = row.state.app
+    return {"process": app.pid if app else None, **_process(row.state),
+            "running": app is not None, "reason": row.fault}  # fmt: skip
+
+
 def _process(state: AppState) -> dict[str, Any]:
     return {"memory": state.memory, "uptime": state.uptime, "restarts": state.restarts}
 
@@ -138,28 +158,16 @@ def _card(card: Gpu | None) -> dict[str, Any]:
 
 
 def _show(found: MachineState, cards: Mapping[int, Gpu], run: Run) -> None:
-    instances = [(_instance(each), cards.get(each.gpu)) for each in found.instances]
-    if instances:
-        _print_table(
-            "instance GPU memory port pid uptime restarts queue health".split(),
-            [
-                [
-                    row["instance"],
-                    _gpu(row["gpu"], card),
-                    _text(row["memory"], size),
-                    str(row["port"]),
-                    _text(row["pid"]),
-                    _text(row["uptime"], duration),
-                    _text(row["restarts"]),
-                    _text(row["queue"]),
-                    row["health"],
-                    "; ".join(filter(None, [row["reason"], row["note"]])),
-                ]
-                for row, card in instances
-            ],
-        )
-    else:
+    rows = {each.gpu: _row(_instance(each), cards.get(each.gpu)) for each in found.instances}
+    if not rows:
         print(health_report.why_none(run))
+    for gpu, cordon in run.cordoned.items():
+        dashes = ["–"] * 6
+        why = f"{cordon}; {PROGRAM} uncordon {gpu}"
+        rows[gpu] = [f"{apps.INSTANCES}{gpu}", str(gpu), *dashes, "cordoned", why]
+    if rows:
+        headings = "instance GPU memory port pid uptime restarts queue health".split()
+        _print_table(headings, [rows[gpu] for gpu in sorted(rows)])
     if found.workers:
         print()
         _print_table(
@@ -178,16 +186,52 @@ def _show(found: MachineState, cards: Mapping[int, Gpu], run: Run) -> None:
                 for row in map(_worker, found.workers)
             ],
         )
+    if found.jobs:
+        print()
+        _print_table(
+            "jobs memory pid uptime restarts state".split(),
+            [
+                [
+                    each.name,
+                    _text(row["memory"], size),
+                    _text(row["process"]),
+                    _text(row["uptime"], duration),
+                    _text(row["restarts"]),
+                    "running" if row["running"] else "down",
+                    row["reason"],
+                ]
+                for each, row in ((each, _job_app(each)) for each in found.jobs)
+            ],
+        )
     for app in found.strangers:
         print(health_report.told_of_stranger(app))
 
 
+def _row(row: Mapping[str, Any], card: Gpu | None) -> list[str]:
+    """What the table shows of an instance."""
+    return [
+        row["instance"],
+        _gpu(row["gpu"], card),
+        _text(row["memory"], size),
+        str(row["port"]),
+        _text(row["pid"]),
+        _text(row["uptime"], duration),
+        _text(row["restarts"]),
+        _text(row["queue"]),
+        row["health"],
+        "; ".join(filter(None, [row["reason"], row["note"]])),
+    ]
+
+
 def _show_conditions(health: Report) -> None:
-    """What sums up, in the words of the health server; all that isn't as wanted, if it is more."""
+    """What sums up, in the words of the health server, and what else isn't as wanted."""
     print(_printable(f"machine: {health.ready.told()}"))
     unlike = [each for each in health.conditions if each.type != "Available"]
     unlike = [each for each in unlike if each.reason != "Healthy"]
-    for each in unlike if len(unlike) > 1 else ():
+    reasons = [each.reason for each in unlike]
+    if health.ready.reason in reasons:
+        del unlike[reasons.index(health.ready.reason)]
+    for each in unlike:
         print(_printable(f"  {each.told()}"))
     if not health.is_applied:
         print(health_report.CHANGED)
@@ -205,22 +249,16 @@ def _text(value: T | None, shown: Callable[[T], str] = str) -> str:
 
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The last heading is of the last column but one, a state in colour; then comes why not.
-
-    Nothing is ever cut off: programs and people copy pids from here. (And no rich, whose import
-    takes a sixth of the whole command.)
-    """
-    why = ["why not"] if any(row[-1] for row in rows) else [""]
-    table = [[*headings, *why], *([_printable(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    """The last heading is of the last column but one, a state in colour; then comes why not."""
     coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    for number, row in enumerate(table):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        if coloured and number:
-            cells[-2] = f"\x1b[{COLOURS.get(row[-2], RED)}m{cells[-2]}\x1b[0m"
-        print("  ".join([*cells[:-1], row[-1]]).rstrip())
-        if not number:
-            print("─" * (sum(widths[:-1]) + 2 * len(headings) + len(row[-1])))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    why = ["why not"] if any(row[-1] for row in rows) else [""]
+    cells = [[_printable(cell) for cell in row] for row in rows]
+    for line in table.lines([*headings, *why], cells, width):
+        state = line.state
+        if coloured and state:
+            state = f"\x1b[{COLOURS.get(state, RED)}m{state}\x1b[0m"
+        print(f"{line.before}{state}{line.after}".rstrip())
 
 
 def _printable(text: str) -> str:

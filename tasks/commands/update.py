@@ -14,6 +14,7 @@ from doit.exceptions import InvalidCommand
 from ..engine import write_guard
 from ..engine.run import Run
 from ..engine.run_command import RunCommand
+from ..host.system.program_files import PROGRAM
 from ..source import stage as source
 from ..spec.problems import did_you_mean
 
@@ -21,12 +22,18 @@ ALL_PACKAGES = "python"
 
 
 class Update(RunCommand):
-    doc_purpose = "move machine.lock to the newest versions of everything, or of NAMEs"
+    doc_purpose = "move machine.lock to the newest of everything, or of NAMEs"
     doc_usage = "[NAME ...]"
     doc_description = (
         "A NAME is a custom node, ComfyUI, a Python package, torch (with its family), python (all "
-        "packages), or the target of a model. It builds nothing: the next doit applies the lock."
+        "packages), or the target of a model. It builds nothing: the next "
+        f"{PROGRAM} applies the lock."
     )
+
+    @classmethod
+    def words(cls, run: Run) -> Iterator[tuple[str, str]]:
+        """The names that it takes, for completion."""
+        yield from ((name, "") for name in _known(run))
 
     def execute(self, params: Any, args: list[str]) -> Any:
         self._names = args
@@ -53,10 +60,7 @@ def _refusal(run: Run, names: list[str]) -> str | None:
         return (
             "environment variables override machine.yaml, so the lock must not change: unset them"
         )
-    nodes = [node.name for node in run.machine.custom_nodes]
-    packages = [*run.machine.lock.python.packages] if run.machine.lock.python else []
-    known = [source.NAME, source.NAME.lower(), ALL_PACKAGES, "torch", *nodes, *packages,
-             *run.machine.lock.models]  # fmt: skip
+    known = [source.NAME.lower(), *_known(run)]
     for name in names:
         if name not in known:
             hint = (
@@ -65,3 +69,10 @@ def _refusal(run: Run, names: list[str]) -> str | None:
             )
             return f"nothing is named {name!r}{hint}"
     return None
+
+
+def _known(run: Run) -> list[str]:
+    """What can move."""
+    nodes = [node.name for node in run.machine.custom_nodes]
+    packages = [*run.machine.lock.python.packages] if run.machine.lock.python else []
+    return [source.NAME, ALL_PACKAGES, "torch", *nodes, *packages, *run.machine.lock.models]

@@ -21,6 +21,7 @@ from ..host.downloads.store import Store
 from ..host.python import altered_files, bytecode
 from ..host.system import thread_pool
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from ..host.system.progress import Progress
 from ..host.system.run_lock import Taken
 from ..host.system.units import duration, size
@@ -34,9 +35,9 @@ class Verify(RunCommand):
     doc_purpose = "hash every model, package and checkout again; report damaged files"
     doc_usage = ""
     doc_description = (
-        "--fetch, or the next doit, fetches damaged files again. An environment that instances run "
-        "from is left to doit, which makes a new one and moves the instances over. Exit code 1 "
-        "when something is damaged or missing and was not repaired."
+        f"--fetch, or the next {PROGRAM}, fetches damaged files again. An environment that "
+        f"instances run from is left to {PROGRAM}, which makes a new one and moves the instances "
+        "over. Exit code 1 when something is damaged or missing and was not repaired."
     )
     cmd_options = (
         *RunCommand.cmd_options,
@@ -63,20 +64,21 @@ class Verify(RunCommand):
             code = super().execute(params, ["models"])
             return code or int(bool(replaced) or environments_damaged)
         if damaged:
-            print("doit verify --fetch, or the next doit, fetches them again")
+            print(f"{PROGRAM} verify --fetch, or the next {PROGRAM}, fetches them again")
         return int(bool(damaged or replaced) or environments_damaged)
 
 
 def _verify_rest(run: Run) -> bool:
     """Whether a source, a generation or PM2's package is damaged."""
-    found = list(inspection.find(run.layout))
+    with run.working("verify", "reads sources, generations and bytecode"):
+        found = list(inspection.find(run.layout))
+        damaged = bytecode.damaged([run.layout.environments, run.layout.generations])
     for each in found:
         print(f"✗ {each.path}: {each.damage}")
-    damaged = bytecode.damaged([run.layout.environments, run.layout.generations])
     for path in damaged:
         print(f"✗ {path} can't be loaded")
     if found or damaged:
-        print("doit repair removes what is damaged and doesn't run; doit makes it again")
+        print(f"{PROGRAM} repair removes what is damaged and doesn't run; {PROGRAM} makes it again")
     return bool(found or damaged)
 
 
@@ -110,19 +112,19 @@ def _verify_environments(run: Run, *, repair: bool) -> bool:
 def _stays_damaged(run: Run, checked: verification.CheckedEnvironment, *, repair: bool) -> bool:
     name = checked.folder.name
     if name in environment.in_use(run):
-        print(f"instances run from {name}: doit makes a new one and moves them over")
+        print(f"instances run from {name}: {PROGRAM} makes a new one and moves them over")
         return True
     if checked.lost:
-        print(f"doit repair removes {name}")
+        print(f"{PROGRAM} repair removes {name}")
         return True
     if not repair:
-        print(f"doit verify --fetch repairs {name}; doit repair removes it")
+        print(f"{PROGRAM} verify --fetch repairs {name}; {PROGRAM} repair removes it")
         return True
     try:
         with locked(run, "verify"):
             verification.repair(run, checked, run.layout.log("verify"))
     except (Failure, Taken) as error:
-        print(f"{name} is not repaired, doit repair removes it: {error}")
+        print(f"{name} is not repaired, {PROGRAM} repair removes it: {error}")
         return True
     print(f"{name} is repaired")
     return False

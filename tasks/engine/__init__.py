@@ -1,7 +1,9 @@
 """The parts that stages share: steps, reporter, journal, messages, lock file."""
 
 __all__ = [
+    "command_line",
     "configuration",
+    "exit_codes",
     "lock_file",
     "messages",
     "outputs",

@@ -14,13 +14,15 @@ from doit.exceptions import InvalidDodoFile
 
 from ..host.repositories import git
 from ..host.system import cordons, gpu
+from ..host.system.program_files import PROGRAM
 from ..spec import SpecError, load
-from . import signals
+from . import command_line, signals
 from .reporter import Reporter
 from .run import Run
 
-VARIABLES = ("machine", "locked", "force")
+VARIABLES = command_line.NAMES
 """The names that doit's command line takes as NAME=VALUE."""
+DEFAULT_FILE = Path("machine.yaml")
 PARALLEL = 8
 """Tasks that run at once; clones and downloads wait for the network, not for a core."""
 SETTINGS: dict[str, Any] = {
@@ -62,14 +64,26 @@ def loaded_run() -> Run | None:
     return _Current.run
 
 
+def machine_file() -> Path:
+    """The file that `machine=FILE` or MACHINE names, by default machine.yaml."""
+    return Path(get_var("machine") or os.environ.get("MACHINE") or DEFAULT_FILE)
+
+
 def load_run() -> Run:
-    """Load the machine that `machine=FILE` or MACHINE names (default machine.yaml), with options.
+    """Load the machine of `machine_file`, with the options of this call.
 
     Raises InvalidDodoFile, which doit prints as one error with exit code 3.
     """
     _prepare_process()
     _refuse_unknown_variables()
-    file = Path(get_var("machine") or os.environ.get("MACHINE") or "machine.yaml")
+    try:
+        os.getcwd()  # noqa: PTH109  pathlib would hide what is asked
+    except FileNotFoundError:
+        raise InvalidDodoFile("this folder was deleted: cd to another one") from None
+    file = machine_file()
+    if file == DEFAULT_FILE and not os.path.lexists(file):
+        here = Path.cwd()
+        raise InvalidDodoFile(f"no machine.yaml in {here}: {PROGRAM} init writes one")
     try:
         machine = load(file.absolute(), os.environ)
         instances = machine.instances_for(gpu.count())
@@ -105,6 +119,6 @@ def _refuse_unknown_variables() -> None:
         if "=" in word and name.isidentifier() and name not in VARIABLES:
             names = ", ".join(f"{name}=" for name in VARIABLES)
             raise InvalidDodoFile(
-                f"doit {word}: unknown variable {name!r} (known: {names}); "
-                f"an environment variable goes before the command: {word} doit"
+                f"{PROGRAM} {word}: unknown variable {name!r} (known: {names}); "
+                f"an environment variable goes before the command: {word} {PROGRAM}"
             )

@@ -20,8 +20,9 @@ from typing import Any
 from ..host.system import files, process
 from ..host.system.failure import Failure
 from ..host.system.redaction import redact
-from ..host.system.run_journal import Notes, RunState, Task, read_times
+from ..host.system.run_journal import Notes, RunState, Task, read_times, until
 from ..spec.layout import Layout
+from .order import closure
 
 EVERY = 0.25
 BEAT = 2.0
@@ -54,7 +55,7 @@ class Journal:
         self._known = frozenset(tasks)
         self._tasks = {
             name: Task(name, tasks[name].doc or "", tuple(dict.fromkeys(_needs(tasks, name))))
-            for name in _closure(tasks, selected)
+            for name in closure(tasks, selected)
         }
         self._notes = Notes(
             os.getpid(), process.run_id(), " ".join(selected), time.time(), 0.0, "running", ()
@@ -68,6 +69,12 @@ class Journal:
             if task := self._tasks.get(name):
                 self._tasks[name] = replace(task, **changes)
                 self._changed.set()
+
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks of this run as they are now."""
+        now = time.time()
+        with self._lock:
+            return tuple(until(task, now) for task in self._tasks.values())
 
     def progress(self, name: str, percent: float | None, detail: str) -> None:
         """How far a task is; None: unknown."""
@@ -137,18 +144,6 @@ class Journal:
                 files.write_text(self._file, text, durable=False)
             except OSError as error:
                 self.problem = f"{self._file} can't be written: {error.strerror}"
-
-
-def _closure(tasks: Mapping[str, Any], selected: Sequence[str]) -> list[str]:
-    """The selected tasks and all that they need, in the order of `doit list`, without groups."""
-    found: set[str] = set()
-    left = list(selected)
-    while left:
-        name = left.pop()
-        if name in tasks and name not in found:
-            found.add(name)
-            left += tasks[name].task_dep
-    return [name for name, task in tasks.items() if name in found and task.actions]
 
 
 def _needs(tasks: Mapping[str, Any], name: str) -> Iterator[str]:

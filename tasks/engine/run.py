@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -90,3 +91,20 @@ class Run:
     def progress(self, task: str, percent: float | None, detail: str) -> None:
         """Record the progress of a task, from any thread; percent None: unknown."""
         self.journal.progress(task, percent, detail)
+        self.board.update(task, percent, detail)
+
+    def doing(self, detail: str, percent: float | None = None) -> None:
+        """Record what this thread's step does now, and how far it is; percent None: unknown."""
+        if name := self.board.current:
+            self.progress(name, percent, detail)
+
+    @contextmanager
+    def working(self, name: str, detail: str = "") -> Iterator[None]:
+        """Show a step of a command that is no run, until the body ends."""
+        self.board.start(name, detail)
+        try:
+            with self.board.step(name):
+                yield
+        finally:
+            self.board.finish(name)
+            self.board.close()

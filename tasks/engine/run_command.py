@@ -7,18 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from doit import cmd_run
-from doit.exceptions import BaseFail, UnmetDependency
-from doit.runner import ERROR
+from doit.exceptions import BaseFail, InvalidCommand, UnmetDependency
 
 from ..host.system import process
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from ..host.system.run_journal import RunState
 from ..host.system.run_lock import RunLock, Taken
-from . import signals
+from . import command_line, signals
 from .configuration import load_run, loaded_run, set_factory
+from .exit_codes import ExitCode
+from .order import put_first
 from .outputs import GuardedCommand
 from .reporter import Reporter
 from .run import Run
@@ -28,17 +30,27 @@ from .step import read_failure
 class RunCommand(GuardedCommand, cmd_run.Run):  # type: ignore[misc]
     """`doit` and `doit run`. Plan and update are subclasses."""
 
+    doc_purpose = "run tasks with what they need; up, unless others are named"
     reporter: type[Reporter] = Reporter
 
     def execute(self, params: Any, args: list[str]) -> Any:
         with ExitStack() as stack:
             set_factory(lambda: stack.enter_context(self.prepared(load_run())))
-            return super().execute(params, args)
+            try:
+                return super().execute(params, args)
+            except InvalidCommand as error:
+                if error.not_found is None:
+                    raise
+                tasks = [task.name for task in self.task_list]
+                raise command_line.unknown(error.not_found, tasks, self.loader.cmd_names) from None
 
     @contextmanager
     def prepared(self, run: Run) -> Iterator[Run]:
         """Adapt the run to this command. May raise InvalidCommand."""
         yield run
+
+    def make_reporter(self, out: TextIO, run: Run) -> Reporter:
+        return self.reporter(out, run)
 
     # doit reads the options' names from the signature.
     @wraps(cmd_run.Run._execute)
@@ -49,20 +61,18 @@ class RunCommand(GuardedCommand, cmd_run.Run):  # type: ignore[misc]
         if run is None:
             return super()._execute(outfile, reporter=reporter, **options)
         if run.machine.lock_damage:
-            print(run.machine.lock_damage, file=sys.stderr)
-            return ERROR
+            return self.failed(Failure(run.machine.lock_damage), ExitCode.REFUSED)
         with ExitStack() as stack:
             if isinstance(outfile, str):
                 outfile = stack.enter_context(Path(outfile).open("w", encoding="utf-8"))
             if isinstance(reporter, str):
                 reporter = self.reporters[reporter](outfile, options)
             else:
-                reporter = self.reporter(outfile, run)
+                reporter = self.make_reporter(outfile, run)
             try:
                 return super()._execute(outfile, reporter=Recorder(run, reporter), **options)
             except (Failure, Taken) as refusal:
-                print(refusal, file=sys.stderr)
-                return ERROR
+                return self.failed(Failure(str(refusal)), ExitCode.REFUSED)
 
 
 class Recorder:
@@ -86,6 +96,7 @@ class Recorder:
         if self._lock:
             self._lock.take(" ".join(selected))
         self._begun = True
+        put_first(tasks, selected)
         self._run.journal.begin(tasks, selected)
         self._reporter.initialize(tasks, selected)
 
@@ -94,7 +105,7 @@ class Recorder:
         if not self._begun:
             return
         if problem := self._run.journal.problem:
-            self._run.warn(f"doit status can't show this run: {problem}")
+            self._run.warn(f"{PROGRAM} status can't show this run: {problem}")
         try:
             self._reporter.complete_run()
         finally:

@@ -9,15 +9,18 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from ..host.system import process
+from ..host.system.program_files import PROGRAM
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SHOW_CURSOR = b"\x1b[?25h"
 RESEND_EVERY = 0.05
 """Seconds between two attempts to wake the main thread."""
 _received: list[int] = []
+_endings: list[Callable[[], object]] = []
 
 
 def install_handlers() -> None:
@@ -35,6 +38,25 @@ def install_handlers() -> None:
 def received() -> bool:
     """Whether a signal is ending this process."""
     return bool(_received)
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """End with the signal's code also where a library made another exception of what the handler
+    raised, or caught it: pydantic_core does, while it builds a model."""
+    try:
+        yield
+    except Exception:
+        if not _received:
+            raise
+    if _received:
+        raise SystemExit(128 + _received[0])
+
+
+def at_the_end(ending: Callable[[], object]) -> None:
+    """Call `ending` once a signal ends this process, before that is printed."""
+    if ending not in _endings:
+        _endings.append(ending)
 
 
 def _resend(reader: int) -> None:
@@ -55,10 +77,15 @@ def _end_process(number: int, frame: FrameType | None) -> None:
         signal.signal(again, signal.SIG_IGN)
     _received.append(number)
     process.end_for_good()
-    # A thread that draws bars is ended where it is; until then it may draw on.
+    for ending in _endings:
+        with contextlib.suppress(Exception):
+            ending()
     _show_cursor()
     atexit.register(_show_cursor)
-    print(f"stopped by {signal.Signals(number).name}; run doit again to continue", file=sys.stderr)
+    print(
+        f"stopped by {signal.Signals(number).name}; run {PROGRAM} again to continue",
+        file=sys.stderr,
+    )
     raise SystemExit(128 + number)
 
 

@@ -19,6 +19,7 @@ from doit.exceptions import BaseFail, TaskFailed
 
 from ..host.system import files
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from ..host.system.redaction import redact
 from .run import Run
 
@@ -31,7 +32,7 @@ Preview = Callable[[Path], Iterable[str]]
 
 
 MENDABLE = frozenset(
-    getattr(errno, name) for name in "EACCES EPERM ENOENT EEXIST ENOTDIR EISDIR ELOOP".split()
+    getattr(errno, name) for name in "EACCES EPERM ENOENT EEXIST ENOTDIR EISDIR ELOOP EIO".split()
 )
 """What the system says where a file of ours has lost its mode or its type."""
 
@@ -69,6 +70,7 @@ def step(
     action: Action,
     log: Path | None = None,
     after: Iterable[str] = (),
+    first: bool = False,
     preview: Preview | None = None,
     garbage: Callable[[], Iterable[Path]] | None = None,
 ) -> Task:
@@ -77,7 +79,8 @@ def step(
     `action` gets the path of its empty log, by default the one named after the task. A Failure
     ends the task with one line; any other exception is a bug and goes to the log with its
     traceback. In a plan `preview` replaces `action`; without one, only the check's reason is
-    shown. `garbage` lists what `doit clean` may remove.
+    shown. In a run that includes a task marked `first`, all others wait for it. `garbage` lists
+    what `doit clean` may remove.
     """
     basename, _, sub = name.partition(":")
     up_to_date = UpToDate(check)
@@ -89,10 +92,16 @@ def step(
         "basename": basename,
         **({"name": sub} if sub else {}),
         "doc": doc,
-        "actions": [(_perform, [run, action, log])],
+        "actions": [(_perform, [run, name, action, log])],
         "uptodate": [up_to_date],
         "task_dep": list(after),
-        "meta": {"garbage": garbage, "check": up_to_date, "previewed": previewed, "log": log},
+        "meta": {
+            "garbage": garbage,
+            "check": up_to_date,
+            "previewed": previewed,
+            "log": log,
+            "first": first,
+        },
         "verbosity": 2,
         "io": {"capture": False},
     }
@@ -124,18 +133,19 @@ def of_file(run: Run, error: OSError) -> Failure:
     """What the system says of a file, and the command that mends ours."""
     where = error.filename or "no file named"
     ours = Path(str(where)).is_relative_to(run.layout.machine) and error.errno in MENDABLE
-    advice = "; doit repair mends what it can below .machine" if ours else ""
+    advice = f"; {PROGRAM} repair mends what it can below .machine" if ours else ""
     return Failure(f"{error.strerror or error}: {where}{advice}")
 
 
-def _perform(run: Run, action: Action, log: Path) -> StepFailed | None:
+def _perform(run: Run, name: str, action: Action, log: Path) -> StepFailed | None:
     try:
         files.empty_log(log)
     except OSError:
         # The action meets the same obstacle and explains it.
         log = Path(os.devnull)
     try:
-        action(log)
+        with run.board.step(name):
+            action(log)
     except Failure as failure:
         failure.log = failure.log or (log if log.stat().st_size else None)
         return StepFailed(failure)

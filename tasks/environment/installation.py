@@ -12,6 +12,7 @@ from ..host.python.environments import fits
 from ..host.python.uv_errors import gist, refused
 from ..host.system import files, process
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from ..lock import package_set, packages
 from ..lock.resolver import NO_SOLUTION
 from ..spec import Package
@@ -36,7 +37,7 @@ def install(
     superfluous = sorted(set(installed) - set(locked) - set(keep))
     # A package that is removed needs no repair.
     reinstall = {name: paths for name, paths in reinstall.items() if name in locked}
-    files.copy_file(listed, folder / environments.LIST)
+    files.write_text(folder / environments.LIST, listed.read_text())
     try:
         with uv_progress.following(
             log, f"{len(new)} package{'' if len(new) == 1 else 's'}", on_progress
@@ -57,5 +58,5 @@ def _not_installed(run: Run, new: list[str], failed: process.CommandFailed, log:
     lines = package_set.why_not_installed(run, new, log) if failed.code == NO_SOLUTION else []
     if lines:
         return Failure("\n    ".join([f"{problem}: {lines[0]}", *lines[1:]]), log)
-    advice = "check that the package index is reachable, then run doit again"
+    advice = f"check that the package index is reachable, then run {PROGRAM} again"
     return Failure(f"{problem} ({gist(failed.output)}): {advice}", log)

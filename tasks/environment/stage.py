@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -154,12 +154,15 @@ def _install(run: Run, target: Target, folder: Path, log: Path) -> None:
     if previous and not _grow(run, previous, folder):
         previous = None
     valid = _valid_records(target, previous)
+    altered = _altered(previous)
     if previous is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         python = preinstalled.base_python() if target.sees_base else Path(sys.executable)
         uv.make_environment(folder, python, log, see_base=target.sees_base)
+    else:
+        _clear_way(uv.site_packages(folder), altered)
     kept = script_records.added_packages(valid)
-    installation.install(run, target.packages, folder, kept, _altered(previous), log)
+    installation.install(run, target.packages, folder, kept, altered, log)
     pth_hook.write(uv.site_packages(folder))
     inherited = (
         torch_trial.inherited_result(previous, folder) if previous and not target.sees_base else {}
@@ -193,6 +196,13 @@ def _grow(run: Run, previous: Path, folder: Path) -> bool:
         run.warn(f"{previous} can't be copied ({error}), all packages are installed anew")
         return False
     return True
+
+
+def _clear_way(site_packages: Path, altered: Mapping[str, Collection[str]]) -> None:
+    """Remove what was copied although it lies in the place of a package's folder."""
+    for path in (path for paths in altered.values() for path in paths):
+        if found := files.in_the_way(site_packages / path, site_packages):
+            files.remove(found)
 
 
 def _preview(run: Run, log: Path) -> list[str]:

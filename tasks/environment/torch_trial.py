@@ -14,6 +14,7 @@ from ..host.python.import_trial import Broken, Tried
 from ..host.storage import digest_folders
 from ..host.system import files, gpu, process
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from ..lock import packages, preinstalled, torch_family
 from ..lock.torch_family import TORCH_FAMILY
 from ..spec import expand
@@ -90,7 +91,7 @@ def _explain(run: Run, folder: Path, members: dict[str, str], broken: Broken, lo
     cause = broken.shown.replace(f"{uv.site_packages(folder)}/", "")
     problem = f"{broken.name} {members[broken.name]} doesn't import{together}: {cause}"
     if not broken.final:
-        return f"{problem}; give it more time or memory, then run doit again"
+        return f"{problem}; give it more time or memory, then run {PROGRAM} again"
     if preinstalled.is_chosen(run):
         return f"{problem}; it is preinstalled: use another Python for .venv, or another torch"
     found, failed = _find_working_set(run, folder, members, broken, log)

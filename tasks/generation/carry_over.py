@@ -6,7 +6,6 @@ import contextlib
 import filecmp
 import os
 import shutil
-import subprocess
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import all_suffixes
 from itertools import count
@@ -207,7 +206,7 @@ def _copy(source: Path, target: Path, names: Iterable[str], generation: Path) ->
         place = target / name
         if _belongs_to_generation(path, generation) or os.path.lexists(place):
             continue
-        if in_the_way := _in_the_way(place, target):
+        if in_the_way := files.in_the_way(place, target):
             yield _not_carried(path, f"{in_the_way} is no folder there")
             continue
         try:
@@ -215,17 +214,10 @@ def _copy(source: Path, target: Path, names: Iterable[str], generation: Path) ->
                 carry_whole(path, place, generation)
             else:
                 files.copy_tree(path, place)
-        except (OSError, subprocess.CalledProcessError):
+        except OSError:
             if all(_is_readable(each) for each in (path, *path.rglob("*"))):
                 raise
             yield _not_carried(path, "not all of it can be read")
-
-
-def _in_the_way(place: Path, top: Path) -> Path | None:
-    """What lies where `place` needs a folder below `top`."""
-    above = place.relative_to(top).parents
-    found = (top / each for each in [*above][-2::-1])
-    return next((each for each in found if os.path.lexists(each) and not each.is_dir()), None)
 
 
 def _is_readable(path: Path) -> bool:

@@ -24,8 +24,10 @@ from ..engine.run import Run
 from ..host.generations import kept_generations
 from ..host.generations.kept_generations import good, remember
 from ..host.pm2 import apps
+from ..host.storage import access
 from ..host.system import files
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from ..spec import Instance, Machine
 from ..spec.layout import Layout
 from . import stage as generation
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 IRRELEVANT = ("lock", "lock_damage", "enabled", "retention")
 """Parts of a machine that make no other request."""
-LATER = {"": ("machine_id",), "instances": ("drain_settle",)}
+LATER = {"": ("machine_id", "jobs"), "instances": ("drain_settle",)}
 LATER_OF_WORKERS = ("cwd", "per", "restart_with_instance", "stop_timeout", "health")
 """Fields that came later. With their defaults they make no other request either: a new version
 must not end a refusal."""
@@ -58,13 +60,20 @@ class Refusal:
     """Seconds since the epoch."""
     passed: list[str] = field(default_factory=list)
     """Generations that `doit rollback` left; a further rollback skips them."""
+    number: int = 0
+    """Of `back_on`, as `doit generations` shows it; 0: an older version wrote this."""
+
+    @property
+    def back(self) -> str:
+        """The generation that runs, as people know it."""
+        return f"generation {self.number or self.back_on}"
 
     def __str__(self) -> str:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.at))
         how = "left by hand" if self.by_hand else f"refused: {self.reason}"
         if self.generation == self.back_on:
             return f"what machine.yaml asks for was {how}; since {when} the machine runs as before"
-        return f"generation {self.generation} was {how}; since {when} {self.back_on} runs instead"
+        return f"what machine.yaml asks for was {how}; since {when} {self.back} runs instead"
 
 
 def refusal(run: Run) -> Refusal | None:
@@ -73,7 +82,7 @@ def refusal(run: Run) -> Refusal | None:
         return None
     try:
         recorded = Refusal(**files.read_receipt(run.layout.refused))
-        applies = recorded.wish == _request_digest(run) and _is_whole(run.layout, recorded.back_on)
+        applies = recorded.wish == _request_digest(run) and is_whole(run.layout, recorded.back_on)
         return recorded if applies else None
     except (TypeError, Failure):
         return None
@@ -108,7 +117,7 @@ def fallback(run: Run) -> str | None:
     """The generation to go back to when the requested one doesn't become healthy, if any."""
     layout = run.layout
     newest = next(reversed(good(layout)), "")
-    if refusal(run) or not _is_whole(layout, newest):
+    if refusal(run) or not is_whole(layout, newest):
         return None
     return newest if _configs(layout.apps) != _configs(layout.good(newest)) else None
 
@@ -119,36 +128,66 @@ def refuse(run: Run, reason: str) -> Refusal | None:
     return _point_back(run, name, reason) if name else None
 
 
-def roll_back(run: Run) -> Refusal:
-    """Point back to the next older good generation, one further each time.
+@dataclass(frozen=True)
+class WayBack:
+    """A good generation to go back to, and those that a further `doit rollback` is to skip."""
 
-    Raises Failure without one.
+    name: str
+    passed: list[str]
+
+
+def way_back(run: Run, number: int | None = None) -> WayBack:
+    """The good generation of this number, else the next older one, one further each time.
+
+    Raises Failure where there is none.
     """
-    layout = run.layout
-    applying = refusal(run)
+    layout, applying = run.layout, refusal(run)
     current = layout.generation.name
-    passed = [*(applying.passed if applying else ()), current]
-    others = [n for n in good(layout) if n not in passed and _is_whole(layout, n)]
-    if not others:
-        forward = f"; {applying}; doit force=1 goes forward again" if applying else ""
-        raise Failure(f"no good generation to go back to, besides {current}{forward}")
-    return _point_back(run, others[-1], "doit rollback", passed=passed)
+    if number is None:
+        passed = [*(applying.passed if applying else ()), current]
+        others = [n for n in good(layout) if n not in passed and is_whole(layout, n)]
+        if not others:
+            forward = f"; {applying}; {PROGRAM} force=1 goes forward again" if applying else ""
+            raise Failure(f"no good generation to go back to{forward}")
+        return WayBack(others[-1], passed)
+    numbers = kept_generations.numbers(layout)
+    name = next((name for name, its in numbers.items() if its == number), "")
+    if not is_whole(layout, name):
+        there = sorted(its for name, its in numbers.items() if is_whole(layout, name))
+        known = f"known: {', '.join(map(str, there))}" if there else "there is none yet"
+        raise Failure(f"no generation {number} to go back to ({known}): see {PROGRAM} generations")
+    if name == current:
+        raise Failure(f"generation {number} is the current one already")
+    if applying and name == applying.generation:
+        raise Failure(f"generation {number} is what machine.yaml asks for: {PROGRAM} force=1")
+    # Newer ones are passed too: without a number the next one is older still.
+    newer = [each for each in good(layout) if numbers[each] > number]
+    return WayBack(name, newer if current in numbers else [*newer, current])
 
 
-def _point_back(run: Run, name: str, reason: str, *, passed: Sequence[str] = ()) -> Refusal:
-    """Point `current` at a good generation; `passed` is set when a person asked for it."""
+def roll_back(run: Run, way: WayBack) -> None:
+    """Point `current` back, until the request changes."""
+    _point_back(run, way.name, f"{PROGRAM} rollback", passed=way.passed, by_hand=True)
+
+
+def _point_back(
+    run: Run, name: str, reason: str, *, passed: Sequence[str] = (), by_hand: bool = False
+) -> Refusal:
+    """Point `current` at a good generation."""
     layout = run.layout
     refused = Refusal(
         wish=_request_digest(run),
         generation=generation.folder_of(run).name,
         reason=" ".join(reason.split()),
         back_on=name,
-        by_hand=bool(passed),
+        by_hand=by_hand,
         at=time.time(),
         passed=[*passed],
+        number=kept_generations.numbers(layout).get(name, 0),
     )
     # The link first: after a kill in between, the next run tries again.
-    files.point(layout.current, os.path.relpath(layout.generations / name, layout.state))
+    target = os.path.relpath(layout.generations / name, layout.state)
+    files.point(layout.current, target, access.ADVICE)
     files.write_receipt(layout.refused, asdict(refused))
     remember(layout, name, run.machine.retention.generations)
     return refused
@@ -202,7 +241,8 @@ def _configs(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("gpu*.config.json")}
 
 
-def _is_whole(layout: Layout, name: str) -> bool:
+def is_whole(layout: Layout, name: str) -> bool:
+    """Whether instances can go back to a generation."""
     folder = layout.generations / name
     is_there = bool(name) and (folder / "ComfyUI").is_dir() and kept_generations.is_intact(folder)
     return is_there and bool(_configs(layout.good(name)))
@@ -230,10 +270,19 @@ def reason_to_record(run: Run) -> str | None:
     return "the refusal is over" if layout.refused.exists() else None
 
 
+def forgive(run: Run) -> bool:
+    """End a refusal, unless a person went back by hand; return whether there was one."""
+    applying = refusal(run)
+    if applying is None or applying.by_hand:
+        return False
+    files.remove(run.layout.refused)
+    return True
+
+
 def raise_if_refused(run: Run) -> None:
     """Raises Failure while a refusal applies."""
     if applying := refusal(run):
-        raise Failure(f"{applying}; correct machine.yaml, or try again: doit force=1")
+        raise Failure(f"{applying}; correct machine.yaml, or try again: {PROGRAM} force=1")
 
 
 def record_good(run: Run) -> None:
@@ -259,11 +308,12 @@ def remove_unused(layout: Layout) -> None:
     `state` may be a volume with records of other images' generations.
     """
     for folder in layout.state.glob("good/*"):
-        if folder.name != layout.generation.name and not _is_whole(layout, folder.name):
+        if folder.name != layout.generation.name and not is_whole(layout, folder.name):
             files.remove(folder)
     folders = (layout.apps, *layout.state.glob("good/*"))
     configs = b"".join(content for folder in folders for content in _configs(folder).values())
     for path in layout.secrets.glob("*.json"):
-        # The health server removes its own.
-        if str(path).encode() not in configs and not path.name.startswith(f"{apps.SERVER}-"):
+        # Our services remove their own.
+        is_own = path.name.startswith(tuple(f"{name}-" for name in apps.OURS))
+        if str(path).encode() not in configs and not is_own:
             files.remove(path)

@@ -18,6 +18,7 @@ from ..host.repositories import git
 from ..host.storage import digest_folders, trees
 from ..host.system import files, process
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from ..lock import packages
 from ..spec import CustomNode
 from . import stage as generation
@@ -61,7 +62,10 @@ def _why_pending(run: Run) -> str | None:
     is_in_use = environment.folder_of(run).name in environment.in_use(run)
     if is_in_use and all(node.optional for node in waiting):
         # It would run again in the environment that instances run from.
-        run.warn(f"the script of custom node {names} failed; after doit down, doit runs it again")
+        run.warn(
+            f"the script of custom node {names} failed; "
+            f"after {PROGRAM} down, {PROGRAM} runs it again"
+        )
         return None
     return f"the scripts of {names} have not run yet"
 
@@ -76,6 +80,7 @@ def _run_scripts(run: Run, log: Path) -> None:
     failures: list[Failure] = []
     for node, version in _to_run(run):
         node_log = run.layout.log(f"generation:scripts:{node.name}")
+        run.doing(f"the script of {node.name}: {node_log}")
         recorded = script_records.read_records(home)
         recorded.pop(node.name, None)
         try:

@@ -27,6 +27,7 @@ from ..host.repositories.sources import Source
 from ..host.storage import digest_folders, disk
 from ..host.system import files, process
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from ..source import arguments
 from ..source import stage as source
 from ..spec import CustomNode
@@ -66,6 +67,11 @@ def python_of(folder: Path) -> Path:
     return folder / "environment" / "bin" / "python"
 
 
+def nodes_of(folder: Path) -> set[str]:
+    """The custom nodes that a generation was made with."""
+    return set(map(str, digest_folders.read(folder, nodes=list).get("nodes", ())))
+
+
 def code_of(run: Run) -> Code:
     """The facts about the code of its ComfyUI."""
     try:
@@ -98,6 +104,13 @@ class Target:
     """The present ones, by name."""
     versions: Mapping[str, object]
     environment: Path
+
+    @property
+    def refs(self) -> dict[str, str]:
+        """What machine.yaml asks for, which tells people more than a commit."""
+        refs = {self.comfyui.name: self.comfyui.ref}
+        refs |= {name: node.ref for name, node in self.nodes.items()}
+        return {name: ref for name, ref in refs.items() if ref}
 
     @cached_property
     def digest(self) -> str:
@@ -163,9 +176,13 @@ def _choose(run: Run, target: Target) -> tuple[Path, bool]:
     layout = run.layout
     previous = layout.generation
     folder, complete = digest_folders.choose(
-        layout.generations, target.digest, _damage, in_use(layout)
+        layout.generations, target.digest, partial(_damage, previous), in_use(layout)
     )
-    if previous != folder and (found := _edited(run, previous)):
+    found = _edited(run, previous) if previous != folder else {}
+    for top in [top for top in found if git.unreadable(top)]:
+        # Edits can only be dropped while git still has the original files.
+        _keep_aside(run, top, found.pop(top))
+    if found:
         drop = " && ".join(
             f"git -C {top} checkout -- {' '.join(names)}" for top, names in found.items()
         )
@@ -174,15 +191,17 @@ def _choose(run: Run, target: Target) -> tuple[Path, bool]:
     return folder, complete
 
 
-def _damage(folder: Path, receipt: dict[str, Any]) -> str | None:
-    """What is wrong with a generation that is to be used again."""
+def _damage(current: Path, folder: Path, receipt: dict[str, Any]) -> str | None:
+    """What is wrong with a generation that is to be used again: a tracked file that differs, too,
+    where it isn't the current one, which a person may have edited."""
     if reason := manifest.damage(folder, receipt):
         return reason
     try:
-        manifest.edited(folder)
+        found = manifest.edited(folder)
     except Failure as failure:
         return str(failure)
-    return None
+    changed = [f"{names[0]} in {top} changed" for top, names in found.items()]
+    return changed[0] if changed and folder != current else None
 
 
 def _edited(run: Run, folder: Path) -> dict[Path, list[str]]:
@@ -192,6 +211,15 @@ def _edited(run: Run, folder: Path) -> dict[Path, list[str]]:
     except Failure as failure:
         run.warn(f"unknown whether a file in {folder} was edited by hand: {failure}")
         return {}
+
+
+def _keep_aside(run: Run, top: Path, names: Iterable[str]) -> None:
+    """Copy files that differ to `left/`; the generation of which they are stays as it is."""
+    layout = run.layout
+    place = layout.write_path(layout.left / top.relative_to(layout.generation))
+    for name in names:
+        files.copy_file(top / name, place / name)
+        run.warn(f"{name} in {top} differs, and its repository is damaged: kept as {place / name}")
 
 
 def _make(run: Run, log: Path) -> None:
@@ -341,15 +369,15 @@ def _fill(run: Run, target: Target, folder: Path, ran: Collection[str]) -> dict[
             links[f"{place}/{DOTENV}"] = os.path.relpath(file, folder / place)
     for place, destination in links.items():
         files.point(folder / place, destination)
-    return {"heads": heads, "links": links, "nodes": list(target.nodes)}
+    return {"heads": heads, "links": links, "nodes": list(target.nodes), "refs": target.refs}
 
 
 def _copy_source(checkout: Path, place: Path) -> None:
     """Copy a checkout. Raises Failure for a damaged one, whose copies would be damaged too."""
     if reason := git.damage(checkout):
         raise Failure(
-            f"{checkout} is damaged or was edited ({reason}): doit repair removes it, and doit "
-            "fetches it again"
+            f"{checkout} is damaged or was edited ({reason}): {PROGRAM} repair removes it, and "
+            f"{PROGRAM} fetches it again"
         )
     files.copy_tree(checkout, place)
 

@@ -10,6 +10,7 @@ from ..engine.run import Run
 from ..host.comfyui import api
 from ..host.pm2 import apps, pm2
 from ..host.system import files, process
+from ..host.system.units import duration
 from ..spec import Instance
 from . import gate
 
@@ -56,12 +57,14 @@ class Drain:
         if health.queue is None:
             silent = now - self._answered
             if health.refused or not (late or silent > SILENCE_TIMEOUT):
+                self._doing(f"no answer for {duration(silent)}")
                 return health.refused
             self._say(f"gave no answer for {silent:.0f} s: jobs that it may have are cut")
             return True
         self._answered = now
         if jobs := health.queue + (health.submitted or 0):
             self._ended, self._had_jobs = None, True
+            self._doing(f"ends {_count(jobs)}, at most {duration(limit - (now - self._begin))}")
             if late:
                 self._say(
                     f"still had {_count(jobs)} after {limit} s (instances.drain_timeout), "
@@ -73,7 +76,9 @@ class Drain:
             return late
         if self._ended is None:
             self._ended = now if self._had_jobs else self._last_end(health)
-        return late or now - self._ended >= self._run.machine.instances.drain_settle
+        left = self._run.machine.instances.drain_settle - (now - self._ended)
+        self._doing(f"its results stay readable for {duration(max(0.0, left))}")
+        return late or left <= 0
 
     def _last_end(self, health: api.ProbeResult) -> float:
         """When its last job ended before this began.
@@ -93,6 +98,9 @@ class Drain:
         names = [*found.running, *found.first_waiting] if found else []
         more = f" and {jobs - len(names)} more" if 0 < len(names) < jobs else ""
         return f": {', '.join(names)}{more}" if names else ""
+
+    def _doing(self, text: str) -> None:
+        self._run.doing(f"{self._instance.name} drains: {text}")
 
     def _say(self, text: str) -> None:
         self._run.say(f"{self._instance.name} {text}")

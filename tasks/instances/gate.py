@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .. import nodes, validation
 from ..engine.run import Run
-from ..environment import verification
-from ..generation import last_good
+from ..generation import inspection, last_good
+from ..generation import stage as generation
 from ..host.comfyui import (
     api,
     judge,
@@ -72,6 +72,7 @@ def wait(run: Run, instances: Sequence[Instance], begin: float) -> None:
     """
     answering = [(instance, _loaded(run, instance, begin)) for instance in instances]
     if run.machine.health.warmup is not None and answering:
+        run.doing(f"{', '.join(each.name for each, _ in answering)}: its warm-up job")
         with ThreadPoolExecutor(len(answering)) as pool:
             list(pool.map(lambda each: _warm(run, each[0], each[1], begin), answering))
 
@@ -121,10 +122,11 @@ def _wait(run: Run, instance: Instance, begin: float) -> apps.App:
             not app and seconds > app_processes.APPEARS
         ):
             why = _gist(run, instance, app)
-            damage = verification.quick_look(last_good.folder_of(run))
-            why += f"; {damage}: doit repair" if damage else ""
+            more = inspection.why_it_fails(last_good.folder_of(run))
+            why += f"; {more}" if more else ""
             raise Failure(f"{instance.name} died while it started: {why}", log)
         answer = probe(instance, app) if app else api.ProbeResult(False)
+        run.doing(_in_words(run, instance, app))
         if app and answer.healthy and app.fingerprint == wanted:
             return app
         if seconds > run.machine.health.timeout:
@@ -134,6 +136,14 @@ def _wait(run: Run, instance: Instance, begin: float) -> apps.App:
                 log,
             )
         time.sleep(api.POLL)
+
+
+def _in_words(run: Run, instance: Instance, app: apps.App | None) -> str:
+    """How far an instance is that doesn't answer yet."""
+    if app is None:
+        return f"{instance.name}: PM2 starts it"
+    report = load_report.of_process(run.layout.reports(instance.gpu), app.pid)
+    return f"{instance.name}: {load_report.in_words(report)}"
 
 
 def _gist(run: Run, instance: Instance, app: apps.App | None) -> str:
@@ -189,6 +199,9 @@ def _required(run: Run) -> set[str]:
 def _chosen(run: Run) -> set[str]:
     """The custom nodes that an instance is to load."""
     chosen = {node.name for node in nodes.present_nodes(run)}
+    if applying := last_good.refusal(run):
+        # What is gone back to need not have the nodes that machine.yaml names now.
+        chosen = generation.nodes_of(run.layout.generations / applying.back_on)
     if run.machine.selected_nodes is not None:
         chosen &= set(run.machine.selected_nodes)
     return chosen - set(validation.fatal_nodes(last_good.folder_of(run)))

@@ -48,7 +48,7 @@ def replaced_workers(run: Run, instances: Sequence[Instance]) -> list[str]:
     restarting = {
         configs.worker_name(worker, instance)
         for instance in instances
-        for worker in run.machine.workers
+        for worker in configs.workers_of(run, instance)
         if worker.per == "instance" and worker.restart_with_instance
     }
     names = wanted.keys() & running.keys() - {instance.name for instance in instances}
@@ -154,6 +154,7 @@ def _replace(run: Run, turn: Sequence[Instance]) -> tuple[list[str], float]:
         pm2.delete(layout, names, "replaced")
         links.change_folder_links(run)
     begin = time.monotonic()
+    run.doing(f"PM2 starts {', '.join(sorted(names))}")
     start.start(run, _wanted(run, turn, names))
     return workers, begin
 

@@ -1,4 +1,4 @@
-"""Instances: stop those that left machine.yaml, start missing ones, replace changed ones."""
+"""Instances: stop what left machine.yaml, start missing ones, replace changed ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from .. import ports
 from ..engine.run import Run
 from ..engine.step import Task, group, step
 from ..generation import last_good
@@ -15,6 +16,7 @@ from ..host.pm2 import apps, pm2
 from ..host.system import files
 from ..host.system.failure import Failure
 from ..links import stage as links
+from ..pm2 import job_programs
 from ..spec import Instance
 from . import roll
 from .drain import drain
@@ -45,6 +47,7 @@ def tasks(run: Run) -> Iterator[Task]:
 def _leaving(run: Run) -> list[apps.App]:
     wanted = set(last_good.wanted_fingerprints(run, run.instances))
     wanted |= {apps.SERVER, *({apps.WATCHER} if run.instances else ())}
+    wanted |= {*job_programs.names(run)}
     layout = run.layout
     return [app for app in pm2.running(layout) if not app.supervised or app.name not in wanted]
 
@@ -84,10 +87,11 @@ def _stop(run: Run, log: Path) -> None:
     names = {app.name for app in leaving if app.supervised}
     names |= known - set(last_good.wanted_fingerprints(run, run.instances))
     # Workers first, while their instance still takes jobs.
-    instances = set(filter(apps.is_instance, names))
-    pm2.delete(layout, names - instances, "removed")
+    for several in apps.in_turn(names):
+        pm2.delete(layout, several, "removed")
     drain(run, drained)
-    pm2.delete(layout, instances, "removed")
+    pm2.delete(layout, set(filter(apps.is_instance, names)), "removed")
+    pm2.delete(layout, names & {apps.JOBS_SERVER}, "removed")
     for app in leaving:
         if not app.supervised:
             pm2.end_orphan(app)
@@ -142,6 +146,10 @@ def _start(run: Run, log: Path) -> None:
     if not run.instances:
         links.change_folder_links(run)
     due = roll.due(run, run.instances)
+    if due:
+        # What PM2 itself lacks is no fault of the generation, nor is a taken port.
+        ports.refuse_taken(run, due)
+        pm2.raise_unless_startable(run.layout)
     try:
         roll.roll(run, due, wait_for_last=last_good.fallback(run) is not None)
     except Failure as failure:
@@ -152,9 +160,7 @@ def _start(run: Run, log: Path) -> None:
         health = run.machine.health.model_copy(update={"warmup": None})
         again = run.with_machine(run.machine.model_copy(update={"health": health}))
         _return_to_last_good(replace(again, force=False), failure)
-        raise Failure(
-            f"{failure}; the machine is back on generation {back.back_on}", failure.log
-        ) from failure
+        raise Failure(f"{failure}; the machine is back on {back.back}", failure.log) from failure
 
 
 def _return_to_last_good(run: Run, failure: Failure) -> None:

@@ -11,6 +11,7 @@ from ..engine.run import Run
 from ..host.generations import kept_generations
 from ..host.python.build_log import Missing
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from ..spec import PythonSet
 from ..spec.lock_format import dumped
 from . import additions, packages, preinstalled, requirements, resolution, resolver, source_builds
@@ -155,7 +156,7 @@ def _without_unlocked(run: Run, asked: list[Request]) -> tuple[list[Request], di
     lock = run.machine.lock.python
     locked = lock.asked.requirements.custom_nodes if lock else {}
     missing = {
-        each.node.name: "machine.lock has no packages for it: run doit lock without locked=1"
+        each.node.name: f"machine.lock has no packages for it: run {PROGRAM} lock without locked=1"
         for each in asked
         if each.node and each.node.optional and each.lines and each.node.name not in locked
     }
@@ -193,7 +194,7 @@ def _moves(before: PythonSet | None, after: PythonSet) -> list[str]:
 
 def _difference(run: Run, asked: list[Request]) -> str:
     """How the requirements differ from the lock, with what to do."""
-    advice = "run doit lock without locked=1, and commit the lock"
+    advice = f"run {PROGRAM} lock without locked=1, and commit the lock"
     lock = run.machine.lock.python
     if lock is None:
         return f"machine.lock has no Python packages: {advice}"
@@ -201,7 +202,9 @@ def _difference(run: Run, asked: list[Request]) -> str:
     for key in sorted({*old, *new} - {"requirements"}):
         if old.get(key) != new.get(key):
             if key == "python":
-                advice = f"run doit lock with Python {new.get(key)} (an image's: make image-lock)"
+                advice = (
+                    f"run {PROGRAM} lock with Python {new.get(key)} (an image's: make image-lock)"
+                )
             return f"machine.lock is for {key} {old.get(key)}, not {new.get(key)}: {advice}"
     before, now = lock.asked.requirements, requirements.locked_form(asked)
     lines = _changed("ComfyUI", before.comfyui, now.comfyui)

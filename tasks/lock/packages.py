@@ -15,6 +15,7 @@ from ..engine.run import Run
 from ..host.python import environments
 from ..host.system import files, gpu
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from ..spec import CustomNode, Package, PythonSet
 from ..spec.lock_format import Asked as Recorded
 from ..spec.lock_format import dumped
@@ -27,7 +28,7 @@ def required(run: Run) -> PythonSet:
     """The packages that this machine needs. Raises Failure before the first resolution."""
     python = last_resolved(run)
     if python is None:
-        raise Failure("the packages are not resolved yet: run doit lock")
+        raise Failure(f"the packages are not resolved yet: run {PROGRAM} lock")
     return python
 
 

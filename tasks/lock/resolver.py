@@ -18,6 +18,7 @@ from ..host.repositories import git
 from ..host.system import files, process
 from ..host.system.failure import Failure
 from ..spec import Package, PythonSet
+from ..spec.problems import did_you_mean
 from . import indexes, pylock
 from .requirements import Line, Request, normalized
 from .torch_family import TORCH_FAMILY, is_pin, package_names
@@ -208,6 +209,7 @@ def run_uv(
     try:
         uv.resolve(result, arguments, index_variables(problem.run), problem.log)
     except process.CommandFailed as failed:
+        _refuse_unknown_backend(problem.torch)
         return Answer({}, failed.code, failed.output)
     return Answer(pylock.read_packages(result))
 
@@ -223,6 +225,15 @@ def can_clone(line: Line) -> bool:
     except (GitError, Failure):
         return False
     return True
+
+
+def _refuse_unknown_backend(torch: str) -> None:
+    """Raises Failure for a torch build that uv doesn't know."""
+    known = uv.torch_backends()
+    if known and torch not in (*WITHOUT_BACKEND, *known):
+        hint = did_you_mean(torch, sorted(known, reverse=True)).removesuffix("?")
+        advice = f"{hint}?" if hint else f"; there are {', '.join(sorted(known))}"
+        raise Failure(f"python.torch: there is no build of torch for {torch}{advice}")
 
 
 def backend_arguments(torch: str) -> list[str]:

@@ -16,6 +16,7 @@ from ..engine.run import Run
 from ..host.python import build_log, uv, uv_errors
 from ..host.python.build_log import Missing
 from ..host.system import files, process
+from ..host.system.program_files import PROGRAM
 from ..spec import Package
 from . import resolver
 from .conflicts.minimal_sets import each_failing
@@ -98,13 +99,14 @@ def _why(
     if package.sha256:
         with contextlib.suppress(process.CommandFailed):
             _call(problem, {name: package.model_copy(update={"sha256": ()})}, [name])
-            return (
-                f"differs from the file that the lock names; if that is right: doit update {name}"
-            )
+            advice = f"if that is right: {PROGRAM} update {name}"
+            return f"differs from the file that the lock names; {advice}"
     if lacks := build_log.missing(error.output):
         return f"can't be built: {lacks}"
     advice = (
-        f"doit update {name} takes another version" if package.version else "check that it exists"
+        f"{PROGRAM} update {name} takes another version"
+        if package.version
+        else "check that it exists"
     )
     return f"isn't available ({uv_errors.gist(error.output)}): {advice}"
 

@@ -16,6 +16,7 @@ from ..host.python.build_log import Missing
 from ..host.repositories.sources import Source
 from ..host.system import files
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from ..models import model_pins
 from ..source import stage as source
 from ..spec import CustomNode, Lock, Pin, PythonSet
@@ -157,7 +158,7 @@ def _write(run: Run, lock: Lock) -> list[str]:
         if removed:
             raise Failure(
                 f"{run.machine.lock_file.name} doesn't fit ({', '.join(removed)} left "
-                "machine.yaml): run doit lock without locked=1, and commit the lock"
+                f"machine.yaml): run {PROGRAM} lock without locked=1, and commit the lock"
             )
         return []
     sections = {name: getattr(lock, name) for name in SECTIONS}

@@ -14,6 +14,7 @@ from ..host.downloads import civitai, model_files, remote_file
 from ..host.downloads.web import Web
 from ..host.system import files, thread_pool
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from ..spec import ModelFile, ModelPin
 
 AT_ONCE = 8
@@ -61,7 +62,7 @@ def newest_pins(run: Run) -> dict[str, ModelPin]:
             continue
         if found.sha256 != before.sha256 or found.sha256 is None:
             pins[file.target] = found
-            new = found.sha256[:12] if found.sha256 else "known after the next doit"
+            new = found.sha256[:12] if found.sha256 else "known after the next run"
             run.tell(describe_move(file.target, (before.sha256 or "unknown")[:12], new))
     return pins
 
@@ -91,8 +92,8 @@ def require_pins(run: Run) -> None:
     if run.locked and (missing := unpinned(run)):
         raise Failure(
             f"{run.machine.lock_file.name} doesn't have {', '.join(missing[:5])}"
-            f"{' …' if len(missing) > 5 else ''}: run doit models without locked=1, and commit "
-            "the lock; or give sha256"
+            f"{' …' if len(missing) > 5 else ''}: run {PROGRAM} models without locked=1, "
+            "and commit the lock; or give sha256"
         )
 
 

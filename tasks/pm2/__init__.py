@@ -1,3 +1,3 @@
 """What PM2 runs: instances, workers, and our own services."""
 
-__all__ = ["app", "databases", "own_service", "stage", "start"]
+__all__ = ["app", "databases", "job_programs", "own_service", "stage", "start"]

@@ -13,11 +13,12 @@ from ..engine.run import Run
 from ..generation import last_good
 from ..host.pm2 import apps
 from ..host.system import files
+from ..host.system.program_files import SERVICES
 from ..spec.layout import Layout
 from ..variables import expand_or_fail
 
 TEMPLATE = "instance.config.json.j2"
-SHIM = Path(__file__).parents[1] / "services" / "shim.py"
+SHIM = SERVICES / "shim.py"
 
 
 @dataclass(frozen=True)

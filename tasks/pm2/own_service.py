@@ -1,11 +1,11 @@
-"""A service of ours beside the instances: the health server, the watcher."""
+"""A service of ours beside the instances: the health server, the watcher, those of jobs."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from ..engine.run import Run
 from ..host.comfyui import api
 from ..host.pm2 import apps, pm2
-from ..host.system import files, process
+from ..host.system import files, process, program_files
 from ..host.system.failure import Failure
 from ..spec.layout import Layout
 from . import app
@@ -52,7 +52,7 @@ def code_digest() -> str:
     """A digest of all code and templates that a service can load."""
     from ..host.system import templates
 
-    top = Path(__file__).parents[1]
+    top = program_files.PACKAGE
     code = [path for folder in CODE for path in sorted((top / folder).rglob("*.py"))]
     return files.digest([*map(files.file_digest, [*code, *sorted(templates.FOLDER.iterdir())])])
 
@@ -70,18 +70,41 @@ def why_restart(declared: App, current: apps.App | None) -> str | None:
     return None
 
 
-def start(layout: Layout, declared: App) -> None:
-    """Start a service and wait until it has written the file that says it is ready.
+def stop(layout: Layout, running: apps.App | None) -> None:
+    """End a service, if it runs, before another process takes its place or nothing does."""
+    if running is None:
+        return
+    if running.supervised:
+        pm2.delete(layout, {running.name}, "replaced")
+    else:
+        pm2.end_orphan(running)
 
-    Raises Failure when that takes longer than STARTS seconds.
+
+def remove_secrets(layout: Layout, name: str, kept: Path | None) -> None:
+    """Remove a service's old secrets files; the names of workers' files contain their GPU."""
+    for path in layout.secrets.glob(f"{name}-{'[0-9a-f]' * 12}.json"):
+        if path != kept:
+            files.remove(path)
+
+
+def start(
+    layout: Layout,
+    declared: App,
+    is_ready: Callable[[], bool] | None = None,
+    within: float = STARTS,
+) -> None:
+    """Start a service and wait until it is ready: by default, until it has written the file that
+    says so.
+
+    Raises Failure when that takes longer than `within` seconds.
     """
     from ..host.system import templates
 
     ready = settings_file(layout, declared.name).with_suffix(".ready.json")
     files.remove(ready)
     pm2.start(layout, json.loads(templates.render(app.TEMPLATE, apps=[asdict(declared)]))["apps"])
-    deadline = time.monotonic() + STARTS
-    while not ready.exists():
+    deadline = time.monotonic() + within
+    while not (is_ready or ready.exists)():
         if time.monotonic() > deadline:
             log = layout.log(declared.name)
             last_line = process.last_line(process.tail(log))

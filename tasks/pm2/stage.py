@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .. import dotenv, gpus, ports, validation
 from ..engine.run import Run
@@ -23,9 +24,10 @@ from ..limits import memory_share, shim_options
 from ..links import folder_types
 from ..source.arguments import asset_flags
 from ..spec import Instance, Worker
+from ..spec.job_checks import WORKER
 from ..spec.layout import Layout
 from ..spec.variable_references import expand_instance
-from . import app, databases
+from . import app, databases, job_programs, own_service
 
 
 def tasks(run: Run) -> Iterator[Task]:
@@ -53,7 +55,14 @@ def workers_of(run: Run, instance: Instance) -> list[Worker]:
     """The workers in the config of this instance: its own; the first one's has those of the
     machine too."""
     is_first = instance == run.instances[0] if run.instances else False
-    return [each for each in run.machine.workers if each.per == "instance" or is_first]
+    own = [each for each in run.machine.workers if each.per == "instance" or is_first]
+    return [*own, *filter(None, [job_programs.worker(run, instance)])]
+
+
+def worker_names(run: Run, instance: Instance) -> list[str]:
+    """The workers that are this instance's alone."""
+    own = [each for each in workers_of(run, instance) if each.per == "instance"]
+    return [worker_name(each, instance) for each in own]
 
 
 def _receipt(layout: Layout, gpu: int) -> Path:
@@ -208,11 +217,23 @@ def _why_outdated(run: Run, instance: Instance) -> str | None:
         return f"the config of {instance.name} changed"
     if receipt.get("config") != files.file_digest(layout.read_path(layout.rendered(instance.gpu))):
         return f"{layout.rendered(instance.gpu)} was changed by hand"
+    for file, content in _worker_settings(run, instance).items():
+        if files.read_receipt(layout.read_path(file)) != content:
+            return f"{file} is missing, or was changed by hand"
     for each in _apps(run, instance):
         file = app.secrets_file(layout, each.name, each.secrets)
         if each.secrets and not file.is_file():
             return f"{file} is missing"
     return None
+
+
+def _worker_settings(run: Run, instance: Instance) -> dict[Path, dict[str, Any]]:
+    """The file of the worker of jobs, if there is one, and what it should hold."""
+    jobs = run.machine.wanted_jobs
+    if jobs is None:
+        return {}
+    file = own_service.settings_file(run.layout, f"{WORKER}-gpu{instance.gpu}")
+    return {file: job_programs.settings(run, jobs)}
 
 
 def _preview(run: Run, instance: Instance, log: Path) -> list[str]:
@@ -226,6 +247,8 @@ def _render(run: Run, instance: Instance, log: Path) -> None:
     declared = _apps(run, instance)
     for each in declared:
         app.write_secrets(layout, each)
+    for file, content in _worker_settings(run, instance).items():
+        files.write_receipt(file, content)
     path = layout.rendered(instance.gpu)
     files.write_receipt(path, app.render_config(run, declared))
     receipt = {"inputs": _inputs(run, instance), "config": files.file_digest(path)}

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..engine.run import Run
 from ..host.pm2 import apps, pm2
+from ..spec.job_checks import WORKER
 from . import stage
 
 
@@ -28,6 +29,8 @@ def start(run: Run, configs: Sequence[dict[str, Any]]) -> None:
             env = {**_variables(run, config), **config["env"]}
             if run.machine.machine_id is None and "WORKER_ID" not in worker.env:
                 env["WORKER_ID"] = f"{socket.gethostname()}-{config['name']}"
+            if run.machine.wanted_jobs and worker.name == WORKER:
+                env["WORKER_STOP_TIMEOUT"] = str(grace)
             config = {**config, "kill_timeout": grace * 1000, "env": env}
         ready.append(config)
     pm2.start(run.layout, ready)

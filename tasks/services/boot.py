@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 
 FIRST, LONGEST = 5.0, 300.0
@@ -24,9 +25,9 @@ def main(arguments: list[str]) -> int:
         ended_by = os.environ.get("SERVICE_RESULT", "success")
         return subprocess.call(arguments[1:]) if ended_by == "success" else 0
     signal.signal(signal.SIGTERM, _leave)
-    wait = FIRST
+    wait, program = FIRST, Path(arguments[0]).name
     while code := subprocess.call(arguments):
-        print(f"doit ended with code {code}; trying again in {wait:g} s", flush=True)
+        print(f"{program} ended with code {code}; trying again in {wait:g} s", flush=True)
         time.sleep(wait)
         wait = min(2 * wait, LONGEST)
     return 0

@@ -24,8 +24,9 @@ from pathlib import Path
 
 from ..host.generations import image_volumes
 from ..host.pm2 import apps, log_stream, pm2, shutdown
-from ..host.system import private_folder
+from ..host.system import private_folder, program_files
 from ..host.system.failure import Failure
+from ..host.system.program_files import PROGRAM
 from ..host.system.run_lock import RunLock
 from ..spec import SpecError, load
 from ..spec.layout import Layout
@@ -104,14 +105,14 @@ class FirstProcess:
         # `doit down` removes the lock file at its end.
         if (run and run.task == "down") or not lock.path.exists():
             self._daemon = None
-            say("doit down has stopped the machine; doit up starts it again")
+            say(f"{PROGRAM} down has stopped the machine; {PROGRAM} up starts it again")
             return
-        say("PM2 has ended; running doit up again")
+        say(f"PM2 has ended; running {PROGRAM} up again")
         self._up()
 
     def _up(self) -> None:
         self._again, self._daemon = None, None
-        doit = str(Path(sys.executable).parent / "doit")
+        doit = str(program_files.program_file())
         self._doit = os.posix_spawn(doit, [doit, "up"], os.environ, setsigmask=())
 
     def _judge(self, code: int) -> None:
@@ -123,7 +124,11 @@ class FirstProcess:
             self._wait = FIRST
             return
         # PM2 may have been restarted during that run.
-        why = f"PM2 has lost {', '.join(orphans)}" if code == 0 else f"doit ended with code {code}"
+        why = (
+            f"PM2 has lost {', '.join(orphans)}"
+            if code == 0
+            else f"{PROGRAM} ended with code {code}"
+        )
         say(f"{why}; trying again in {self._wait:g} s")
         self._again = time.monotonic() + self._wait
         self._wait = min(2 * self._wait, LONGEST)
@@ -148,9 +153,10 @@ class FirstProcess:
         return 0
 
     def _insist(self) -> None:
-        """Kill workers that took half of the grace period; instances get the other half."""
+        """Kill workers that took half of the grace period; instances get the other half, and what
+        keeps the jobs ends after them."""
         for app in apps.running(self._layout.workspace, None):
-            if not apps.is_instance(app.name):
+            if not apps.is_instance(app.name) and app.name != apps.JOBS_SERVER:
                 say(f"{app.name} (pid {app.pid}) doesn't end: killing it")
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(app.pid, signal.SIGKILL)
@@ -180,7 +186,7 @@ def _ended_children() -> Iterator[tuple[int, int]]:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="the first process of a container")
-    parser.add_argument("--once", action="store_true", help="end when `doit up` fails")
+    parser.add_argument("--once", action="store_true", help=f"end when `{PROGRAM} up` fails")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="exec this instead")
     options = parser.parse_args(arguments)
     if options.command:

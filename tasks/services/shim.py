@@ -30,7 +30,7 @@ REAPED_AFTER = 600
 """Seconds after which ComfyUI reaps an orphan that has ended."""
 MARK = "draining"
 """The name of `Layout.draining`, which isn't loaded here: that takes longer than all the rest."""
-ENTRY = Path(__file__).parent / "inside" / "entry.py"
+ENTRY = Path(__file__).resolve().parent / "inside" / "entry.py"
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
 def _adopt() -> dict[str, str]:
     """Note the start; end what the previous process of this app left behind; identify this one to
     its children."""
-    from tasks.host.pm2 import apps, process_starts
+    from comfy_machine.host.pm2 import apps, process_starts
 
     workspace, name = Path(os.environ[apps.WORKSPACE]), os.environ.get(apps.NAME, "")
     with contextlib.suppress(Exception):
@@ -84,8 +84,8 @@ def _adopt() -> dict[str, str]:
 
 
 def _prepare(database: Path) -> None:
-    from tasks.host.comfyui import database_files
-    from tasks.host.system.failure import Failure
+    from comfy_machine.host.comfyui import database_files
+    from comfy_machine.host.system.failure import Failure
 
     try:
         database_files.prepare(database)

@@ -1,6 +1,6 @@
 """Deletes discarded files in the background, then measures disk usage.
 
-`python -m tasks.services.sweeper WORKSPACE DESCRIPTOR`: the descriptor holds the lock that
+`python -m comfy_machine.services.sweeper WORKSPACE DESCRIPTOR`: the descriptor holds the lock that
 allows one sweeper per workspace. It runs at the lowest priority and ends by itself. If it is
 killed, the next run starts another.
 """

@@ -1,6 +1,6 @@
 """Watches the instances, restarts those that are unhealthy, rotates logs and masks secrets in them.
 
-`python -m tasks.services.watcher FILE`: FILE has the settings. Each instance has its own
+`python -m comfy_machine.services.watcher FILE`: FILE has the settings. Each instance has its own
 thread, so that none waits for another. An instance's watch.json has the current symptom and the
 last restart.
 """
@@ -31,9 +31,10 @@ from ..host.system import files, heartbeat, usage
 from ..host.system.failure import Failure
 from ..host.system.run_lock import RunLock
 from ..spec.layout import Layout
-from . import gpu_watch, worker_watch
+from . import gpu_watch, service_watch, worker_watch
 from .log_masks import LogMasks
 from .saying import say
+from .service_watch import ServiceWatch
 from .worker_watch import Service, Serving, WorkerWatch
 
 COSTLY_EVERY = 5
@@ -64,6 +65,8 @@ class Settings:
     restart: bool
     every: float
     workers: tuple[worker_watch.Watched, ...] = ()
+    services: tuple[service_watch.Watched, ...] = ()
+    """The programs of jobs."""
     warms: bool = False
     """Whether an instance must run its warm-up job before it counts as healthy."""
     cards: tuple[gpu_watch.Card, ...] = ()
@@ -87,6 +90,7 @@ def read_settings(file: Path) -> Settings:
         restart=found["restart"],
         every=found["every"],
         workers=tuple(map(_read_worker, found.get("workers", []))),
+        services=tuple(service_watch.Watched(**each) for each in found.get("services", [])),
         warms=found.get("warms", False),
         cards=tuple(
             gpu_watch.Card(each["gpu"], each["name"], tuple(each["workers"]))
@@ -338,6 +342,9 @@ def main(file: Path) -> None:
             hung=rules.hung, start_timeout=rules.start_timeout,
         )  # fmt: skip
         work.append((worker.name, watch.step))
+    for each in settings.services:
+        follow = ServiceWatch(settings.layout, each, census, settings.limits.hung)
+        work.append((each.name, follow.step))
     work.append((apps.SERVER, ServerWatch(settings, census).step))
     if settings.cards:
         gpus = gpu_watch.GpuWatch(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from ..host.pm2 import pm2, process_starts
+from ..host.pm2 import apps, liveness, pm2, process_starts
 from ..host.pm2.app_processes import Census, Found
 from ..host.system import files
 from ..spec.layout import Layout
@@ -88,6 +88,7 @@ class WorkerWatch:
         self._wait, self._again = FIRST, 0.0
         self._process: psutil.Process | None = None
         self._passed = False
+        self._noted: str | None = ""
         self._good = self._next = 0.0
 
     def step(self) -> None:
@@ -128,8 +129,7 @@ class WorkerWatch:
     def _hold(self, found: Found) -> None:
         if not self._layout.state.is_dir():
             return
-        if not self._mark.parent.is_dir():
-            files.remove(self._mark.parent)
+        files.clear_way(self._mark)
         files.write_text(self._mark, "")
         if pm2.stop(self._layout, self._worker.name, found.app.pid):
             say(f"{self._worker.name} (pid {found.app.pid}) is held until its instance is healthy")
@@ -156,18 +156,26 @@ class WorkerWatch:
         if age >= STEADY:
             self._wait = FIRST
         if found.process != self._process:
-            self._process, self._passed = found.process, False
+            self._process, self._passed, self._noted = found.process, False, ""
             self._good, self._next = now, now
         if self._worker.probe is None or now < self._next:
             return
         self._next = now + min(PROBE_EVERY, self._hung / 3)
         why = failure(self._worker.probe, found.process, self._worker.cwd)
+        if why is None or self._passed or age >= self._start_timeout:
+            self._note(found, why)
         if why is None:
             self._passed, self._good = True, time.monotonic()
         elif now - self._good >= self._hung and (self._passed or age >= self._start_timeout):
             self._good = now
             if pm2.restart(self._layout, self._worker.name, found.app.pid, why):
                 say(f"{self._worker.name} (pid {found.app.pid}) was restarted: {why}")
+
+    def _note(self, found: Found, why: str | None) -> None:
+        """Let health and status say what the probe found."""
+        if why != self._noted:
+            liveness.note(self._layout, self._worker.name, apps.identity(found.app.pid) or "", why)
+            self._noted = why
 
 
 def failure(probe: Probe, process: psutil.Process, cwd: str) -> str | None:

@@ -95,11 +95,12 @@ def _code_receipt(source: Source) -> Path:
 def _why_outdated(run: Run) -> str | None:
     source = source_of(run)
     if reason := source.why_not_there():
+        targets.say(run)
         return reason
-    if not source.layout.read_path(_code_receipt(source)).exists():
+    if not source.layout.read_path(_code_receipt(source)).is_file():
         return f"the flags of {source.name} are not read yet"
     code = code_of(run)
-    targets.warn_of_unknown_folders(run, code)
+    targets.warn(run, code)
     return arguments.reason_to_check(run, code, source.read()["commit"])
 
 
@@ -123,6 +124,8 @@ def _read_code(run: Run, log: Path) -> None:
         raise Failure(f"{source.url} has no main.py, so it isn't ComfyUI: correct comfyui.repo")
     python, env = Path(sys.executable), process.allowed_environment(os.environ)
     code = source_facts.ask(python, checkout, env, log)
-    files.write_receipt(source.layout.write_path(_code_receipt(source)), code.receipt())
-    targets.warn_of_unknown_folders(run, code)
+    receipt = source.layout.write_path(_code_receipt(source))
+    files.clear_way(receipt)
+    files.write_receipt(receipt, code.receipt())
+    targets.warn(run, code)
     arguments.check_arguments(run, pinned(run, code, python, log))

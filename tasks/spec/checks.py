@@ -6,13 +6,15 @@ the problems of others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import tls, workflow_file
+from . import job_checks, tls, workflow_file
 from .fields import check_name, check_path, check_target
-from .model import Health, Instances
+from .job_checks import WORKER
+from .model import Health, Instances, Jobs
 from .paths import STORE, absolute
 from .problems import Loc, shown
 from .urls import parse_remote, repository_name
@@ -32,6 +34,7 @@ def check_all(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) ->
     yield from tls.check(section(data, "instances"))
     yield from check_models(data)
     yield from check_workers(data)
+    yield from job_checks.check(data.get("jobs"))
     for name, what in workflow_file.check(section(data, "health"), folder, environ):
         yield ("health", name), what
     yield from check_paths(data, folder, environ)
@@ -84,7 +87,7 @@ def check_comfyui(data: dict[Any, Any]) -> Iterator[Finding]:
 def check_torch(data: dict[Any, Any]) -> Iterator[Finding]:
     """NVML finds only NVIDIA GPUs, so other backends need cpu_only."""
     torch = section(data, "python").get("torch")
-    is_other = isinstance(torch, str) and torch.startswith(("rocm", "xpu"))
+    is_other = isinstance(torch, str) and re.fullmatch(r"rocm\d[\d.]*|xpu", torch)
     if is_other and section(data, "instances").get("cpu_only") is not True:
         why = "is for GPUs that comfy-machine can't find: it finds only NVIDIA GPUs"
         yield ("python", "torch"), f"{torch} {why}; set instances.cpu_only, or another torch"
@@ -124,7 +127,9 @@ def check_nodes(data: dict[Any, Any]) -> Iterator[Finding]:
             try:
                 check_name(name)
             except ValueError as error:
-                yield (*loc, key), f"{error} (name: …)"
+                folder, at, ref = name.partition("@")
+                why = f"write ref: {shown(ref)} beside it, and {shown(folder)} without @"
+                yield (*loc, key), why if at and key == "url" else f"{error} (name: …)"
                 continue
         names.append(((*loc, key), name))
     yield from _twice(names, "custom node", fold=True)
@@ -160,7 +165,7 @@ def check_overrides(data: dict[Any, Any]) -> Iterator[Finding]:
 
 
 def check_ports(data: dict[Any, Any]) -> Iterator[Finding]:
-    """Ports that two instances, or an instance and the health server, would share.
+    """Ports that two instances, or an instance and a service of ours, would share.
 
     With `gpus: auto`, the GPUs named in overrides are assumed to exist.
     """
@@ -176,6 +181,9 @@ def check_ports(data: dict[Any, Any]) -> Iterator[Finding]:
     if health.get("server") is not False:
         port, default = health.get("port"), Health.model_fields["port"].default
         owners[port if type(port) is int else default] = "health.port"
+    for field, port in _ports_of_jobs(data.get("jobs")):
+        if owners.setdefault(port, f"jobs.{field}") != f"jobs.{field}":
+            yield ("jobs", field), f"port {port} is also {owners[port]}"
     counted = [gpu for gpu in gpus if section(overrides, gpu).get("port") is None]
     ports: list[tuple[Loc, int, Any]] = []
     if type(start) is int and 1 <= start <= 65535:
@@ -189,6 +197,16 @@ def check_ports(data: dict[Any, Any]) -> Iterator[Finding]:
         name = f"comfyui-gpu{gpu}'s"
         if type(port) is int and owners.setdefault(port, name) != name:
             yield loc, f"port {port} of comfyui-gpu{gpu} is also {owners[port]}"
+
+
+def _ports_of_jobs(jobs: Any) -> Iterator[tuple[str, int]]:
+    """The field and the port of each service of jobs that this machine has."""
+    if not isinstance(jobs, dict):
+        return
+    for name in ("port", "gateway_port"):
+        port, default = jobs.get(name), Jobs.model_fields[name].default
+        if name != "port" or jobs.get("url") is None:
+            yield name, port if type(port) is int else default
 
 
 def check_devices(data: dict[Any, Any]) -> Iterator[Finding]:
@@ -227,7 +245,10 @@ def check_workers(data: dict[Any, Any]) -> Iterator[Finding]:
     workers = entries(data, "workers")
     names = [((*loc, "name"), worker.get("name")) for loc, worker in workers]
     yield from _twice([(loc, name) for loc, name in names if isinstance(name, str)], "worker")
+    has_jobs = isinstance(data.get("jobs"), dict)
     for loc, worker in workers:
+        if has_jobs and worker.get("name") == WORKER:
+            yield (*loc, "name"), f"{WORKER} is the name of the worker of jobs: give another"
         health = section(worker, "health")
         given = [name for name in ("url", "command") if health.get(name) is not None]
         if worker.get("health") is not None and len(given) != 1:

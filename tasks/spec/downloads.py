@@ -40,7 +40,9 @@ def parse_download(text: str) -> str:
     if _PLAIN.fullmatch(text):
         return text
     if not re.match(r"https?://", text, re.I):
-        raise ValueError("a URL such as https://host/file; a file on a disk is given as source:")
+        raise ValueError(
+            "must be a URL such as https://host/file; a file on a disk is given as source:"
+        )
     if has_control(text) or re.search(r"[\s\\]", text):
         raise ValueError("the URL holds a space, a backslash or a control character: encode it")
     try:
@@ -128,7 +130,7 @@ def check_token_host(text: str) -> str:
     """The exact host that a token is for. Raises ValueError."""
     host = text.lower()
     if not text.isascii() or not _HOST.fullmatch(host) or int(_port(host) or 443) > 65535:
-        raise ValueError("an exact host such as huggingface.co, without https:// or a path")
+        raise ValueError("must be an exact host such as huggingface.co, without https:// or a path")
     host = host.removesuffix(":443")
     return _ALIASES.get(host, host)
 

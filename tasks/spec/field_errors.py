@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, get_args
@@ -11,10 +12,26 @@ from pydantic import BaseModel, ValidationError
 from .loader import Document
 from .model import Spec
 from .problems import Loc, did_you_mean, shown
+from .requirement_hints import write_instead
 
 MOST = 1000
 """Problems that are put into words: a file of a megabyte may have 300,000."""
-_PRIVATE = {"env", "tokens", "token"}
+_EXAMPLES: dict[Loc, str] = {
+    ("comfyui",): "must be a mapping, such as {repo: https://…, ref: v0.3.64} or {path: …}",
+    ("custom_nodes",): "must be an address such as https://github.com/OWNER/NAME, or a mapping",
+    (
+        "models",
+        "files",
+    ): "must be a mapping: {target: checkpoints/NAME.safetensors, url: https://…}",
+    ("models", "extra_roots"): "must be a mapping: {path: …}",
+    ("jobs",): "must be true, false, or a mapping such as {gateway_port: 8180}",
+}
+"""For a text where a mapping is needed."""
+_MEANING: dict[Loc, str] = {
+    ("models", "files", "target"): ": its place below the models folder, such as "
+    "checkpoints/x.safetensors",
+}
+_PRIVATE = {"env", "tokens", "token", "credentials"}
 
 
 def translate(error: ValidationError, document: Document) -> Iterator[tuple[Loc, str]]:
@@ -32,7 +49,8 @@ def _sentence(detail: dict[str, Any], loc: Loc, document: Document) -> str:
         case "value_error":
             return str(context["error"])
         case "missing":
-            return "has no value" if loc in document.lines else "is required"
+            required = f"is required{_MEANING.get(_kind(loc), '')}"
+            return "has no value" if loc in document.lines else required
         case "extra_forbidden" | "invalid_key":
             return f"is not a field here{_suggestion(loc)}"
         case "string_type" | "path_type":
@@ -42,9 +60,9 @@ def _sentence(detail: dict[str, Any], loc: Loc, document: Document) -> str:
         case "bool_type":
             return f"must be true or false{_without_quotes(detail['input'])}"
         case "tuple_type":
-            return "must be a list, such as [one, two]"
+            return f"must be a list{_as_list(detail['input'], loc)}"
         case "dict_type" | "model_type" | "model_attributes_type":
-            return "must be a mapping of key: value"
+            return _mapping(detail["input"], loc)
         case "literal_error":
             return f"must be {context['expected']}".replace("'", "")
         case "greater_than_equal":
@@ -55,6 +73,31 @@ def _sentence(detail: dict[str, Any], loc: Loc, document: Document) -> str:
             return "must not be empty"
         case _:
             return shown(str(detail["msg"]), 200)
+
+
+def _kind(loc: Loc) -> Loc:
+    """The location without the indices of lists."""
+    return tuple(part for part in loc if isinstance(part, str))
+
+
+def _as_list(value: Any, loc: Loc) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[\w.<>=~!+-]{1,80}", value):
+        return f": [{value}]"
+    if loc == ("custom_nodes",):
+        return ": [https://github.com/OWNER/NAME], or one on each line after -"
+    if isinstance(value, dict) and loc in (("python", "packages"), ("python", "overrides")):
+        lines = [write_instead(f"{name}=={version}") for name, version in value.items()]
+        return f": [{shown(', '.join(lines))}]" if all(lines) else ", such as [numpy<2]"
+    return ", such as [one, two]"
+
+
+def _mapping(value: Any, loc: Loc) -> str:
+    if not isinstance(value, str) and loc != ("jobs",):
+        return "must be a mapping of key: value"
+    if loc[0] == "custom_nodes" and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", value):
+        place = value if "/" in value else f"OWNER/{value}"
+        return f"must be an address: https://github.com/{place}"
+    return _EXAMPLES.get(_kind(loc), "must be a mapping of key: value")
 
 
 def _without_quotes(value: Any) -> str:
@@ -77,13 +120,16 @@ def _suggestion(loc: Loc) -> str:
     """What an unknown field may have been meant to be."""
     name = str(loc[-1])
     fields = _fields(loc[:-1])
+    before, colon, after = name.partition(":")
+    if colon and before in fields:
+        return f"; write a space after the colon: {before}: {shown(after.strip(), 40)}"
     if hint := did_you_mean(name, fields):
         return hint
     for section, info in Spec.model_fields.items():
         model = _model(info.annotation)
         if model is not None and name in model.model_fields:
             return f"; it belongs under {section}"
-    return f"; known are {', '.join(fields)}" if len(fields) <= 10 else ""
+    return f"; known are {', '.join(fields)}" if len(fields) <= 11 else ""
 
 
 def _fields(loc: Loc) -> list[str]:

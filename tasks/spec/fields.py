@@ -13,7 +13,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from .downloads import check_token, check_token_host, parse_download
 from .overlapping_packages import check_prefer
 from .problems import has_control, shown
+from .requirement_hints import refuse_mapping, write_instead
 from .sizes import SIZE, check_size
+from .torch_choice import check_torch
 from .urls import (
     check_index,
     check_place_of_wheels,
@@ -45,7 +47,7 @@ OUR_ARGS = {
     "--extra-model-paths-config": "models.extra_roots",
     "--base-directory": "workspace",
     "--models-directory": "models.folder",
-    "--quick-test-for-ci": "doit build, which runs it",
+    "--quick-test-for-ci": "the build, which runs it",
     "--whitelist-custom-nodes": "the variable COMFYUI_CUSTOM_NODES",
     "--disable-all-custom-nodes": "the variable COMFYUI_CUSTOM_NODES",
     "--disabled-nodes-config": "the variable COMFYUI_CUSTOM_NODES",
@@ -66,6 +68,7 @@ REFUSED_ARGS = {
     "--help": _ENDS,
 }
 """Arguments that would break the machine → why, and what to do."""
+NO_REQUIREMENT = "not a requirement such as numpy<2"
 
 
 def _printable(text: str) -> str:
@@ -128,14 +131,14 @@ def check_target(text: str) -> str:
 
 def _source(text: Any) -> Any:
     if isinstance(text, str) and "://" in text:
-        raise ValueError("a file or folder on this machine; an address is given as url:")
+        raise ValueError("must be a file or folder on this machine; an address is given as url:")
     return check_path(text)
 
 
 def _sha256(text: str) -> str:
     digest = text.strip().lower().removeprefix("sha256:")
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise ValueError("64 hexadecimal digits, as sha256sum prints them")
+        raise ValueError("must be 64 hexadecimal digits, as sha256sum prints them")
     return digest
 
 
@@ -144,22 +147,14 @@ def _url(text: str) -> str:
     return text
 
 
-def _torch(text: str) -> str:
-    if text in {"auto", "cpu", "pypi", "preinstalled", "none"}:
-        return text
-    if re.fullmatch(r"cu\d{2,3}|rocm\d+(\.\d+)*|xpu", text):
-        return text
-    raise ValueError(
-        "one of auto, cpu, pypi, preinstalled, none, or a backend such as cu128, rocm6.3, xpu"
-    )
-
-
 def _gpus(value: Any) -> Any:
     if value == "auto" and isinstance(value, str):
         return value
     numbers = value if isinstance(value, list) else [value]
     if any(type(number) is not int or number < 0 or number > 255 for number in numbers):
-        raise ValueError("auto, a number of GPUs, or a list of their indices such as [0, 2]")
+        raise ValueError(
+            "must be auto, a number of GPUs, or a list of their indices such as [0, 2]"
+        )
     if not numbers or value == 0:
         raise ValueError(
             "at least one: without a GPU set instances.cpu_only, "
@@ -214,23 +209,42 @@ def _worker_name(name: str) -> str:
 
 def _local_url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
-        raise ValueError("an address such as http://127.0.0.1:8000/health")
+        raise ValueError("must be an address such as http://127.0.0.1:8000/health")
     if "${" in expand_instance(text, dict.fromkeys(INSTANCE_REFERENCES, "")):
         raise ValueError("an address holds only ${instance.…}: put secrets under env:")
     return text
 
 
+def _nats_url(text: str) -> str:
+    for each in text.split(","):
+        if re.match(r"[a-z]+://[^/]*@", each):
+            raise ValueError("holds credentials: give them as credentials, in a variable")
+        if not re.fullmatch(r"(nats|tls)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?", each):
+            raise ValueError(
+                "must be an address such as nats://broker:4222; those of a cluster are separated "
+                "by commas, without spaces"
+            )
+    return text
+
+
 def _listen(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9:.][A-Za-z0-9:.,_-]*", text):
-        raise ValueError("an address such as 127.0.0.1, or 0.0.0.0 for every interface")
+        raise ValueError("must be an address such as 127.0.0.1, or 0.0.0.0 for every interface")
     return text
+
+
+def _not_a_requirement(text: str) -> str:
+    instead = write_instead(text)
+    return f"not a requirement: write {shown(instead)}" if instead else NO_REQUIREMENT
 
 
 def _requirement(text: str) -> str:
     if text.startswith("-"):
-        raise ValueError("a requirement such as numpy<2, not an option")
+        raise ValueError("must be a requirement such as numpy<2, not an option")
     if re.match(r"[./~]|file:", text):
-        raise ValueError("a requirement such as numpy<2; folders of wheels are python.find_links")
+        raise ValueError(
+            "must be a requirement such as numpy<2; folders of wheels are python.find_links"
+        )
     refuse_url_credentials(text)
     if re.match(r"(git\+)?[a-z]+://", text):
         raise ValueError(f"give the package's name before it: NAME @ {shown(text)}")
@@ -239,7 +253,9 @@ def _requirement(text: str) -> str:
     try:
         requirement = Requirement(text)
     except InvalidRequirement:
-        raise ValueError("not a requirement such as numpy<2") from None
+        raise ValueError(_not_a_requirement(text)) from None
+    if requirement.url and "/" not in requirement.url:
+        raise ValueError(_not_a_requirement(text))
     if requirement.url and requirement.url.startswith("file:"):
         raise ValueError("a file of this machine: put its folder into python.find_links")
     return text
@@ -270,7 +286,7 @@ GitUrl = Annotated[str, AfterValidator(_url)]
 Ref = Annotated[str, AfterValidator(check_ref)]
 NodeName = Annotated[str, AfterValidator(check_name)]
 Target = Annotated[str, AfterValidator(check_target)]
-Torch = Annotated[str, AfterValidator(_torch)]
+Torch = Annotated[str, BeforeValidator(check_torch)]
 Prefer = Annotated[dict[str, str], AfterValidator(check_prefer)]
 _Item = WithJsonSchema({"type": ["string", "number"]})
 Word = Annotated[str, BeforeValidator(_word), AfterValidator(_command), _Item]
@@ -290,6 +306,8 @@ WorkerUrl = Annotated[str, AfterValidator(check_worker_value), AfterValidator(_l
 MachineId = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 WorkerName = Annotated[str, AfterValidator(_worker_name)]
 Listen = Annotated[str, AfterValidator(_listen)]
-Requirement = Annotated[Text, AfterValidator(_requirement)]
+NatsUrl = Annotated[str, AfterValidator(_nats_url)]
+AtLeastOne = Annotated[int, Field(strict=True, ge=1)]
+Requirement = Annotated[Text, BeforeValidator(refuse_mapping), AfterValidator(_requirement)]
 IndexUrl = Annotated[str, AfterValidator(_printable), AfterValidator(check_index)]
 PlaceOfWheels = Annotated[str, AfterValidator(_printable), AfterValidator(check_place_of_wheels)]

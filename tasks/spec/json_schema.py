@@ -19,6 +19,11 @@ def schema() -> dict[str, Any]:
             del part["default"]
         if part.get("type") == "string" and part.get("format") == "path":
             del part["format"]
+    nodes = content["properties"]["custom_nodes"]
+    in_short = {"type": "string", "description": "Git URL, or a local directory, of the node."}
+    nodes["items"] = {"anyOf": [nodes["items"], in_short]}
+    jobs = content["properties"]["jobs"]
+    jobs["anyOf"] = [{"type": "boolean"}, *jobs["anyOf"]]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "machine.yaml",

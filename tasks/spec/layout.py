@@ -140,7 +140,7 @@ class Layout:
 
     @property
     def ports(self) -> Path:
-        """The port of each instance, as JSON."""
+        """The port of each instance and of the health server, as JSON."""
         return self.state / "ports.json"
 
     @property
@@ -152,6 +152,16 @@ class Layout:
     def dotenvs(self) -> Path:
         """The `.env` files of custom nodes, mode 0600."""
         return self.secrets / "nodes"
+
+    @property
+    def jobs(self) -> Path:
+        """Our NATS server's config and token, mode 0600, and its store: the jobs."""
+        return self.state / "jobs"
+
+    @property
+    def jobs_token(self) -> Path:
+        """The token that our NATS server asks for, mode 0600."""
+        return self.jobs / "token"
 
     @property
     def extra_model_paths(self) -> Path:
@@ -187,6 +197,10 @@ class Layout:
     def held(self, worker: str) -> Path:
         """While this file exists, the watcher holds a worker until its instance is healthy."""
         return self.state / "held" / worker
+
+    def probed(self, worker: str) -> Path:
+        """Why a worker fails its liveness probe, as the watcher noted it, as JSON."""
+        return self.state / "probed" / f"{worker}.json"
 
     def warm(self, gpu: int) -> Path:
         """The result of the warm-up job and its process, as JSON."""

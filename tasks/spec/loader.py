@@ -80,7 +80,7 @@ def _text(file: Path, label: str) -> str:
             raise fail("is larger than 1 MB, so it isn't a machine file")
         return raw.decode("utf-8-sig")
     except FileNotFoundError:
-        raise fail("no such file: write one, or name another with machine=FILE") from None
+        raise fail("no such file: init writes one, or name another with machine=FILE") from None
     except IsADirectoryError:
         raise fail("is a directory: name the file in it, as machine=FILE") from None
     except UnicodeDecodeError as error:

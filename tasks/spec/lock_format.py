@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 from .problems import Problem, SpecError, dotted
 
-_MEND = "restore it from version control, or delete it and doit makes a new one"
+_MEND = "restore it from version control, or delete it, and the next run makes a new one"
 
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

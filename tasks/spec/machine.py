@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from . import tls
 from .layout import Layout
 from .lock_format import Lock
-from .model import Override, Spec
+from .model import Jobs, Override, Spec
 from .problems import Problem, SpecError
 from .variable_references import DEVICE
 
@@ -59,6 +59,11 @@ class Machine(Spec):
     @property
     def layout(self) -> Layout:
         return Layout(self.workspace)
+
+    @property
+    def wanted_jobs(self) -> Jobs | None:
+        """The settings of jobs; None: they are off, or this machine starts nothing."""
+        return self.jobs if self.enabled else None
 
     @property
     def lock_file(self) -> Path:

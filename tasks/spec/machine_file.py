@@ -18,6 +18,7 @@ from .model import Spec
 from .overrides import Applied, Environment, apply, read_environment, select
 from .problems import Loc, Problem, SpecError, dotted
 from .resolve import resolve
+from .short_forms import spell_out
 
 
 def load(file: Path, environ: Mapping[str, str]) -> Machine:
@@ -28,6 +29,7 @@ def load(file: Path, environ: Mapping[str, str]) -> Machine:
         document = read_document(file, _label(file))
     except SpecError as error:
         raise SpecError([*error.problems, *_without_file(environment)]) from None
+    document.data = spell_out(document.data)
     applied = apply(document.data, environment)
     select(applied, environment)
     spec, findings = _validate(applied.data, document)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .fields import (
     Arg,
+    AtLeastOne,
     Bool,
     Count,
     DownloadUrl,
@@ -20,6 +21,7 @@ from .fields import (
     InstanceEnv,
     Listen,
     MachineId,
+    NatsUrl,
     NodeName,
     PathText,
     PlaceOfWheels,
@@ -49,7 +51,7 @@ SMOKE = Path("smoke")
 
 
 class Model(BaseModel):
-    """A section of machine.yaml: strict; a null value counts as absent."""
+    """A section of machine.yaml: strict; a null value counts as absent, of a known field."""
 
     # Only Spec is ever validated, so only its validator is built.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -58,7 +60,10 @@ class Model(BaseModel):
     @classmethod
     def _null_is_unset(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            return {key: value for key, value in data.items() if value is not None}
+            known = cls.model_fields
+            return {
+                key: value for key, value in data.items() if value is not None or key not in known
+            }
         return data
 
 
@@ -236,7 +241,8 @@ class Instances(Model):
     port_start: Port = Field(default=8188, description="Port of GPU 0; GPU n has port_start + n.")
     port_conflict: Literal["fail", "next"] = Field(
         default="fail",
-        description="When a port is taken: fail, or take the next free one and keep it.",
+        description="When a port of theirs, or the health server's, is taken: fail, or take the "
+        "next free one and keep it.",
     )
     listen: Listen = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is all.")
     args: tuple[Arg, ...] = Field(default=(), description="Arguments of ComfyUI's main.py.")
@@ -337,6 +343,50 @@ class Worker(Model):
     )
 
 
+class JobsTls(Model):
+    """Files in PEM for the connection to a NATS server of your own, beside machine.yaml."""
+
+    ca: PathText | None = Field(
+        default=None, description="Who signed its certificate. Default: those that Python trusts."
+    )
+    cert: PathText | None = Field(default=None, description="Our own certificate.")
+    key: PathText | None = Field(default=None, description="The key of cert.")
+
+
+class Jobs(Model):
+    """Jobs: they are kept in NATS, and each is given to an instance that can run it."""
+
+    port: Port = Field(
+        default=4222, description="Port of our NATS server, which listens on 127.0.0.1."
+    )
+    gateway_port: Port = Field(default=8180, description="Port of the gateway, which takes jobs.")
+    listen: Listen = Field(
+        default="127.0.0.1", description="Its address; beyond loopback it needs a token."
+    )
+    token: Token | None = Field(
+        default=None, description="Variable with the token that it asks for, as ${NAME}."
+    )
+    attempts: AtLeastOne = Field(
+        default=3, description="How often a job is started before it is dead."
+    )
+    max_queued: AtLeastOne = Field(default=10000, description="How many jobs may wait.")
+    keep: AtLeastOne = Field(default=7, description="Days for which a job that ended is kept.")
+    url: NatsUrl | None = Field(
+        default=None,
+        description="A NATS server of your own with JetStream, nats://HOST:PORT; several of a "
+        "cluster are separated by commas. Then none of ours is started.",
+    )
+    credentials: Token | None = Field(
+        default=None,
+        description="Variable with the path of its credentials file, or with its token, as "
+        "${NAME}.",
+    )
+    tls: JobsTls | None = Field(default=None, description="The certificates for it.")
+    replicas: Literal[1, 3] = Field(
+        default=1, description="On how many servers of its cluster each record lies."
+    )
+
+
 class Retention(Model):
     """What is kept of earlier generations."""
 
@@ -370,6 +420,11 @@ class Spec(Model):
     )
     workers: tuple[Worker, ...] = Field(
         default=(), description="Your processes beside each instance."
+    )
+    jobs: Jobs | None = Field(
+        default=None,
+        description="true, or its settings: jobs are queued and given to instances. Default: "
+        "false.",
     )
     retention: Retention = Field(
         default_factory=Retention, description="What is kept of earlier generations, to go back to."

@@ -10,7 +10,18 @@ from typing import Any
 
 from .downloads import DEFAULT_TOKENS
 from .machine import Machine
-from .model import COMFYUI_REPO, SMOKE, ComfyUI, CustomNode, Health, Models, Python, Spec, Worker
+from .model import (
+    COMFYUI_REPO,
+    SMOKE,
+    ComfyUI,
+    CustomNode,
+    Health,
+    Jobs,
+    Models,
+    Python,
+    Spec,
+    Worker,
+)
 from .paths import STORE, absolute
 from .urls import parse_remote, repository_name
 
@@ -37,6 +48,7 @@ def resolve(
         health=_health(spec.health, folder, env),
         machine_id=spec.machine_id,
         workers=tuple(_worker(worker, workspace, env) for worker in spec.workers),
+        jobs=_jobs(spec.jobs, folder, env) if spec.jobs else None,
         retention=spec.retention,
         enabled=enabled,
         selected_nodes=selected_nodes,
@@ -85,6 +97,13 @@ def _health(health: Health, folder: Path, env: Mapping[str, str]) -> Health:
 def _worker(worker: Worker, workspace: Path, env: Mapping[str, str]) -> Worker:
     cwd = absolute(workspace, worker.cwd, env) if worker.cwd else None
     return worker.model_copy(update={"cwd": cwd})
+
+
+def _jobs(jobs: Jobs, folder: Path, env: Mapping[str, str]) -> Jobs:
+    if jobs.tls is None:
+        return jobs
+    named = {name: absolute(folder, path, env) for name, path in jobs.tls if path}
+    return jobs.model_copy(update={"tls": jobs.tls.model_copy(update=named)})
 
 
 def _models(models: Models, workspace: Path, env: Mapping[str, str]) -> Models:

@@ -11,7 +11,7 @@ SIZE = r"^([1-9]\d{0,5})([KMGT])$"
 def check_size(text: str) -> str:
     """A whole number and K, M, G or T, which are powers of 1024. Raises ValueError."""
     if not re.fullmatch(SIZE, text):
-        raise ValueError("a size: a whole number with K, M, G or T, such as 24G or 512M")
+        raise ValueError("must be a size: a whole number with K, M, G or T, such as 24G or 512M")
     return text
 
 

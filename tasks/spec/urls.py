@@ -84,7 +84,7 @@ def check_index(text: str) -> str:
     Raises ValueError, whose text never repeats a secret.
     """
     if not re.fullmatch(r"(?:https?|file)://\S+", text, re.I):
-        raise ValueError("a URL such as https://host/simple")
+        raise ValueError("must be a URL such as https://host/simple")
     return check_place_of_wheels(text)
 
 

@@ -43,7 +43,7 @@ from pathlib import Path
 
 import yaml
 
-from tasks.host.system import private_folder
+from comfy_machine.host.system import private_folder
 from tests.benchmarks import figures
 from tests.forge import NODE
 

@@ -22,12 +22,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks.environment import verification
-from tasks.host.python import environments, records, uv
-from tasks.host.storage import trees
-from tasks.host.system import files
-from tasks.host.system.progress import Progress
-from tasks.host.system.units import size
+from comfy_machine.environment import verification
+from comfy_machine.host.python import environments, records, uv
+from comfy_machine.host.storage import trees
+from comfy_machine.host.system import files
+from comfy_machine.host.system.progress import Progress
+from comfy_machine.host.system.units import size
 from tests.benchmarks.figures import exit_on_signals
 
 

@@ -25,7 +25,7 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from tasks.spec.layout import Layout
+from comfy_machine.spec.layout import Layout
 from tests.benchmarks.figures import at_most, conclude, exit_on_signals, timed
 from tests.conftest import copy_environments, link_supervisor, uv_cache
 from tests.forge import Forge

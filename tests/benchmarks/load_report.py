@@ -31,11 +31,12 @@ from pathlib import Path
 
 import psutil
 
-from tasks.host.comfyui import api
-from tasks.host.comfyui.quick_test import SERVICES, Proof
-from tasks.host.generations import reported_changes
-from tasks.host.python import pth_hook
-from tasks.host.system import process
+from comfy_machine.host.comfyui import api
+from comfy_machine.host.comfyui.quick_test import Proof
+from comfy_machine.host.generations import reported_changes
+from comfy_machine.host.python import pth_hook
+from comfy_machine.host.system import process
+from comfy_machine.host.system.program_files import SERVICES
 from tests.benchmarks.figures import at_most, conclude, exit_on_signals
 
 PROJECT = Path(__file__).parents[2]

@@ -30,15 +30,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tasks.host.downloads.download_request import DownloadRequest
-from tasks.host.downloads.store import Store
-from tasks.host.downloads.web import HOST_CONNECTIONS, Tolerance, Web
-from tasks.host.storage.disk_space import DiskSpace
-from tasks.host.system import thread_pool
-from tasks.host.system.progress import Progress
-from tasks.host.system.units import size
-from tasks.models.model_pins import AT_ONCE
-from tasks.spec.layout import Layout
+from comfy_machine.host.downloads.download_request import DownloadRequest
+from comfy_machine.host.downloads.store import Store
+from comfy_machine.host.downloads.web import HOST_CONNECTIONS, Tolerance, Web
+from comfy_machine.host.storage.disk_space import DiskSpace
+from comfy_machine.host.system import thread_pool
+from comfy_machine.host.system.progress import Progress
+from comfy_machine.host.system.units import size
+from comfy_machine.models.model_pins import AT_ONCE
+from comfy_machine.spec.layout import Layout
 from tests.benchmarks.figures import at_least, at_most, conclude, exit_on_signals, miss, timed
 from tests.conftest import copy_environments, link_supervisor, uv_cache
 from tests.model_server import ModelServer, Ways, model_server, noise

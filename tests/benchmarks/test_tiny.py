@@ -21,8 +21,8 @@ import psutil
 import pytest
 import yaml
 
-from tasks.host.storage import digest_folders, trees
-from tasks.spec.layout import Layout
+from comfy_machine.host.storage import digest_folders, trees
+from comfy_machine.spec.layout import Layout
 from tests import starter
 from tests.conftest import uv_cache
 from tests.contract.client import until
@@ -134,6 +134,14 @@ def test_load() -> None:
     found = json.loads(said)
     assert found["codes"] == [200]
     assert len(found["latencies"]) == 25
+
+
+def test_jobs(folder: Path) -> None:
+    tiny = ["--jobs", 3, "--gpus", 2, "--long", 2, "--short", 4, "--queued", 20, "--seconds", 1]
+    said = figures(folder, "jobs", *tiny)
+    for figure in ("overhead per job", "of posting directly", "killed worker", "cut-off machine",
+                   "submits per second", "memory of the scheduler", "p99 of the API"):  # fmt: skip
+        assert figure in said, said
 
 
 def test_mission(folder: Path) -> None:

@@ -33,9 +33,9 @@ from typing import Any
 
 import yaml
 
-from tasks.host.comfyui import load_result
-from tasks.host.system import private_folder, run_journal
-from tasks.spec.layout import Layout
+from comfy_machine.host.comfyui import load_result
+from comfy_machine.host.system import private_folder, run_journal
+from comfy_machine.spec.layout import Layout
 from tests.benchmarks.figures import at_most, conclude, exit_on_signals, miss, run
 
 PROJECT = Path(__file__).parents[2]

@@ -15,11 +15,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from tests import starter
-from tests.chaos import answers, damaged_files, kills
+from tests.chaos import answers, damaged_files, disk, kills, network, rolls
 from tests.chaos.machines import Stuck, Victims, machines
 
 PR_CAPBSET_DROP = 24
@@ -39,6 +40,9 @@ LANES: dict[str, Callable[[random.Random], Iterator[Case]]] = {
     "damage": damaged_files.cases,
     "kills": kills.cases,
     "answers": answers.cases,
+    "network": network.cases,
+    "disk": disk.cases,
+    "rolls": rolls.cases,
 }
 
 
@@ -72,9 +76,20 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=45.0, help="the most that it takes")
     parser.add_argument("--cases", type=int, default=1 << 30, help="the most cases")
     parser.add_argument("--lane", choices=LANES, help="only these cases; default: all in turn")
+    parser.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="K/N", help="every Nth case from the Kth on"
+    )
+    parser.add_argument("--skip", type=int, default=0, help="so many of these first")
     parser.add_argument("--kind", default="", help="only kinds with this text in their names")
     parser.add_argument("--dropped", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, of = map(int, text.split("/"))
+    if not 1 <= number <= of:
+        raise ValueError
+    return number, of
 
 
 def _drop_capabilities() -> None:
@@ -93,7 +108,9 @@ def _run(
     failed: Counter[str],
 ) -> None:
     chance, deadline = random.Random(seed), time.monotonic() + options.minutes * 60
-    for case in _in_turn(chance, options.lane):
+    number, of = options.part
+    first = number - 1 + options.skip * of
+    for case in islice(_in_turn(random.Random(seed), options.lane), first, None, of):
         if time.monotonic() > deadline or sum(done.values()) >= options.cases:
             return
         if options.kind not in case.kind:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tasks.host.comfyui import api
-from tasks.host.system.failure import Failure
-from tasks.services.health.sampling import canary
+from comfy_machine.host.comfyui import api
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.services.health.sampling import canary
 from tests.chaos.machines import Stuck, Victims
 from tests.host.comfyui.test_api import pouring
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from tasks.host.system import files
+from comfy_machine.host.system import files
 
 Damage = Callable[[Path, random.Random], None]
 

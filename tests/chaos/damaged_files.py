@@ -66,7 +66,11 @@ def _damage(victim: Victim, kind: str, how: str, chance: random.Random) -> str |
     path = victim.machine / name
     if path.is_symlink() and how == "mode 000":
         return None
-    damage.ALL[how](path, chance)
+    try:
+        damage.ALL[how](path, chance)
+    except PermissionError:
+        # The first damage took the rights to it.
+        return None
     return name
 
 

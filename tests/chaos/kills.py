@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from tasks.host.system import process
+from comfy_machine.host.system import process
 from tests.chaos.machines import Stuck, Victim, Victims
 
 LONGEST = 8.0

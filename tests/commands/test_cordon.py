@@ -39,14 +39,16 @@ def test_a_gpu_goes_out_of_service_and_comes_back_and_the_others_go_on(
     before = pids(rig)
     assert "no instance 7; known: comfyui-gpu0" in rig.doit("cordon", "7", code=3).output
     said = rig.doit("cordon", "--reason", "its fan", "gpu1").output
-    assert "gpu1 is cordoned; doit uncordon 1 ends that" in said
+    assert "gpu1 is cordoned, comfyui-gpu1 and its workers are stopped; doit uncordon 1" in said
     left = {name: pid for name, pid in before.items() if not name.endswith("-gpu1")}
     assert pids(rig) == left
     shown = json.loads(rig.doit("status", "--json").output)
     assert [*shown["instances"]] == ["0"]
     assert shown["cordoned"]["1"]["reason"] == "its fan"
     table = rig.doit("status").output
-    assert "gpu1 is cordoned since" in table
+    (row,) = (line for line in table.splitlines() if line.startswith("comfyui-gpu1 "))
+    assert "cordoned  since" in row
+    assert row.endswith("by hand: its fan; doit uncordon 1")
     assert "changed since the last run" not in table, "nobody edited machine.yaml"
     shown = until(lambda: told(port), 30, "health") or {}
     assert (shown["status"], shown["code"]) == ("degraded", "GpuCordoned")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from tasks.host.pm2 import apps, pm2
+from comfy_machine.host.pm2 import apps, pm2
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.rig import Rig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tasks.host.storage import garbage
+from comfy_machine.host.storage import garbage
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
@@ -62,8 +62,8 @@ def test_a_plan_leaves_the_machine_byte_for_byte_as_it_was(
 
 FORGETS = """
 import sys
-from tasks.host.system import files
-from tasks.lock import packages
+from comfy_machine.host.system import files
+from comfy_machine.lock import packages
 
 def record(run, python):
     {wrap}

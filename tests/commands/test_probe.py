@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tasks.host.comfyui import health_client
-from tasks.host.system import files, private_folder
+from comfy_machine.host.comfyui import health_client
+from comfy_machine.host.system import files, private_folder
 from tests.rig import SIMULATOR, Rig, free_ports
 
 SECRET = "hidden-from-all"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
-from tasks.host.generations import manifest
+from comfy_machine.host.generations import manifest
+from comfy_machine.host.pm2 import pm2
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 
@@ -76,6 +80,28 @@ def test_a_damaged_source_is_not_copied_into_a_generation(
     assert (rig.comfyui / "custom_nodes" / "alpha" / "more.py").read_text() == "1\n"
 
 
+def test_what_was_refused_for_its_damage_is_tried_again_after_repair(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine()
+    rig.doit()
+    damaged = rig.comfyui
+    rig.spec["custom_nodes"] = [{"url": forge.node("alpha", {"requirements.txt": "toml"}).url}]
+    rig.doit()
+    rig.spec["custom_nodes"] = []
+    library = (damaged.parent / "environment" / "lib").resolve()
+    compiled = next(library.rglob("yarl/__pycache__/_url.*.pyc"))
+    half = compiled.read_bytes()[:200]
+    compiled.unlink()
+    compiled.write_bytes(half)
+    refused = rig.doit(code=2).output
+    assert f"{compiled} is damaged: doit repair; the machine is back on generation 2" in refused
+    assert "doit tries it again" in rig.doit("repair").output
+    rig.doit()
+    assert rig.comfyui == damaged
+    assert rig.healthy()
+
+
 def test_what_has_lost_its_type_or_mode_is_put_right(machine: MachineMaker, forge: Forge) -> None:
     rig = machine(custom_nodes=[{"url": forge.node("alpha").url}])
     rig.doit("build")
@@ -98,3 +124,66 @@ def test_what_has_lost_its_type_or_mode_is_put_right(machine: MachineMaker, forg
     assert not last.exists()
     rig.doit("build")
     assert rig.doit("build").executed == set()
+    layout.current.unlink()
+    layout.current.touch()
+    assert "doit repair moves it away" in rig.doit("build", code=2).output
+    assert f"{layout.current} is no link: moved to" in rig.doit("repair").output
+    rig.doit("build")
+    assert rig.doit("build").executed == set()
+
+
+def test_a_damaged_pm2_is_no_fault_of_the_generation_that_it_was_to_start(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("alpha").url}])
+    rig.doit()
+    own = pm2.folder(rig.layout)
+    installed = own.resolve()
+    own.unlink()
+    shutil.copytree(installed, own, symlinks=True)
+    pm2.script(rig.layout).write_text("")
+    rig.spec["custom_nodes"].append({"url": forge.node("beta").url})
+    assert "isn't what npm installed: doit repair" in rig.doit(code=2).output
+    assert rig.healthy()
+    rig.doit("repair")
+    rig.doit()
+    assert (rig.comfyui / "custom_nodes" / "beta").is_dir()
+    assert rig.healthy()
+
+
+def test_a_failed_start_finds_what_no_run_looks_at(machine: MachineMaker, forge: Forge) -> None:
+    rig = machine()
+    rig.doit()
+    damaged = rig.comfyui
+    rig.spec["custom_nodes"] = [{"url": forge.node("alpha").url}]
+    rig.doit()
+    rig.spec["custom_nodes"] = []
+    spoil(damaged / "main.py")
+    refused = rig.doit(code=2).output
+    assert "ComfyUI/main.py isn't what was installed: doit repair; the machine is back" in refused
+    rig.doit("repair")
+    rig.doit()
+    assert rig.comfyui == damaged
+    assert rig.healthy()
+
+
+def test_what_is_no_file_any_more_is_replaced_and_an_edit_that_ends_it_is_named(
+    machine: MachineMaker,
+) -> None:
+    rig = machine()
+    rig.doit()
+    main = rig.comfyui / "main.py"
+    main.unlink()
+    main.symlink_to("main.py")
+    rig.doit()
+    assert rig.healthy()
+    main = rig.comfyui / "main.py"
+    assert main.is_file()
+    main.write_text("raise SystemExit(5)\n")
+    said = rig.doit("restart", code=1).output
+    assert "it exited with code 5" in said
+    drop = re.search(r"edited by hand: (git -C \S+ checkout -- main\.py) drops that", said)
+    assert drop, said
+    subprocess.run(drop[1], shell=True, check=True)
+    rig.doit()
+    assert rig.healthy()

@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.commands.service import BOOT
-from tasks.host.pm2 import pm2
-from tasks.host.system import private_folder, systemd
-from tasks.host.system.run_lock import RunLock
+from comfy_machine.host.pm2 import pm2
+from comfy_machine.host.system import private_folder, systemd
+from comfy_machine.host.system.program_files import SERVICES
+from comfy_machine.host.system.run_lock import RunLock
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.host.system.test_systemd import command, value
@@ -86,7 +86,8 @@ def test_a_start_that_fails_is_tried_again_and_ends_with_its_child_when_stopped(
         "time.sleep(600 if tries > 2 else 0)\nraise SystemExit(2)\n"
     )
     script.chmod(0o755)
-    quick = f"import runpy, sys; m = runpy.run_path({str(BOOT)!r}); m['main'].__globals__.update(" \
+    boot_file = str(SERVICES / "boot.py")
+    quick = f"import runpy, sys; m = runpy.run_path({boot_file!r}); m['main'].__globals__.update(" \
             f"FIRST=0.1); sys.exit(m['main']([{str(script)!r}]))"  # fmt: skip
     with subprocess.Popen([sys.executable, "-c", quick], stdout=subprocess.PIPE) as boot:
         try:
@@ -123,7 +124,8 @@ def test_without_systemd_one_line_says_so(machine: MachineMaker, tmp_path: Path)
 def test_while_a_run_is_on_nothing_is_installed(machine: MachineMaker) -> None:
     rig = machine()
     holder = (
-        "import sys; from pathlib import Path; from tasks.host.system.run_lock import RunLock; "
+        "import sys; from pathlib import Path; "
+        "from comfy_machine.host.system.run_lock import RunLock; "
         f"lock = RunLock(Path({str(rig.workspace)!r})); lock.take('models'); "
         "print('up', flush=True); sys.stdin.read()"
     )
@@ -191,10 +193,10 @@ def own_systemd(tmp_path: Path) -> Iterator[Systemd]:
 INSTALLER = """
 import os, sys
 from pathlib import Path
-from tasks.commands import service
-from tasks.engine.run import Run
-from tasks.host.system import systemd
-from tasks.spec import load
+from comfy_machine.commands import service
+from comfy_machine.engine.run import Run
+from comfy_machine.host.system import systemd
+from comfy_machine.spec import load
 machine = load(Path(sys.argv[2]), os.environ)
 at = systemd.Manager(Path(os.environ["XDG_CONFIG_HOME"]) / "systemd" / "user", user=True)
 name = systemd.unit_name(machine.file)

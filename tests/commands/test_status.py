@@ -13,14 +13,14 @@ from typing import Any
 import psutil
 import pytest
 
-from tasks.commands.shared import health_report
-from tasks.host.comfyui import condition, judge
-from tasks.host.comfyui.condition import Condition
-from tasks.host.comfyui.machine_state import InstanceState
-from tasks.host.pm2 import pm2
-from tasks.host.system import files
-from tasks.host.system.run_lock import RunLock
-from tasks.services.health.model.answers import instance_condition
+from comfy_machine.commands.shared import health_report
+from comfy_machine.host.comfyui import condition, judge
+from comfy_machine.host.comfyui.condition import Condition
+from comfy_machine.host.comfyui.machine_state import InstanceState
+from comfy_machine.host.pm2 import pm2
+from comfy_machine.host.system import files
+from comfy_machine.host.system.run_lock import RunLock
+from comfy_machine.services.health.model.answers import instance_condition
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,13 @@ import psutil
 import pytest
 import yaml
 
-from tasks.host.pm2 import stops
-from tasks.host.system import files, private_folder, process
-from tasks.host.system.run_lock import RunLock
+from comfy_machine.host.pm2 import apps, stops
+from comfy_machine.host.system import files, private_folder, process
+from comfy_machine.host.system.run_lock import RunLock
 from tests.rig import DOIT, PROJECT, SIMULATOR, Rig, free_ports
 
-COMMANDS = sorted(each.name for each in entry_points(group="doit.COMMAND"))
+PLUGINS = (PROJECT / "pyproject.toml").read_text().partition("[tool.doit.plugins.command]")[2]
+COMMANDS = re.findall(r'^(\w+) = "comfy_machine', PLUGINS.partition("\n[")[0], re.M)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_down_where_nothing_runs_is_fine_every_time(rig: Rig) -> None:
 
 def test_logs_shows_the_end_of_what_is_asked_for(rig: Rig) -> None:
     files.write_text(rig.layout.log("comfyui-gpu0"), "".join(f"line {n}\n" for n in range(99)))
-    files.write_text(rig.layout.log("nodes:alpha"), "cloned\n")
+    files.write_text(rig.layout.log("nodes:alpha"), "\x1b[32mclo\x1b[0mned\n")
     said = rig.doit("logs", "-n", "2", "comfyui-gpu0", "nodes:alpha").output
     assert said.splitlines() == [
         f"==> {rig.layout.log('comfyui-gpu0')}", "line 97", "line 98",
@@ -160,8 +160,9 @@ def test_logs_of_what_has_none_names_those_that_are_there(rig: Rig) -> None:
     said = rig.doit("logs", "comfyui-gpu7", code=1).output
     assert "no log 'comfyui-gpu7'; known: none" in said
     files.write_text(rig.layout.log("source"), "words")
+    files.write_text(rig.layout.log(apps.WATCHER), "")
     said = rig.doit("logs", "../../secret", code=1).output
-    assert "known: source" in said
+    assert f"known: source, {apps.WATCHER}" in said
     assert "Traceback" not in said
 
 
@@ -226,7 +227,9 @@ def test_schema_is_valid_and_accepts_our_machine_files(rig: Rig) -> None:
     assert not validator.is_valid({"workspace": "w", "comfyui": {}, "nodes": []})
 
 
-NEEDS_A_MACHINE = [name for name in COMMANDS if name not in ("help", "schema")]
+NEEDS_A_MACHINE = [
+    name for name in COMMANDS if name not in ("completion", "help", "init", "schema")
+]
 
 
 @pytest.mark.parametrize("command", [*NEEDS_A_MACHINE, "up"])
@@ -280,5 +283,12 @@ def test_status_loads_nothing_that_takes_long(rig: Rig) -> None:
     rig.program = (sys.executable, "-X", "importtime", str(DOIT))
     timings = rig.doit("status", code=1).output
     loaded = set(re.findall(r"^import time:[ \d|]+ (\S+)$", timings, re.M))
-    assert {"tasks.host.comfyui.machine_state", "psutil"} <= loaded
+    assert {"comfy_machine.host.comfyui.machine_state", "psutil"} <= loaded
     assert not {"requests", "rich", "git", "jinja2", "pynvml", "fastapi", "asyncio"} & loaded
+
+
+def test_options_may_follow_names(rig: Rig) -> None:
+    assert rig.doit("list", "models", "--quiet").output.split() == ["models"]
+    wrong = rig.doit("list", "models", "--quieter", code=3)
+    assert "--quieter" in wrong.output
+    assert rig.doit("logs", "--lines=1", "--", "--quiet", code=1).output.count("--quiet")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from tasks.host.comfyui import api
-from tasks.host.python import pth_hook
+from comfy_machine.host.comfyui import api
+from comfy_machine.host.python import pth_hook
 from tests.contract.client import picture, preview
 from tests.contract.installation import Installation
 from tests.rig import PROJECT

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from doit.task import Stream, dict_to_task
 
-from tasks.engine.journal import Journal
-from tasks.engine.run import Run
-from tasks.engine.step import Action, read_failure, step
-from tasks.host.system import run_journal
-from tasks.host.system.failure import Failure
-from tasks.spec import Machine
-from tasks.spec.layout import Layout
+from comfy_machine.engine.journal import Journal
+from comfy_machine.engine.run import Run
+from comfy_machine.engine.step import Action, read_failure, step
+from comfy_machine.host.system import run_journal
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.spec import Machine
+from comfy_machine.spec.layout import Layout
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
@@ -187,7 +187,7 @@ def test_a_failed_run_says_which_task_and_why_and_what_was_not_done_for_it(
     good = next(task for task in run.of("done") if task.name == "nodes:good")
     assert run_journal.read_times(rig.layout)["nodes:good"] == good.seconds
     assert (
-        f"the last run (build) failed: nodes:bad: {bad.reason}\n"
+        f"the last run failed: nodes:bad: {bad.reason}; correct the error, then run doit\n"
         in rig.doit("status", code=1).output
     )
     told = json.loads(rig.doit("status", "--json", code=1).output)["run"]

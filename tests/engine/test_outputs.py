@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import files, private_folder
+from comfy_machine.host.system import files, private_folder
 from tests.rig import PROJECT, SIMULATOR, Rig
 
 COMMANDS = ("list", "info directories", "help", "status", "plan", "schema", "verify")

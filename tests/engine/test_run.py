@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host.pm2 import apps
-from tasks.host.system import files, private_folder, run_journal
-from tasks.host.system.run_lock import RunLock, Taken
+from comfy_machine.host.pm2 import apps
+from comfy_machine.host.system import files, private_folder, run_journal
+from comfy_machine.host.system.run_lock import RunLock, Taken
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
@@ -148,7 +148,9 @@ def _sees_it_interrupted(rig: Rig) -> None:
     run = seen(rig)
     assert (run.state, run.seconds_left) == ("interrupted", None)
     assert [each.name for each in run.of("running")] == ["generation:scripts"]
-    said = "the last run (build) was interrupted at generation:scripts: run doit again to continue"
+    said = (
+        "the last run was interrupted, at generation:scripts; run doit: it continues where it was"
+    )
     assert said in rig.doit("status", code=1).output
 
 

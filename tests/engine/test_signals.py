@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from tasks.engine import signals
-from tasks.host.system import process
+from comfy_machine.engine import signals
+from comfy_machine.host.system import process
 from tests.rig import PROJECT
 
 HIDE_CURSOR = b"\x1b[?25l"
@@ -20,7 +20,7 @@ HIDE_CURSOR = b"\x1b[?25l"
 #: The kernel may hand a signal to any thread; the main one then goes on waiting.
 SCRIPT = """
 import queue, signal, threading
-from tasks.engine import signals
+from comfy_machine.engine import signals
 
 signals.install_handlers()
 signals.install_handlers()
@@ -62,8 +62,8 @@ def test_a_signal_that_does_not_wake_the_main_thread_ends_it_all_the_same(
 #: Each thread answers the end of its command with another one, as an installation without a cache.
 STUBBORN = """
 import os, sys, threading
-from tasks.engine import signals
-from tasks.host.system import process
+from comfy_machine.engine import signals
+from comfy_machine.host.system import process
 
 signals.install_handlers()
 
@@ -72,8 +72,8 @@ def work():
     while True:
         try:
             process.run(["sleep", "300"], env={"PATH": os.environ["PATH"]})
-        except process.CommandFailed:
-            pass
+        except process.CommandFailed as failed:
+            print("blamed:", failed, flush=True)
 
 
 for _ in range(4):
@@ -85,7 +85,7 @@ threading.Event().wait()
 """
 
 
-def test_no_thread_starts_another_command_after_a_signal() -> None:
+def test_no_thread_starts_another_command_or_blames_one_after_a_signal() -> None:
     children = "__import__('psutil').Process().children"
     script = STUBBORN.replace("process.psutil_children", children)
     with subprocess.Popen(
@@ -96,6 +96,7 @@ def test_no_thread_starts_another_command_after_a_signal() -> None:
         run.terminate()
         try:
             assert run.wait(30) == 128 + signal.SIGTERM
+            assert run.stdout.read() == "", "what we ended is no fault of its own"
         finally:
             run.kill()
             left = process.end_left_by(run_id)
@@ -106,9 +107,9 @@ def test_the_cursor_comes_back() -> None:
     main, terminal = pty.openpty()
     script = """
 import threading
-from tasks.engine import signals
-from tasks.engine.progress_board import Board
-from tasks.host.system.progress import Progress
+from comfy_machine.engine import signals
+from comfy_machine.engine.progress_board import Board
+from comfy_machine.host.system.progress import Progress
 
 signals.install_handlers()
 
@@ -135,3 +136,24 @@ threading.Event().wait()
             run.kill()
             os.close(main)
     assert printed.rindex(signals.SHOW_CURSOR) > printed.rindex(HIDE_CURSOR)
+
+
+@pytest.mark.parametrize("caught", ["raise ValueError('a validator failed')", "pass"])
+def test_a_library_that_catches_what_ends_the_process_changes_nothing(caught: str) -> None:
+    script = f"""
+import os, signal
+from comfy_machine.engine import signals
+
+signals.install_handlers()
+with signals.ending():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+    except BaseException:
+        {caught}
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=30
+    )
+    assert ended.returncode == 128 + signal.SIGINT
+    assert ended.stderr == "stopped by SIGINT; run doit again to continue\n"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.run import Run
-from tasks.engine.space import reserve
-from tasks.host.storage import digest_folders, garbage
-from tasks.host.system import locks
-from tasks.host.system.failure import Failure
-from tasks.spec import load
+from comfy_machine.engine.run import Run
+from comfy_machine.engine.space import reserve
+from comfy_machine.host.storage import digest_folders, garbage
+from comfy_machine.host.system import locks
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.spec import load
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge, Repository

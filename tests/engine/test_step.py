@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.run import Run
-from tasks.engine.step import UpToDate, step
-from tasks.host.system.failure import Failure
-from tasks.spec import load
+from comfy_machine.engine.run import Run
+from comfy_machine.engine.step import UpToDate, step
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.spec import load
 from tests.rig import DOIT
 
 Check = Callable[[], str | None]
@@ -89,11 +89,11 @@ def test_a_name_with_a_colon_is_a_sub_task(
 
 DODO = """
 from pathlib import Path
-from tasks.engine.run import Run
-from tasks.engine.step import step
-from tasks.host.system import process
-from tasks.host.system.failure import Failure
-from tasks.spec import load
+from comfy_machine.engine.run import Run
+from comfy_machine.engine.step import step
+from comfy_machine.host.system import process
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.spec import load
 
 DOIT_CONFIG = {{"dep_file": ":memory:", "backend": "sqlite3"}}
 HERE = Path({here!r})

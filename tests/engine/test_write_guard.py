@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine import write_guard
-from tasks.engine.run import Run
-from tasks.engine.write_guard import RealWrite, only_overlay
-from tasks.host.repositories import git_cache
-from tasks.host.system import files
-from tasks.spec import load
+from comfy_machine.engine import write_guard
+from comfy_machine.engine.run import Run
+from comfy_machine.engine.write_guard import RealWrite, only_overlay
+from comfy_machine.host.repositories import git_cache
+from comfy_machine.host.system import files
+from comfy_machine.spec import load
 
 
 @pytest.fixture

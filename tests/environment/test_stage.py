@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.python import environments
-from tasks.host.storage import digest_folders
+from comfy_machine.host.python import environments
+from comfy_machine.host.storage import digest_folders
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import Rig
@@ -76,6 +76,21 @@ def test_a_removed_nodes_packages_go_and_the_previous_environment_stays_whole(
     assert rig.environment != before
     assert "toml" not in packages(rig)
     subprocess.run([before / "bin" / "python", "-c", "import toml, aiohttp"], check=True)
+
+
+@pytest.mark.parametrize("name", [environments.LIST, environments.CONSTRAINTS, ".lock"])
+def test_what_lies_in_the_place_of_an_environments_own_file_does_not_come_along(
+    machine: MachineMaker, forge: Forge, name: str
+) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("alpha", {"requirements.txt": "toml"}).url}])
+    rig.doit("build")
+    own = rig.environment / name
+    own.unlink()
+    own.symlink_to(name)
+    rig.spec["custom_nodes"] = []
+    rig.doit("build")
+    assert "toml" not in packages(rig)
+    assert not (rig.environment / name).is_symlink()
 
 
 def test_environments_share_native_libraries_and_nothing_that_could_be_patched(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tasks.engine.run import Run
-from tasks.host.system import gpu
-from tasks.lock import packages
-from tasks.spec import load
+from comfy_machine.engine.run import Run
+from comfy_machine.host.system import gpu
+from comfy_machine.lock import packages
+from comfy_machine.spec import load
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.lock.test_stage import lock_of

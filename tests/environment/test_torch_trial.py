@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tasks.environment import torch_trial
-from tasks.host.storage import digest_folders
-from tasks.host.system import gpu
+from comfy_machine.environment import torch_trial
+from comfy_machine.host.storage import digest_folders
+from comfy_machine.host.system import gpu
 from tests.bases import make_base
 from tests.conftest import MachineMaker
 from tests.forge import Forge

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tasks.host.storage import digest_folders
+from comfy_machine.host.storage import digest_folders
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import Rig
@@ -138,6 +139,21 @@ def test_a_package_that_uvs_cache_holds_damaged_is_downloaded_again(
     assert "is repaired" in rig.doit("verify", "--fetch").output
     assert file(rig.environment, "toml/decoder.py").read_text() == right
     assert not list((tmp_path / "uv").rglob("toml/decoder.py")), "nor does the next one get it"
+    assert "are intact" in rig.doit("verify").output
+
+
+@pytest.mark.afresh
+def test_a_file_in_the_place_of_a_packages_folder_is_not_copied_into_the_next_environment(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine(custom_nodes=[{"url": forge.node("one", {"requirements.txt": "toml"}).url}])
+    rig.doit()
+    package = file(rig.environment, "toml")
+    shutil.rmtree(package)
+    package.write_text("rubbish")
+    assert "toml/decoder.py of toml is missing" in rig.doit("verify", code=1).output
+    rig.doit()
+    assert file(rig.environment, "toml/decoder.py") != package / "decoder.py"
     assert "are intact" in rig.doit("verify").output
 
 

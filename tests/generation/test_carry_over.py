@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.generation import carry_over
-from tasks.host.generations import manifest, reported_changes
-from tasks.host.repositories import git
-from tasks.host.storage import digest_folders
-from tasks.host.system import files
+from comfy_machine.generation import carry_over
+from comfy_machine.host.generations import manifest, reported_changes
+from comfy_machine.host.repositories import git
+from comfy_machine.host.storage import digest_folders
+from comfy_machine.host.system import files
 from tests.forge import Forge, Repository
 
 KEPT = "ComfyUI/custom_nodes/kept"

@@ -13,10 +13,10 @@ import psutil
 import pytest
 import yaml
 
-from tasks.generation import last_good
-from tasks.host.system import thread_pool
-from tasks.spec import load
-from tasks.spec.layout import Layout
+from comfy_machine.generation import last_good
+from comfy_machine.host.system import thread_pool
+from comfy_machine.spec import load
+from comfy_machine.spec.layout import Layout
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge, Repository
@@ -68,13 +68,26 @@ def test_an_upgrade_that_is_not_healthy_is_left_for_the_generation_before(
     run = rig.doit(code=2)
     assert run.failed == {"instances:start"}
     assert "comfyui-gpu0 died while it started: no luck today" in run.output
-    assert f"the machine is back on generation {min(good)}" in run.output
+    assert "the machine is back on generation 1" in run.output
     assert generations(rig) == good
     assert pids(rig)["comfyui-gpu1"] == before["comfyui-gpu1"], "it was never touched"
     assert rig.healthy(0)
     assert {rig.comfyui.parent.name} == good
     assert "v2" in rig.file.read_text()
     assert node.git("rev-parse", "v2") in rig.lock_file.read_text()
+
+
+def test_an_upgrade_with_a_new_node_that_ends_instances_is_left_without_it(
+    rig: Rig, forge: Forge
+) -> None:
+    good = generations(rig)
+    beta = forge.node("beta", {"prestartup_script.py": DIES})
+    rig.spec["custom_nodes"].append({"url": beta.url})
+    run = rig.doit(code=2)
+    assert "going back failed" not in run.output
+    assert "the machine is back on generation 1" in run.output
+    assert generations(rig) == good
+    assert rig.healthy(0)
 
 
 def test_a_refused_generation_is_not_tried_again_until_something_changes(
@@ -99,6 +112,8 @@ def test_a_refused_generation_is_not_tried_again_until_something_changes(
     document = json.loads(rig.doit("status", "--json").output)
     assert document["machine"]["code"] == "BehindMachineFile"
     assert document["behind"]["back_on"] == min(good)
+    assert document["behind"]["number"] == 1
+    assert "generation 1 runs instead" in " ".join(shown.split())
     assert "no luck today" in document["behind"]["reason"]
 
     forced = rig.doit("force=1", code=2)
@@ -196,7 +211,7 @@ def test_doit_rollback_goes_back_until_machine_yaml_changes(rig: Rig, node: Repo
     files = rig.file.read_text(), rig.lock_file.read_text()
 
     said = rig.doit("rollback").output
-    assert f"back on generation {min(first)}" in said
+    assert said.splitlines()[-1].startswith("back on generation 1 (ComfyUI ")
     assert generations(rig) == first
     assert (rig.file.read_text(), rig.lock_file.read_text()) == files
     behind = json.loads(rig.doit("status", "--json").output)["behind"]
@@ -229,6 +244,45 @@ def test_each_doit_rollback_goes_one_further_back(rig: Rig, node: Repository) ->
     assert "doit force=1" in said
     rig.doit("force=1")
     assert generations(rig) == seen[2]
+
+
+def test_doit_rollback_to_a_number_goes_straight_there_and_also_forward(
+    rig: Rig, node: Repository
+) -> None:
+    seen = [generations(rig)]
+    for tag in ("v2", "v3"):
+        update(rig, node, "", tag)
+        rig.doit()
+        seen.append(generations(rig))
+    rig.doit("rollback", "1")
+    assert generations(rig) == seen[0]
+    assert "no good generation" in rig.doit("rollback", code=1).output, "nothing is older"
+    rig.doit("rollback", "2")
+    assert generations(rig) == seen[1]
+    said = rig.doit("rollback", "3", code=1).output
+    assert said == "rollback: generation 3 is what machine.yaml asks for: doit force=1\n"
+    rig.doit("rollback")
+    assert generations(rig) == seen[0], "without a number, one older"
+    rig.doit("force=1")
+    assert generations(rig) == seen[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (["1"], 1, "rollback: generation 1 is the current one already"),
+        (["7"], 1, "rollback: no generation 7 to go back to (known: 1): see doit generations"),
+        (["x"], 3, "ERROR: rollback takes one number of doit generations, not x"),
+        (["1", "2"], 3, "ERROR: rollback takes one number of doit generations, not 1 2"),
+    ],
+)
+def test_a_wrong_number_is_one_line_and_changes_nothing(
+    rig: Rig, words: list[str], code: int, line: str
+) -> None:
+    before = pids(rig)
+    assert rig.doit("rollback", *words, code=code).output.strip() == line
+    assert pids(rig) == before
+    assert not rig.layout.refused.exists()
 
 
 def test_doit_rollback_with_nothing_to_go_back_to_says_so(rig: Rig) -> None:
@@ -282,6 +336,8 @@ def test_fields_that_came_later_make_no_other_request_with_their_defaults(tmp_pa
     plain = request({"name": "w", "command": ["x"]})
     assert plain["workers"] == [{"name": "w", "command": ["x"], "env": {}}]
     assert "machine_id" not in plain
+    assert "jobs" not in plain
     assert "drain_settle" not in plain["instances"]
     assert request({"name": "w", "command": ["x"], **later})["workers"][0].keys() > later.keys()
     assert request({"name": "w", "command": ["x"]}, machine_id="a")["machine_id"] == "a"
+    assert request({"name": "w", "command": ["x"]}, jobs=True)["jobs"]["attempts"] == 3

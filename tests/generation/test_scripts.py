@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.python import environments, uv
-from tasks.host.storage import digest_folders
+from comfy_machine.host.python import environments, uv
+from comfy_machine.host.storage import digest_folders
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.rig import Rig

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from tests.conftest import MachineMaker
-from tests.forge import Forge
+from tests.forge import Forge, Repository
 from tests.rig import SIMULATOR, snapshot
 
 pytestmark = pytest.mark.afresh
@@ -40,6 +40,22 @@ def test_going_back_to_an_earlier_spec_reuses_its_generation(
     rig.spec["custom_nodes"] = []
     rig.doit("build")
     assert rig.comfyui == first
+
+
+def test_an_earlier_generation_of_which_a_file_changed_is_not_used_again(
+    machine: MachineMaker, forge: Forge
+) -> None:
+    rig = machine()
+    rig.doit("build")
+    first = rig.comfyui
+    content = (first / "main.py").read_bytes()
+    rig.spec["custom_nodes"] = [{"url": forge.node("alpha").url}]
+    rig.doit("build")
+    (first / "main.py").write_bytes(bytes(len(content)))
+    rig.spec["custom_nodes"] = []
+    rig.doit("build")
+    assert rig.comfyui.parent.name == f"{first.parent.name}.2"
+    assert (rig.comfyui / "main.py").read_bytes() == content
 
 
 def test_what_comfyui_and_nodes_wrote_is_carried_over(machine: MachineMaker, forge: Forge) -> None:
@@ -94,6 +110,12 @@ def test_a_tracked_file_edited_by_hand_warns_and_then_stops_the_move(
     assert stopped.failed == {"generation:assemble"}
     assert f"git -C {edited.parent} checkout -- __init__.py" in stopped.output
     assert "# mine" in edited.read_text()
+    original = Repository(edited.parent).git("rev-parse", "HEAD:__init__.py")
+    (edited.parent / ".git" / "objects" / original[:2] / original[2:]).unlink()
+    kept = rig.layout.left / "ComfyUI" / "custom_nodes" / "alpha" / "__init__.py"
+    assert f"its repository is damaged: kept as {kept}" in rig.doit("build").output
+    assert "# mine" in kept.read_text()
+    assert (rig.comfyui / "custom_nodes" / "alpha" / "more.py").exists()
 
 
 def test_a_touched_but_equal_file_is_no_edit(machine: MachineMaker) -> None:
@@ -111,17 +133,21 @@ def test_a_local_comfyui_is_copied_and_never_written_into(machine: MachineMaker)
     assert not (rig.comfyui / "main.py").samefile(SIMULATOR / "main.py")
 
 
+@pytest.mark.parametrize("instead", ["nothing", "a folder"])
 def test_a_missing_tracked_file_is_damage_and_a_new_generation_is_made(
-    machine: MachineMaker,
+    machine: MachineMaker, instead: str
 ) -> None:
     rig = machine()
     rig.doit("build")
     damaged = rig.comfyui
     (damaged / "server.py").unlink()
+    if instead == "a folder":
+        (damaged / "server.py").mkdir()
+        (damaged / "server.py" / "note.txt").touch()
     rig.doit("build")
     assert rig.comfyui != damaged
     assert (rig.comfyui / "server.py").is_file()
-    assert not (damaged / "server.py").exists()
+    assert not (damaged / "server.py").is_file()
 
 
 def test_models_written_into_comfyui_outlive_the_generation(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.host.system import private_folder
+from comfy_machine.host.system import private_folder
 from tests.contract.installation import WAITING_NODE, Installation, Server
 from tests.rig import SIMULATOR
 

@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.image, pytest.mark.timeout(1200)]
 
 KILL_PM2 = """
 import os, pathlib
-from tasks.host.pm2 import pm2
-from tasks.spec.layout import Layout
+from comfy_machine.host.pm2 import pm2
+from comfy_machine.spec.layout import Layout
 os.kill(pm2.daemon(Layout(pathlib.Path("/workspace"))), 9)
 """
 BUILDS = re.compile(r"^✓ (source|nodes|lock|environment|generation|supervisor|models)\b", re.M)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -12,28 +10,10 @@ import requests
 
 from tests.conftest import MachineMaker
 from tests.contract.client import until
+from tests.customers import NOTE, customers, ran
 from tests.forge import Forge
 from tests.instances.test_roll import NEW, WAIT, pids, submit
-from tests.rig import Rig
 
-NOTE = """
-import time
-
-class Note:
-    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "test", "run", (), True
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"text": ("STRING", {}), "file": ("STRING", {})}}
-
-    def run(self, text, file):
-        time.sleep(0.05)
-        with open(file, "a") as opened:
-            opened.write(text + "\\n")
-        return ()
-
-NODE_CLASS_MAPPINGS = {"Note": Note}
-"""
 DETACHED = """
 import server
 from server import PromptServer
@@ -45,47 +25,6 @@ PromptServer.instance.app.middlewares.remove(*ours)
 """As with a ComfyUI whose server isn't recognised."""
 
 
-class Customer(threading.Thread):
-    """A plain client: it posts a job, and repeats at the next instance what isn't answered 200;
-    then it waits for the job's result."""
-
-    def __init__(self, rig: Rig, name: str, notes: Path) -> None:
-        super().__init__(name=name)
-        self._urls = [f"http://127.0.0.1:{rig.port(gpu)}" for gpu in (0, 1)]
-        self._notes = notes
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self.enough = threading.Event()
-        self.accepted: list[str] = []
-        self.refused: list[requests.Response] = []
-        self.lost: list[str] = []
-
-    def run(self) -> None:
-        number = 0
-        while not self.enough.is_set():
-            number += 1
-            label, url = f"{self.name}-{number}", self._urls[number % 2]
-            inputs = {"text": label, "file": str(self._notes)}
-            prompt = {"1": {"class_type": "Note", "inputs": inputs}}
-            try:
-                answer = self._session.post(f"{url}/prompt", json={"prompt": prompt}, timeout=30)
-            except requests.ConnectionError:
-                time.sleep(0.02)
-                continue
-            if answer.status_code != 200:
-                self.refused.append(answer)
-                time.sleep(0.02)
-                continue
-            self.accepted.append(label)
-            try:
-                self._await(url, answer.json()["prompt_id"])
-            except (AssertionError, requests.ConnectionError) as error:
-                self.lost.append(f"{label}: {error}")
-
-    def _await(self, url: str, job: str) -> None:
-        until(lambda: self._session.get(f"{url}/history/{job}", timeout=30).json(), 30, job)
-
-
 def test_every_job_that_is_answered_200_ends_once_through_a_rolling_upgrade(
     machine: MachineMaker, forge: Forge, tmp_path: Path
 ) -> None:
@@ -93,24 +32,13 @@ def test_every_job_that_is_answered_200_ends_once_through_a_rolling_upgrade(
     rig = machine(custom_nodes=[{"url": node.url}], instances={"gpus": 2})
     rig.doit()
     before, notes = pids(rig), tmp_path / "notes"
-    customers = [Customer(rig, name, notes) for name in ("one", "two")]
-    for each in customers:
-        each.start()
-    try:
-        until(lambda: all(len(each.accepted) > 3 for each in customers), 30, "customers")
+    with customers([rig.port(0), rig.port(1)], notes) as two:
         rig.spec["instances"]["args"] = NEW
         rig.doit()
-    finally:
-        for each in customers:
-            each.enough.set()
-        for each in customers:
-            each.join()
     assert not set(before.values()) & set(pids(rig).values())
-    assert [each.lost for each in customers] == [[], []]
-    accepted = [label for each in customers for label in each.accepted]
-    done = Counter(notes.read_text().split())
-    assert {label: done[label] for label in accepted} == dict.fromkeys(accepted, 1)
-    refused = [answer for each in customers for answer in each.refused]
+    assert [each.lost for each in two] == [[], []]
+    assert set(ran(two, notes).values()) == {1}
+    refused = [answer for each in two for answer in each.refused]
     assert {answer.status_code for answer in refused} == {503}
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from tasks import watcher
-from tasks.host.pm2 import apps, pm2
-from tasks.host.system import private_folder
+from comfy_machine import watcher
+from comfy_machine.host.pm2 import apps, pm2
+from comfy_machine.host.system import private_folder
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
@@ -138,7 +138,7 @@ def test_a_killed_daemon_is_mended_without_duplicates(machine: MachineMaker) -> 
 
 
 def marked(rig: Rig) -> list[int]:
-    from tasks.host.pm2 import apps
+    from comfy_machine.host.pm2 import apps
 
     running = apps.running(rig.workspace, pm2.daemon(rig.layout))
     return [app.pid for app in running if app.name != watcher.NAME]

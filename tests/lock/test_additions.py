@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.run import Run
-from tasks.lock import additions, packages, resolution
-from tasks.lock.resolver import Problem
-from tasks.spec import Lock, PythonSet
+from comfy_machine.engine.run import Run
+from comfy_machine.lock import additions, packages, resolution
+from comfy_machine.lock.resolver import Problem
+from comfy_machine.spec import Lock, PythonSet
 from tests.lock.conflicts import test_inquiry
 from tests.lock.conflicts.test_inquiry import declared, read
 from tests.wheels import wheel

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.python import uv
-from tasks.host.system import files, process
-from tasks.host.system.failure import Failure
-from tasks.lock import indexes
+from comfy_machine.host.python import uv
+from comfy_machine.host.system import files, process
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.lock import indexes
 from tests.servers import index_server, make_wheel
 
 PROJECT = "tinywheel"

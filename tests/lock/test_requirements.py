@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.lock import requirements
-from tasks.lock.requirements import RefusedRequirement
-from tasks.spec import CustomNode
+from comfy_machine.lock import requirements
+from comfy_machine.lock.requirements import RefusedRequirement
+from comfy_machine.spec import CustomNode
 
 NODE = CustomNode.model_construct(name="alpha", path=None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -411,3 +412,12 @@ def test_what_machine_yaml_adds_is_resolved_with_all_else_locked_and_planned(
     run = rig.doit("lock", code=1)
     assert "custom node alpha requires 'packaging<24' (requirements.txt:1)" in run.output
     assert "machine.yaml requires 'packaging>=24' (python.packages)" in run.output
+
+
+def test_a_torch_build_that_does_not_exist_is_told_with_one_that_does(
+    machine: MachineMaker,
+) -> None:
+    rig = machine(python={"torch": "cu199"})
+    run = rig.doit("lock", code=1)
+    (told,) = re.findall(r"✗ lock: python.torch: there is no build of torch for (.*)", run.output)
+    assert re.fullmatch(r"cu199; did you mean cu\d+\?", told)

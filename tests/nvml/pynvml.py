@@ -66,6 +66,10 @@ class Functions:
     def nvmlShutdown(self) -> int:  # noqa: N802
         return 0
 
+    def nvmlSystemGetDriverVersion(self, text: Any, size: Any) -> int:  # noqa: N802
+        text.value = b"550.54.15"
+        return 0
+
     def nvmlErrorString(self, code: int) -> bytes:  # noqa: N802
         return f"NVML's own words for {code}".encode()
 

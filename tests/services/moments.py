@@ -7,21 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tasks.host.comfyui import symptoms
-from tasks.host.comfyui.api import ProbeResult
-from tasks.host.comfyui.judge import Observation
-from tasks.host.comfyui.own_jobs import Trial
-from tasks.host.downloads.model_files import ModelState
-from tasks.host.generations.installed import WantedNode
-from tasks.host.pm2 import app_state, apps
-from tasks.host.pm2.app_state import AppState
-from tasks.host.pm2.endings import Ending
-from tasks.host.pm2.log_evidence import Blame
-from tasks.host.system.run_journal import Journal, Task
-from tasks.services.health.model.answers import Layer
-from tasks.services.health.model.facts import Build, Facts, Installed, Sample
-from tasks.services.health.model.settings import Instance, Settings, Worker
-from tasks.spec.layout import Layout
+from comfy_machine.host.comfyui import symptoms
+from comfy_machine.host.comfyui.api import ProbeResult
+from comfy_machine.host.comfyui.judge import Observation
+from comfy_machine.host.comfyui.own_jobs import Trial
+from comfy_machine.host.downloads.model_files import ModelState
+from comfy_machine.host.generations.installed import WantedNode
+from comfy_machine.host.pm2 import app_state, apps
+from comfy_machine.host.pm2.app_state import AppState
+from comfy_machine.host.pm2.endings import Ending
+from comfy_machine.host.pm2.log_evidence import Blame
+from comfy_machine.host.system.run_journal import Journal, Task
+from comfy_machine.services.health.model.answers import Layer
+from comfy_machine.services.health.model.facts import Build, Facts, Installed, Sample
+from comfy_machine.services.health.model.settings import Instance, Settings, Worker
+from comfy_machine.spec.layout import Layout
 
 NOWHERE = Path("/nonexistent")
 RAISED = Ending(
@@ -90,8 +90,8 @@ def sample(**changes: Any) -> Sample:
     return Sample(observation=Observation(**well | changes), **own)
 
 
-def trial(*, ok: bool, reason: str = "") -> Trial:
-    return Trial(ok, 1.0, 1.0, reason)
+def trial(*, ok: bool, reason: str = "", refused: bool = False) -> Trial:
+    return Trial(ok, 1.0, 1.0, reason, refused)
 
 
 def facts(**changes: Any) -> Facts:

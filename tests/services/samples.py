@@ -6,8 +6,8 @@ import math
 import time
 from typing import Any
 
-from tasks.host.comfyui.condition import Health
-from tasks.services.health.model import answers as a
+from comfy_machine.host.comfyui.condition import Health
+from comfy_machine.services.health.model import answers as a
 
 Topics = dict[str, a.Verdict]
 LAYERS = ("installed", "running", "functional", "models")
@@ -198,6 +198,50 @@ MODELS = [model("checkpoints/sd15.safetensors"), model("vae/ae.safetensors", siz
 
 def healthy(gpus: int = 8) -> Topics:
     return machine("healthy", [instance(gpu) for gpu in range(gpus)], run=run("succeeded", []))
+
+
+PICTURE = "/health/comfyui/pictures/0a64c1b2-7a0d-4f1e-9d5b-1c2d3e4f5a6b.0123456789abcdef01234567"
+
+
+def queue(**fields: Any) -> a.JobQueue:
+    """Three wait, two run, one is dead, and some have ended."""
+    error = a.QueueError(
+        type="ValueError", message="no such sampler", node="7", node_type="KSampler"
+    )
+    ends: dict[str, Any] = {"instance": "comfyui-gpu1", "ended": ago(75), "seconds": 8.25}
+    return a.JobQueue(
+        **{
+            "ok": True,
+            "advice": "doit jobs --failed",
+            "paused": False,
+            "waiting": 3,
+            "oldest": ago(72),
+            "running": 2,
+            "dead": 1,
+            "runs": [
+                a.QueuedRun(id=job(1), instance="comfyui-gpu0", owner="owner", since=ago(14),
+                            progress=0.42),
+                a.QueuedRun(id=job(2), instance="comfyui-gpu1", owner="owner", since=ago(2)),
+            ],
+            "ended": [
+                a.QueueEnd(id=job(3), status="succeeded", picture=PICTURE, **ends),
+                a.QueueEnd(id=job(4), status="failed", error=error, **ends),
+                a.QueueEnd(id=job(5), status="canceled", **ends),
+                a.QueueEnd(id=job(6), status="succeeded", **ends),
+            ],
+            **fields,
+        }
+    )  # fmt: skip
+
+
+def job(number: int) -> str:
+    return f"{number}b64c1b2-7a0d-4f1e-9d5b-1c2d3e4f5a6b"
+
+
+def with_jobs(topics: Topics, **fields: Any) -> Topics:
+    """The same machine, with jobs."""
+    overview = topics["overview"].model_copy(update={"jobs": queue(**fields)})
+    return topics | {"overview": overview}
 
 
 CRASHING = instance(

@@ -16,11 +16,11 @@ from typing import Any
 
 import requests
 
-from tasks.host.comfyui.quick_test import SERVICES
-from tasks.host.pm2 import apps
-from tasks.host.python import pth_hook
-from tasks.host.system import private_folder
-from tasks.spec.layout import Layout
+from comfy_machine.host.pm2 import apps
+from comfy_machine.host.python import pth_hook
+from comfy_machine.host.system import private_folder
+from comfy_machine.host.system.program_files import SERVICES
+from comfy_machine.spec.layout import Layout
 from tests.contract.client import until
 from tests.contract.installation import Base, Installation, Server
 from tests.rig import SIMULATOR, free_ports
@@ -45,6 +45,7 @@ class Scene:
     folder: Path
     gpus: int = 1
     token: str = ""
+    jobs_token: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     servers: dict[int, Server] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
@@ -102,8 +103,8 @@ class Scene:
         """Start the health server, and wait until it answers."""
         self.tell()
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "tasks.services.health", str(self.file)],
-            env=os.environ | {"HEALTH_TOKEN": self.token},
+            [sys.executable, "-I", "-m", "comfy_machine.services.health", str(self.file)],
+            env=os.environ | {"HEALTH_TOKEN": self.token, "JOBS_TOKEN": self.jobs_token},
             stdout=(self.folder / "server.log").open("wb"),
             stderr=subprocess.STDOUT,
         )

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tasks.host.comfyui.condition import HEALTHY
-from tasks.services.health.model import answers
-from tasks.services.health.web import page
+from comfy_machine.host.comfyui.condition import HEALTHY
+from comfy_machine.services.health.model import answers
+from comfy_machine.services.health.web import page
 
 PATHS = {
     "/health/comfyui": "overview",
@@ -27,6 +27,8 @@ class Stand:
     def __init__(self) -> None:
         self.page = page.load()
         self.topics: dict[str, answers.Verdict] = {}
+        self.pictures: dict[str, bytes] = {}
+        """Path → a PNG."""
         self.has_events = True
         self.holds_up = False
         """Events are asked for and none arrives, as behind a proxy that collects them."""
@@ -76,6 +78,9 @@ class _Answers(BaseHTTPRequestHandler):
         if self.path == "/":
             self._head(200, "text/html; charset=utf-8")
             self.wfile.write(stand.page.body)
+        elif self.path in stand.pictures:
+            self._head(200, "image/png")
+            self.wfile.write(stand.pictures[self.path])
         elif topic is not None:
             self._head(200 if topic.status in HEALTHY else 503, "application/json")
             self.wfile.write(topic.model_dump_json().encode())

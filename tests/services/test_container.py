@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host.generations import image_volumes
-from tasks.host.pm2 import pm2
-from tasks.host.pm2.log_stream import LogStream
-from tasks.host.system import private_folder
-from tasks.host.system.files import write_receipt
-from tasks.spec.layout import Layout
+from comfy_machine.host.generations import image_volumes
+from comfy_machine.host.pm2 import pm2
+from comfy_machine.host.pm2.log_stream import LogStream
+from comfy_machine.host.system import private_folder
+from comfy_machine.host.system.files import write_receipt
+from comfy_machine.spec.layout import Layout
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.rig import PROJECT, Rig
@@ -26,7 +26,7 @@ from tests.rig import PROJECT, Rig
 @contextmanager
 def first_process(rig: Rig, *arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
     rig.write()
-    command = [sys.executable, "-I", "-m", "tasks.services.container", *arguments]
+    command = [sys.executable, "-I", "-m", "comfy_machine.services.container", *arguments]
     process = subprocess.Popen(
         command, cwd=PROJECT, env=rig.environ({"MACHINE": str(rig.file), **env}),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -20,8 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import Response
 from starlette.types import Message
 
-from tasks.host.system import files, process
-from tasks.services.health.web.guard import Guard
+from comfy_machine.host.system import files, process
+from comfy_machine.host.system.run_lock import RunLock
+from comfy_machine.services.health.web.guard import Guard
 from tests.contract.client import until
 from tests.services.conftest import SceneMaker
 from tests.services.scene import PATIENCE, Scene, is_well
@@ -36,7 +37,11 @@ VERDICTS = {
     "/livez": "Verdict",
     "/readyz": "Verdict",
 }
-OTHERS = {"/metrics": "text/plain", f"{HEALTH}/events": "text/event-stream"}
+OTHERS = {
+    "/metrics": "text/plain",
+    f"{HEALTH}/events": "text/event-stream",
+    f"{HEALTH}/pictures/{{asset}}": "image/*",
+}
 ABSENT = f"{HEALTH}/instances/7"
 TOPICS = {"overview", "installation", "instances", "models"}
 SAID = {"status", "code", "since", "reason", "advice"}
@@ -256,6 +261,25 @@ def test_whoever_asks_right_after_a_run_hears_how_it_ended(one: Scene) -> None:
         files.write_receipt(file, about | times | {"state": state})
         assert told() == state
     file.unlink()
+
+
+def test_whoever_asks_right_after_a_command_hears_what_it_did(one: Scene) -> None:
+    """`doit rollback && doit probe` must not fail because an instance was still draining."""
+    lock, mark = RunLock(one.layout.workspace), one.layout.draining(0)
+
+    def codes() -> set[str]:
+        paths = (f"{HEALTH}/instances/0", f"{HEALTH}/instances", HEALTH)
+        return {str(one.told(path)["code"]) for path in paths}
+
+    for _ in range(5):
+        lock.take("rollback")
+        mark.touch()
+        lock.give_back()
+        assert "Draining" in codes()
+        lock.take("rollback")
+        mark.unlink()
+        lock.give_back()
+        assert "Draining" not in codes()
 
 
 def test_an_answer_is_held_until_it_is_well_or_time_is_up(one: Scene) -> None:

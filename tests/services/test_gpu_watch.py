@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import cordons, files, private_folder
-from tasks.host.system.run_lock import RunLock
-from tasks.services import gpu_watch
-from tasks.services.gpu_watch import Card, GpuWatch
-from tasks.spec.layout import Layout
+from comfy_machine.host.system import cordons, files, private_folder
+from comfy_machine.host.system.run_lock import RunLock
+from comfy_machine.services import gpu_watch
+from comfy_machine.services.gpu_watch import Card, GpuWatch
+from comfy_machine.spec.layout import Layout
 from tests.cards import RESET_REQUIRED, Nvml, card, lost
 
 Maker = Callable[..., GpuWatch]

@@ -7,9 +7,9 @@ import os
 import signal
 from pathlib import Path
 
-from tasks.host.comfyui import load_result
-from tasks.host.comfyui.load_result import Outcome, Result
-from tasks.host.system import files
+from comfy_machine.host.comfyui import load_result
+from comfy_machine.host.comfyui.load_result import Outcome, Result
+from comfy_machine.host.system import files
 from tests.contract.installation import WAITING_NODE, node
 from tests.services.conftest import SceneMaker
 from tests.services.scene import Told, is_well

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.comfyui import load_report
-from tasks.host.python import pth_hook
-from tasks.services.shim import ENTRY
+from comfy_machine.host.comfyui import load_report
+from comfy_machine.host.python import pth_hook
+from comfy_machine.services.shim import ENTRY
 from tests.rig import PROJECT
 
 SHIM = PROJECT / "tasks" / "services" / "shim.py"

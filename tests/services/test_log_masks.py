@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import files
-from tasks.services import log_masks
-from tasks.services.log_masks import LogMasks
-from tasks.spec.layout import Layout
+from comfy_machine.host.system import files
+from comfy_machine.services import log_masks
+from comfy_machine.services.log_masks import LogMasks
+from comfy_machine.spec.layout import Layout
 
 SECRET = "hf_abcdefghij"
 

@@ -20,19 +20,19 @@ import uvicorn
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tasks import dotenv
-from tasks.host.comfyui import api, exchange
-from tasks.host.comfyui.judge import Observation
-from tasks.host.pm2 import app_state
-from tasks.host.pm2.app_processes import Census
-from tasks.host.system import files
-from tasks.services.health.conditions import instance_health
-from tasks.services.health.model import settings
-from tasks.services.health.model.answers import Layer
-from tasks.services.health.model.facts import Facts, Installed, Sample
-from tasks.services.health.sampling.instance_sampler import InstanceSampler
-from tasks.services.health.sampling.pm2_state import Supervisor
-from tasks.services.health.web import protocol
+from comfy_machine import dotenv
+from comfy_machine.host.comfyui import api, exchange
+from comfy_machine.host.comfyui.judge import Observation
+from comfy_machine.host.pm2 import app_state
+from comfy_machine.host.pm2.app_processes import Census
+from comfy_machine.host.system import files
+from comfy_machine.services.health.conditions import instance_health
+from comfy_machine.services.health.model import settings
+from comfy_machine.services.health.model.answers import Layer
+from comfy_machine.services.health.model.facts import Facts, Installed, Sample
+from comfy_machine.services.health.sampling.instance_sampler import InstanceSampler
+from comfy_machine.services.health.sampling.pm2_state import Supervisor
+from comfy_machine.services.health.web import protocol
 from tests.contract.client import until
 from tests.rig import free_ports
 from tests.services.conftest import SceneMaker

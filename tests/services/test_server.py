@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import requests
 
-from tasks.host.pm2 import apps, pm2
-from tasks.host.system import files, private_folder
+from comfy_machine.host.pm2 import apps, pm2
+from comfy_machine.host.system import files, private_folder
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge

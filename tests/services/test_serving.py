@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tasks.host.system import files
+from comfy_machine.host.system import files
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.model_server import ModelServer, Ways, model_server, noise
@@ -143,3 +143,21 @@ def test_while_one_serves_another_that_does_not_degrades_the_machine(
     shown = json.loads(rig.doit("status", "--json", code=1).output)["machine"]
     assert shown["health"] == "unhealthy"
     assert shown["conditions"][0]["status"] == "False"
+
+
+def test_a_canary_that_comfyui_refuses_degrades_what_serves(machine: MachineMaker) -> None:
+    rig = machine(health={"server": True})
+    rig.spec["health"] |= {"port": rig.port(2), "canary_every": 1}
+    ask = Asker(rig)
+    rig.doit()
+    ask.until("", lambda told: told["status"] == "healthy")
+    pid = rig.running()["comfyui-gpu0"].pid
+    workflow = {"1": {"class_type": "NotBroughtYet", "inputs": {"seed": 1}}}
+    (rig.folder / "canary.json").write_text(json.dumps(workflow))
+    rig.spec["health"]["canary"] = "canary.json"
+    rig.doit()
+    ask.until("", lambda told: reasons(told, "Degraded"))
+    told = agree(rig, ask)
+    assert reasons(told, "Degraded") == ["CanaryRefused"]
+    assert "refused the job" in told["reason"]
+    assert rig.running()["comfyui-gpu0"].pid == pid

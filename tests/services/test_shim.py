@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-import tasks
-from tasks import limits
+import comfy_machine
+from comfy_machine import limits
 
-SHIM = Path(tasks.__file__).parent / "services" / "shim.py"
+SHIM = Path(comfy_machine.__file__).parent / "services" / "shim.py"
 SHOW = """
 import json, os, resource, sys
 limits = resource.getrlimit(resource.RLIMIT_NOFILE)

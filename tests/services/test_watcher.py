@@ -9,11 +9,11 @@ from pathlib import Path
 
 import psutil
 
-from tasks.host.comfyui import symptoms
-from tasks.host.pm2 import apps, log_rotation
-from tasks.host.pm2.app_processes import Census
-from tasks.host.system import files, private_folder
-from tasks.services.watcher import Settings, Watch, Watched
+from comfy_machine.host.comfyui import symptoms
+from comfy_machine.host.pm2 import apps, log_rotation
+from comfy_machine.host.pm2.app_processes import Census
+from comfy_machine.host.system import files, private_folder
+from comfy_machine.services.watcher import Settings, Watch, Watched
 from tests.contract.client import until
 
 SHIM = Path(apps.__file__).parents[2] / "services" / "shim.py"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 
-from tasks.host.pm2 import apps, pm2
-from tasks.host.system import files
+from comfy_machine.host.pm2 import apps, pm2
+from comfy_machine.host.system import files
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.rig import Rig
@@ -60,7 +60,7 @@ def test_workers_are_held_while_their_instance_is_not_healthy_and_never_given_up
             {
                 "name": "asked", "command": [sys.executable, "-c", WAITS],
                 "env": {"FILE": str(alive)},
-                "health": {"command": ["sh", "-c", 'test -e "$FILE"']},
+                "health": {"command": ["sh", "-c", 'test -e "$FILE" && touch "$FILE.passed"']},
             },
         ],
     )  # fmt: skip
@@ -93,8 +93,21 @@ def test_workers_are_held_while_their_instance_is_not_healthy_and_never_given_up
     until(lambda: pid(rig, "flaky-gpu0"), PATIENCE, "another attempt")
 
     asked = until(lambda: pid(rig, "asked-gpu0"), PATIENCE, "the worker that is asked")
-    passed = said(rig)
+    earlier = said(rig)
+    passed = alive.with_suffix(".passed")
+    passed.unlink()
+    hasten(rig, hung=60)
+    until(passed.exists, PATIENCE, "its new watcher to ask it")
+    alive.unlink()
+    until(lambda: "it fails its probe" in rig.doit("status").output, PATIENCE, "status")
+    told = rig.doit("probe").output
+    assert told.startswith("degraded: asked-gpu0: it fails its probe: sh -c test -e")
+    alive.touch()
+    until(lambda: rig.doit("probe").output == "healthy\n", PATIENCE, "its next probe")
+    passed.unlink()
+    hasten(rig, hung=1)
+    until(passed.exists, PATIENCE, "its third watcher to ask it")
     alive.unlink()
     until(lambda: pid(rig, "asked-gpu0") not in (None, asked), PATIENCE, "its restart")
-    assert f"asked-gpu0 (pid {asked}) was restarted: sh -c" in said(rig).removeprefix(passed)
+    assert f"asked-gpu0 (pid {asked}) was restarted: sh -c" in said(rig).removeprefix(earlier)
     assert {name for name in rig.doit().executed if name.startswith("workers:")} == set()

@@ -82,3 +82,14 @@ def test_a_damaged_cache_is_made_anew(machine: MachineMaker, forge: Forge) -> No
         checkout.rename(checkout.with_name("away"))
     rig.doit("build")
     assert (rig.comfyui / "custom_nodes" / "alpha" / "__init__.py").is_file()
+
+
+def test_a_folder_in_the_place_of_the_flags_is_no_answer(machine: MachineMaker) -> None:
+    rig = machine()
+    rig.doit("source")
+    (flags,) = rig.layout.sources.glob("ComfyUI@*.code.json")
+    flags.unlink()
+    flags.mkdir()
+    assert "source" in rig.doit("source").executed
+    assert flags.is_file()
+    assert rig.doit("source").executed == set()

@@ -49,9 +49,12 @@ def test_a_folder_that_no_type_has_is_a_warning_with_the_one_that_was_meant(
         "loras/c.safetensors?",
         "of_a_node/d.safetensors": "itself doesn't look into of_a_node/: right if a custom node "
         "does",
+        "beside.safetensors": "is in no folder, where ComfyUI looks for nothing: begin with one, "
+        "as in checkpoints/beside.safetensors",
     }
     for run in (rig.doit("build"), rig.doit("build")):
-        said = [line for line in run.output.splitlines() if "models.files" in line]
+        said = [line for line in run.output.splitlines() if line.startswith("! ")]
+        assert len([line for line in said if "models.files" in line]) == len(said)
         lines = rig.file.read_text().splitlines()
         for line, (target, why) in zip(said, strange.items(), strict=True):
             assert f"machine.yaml:{lines.index(f'  - target: {target}') + 1}: " in line
@@ -104,3 +107,45 @@ def test_where_folder_types_are_not_known_every_folder_is_fine(
     assert rig.client().get("/models/diffusion_models") == ["x.safetensors"]
     assert str(root / "loras") in rig.client().get("/internal/folder_paths")["loras"]
     assert rig.doit().executed == set()
+
+
+def test_an_extension_that_comfyui_does_not_list_is_a_warning(
+    machine: MachineMaker, model: str, tmp_path: Path
+) -> None:
+    right = (
+        "checkpoints/a.safetensors", "loras/of/b.CKPT", "diffusion_models/c.gguf", "vae/d.onnx",
+        "configs/e.yaml", "of_a_node/f", "diffusers/g",
+    )  # fmt: skip
+    rig = rig_of(
+        machine, model, *right, "checkpoints/xl", "checkpoints/sd-v1.5", "loras/b.safetensor"
+    )
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    rig.spec["models"]["files"].append({"target": "loras/folder", "source": str(folder)})
+    said = rig.doit("plan").output.splitlines()
+    said = [line for line in said if "[7]" in line or line.startswith("! ")]
+    why = "has no extension, and ComfyUI lists none without; did you mean"
+    assert [line.partition("target: ")[2] for line in said if line.startswith("! ")] == [
+        "ComfyUI itself doesn't look into of_a_node/: right if a custom node does",
+        f"{why} checkpoints/xl.safetensors?",
+        f"{why} checkpoints/sd-v1.5.safetensors?",
+        "ComfyUI lists no file that ends in .safetensor; did you mean .safetensors?",
+    ]
+
+
+def test_what_needs_no_comfyui_to_be_seen_is_said_at_once(machine: MachineMaker) -> None:
+    url = "http://127.0.0.1:9/x.ckpt"
+    files = [
+        {"target": target, "url": url}
+        for target in ("checkpoint/x.ckpt", "x.ckpt", "vae", "loras/x", "of_a_node/x", "LLM/a.txt")
+    ]
+    rig = machine(comfyui={"repo": "http://127.0.0.1:9/ComfyUI"}, models={"files": files})
+    for run in (rig.doit(code=2), rig.doit("plan", code=2)):
+        said = [line for line in run.output.splitlines() if ".target: " in line]
+        assert [line.partition("target: ")[2] for line in said] == [
+            "ComfyUI itself doesn't look into checkpoint/; did you mean checkpoints?",
+            "is in no folder, where ComfyUI looks for nothing: begin with one, as in "
+            "checkpoints/x.ckpt",
+            "has no extension, and ComfyUI lists none without; did you mean loras/x.ckpt?",
+        ]
+        assert "machine.yaml:" in said[0]

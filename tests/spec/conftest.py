@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.spec import Machine, SpecError, load
+from comfy_machine.spec import Machine, SpecError, load
 
 Load = Callable[..., Machine]
 Lines = Callable[..., list[str]]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.spec import SpecError
+from comfy_machine.spec import SpecError
 from tests.spec.conftest import Lines, Load
 
 NODE = "https://github.com/owner/"
@@ -137,8 +137,8 @@ def test_models_do_not_lie_in_one_another_s_place(lines: Lines) -> None:
         "machine.yaml:7: models.files[2].target: lies below a/b, which is a model itself",
         "machine.yaml:8: models.files[3]: needs url: (a download) or source: (a file or folder on "
         "this machine)",
-        "machine.yaml:9: models.files[4].source: a file or folder on this machine; an address is "
-        "given as url:",
+        "machine.yaml:9: models.files[4].source: must be a file or folder on this machine; an "
+        "address is given as url:",
     ]
 
 
@@ -165,7 +165,7 @@ def test_a_models_folder_or_file_is_named_once(lines: Lines) -> None:
         ("health: {url: http://127.0.0.1:1, command: [x]}", "health: needs either url or command"),
         (
             "health: {url: 127.0.0.1:1}",
-            "health.url: an address such as http://127.0.0.1:8000/health",
+            "health.url: must be an address such as http://127.0.0.1:8000/health",
         ),
         (
             "health: {url: 'http://127.0.0.1/${TOKEN}'}",
@@ -240,7 +240,8 @@ health: {{timeout: 0}}
         "machine.yaml:7: instances.port_start: must be a whole number",
         "machine.yaml:7: instances.overrides[5]: GPU 5 has no instance: gpus is 0, 1",
         "machine.yaml:8: health.timeout: must be at least 1",
-        "environment: NUM_GPUS: auto, a number of GPUs, or a list of their indices such as [0, 2]",
+        "environment: NUM_GPUS: must be auto, a number of GPUs, or a list of their indices such as "
+        "[0, 2]",
     ]
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.spec.downloads import check_token, check_token_host, parse_download
+from comfy_machine.spec.downloads import check_token, check_token_host, parse_download
 from tests.spec.conftest import Lines, Load
 
 HF = "https://huggingface.co"
@@ -161,7 +161,7 @@ def test_any_other_address_is_taken_as_it_is(copied: str, address: str | None) -
     assert parse_download(copied) == (address or copied)
 
 
-NO_URL = "a URL such as https://host/file; a file on a disk is given as source:"
+NO_URL = "must be a URL such as https://host/file; a file on a disk is given as source:"
 ODD = "the URL holds a space, a backslash or a control character: encode it"
 NO_HOST = "this isn't a URL: its host or port can't be read"
 HOST = "the URL's host can't be read"
@@ -319,7 +319,9 @@ def test_a_token_is_for_an_exact_host(written: str, host: str) -> None:
      "bla\N{KELVIN SIGN}e.example", "${HOST}", "host?x"],
 )  # fmt: skip
 def test_what_is_no_exact_host_gets_no_token(written: str) -> None:
-    with pytest.raises(ValueError, match=r"an exact host such as huggingface\.co, without https"):
+    with pytest.raises(
+        ValueError, match=r"must be an exact host such as huggingface\.co, without https"
+    ):
         check_token_host(written)
 
 
@@ -349,8 +351,14 @@ def test_a_token_that_is_written_down_is_refused_and_not_repeated(token: str) ->
     [
         ("url: https://host/x, source: /x", ".url: has no meaning beside source: remove one"),
         ("optional: true", ": needs url: (a download) or source: (a file or folder on this"),
-        ("url: null", ": needs url: (a download) or source: (a file or folder on this machine)"),
-        ("source: 'https://host/x'", ".source: a file or folder on this machine; an address is"),
+        (
+            "url: null",
+            ": needs url: (a download) or source: (a file or folder on this machine)",
+        ),
+        (
+            "source: 'https://host/x'",
+            ".source: must be a file or folder on this machine; an address is",
+        ),
         ("url: /srv/x", f".url: {NO_URL}"),
         ("url: ''", ".url: must not be empty"),
         ("url: 5", ".url: YAML reads 5 as a number; quote it"),
@@ -363,9 +371,18 @@ def test_a_token_that_is_written_down_is_refused_and_not_repeated(token: str) ->
         (f"url: {CIVITAI}/images/1", ".url: this page of Civitai isn't a model: copy the link"),
         ("url: 'https://me:s3cret@host/x'", ".url: the URL holds credentials: remove them, and"),
         ("url: 'https://host/x?token=s3cret'", ".url: the URL holds a secret (token=): remove it"),
-        ("url: https://host/x, sha256: abc", ".sha256: 64 hexadecimal digits, as sha256sum prints"),
-        (f"url: https://host/x, sha256: {'g' * 64}", ".sha256: 64 hexadecimal digits, as sha256"),
-        (f"url: https://host/x, sha256: '{'a' * 65}'", ".sha256: 64 hexadecimal digits, as sha25"),
+        (
+            "url: https://host/x, sha256: abc",
+            ".sha256: must be 64 hexadecimal digits, as sha256sum prints",
+        ),
+        (
+            f"url: https://host/x, sha256: {'g' * 64}",
+            ".sha256: must be 64 hexadecimal digits, as sha256",
+        ),
+        (
+            f"url: https://host/x, sha256: '{'a' * 65}'",
+            ".sha256: must be 64 hexadecimal digits, as sha25",
+        ),
         (f"url: https://host/x, sha256: {'1' * 64}", ".sha256: YAML reads 1111"),
         ("url: https://host/x, sha: a", ".sha: is not a field here; did you mean sha256?"),
         ("url: https://host/x, optional: maybe", ".optional: must be true or false"),
@@ -382,8 +399,14 @@ def test_each_mistake_in_a_model_gives_one_line(lines: Lines, file: str, expecte
     [
         ("{huggingface.co: hf_s3cret}", ".huggingface.co: a token must not be in this file: write"),
         ("{huggingface.co: 5}", ".huggingface.co: YAML reads this as a number; quote it"),
-        ("{'https://huggingface.co': '${T}'}", ".https://huggingface.co: an exact host such as"),
-        ("{'*.huggingface.co': '${T}'}", ".*.huggingface.co: an exact host such as huggingface.co"),
+        (
+            "{'https://huggingface.co': '${T}'}",
+            ".https://huggingface.co: must be an exact host such as",
+        ),
+        (
+            "{'*.huggingface.co': '${T}'}",
+            ".*.huggingface.co: must be an exact host such as huggingface.co",
+        ),
         ("hf_s3cret", ": must be a mapping of key: value"),
         ("['${T}']", ": must be a mapping of key: value"),
     ],

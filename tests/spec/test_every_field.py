@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from tasks.spec.model import Model, Spec
+from comfy_machine.spec.model import Model, Spec
 from tests.rig import PROJECT
 
 TEXT = (PROJECT / "machine.yaml").read_text()

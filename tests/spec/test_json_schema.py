@@ -8,7 +8,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from tasks.spec.json_schema import schema
+from comfy_machine.spec.json_schema import schema
 
 ROOT = Path(__file__).parents[2]
 OUTLINE = """

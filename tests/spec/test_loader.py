@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.spec import SpecError, load
+from comfy_machine.spec import SpecError, load
 from tests.spec.conftest import Lines, Load
 
 START = "workspace: ws\ncomfyui: {}\n"
@@ -39,7 +39,9 @@ def test_a_file_that_is_no_document_is_one_clear_line(
 
 
 def test_a_missing_file_and_a_directory_say_what_to_do(folder: Path) -> None:
-    with pytest.raises(SpecError, match=r"^nowhere.yaml: no such file: write one, or name another"):
+    with pytest.raises(
+        SpecError, match=r"^nowhere.yaml: no such file: init writes one, or name another"
+    ):
         load(Path("nowhere.yaml"), {})
     (folder / "here").mkdir()
     with pytest.raises(SpecError, match=r"^here: is a directory: name the file in it"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.spec import SpecError, expand
+from comfy_machine.spec import SpecError, expand
 from tests.spec.conftest import Load
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +124,7 @@ def test_variables_are_expanded_from_the_machine_s_environment() -> None:
 
 def test_reading_a_machine_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from pathlib import Path; from tasks.spec import load\n"
+        "import sys; from pathlib import Path; from comfy_machine.spec import load\n"
         "load(Path('machine.yaml'), {})\n"
         "heavy = {'doit', 'git', 'requests', 'jinja2', 'pynvml', 'rich', 'fastapi', 'difflib'}\n"
         "print(sorted(heavy & set(sys.modules)))"

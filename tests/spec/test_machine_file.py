@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.spec import Machine, SpecError, load
-from tasks.spec.model import Spec
-from tasks.spec.urls import parse_remote
+from comfy_machine.spec import Machine, SpecError, load
+from comfy_machine.spec.model import Spec
+from comfy_machine.spec.urls import parse_remote
 
 ROOT = Path(__file__).parents[2]
 KEYS = [

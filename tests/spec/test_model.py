@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from tasks.spec import in_bytes
+from comfy_machine.spec import in_bytes
 from tests.spec.conftest import Lines, Load
 
 
@@ -11,6 +11,9 @@ from tests.spec.conftest import Lines, Load
     ("text", "expected"),
     [
         ("custom_node: []", "custom_node: is not a field here; did you mean custom_nodes?"),
+        ("instances: {gpus:3}",
+         "instances.gpus:3: is not a field here; write a space after the colon: gpus: 3"),
+        ("instances: {gpu: }", "instances.gpu: is not a field here; did you mean gpus?"),
         ("instances: {gpu: 1}", "instances.gpu: is not a field here; did you mean gpus?"),
         ("instances: {port-start: 1}",
          "instances.port-start: is not a field here; did you mean port_start?"),
@@ -24,13 +27,15 @@ from tests.spec.conftest import Lines, Load
          "health.qqq: is not a field here; known are server, port, listen, token, timeout, warmup, "
          "canary, canary_every"),
         ("1: 2", "[1]: is not a field here; known are workspace, machine_id, comfyui, python, "
-         "custom_nodes, models, instances, health, workers, retention"),
-        ("custom_nodes: {a: b}", "custom_nodes: must be a list, such as [one, two]"),
-        ("custom_nodes: [a]", "custom_nodes[0]: must be a mapping of key: value"),
+         "custom_nodes, models, instances, health, workers, jobs, retention"),
+        ("custom_nodes: {a: b}",
+         "custom_nodes: must be a list: [https://github.com/OWNER/NAME], or one on each line "
+         "after -"),
+        ("custom_nodes: [a]", "custom_nodes[0]: must be an address: https://github.com/OWNER/a"),
         ("models: []", "models: must be a mapping of key: value"),
-        ("python: {overrides: numpy}", "python.overrides: must be a list, such as [one, two]"),
+        ("python: {overrides: numpy}", "python.overrides: must be a list: [numpy]"),
         ("python: {extra_index_urls: [wheels]}",
-         "python.extra_index_urls[0]: a URL such as https://host/simple"),
+         "python.extra_index_urls[0]: must be a URL such as https://host/simple"),
         ("python: {extra_index_urls: ['https://me:pw@host/simple']}",
          "python.extra_index_urls[0]: the URL holds credentials: remove them and use ~/.netrc, "
          "or variables: https://${USER}:${TOKEN}@host/… or https://${TOKEN}@host/…"),
@@ -39,11 +44,11 @@ from tests.spec.conftest import Lines, Load
          "https://${USER}:${TOKEN}@host/… or https://${TOKEN}@host/…"),
         ("python: {find_links: ['']}", "python.find_links[0]: must not be empty"),
         ("python: {overrides: [-r x]}",
-         "python.overrides[0]: a requirement such as numpy<2, not an option"),
-        ("python: {packages: boto3}", "python.packages: must be a list, such as [one, two]"),
-        ("python: {packages: [boto3=1]}", "python.packages[0]: not a requirement such as numpy<2"),
+         "python.overrides[0]: must be a requirement such as numpy<2, not an option"),
+        ("python: {packages: boto3}", "python.packages: must be a list: [boto3]"),
+        ("python: {packages: [boto3=1]}", "python.packages[0]: not a requirement: write boto3==1"),
         ("python: {packages: [./wheels/a.whl]}",
-         "python.packages[0]: a requirement such as numpy<2; folders of wheels are "
+         "python.packages[0]: must be a requirement such as numpy<2; folders of wheels are "
          "python.find_links"),
         ("python: {packages: ['git+https://host/a.git']}",
          "python.packages[0]: give the package's name before it: NAME @ git+https://host/a.git"),
@@ -61,7 +66,7 @@ from tests.spec.conftest import Lines, Load
         ('instances: {port_start: "1"}',
          "instances.port_start: must be a whole number, written without quotes"),
         ("instances: {listen: '*'}",
-         "instances.listen: an address such as 127.0.0.1, or 0.0.0.0 for every interface"),
+         "instances.listen: must be an address such as 127.0.0.1, or 0.0.0.0 for every interface"),
         ("health: {token: abc}",
          "health.token: a token must not be in this file: write ${NAME}, and set that variable"),
         ("health: {timeout: 5m}", "health.timeout: must be a whole number"),
@@ -75,8 +80,8 @@ from tests.spec.conftest import Lines, Load
         ("models: {extra_roots: [{path: }]}", "models.extra_roots[0].path: has no value"),
         (
             "python: {torch: cuda}",
-            "python.torch: one of auto, cpu, pypi, preinstalled, none, or a backend such as "
-            "cu128, rocm6.3, xpu",
+            "python.torch: write auto, the build for this machine's driver, or a backend such as "
+            "cu128",
         ),
         ("retention: {generations: 0}", "retention.generations: must be at least 1"),
         ("workers: [{name: a}]", "workers[0].command: is required"),
@@ -132,7 +137,7 @@ def test_every_choice_of_torch_is_understood(read: Load, torch: str) -> None:
 
 @pytest.mark.parametrize("size", ["24", "24GB", "1.5G", "0G", "-1G", "G", "24 G", "24g", "true"])
 def test_a_size_is_a_whole_number_with_a_unit(lines: Lines, size: str) -> None:
-    why = "a size: a whole number with K, M, G or T, such as 24G or 512M"
+    why = "must be a size: a whole number with K, M, G or T, such as 24G or 512M"
     at = "machine.yaml:3: instances.limits.memory"
     assert lines(f"instances: {{limits: {{memory: {size}}}}}") == [f"{at}: {why}"]
 
@@ -204,7 +209,7 @@ def test_the_built_value_of_a_partly_built_field_is_fine(read: Load) -> None:
         ("[true]", "[0]", 'YAML reads true as true or false; quote it: "true"'),
         ("['']", "[0]", "must not be empty"),
         ("['${X}']", "[0]", "${…} is understood in env values only"),
-        ("--lowvram", "", "must be a list, such as [one, two]"),
+        ("--lowvram", "", "must be a list: [--lowvram]"),
     ],
 )  # fmt: skip
 def test_an_argument_that_is_ours_or_misspelt_is_refused(
@@ -280,11 +285,11 @@ def test_a_secret_in_an_environment_is_never_repeated(lines: Lines) -> None:
     ("gpus", "message"),
     [
         ("[0, 0]", "GPU 0 is listed twice"),
-        ("[0, -1]", "auto, a number of GPUs, or a list of their indices such as [0, 2]"),
-        ("-1", "auto, a number of GPUs, or a list of their indices such as [0, 2]"),
-        ("'2'", "auto, a number of GPUs, or a list of their indices such as [0, 2]"),
-        ("all", "auto, a number of GPUs, or a list of their indices such as [0, 2]"),
-        ("{a: b}", "auto, a number of GPUs, or a list of their indices such as [0, 2]"),
+        ("[0, -1]", "must be auto, a number of GPUs, or a list of their indices such as [0, 2]"),
+        ("-1", "must be auto, a number of GPUs, or a list of their indices such as [0, 2]"),
+        ("'2'", "must be auto, a number of GPUs, or a list of their indices such as [0, 2]"),
+        ("all", "must be auto, a number of GPUs, or a list of their indices such as [0, 2]"),
+        ("{a: b}", "must be auto, a number of GPUs, or a list of their indices such as [0, 2]"),
         ("0", "at least one: without a GPU set instances.cpu_only, and to start nothing "
          "the variable ENABLE_COMFYUI=false"),
         ("[]", "at least one: without a GPU set instances.cpu_only, and to start nothing "

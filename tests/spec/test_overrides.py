@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tasks.spec import SpecError, load
+from comfy_machine.spec import SpecError, load
 from tests.spec.conftest import Lines, Load
 
-GPUS = "auto, a number of GPUs, or a list of their indices such as [0, 2]"
+GPUS = "must be auto, a number of GPUs, or a list of their indices such as [0, 2]"
 NODES = """custom_nodes:
   - url: https://github.com/owner/First-Node
   - {url: https://github.com/owner/other.git, name: second}

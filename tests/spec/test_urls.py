@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.spec.urls import (
+from comfy_machine.spec.urls import (
     check_index,
     check_place_of_wheels,
     check_ref,
@@ -168,7 +168,7 @@ def test_other_credentials_and_variables_of_an_index_are_refused(url: str, why: 
      "a=https://host/simple"],
 )  # fmt: skip
 def test_an_index_is_a_url(text: str) -> None:
-    with pytest.raises(ValueError, match="a URL such as https://host/simple"):
+    with pytest.raises(ValueError, match="must be a URL such as https://host/simple"):
         check_index(text)
 
 

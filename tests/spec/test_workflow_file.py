@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tasks.spec import workflow_file
-from tasks.spec.model import SMOKE
+from comfy_machine.spec import workflow_file
+from comfy_machine.spec.model import SMOKE
 from tests.spec.conftest import Lines, Load
 
 EXPORT = "in ComfyUI, export it with Workflow > Export (API)"

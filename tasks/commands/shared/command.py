@@ -5,22 +5,24 @@ An invalid machine.yaml or command line has exit code 3, as in doit itself.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from doit.cmd_base import Command
+from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 
 from ...engine.configuration import load_run
+from ...engine.exit_codes import ExitCode
 from ...engine.outputs import GuardedCommand
 from ...engine.run import Run
 from ...engine.step import of_file
 from ...host.system.failure import Failure
 from ...host.system.run_lock import RunLock, Taken
 from ...spec import Instance
+from ...spec.problems import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,40 @@ class Call:
         }
         if unknown := [name for name in self.names if name not in known]:
             names = ", ".join(each.name for each in self.run.instances) or "none"
-            raise InvalidCommand(f"no instance {unknown[0]}; known: {names}")
+            # Where only the number is wrong, any other is as good.
+            words = [name for name in known if not name.isdigit()]
+            only_number = unknown[0].rstrip("0123456789") in ("", "gpu", "comfyui-gpu")
+            hint = "" if only_number else did_you_mean(unknown[0], words).rstrip("?")
+            raise InvalidCommand(f"no instance {unknown[0]}{hint}; known: {names}")
         return list({known[name].gpu: known[name] for name in self.names}.values())
+
+
+def instance_words(run: Run) -> Iterator[tuple[str, str]]:
+    """The names of instances, for completion."""
+    for each in run.instances:
+        yield each.name, f"the instance of GPU {each.gpu}"
 
 
 def option(name: str, says: str, default: int | str = False, short: str = "") -> dict[str, Any]:
     """An option `--name`, of its default's type, with its help text."""
-    kind = {"type": type(default), "default": default}
-    return {"name": name, "long": name, "short": short, "help": says, **kind}
+    kind = _number(name) if type(default) is int else type(default)
+    value = {"type": kind, "default": default, "metavar": "N" if kind is not str else "TEXT"}
+    return {"name": name, "long": name, "short": short, "help": says, **value}
+
+
+def _number(name: str) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            raise CmdParseError(f"--{name} takes a number, not {text!r}") from None
+
+    return read
+
+
+def json_option() -> dict[str, Any]:
+    """The option `--json`, for commands with `has_json`."""
+    return option("json", "print one JSON document for programs: see docs/reference/json.md")
 
 
 class MachineCommand(GuardedCommand, Command):  # type: ignore[misc]
@@ -61,6 +89,11 @@ class MachineCommand(GuardedCommand, Command):  # type: ignore[misc]
 
     takes_names = False
 
+    @classmethod
+    def words(cls, run: Run) -> Iterable[tuple[str, str]]:
+        """The names that it takes, and what each is, for completion."""
+        return ()
+
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         if pos_args and not self.takes_names:
             raise InvalidCommand(f"{self.name} takes no names: {' '.join(pos_args)}")
@@ -68,14 +101,11 @@ class MachineCommand(GuardedCommand, Command):  # type: ignore[misc]
         try:
             return self.perform(Call(run, opt_values, pos_args))
         except Failure as failure:
-            print(f"{self.name}: {failure.with_log()}", file=sys.stderr)
-            return 1
+            return self.failed(failure, ExitCode.FAILED, f"{self.name}: ")
         except OSError as error:
-            print(f"{self.name}: {of_file(run, error)}", file=sys.stderr)
-            return 1
+            return self.failed(of_file(run, error), ExitCode.FAILED, f"{self.name}: ")
         except Taken as taken:
-            print(taken, file=sys.stderr)
-            return 2
+            return self.failed(Failure(str(taken)), ExitCode.REFUSED)
 
     def perform(self, call: Call) -> int:
         raise NotImplementedError

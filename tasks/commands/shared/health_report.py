@@ -22,13 +22,17 @@ from ...host.generations import installed
 from ...host.pm2.apps import App
 from ...host.storage import full_disks
 from ...host.system import run_journal
+from ...host.system.program_files import PROGRAM
 from ...models import stage as models
+from ...pm2 import job_programs
 from ...pm2 import stage as configs
 from ...server import client, declared_comfyui, declared_models, declared_nodes, digest
 from ...spec import Instance
+from . import queue_report
+from .queue_report import QueueReport
 
 MACHINE, INSTANCES = "/health/comfyui", "/health/comfyui/instances"
-CHANGED = "machine.yaml or its lock changed since the last run: run doit"
+CHANGED = f"machine.yaml or its lock changed since the last run: run {PROGRAM}"
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Report:
     """Of the machine, as `machine_condition.judge` gives them."""
     wanted: str
     """The digest of machine.yaml and the lock as they are now."""
+    queue: QueueReport | None = None
+    """None: jobs are off, or the health server doesn't tell."""
 
     @property
     def available(self) -> Condition:
@@ -65,22 +71,30 @@ def read(run: Run, instances: Sequence[Instance]) -> Report:
         workers,
         judge.Rules(run.machine.health.timeout, run.machine.instances.restart_unhealthy),
         warms=run.machine.health.warmup is not None,
+        jobs=job_programs.names(run),
+        jobs_port=job_programs.server_port(run),
     )
     told = _ask(run, INSTANCES).get("instances", {})
     completed = [_completed(each, told.get(str(each.gpu), {})) for each in own.instances]
     pairs = zip(completed, own.instances, strict=True)
     found = replace(own, instances=[theirs or ours for theirs, ours in pairs])
-    machine = _ask(run, MACHINE) if all(completed) else {}
+    answered = _ask(run, MACHINE) if all(completed) or run.machine.wanted_jobs else {}
+    queue = queue_report.read(answered.get("jobs")) if run.machine.wanted_jobs else None
+    machine = answered if all(completed) else {}
     wanted = digest(run)
     if conditions := [condition.read(each) for each in machine.get("conditions", [])]:
         ready = Condition(
             "Ready", machine["status"], condition.reason(machine["code"]), machine["reason"],
             machine["advice"], machine["since"], conditions[0].observed,
         )  # fmt: skip
-        return Report(found, ready, conditions, wanted)
+        return Report(found, ready, conditions, wanted, queue)
     observation = _observation(run, found, wanted)
     return Report(
-        found, machine_condition.ready(observation), machine_condition.judge(observation), wanted
+        found,
+        machine_condition.ready(observation),
+        machine_condition.judge(observation),
+        wanted,
+        queue,
     )
 
 
@@ -122,6 +136,12 @@ def _observation(run: Run, found: MachineState, observed: str) -> MachineObserva
             for each in found.workers
             if each.state.app is None
         },
+        faulty_workers={
+            each.worker: each.fault.message
+            for each in found.workers
+            if each.state.app and each.fault
+        },
+        faulty_jobs={each.name: each.fault for each in found.jobs if each.fault},
         run=run_journal.read(layout),
         behind=refusal.reason if refusal else "",
         cordoned=[

@@ -12,13 +12,11 @@ from ...host.system.units import duration
 
 @dataclass(frozen=True)
 class Report:
-    """`str()` is one line for people, `document` the same for programs; times in seconds."""
+    """The current or the last run, as programs get it; times in seconds."""
 
     line: str
+    """For people; empty when it has ended: a condition says how."""
     document: dict[str, Any]
-
-    def __str__(self) -> str:
-        return self.line
 
 
 def make_report(run: Holder | None, journal: Journal | None) -> Report | None:
@@ -52,17 +50,12 @@ def _describe_failed(journal: Journal) -> Report:
     failed = journal.of("failed")
     task = " ".join(task.name for task in failed)
     reason = failed[0].reason.partition("\n")[0] if failed else ""
-    why = f": {failed[0].name}: {reason}" if failed else ""
-    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    line = f"the last run ({journal.command}) failed{why}{more}"
-    return Report(line, {"process": None, "task": task, **_document(journal), "reason": reason})
+    return Report("", {"process": None, "task": task, **_document(journal), "reason": reason})
 
 
 def _describe_interrupted(journal: Journal) -> Report:
     task = " ".join(task.name for task in journal.of("running"))
-    at = f" at {task}" if task else ""
-    line = f"the last run ({journal.command}) was interrupted{at}: run doit again to continue"
-    return Report(line, {"process": None, "task": task, **_document(journal)})
+    return Report("", {"process": None, "task": task, **_document(journal)})
 
 
 def _document(journal: Journal) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from . import exchange
 if TYPE_CHECKING:
     from email.message import Message
 
+Answer = exchange.Answer
 OK, REFUSED = 200, 400
 PROBE_TIMEOUT = 2.0
 """Seconds; an idle instance answers in 1.4 ms, one that loads a checkpoint within a second."""
@@ -65,6 +66,10 @@ class ErrorAnswer(BadAnswer):
     """An answer with another code than 200."""
 
 
+class RefusedJob(Failure):
+    """ComfyUI didn't take a job; `str()` has its reason."""
+
+
 class Client:
     """A client of one instance.
 
@@ -79,17 +84,17 @@ class Client:
         self.url = url(host, port, scheme)
 
     def get(self, path: str) -> Any:
-        return self._json(self._request(path))
+        return self._json(self.request(path))
 
     def submit(self, prompt: dict[str, Any], *, client: str = "", front: bool = False) -> str:
         """Queue a prompt and return its id; with `front` it is put before all waiting ones.
 
-        `client` is its client id. Raises Failure with ComfyUI's reason if it is refused.
+        `client` is its client id. Raises RefusedJob with ComfyUI's reason.
         """
         job = {"prompt": prompt, "front": front} | ({"client_id": client} if client else {})
-        answer = self._request("/prompt", job)
+        answer = self.request("/prompt", job)
         if answer.status == REFUSED:
-            raise Failure(f"{self.url} refused the job: {_refusal(answer)}")
+            raise RefusedJob(f"{self.url} refused the job: {_refusal(answer)}")
         found = self._json(answer)
         if not isinstance(found, dict) or not isinstance(found.get("prompt_id"), str):
             raise BadAnswer("it doesn't answer like ComfyUI")
@@ -97,9 +102,10 @@ class Client:
 
     def delete(self, prompt_id: str) -> None:
         """Remove a waiting prompt from the queue; a running one continues."""
-        self._checked(self._request("/queue", {"delete": [prompt_id]}))
+        self._checked(self.request("/queue", {"delete": [prompt_id]}))
 
-    def _request(self, path: str, body: Any = None) -> exchange.Answer:
+    def request(self, path: str, body: Any = None) -> Answer:
+        """The answer, whatever its code: to a GET, or with `body` to a POST of it as JSON."""
         from http.client import HTTPException
 
         try:
@@ -109,12 +115,12 @@ class Client:
         except ValueError as error:
             raise BadAnswer(str(error)[:SHOWN]) from None
 
-    def _checked(self, answer: exchange.Answer) -> exchange.Answer:
+    def _checked(self, answer: Answer) -> Answer:
         if answer.status != OK:
             raise ErrorAnswer(f"it answered {answer.status} {answer.reason[:SHOWN]}".strip())
         return answer
 
-    def _json(self, answer: exchange.Answer) -> Any:
+    def _json(self, answer: Answer) -> Any:
         try:
             return self._checked(answer).json()
         except (ValueError, RecursionError):
@@ -232,7 +238,7 @@ def _ask(base: str, path: str, timeout: float, longest: int) -> tuple[Message, A
     return answer.headers, answer.json()
 
 
-def _refusal(answer: exchange.Answer) -> str:
+def _refusal(answer: Answer) -> str:
     try:
         document = answer.json()
         # The errors of nodes say more, such as which model is missing.

@@ -36,14 +36,15 @@ Reason = Literal[
     # What it answers and does
     "Starting", "StartTimeout", "NoAnswer", "WrongAnswer", "Hanging", "Busy", "JobTimeout",
     "WorkerThreadDead", "MemoryLimit", "WarmingUp", "WarmupTimeout", "WarmupFailed",
-    "CanaryFailed", "Draining",
+    "CanaryFailed", "CanaryRefused", "Draining",
     # What it has loaded
     "NodesNotListed", "NodeFailed", "NodeClassMissing", "ModelFolderUnused", "ModelsUnknown",
     "ModelMissing", "ModelNotListed", "OptionalNodeFailed", "OptionalModelMissing",
     # The machine
     "Disabled", "NoInstances", "NoneReady", "Installing", "NotInstalled", "RunFailed",
     "RunInterrupted", "BehindMachineFile", "NotApplied", "OptionalPartMissing",
-    "WorkerDown", "WatcherDown", "GpuCordoned", "DiskFull",
+    "WorkerDown", "WorkerDegraded", "ProbeFailed", "WatcherDown", "GpuCordoned", "DiskFull",
+    "JobsDown",
     # The health server itself
     "AnswersOld", "Refused",
     # Recorded by another version, without a code or with one that this version doesn't know

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..system import files
 from ..system.failure import Failure
+from ..system.program_files import PROGRAM
 
 LAST = "last"
 """Name of the link, in the same folder, to the database used last."""
@@ -28,7 +29,7 @@ def prepare(file: Path) -> None:
     """Create `file` if it is missing, and mark it as the database used last. Raises Failure."""
     last = file.parent / LAST
     if os.path.lexists(last) and not last.is_symlink():
-        raise Failure(f"{last} must be a link to the database used last: doit repair")
+        raise Failure(f"{last} must be a link to the database used last: {PROGRAM} repair")
     source = last if last.is_symlink() else file.parent / SHARED
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ def prepare(file: Path) -> None:
     except (OSError, sqlite3.Error) as error:
         raise Failure(
             f"{file} can't be created from the database used last, {files.real(source)}: {error}: "
-            "free disk space or correct the permissions, then run doit restart"
+            f"free disk space or correct the permissions, then run {PROGRAM} restart"
         ) from None
 
 

@@ -12,6 +12,7 @@ from functools import partial
 
 from ..pm2.app_state import AppState
 from ..pm2.endings import Cause
+from ..system.program_files import PROGRAM
 from . import node_classes, warmup
 from .api import ProbeResult
 from .condition import Condition, Reason
@@ -21,14 +22,14 @@ STALE = 120.0
 """Seconds; an instance that doesn't answer in time is observed once a minute."""
 SHOWN = 3
 """Node classes that a sentence names."""
-RUN = "run doit"
+RUN = f"run {PROGRAM}"
 REASONS: Mapping[Cause, Reason] = {
     "stopped": "Stopped", "out of memory": "OutOfMemory", "killed": "Killed", "exited": "Exited",
     "unknown": "Exited",
 }  # fmt: skip
 """Of a process that ended, by what ended it."""
 WAIT = "wait"
-WARMUP = "correct health.warmup, or what it needs, then run doit"
+WARMUP = f"correct health.warmup, or what it needs, then run {PROGRAM}"
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def _conditions(observation: Observation, rules: Rules) -> Iterator[Condition]:
     elif problem := _answer_problem(observation, rules):
         yield problem
     else:
-        advice = f"doit logs {name}; another ref, python.overrides, or optional: true, then doit"
+        remedies = "another ref, python.overrides, or optional: true"
+        advice = f"{PROGRAM} logs {name}; {remedies}, then {PROGRAM}"
         for node, (reason, what) in nodes.items():
             if node in rules.required:
                 why = f"custom node {node} {what}"
@@ -115,27 +117,40 @@ def _conditions(observation: Observation, rules: Rules) -> Iterator[Condition]:
         yield orphan
     for node, (_, what) in nodes.items():
         if node not in rules.required:
-            why, advice = f"custom node {node} (optional) {what}", f"doit logs {name}; correct it"
+            why, advice = (
+                f"custom node {node} (optional) {what}",
+                f"{PROGRAM} logs {name}; correct it",
+            )
             yield Condition("Complete", "degraded", "OptionalNodeFailed", why, advice)
+    if state.app and observation.canary and observation.canary.refused:
+        why = observation.canary.reason
+        advice = "correct health.canary, or bring what it needs; other jobs are taken"
+        yield Condition("Complete", "degraded", "CanaryRefused", why, advice)
     if state.app and observation.unlisted:
         more = (
             f", nor {len(observation.unlisted) - 1} more" if len(observation.unlisted) > 1 else ""
         )
         why = f"it doesn't list {observation.unlisted[0]}{more}"
-        advice = f"see that no custom node changes its model paths; doit restart {name}"
+        advice = f"see that no custom node changes its model paths; {PROGRAM} restart {name}"
         yield Condition("ModelsPresent", "degraded", "ModelNotListed", why, advice)
 
 
 def process_fault(state: AppState, name: str) -> Condition | None:
     """What is wrong with an app's process; None: nothing."""
-    return not_supervised(state) if state.app else not_running(state, name)
+    if state.app is None:
+        return not_running(state, name)
+    if state.app.supervised and state.probe_fault:
+        why = f"it fails its probe: {state.probe_fault}"
+        advice = f"{PROGRAM} logs {name}; the watcher restarts it when that lasts"
+        return Condition("Functional", "degraded", "ProbeFailed", why, advice)
+    return not_supervised(state)
 
 
 def not_running(state: AppState, name: str) -> Condition:
     """Why an app doesn't run, or not for long."""
     why = str(state.ending) if state.ending else "it ended, and how is not known"
     if state.loops:
-        advice = f"doit logs {name}; correct the cause, then run doit"
+        advice = f"{PROGRAM} logs {name}; correct the cause, then run {PROGRAM}"
         return Condition("Running", "crash loop", "CrashLoop", why, advice)
     if not state.is_known and state.was_stopped:
         by = state.ending if state.ending and state.ending.cause == "stopped" else "stopped"
@@ -150,14 +165,14 @@ def not_supervised(state: AppState) -> Condition | None:
     """Reports a running app that PM2 doesn't supervise; None for any other."""
     if state.app is None or state.app.supervised:
         return None
-    why = "PM2 doesn't supervise it: run doit"
+    why = f"PM2 doesn't supervise it: run {PROGRAM}"
     return Condition("Running", "degraded", "NotSupervised", why, RUN)
 
 
 def _answer_problem(observation: Observation, rules: Rules) -> Condition | None:
     """Why it gives no good answer, or doesn't work on its jobs; None: it does."""
     name, answer = observation.name, observation.answer
-    restart = f"doit restart {name}"
+    restart = f"{PROGRAM} restart {name}"
     if observation.symptom:
         watched = f"the watcher restarts it when that lasts; at once: {restart}"
         return replace(observation.symptom, advice=watched if rules.restarts else restart)
@@ -167,7 +182,7 @@ def _answer_problem(observation: Observation, rules: Rules) -> Condition | None:
         return Condition("Functional", "starting", "Starting", answer.reason, WAIT)
     reason: Reason = "WrongAnswer" if answer.answered else "NoAnswer"
     reason = "StartTimeout" if answer.refused else reason
-    advice = f"{restart}; doit logs {name}"
+    advice = f"{restart}; {PROGRAM} logs {name}"
     return Condition("Functional", "unhealthy", reason, answer.reason, advice)
 
 
@@ -192,9 +207,10 @@ def _functional(observation: Observation, rules: Rules) -> Iterator[Condition]:
         why = f"it doesn't look for models in {unused[0]}"
         advice = "see that no argument or custom node changes its model paths"
         yield unhealthy("ModelFolderUnused", why, advice)
-    if observation.canary and not observation.canary.ok:
+    if observation.canary and not observation.canary.ok and not observation.canary.refused:
         advice = (
-            f"doit logs {observation.name}; correct its nodes, models or workflow (health.canary)"
+            f"{PROGRAM} logs {observation.name}; "
+            "correct its nodes, models or workflow (health.canary)"
         )
         yield unhealthy("CanaryFailed", observation.canary.reason, advice)
 

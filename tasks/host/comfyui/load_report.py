@@ -105,6 +105,18 @@ class Report:
         return self.attached and self.complete
 
 
+def in_words(report: Report | None) -> str:
+    """How far a process is, for people."""
+    if report is None or not (report.packs or report.complete):
+        return "ComfyUI starts"
+    count = f"{len(report.packs)} custom node{'' if len(report.packs) == 1 else 's'}"
+    if report.complete:
+        return f"ComfyUI has loaded {count}"
+    if report.unfinished:
+        return f"ComfyUI loads custom node {report.unfinished}, number {len(report.packs)}"
+    return f"ComfyUI has loaded {count} so far"
+
+
 def of_process(folder: Path, pid: int) -> Report | None:
     """The report of a process, or of the last one with that pid; None: there is none."""
     try:

@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..system import files
+from ..system.program_files import PROGRAM
 from ..system.run_journal import Journal
+from . import job_apps
 from .condition import Condition, Health, MachineType, Reason, healthy
 from .judge import RUN
 
-WAIT = "wait: a doit run is in progress"
-UNCORDON = "see to the GPU, then run doit uncordon and doit"
+WAIT = f"wait: a {PROGRAM} run is in progress"
+UNCORDON = f"see to the GPU, then run {PROGRAM} uncordon and {PROGRAM}"
 MODEL_TASKS = ("models", "links:prune", "links:files")
 """The tasks that bring models."""
 WORST_FIRST: Sequence[Health] = (
@@ -59,6 +61,10 @@ class MachineObservation:
     """The optional ones among them."""
     idle_workers: Mapping[str, str] = field(default_factory=dict)
     """Worker that doesn't run → why."""
+    faulty_workers: Mapping[str, str] = field(default_factory=dict)
+    """Worker that runs and isn't well → why."""
+    faulty_jobs: Mapping[str, str] = field(default_factory=dict)
+    """Program of jobs that doesn't run, or isn't well → what is wrong with it."""
     run: Journal | None = None
     behind: str = ""
     """Why the machine stays on the last good generation."""
@@ -141,7 +147,7 @@ def models(observation: MachineObservation) -> Condition:
 def _ready(observation: MachineObservation) -> Condition:
     if not observation.enabled:
         return Condition("Ready", "disabled", "Disabled", "ENABLE_COMFYUI is false",
-                         "unset ENABLE_COMFYUI and run doit to have instances")  # fmt: skip
+                         f"unset ENABLE_COMFYUI and run {PROGRAM} to have instances")  # fmt: skip
     if observation.serves:
         found = list(_unlike_wanted(observation))
         degraded = (each for each in found if each.type == "Degraded")
@@ -154,7 +160,7 @@ def _ready(observation: MachineObservation) -> Condition:
         return Condition("Ready", "unhealthy", "NoInstances", observation.cordoned[0], UNCORDON)
     if worst is None:
         why = "no instances: instances.gpus is auto, and there is no GPU here"
-        advice = "see that the machine has its GPUs, then run doit"
+        advice = f"see that the machine has its GPUs, then run {PROGRAM}"
         return Condition("Ready", "unhealthy", "NoInstances", why, advice)
     if installed.reason == "Installing" and worst.health in (*PASSING, "down"):
         return replace(installed, health="installing")
@@ -177,6 +183,7 @@ def _unlike_wanted(observation: MachineObservation) -> Iterator[Condition]:
         yield _degraded(worst.reason, worst.message, worst.advice)
     yield from (each for each in installed if each.reason != "OptionalPartMissing")
     yield from (each for each in models_ if each.reason != "OptionalModelMissing")
+    yield from _jobs(observation)
     yield from _workers(observation)
     if observation.cordoned:
         yield _degraded("GpuCordoned", _first(observation.cordoned), UNCORDON)
@@ -204,7 +211,9 @@ def _installation(observation: MachineObservation) -> Iterator[Condition]:
     if observation.behind and wanted.generation:
         why = f"behind machine.yaml: {observation.behind}"
         yield _degraded(
-            "BehindMachineFile", why, "correct machine.yaml and run doit, or doit force=1"
+            "BehindMachineFile",
+            why,
+            f"correct machine.yaml and run {PROGRAM}, or {PROGRAM} force=1",
         )
     if last:
         yield last
@@ -223,11 +232,11 @@ def _last_run(observation: MachineObservation) -> Condition | None:
     if run is not None and run.state == "failed":
         failed = [f": {task.name}: {task.reason}" for task in run.of("failed")]
         why = "the last run failed" + "".join(failed[:1])
-        return _degraded("RunFailed", why, "correct the error, then run doit")
+        return _degraded("RunFailed", why, f"correct the error, then run {PROGRAM}")
     if run is not None and run.state == "interrupted":
         at = ", ".join(task.name for task in run.of("running"))
         why = "the last run was interrupted" + (f", at {at}" if at else "")
-        return _degraded("RunInterrupted", why, "run doit: it continues where it was")
+        return _degraded("RunInterrupted", why, f"run {PROGRAM}: it continues where it was")
     return None
 
 
@@ -264,6 +273,17 @@ def _workers(observation: MachineObservation) -> Iterator[Condition]:
         yield _degraded("WorkerDown", _first(missing))
     if coming:
         yield _progressing("WorkerDown", _first(coming))
+    if faulty := [f"{name}: {why}" for name, why in observation.faulty_workers.items()]:
+        yield _degraded("WorkerDegraded", _first(faulty), f"see its log: {PROGRAM} logs NAME")
+
+
+def _jobs(observation: MachineObservation) -> Iterator[Condition]:
+    faults = observation.faulty_jobs
+    coming = [name for name in faults if observation.awaits(job_apps.TASKS[name])]
+    if wrong := [why for name, why in faults.items() if name not in coming]:
+        yield _degraded("JobsDown", _first(wrong))
+    if coming:
+        yield _progressing("JobsDown", _first([faults[name] for name in coming]))
 
 
 def _first(sentences: Sequence[str]) -> str:

@@ -15,10 +15,11 @@ from ...spec import Instance
 from ...spec.layout import Layout
 from ..pm2 import app_state, apps, daemon_socket, pm2
 from ..pm2.app_state import AppState
-from ..system import files, heartbeat, private_folder, usage
+from ..system import files, heartbeat, nats_server, private_folder, usage
 from ..system.run_lock import Holder, RunLock
-from . import api, condition, judge, started_with, symptoms, warmup
+from . import api, condition, job_apps, judge, started_with, symptoms, warmup
 from .condition import Condition
+from .job_apps import JobApp
 from .judge import Observation, Rules
 
 
@@ -65,6 +66,7 @@ class MachineState:
 
     instances: list[InstanceState]
     workers: list[WorkerState]
+    jobs: Sequence[JobApp]
     strangers: list[apps.App]
     """Running apps of this workspace that machine.yaml doesn't name."""
     watcher: int | None
@@ -82,10 +84,13 @@ def read(
     rules: Rules,
     *,
     warms: bool = False,
+    jobs: Sequence[str] = (),
+    jobs_port: int | None = None,
 ) -> MachineState:
-    """Observe everything. `workers`: name → GPU; `warms`: there is a warm-up job. Never raises for
-    what it finds."""
-    with ThreadPoolExecutor(len(instances) + 1) as pool:
+    """Observe everything. `workers`: name → GPU; `warms`: there is a warm-up job; `jobs`: its
+    programs, and the port of our NATS server. Never raises for what it finds."""
+    with ThreadPoolExecutor(len(instances) + 2) as pool:
+        answering = pool.submit(nats_server.answers, jobs_port) if jobs_port else None
         answer = daemon_socket.ask(private_folder.folder(layout.workspace))
         daemon = answer.daemon if answer else pm2.daemon(layout)
         running = apps.running(layout.workspace, daemon)
@@ -93,6 +98,7 @@ def read(
         probes = [pool.submit(_probe, each, by_name.get(each.name)) for each in instances]
         memory = usage.resident_each(app.pid for app in running)
         answers = [probe.result() for probe in probes]
+        silent = jobs_port if answering and not answering.result() else None
     known = {app["name"]: app.get("pm2_env") for app in answer.apps or []} if answer else {}
 
     def state(name: str) -> AppState:
@@ -102,7 +108,7 @@ def read(
         return app_state.of(app, resident, entry, layout, name)
 
     watcher = by_name.get(apps.WATCHER)
-    named = {each.name for each in instances} | set(workers) | set(apps.OURS)
+    named = {each.name for each in instances} | {*workers, *jobs, apps.WATCHER, apps.SERVER}
     return MachineState(
         [
             _instance(layout, each, state(each.name), answered, rules, warms)
@@ -112,6 +118,7 @@ def read(
             WorkerState(name, gpu, own := state(name), judge.process_fault(own, name))
             for name, gpu in workers.items()
         ],
+        job_apps.look({name: state(name) for name in jobs}, silent),
         [app for app in running if app.name not in named],
         watcher.pid if watcher else None,
         heartbeat.fault(layout.workspace, (watcher.pid, watcher.started) if watcher else None),

@@ -29,6 +29,8 @@ class Trial:
     at: float
     seconds: float
     reason: str
+    refused: bool = False
+    """ComfyUI didn't take it: what the workflow needs isn't there."""
 
 
 def read_workflow(path: Path) -> Prompt:

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from ..system import process
 from ..system.failure import Failure
+from ..system.program_files import SERVICES
+from ..system.progress import OnProgress, ignore_progress
 from . import load_report, load_result
 from .load_report import Report
 from .load_result import Outcome, Result
 
-SERVICES = Path(__file__).parents[2] / "services"
 END_TIMEOUT_WITH_THREADS, END_TIMEOUT = 10.0, 60.0
 """Seconds to end after everything is loaded: with custom nodes' threads that keep the process from
 ending, and without, since ComfyUI still opens its database, perhaps on a slow disk."""
@@ -76,6 +77,8 @@ class Proof:
     """Variables without a value here, and ".env": the report says which nodes ask for them."""
     declared: Collection[str] = ()
     """Custom nodes that ComfyUI must load."""
+    on_progress: OnProgress = ignore_progress
+    """Called every second with what is being loaded."""
     excluded: Mapping[str, Result] = field(default_factory=dict)
     """Custom nodes that are not tried again → their known results."""
 
@@ -162,7 +165,7 @@ class Proof:
                 *(["--database-url", f"sqlite:///{home / 'comfyui.db'}"] if self.database else []),
                 *_selection(names, excluded)]  # fmt: skip
         env = {**self.env, "COMFY_MACHINE_PROOF": ",".join(self.later) or "-"}
-        settled = _Settled(reports)
+        settled = _Settled(reports, self.on_progress)
         code, timed_out = None, False
         try:
             output = process.run(
@@ -182,8 +185,8 @@ class Proof:
 class _Settled:
     """Whether everything has been loaded for so long that the process should have ended."""
 
-    def __init__(self, reports: Path) -> None:
-        self._reports = reports
+    def __init__(self, reports: Path, on_progress: OnProgress) -> None:
+        self._reports, self._on_progress = reports, on_progress
         self._since: float | None = None
         self._timeout = END_TIMEOUT
         self.reached = False
@@ -191,6 +194,7 @@ class _Settled:
     def __call__(self) -> bool:
         if self._since is None:
             report = load_report.newest(self._reports)
+            self._on_progress(None, load_report.in_words(report))
             if report and report.settled:
                 self._since = time.monotonic()
                 has_threads = any(pack.threads for pack in report.packs.values())

@@ -29,9 +29,13 @@ import json, os, sys
 out, sys.argv = sys.argv[1], ["main.py"]
 os.makedirs = os.mkdir = lambda *args, **options: None  # it would create input/ in the checkout
 import folder_paths
+known = folder_paths.folder_names_and_paths.items()
 found = {
-    kind: [os.path.relpath(path, folder_paths.models_dir) for path in paths]
-    for kind, (paths, *_) in folder_paths.folder_names_and_paths.items()
+    "folders": {
+        kind: [os.path.relpath(path, folder_paths.models_dir) for path in paths]
+        for kind, (paths, *_) in known
+    },
+    "extensions": {kind: sorted(*rest[:1]) if rest else [] for kind, (_, *rest) in known},
 }
 with open(out, "w") as file:
     json.dump(found, file)
@@ -47,6 +51,9 @@ class Code:
     flags: frozenset[str] | None = None
     folder_types: Mapping[str, tuple[str, ...]] | None = None
     """Folder type → its folders below models/; empty for one that lies elsewhere, as `datasets`."""
+    extensions: Mapping[str, tuple[str, ...]] | None = None
+    """Folder type → the extensions that it lists, in small letters; empty: it lists all files, or
+    folders."""
 
     @property
     def whole(self) -> bool:
@@ -59,20 +66,31 @@ class Code:
     def receipt(self) -> dict[str, Any]:
         """The receipt, as `of` reads it."""
         flags = None if self.flags is None else sorted(self.flags)
-        return {"version": self.version, "flags": flags, "folder_types": self.folder_types}
+        return {
+            "version": self.version,
+            "flags": flags,
+            "folder_types": self.folder_types,
+            "extensions": self.extensions,
+        }
 
 
 def of(receipt: Any) -> Code:
     """What a receipt says; empty for a malformed one."""
     try:
-        flags, types = receipt["flags"], receipt["folder_types"]
+        flags = receipt["flags"]
         return Code(
             str(receipt["version"]),
             None if flags is None else frozenset(map(str, flags)),
-            None if types is None else {kind: tuple(map(str, of)) for kind, of in types.items()},
+            _by_type(receipt["folder_types"]),
+            # Receipts of earlier versions have none.
+            _by_type(receipt.get("extensions")),
         )
     except (LookupError, TypeError, AttributeError):
         return Code()
+
+
+def _by_type(found: Any) -> Mapping[str, tuple[str, ...]] | None:
+    return None if found is None else {kind: tuple(map(str, of)) for kind, of in found.items()}
 
 
 def ask(
@@ -87,7 +105,8 @@ def ask(
     if known.flags is None:
         known = replace(known, flags=_flags(python, checkout, env, log))
     if known.folder_types is None:
-        known = replace(known, folder_types=_folder_types(python, checkout, env, log))
+        types, extensions = _folder_types(python, checkout, env, log)
+        known = replace(known, folder_types=types, extensions=extensions)
     return known
 
 
@@ -136,19 +155,25 @@ def _flags(
 
 def _folder_types(
     python: Path, checkout: Path, env: Mapping[str, str], log: Path | None
-) -> Mapping[str, tuple[str, ...]] | None:
+) -> tuple[Mapping[str, tuple[str, ...]] | None, Mapping[str, tuple[str, ...]] | None]:
+    """The folders and the extensions of each folder type."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch, "folder_types.json")
         try:
             _run(python, checkout, env, log, ["-c", _FOLDER_TYPES, out])
-            found = files.read_receipt(out)
+            found = files.read_receipt(out, folders=dict, extensions=dict)
         except process.CommandFailed:
-            return None
+            return None, None
     below = {
         kind: tuple(path for path in paths if not path.startswith(".."))
-        for kind, paths in found.items()
+        for kind, paths in found.get("folders", {}).items()
     }
-    return below or None
+    # A type of folders, as `diffusers`, has the one extension "folder".
+    listed = {
+        kind: tuple(each.lower() for each in of) if all(e.startswith(".") for e in of) else ()
+        for kind, of in found.get("extensions", {}).items()
+    }
+    return (below, listed) if below else (None, None)
 
 
 def _run(

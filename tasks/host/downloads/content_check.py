@@ -8,6 +8,7 @@ import os
 from pathlib import PurePosixPath
 
 from ..system.failure import Failure
+from ..system.program_files import PROGRAM
 
 SAFETENSORS = frozenset({".safetensors", ".sft"})
 LONGEST_HEADER = 100_000_000
@@ -73,7 +74,7 @@ def mismatch(found: str, expected: str, label: str) -> str:
     """The message for a sha256 that differs from the expected one."""
     return (
         f"its sha256 is {found}, {expected} was expected: correct sha256 in machine.yaml, or "
-        f"doit update {label} where machine.lock has it"
+        f"{PROGRAM} update {label} where machine.lock has it"
     )
 
 

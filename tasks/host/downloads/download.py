@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ..storage.disk_space import DiskSpace
 from ..system.failure import Failure
+from ..system.program_files import PROGRAM
 from . import content_check, remote_file
 from .byte_ranges import Spans
 from .download_request import Downloaded, DownloadRequest, Meter, OtherContent
@@ -255,7 +256,7 @@ class _Download:
         if request.size and total is not None and total != request.size:
             raise Denied(
                 f"{label}: the server has {total} bytes, {request.size} were expected: "
-                f"doit update {label} takes the new one"
+                f"{PROGRAM} update {label} takes the new one"
             )
         have = self.part.have.total
         if total is not None:

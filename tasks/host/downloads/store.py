@@ -76,7 +76,9 @@ class Store:
             try:
                 got = download(request, downloading, web, space, meter)
             except OtherContent as other:
-                self._remember(request.url, other.got)
+                known = files.read_receipt(self._url(request.url), sha256=str)
+                twice = bool(known) and known["sha256"] == other.got.sha256
+                self._remember(request.url, other.got, twice=twice)
                 raise
             self._remember(request.url, got)
             if self.holds(got.sha256):
@@ -153,12 +155,13 @@ class Store:
         return None
 
     def _refuse_known(self, request: DownloadRequest, web: Web) -> None:
-        """Raise Failure if the URL gave wrong content before, and still has the same version.
+        """Raise Failure if the URL gave the same wrong content twice, and still has that version.
 
-        Otherwise every run would download perhaps 20 GB again.
+        Once, the network may have garbled it; but not every run downloads perhaps 20 GB again.
         """
-        record = files.read_receipt(self._url(request.url), sha256=str, version=dict)
-        if request.sha256 and record and record["sha256"] != request.sha256:
+        record = files.read_receipt(self._url(request.url), sha256=str, version=dict, twice=bool)
+        wrong = bool(record) and record["twice"] and record["sha256"] != request.sha256
+        if request.sha256 and wrong:
             with contextlib.suppress(TypeError):
                 now = remote_file.ask(request.url, request.label, web).version
                 if now.fits(Version(**record["version"])):
@@ -168,8 +171,9 @@ class Store:
     def _url(self, url: str) -> Path:
         return self.folder / f"{files.digest(url)}.url.json"
 
-    def _remember(self, url: str, got: Downloaded) -> None:
-        _write(self._url(url), {"sha256": got.sha256, "version": asdict(got.version)})
+    def _remember(self, url: str, got: Downloaded, *, twice: bool = False) -> None:
+        about = {"sha256": got.sha256, "version": asdict(got.version), "twice": twice}
+        _write(self._url(url), about)
 
 
 def stamp(file: Path | str) -> tuple[int, int] | None:

@@ -18,6 +18,7 @@ from ...spec.problems import shown
 from ...spec.variable_references import VARIABLE
 from ..system import process
 from ..system.failure import Failure
+from ..system.program_files import PROGRAM
 from ..system.retries import Retries
 from . import server_errors
 from .credentials import UnusableToken, authorization
@@ -55,7 +56,9 @@ class Tolerance(Retries):
         wait = self.wait(failed, transient.wait)
         when = f"; it asks to wait {wait:.0f} s" if wait > self.longest else ""
         tries = f" ({failed} tries)" if failed > 1 else ""
-        raise Failure(f"{label}: {transient}{tries}{when}: run doit again to resume") from transient
+        raise Failure(
+            f"{label}: {transient}{tries}{when}: run {PROGRAM} again to resume"
+        ) from transient
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Generations: their parts, changes in them, and which ones are kept."""
 
 __all__ = [
+    "contents",
     "drift",
     "found_damage",
     "image_volumes",

@@ -16,6 +16,7 @@ from ..python import environments, uv
 from ..repositories import git
 from ..storage import digest_folders
 from ..system import files
+from ..system.program_files import PROGRAM
 from ..system.redaction import redact
 from . import manifest, reported_changes
 from .reported_changes import CUSTOM_NODES, Changes
@@ -109,7 +110,7 @@ def _nodes(folder: Path) -> Iterator[str]:
             entry = _entry(node) or "as a repository of yours"
             yield (
                 f"custom node {name} was installed by hand; declare it under custom_nodes: "
-                f"{entry}, or drop it: rm -r {node} && doit restart"
+                f"{entry}, or drop it: rm -r {node} && {PROGRAM} restart"
             )
 
 
@@ -155,5 +156,5 @@ def _packages(folder: Path) -> Iterator[str]:
         yield (
             f"installed by hand: {listed}; the next new environment won't have that: declare it "
             f"(python.packages: [{listed}]), or drop it: {uv.binary()} pip uninstall --python "
-            f"{home / 'bin' / 'python'} {' '.join(versions)} && doit restart"
+            f"{home / 'bin' / 'python'} {' '.join(versions)} && {PROGRAM} restart"
         )

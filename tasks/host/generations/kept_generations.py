@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ...spec import PythonSet
 from ...spec.layout import Layout
@@ -29,10 +30,36 @@ def good(layout: Layout) -> list[str]:
     return list(files.read_receipt(_list(layout), generations=list).get("generations", ()))
 
 
+def numbers(layout: Layout) -> dict[str, int]:
+    """Good generation → its number, which it keeps: later ones have higher numbers."""
+    return _numbered(files.read_receipt(_list(layout), generations=list))
+
+
 def remember(layout: Layout, name: str, number: int) -> None:
     """Record a generation as the newest good one; `number` is how many are kept."""
-    names = [*(each for each in good(layout) if each != name), name]
-    files.write_receipt(_list(layout), {"generations": names[-max(number, REMEMBERED) :]})
+    record = files.read_receipt(_list(layout), generations=list)
+    names = [*(each for each in good(layout) if each != name), name][-max(number, REMEMBERED) :]
+    numbered = _numbered({**record, "generations": [*good(layout), name]})
+    kept_numbers = {each: numbered[each] for each in names}
+    last = max(numbered.values())
+    files.write_receipt(
+        _list(layout), {"generations": names, "numbers": kept_numbers, "last": last}
+    )
+
+
+def _numbered(record: dict[str, Any]) -> dict[str, int]:
+    """The numbers of a record; those of generations that an older version recorded follow from
+    their order. A number is never given twice."""
+    given = record.get("numbers")
+    pairs = given.items() if isinstance(given, dict) else ()
+    found = {name: number for name, number in pairs if isinstance(number, int)}
+    last = record.get("last")
+    last = max([last if isinstance(last, int) else 0, *found.values()])
+    for name in record.get("generations", ()):
+        if name not in found:
+            last += 1
+            found[name] = last
+    return found
 
 
 def good_and_there(layout: Layout) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat as stat_bits
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,12 +77,25 @@ def differing(folder: Path, stamps: Mapping[str, Any] | None = None) -> Differin
 
 
 def gone(folder: Path, differ: Differing | None = None) -> Iterator[tuple[str, str]]:
-    """Checkout and name of each tracked file that was removed by hand."""
+    """Checkout and name of each tracked file that was removed by hand, or is none any more."""
     changes = reported_changes.read(folder)
     for place, names in (differing(folder) if differ is None else differ).items():
         for name, stamp in () if changes.strays(place) else names.items():
-            if stamp is None and f"{place}/{name}" not in changes.files:
+            is_gone = stamp is None or _is_no_file(folder / place / name)
+            if is_gone and f"{place}/{name}" not in changes.files:
                 yield place, name
+
+
+def _is_no_file(path: Path) -> bool:
+    """Whether something lies where a tracked file belongs that nobody can have made of it: a link
+    to itself, a pipe, a folder that isn't a submodule's, which is empty or a repository."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    if stat_bits.S_ISDIR(mode) and not path.is_symlink():
+        return any(path.iterdir()) and not os.path.lexists(path / ".git")
+    return not (stat_bits.S_ISREG(mode) or stat_bits.S_ISDIR(mode))
 
 
 def intact(folder: Path, receipt: Mapping[str, Any], place: str) -> bool:
@@ -105,7 +120,9 @@ def edited(folder: Path, differ: Differing | None = None) -> dict[Path, list[str
     for place, names in differ.items():
         others = {name for name in names if f"{place}/{name}" not in changes.files}
         if others:
-            by_hand[folder / place] = [n for n in git.edited(folder / place) if n in others]
+            top = folder / place
+            found = [name for name in git.edited(top) if name in others]
+            by_hand[top] = [name for name in found if not _is_no_file(top / name)]
     return {checkout: names for checkout, names in by_hand.items() if names}
 
 

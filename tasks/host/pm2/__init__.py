@@ -7,6 +7,7 @@ __all__ = [
     "apps",
     "daemon_socket",
     "endings",
+    "liveness",
     "log_evidence",
     "log_rotation",
     "log_stream",

@@ -1,4 +1,5 @@
-"""The secrets of instances, workers and custom nodes, from the files that these read them from."""
+"""The secrets of instances, workers, custom nodes and jobs, from the files that these read them
+from."""
 
 from __future__ import annotations
 
@@ -12,7 +13,16 @@ from ..system.stat_cache import while_unchanged
 
 def values(layout: Layout) -> frozenset[str]:
     """All values, also of variables that hold no secret; cheap until a file is added or removed."""
-    return frozenset((*_values(layout.secrets), *_values(layout.dotenvs)))
+    files_of = (*_values(layout.secrets), *_values(layout.dotenvs))
+    return frozenset((*files_of, *_lines(layout.jobs_token)))
+
+
+@while_unchanged
+def _lines(file: Path) -> list[str]:
+    try:
+        return files.read_bytes(file).decode(errors="replace").split()
+    except OSError:
+        return []
 
 
 @while_unchanged

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...spec.layout import Layout
-from . import apps, endings, stops
+from . import apps, endings, liveness, stops
 from .endings import Ending
 
 LOOPS = 2
@@ -32,6 +32,8 @@ class AppState:
     """Whether it was stopped on purpose and not started since."""
     ending: Ending | None = None
     """How its last process ended; only if it doesn't run or is in a crash loop."""
+    probe_fault: str = ""
+    """Why it fails its liveness probe; empty: it doesn't, or has none."""
 
 
 def of(
@@ -53,6 +55,7 @@ def of(
         loops,
         name in stops.known(layout.stopped).names,
         endings.last(layout, name, app.pid if app else None) if loops or app is None else None,
+        liveness.fault(layout, app) if app else "",
     )
 
 

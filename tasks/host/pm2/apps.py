@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,13 @@ FINGERPRINT = "COMFY_MACHINE_FINGERPRINT"
 WATCHER = "watcher"
 """The app that watches the instances."""
 SERVER = "health-server"
-OURS = (WATCHER, SERVER)
+JOBS_SERVER = "comfyui-jobs"
+"""The NATS server that keeps the jobs."""
+SCHEDULER = "comfyui-scheduler"
+GATEWAY = "comfyui-gateway"
+JOBS = (GATEWAY, SCHEDULER, JOBS_SERVER)
+"""The apps of jobs, in the order in which they end: each needs those after it."""
+OURS = (WATCHER, SERVER, *JOBS)
 """Apps that aren't instances or workers."""
 PROCESS = "COMFY_MACHINE_PROCESS"
 """The app's own process, as `identity` gives it. Processes that it starts inherit the variable,
@@ -53,6 +59,14 @@ INSTANCES = "comfyui-gpu"
 def is_instance(name: str) -> bool:
     """Whether an app of this name is an instance; no worker may be called comfyui."""
     return name.startswith(INSTANCES)
+
+
+def in_turn(names: Collection[str]) -> Iterator[set[str]]:
+    """Groups of these apps that aren't instances, in the order in which they end: workers first,
+    and of jobs each before what it needs. The NATS server isn't among them: it is last of all."""
+    rest = {name for name in names if not is_instance(name) and name not in JOBS}
+    groups = (rest, {GATEWAY}, {SCHEDULER})
+    yield from (found for group in groups if (found := group & {*names}))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..system import files
+from ..system.plain_text import without_colours
 from ..system.redaction import redact
 
 TAIL = 65536
@@ -50,7 +51,6 @@ _WELL = re.compile(
 #: What ComfyUI logs after or before the traceback of an exception that it catches.
 _CAUGHT_AFTER = re.compile(r"^Cannot import \S.* module for custom nodes")
 _CAUGHT_BEFORE = re.compile(r"^!!! Exception during processing !!!")
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _end(log: Path, part: Part | None = None) -> tuple[list[str], int]:
 
 def plain(line: str) -> str:
     """A line of a log as a terminal shows it, without colours."""
-    shown = _ANSI.sub("", line.removesuffix("\r").rpartition("\r")[2])
+    shown = without_colours(line.removesuffix("\r").rpartition("\r")[2])
     return "".join(character for character in shown if character.isprintable() or character == "\t")
 
 

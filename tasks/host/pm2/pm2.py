@@ -21,6 +21,7 @@ from typing import Any
 from ...spec.layout import Layout
 from ..system import files, locks, private_folder, process
 from ..system.failure import Failure
+from ..system.program_files import PROGRAM
 from ..system.units import size
 from . import apps as apps_
 from . import daemon_socket, stops
@@ -60,6 +61,12 @@ def folder(layout: Layout) -> Path:
 
 def script(layout: Layout) -> Path:
     return folder(layout) / "node_modules" / "pm2" / "bin" / "pm2"
+
+
+def npm_cache() -> Path:
+    """The cache of this user's npm."""
+    folder = os.environ.get("npm_config_cache")  # noqa: SIM112  npm's own spelling
+    return (Path(folder) if folder else Path.home() / ".npm") / "_cacache"
 
 
 def node() -> Path:
@@ -174,17 +181,23 @@ def _apps(layout: Layout) -> dict[str, dict[str, Any]]:
     return {app["name"]: app for app in json.loads(_call(layout, "jlist"))}
 
 
+def raise_unless_startable(layout: Layout) -> None:
+    """Raises Failure when PM2's own package is damaged, or its disk is full."""
+    if reason := damage(layout):
+        raise Failure(f"{reason}: {PROGRAM} repair, then {PROGRAM}, installs PM2 again")
+    home = private_folder.make(layout.workspace)
+    if (left := shutil.disk_usage(home).free) < ROOM:
+        raise Failure(f"PM2 can't start, {size(left)} are left in {home}: free space on its disk")
+
+
 def start(layout: Layout, configs: Sequence[dict[str, Any]]) -> None:
     """Start these apps of a config file together; each replaces the app of its name.
 
     PM2's own start and restart ignore removed variables and a changed cwd, so apps are deleted
-    first. Raises Failure, and ends nothing, when PM2's own package is damaged.
+    first. Raises Failure, and ends nothing, when PM2 itself can't start.
     """
-    if reason := damage(layout):
-        raise Failure(f"{reason}: doit repair, then doit, installs PM2 again")
-    file, home = layout.apps / "start.config.json", private_folder.make(layout.workspace)
-    if (left := shutil.disk_usage(home).free) < ROOM:
-        raise Failure(f"PM2 can't start, {size(left)} are left in {home}: free space on its disk")
+    raise_unless_startable(layout)
+    file = layout.apps / "start.config.json"
     with _locked(layout):
         names = {app["name"] for app in configs}
         _delete(layout, names, "replaced")

@@ -56,10 +56,7 @@ def note(workspace: Path, name: str) -> None:
         pid, apps.identity(pid) or "", time.time(), inode, offset, counter.file, counter.killed
     )
     kept = [*read(layout, name), start][-KEPT:]
-    if not record.parent.is_dir():
-        files.remove(record.parent)
-    if record.is_dir():
-        files.remove(record)
+    files.clear_way(record)
     files.write_receipt(record, {"starts": [asdict(each) for each in kept]}, durable=False)
 
 

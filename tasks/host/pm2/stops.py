@@ -9,15 +9,16 @@ from typing import Literal
 
 from ...spec.layout import Layout
 from ..system import files
+from ..system.program_files import PROGRAM
 from ..system.stat_cache import while_unchanged
 from . import apps
 
 Why = Literal["down", "container", "replaced", "removed", "cordoned", "held", "watcher", "server"]
 SAYS: Mapping[Why, str] = {
-    "down": "stopped by doit down",
+    "down": f"stopped by {PROGRAM} down",
     "container": "stopped together with its container",
-    "replaced": "stopped by doit, which started it anew",
-    "removed": "stopped by doit, since machine.yaml no longer asks for it",
+    "replaced": f"stopped by {PROGRAM}, which started it anew",
+    "removed": f"stopped by {PROGRAM}, since machine.yaml no longer asks for it",
     "cordoned": "stopped, since its GPU is cordoned",
     "held": "stopped by the watcher until its instance is healthy",
     "watcher": "ended by the watcher",

@@ -9,7 +9,6 @@ from pathlib import Path
 from ..system import files
 from . import environments
 
-FILE = "constraints.txt"
 #: Both take several files, separated by spaces.
 VARIABLES = ("PIP_CONSTRAINT", "UV_CONSTRAINT")
 
@@ -23,7 +22,7 @@ def write(environment: Path, names: Iterable[str], beside: Mapping[str, str]) ->
     installed = environments.installed(environment)
     versions = {name: installed[name] for name in names if name in installed} | dict(beside)
     lines = [f"{name}=={version}\n" for name, version in sorted(versions.items())]
-    files.write_text(environment / FILE, "".join(lines))
+    files.write_text(environment / environments.CONSTRAINTS, "".join(lines))
 
 
 def within(environment: Path, variables: Mapping[str, str]) -> dict[str, str]:
@@ -33,7 +32,7 @@ def within(environment: Path, variables: Mapping[str, str]) -> dict[str, str]:
     them to its cache.
     """
     extended = {"UV_LINK_MODE": "copy", **variables}
-    file = environment / FILE
+    file = environment / environments.CONSTRAINTS
     # Environments of older versions have no such file; in a plan, the environment doesn't exist.
     if file.exists() or not environment.exists():
         # pip and uv split paths at spaces and expand ${…}, but not in URLs.

@@ -26,6 +26,8 @@ BASE = ("bin/python", "pyvenv.cfg")
 
 LIST = "packages.txt"
 """A file in an environment: its packages as they were requested, with hashes."""
+CONSTRAINTS = "constraints.txt"
+"""A file in an environment: the versions that pip and uv must not change."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,9 @@ def grow(previous: Path, folder: Path) -> None:
     """
     can_share = bool(digest_folders.read(previous).get("own"))
     trees.copy(previous, folder, lambda name: can_share and is_native(name))
+    # These and uv's lock are written again; damage must not stand in their way.
+    for own in (LIST, CONSTRAINTS, ".lock"):
+        files.remove(folder / own)
 
 
 def heal(

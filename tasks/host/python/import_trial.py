@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..system import files, process
+from ..system.program_files import SERVICES
 
-SCRIPT = Path(__file__).parents[2] / "services" / "inside" / "import_report.py"
+SCRIPT = SERVICES / "inside" / "import_report.py"
 TIMEOUT = 600.0
 """Seconds for all modules; torch with CUDA takes 4 to 11 s, more on a cold network disk."""
 

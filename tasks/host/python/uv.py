@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from ..system import process
@@ -30,6 +32,17 @@ def environment() -> dict[str, str]:
         "UV_NO_PROGRESS": "1",
         "NO_COLOR": "1",
     }
+
+
+@cache
+def torch_backends() -> frozenset[str]:
+    """The torch builds that this uv knows, by its --help; empty: not known."""
+    try:
+        text = process.run([binary(), "pip", "compile", "--help"], env=environment())
+    except process.CommandFailed:
+        return frozenset()
+    block = re.search(r"^ +--torch-backend .*?\[possible values: ([^]]*)\]", text, re.M | re.S)
+    return frozenset(re.findall(r"[\w.]+", block[1])) if block else frozenset()
 
 
 def make_environment(folder: Path, python: Path, log: Path, *, see_base: bool = False) -> None:
@@ -94,6 +107,11 @@ def install(
     options += [] if cached else ["--no-cache"]
     words: list[str | Path] = ["install", "--no-deps", "--requirements", requirements]
     _install(folder, [*words, *backend, *options], places, log)
+
+
+def cache_folder() -> Path:
+    """The cache of this user, for all programs that use uv."""
+    return Path(process.run([binary(), "cache", "dir"], env=environment()).strip())
 
 
 def forget(names: Collection[str], log: Path) -> None:

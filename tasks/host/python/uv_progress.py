@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -32,18 +33,20 @@ def _watch(
     log: Path, start: int, what: str, on_progress: OnProgress, ended: threading.Event
 ) -> None:
     on_progress(None, what)
-    previous = b""
+    previous, begin = b"", time.monotonic()
     while not ended.wait(LOOK_EVERY):
         with contextlib.suppress(OSError), log.open("rb") as file:
             file.seek(start)
             text = file.read()
             if text != previous:
                 previous = text
-                on_progress(*share(what, text.decode(errors="replace")))
+                seconds = time.monotonic() - begin
+                on_progress(*share(what, text.decode(errors="replace"), seconds))
 
 
-def share(what: str, text: str) -> tuple[float | None, str]:
-    """The percentage of the large downloads' bytes, and a text, from uv's log so far."""
+def share(what: str, text: str, seconds: float = 0.0) -> tuple[float | None, str]:
+    """The percentage of the large downloads' bytes, and a text, from uv's log so far, which it
+    wrote in `seconds`."""
     started: dict[str, float] = {}
     finished: set[str] = set()
     for name, number, unit, done in LINE.findall(text):
@@ -55,5 +58,6 @@ def share(what: str, text: str) -> tuple[float | None, str]:
     total = sum(started.values())
     done_bytes = sum(count for name, count in started.items() if name in finished)
     counts = f"{len(finished & set(started))} of {len(started)} large ones"
-    text = f"{what}, {counts}, {size(done_bytes)} of {size(total)}"
+    rate = f", {size(done_bytes / seconds)}/s" if done_bytes and seconds >= 1 else ""
+    text = f"{size(done_bytes)} of {size(total)}{rate}, {what}, {counts}"
     return 100 * done_bytes / total if total else None, text

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..system import process
 from ..system.failure import Failure
+from ..system.program_files import PROGRAM
 from ..system.progress import OnProgress
 from ..system.redaction import redact
 from . import git_settings, lfs
@@ -36,6 +37,8 @@ LOCAL_VARIABLES = (
     "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_SHALLOW_FILE",
     "GIT_COMMON_DIR", "GIT_NAMESPACE",
 )  # fmt: skip
+SNAPSHOTS = "comfy-machine@localhost"
+"""The author of our own commits, of local folders."""
 GITMODULES_PATH = re.compile(r'^\s*path\s*=\s*"?(.+?)"?\s*$', re.M)
 PROGRESS = re.compile(r"(?:remote: )?([A-Z][a-z]+ \w+): +(?:(\d+)% \(\d+/\d+\)|\d+)(.*)")
 SHARES = {"Receiving objects": (0.0, 0.9), "Resolving deltas": (90.0, 0.1)}
@@ -88,7 +91,7 @@ def snapshot(folder: Path) -> str:
     git.add("--all", "--force")
     identity = {
         "NAME": "comfy-machine",
-        "EMAIL": "comfy-machine@localhost",
+        "EMAIL": SNAPSHOTS,
         "DATE": "2000-01-01T00:00:00Z",
     }
     for role in ("AUTHOR", "COMMITTER"):
@@ -123,6 +126,15 @@ def ignore(checkout: Path, pattern: str) -> None:
     file.parent.mkdir(exist_ok=True)
     with file.open("a") as exclude:
         exclude.write(f"\n{pattern}\n")
+
+
+def commit_date(checkout: Path) -> str:
+    """The day of a checkout's commit, 2026-11-29; empty if git can't tell, or for a snapshot."""
+    try:
+        day, _, author = str(command(checkout).log("-1", "--format=%cs %ce")).partition(" ")
+    except (Failure, error_type()):
+        return ""
+    return "" if author == SNAPSHOTS else day
 
 
 def edited(checkout: Path) -> list[str]:
@@ -250,7 +262,7 @@ def _names(checkout: Path, ask: Callable[[], object]) -> list[str]:
         # git before 2.38 reads safe.directory only from the user's own settings.
         if other := owner(checkout):
             chown = f"chown -R {os.geteuid()} …"
-            why = f"{other}: run doit as that user, or give yourself the workspace ({chown})"
+            why = f"{other}: run {PROGRAM} as that user, or give yourself the workspace ({chown})"
         raise Failure(f"git can't read {checkout}: {why}") from error
     return [name for name in listing.split("\0") if name]
 

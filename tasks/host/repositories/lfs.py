@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..system.files import file_digest
+from ..system.program_files import PROGRAM
 from ..system.units import size
 
 LONGEST = 1024
@@ -67,7 +68,7 @@ class Large:
     @property
     def mend(self) -> str:
         """Why the missing ones were not fetched, or what to do."""
-        return self.why or "git-lfs isn't installed: apt install git-lfs, then run doit again"
+        return self.why or f"git-lfs isn't installed: apt install git-lfs, then run {PROGRAM} again"
 
 
 def parse(content: bytes) -> Pointer | None:

@@ -16,6 +16,7 @@ from ...spec import Pin
 from ...spec.layout import Layout
 from ..system import files
 from ..system.failure import Failure
+from ..system.program_files import PROGRAM
 from ..system.progress import OnProgress, ignore_progress
 from . import git, git_cache, remotes
 from .lfs import Large
@@ -137,7 +138,8 @@ class Source:
             entry = f"has it as {self.locked.url} at {self.locked.ref or 'its own branch'}"
         return (
             f"machine.lock {entry}, and machine.yaml asks for {self.url} at "
-            f"{self.ref or 'its own branch'}: run doit lock without locked=1, and commit the lock"
+            f"{self.ref or 'its own branch'}: run {PROGRAM} lock without locked=1, "
+            "and commit the lock"
         )
 
     def obtain(self, log: Path, on_progress: OnProgress = ignore_progress) -> None:
@@ -172,7 +174,7 @@ class Source:
                 raise
             raise Failure(
                 f"{url} no longer has {commit[:12]}, which machine.lock names: "
-                f"doit update {self.name}"
+                f"{PROGRAM} update {self.name}"
             ) from error
 
     def _record(self, **receipt: object) -> None:
@@ -201,10 +203,17 @@ def _code(folder: Path) -> Iterator[Path]:
 
 
 def refuse_edited(checkout: Path, name: str) -> None:
-    """Raises Failure, naming the files, when tracked files of `checkout` were edited by hand."""
+    """Raises Failure, naming the files, when tracked files of `checkout` were edited by hand. What
+    git can't read is damaged, and is replaced."""
     if git.head(checkout) is None:
         return
-    if edited := git.edited(checkout):
+    try:
+        edited = git.edited(checkout)
+    except Failure:
+        if git.owner(checkout):
+            raise
+        return
+    if edited:
         shown = ", ".join(edited[:5]) + (" …" if len(edited) > 5 else "")
         raise Failure(
             f"{name} was edited by hand and would be replaced: {shown}; keep the edits in a fork, "

@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...spec.layout import Layout
+from ..system.program_files import PROGRAM
 
+ADVICE = f"{PROGRAM} repair moves it away"
 REPAIRED = "repaired"
 """The folder below `left/` for what was in the way."""
 #: Folders of which the files are our own, as patterns of paths below `.machine`.
@@ -22,15 +24,15 @@ OWN_FILES = (
     "receipts/*.json", "receipts/nodes/*.json", "progress/*", "logs/*", "sources/*.json",
     "generations/*.json*", "environments/*.json", "state/*.json", "state/*.key", "state/*.lock",
     "state/*.yaml", "state/apps/*.json", "state/starts/*.json", "state/held/*", "state/env/*.json",
-    "state/env/nodes/*.env", "state/good/*/*.json", "state/instances/*/*.json",
-    "state/instances/*/databases/*.db",
+    "state/env/nodes/*.env", "state/jobs/token", "state/jobs/nats.conf", "state/good/*/*.json",
+    "state/instances/*/*.json", "state/instances/*/databases/*.db",
 )  # fmt: skip
 OWN_FOLDERS = (
     "sources", "environments", "generations", "receipts", "receipts/nodes", "logs", "progress",
     "scratch", "supervisor", "supervisor/*", "garbage", "left", "state", "state/apps",
-    "state/starts", "state/held", "state/env", "state/env/nodes", "state/good", "state/good/*",
-    "state/instances", "state/instances/*", "state/instances/*/user", "state/instances/*/temp",
-    "state/instances/*/databases", "state/instances/*/reports",
+    "state/starts", "state/held", "state/env", "state/env/nodes", "state/jobs", "state/good",
+    "state/good/*", "state/instances", "state/instances/*", "state/instances/*/user",
+    "state/instances/*/temp", "state/instances/*/databases", "state/instances/*/reports",
 )  # fmt: skip
 OWN_LINKS = ("state/current", "state/models", "state/instances/*/databases/last")
 
@@ -43,8 +45,7 @@ def restore(layout: Layout) -> Iterator[str]:
     yield from _open(layout.machine)
     for pattern in OWN_FOLDERS:
         for path in _matching(layout.machine, pattern):
-            # A link to what isn't mounted now is a person's to mend.
-            if not path.is_dir() and (_is_loop(path) or path.exists()):
+            if is_no_folder(path):
                 yield _move_aside(layout, path, "is no folder")
     for pattern in OWN_FILES:
         for path in _matching(layout.machine, pattern):
@@ -54,6 +55,12 @@ def restore(layout: Layout) -> Iterator[str]:
         for path in _matching(layout.machine, pattern):
             if not path.is_symlink():
                 yield _move_aside(layout, path, "is no link")
+
+
+def is_no_folder(path: Path) -> bool:
+    """Whether something else lies where a folder belongs. A link to what isn't mounted now is a
+    person's to mend."""
+    return not path.is_dir() and (_is_loop(path) or path.exists())
 
 
 def _matching(top: Path, pattern: str) -> Iterator[Path]:

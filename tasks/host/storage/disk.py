@@ -96,6 +96,15 @@ def measure(layout: Layout, stuck: dict[str, str]) -> None:
         files.write_receipt(layout.disk, asdict(disk))
 
 
+def used(path: Path, without: Collection[Path] = ()) -> int:
+    """The bytes of a file or tree, each file once, without some folders in it."""
+    found = {
+        (status.st_dev, status.st_ino): status.st_blocks * BLOCK
+        for status in _walk(path, skip=set(without))
+    }
+    return sum(found.values())
+
+
 def _own(folder: Path, counted: dict[tuple[int, int], int]) -> int:
     """Bytes of the files that have no link outside `folder`; all are added to `counted`."""
     links: Counter[tuple[int, int]] = Counter()

@@ -18,7 +18,7 @@ from ...spec.layout import Layout
 from ..system import files, locks, process
 from . import digest_folders, disk
 
-PROGRAM = "tasks.services.sweeper"
+PROGRAM = "comfy_machine.services.sweeper"
 STOP_TIMEOUT = 10.0
 """Seconds to wait for the process to end."""
 CHECK_EVERY = 0.02

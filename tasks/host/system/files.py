@@ -44,11 +44,14 @@ def file_digest(path: Path) -> str | None:
 def open_regular(path: Path) -> IO[bytes]:
     """Open a file for reading. Raises OSError if it isn't a regular file: opening a pipe waits for
     a writer, and a device may be endless."""
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(opened).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(opened)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return file
+    return os.fdopen(opened, "rb")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -132,6 +135,22 @@ def write_receipt(path: Path, receipt: dict[str, Any], *, durable: bool = True) 
     write_text(path, json.dumps(receipt, indent=1, sort_keys=True) + "\n", durable=durable)
 
 
+def clear_way(path: Path) -> None:
+    """Remove what damage put where a file is to be written: a folder in its place, or something
+    else than a folder in its folder's. Raises OSError."""
+    if not path.parent.is_dir():
+        remove(path.parent)
+    if path.is_dir():
+        remove(path)
+
+
+def in_the_way(place: Path, top: Path) -> Path | None:
+    """What lies where `place` needs a folder below `top`; None: nothing."""
+    above = place.relative_to(top).parents
+    found = (top / each for each in [*above][-2::-1])
+    return next((each for each in found if os.path.lexists(each) and not each.is_dir()), None)
+
+
 def read_receipt(path: Path, **types: type) -> dict[str, Any]:
     """A receipt's content; `types` are the keys that it must have.
 
@@ -160,14 +179,13 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def point(link: Path, target: str | Path) -> None:
-    """Point `link` at `target`, atomically. Raises Failure if a real file or folder is there."""
+def point(link: Path, target: str | Path, mend: str = "move it away") -> None:
+    """Point `link` at `target`, atomically. Raises Failure, which says how to `mend` it, if a real
+    file or folder is there."""
     if link_target(link) == str(target):
         return
     if link.exists() and not link.is_symlink():
-        raise Failure(
-            f"{link} must be a link to {target}, but a file or folder is there: move it away"
-        )
+        raise Failure(f"{link} must be a link to {target}, but a file or folder is there: {mend}")
     link.parent.mkdir(parents=True, exist_ok=True)
     part = _part(link)
     part.unlink(missing_ok=True)
@@ -244,15 +262,18 @@ def copy_file(source: Path, target: Path) -> None:
 def copy_tree(source: Path, target: Path) -> None:
     """Copy a tree with its links and times, by reflinks where the file system has them.
 
-    Raises subprocess.CalledProcessError (disk full, …).
+    Raises OSError, of which `strerror` is cp's first complaint.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
+    done = subprocess.run(
         ["cp", "-a", "--reflink=auto", "--", str(source), str(target)],
-        check=True,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
+    if done.returncode:
+        is_full = shutil.disk_usage(target.parent).free == 0
+        why = done.stderr.decode(errors="replace").partition("\n")[0].removeprefix("cp: ")
+        raise OSError(errno.ENOSPC if is_full else errno.EIO, why, str(source))
 
 
 def walk(top: Path, skip: frozenset[str] = frozenset()) -> Iterator[Path]:

@@ -11,12 +11,13 @@ from typing import Any
 
 from . import process
 from .failure import Failure
+from .program_files import PROGRAM
 from .units import gib
 
 DEVICES = Path("/dev")
 NO_GPU = (
     "no GPU here (no /dev/nvidia0): install the NVIDIA driver; a container needs --gpus all; in an "
-    "image build use doit build; without a GPU set instances.cpu_only: true"
+    f"image build use {PROGRAM} build; without a GPU set instances.cpu_only: true"
 )
 
 
@@ -96,6 +97,17 @@ def inventory(devices: Path = DEVICES) -> list[Gpu]:
     try:
         with _nvml():
             return [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError as error:
+        raise Failure(_advice(error, devices)) from None
+
+
+def driver_version(devices: Path = DEVICES) -> str:
+    """The NVIDIA driver's version. Raises Failure when NVML doesn't work."""
+    import pynvml
+
+    try:
+        with _nvml():
+            return str(pynvml.nvmlSystemGetDriverVersion())
     except pynvml.NVMLError as error:
         raise Failure(_advice(error, devices)) from None
 

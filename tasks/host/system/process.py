@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ GRACE = 6.0
 """Seconds between SIGTERM and SIGKILL."""
 CHECK_EVERY = 1.0
 """Seconds between two calls of `enough`."""
+ENDING = "this run is ending"
+_ends = threading.Event()
+"""Set when this process has killed all that it started."""
 CALM_LOOKS = 2
 """Looks in a row that must find nothing left."""
 CALM_EVERY = 0.02
@@ -136,6 +140,9 @@ def run(
         finally:
             _mask(sink, start, secrets)
         output = _read(sink, start)
+    if ending.problem and _ends.is_set():
+        # It was killed by us, which says nothing about it.
+        raise SystemExit(ENDING)
     if ending.problem:
         message = f"{Path(words[0]).name} {ending.problem}"
         raise CommandFailed(message, output, log, ending.code, timed_out=ending.timed_out)
@@ -271,8 +278,9 @@ def end_for_good() -> None:
     """Kill all that this process started, and let it start nothing any more.
 
     Its threads go on: one whose command was killed would try another way, as `uv` without its
-    cache. Who tries gets SystemExit.
+    cache, or blame what it was about. It gets SystemExit, as does who starts another.
     """
+    _ends.set()
     sys.addaudithook(_refuse_to_start)
     calm, deadline = 0, time.monotonic() + GRACE
     # A command may be on its way past the hook, and a child may have children meanwhile.
@@ -284,7 +292,7 @@ def end_for_good() -> None:
 
 def _refuse_to_start(event: str, _: object) -> None:
     if event in ("subprocess.Popen", "os.posix_spawn", "os.fork"):
-        raise SystemExit("this run is ending")
+        raise SystemExit(ENDING)
 
 
 def _alive() -> bool:

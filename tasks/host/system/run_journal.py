@@ -109,7 +109,7 @@ def read(layout: Layout) -> Journal | None:
         return None
     is_running = notes.state == "running"
     now = max(time.time(), notes.began) if is_running else notes.noted
-    tasks = tuple(_until(task, now) for task in notes.tasks)
+    tasks = tuple(until(task, now) for task in notes.tasks)
     left = seconds_left(tasks, read_times(layout)) if is_running else None
     took = now - notes.began
     percent = _share(tasks) if left is None else 100 * took / (took + left or 1.0)
@@ -178,7 +178,8 @@ def _share(tasks: Sequence[Task]) -> float | None:
     return done / len(tasks) if tasks else None
 
 
-def _until(task: Task, now: float) -> Task:
+def until(task: Task, now: float) -> Task:
+    """A task with its duration until `now`, in seconds since the epoch, while it runs."""
     if task.state != "running" or task.began is None:
         return task
     return replace(task, seconds=max(0.0, now - task.began))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import locks, private_folder, process
 from .failure import Failure
+from .program_files import PROGRAM
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,10 @@ class RunLock:
             holder = self._named(descriptor)
             os.close(descriptor)
             raise Taken(
-                f"another doit run is in progress in {self._workspace} "
+                f"another {PROGRAM} run is in progress in {self._workspace} "
                 f"(pid {holder.pid}, {holder.task}): wait for it, or end it with: kill {holder.pid}"
                 if holder
-                else f"another doit run begins or ends in {self._workspace}: try again"
+                else f"another {PROGRAM} run begins or ends in {self._workspace}: try again"
             )
         self._descriptor = descriptor
         left = _read(descriptor)
@@ -104,6 +105,15 @@ class RunLock:
         except OSError:
             return None
         return None if note.endswith(ENDED) else _holder(note)
+
+    def ended(self) -> float | None:
+        """When the last run ended, in seconds since the epoch; None: none has, or one is on."""
+        try:
+            with self.path.open("rb") as file:
+                note, changed = file.read(4096), os.fstat(file.fileno()).st_mtime
+        except OSError:
+            return None
+        return changed if note.endswith(ENDED.encode()) else None
 
     def release(self) -> None:
         """Note that this run is over; the lock itself ends with the process."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[3] / "templates"
+from .program_files import TOP
+
+FOLDER = TOP / "templates"
 
 
 def _to_yaml(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ...host.python import build_log, uv_errors
 from ...host.system.failure import Failure
+from ...host.system.program_files import PROGRAM
 from ..resolver import NO_SOLUTION, Demand, Problem
 from .conflict import Conflict, ConflictReport, NoAnswer
 
@@ -45,7 +46,7 @@ def no_answer_failure(error: NoAnswer) -> Failure:
     output = error.answer.output
     cause = uv_errors.refused(output) or uv_errors.gist(output)
     if error.answer.code != NO_SOLUTION:
-        cause += ": check that it is reachable, then run doit again"
+        cause += f": check that it is reachable, then run {PROGRAM} again"
     return Failure(f"{NOT_RESOLVED}: {cause}", error.log)
 
 
@@ -96,7 +97,7 @@ def _asks(demand: Demand, conflict: Conflict) -> str:
 def _describe_own(demand: Demand, problem: Problem) -> str:
     held = problem.held.get(str(demand.name))
     if held:
-        return f"the lock holds {demand.name} {held.version} (doit update torch moves it)"
+        return f"the lock holds {demand.name} {held.version} ({PROGRAM} update torch moves it)"
     return (
         f"{demand.line.text} matches torch and torchaudio, whose metadata doesn't "
         "(python.overrides has precedence)"
@@ -108,7 +109,7 @@ def _describe_single(conflict: Conflict, demand: Demand, problem: Problem) -> st
     if not conflict.reachable:
         return (
             f"{text}, which can't be reached ({uv_errors.gist(conflict.answer.output)}): "
-            "check that it is reachable, then run doit again"
+            f"check that it is reachable, then run {PROGRAM} again"
         )
     if lacks := missing_for_build(conflict):
         return f"{text}, which can't be built: {lacks}"

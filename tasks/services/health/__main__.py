@@ -1,4 +1,7 @@
-"""`python -m tasks.services.health FILE`: serves until a signal ends it; FILE has the settings."""
+"""`python -m comfy_machine.services.health FILE`: serves until a signal ends it.
+
+FILE has the settings.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Reaps orphaned child processes that have ended.
 
 ComfyUI's process is a child subreaper, so a background command of a custom node stays a zombie
-until it is reaped. The kernel doesn't tell adopted children from others, so this waits: whoever
+until it is reaped. The kernel doesn't tell adopted children from others, so this waits: what
 started a child of its own has reaped it by then. `COMFY_MACHINE_ORPHANS` is the wait in seconds.
 """
 

@@ -13,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tasks.host.comfyui import api
-from tasks.host.comfyui.own_jobs import smoke
-from tasks.host.system.failure import Failure
+from comfy_machine.host.comfyui import api
+from comfy_machine.host.comfyui.own_jobs import smoke
+from comfy_machine.host.system.failure import Failure
 from tests.contract.installation import Installation
 from tests.rig import SIMULATOR, free_ports
 
@@ -51,6 +51,7 @@ def answering(answer: Answer, name: str = "") -> Iterator[int]:
             return name
 
         def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, kind, body = answer
             self.send_response(status)
             self.send_header("Content-Type", kind)

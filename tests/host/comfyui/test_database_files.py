@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.comfyui import database_files
-from tasks.host.comfyui.database_files import prepare
-from tasks.host.system.failure import Failure
+from comfy_machine.host.comfyui import database_files
+from comfy_machine.host.comfyui.database_files import prepare
+from comfy_machine.host.system.failure import Failure
 
 WRITES = """
 import sqlite3, sys, time
@@ -110,7 +110,9 @@ def test_a_copy_that_fails_leaves_nothing_and_what_was_used_last_is_still_that(
     a = start(folder, "a", "by a")
     write(a, "x" * 1_000_000)
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
-    imports = "from pathlib import Path\nfrom tasks.host.comfyui.database_files import prepare"
+    imports = (
+        "from pathlib import Path\nfrom comfy_machine.host.comfyui.database_files import prepare"
+    )
     code = f"{limited}\n{imports}\n"
     failed = subprocess.run(
         [sys.executable, "-c", f"{code}prepare(Path({str(folder / 'b.db')!r}))"],

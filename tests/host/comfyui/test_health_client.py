@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.comfyui import health_client
+from comfy_machine.host.comfyui import health_client
 from tests.host.comfyui.test_api import Answer, answering
 from tests.rig import free_ports
 

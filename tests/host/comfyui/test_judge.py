@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tasks.host.comfyui import condition, judge
-from tasks.host.comfyui.condition import Condition
-from tasks.host.comfyui.judge import Rules
-from tasks.host.pm2.endings import Ending
+from comfy_machine.host.comfyui import condition, judge
+from comfy_machine.host.comfyui.condition import Condition
+from comfy_machine.host.comfyui.judge import Rules
+from comfy_machine.host.pm2.endings import Ending
 from tests.services import moments as m
 
 LOOPS = {"status": "errored", "restart_time": 4}
@@ -64,6 +64,8 @@ def test_one_that_is_well_has_no_condition_that_is_false() -> None:
          "WarmupFailed", "its warm-up job failed: no luck"),
         ({"warmup": m.trial(ok=False), "canary": m.trial(ok=True)}, {}, "healthy", "Healthy", ""),
         ({"canary": m.trial(ok=False, reason="no image")}, {}, "unhealthy", "CanaryFailed", "no i"),
+        ({"canary": m.trial(ok=False, reason="no model", refused=True)}, {}, "degraded",
+         "CanaryRefused", "no model"),
         ({"failed_nodes": {"needed": "doesn't import: E"}}, {}, "unhealthy", "NodeFailed",
          "custom node needed doesn't import: E"),
         ({"failed_nodes": {"extra": "ends ComfyUI"}}, {}, "degraded", "OptionalNodeFailed",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tasks.host.comfyui import machine_condition
-from tasks.host.comfyui.condition import HEALTHY, Condition, Health, Reason, healthy
-from tasks.host.comfyui.machine_condition import Installation, MachineObservation
+from comfy_machine.host.comfyui import machine_condition
+from comfy_machine.host.comfyui.condition import HEALTHY, Condition, Health, Reason, healthy
+from comfy_machine.host.comfyui.machine_condition import Installation, MachineObservation
 from tests.services import moments as m
 
 WHOLE = Installation("abc")
@@ -100,6 +100,9 @@ def test_models_are_healthy_when_none_is_missing_and_progress_while_a_run_brings
         ({"installation": BROKEN, "run": m.INSTALLS}, ["Installing"], []),
         ({"idle_workers": {"fetch-gpu0": "no broker"}}, [], ["WorkerDown"]),
         ({"idle_workers": {"fetch-gpu0": "x"}, "run": m.INSTALLS}, ["WorkerDown"], []),
+        ({"faulty_jobs": {"comfyui-gateway": "it doesn't run"}}, [], ["JobsDown"]),
+        ({"faulty_jobs": {"comfyui-gateway": "it doesn't run"},
+          "run": m.run("running", m.task("jobs:gateway", "waiting"))}, ["JobsDown"], []),
         ({"full": ["no space is left on the disk of /ws"]}, [], ["DiskFull"]),
         ({"behind": "x", "missing": EXTRA, "installation": HALF}, [],
          ["BehindMachineFile", "OptionalPartMissing", "OptionalModelMissing"]),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.host.comfyui import load_result
-from tasks.host.comfyui.load_result import Outcome, Result
-from tasks.host.comfyui.node_classes import expected, missing
+from comfy_machine.host.comfyui import load_result
+from comfy_machine.host.comfyui.load_result import Outcome, Result
+from comfy_machine.host.comfyui.node_classes import expected, missing
 
 INFO = {
     "KSampler": {"python_module": "nodes"},

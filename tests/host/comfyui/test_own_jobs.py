@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.comfyui import api, own_jobs
-from tasks.host.system.failure import Failure
-from tasks.spec.model import SMOKE
-from tasks.spec.workflow_file import Prompt
+from comfy_machine.host.comfyui import api, own_jobs
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.spec.model import SMOKE
+from comfy_machine.spec.workflow_file import Prompt
 from tests.contract.client import until
 from tests.contract.installation import Server
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host.comfyui import load_result
-from tasks.host.comfyui.load_report import Error
-from tasks.host.comfyui.load_result import Outcome, Result, read, receipt_of
-from tasks.host.comfyui.quick_test import Proof
-from tasks.host.python import pth_hook, uv
-from tasks.host.system import files, process
-from tasks.host.system.failure import Failure
-from tasks.spec.layout import Layout
+from comfy_machine.host.comfyui import load_result
+from comfy_machine.host.comfyui.load_report import Error
+from comfy_machine.host.comfyui.load_result import Outcome, Result, read, receipt_of
+from comfy_machine.host.comfyui.quick_test import Proof
+from comfy_machine.host.python import pth_hook, uv
+from comfy_machine.host.system import files, process
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.spec.layout import Layout
 from tests.contract.client import until
 from tests.rig import SIMULATOR
 

@@ -7,11 +7,11 @@ import subprocess
 
 import pytest
 
-from tasks.host.comfyui import remedies
-from tasks.host.comfyui.load_report import Error, Pack, Report
-from tasks.host.comfyui.load_result import of_report
-from tasks.host.system import debian
-from tasks.services.inside.errors import describe
+from comfy_machine.host.comfyui import remedies
+from comfy_machine.host.comfyui.load_report import Error, Pack, Report
+from comfy_machine.host.comfyui.load_result import of_report
+from comfy_machine.host.system import debian
+from comfy_machine.services.inside.errors import describe
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.comfyui import source_facts
-from tasks.host.comfyui.source_facts import Code
-from tasks.host.system import process
+from comfy_machine.host.comfyui import source_facts
+from comfy_machine.host.comfyui.source_facts import Code
+from comfy_machine.host.system import process
 from tests.rig import SIMULATOR, snapshot
 
 PYTHON = Path(sys.executable)

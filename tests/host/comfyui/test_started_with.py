@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.comfyui import started_with
-from tasks.host.comfyui.started_with import StartedWith
+from comfy_machine.host.comfyui import started_with
+from comfy_machine.host.comfyui.started_with import StartedWith
 from tests.conftest import MachineMaker
 
 GENERATION = Path("/ws/.machine/generations/abc")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tasks.host.comfyui import symptoms
-from tasks.host.comfyui.api import Jobs
-from tasks.host.comfyui.condition import Reason
-from tasks.host.comfyui.symptoms import History, Limits, Measurement, follow
-from tasks.host.system.usage import Effort
+from comfy_machine.host.comfyui import symptoms
+from comfy_machine.host.comfyui.api import Jobs
+from comfy_machine.host.comfyui.condition import Reason
+from comfy_machine.host.comfyui.symptoms import History, Limits, Measurement, follow
+from comfy_machine.host.system.usage import Effort
 
 LIMITS = Limits(hung=30, job_timeout=600, start_timeout=300)
 IDLE = Effort(5.0, 100)

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host.comfyui import warmup
-from tasks.host.comfyui.own_jobs import Trial
-from tasks.host.pm2.apps import App
-from tasks.host.system import files, locks, private_folder
-from tasks.spec.layout import Layout
-from tasks.spec.model import SMOKE
+from comfy_machine.host.comfyui import warmup
+from comfy_machine.host.comfyui.own_jobs import Trial
+from comfy_machine.host.pm2.apps import App
+from comfy_machine.host.system import files, locks, private_folder
+from comfy_machine.spec.layout import Layout
+from comfy_machine.spec.model import SMOKE
 from tests.contract.client import until
 from tests.contract.installation import Server
 from tests.rig import free_ports

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tasks.host.downloads import civitai
-from tasks.host.downloads.web import Tolerance, Web
-from tasks.host.system.failure import Failure
+from comfy_machine.host.downloads import civitai
+from comfy_machine.host.downloads.web import Tolerance, Web
+from comfy_machine.host.system.failure import Failure
 from tests.proxy import Internet, Reply, internet, moved
 
 PAGE = "https://civitai.com/models/4384"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.downloads import content_check
-from tasks.host.system.failure import Failure
+from comfy_machine.host.downloads import content_check
+from comfy_machine.host.system.failure import Failure
 from tests.model_server import safetensors
 
 PAGE = b"<!DOCTYPE html><html><body>Sign in</body></html>"

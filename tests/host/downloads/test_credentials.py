@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.repositories import git, remotes
-from tasks.host.system.failure import Failure
+from comfy_machine.host.repositories import git, remotes
+from comfy_machine.host.system.failure import Failure
 from tests.conftest import MachineMaker
 from tests.forge import Forge
 from tests.servers import git_server

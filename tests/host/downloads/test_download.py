@@ -17,14 +17,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from tasks.host.downloads import download as module
-from tasks.host.downloads.download import download
-from tasks.host.downloads.download_request import Downloaded, DownloadRequest
-from tasks.host.downloads.partial_file import opened
-from tasks.host.downloads.web import HOST_CONNECTIONS, Tolerance, Web
-from tasks.host.storage.disk_space import SPARE, DiskSpace
-from tasks.host.system.failure import Failure
-from tasks.host.system.progress import Progress
+from comfy_machine.host.downloads import download as module
+from comfy_machine.host.downloads.download import download
+from comfy_machine.host.downloads.download_request import Downloaded, DownloadRequest
+from comfy_machine.host.downloads.partial_file import opened
+from comfy_machine.host.downloads.web import HOST_CONNECTIONS, Tolerance, Web
+from comfy_machine.host.storage.disk_space import SPARE, DiskSpace
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.host.system.progress import Progress
 from tests.model_server import Asked, ModelServer, Ways, model_server, noise, safetensors, until
 from tests.rig import PROJECT
 
@@ -500,12 +500,12 @@ def test_no_thread_outlives_a_download(client: Client) -> None:
 HOLD = """
 import resource, sys
 from pathlib import Path
-from tasks.host.downloads.download import download
-from tasks.host.downloads.download_request import DownloadRequest
-from tasks.host.downloads.partial_file import opened
-from tasks.host.downloads.web import Web
-from tasks.host.storage.disk_space import DiskSpace
-from tasks.host.system.progress import Progress
+from comfy_machine.host.downloads.download import download
+from comfy_machine.host.downloads.download_request import DownloadRequest
+from comfy_machine.host.downloads.partial_file import opened
+from comfy_machine.host.downloads.web import Web
+from comfy_machine.host.storage.disk_space import DiskSpace
+from comfy_machine.host.system.progress import Progress
 
 def get(name):
     with opened(Path(sys.argv[2]) / f"{name}.part", True) as part:

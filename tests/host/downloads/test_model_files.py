@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tasks.host.downloads import model_files
-from tasks.host.downloads.model_files import (
+from comfy_machine.host.downloads import model_files
+from comfy_machine.host.downloads.model_files import (
     ModelState,
     Place,
     WantedModel,
@@ -17,10 +17,10 @@ from tasks.host.downloads.model_files import (
     listed,
     summarize,
 )
-from tasks.host.downloads.store import stamp
-from tasks.host.system import files
-from tasks.spec import ModelPin
-from tasks.spec.layout import Layout
+from comfy_machine.host.downloads.store import stamp
+from comfy_machine.host.system import files
+from comfy_machine.spec import ModelPin
+from comfy_machine.spec.layout import Layout
 
 SHA = "ab" * 32
 URL = "https://localhost/x.safetensors"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.downloads import partial_file
-from tasks.host.downloads.partial_file import Version, opened
-from tasks.host.system import locks
+from comfy_machine.host.downloads import partial_file
+from comfy_machine.host.downloads.partial_file import Version, opened
+from comfy_machine.host.system import locks
 from tests.model_server import until
 
 pytestmark = pytest.mark.usefixtures("private_folders")

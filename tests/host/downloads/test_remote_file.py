@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.downloads import remote_file
-from tasks.host.downloads.download_request import Downloaded, DownloadRequest
-from tasks.host.downloads.store import Store
-from tasks.host.downloads.web import Tolerance, Web
-from tasks.host.storage.disk_space import DiskSpace
-from tasks.host.system.failure import Failure
+from comfy_machine.host.downloads import remote_file
+from comfy_machine.host.downloads.download_request import Downloaded, DownloadRequest
+from comfy_machine.host.downloads.store import Store
+from comfy_machine.host.downloads.web import Tolerance, Web
+from comfy_machine.host.storage.disk_space import DiskSpace
+from comfy_machine.host.system.failure import Failure
 from tests.proxy import Internet, Reply, internet, moved
 
 URL = "https://huggingface.co/me/model/resolve/main/x.bin"

@@ -12,7 +12,7 @@ import pytest
 import requests
 import urllib3
 
-from tasks.host.downloads.server_errors import (
+from comfy_machine.host.downloads.server_errors import (
     certificate_problem,
     gist,
     refused_by_proxy,

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.downloads import partial_file
-from tasks.host.downloads.download_request import Downloaded, DownloadRequest
-from tasks.host.downloads.store import Store, stamp
-from tasks.host.downloads.web import Tolerance, Web
-from tasks.host.storage.disk_space import DiskSpace
-from tasks.host.system import locks
-from tasks.host.system.failure import Failure
-from tasks.host.system.progress import Progress
+from comfy_machine.host.downloads import partial_file
+from comfy_machine.host.downloads.download_request import Downloaded, DownloadRequest
+from comfy_machine.host.downloads.store import Store, stamp
+from comfy_machine.host.downloads.web import Tolerance, Web
+from comfy_machine.host.storage.disk_space import DiskSpace
+from comfy_machine.host.system import locks
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.host.system.progress import Progress
 from tests.model_server import Asked, ModelServer, Ways, model_server, noise, until
 from tests.rig import PROJECT
 
@@ -249,12 +249,12 @@ def test_a_copy_that_fails_leaves_the_file_where_it_was(
 CLIENT = """
 import sys
 from pathlib import Path
-from tasks.host.downloads import download, partial_file
-from tasks.host.downloads.download_request import DownloadRequest
-from tasks.host.downloads.store import Store
-from tasks.host.downloads.web import Tolerance, Web
-from tasks.host.storage.disk_space import DiskSpace
-from tasks.host.system.progress import Progress
+from comfy_machine.host.downloads import download, partial_file
+from comfy_machine.host.downloads.download_request import DownloadRequest
+from comfy_machine.host.downloads.store import Store
+from comfy_machine.host.downloads.web import Tolerance, Web
+from comfy_machine.host.storage.disk_space import DiskSpace
+from comfy_machine.host.system.progress import Progress
 
 download.FIRST = download.LONGEST_SPAN = partial_file.NOTE_EVERY = 1 << 20
 store = Store(Path(sys.argv[1]))

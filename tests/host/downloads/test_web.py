@@ -13,11 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from tasks.host.downloads import server_errors
-from tasks.host.downloads.server_errors import Denied, Transient
-from tasks.host.downloads.web import REDIRECTS, Answer, Tolerance, Web
-from tasks.host.system import retries
-from tasks.host.system.failure import Failure
+from comfy_machine.host.downloads import server_errors
+from comfy_machine.host.downloads.server_errors import Denied, Transient
+from comfy_machine.host.downloads.web import REDIRECTS, Answer, Tolerance, Web
+from comfy_machine.host.system import retries
+from comfy_machine.host.system.failure import Failure
 from tests.proxy import Internet, Reply, internet, moved
 
 FILE = "https://huggingface.co/me/model/resolve/main/x.bin"

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from tasks.host.comfyui import load_result
-from tasks.host.comfyui.load_report import Error
-from tasks.host.comfyui.load_result import Outcome, Result, receipt_of
-from tasks.host.generations import installed, manifest, reported_changes
-from tasks.host.generations.installed import Installed, WantedNode
-from tasks.host.generations.left_out_nodes import node_receipt, unmet
-from tasks.host.storage import digest_folders
-from tasks.host.system import files
-from tasks.spec import Asked, Lock, Package, Pin, PythonSet
-from tasks.spec.layout import Layout
-from tasks.spec.lock_format import Requirements, dumped
+from comfy_machine.host.comfyui import load_result
+from comfy_machine.host.comfyui.load_report import Error
+from comfy_machine.host.comfyui.load_result import Outcome, Result, receipt_of
+from comfy_machine.host.generations import installed, manifest, reported_changes
+from comfy_machine.host.generations.installed import Installed, WantedNode
+from comfy_machine.host.generations.left_out_nodes import node_receipt, unmet
+from comfy_machine.host.storage import digest_folders
+from comfy_machine.host.system import files
+from comfy_machine.spec import Asked, Lock, Package, Pin, PythonSet
+from comfy_machine.spec.layout import Layout
+from comfy_machine.spec.lock_format import Requirements, dumped
 
 AT = {"ComfyUI": "c" * 40, "alpha": "a" * 40, "spare": "5" * 40}
 COMFYUI = WantedNode("ComfyUI", url="https://localhost/ComfyUI", ref="v1")

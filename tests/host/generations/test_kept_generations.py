@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.generations import kept_generations
-from tasks.host.storage import digest_folders
-from tasks.host.storage.disk_space import DiskSpace, free
-from tasks.host.system import files
-from tasks.host.system.failure import Failure
-from tasks.spec.layout import Layout
+from comfy_machine.host.generations import kept_generations
+from comfy_machine.host.storage import digest_folders
+from comfy_machine.host.storage.disk_space import DiskSpace, free
+from comfy_machine.host.system import files
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.spec.layout import Layout
 
 MEGABYTE = 1_000_000
 
@@ -84,6 +84,38 @@ def test_more_names_are_remembered_where_more_are_to_be_kept(layout: Layout) -> 
     for number in range(15):
         kept_generations.remember(layout, str(number), 12)
     assert kept_generations.good(layout) == [str(number) for number in range(3, 15)]
+
+
+def test_a_number_stays_with_its_generation_and_is_never_given_twice(layout: Layout) -> None:
+    be_good(layout, "a", "b", "c")
+    assert kept_generations.numbers(layout) == {"a": 1, "b": 2, "c": 3}
+    be_good(layout, "a")
+    assert kept_generations.numbers(layout) == {"a": 1, "b": 2, "c": 3}
+    for number in range(12):
+        kept_generations.remember(layout, str(number), 3)
+    numbers = kept_generations.numbers(layout)
+    assert "c" not in numbers
+    assert numbers["11"] == 15
+    kept_generations.remember(layout, "c", 3)
+    assert kept_generations.numbers(layout)["c"] == 16
+
+
+def test_generations_that_an_older_version_recorded_are_numbered_in_their_order(
+    layout: Layout,
+) -> None:
+    files.write_receipt(layout.state / "healthy.json", {"generations": ["x", "y"]})
+    assert kept_generations.numbers(layout) == {"x": 1, "y": 2}
+    be_good(layout, "x")
+    assert kept_generations.numbers(layout) == {"x": 1, "y": 2}
+    be_good(layout, "z")
+    assert kept_generations.numbers(layout) == {"x": 1, "y": 2, "z": 3}
+
+
+@pytest.mark.parametrize("numbers", [None, [], {"x": "one"}, {"x": None}])
+def test_damaged_numbers_are_given_anew(layout: Layout, numbers: object) -> None:
+    record = {"generations": ["x", "y"], "numbers": numbers, "last": "?"}
+    files.write_receipt(layout.state / "healthy.json", record)
+    assert kept_generations.numbers(layout) == {"x": 1, "y": 2}
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.generations import manifest, reported_changes
-from tasks.host.repositories import git
-from tasks.host.storage import digest_folders
-from tasks.host.system import files
+from comfy_machine.host.generations import manifest, reported_changes
+from comfy_machine.host.repositories import git
+from comfy_machine.host.storage import digest_folders
+from comfy_machine.host.system import files
 from tests.forge import Forge, Repository
 
 ALPHA = "ComfyUI/custom_nodes/alpha"

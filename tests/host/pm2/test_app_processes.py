@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host.pm2 import app_processes as census_module
-from tasks.host.pm2 import apps
-from tasks.host.pm2.app_processes import Census
-from tasks.host.system import files, private_folder
+from comfy_machine.host.pm2 import app_processes as census_module
+from comfy_machine.host.pm2 import apps
+from comfy_machine.host.pm2.app_processes import Census
+from comfy_machine.host.system import files, private_folder
 from tests.contract.client import until
 
 Starter = Callable[..., "subprocess.Popen[bytes]"]

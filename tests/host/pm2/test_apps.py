@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host.pm2 import apps
-from tasks.host.system import usage
+from comfy_machine.host.pm2 import apps
+from comfy_machine.host.system import usage
 from tests.contract.client import until
 
 Starter = Callable[..., "subprocess.Popen[str]"]
@@ -165,3 +165,12 @@ def test_the_memory_of_an_app_is_its_childrens_too(start: Starter, tmp_path: Pat
     assert abs(resident[parent.pid] - own[parent.pid] - own[child.pid]) < 2e6
     assert abs(resident[alone.pid] - own[alone.pid]) < 2e6
     assert usage.resident_each([]) == {}
+
+
+def test_what_ends_ends_before_what_it_needs() -> None:
+    every = [*apps.JOBS, "jobs-gpu0", "comfyui-gpu0", apps.SERVER]
+    assert list(apps.in_turn(every)) == [
+        {"jobs-gpu0", apps.SERVER}, {apps.GATEWAY}, {apps.SCHEDULER},
+    ]  # fmt: skip
+    assert list(apps.in_turn(["comfyui-gpu0", apps.JOBS_SERVER])) == []
+    assert not any(apps.is_instance(name) for name in apps.OURS)

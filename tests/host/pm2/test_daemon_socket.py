@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tasks.host.pm2 import apps, daemon_socket, pm2
-from tasks.host.system import files, private_folder, templates
-from tasks.spec.layout import Layout
+from comfy_machine.host.pm2 import apps, daemon_socket, pm2
+from comfy_machine.host.system import files, private_folder, templates
+from comfy_machine.spec.layout import Layout
 from tests.conftest import link_supervisor
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host.pm2 import apps, endings, exits, pm2, process_starts, stops
-from tasks.host.pm2.endings import Ending
-from tasks.host.pm2.log_evidence import Blame
-from tasks.host.system import files, out_of_memory, private_folder, templates
-from tasks.spec.layout import Layout
+from comfy_machine.host.pm2 import apps, endings, exits, pm2, process_starts, stops
+from comfy_machine.host.pm2.endings import Ending
+from comfy_machine.host.pm2.log_evidence import Blame
+from comfy_machine.host.system import files, out_of_memory, private_folder, templates
+from comfy_machine.spec.layout import Layout
 from tests.conftest import link_supervisor
 from tests.contract.client import until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.pm2 import log_evidence
+from comfy_machine.host.pm2 import log_evidence
 from tests.rig import SIMULATOR
 
 FRAMES = 'Traceback (most recent call last):\n  File "a.py", line 1, in <module>\n    import x\n'

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.pm2 import log_rotation, pm2
-from tasks.host.pm2.log_rotation import Rules, mend, rotate
-from tasks.host.system import files, private_folder
-from tasks.spec.layout import Layout
+from comfy_machine.host.pm2 import log_rotation, pm2
+from comfy_machine.host.pm2.log_rotation import Rules, mend, rotate
+from comfy_machine.host.system import files, private_folder
+from comfy_machine.spec.layout import Layout
 
 DAY = 86400.0
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host.pm2 import apps, pm2
-from tasks.host.system import files, private_folder, templates
-from tasks.host.system.failure import Failure
-from tasks.spec.layout import Layout
+from comfy_machine.host.pm2 import apps, pm2
+from comfy_machine.host.system import files, private_folder, templates
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.spec.layout import Layout
 from tests.conftest import link_supervisor
 from tests.contract.client import until
 

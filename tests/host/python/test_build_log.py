@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.python import build_log
-from tasks.host.python.build_log import Missing
+from comfy_machine.host.python import build_log
+from comfy_machine.host.python.build_log import Missing
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.python import bytecode
+from comfy_machine.host.python import bytecode
 
 
 def compiled(folder: Path, name: str) -> Path:

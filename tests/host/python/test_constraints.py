@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.python import constraints, environments, uv
-from tasks.host.python.constraints import VARIABLES
-from tasks.host.storage import digest_folders
-from tasks.host.system import process
-from tasks.spec.layout import Layout
+from comfy_machine.host.python import constraints, environments, uv
+from comfy_machine.host.python.constraints import VARIABLES
+from comfy_machine.host.storage import digest_folders
+from comfy_machine.host.system import process
+from comfy_machine.spec.layout import Layout
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def environment(tmp_path: Path) -> Path:
 
 
 def test_the_versions_that_are_there_are_named_and_what_is_preinstalled(environment: Path) -> None:
-    text = (environment / constraints.FILE).read_text()
+    text = (environment / environments.CONSTRAINTS).read_text()
     assert text == "idna==3.7\ntorch==2.4.0+cpu\n"
 
 
@@ -63,7 +63,7 @@ def test_pip_and_uv_refuse_another_version_and_heed_the_users_own_file_too(
 
 def test_an_environment_of_before_has_no_such_file_and_none_is_named(environment: Path) -> None:
     assert set(constraints.within(environment, {})) == {"UV_LINK_MODE", *VARIABLES}
-    (environment / constraints.FILE).unlink()
+    (environment / environments.CONSTRAINTS).unlink()
     assert constraints.within(environment, {"A": "b"}) == {"UV_LINK_MODE": "copy", "A": "b"}
     # A plan's is not made yet, and is to look as it will.
     assert VARIABLES[0] in constraints.within(environment.with_name("later"), {})

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.python import import_trial
-from tasks.host.python.import_trial import Broken
-from tasks.services.inside.errors import describe
+from comfy_machine.host.python import import_trial
+from comfy_machine.host.python.import_trial import Broken
+from comfy_machine.services.inside.errors import describe
 
 
 def load() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.python import records
-from tasks.host.python.records import Wrong
+from comfy_machine.host.python import records
+from comfy_machine.host.python.records import Wrong
 from tests.wheels import wheel
 
 

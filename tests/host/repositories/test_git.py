@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.repositories import git, git_cache, remotes
-from tasks.host.system import files
-from tasks.host.system.failure import Failure
+from comfy_machine.host.repositories import git, git_cache, remotes
+from comfy_machine.host.system import files
+from comfy_machine.host.system.failure import Failure
 from tests.forge import Forge, Repository
 
 
@@ -560,7 +560,8 @@ def test_threads_check_out_one_url_at_once(repository: Repository, tmp_path: Pat
 
 def test_processes_check_out_one_url_at_once(repository: Repository, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tasks.host.repositories import remotes; "
+        "import sys; from pathlib import Path; "
+        "from comfy_machine.host.repositories import remotes; "
         "url, ref, target = sys.argv[1:]; "
         "remotes.checkout(url, remotes.resolve(url, ref), Path(target))"
     )

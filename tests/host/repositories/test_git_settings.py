@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.repositories import git, git_settings, remotes
-from tasks.host.system import files
-from tasks.host.system.failure import Failure
+from comfy_machine.host.repositories import git, git_settings, remotes
+from comfy_machine.host.system import files
+from comfy_machine.host.system.failure import Failure
 from tests.forge import Forge
 
 SETTINGS = """

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.repositories import git, remotes
-from tasks.host.repositories.sources import Source
-from tasks.spec.layout import Layout
+from comfy_machine.host.repositories import git, remotes
+from comfy_machine.host.repositories.sources import Source
+from comfy_machine.spec.layout import Layout
 from tests.forge import Forge, Repository
 
 

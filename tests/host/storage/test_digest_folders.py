@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tasks.host.storage import digest_folders
-from tasks.host.system import files
+from comfy_machine.host.storage import digest_folders
+from comfy_machine.host.system import files
 
 
 def damage(folder: Path, receipt: dict[str, Any]) -> str | None:

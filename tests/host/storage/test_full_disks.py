@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.storage import full_disks
-from tasks.host.system import private_folder
-from tasks.spec.layout import Layout
+from comfy_machine.host.storage import full_disks
+from comfy_machine.host.system import private_folder
+from comfy_machine.spec.layout import Layout
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.storage import digest_folders, disk, garbage
-from tasks.host.system import locks
-from tasks.spec.layout import Layout
+from comfy_machine.host.storage import digest_folders, disk, garbage
+from comfy_machine.host.system import locks
+from comfy_machine.spec.layout import Layout
 from tests.contract.client import until
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.storage import trees
-from tasks.host.system import files
+from comfy_machine.host.storage import trees
+from comfy_machine.host.system import files
 
 
 def is_native(name: str) -> bool:

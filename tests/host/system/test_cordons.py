@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import cordons, files, private_folder
-from tasks.spec.layout import Layout
+from comfy_machine.host.system import cordons, files, private_folder
+from comfy_machine.spec.layout import Layout
 
 
 @pytest.fixture

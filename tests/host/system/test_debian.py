@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import debian
+from comfy_machine.host.system import debian
 
 
 @pytest.mark.parametrize(

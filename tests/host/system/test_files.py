@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import files, thread_pool
-from tasks.host.system.failure import Failure
+from comfy_machine.host.system import files, thread_pool
+from comfy_machine.host.system.failure import Failure
 
 
 def test_write_text_makes_folders_and_leaves_nothing_beside(tmp_path: Path) -> None:
@@ -176,26 +177,46 @@ def test_remove_takes_files_dangling_links_and_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root writes into read-only folders")
-def test_remove_goes_through_folders_that_nobody_may_enter(tmp_path: Path) -> None:
-    closed = tmp_path / "tree" / "closed"
-    (closed / "deeper").mkdir(parents=True)
-    (closed / "deeper" / "file").touch()
+def behind_closed_doors(top: Path, action: str) -> str:
+    """Do something with `top`, in which there is a folder that this user may not enter; return
+    what it printed."""
+    (top / "closed" / "deeper").mkdir(parents=True)
+    (top / "closed" / "deeper" / "file").touch()
     # Root needs no mode: without its right to override it stands before the same closed door.
-    program = """
-import ctypes, os, sys
+    program = f"""
+import sys
 from pathlib import Path
-from tasks.host.system import files
+from comfy_machine.host.system import files
 top = Path(sys.argv[1])
 (top / "closed" / "deeper").chmod(0)
 (top / "closed").chmod(0)
-files.remove(top)
+{action}
 """
     without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"]
     prefix = without if os.geteuid() == 0 else []
-    words = [*prefix, sys.executable, "-c", program, str(tmp_path / "tree")]
-    subprocess.run(words, check=True, cwd=Path(__file__).parents[3])
+    words = [*prefix, sys.executable, "-c", program, str(top)]
+    done = subprocess.run(words, check=True, cwd=Path(__file__).parents[3], capture_output=True)
+    for closed in top.glob("closed"):
+        closed.chmod(0o700)
+    return done.stdout.decode()
+
+
+def test_remove_goes_through_folders_that_nobody_may_enter(tmp_path: Path) -> None:
+    behind_closed_doors(tmp_path / "tree", "files.remove(top)")
     assert not (tmp_path / "tree").exists()
+
+
+def test_a_tree_that_can_not_be_read_whole_is_an_error_of_the_system(tmp_path: Path) -> None:
+    action = """
+try:
+    files.copy_tree(top, top.with_name("copy"))
+except OSError as error:
+    print(error.errno, error.strerror, error.filename)
+"""
+    tree = tmp_path / "tree"
+    said = behind_closed_doors(tree, action)
+    assert said.startswith(f"{errno.EIO} cannot access '{tree}/closed'")
+    assert said.endswith(f" {tree}\n")
 
 
 def test_remove_goes_through_read_only_folders(tmp_path: Path) -> None:
@@ -338,3 +359,14 @@ def test_what_fails_while_it_is_staged_leaves_the_target_and_nothing_beside(
         fail()
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     assert (tmp_path / "target").read_text() == "old"
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_is_named_and_leaves_nothing_open(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "it"
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with pytest.raises(OSError, match=str(path)) as caught:
+        files.read_bytes(path)
+    assert caught.value.filename == str(path)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

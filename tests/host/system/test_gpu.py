@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import gpu
-from tasks.host.system.failure import Failure
-from tasks.host.system.gpu import Gpu, Process
+from comfy_machine.host.system import gpu
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.host.system.gpu import Gpu, Process
 from tests.cards import (
     DRIVER_NOT_LOADED,
     EXCLUSIVE_PROCESS,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import locks
+from comfy_machine.host.system import locks
 
 
 def test_a_lock_has_one_holder_until_its_descriptor_is_closed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import out_of_memory
+from comfy_machine.host.system import out_of_memory
 
 RECORDS = [
     "4,338,5140000,-;python3 invoked oom-killer: gfp_mask=0x1100cca(GFP_HIGHUSER_MOVABLE), order=0",
@@ -39,7 +39,7 @@ CHILD = """
 import os, pathlib, sys
 (pathlib.Path(sys.argv[1]) / "cgroup.procs").write_text(str(os.getpid()))
 sys.path.insert(0, sys.argv[2])
-from tasks.host.system import out_of_memory
+from comfy_machine.host.system import out_of_memory
 print(out_of_memory.counter().file, flush=True)
 block = bytearray(b"x") * 300_000_000
 """

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tasks.host.system import port_holders
+from comfy_machine.host.system import port_holders
 
 LISTEN = (
     "import socket, sys; s = socket.socket(getattr(socket, sys.argv[1])); "

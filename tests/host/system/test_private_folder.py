@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import private_folder
-from tasks.host.system.failure import Failure
+from comfy_machine.host.system import private_folder
+from comfy_machine.host.system.failure import Failure
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host.system import process
+from comfy_machine.host.system import process
 from tests.contract.client import until
 
 ENV = {"PATH": os.environ["PATH"]}
@@ -115,7 +115,7 @@ def test_a_timeout_kills_the_whole_group(tmp_path: Path, with_log: bool) -> None
 # interrupts itself as soon as the command runs and is waited for
 INTERRUPTED = """
 import os, signal, sys, threading, time
-from tasks.host.system import process
+from comfy_machine.host.system import process
 
 pid, script = sys.argv[1:]
 
@@ -254,7 +254,7 @@ def test_a_timeout_does_not_wait_for_a_child_that_left_the_group(tmp_path: Path)
 
 def test_what_a_killed_run_left_is_ended_by_the_next(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from tasks.host.system import process\n"
+        "import sys; from pathlib import Path; from comfy_machine.host.system import process\n"
         "print(process.run_id(), flush=True)\n"
         "process.run(['sh', '-c', f'echo $$ > {sys.argv[1]}.part; mv {sys.argv[1]}.part "
         "{sys.argv[1]}; exec sleep 300'], env={'PATH': '/usr/bin:/bin'})\n"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from tasks.host.system import thread_pool
-from tasks.host.system.progress import Progress, line
+from comfy_machine.host.system import thread_pool
+from comfy_machine.host.system.progress import Progress, line
 
 
 def test_a_snapshot_adds_up_what_threads_counted() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.host.system.redaction import redact
+from comfy_machine.host.system.redaction import redact
 
 
 @pytest.mark.parametrize(

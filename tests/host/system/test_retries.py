@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tasks.host.system.retries import Retries
+from comfy_machine.host.system.retries import Retries
 
 
 @pytest.fixture

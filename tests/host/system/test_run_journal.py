@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tasks.host.system import files, process, run_journal
-from tasks.host.system.run_journal import Task
-from tasks.spec.layout import Layout
+from comfy_machine.host.system import files, process, run_journal
+from comfy_machine.host.system.run_journal import Task
+from comfy_machine.spec.layout import Layout
 from tests.contract.client import until
 
 HERE = f"{os.getpid()}.{time.time_ns()}"

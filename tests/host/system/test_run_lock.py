@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import files, locks, private_folder, process
-from tasks.host.system.run_lock import Holder, RunLock, Taken
+from comfy_machine.host.system import files, locks, private_folder, process
+from comfy_machine.host.system.run_lock import Holder, RunLock, Taken
 
 
 @pytest.fixture

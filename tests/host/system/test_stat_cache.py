@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from tasks.host.system.stat_cache import CACHED, while_unchanged
+from comfy_machine.host.system.stat_cache import CACHED, while_unchanged
 
 OLD = 1_000_000_000
 

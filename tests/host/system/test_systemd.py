@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.system import systemd
-from tasks.host.system.failure import Failure
+from comfy_machine.host.system import systemd
+from comfy_machine.host.system.failure import Failure
 
 AWKWARD = [
     "plain", "two words", "50% off %h %n", "$HOME ${HOME} $$", 'a "quote" \'s', "back\\slash\\n",

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from jinja2 import UndefinedError
 
-from tasks.host.system import templates
+from comfy_machine.host.system import templates
 
 HOSTILE = [
     "plain",

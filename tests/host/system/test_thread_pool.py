@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tasks.host.system import thread_pool
+from comfy_machine.host.system import thread_pool
 
 
 def test_each_item_comes_back_in_order_with_its_result_or_what_it_raised() -> None:

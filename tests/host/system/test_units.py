@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.host.system.units import duration, gib, size
+from comfy_machine.host.system.units import duration, gib, size
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.host.system import usage
+from comfy_machine.host.system import usage
 from tests.contract.client import until
 
 SIZE = 64 << 20

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.run import Run
-from tasks.host.system.failure import Failure
-from tasks.lock import requirements, resolution
-from tasks.lock.requirements import Request
-from tasks.lock.resolver import Problem
-from tasks.spec import Machine, load
+from comfy_machine.engine.run import Run
+from comfy_machine.host.system.failure import Failure
+from comfy_machine.lock import requirements, resolution
+from comfy_machine.lock.requirements import Request
+from comfy_machine.lock.resolver import Problem
+from comfy_machine.spec import Machine, load
 from tests.wheels import wheel
 
 Solve = Callable[..., resolution.Solution]

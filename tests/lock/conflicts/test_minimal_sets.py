@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pytest
 
-from tasks.lock.conflicts.minimal_sets import minimal_core, smallest_hitting_set
+from comfy_machine.lock.conflicts.minimal_sets import minimal_core, smallest_hitting_set
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.generations import manifest, reported_changes
-from tasks.host.generations.reported_changes import Changes
-from tasks.host.python import pth_hook
-from tasks.host.repositories import git
-from tasks.host.storage import digest_folders
-from tasks.host.system import files
+from comfy_machine.host.generations import manifest, reported_changes
+from comfy_machine.host.generations.reported_changes import Changes
+from comfy_machine.host.python import pth_hook
+from comfy_machine.host.repositories import git
+from comfy_machine.host.storage import digest_folders
+from comfy_machine.host.system import files
 from tests.forge import Forge
 from tests.rig import PROJECT
 

@@ -12,15 +12,15 @@ from typing import Any
 import psutil
 import pytest
 
-import tasks
-from tasks.host.pm2 import apps
-from tasks.host.python import pth_hook
-from tasks.services.inside.memory import Share
+import comfy_machine
+from comfy_machine.host.pm2 import apps
+from comfy_machine.host.python import pth_hook
+from comfy_machine.services.inside.memory import Share
 
 GB = 1 << 30
 V1 = "4:memory:/docker/abc\n1:cpu:/\n0::/\n"
 V2 = "0::/pods/abc\n"
-SHIM = Path(tasks.__file__).parent / "services" / "shim.py"
+SHIM = Path(comfy_machine.__file__).parent / "services" / "shim.py"
 
 ASKS = "import psutil\nTOTAL = psutil.virtual_memory().total\n"
 """A module that asks while it is imported, as comfy/model_management.py does."""

@@ -10,7 +10,7 @@ from tests.rig import PROJECT
 
 ADOPTS = """
 import ctypes, glob, os, subprocess, sys, time
-from tasks.services.inside import orphans
+from comfy_machine.services.inside import orphans
 ctypes.CDLL(None).prctl(36, 1)
 orphans.attach()
 own = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])

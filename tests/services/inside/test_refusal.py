@@ -12,8 +12,8 @@ import pytest
 import requests
 from aiohttp import web
 
-from tasks.host.comfyui import api
-from tasks.services.inside.refusal import Refusal
+from comfy_machine.host.comfyui import api
+from comfy_machine.services.inside.refusal import Refusal
 from tests.rig import free_ports
 
 TAKEN = threading.Event()

@@ -64,6 +64,8 @@ class Answers:
     """Whether an instance takes jobs, and nothing else: clients without a token get it."""
     at: float
     """By the monotonic clock."""
+    seen: float
+    """When the oldest sample in them began, by the monotonic clock."""
 
 
 class Board:

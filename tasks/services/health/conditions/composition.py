@@ -9,6 +9,7 @@ from typing import Any
 
 from ....host.comfyui import machine_condition
 from ....host.comfyui.condition import HEALTHY, Condition
+from ....host.comfyui.job_apps import JobApp
 from ....host.comfyui.machine_condition import MachineObservation
 from ....host.downloads import model_files
 from ....host.pm2 import log_evidence
@@ -73,6 +74,7 @@ def compose(
             Verdict(**_verdict("ready", machine_condition.available(observation), since)), mask
         ),
         at=now,
+        seen=min(oldest, facts.at),
     )  # fmt: skip
 
 
@@ -119,8 +121,12 @@ def _overview(
             str(each.gpu): Verdict(**{key: getattr(each, key) for key in Verdict.model_fields})
             for each in every
         },
-        services=[service for each in every for service in (_service(each), *each.workers)],
+        services=[
+            *(service for each in every for service in (_service(each), *each.workers)),
+            *map(_job_service, facts.jobs),
+        ],
         run=run,
+        jobs=facts.queue,
     )
 
 
@@ -137,6 +143,13 @@ def _service(instance: InstanceHealth) -> Service:
         pid=instance.layers.running.pid,
         waits_for=waits,
         reason=instance.reason,
+    )
+
+
+def _job_service(found: JobApp) -> Service:
+    app = found.state.app
+    return Service(
+        name=found.name, running=app is not None, pid=app.pid if app else None, reason=found.fault
     )
 
 

@@ -25,6 +25,8 @@ def observation(facts: Facts, every: Sequence[InstanceHealth]) -> MachineObserva
         missing=None if facts.models is None else model_files.summarize(facts.models).wrong,
         optional=model_files.optional(facts.models or {}),
         idle_workers={each.name: each.reason for each in workers if not each.running},
+        faulty_workers={each.name: each.reason for each in workers if each.running and each.reason},
+        faulty_jobs={each.name: each.fault for each in facts.jobs if each.fault},
         run=facts.run,
         behind=facts.behind,
         full=facts.full,

@@ -9,7 +9,7 @@ import re
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, Field
 
 from ....host.comfyui.condition import (
     Condition,
@@ -19,17 +19,17 @@ from ....host.comfyui.condition import (
     Reason,
     Status,
 )
+from ....host.system.plain_text import without_colours
 
 LONGEST = 4096
 """Characters of a text; instances and logs can contain anything."""
 
-_ANSI = re.compile("\x1b\\[[0-9;?]*[A-Za-z]")
 _WILD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def one_line(text: Any) -> Any:
     """The text on one line, without terminal escapes and what isn't valid UTF-8."""
-    return _WILD.sub(" ", _ANSI.sub("", text[:LONGEST])) if isinstance(text, str) else text
+    return _WILD.sub(" ", without_colours(text[:LONGEST])) if isinstance(text, str) else text
 
 
 Text = Annotated[str, BeforeValidator(one_line)]
@@ -161,7 +161,7 @@ class Point(BaseModel):
 
 
 class Service(BaseModel):
-    """A worker, and what it waits for."""
+    """An instance, a worker or a program of jobs, and what it waits for."""
 
     name: Text
     running: bool
@@ -281,6 +281,60 @@ class ModelsHealth(Verdict):
     models: list[Model]
 
 
+class QueuedRun(BaseModel):
+    """A job that runs."""
+
+    id: Text
+    instance: Text
+    owner: Text
+    since: float
+    """When it was given to the instance."""
+    progress: float | None = None
+    """From 0 to 1; None: nothing was said yet."""
+
+
+class QueueError(BaseModel):
+    """Why a job didn't succeed, as ComfyUI or we say it."""
+
+    type: Text
+    message: Text
+    node: Text = ""
+    node_type: Text = ""
+
+
+class QueueEnd(BaseModel):
+    """A job that has ended."""
+
+    id: Text
+    status: Literal["succeeded", "failed", "canceled"]
+    instance: Text
+    ended: float
+    seconds: float | None = None
+    """How long it ran; None: it never began."""
+    error: QueueError | None = None
+    picture: Text = ""
+    """The path of its first picture at this server; empty: it has none that is shown."""
+
+
+class JobQueue(Layer):
+    """The jobs at the gateway. Where it doesn't tell (`ok` is false), nothing else is known."""
+
+    advice: Text = ""
+    """What to do about dead jobs; empty when there are none."""
+    paused: bool | None = None
+    """Whether no job is started; None: the store doesn't say."""
+    waiting: int | None = None
+    oldest: float | None = None
+    """When the oldest that waits was submitted; None: none waits."""
+    running: int | None = None
+    dead: int | None = None
+    """Jobs that ended their instance or worker each time."""
+    runs: list[QueuedRun] = []
+    """Of those that run, at most 32."""
+    ended: list[QueueEnd] = []
+    """The last 12, the newest first."""
+
+
 class Overview(Verdict):
     """The whole machine."""
 
@@ -294,6 +348,8 @@ class Overview(Verdict):
     """Instances and workers, and what each waits for."""
     run: Run | None = None
     """The run in progress, without its tasks."""
+    jobs: JobQueue | None = Field(default=None, exclude_if=lambda queue: queue is None)
+    """Only where machine.yaml has jobs."""
 
 
 class Refusal(Verdict):

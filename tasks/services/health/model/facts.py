@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ....host.comfyui.job_apps import JobApp
 from ....host.comfyui.judge import Observation
 from ....host.downloads.model_files import ModelState
 from ....host.pm2.app_state import AppState
 from ....host.system.run_journal import Journal
-from .answers import Card, Job, Layer, Packages, Part, Point
+from .answers import Card, Job, JobQueue, Layer, Packages, Part, Point
 from .settings import Settings
 
 
@@ -39,12 +40,17 @@ class Facts:
     """Why the machine stays on the last good generation."""
     cards: Mapping[int, Card] = field(default_factory=dict)
     workers: Mapping[str, AppState] = field(default_factory=dict)
+    jobs: Sequence[JobApp] = ()
+    queue: JobQueue | None = None
+    """None: jobs are off."""
     watcher: str | None = None
     """What is wrong with the watcher; None: nothing."""
     full: Sequence[str] = ()
     """Disks without space left."""
     observed: str = ""
     """The digest of the settings and the lock."""
+    at: float = 0.0
+    """When the oldest sample of what runs change began, by the monotonic clock."""
 
     def awaits(self, name: str) -> bool:
         """Whether the run in progress still has this task to do."""

@@ -36,6 +36,17 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class Jobs:
+    """The programs of jobs that should run, in the order in which they start."""
+
+    apps: tuple[str, ...]
+    port: int | None
+    """Of our NATS server; None: it is another's."""
+    gateway: str | None = None
+    """Where this machine reaches the gateway; None: older settings, which don't say."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings file; times in seconds."""
 
@@ -63,6 +74,7 @@ class Settings:
     warmup: Path | None
     canary: Path | None
     canary_every: float
+    jobs: Jobs | None = None
     cordoned: Mapping[int, str] = field(default_factory=dict)
     """GPUs that are out of service → why; `instances` and `workers` are without theirs."""
     declared: str = ""

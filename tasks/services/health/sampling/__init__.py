@@ -1,3 +1,3 @@
 """Observation, in background threads: no request waits for one."""
 
-__all__ = ["sampler"]
+__all__ = ["gateway_link", "job_pictures", "sampler"]

@@ -157,17 +157,18 @@ def run(client: api.Client, prompt: Prompt, schedule: Schedule) -> Trial | None:
     It waits for other clients' jobs as long as they take. None: no result, since it was removed
     from the queue or the process ended. Raises OSError when nothing answers.
     """
-    at, begin = time.time(), time.monotonic()
+    at, begin, refused = time.time(), time.monotonic(), False
     try:
         job = client.submit(prompt, client=own_jobs.CLIENT)
         why = _wait(client, job, schedule)
     except Failure as failure:
+        refused = isinstance(failure, api.RefusedJob)
         why = FAILED + own_jobs.without_address(client, failure)
     except api.ErrorAnswer as error:
         why = FAILED + own_jobs.describe_error(error)
     if why is None:
         return None
-    return Trial(not why, at, round(time.monotonic() - begin, 2), why)
+    return Trial(not why, at, round(time.monotonic() - begin, 2), why, refused)
 
 
 def _wait(client: api.Client, job: str, schedule: Schedule) -> str | None:

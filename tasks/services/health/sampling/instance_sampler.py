@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
 
@@ -87,7 +88,7 @@ class InstanceSampler:
         self._changed = changed
         self._models: Mapping[str, ModelState] = {}
         self._listings: dict[str, Sequence[str]] = {}
-        self._stop = threading.Event()
+        self._stop, self._wake = threading.Event(), threading.Event()
         self.has_sampled = threading.Event()
         self._history: deque[Point] = deque(maxlen=KEPT)
         self._previous: tuple[int, str] | None = None
@@ -97,27 +98,41 @@ class InstanceSampler:
 
     def stop(self) -> None:
         self._stop.set()
+        self._wake.set()
         self._trials.stop()
+
+    @property
+    def at(self) -> float:
+        """When the last sample began, by the monotonic clock."""
+        return self.sample.at
+
+    def hurry(self) -> None:
+        """Sample now, and say so."""
+        self._wake.set()
 
     def run(self) -> None:
         threading.Thread(target=self._trials.run, daemon=True).start()
-        log_once = LogOnce()
+        log_once, is_hurried = LogOnce(), False
         while not self._stop.is_set():
             log_once.attempt(self.step)
             self.has_sampled.set()
+            if is_hurried:
+                self._changed()
             observation = self.sample.observation
             starts = observation.state.app is not None and observation.answer.refused
-            self._stop.wait(SOON if starts else EVERY)
+            is_hurried = self._wake.wait(SOON if starts else EVERY)
+            self._wake.clear()
 
     def step(self) -> None:
         """Sample once, and report a change."""
-        previous = self.sample
+        previous, begin = self.sample, time.monotonic()
         found = self._census.find(self.instance.name)
         if self._process != (found.process if found else None):
             if self._process is not None:
                 self._previous = (self._process.pid, time.strftime("%F %T"))
             self._begin(found)
-        self.sample = self._observe(found) if found else self._sample_without_process()
+        sample = self._observe(found) if found else self._sample_without_process()
+        self.sample = replace(sample, at=begin)
         if differs(previous, self.sample):
             self._changed()
 

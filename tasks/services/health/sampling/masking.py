@@ -13,6 +13,10 @@ from ....host.pm2 import app_secrets, log_evidence
 from ....host.system.redaction import MASK, SHORTEST
 from ....spec.layout import Layout
 from ..model import answers
+from . import gateway_link
+
+OWN = ("HEALTH_TOKEN", gateway_link.TOKEN)
+"""The variables with secrets of this server's own."""
 
 
 class Masks:
@@ -20,7 +24,7 @@ class Masks:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._own = os.environ.get("HEALTH_TOKEN", "")
+        self._own = {os.environ.get(name, "") for name in OWN}
         self._values: set[str] = set()
         self._secrets: tuple[str, ...] = ()
         self._beginnings: set[bytes] = set()
@@ -28,7 +32,7 @@ class Masks:
 
     def refresh(self) -> None:
         """Read the files again where one was added or removed."""
-        values = {self._own, *app_secrets.values(self._layout)}
+        values = {*self._own, *app_secrets.values(self._layout)}
         if values != self._values:
             parts = {part for value in values for part in _parts(value) if len(part) >= SHORTEST}
             # The longest first: it may contain another.

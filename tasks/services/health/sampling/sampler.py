@@ -9,12 +9,14 @@ from pathlib import Path
 from ....host.pm2.app_processes import Census
 from ....host.system import run_journal
 from ....host.system.log_once import LogOnce
+from ....host.system.run_lock import RunLock
 from ....host.system.stat_cache import MISSING, stamp
 from ... import watcher_guard
 from ..conditions.answer_board import Answers, Board, Since
 from ..conditions.composition import compose
 from ..model.settings import in_service, read_settings
 from .instance_sampler import InstanceSampler
+from .job_pictures import Pictures
 from .machine_sampler import MachineSampler
 from .masking import Masks
 from .pm2_state import Supervisor
@@ -26,6 +28,8 @@ SOON = 0.1
 CENSUS_EVERY = 10.0
 FIRST_TIMEOUT = 1.0
 """Seconds to wait for the first sample of each instance."""
+JUST_ENDED = 3.0
+"""Seconds after a command's end in which older answers are not given."""
 STUCK = 30.0
 """Seconds without a composition after which this server itself is unhealthy."""
 
@@ -39,10 +43,14 @@ class Sampler:
         self._stamp = self._stamps()
         self._census = Census(self.settings.workspace, CENSUS_EVERY)
         self._supervisor = Supervisor(self.settings.workspace, self._census)
-        self._machine = MachineSampler(lambda: self.settings, self._census, self._supervisor)
-        self._masks = Masks(self.settings.layout)
-        self._since = Since()
         self._changed = threading.Event()
+        self._lock = RunLock(self.settings.workspace)
+        self._machine = MachineSampler(
+            lambda: self.settings, self._census, self._supervisor, self._changed.set
+        )
+        self._masks = Masks(self.settings.layout)
+        self.pictures = Pictures(self._gateway)
+        self._since = Since()
         self._stop = threading.Event()
         self._instances: dict[int, InstanceSampler] = {}
         self.sees_run = False
@@ -71,15 +79,33 @@ class Sampler:
         """Whether answers are still being composed."""
         return time.monotonic() - self.board.answers.at < STUCK
 
-    def is_outdated(self) -> bool:
-        """Whether the run that the answers show has ended since; then compose new ones at once.
-
-        Clients often ask for the result right after a run.
-        """
+    def shows_a_past_run(self) -> bool:
+        """Whether the run that the answers show has ended since; then compose new ones at once."""
         if run_journal.is_on(self.settings.layout):
             return False
         self._changed.set()
         return True
+
+    def needed(self) -> float:
+        """How new answers must be that include what a command did which has just ended, by the
+        monotonic clock. If the present ones are older, sample at once.
+
+        Clients often ask for the result right after a run.
+        """
+        ended = self._lock.ended() or 0.0
+        past = time.time() - ended
+        if not 0 <= past < JUST_ENDED:
+            return 0.0
+        moment = time.monotonic() - past
+        if self.board.answers.seen < moment:
+            samplers: list[MachineSampler | InstanceSampler] = [*self._instances.values()]
+            for each in [*samplers, self._machine]:
+                if each.at < moment:
+                    each.hurry()
+        return moment
+
+    def _gateway(self) -> str | None:
+        return self.settings.jobs.gateway if self.settings.jobs else None
 
     def _run(self) -> None:
         log_once = LogOnce()

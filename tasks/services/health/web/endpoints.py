@@ -7,8 +7,9 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +28,9 @@ from ..model.answers import (
     Refusal,
     Verdict,
 )
+from ..sampling import job_pictures
+from ..sampling.gateway_link import Silent
+from ..sampling.job_pictures import Picture
 from ..sampling.sampler import Sampler
 from . import page
 from .guard import Guard, refusal
@@ -42,6 +46,17 @@ EVENTS_EVERY = 1.0
 """Seconds between two events of one kind."""
 METRICS = "text/plain; version=1.0.0; charset=utf-8"
 
+PICTURE_WITHIN = 0.5
+"""Seconds in which a picture must be there."""
+PICTURE = {
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "private, max-age=86400, immutable",
+}
+"""The headers of a picture, which never changes."""
+
 TOKEN = Depends(HTTPBearer(auto_error=False, description="health.token, where there is one."))
 """For the OpenAPI document; Guard checks the token."""
 REFUSALS = (401, 403, 422)
@@ -53,8 +68,13 @@ Wait = Annotated[
 Pick = Callable[[Answers], Answer | None]
 
 
-def make(sampler: Sampler, token: str, ready: Callable[[], None]) -> Any:
-    """The application; it calls `ready` when it begins to answer."""
+def make(sampler: Sampler, token: str, ready: Callable[[], None]) -> Guard:
+    """The application behind its guard; it calls `ready` when it begins to answer."""
+    return Guard(application(sampler, ready), token)
+
+
+def application(sampler: Sampler, ready: Callable[[], None]) -> FastAPI:
+    """The application, which has the OpenAPI document."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -76,9 +96,10 @@ def make(sampler: Sampler, token: str, ready: Callable[[], None]) -> Any:
     _add_health(app, sampler)
     _add_probes(app, sampler)
     _add_events(app, sampler)
+    _add_pictures(app, sampler)
     _add_page(app)
     _add_refusals(app)
-    return Guard(app, token)
+    return app
 
 
 def _responses(model: type[Verdict], *refusals: int) -> dict[int | str, dict[str, Any]]:
@@ -116,8 +137,10 @@ def _add_health(app: FastAPI, sampler: Sampler) -> None:
     async def answer_with(request: Request, pick: Pick, wait: float) -> Response:
         is_disconnected = request.is_disconnected
         current = board.answers
-        if await _is_outdated(sampler):
+        if await _shows_a_past_run(sampler):
             await board.wait(lambda answers: answers is not current, FRESH_WITHIN, is_disconnected)
+        if board.answers.seen < (needed := sampler.needed()):
+            await board.wait(lambda answers: answers.seen >= needed, FRESH_WITHIN, is_disconnected)
         if wait:
             await board.wait(
                 lambda answers: (it := pick(answers)) is None or it.healthy, wait, is_disconnected
@@ -157,11 +180,11 @@ def _add_health(app: FastAPI, sampler: Sampler) -> None:
     _route(app, path, instance, JSONResponse, responses, "The instance of one GPU")
 
 
-async def _is_outdated(sampler: Sampler) -> bool:
+async def _shows_a_past_run(sampler: Sampler) -> bool:
     if not sampler.sees_run:
         return False
     # In a thread: if the volume hangs, other clients don't wait.
-    check = asyncio.to_thread(sampler.is_outdated)
+    check = asyncio.to_thread(sampler.shows_a_past_run)
     with contextlib.suppress(asyncio.TimeoutError):
         return await asyncio.wait_for(check, FRESH_WITHIN)
     return False
@@ -223,6 +246,35 @@ def _streams(answers: Answers) -> dict[str, Answer]:
         "instances": answers.instances,
         "models": answers.models,
     }
+
+
+def _add_pictures(app: FastAPI, sampler: Sampler) -> None:
+    async def picture(asset: Annotated[str, Path(description="As `jobs` names it.")]) -> Response:
+        path = job_pictures.path(asset)
+        queue = cast(Overview, sampler.board.answers.overview.verdict).jobs
+        if not path or queue is None or all(each.picture != path for each in queue.ended):
+            return refusal(404, "no job that ended lately has this picture", "see /health/comfyui")
+        try:
+            found = await _within(PICTURE_WITHIN, sampler.pictures.get(asset))
+        except asyncio.TimeoutError:
+            return refusal(503, "the gateway doesn't give the picture", "ask again later")
+        except Silent as silent:
+            return refusal(503, str(silent), "ask again later")
+        return Response(found.content, media_type=found.content_type, headers=PICTURE)
+
+    content = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
+    responses: dict[int | str, dict[str, Any]] = {200: {"content": content}}
+    path = f"{job_pictures.PATH}{{asset}}"
+    responses |= _refused(401, 403, 404, 503)
+    _route(app, path, picture, Response, responses, "The first picture of a job that ended")
+
+
+async def _within(seconds: float, wanted: Future[Picture]) -> Picture:
+    """The picture; it goes on being fetched for the next client. Raises TimeoutError."""
+    future = asyncio.wrap_future(wanted)
+    # A reason that comes too late interests nobody.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.wait_for(asyncio.shield(future), seconds)
 
 
 def _add_page(app: FastAPI) -> None:

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from ....host.comfyui.condition import HEALTHY
 from ..conditions.answer_board import Answers
-from ..model.answers import Installation, InstancesHealth, ModelsHealth, Overview
+from ..model.answers import Installation, InstancesHealth, JobQueue, ModelsHealth, Overview
 
 PREFIX = "comfy_machine"
 
@@ -47,6 +47,8 @@ class Collector:
         for model in cast(ModelsHealth, answers.models.verdict).models:
             models.add_metric([model.target], model.ok)
         yield models
+        if overview.jobs is not None:
+            yield from _jobs(overview.jobs)
 
 
 def _instances(answers: Answers) -> Iterator[Metric]:
@@ -82,6 +84,19 @@ def _instances(answers: Answers) -> Iterator[Metric]:
     yield from (healthy, layers, memory, uptime, restarts, queue, age, used, total)
 
 
+def _jobs(queue: JobQueue) -> Iterator[Metric]:
+    """Nothing where the gateway doesn't tell."""
+    oldest = time.time() - queue.oldest if queue.oldest else 0.0
+    for name, says, value in (
+        ("waiting", "Jobs that wait.", queue.waiting),
+        ("running", "Jobs that run.", queue.running),
+        ("oldest_waiting_seconds", "Since the oldest that waits was submitted.", max(0.0, oldest)),
+        ("dead", "Jobs that ended their instance or worker each time.", queue.dead),
+    ):
+        if queue.ok and value is not None:
+            yield _one(f"jobs_{name}", says, value)
+
+
 def _installation(installation: Installation) -> Iterator[Metric]:
     nodes = _gauge("node_ok", "A custom node is installed and imports.", "node")
     for node in installation.nodes:
@@ -89,7 +104,7 @@ def _installation(installation: Installation) -> Iterator[Metric]:
     yield nodes
     run = installation.run
     running = run is not None and run.state == "running"
-    yield _one("run_running", "A doit run is in progress.", running)
+    yield _one("run_running", "A run is in progress.", running)
     if run is not None:
         yield _one("run_succeeded", "The last run succeeded, or is in progress.",
                    run.state in ("running", "succeeded"))  # fmt: skip

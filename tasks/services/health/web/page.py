@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ....host.system.templates import FOLDER
 
 POLICY = (
-    "default-src 'none'; script-src {script}; style-src {style}; img-src data:;"
+    "default-src 'none'; script-src {script}; style-src {style}; img-src 'self' data:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
     " require-trusted-types-for 'script'; trusted-types 'none'"
 )

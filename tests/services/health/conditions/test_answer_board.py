@@ -12,10 +12,10 @@ from typing import Any, get_args
 
 import pytest
 
-from tasks.host.comfyui.condition import HEALTHY, Health
-from tasks.services.health.conditions.answer_board import Answer, Answers, Board, Since
-from tasks.services.health.conditions.composition import compose
-from tasks.services.health.model.facts import Facts
+from comfy_machine.host.comfyui.condition import HEALTHY, Health
+from comfy_machine.services.health.conditions.answer_board import Answer, Answers, Board, Since
+from comfy_machine.services.health.conditions.composition import compose
+from comfy_machine.services.health.model.facts import Facts
 from tests.services import moments as m
 from tests.services import samples
 

@@ -9,11 +9,11 @@ from typing import Any, get_args
 
 import pytest
 
-from tasks.host.comfyui.condition import HEALTHY, InstanceType
-from tasks.host.generations.installed import WantedNode
-from tasks.services.health.conditions import instance_health
-from tasks.services.health.model.answers import InstanceHealth
-from tasks.services.health.model.facts import Facts, Sample
+from comfy_machine.host.comfyui.condition import HEALTHY, InstanceType
+from comfy_machine.host.generations.installed import WantedNode
+from comfy_machine.services.health.conditions import instance_health
+from comfy_machine.services.health.model.answers import InstanceHealth
+from comfy_machine.services.health.model.facts import Facts, Sample
 from tests.services import moments as m
 
 LOOPS = {"status": "errored", "restart_time": 4}

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.host.comfyui import api, own_jobs
-from tasks.host.comfyui.own_jobs import Trial
-from tasks.services.health.sampling import canary
-from tasks.services.health.sampling.canary import (
+from comfy_machine.host.comfyui import api, own_jobs
+from comfy_machine.host.comfyui.own_jobs import Trial
+from comfy_machine.services.health.sampling import canary
+from comfy_machine.services.health.sampling.canary import (
     Canary,
     Queue,
     Record,
@@ -26,8 +26,8 @@ from tasks.services.health.sampling.canary import (
     overdue,
     waited,
 )
-from tasks.spec.model import SMOKE
-from tasks.spec.workflow_file import Prompt
+from comfy_machine.spec.model import SMOKE
+from comfy_machine.spec.workflow_file import Prompt
 from tests.contract.client import until
 from tests.contract.installation import WAITING_NODE, Installation, Server, node
 from tests.rig import SIMULATOR

@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tasks.host.comfyui import load_result
-from tasks.host.comfyui.load_result import Outcome, Result
-from tasks.host.pm2 import apps
-from tasks.host.pm2.app_processes import Census
-from tasks.host.system import files, private_folder
-from tasks.services.health.model.facts import Build
-from tasks.services.health.sampling.instance_sampler import InstanceSampler
-from tasks.services.health.sampling.pm2_state import Supervisor
+from comfy_machine.host.comfyui import load_result
+from comfy_machine.host.comfyui.load_result import Outcome, Result
+from comfy_machine.host.pm2 import apps
+from comfy_machine.host.pm2.app_processes import Census
+from comfy_machine.host.system import files, private_folder
+from comfy_machine.services.health.model.facts import Build
+from comfy_machine.services.health.sampling.instance_sampler import InstanceSampler
+from comfy_machine.services.health.sampling.pm2_state import Supervisor
 from tests.contract.client import until
 from tests.rig import free_ports
 from tests.services import moments as m

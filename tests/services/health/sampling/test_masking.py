@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dotenv import quote
-from tasks.host.pm2 import log_evidence
-from tasks.host.system import files
-from tasks.services.health.model import answers as a
-from tasks.services.health.sampling.masking import Masks
-from tasks.spec.layout import Layout
+from comfy_machine.dotenv import quote
+from comfy_machine.host.pm2 import log_evidence
+from comfy_machine.host.system import files
+from comfy_machine.services.health.model import answers as a
+from comfy_machine.services.health.sampling.masking import Masks
+from comfy_machine.spec.layout import Layout
 from tests.services import samples
 
 PEM = "-----BEGIN KEY-----\nMIIEowIBAAKCAQEA75\nqLwQ8yD2nEjK4x\n-----END KEY-----\n"
@@ -53,7 +53,9 @@ def told(masks: Masks, *log: str, **failed: str) -> a.InstanceHealth:
 
 
 @pytest.mark.parametrize("kind", SECRETS)
-@pytest.mark.parametrize("place", ["environment file", ".env of a node", "own token"])
+@pytest.mark.parametrize(
+    "place", ["environment file", ".env of a node", "own token", "the gateway's"]
+)
 def test_a_secret_of_any_kind_is_masked_wherever_it_is_known_from(
     layout: Layout, kind: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +64,8 @@ def test_a_secret_of_any_kind_is_masked_wherever_it_is_known_from(
         write(layout, TOKEN=secret)
     elif place == "own token":
         monkeypatch.setenv("HEALTH_TOKEN", secret)
+    elif place == "the gateway's":
+        monkeypatch.setenv("JOBS_TOKEN", secret)
     else:
         files.write_text(layout.dotenvs / "node.env", f"A=1\nTOKEN={quote(secret)}\nB=2\n")
     masks = Masks(layout)

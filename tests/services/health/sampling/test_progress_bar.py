@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.services.health.sampling import progress_bar
-from tasks.services.health.sampling.progress_bar import TAIL, Bar
+from comfy_machine.services.health.sampling import progress_bar
+from comfy_machine.services.health.sampling.progress_bar import TAIL, Bar
 
 SEVEN = "\r 30%|###   | 6/20 [00:04<00:09,  1.41it/s]\r 35%|###5  | 7/20 [00:05<00:09,  1.40it/s]"
 FULL = "\r 95%|##### | 19/20 [00:13<00:00,  1.40it/s]\r100%|######| 20/20 [00:14<00:00,  1.40it/s]"

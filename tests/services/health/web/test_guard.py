@@ -11,7 +11,7 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Message
 
-from tasks.services.health.web.guard import Guard
+from comfy_machine.services.health.web.guard import Guard
 
 TOKEN = "s3cret-42"
 HOME = "127.0.0.1"

@@ -7,15 +7,16 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tasks.host.downloads.model_files import ModelState
-from tasks.host.system.run_journal import Journal
-from tasks.services.health.conditions.answer_board import Answers, Since
-from tasks.services.health.conditions.composition import compose
-from tasks.services.health.model.answers import Card, Layer, Part, one_line
-from tasks.services.health.model.facts import Facts, Sample
-from tasks.services.health.model.settings import Instance, Worker
-from tasks.services.health.web.metrics import Metrics
+from comfy_machine.host.downloads.model_files import ModelState
+from comfy_machine.host.system.run_journal import Journal
+from comfy_machine.services.health.conditions.answer_board import Answers, Since
+from comfy_machine.services.health.conditions.composition import compose
+from comfy_machine.services.health.model.answers import Card, JobQueue, Layer, Part, one_line
+from comfy_machine.services.health.model.facts import Facts, Sample
+from comfy_machine.services.health.model.settings import Instance, Worker
+from comfy_machine.services.health.web.metrics import Metrics
 from tests.services import moments as m
+from tests.services import samples
 
 TWO = m.settings(
     instances=(m.GPU0, Instance(1, "comfyui-gpu1", "127.0.0.1", 8189, whole=True)),
@@ -102,6 +103,21 @@ def test_the_run_is_told_while_it_is_on_and_when_it_is_over() -> None:
     assert told(m.INSTALLS) == [1, 1, None, None]
     assert told(m.SUCCEEDED) == [0, 1, None, None]
     assert told(m.FAILED) == told(m.INTERRUPTED) == [0, 0, None, None]
+
+
+def test_the_jobs_are_told_where_the_gateway_tells_them() -> None:
+    names = ("jobs_waiting", "jobs_running", "jobs_oldest_waiting_seconds", "jobs_dead")
+
+    def told(queue: JobQueue | None) -> list[float | None]:
+        values = scraped(answers(m.facts(queue=queue), m.sample()))
+        return [of(values, name) for name in names]
+
+    waiting, running, oldest, dead = told(samples.queue(oldest=samples.ago(72)))
+    assert (waiting, running, dead) == (3, 2, 1)
+    assert 72 <= (oldest or 0) < 132
+    assert told(samples.queue(waiting=0, oldest=None, running=0, dead=0)) == [0, 0, 0, 0]
+    assert told(JobQueue(ok=False, reason="the gateway doesn't answer")) == [None] * 4
+    assert told(None) == [None] * 4
 
 
 def test_a_machine_without_anything_has_metrics_too() -> None:

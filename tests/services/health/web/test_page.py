@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tasks.services.health.model import answers
+from comfy_machine.services.health.model import answers
 from tests.services import samples
 from tests.services.conftest import SceneMaker
 from tests.services.stand import PATHS, Stand, stand
@@ -31,6 +32,21 @@ OPTIONS = """--no-sandbox --disable-gpu --disable-background-networking --disabl
 --disable-component-update --no-first-run --disable-quic --no-proxy-server""".split()
 BY_THE_NETWORK = "Failed to load resource"
 """What the browser itself writes to its console at each answer of 400 and more."""
+
+PICTURES = "/health/comfyui/pictures/"
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFklEQVR4nGM8ISfHwMDAxMDAwMDAAAANBAEIfXHK"
+    "ZgAAAABJRU5ErkJggg=="
+)
+"""A PNG of two by two pixels."""
+IDLE: dict[str, Any] = {
+    "waiting": 0,
+    "oldest": None,
+    "running": 0,
+    "dead": 0,
+    "runs": [],
+    "ended": [],
+}
 
 expect.set_options(timeout=20_000)
 
@@ -77,7 +93,8 @@ def page(browser: Browser, server: Stand) -> Iterator[Page]:
     yield opened
     context.close()
     own = {f"{server.url}{path}" for path in ("/", "/health/comfyui/events", *PATHS)}
-    assert {url for url in asked if not url.startswith("data:")} <= own
+    others = {url for url in asked - own if not url.startswith("data:")}
+    assert [url for url in others if not url.startswith(f"{server.url}{PICTURES}")] == []
     assert wrong == []
 
 
@@ -246,6 +263,58 @@ def test_a_machine_without_instances_has_words_for_it(page: Page, server: Stand)
     expect(main).to_contain_text("queue waits for redis: no answer")
 
 
+def test_jobs_are_shown_with_their_progress_their_pictures_and_why_they_failed(
+    page: Page, server: Stand
+) -> None:
+    server.pictures[samples.PICTURE] = PICTURE
+    show(page, server, samples.with_jobs(samples.healthy(2)))
+    jobs = page.locator("#jobs")
+    expect(jobs.locator(".title")).to_have_text(
+        re.compile(r"3 wait \(the oldest 1 min 1\d s\), 2 run$")
+    )
+    expect(jobs.locator(".note")).to_contain_text("1 job is dead")
+    expect(jobs.locator(".note code")).to_have_text("doit jobs --failed")
+    first, second = texts(jobs.get_by_role("list", name="Running jobs").locator("li"))
+    assert re.fullmatch(r"1b64c1b2… on comfyui-gpu0 for owner 42 % 1\d s", first)
+    assert re.fullmatch(r"2b64c1b2… on comfyui-gpu1 for owner \d+ s", second)
+    bars = jobs.locator("progress")
+    assert [bars.nth(n).get_attribute("value") for n in range(2)] == ["42", None]
+    (failed,) = texts(jobs.get_by_role("list", name="Failed jobs").locator("li"))
+    assert re.fullmatch(
+        r"4b64c1b2… failed on comfyui-gpu1 at node 7 \(KSampler\) \d\d:\d\d"
+        r" ValueError: no such sampler",
+        failed,
+    )
+    picture = jobs.locator("img")
+    expect(picture).to_have_js_property("naturalWidth", 2)
+    assert jobs.locator(".shot a").get_attribute("href") == samples.PICTURE
+    said = texts(jobs.locator(".shot"))
+    assert [text.split(" ")[0] for text in said] == ["3b64c1b2…", "5b64c1b2…", "6b64c1b2…"]
+    assert "canceled" in said[1]
+
+    server.say(**samples.with_jobs(samples.healthy(2), paused=True, dead=0, advice="", waiting=1))
+    expect(jobs.locator(".note")).to_contain_text("Paused")
+    expect(jobs.locator(".title")).to_contain_text("1 waits")
+    silent = answers.JobQueue(ok=False, reason="the gateway doesn't answer within 1.5 s")
+    overview = samples.healthy(2)["overview"].model_copy(update={"jobs": silent})
+    server.say(overview=overview)
+    expect(jobs).to_have_text("JobsNot known: the gateway doesn't answer within 1.5 s")
+    server.say(**samples.with_jobs(samples.healthy(2), **IDLE))
+    expect(jobs).to_have_text("Jobs0 wait, 0 runNo job yet.")
+
+
+def test_a_picture_that_is_gone_leaves_an_empty_place(page: Page, server: Stand) -> None:
+    show(page, server, samples.with_jobs(samples.healthy(1)))
+    expect(page.locator("#jobs img")).to_have_css("visibility", "hidden")
+
+
+def test_without_jobs_there_is_nothing_of_them(page: Page, server: Stand) -> None:
+    show(page, server, samples.healthy(1))
+    expect(page.locator("#gpus, [aria-labelledby=gpus-title]")).to_have_count(1)
+    assert page.locator("#jobs").count() == 0
+    assert "jobs" not in samples.healthy(1)["overview"].model_dump()
+
+
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>&amp;{{7*7}}`${alert(3)}"
 OURS = {"status", "state", "code"}
 """The fields that have one of a few words."""
@@ -280,7 +349,7 @@ def test_whatever_comes_from_outside_stays_text(page: Page, server: Stand) -> No
     tasks = [*samples.FAILED, *samples.RUNNING, *samples.FINISHED]
     services = [answers.Service(name="queue", running=False, waits_for=["redis"], reason="none")]
     run = samples.run("running", tasks, seconds_left=10.0)
-    harmless = samples.unhealthy(run=run, services=services)
+    harmless = samples.with_jobs(samples.unhealthy(run=run, services=services))
     show(page, server, harmless)
     tags = "all => all.map(one => one.tagName)"
     before = Counter(page.locator("html *").evaluate_all(tags))
@@ -293,7 +362,7 @@ def test_whatever_comes_from_outside_stays_text(page: Page, server: Stand) -> No
     shown = page.locator("#page").text_content() or ""
     told_texts = [pair for body in told.values() for pair in outside(body)]
     hidden = {field for field, text in told_texts if text not in shown}
-    assert hidden == {"uuid", "id"}, "the one isn't shown, the other in part"
+    assert hidden == {"uuid", "id", "picture"}, "shown in part, as an address or not at all"
 
 
 READABLE = """() => {
@@ -339,6 +408,7 @@ def test_every_text_is_readable_on_a_phone(page: Page, server: Stand, scheme: An
         samples.broken_off("failed"),
         samples.disabled(),
         samples.healthy(2),
+        samples.with_jobs(samples.healthy(2), paused=True),
     ):
         server.say(**topics)
         status = topics["overview"].status

@@ -1,0 +1,133 @@
+"""The assets of the Comfy API v2: what was uploaded, and the outputs of jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from .asset_files import Asset, AssetFiles, content_type, suffix
+from .asset_references import output_of
+from .job_answers import PREFIX, JobAnswers, base
+from .job_desk import JobDesk
+from .refused import Refused, not_found
+from .requested import json_object
+from .uploads import Upload, receive
+
+SHOWN = ("image/", "video/", "audio/")
+"""What a browser may show; everything else it saves."""
+ACTIVE = ("image/svg+xml",)
+
+
+class AssetsApi:
+    """Its endpoints; `router` has them all."""
+
+    def __init__(self, desk: JobDesk, files: AssetFiles, answers: JobAnswers) -> None:
+        self._desk, self._files, self._answers = desk, files, answers
+        self.router = APIRouter(prefix=f"{PREFIX}/assets")
+        add = self.router.add_api_route
+        add("", self.upload, methods=["POST"])
+        add("/from-hash", self.from_hash, methods=["POST"])
+        add("/by-hash/{digest}", self.by_hash, methods=["HEAD"])
+        add("/{asset}", self.get, methods=["GET"])
+        add("/{asset}", self.delete, methods=["DELETE"])
+        add("/{asset}/content", self.content, methods=["GET"])
+        add("/{asset}/content", self.content, methods=["HEAD"], include_in_schema=False)
+
+    async def upload(self, request: Request) -> Response:
+        """Upload a file: multipart with `file`, `file_path` and, if wanted, `expected_hash`."""
+        upload = await receive(request, self._files.parts, "file")
+        try:
+            asset, new = await asyncio.to_thread(self._place, upload)
+        finally:
+            if upload.part is not None:
+                upload.part.unlink(missing_ok=True)
+        return self._answer(asset, request, upload.fields["file_path"], new=new)
+
+    async def from_hash(self, request: Request) -> Response:
+        """The asset with the bytes of this `hash`, blake3, which were uploaded before."""
+        body = await json_object(request)
+        digest, name = body.get("hash"), body.get("file_path")
+        if not isinstance(digest, str) or not isinstance(name, str | None):
+            raise Refused(422, "invalid_request", "'hash' or 'file_path' is no text")
+        asset = await asyncio.to_thread(self._files.named, _hex(digest), suffix(name or ""))
+        if asset is None:
+            raise Refused(404, "blob_not_found", "there is no asset with this hash")
+        return self._answer(asset, request, name or asset.id, new=False)
+
+    async def by_hash(self, digest: str) -> Response:
+        """Whether there is such an asset."""
+        asset = await asyncio.to_thread(self._files.find, _hex(digest))
+        return Response(status_code=404 if asset is None else 200)
+
+    async def get(self, request: Request, asset: str) -> Response:
+        """About an asset: what was uploaded, or an output."""
+        if (known := await asyncio.to_thread(self._files.get, asset)) is not None:
+            return JSONResponse(self._answers.asset(known, base(request)))
+        output = await output_of(asset, self._desk, self._answers)
+        path = await asyncio.to_thread(self._answers.locate, output) if output else None
+        if output is None or path is None:
+            raise _gone(asset, known=output is not None)
+        record = (await self._desk.find(output.job)).record
+        size = (await asyncio.to_thread(path.stat)).st_size
+        return JSONResponse(self._answers.output_asset(output, record, size, base(request)))
+
+    async def delete(self, asset: str) -> Response:
+        """Delete what was uploaded."""
+        if not await asyncio.to_thread(self._files.delete, asset):
+            raise not_found(f"uploaded asset {asset[:80]}")
+        return Response(status_code=204)
+
+    async def content(self, asset: str) -> Response:
+        """Its bytes, or a Range of them."""
+        if (known := await asyncio.to_thread(self._files.get, asset)) is not None:
+            return file_answer(known.path, known.id)
+        output = await output_of(asset, self._desk, self._answers)
+        path = await asyncio.to_thread(self._answers.locate, output) if output else None
+        if output is None or path is None:
+            raise _gone(asset, known=output is not None)
+        return file_answer(path, output.name)
+
+    def _place(self, upload: Upload) -> tuple[Asset, bool]:
+        name = upload.fields.get("file_path", "")
+        if upload.part is None:
+            raise Refused(422, "invalid_request", "there is no part 'file'")
+        if not name or ".." in Path(name).parts or "\0" in name:
+            raise Refused(422, "invalid_request", "'file_path' is missing or leads elsewhere")
+        if Path(name).parts[0] == "models":
+            raise Refused(422, "invalid_request", "models are declared in machine.yaml")
+        expected = upload.fields.get("expected_hash", "")
+        if expected and _hex(expected.lower()) != upload.digest:
+            raise Refused(409, "hash_mismatch", "the bytes don't have the expected hash")
+        kind = upload.fields.get("content_type") or upload.content_type
+        return self._files.place(upload.part, upload.digest, name, kind)
+
+    def _answer(self, asset: Asset, request: Request, name: str, *, new: bool) -> Response:
+        body = self._answers.asset(asset, base(request), file_path=name, created_new=new)
+        return JSONResponse(body, 201 if new else 200)
+
+
+def file_answer(path: Path, name: str) -> Response:
+    """A file; HEAD and Range are honoured. What could run in a browser is saved instead."""
+    kind = content_type(name)
+    shown = kind.startswith(SHOWN) and kind not in ACTIVE
+    return FileResponse(
+        path,
+        media_type=kind,
+        filename=name,
+        content_disposition_type="inline" if shown else "attachment",
+        headers={"X-Content-Type-Options": "nosniff"},
+    )
+
+
+def _gone(asset: str, *, known: bool) -> Refused:
+    if known:
+        return Refused(404, "output_unavailable", "this output's file is gone")
+    return not_found(f"asset {asset[:80]}")
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("blake3:")

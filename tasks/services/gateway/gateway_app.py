@@ -1,0 +1,126 @@
+"""The application: its endpoints behind one dependency that says who asks."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import Depends, FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+
+from ...spec.layout import Layout
+from ..jobs import job_files
+from .admission import admission
+from .asset_files import AssetFiles
+from .assets_api import AssetsApi
+from .home_instance import HomeInstance
+from .job_answers import PREFIX, JobAnswers, base
+from .job_desk import JobDesk
+from .job_metrics import JobMetrics
+from .jobs_api import JobsApi
+from .native_api import NativeApi
+from .native_jobs import NativeJobs
+from .native_socket import NativeSocket
+from .page_api import PageApi
+from .queue_overview import QueueOverview
+from .refused import add_refusals, away
+
+SWEEP = 600.0
+"""Seconds between two looks for files of jobs that are kept no longer."""
+
+
+def application(desk: JobDesk, token: str, ready: Callable[[], None]) -> FastAPI:
+    """It calls `ready` once it knows all jobs; before, it says that it doesn't yet."""
+    layout = Layout(desk.settings.workspace)
+    files, answers = AssetFiles(layout.inputs), JobAnswers(desk.settings, desk.view)
+    who, counted = admission(token), JobMetrics(desk.view)
+    summed = QueueOverview(desk)
+    home = HomeInstance(desk.instances, desk.settings.machine)
+    page = PageApi(home)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        begun = asyncio.create_task(begin())
+        yield
+        begun.cancel()
+        await desk.stop()
+        await home.close()
+
+    async def begin() -> None:
+        try:
+            await asyncio.to_thread(files.sweep)
+            await desk.start()
+            ready()
+            while True:
+                with suppress(OSError):
+                    await asyncio.to_thread(
+                        job_files.sweep, layout, desk.view.ids(), desk.settings.keep
+                    )
+                await asyncio.sleep(SWEEP)
+        except (OSError, ValueError) as error:
+            # Such as a token or certificate that can't be read: nothing mends this process.
+            print(f"the gateway ends: {error}", file=sys.stderr, flush=True)
+            signal.raise_signal(signal.SIGTERM)
+
+    async def admit(connection: HTTPConnection) -> None:
+        connection.state.owner = who(connection)
+        if not desk.ready:
+            raise away()
+
+    async def health() -> Response:
+        """Whether the gateway knows all jobs."""
+        return JSONResponse({"status": "healthy", "queued": desk.view.waiting})
+
+    async def metrics() -> Response:
+        """For Prometheus."""
+        return Response(await asyncio.to_thread(counted.text), media_type=CONTENT_TYPE_LATEST)
+
+    async def queue() -> Response:
+        """How many jobs wait and run, and whether jobs are started."""
+        view = desk.view
+        about = {"queued": view.waiting, "running": len(view.running())}
+        return JSONResponse({"paused": await desk.is_paused(), **about})
+
+    async def overview(request: Request) -> Response:
+        """What a page shows: how many wait, run and are dead, and the jobs that ended last."""
+        return JSONResponse(await summed.told(base(request)))
+
+    async def pause() -> Response:
+        """Start no more jobs; those that run go on."""
+        await desk.pause(on=True)
+        return await queue()
+
+    async def resume() -> Response:
+        """Start jobs again."""
+        await desk.pause(on=False)
+        return await queue()
+
+    app = FastAPI(
+        title="comfy-machine",
+        lifespan=lifespan,
+        openapi_url=None,
+        redirect_slashes=False,
+        dependencies=[Depends(admit)],
+    )
+    app.add_api_route(f"{PREFIX}/health", health, methods=["GET"])
+    app.add_api_route("/metrics", metrics, methods=["GET"])
+    app.add_api_route(f"{PREFIX}/queue", queue, methods=["GET"])
+    app.add_api_route(f"{PREFIX}/queue/overview", overview, methods=["GET"])
+    app.add_api_route(f"{PREFIX}/queue/pause", pause, methods=["POST"])
+    app.add_api_route(f"{PREFIX}/queue/resume", resume, methods=["POST"])
+    app.include_router(JobsApi(desk, files, answers).router)
+    app.include_router(AssetsApi(desk, files, answers).router)
+    native = NativeApi(desk, files, answers, layout.inputs, desk.instances, home)
+    app.include_router(native.router)
+    app.include_router(NativeJobs(desk).router)
+    sockets = NativeSocket(desk.view, native.exec_info, page.known_features)
+    for path in ("/ws", "/api/ws"):
+        app.add_api_websocket_route(path, sockets.serve)
+    app.include_router(page.router)
+    add_refusals(app)
+    return app

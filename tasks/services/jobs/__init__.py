@@ -1,0 +1,14 @@
+"""Jobs: what waits for an instance, and which instance takes what."""
+
+__all__ = (
+    "connection",
+    "demand",
+    "job_files",
+    "job_settings",
+    "job_store",
+    "record",
+    "record_watch",
+    "stored_workflow",
+    "worker_protocol",
+    "workflow_need",
+)

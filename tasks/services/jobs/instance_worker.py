@@ -1,0 +1,496 @@
+"""Runs jobs on one instance.
+
+`python -m comfy_machine.services.jobs.instance_worker FILE`: FILE has the settings; the variables
+COMFYUI_URL, JOBS_INSTANCE, JOBS_GPU and WORKER_STOP_TIMEOUT say which instance, and the seconds
+that a job may take to end when this process is asked to. The lease of a job belongs to the
+instance: a worker that starts takes up the job that its predecessor left running there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from pydantic import ValidationError
+
+from ...spec.layout import Layout
+from . import connection, job_files, model_sizes, worker_protocol
+from .execution import Execution, Lost
+from .instance_client import Away, Busy, Ended, InstanceClient, Refused
+from .job_settings import Settings
+from .job_store import RECORDS, Overtaken, Store, Stored, declare
+from .record import Error, Record
+from .record import State as RecordState
+from .worker_protocol import Announcement, Heard, Inventory, Lease, Order, Reply, State
+
+BEAT = 1.0
+"""Seconds between two announcements, if nothing changes."""
+UNRENEWED = 9.0
+"""Seconds without a renewal after which the job is ended: less than `leases.LASTS`."""
+ANSWER = 1.5
+"""Seconds that the scheduler may take to answer."""
+AGAIN = 0.5
+"""Seconds between two attempts to write a result."""
+MISSES = 3
+"""How often a job is started again since its instance named a file that isn't there."""
+TAKES_STOCK = 60.0
+"""Seconds between two looks at what the instance has."""
+BUFFER = 64
+"""Messages of the instance that wait to be passed on."""
+MARGIN = 10.0
+"""Seconds before the end of its time in which a worker gives its job back."""
+
+
+@dataclass
+class Task:
+    """The job of this worker."""
+
+    stored: Stored
+    adopted: bool
+    running: asyncio.Task[None] | None = None
+    ending: asyncio.Task[None] | None = None
+    """It was cancelled, and is being ended."""
+    given_back: bool = False
+    """This worker ends it to give it back: that counts no attempt."""
+
+    @property
+    def id(self) -> str:
+        return self.stored.record.id
+
+    @property
+    def attempt(self) -> int:
+        return self.stored.record.attempt
+
+
+@dataclass(frozen=True)
+class Place:
+    """The instance of this worker."""
+
+    name: str
+    gpu: int
+    url: str
+    grace: float
+    """Seconds that a job may take to end when the worker is asked to."""
+
+    @classmethod
+    def from_environment(cls) -> Place:
+        """Raises KeyError and ValueError."""
+        return cls(
+            os.environ["JOBS_INSTANCE"],
+            int(os.environ["JOBS_GPU"]),
+            os.environ["COMFYUI_URL"].rstrip("/"),
+            float(os.environ.get("WORKER_STOP_TIMEOUT", 600)),
+        )
+
+
+class InstanceWorker:
+    """The worker of one instance."""
+
+    def __init__(self, client: Client, store: Store, settings: Settings, place: Place) -> None:
+        self._client, self._store, self._settings, self._place = client, store, settings, place
+        self._layout = Layout(settings.workspace)
+        self._name = worker_protocol.instance_name(settings.machine, place.name)
+        self._session = secrets.token_hex(8)
+        self._instance = InstanceClient(place.url)
+        self._execution = Execution(self._instance, secrets.token_hex(16), self._relay)
+        self._task: Task | None = None
+        self._writing: list[Task] = []
+        """Jobs that have ended and whose results are being written: the next one runs meanwhile."""
+        self._number = 0
+        self._changed = asyncio.Event()
+        self._renewed = time.monotonic()
+        self._looks = True
+        self._stopping = False
+        self._settled = False
+        self._free = True
+        self._why = "it has just started"
+        self._memory: int | None = None
+        self._checkpoint = self._inventory = ""
+        self._stock: Inventory | None = None
+        self._said: asyncio.Queue[tuple[str, dict[str, Any] | bytes]] = asyncio.Queue(BUFFER)
+
+    async def work(self, ended: asyncio.Event) -> None:
+        """Take jobs until `ended` is set, and end the job that then runs, or give it back."""
+        orders = await self._client.subscribe(worker_protocol.worker(self._name), cb=self._obey)
+        await self._observe()
+        self._changed.set()
+        always = [
+            asyncio.ensure_future(each)
+            for each in (
+                self._announcing(),
+                self._execution.events.follow(),
+                self._taking_stock(),
+                self._relaying(),
+            )
+        ]
+        stopped = asyncio.ensure_future(ended.wait())
+        try:
+            await asyncio.wait([stopped, *always], return_when=asyncio.FIRST_COMPLETED)
+            for each in always:
+                if each.done():
+                    each.result()
+            await self._stop()
+        finally:
+            for each in always:
+                each.cancel()
+            with suppress(NatsError):
+                await orders.unsubscribe()
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        with suppress(NatsError, asyncio.TimeoutError):
+            await self._announce()
+        task = self._task
+        if task and task.running:
+            await asyncio.wait([task.running], timeout=max(1.0, self._place.grace - MARGIN))
+            if not task.running.done():
+                task.given_back = True
+                self._end(task)
+                await asyncio.wait([task.running], timeout=MARGIN / 2)
+        if written := [each.running for each in self._writing if each.running]:
+            await asyncio.wait(written, timeout=MARGIN / 2)
+
+    async def _announcing(self) -> None:
+        while True:
+            try:
+                # Right after a job of ours nobody else's can wait there, or it would have run.
+                await asyncio.wait_for(self._changed.wait(), BEAT)
+            except asyncio.TimeoutError:
+                await self._observe()
+            self._changed.clear()
+            with suppress(NatsError, asyncio.TimeoutError):
+                await self._announce()
+            self._end_if_unrenewed()
+
+    async def _observe(self) -> None:
+        """Whether the instance can take a job now."""
+        if self._task is not None:
+            return
+        try:
+            self._free = not await asyncio.to_thread(self._instance.remaining)
+            self._why = "" if self._free else "it has jobs of others"
+        except Away as away:
+            self._free, self._why, self._looks = False, str(away), True
+
+    def _state(self) -> tuple[State, str]:
+        if self._task is not None:
+            return "busy", ""
+        if self._stopping:
+            return "away", "its worker ends"
+        if self._layout.draining(self._place.gpu).exists():
+            return "away", "it is draining"
+        if not self._settled:
+            return "away", "its worker has just started"
+        return ("idle", "") if self._free else ("away", self._why)
+
+    async def _announce(self) -> None:
+        """Say what the instance is like, and hear which leases it has."""
+        self._number += 1
+        task, (state, why) = self._task, self._state()
+        said = Announcement(
+            instance=self._name,
+            machine=self._settings.machine,
+            url=self._place.url,
+            session=self._session,
+            number=self._number,
+            state=state,
+            why=why,
+            jobs=tuple(
+                Lease(job=each.id, attempt=each.attempt)
+                for each in (*self._writing, *([task] if task else []))
+            ),
+            memory=self._memory,
+            checkpoint=self._checkpoint,
+            inventory=self._inventory,
+        )
+        announcement = said.model_dump_json().encode()
+        await self._client.publish(worker_protocol.ANNOUNCED, announcement)
+        try:
+            answer = await self._client.request(
+                worker_protocol.ANNOUNCE, announcement, timeout=ANSWER
+            )
+            heard = Heard.model_validate_json(answer.data)
+        except NoRespondersError:
+            # Without a scheduler no lease ends; but cut off from it one wouldn't see it either.
+            await self._client.jetstream(timeout=ANSWER).stream_info(f"KV_{RECORDS}")
+            self._renewed = time.monotonic()
+            return
+        except ValidationError:
+            return
+        self._renewed = time.monotonic()
+        await self._reconcile(heard, task)
+
+    async def _reconcile(self, heard: Heard, task: Task | None) -> None:
+        """Take up what is leased to this instance, and end what isn't."""
+        if self._task is not task or self._stopping:
+            return
+        for each in heard.leases:
+            if each.cancel and task and each.job == task.id:
+                self._end(task)
+        if task is None:
+            mine = {each.id for each in self._writing}
+            jobs = [each.job for each in heard.leases if each.job not in mine]
+            if not self._settled:
+                await self._end_leftovers(jobs)
+            if jobs:
+                await self._take_up(jobs[0])
+
+    async def _take_up(self, job: str) -> None:
+        stored = await self._store.read(job)
+        if stored is None or self._task is not None or not self._is_mine(stored.record):
+            return
+        self._start(Task(stored, adopted=True))
+
+    def _is_mine(self, record: Record) -> bool:
+        return record.state == "leased" and record.instance == self._name
+
+    async def _end_leftovers(self, leased: Collection[str]) -> None:
+        """End jobs of ours that run here without a lease; those of others are left alone."""
+        try:
+            for each in await asyncio.to_thread(self._instance.queue):
+                if each.attempt and each.id not in leased:
+                    await asyncio.to_thread(self._instance.end, each.id)
+        except Away:
+            return
+        self._settled = True
+        self._changed.set()
+
+    def _end_if_unrenewed(self) -> None:
+        task = self._task
+        unrenewed = time.monotonic() - self._renewed > UNRENEWED
+        if unrenewed and task and task.running:
+            self._looks = True
+            task.running.cancel()
+
+    async def _obey(self, message: Msg) -> None:
+        try:
+            order = Order.model_validate_json(message.data)
+        except ValidationError:
+            return
+        if order.what == "cancel":
+            reply = await self._cancel(order)
+        else:
+            reply = self._accept(order)
+        with suppress(NatsError):
+            await message.respond(reply.model_dump_json().encode())
+
+    def _accept(self, order: Order) -> Reply:
+        number, task = self._number, self._task
+        if task and task.id == order.job and task.attempt == order.attempt:
+            return Reply(done=True, number=number)
+        state, why = self._state()
+        if state != "idle" or order.record is None:
+            return Reply(done=False, why=why or "it has a job", number=number)
+        self._start(Task(Stored(order.record, order.revision), adopted=False))
+        return Reply(done=True, number=number)
+
+    async def _cancel(self, order: Order) -> Reply:
+        task = self._task
+        if task is None or task.id != order.job:
+            return Reply(done=False, why="it doesn't run here")
+        self._end(task)
+        return Reply(done=True, number=self._number)
+
+    def _end(self, task: Task) -> None:
+        if task.ending is None:
+            task.ending = asyncio.ensure_future(self._ending(task))
+
+    async def _ending(self, task: Task) -> None:
+        """End a job again and again: it may not be there yet, and ComfyUI drops an interruption
+        that comes between two nodes."""
+        while self._task is task:
+            await self._execution.end(task.id)
+            await asyncio.sleep(AGAIN)
+
+    def _start(self, task: Task) -> None:
+        self._task = task
+        task.running = asyncio.ensure_future(self._perform(task))
+
+    async def _perform(self, task: Task) -> None:
+        """Run a job and write what became of it."""
+        try:
+            outcome = await self._run(task)
+            self._writing.append(task)
+        except asyncio.CancelledError:
+            await self._execution.end(task.id)
+            return
+        finally:
+            self._task = None
+            if self._looks:
+                await self._observe()
+            self._changed.set()
+        try:
+            if isinstance(outcome, Ended):
+                outcome = await self._end_state(task, outcome)
+            await self._write(task, outcome)
+        finally:
+            self._writing.remove(task)
+            self._changed.set()
+
+    async def _run(self, task: Task) -> Ended | dict[str, Any]:
+        """How a job ended at the instance; or, where it didn't, what follows for its record."""
+        record = task.stored.record
+        try:
+            ended = await self._execute(task)
+            if ended.out_of_memory:
+                await asyncio.to_thread(self._instance.free)
+                ended = await self._execute(task, again=True)
+        except Refused as refused:
+            return _ended("failed", error=refused.error)
+        except Busy:
+            return record.given_back()
+        except (Lost, Away):
+            self._looks = True
+            return {"state": "waiting"}
+        if ended.out_of_memory and self._memory:
+            return {"state": "waiting", "above": self._memory}
+        return ended
+
+    async def _execute(self, task: Task, *, again: bool = False) -> Ended:
+        record = task.stored.record
+        if task.adopted and not again:
+            return await self._execution.adopt(record.id, record.attempt)
+        workflow = await self._store.workflow(record)
+        if workflow is None:
+            raise Lost(record.id)
+        looks = self._looks or record.attempt > 1
+        ended = await self._execution.run(
+            record.id, record.attempt, workflow, looks=looks and not again
+        )
+        self._looks = False
+        self._checkpoint = record.checkpoint or self._checkpoint
+        return ended
+
+    async def _end_state(self, task: Task, ended: Ended) -> dict[str, Any]:
+        record = task.stored.record
+        if ended.error:
+            return _ended("failed", error=ended.error)
+        if ended.interrupted:
+            if task.given_back:
+                return record.given_back()
+            return _ended("cancelled")
+        try:
+            outputs = await self._collect(record.id, ended.outputs)
+        except job_files.Missing as missing:
+            if record.returned < MISSES:
+                # It answered from its cache with a file that was removed: let it forget.
+                with suppress(Away):
+                    await asyncio.to_thread(self._instance.free)
+                return record.given_back()
+            message = f"the instance named a file that isn't there: {missing}"
+            return _ended("failed", error=Error(type="missing_output", message=message))
+        except OSError as error:
+            return _ended("failed", error=Error(type="output_not_kept", message=str(error)))
+        return _ended("succeeded", outputs=outputs)
+
+    async def _collect(self, job: str, outputs: dict[str, Any]) -> dict[str, Any]:
+        return await asyncio.to_thread(
+            job_files.collect, self._layout, self._place.gpu, job, outputs
+        )
+
+    async def _write(self, task: Task, following: dict[str, Any]) -> None:
+        """Write what became of the job, however long the store is away; unless it isn't ours any
+        more: then another has it, and this result is none."""
+        stored = task.stored
+        while True:
+            record = stored.record
+            try:
+                await self._store.replace(stored, record.next(**following))
+            except Overtaken:
+                now = await self._reread(task)
+                if now is None:
+                    job_files.drop(self._layout, task.id)
+                    return
+                # Somebody asked to cancel it meanwhile.
+                stored = now
+                if following["state"] == "waiting" and stored.record.cancel:
+                    following = _ended("cancelled")
+            except (NatsError, asyncio.TimeoutError):
+                await asyncio.sleep(AGAIN)
+            else:
+                return
+
+    async def _reread(self, task: Task) -> Stored | None:
+        """The job as it is now; None: it isn't this attempt of ours any more."""
+        while True:
+            try:
+                now = await self._store.read(task.id)
+            except (NatsError, asyncio.TimeoutError):
+                await asyncio.sleep(AGAIN)
+                continue
+            if now and self._is_mine(now.record) and now.record.attempt == task.attempt:
+                return now
+            return None
+
+    async def _taking_stock(self) -> None:
+        """Note what the instance has: its classes once, its models again and again."""
+        while True:
+            with suppress(Away, NatsError, asyncio.TimeoutError):
+                self._memory = await asyncio.to_thread(self._instance.memory)
+                await self._take_stock()
+            await asyncio.sleep(TAKES_STOCK if self._inventory else AGAIN)
+
+    async def _take_stock(self) -> None:
+        classes = self._stock.classes if self._stock else None
+        if classes is None:
+            classes = await asyncio.to_thread(self._instance.classes)
+        models = await asyncio.to_thread(self._instance.models)
+        sizes = await asyncio.to_thread(model_sizes.of, self._layout, models)
+        stock = Inventory(classes=classes, models=models, sizes=sizes)
+        if stock != self._stock:
+            self._inventory = await self._store.put_inventory(self._name, stock)
+            self._stock = stock
+            self._changed.set()
+
+    def _relay(self, job: str, said: dict[str, Any] | bytes) -> None:
+        # Nobody misses a picture more than the job that it would hold up.
+        with suppress(asyncio.QueueFull):
+            self._said.put_nowait((job, said))
+
+    async def _relaying(self) -> None:
+        while True:
+            job, said = await self._said.get()
+            subject = f"{worker_protocol.PROGRESS}.{job}"
+            with suppress(NatsError):
+                if isinstance(said, bytes):
+                    await self._client.publish(subject, said, headers={"Kind": "binary"})
+                else:
+                    await self._client.publish(subject, json.dumps(said).encode())
+
+
+def _ended(state: RecordState, **about: Any) -> dict[str, Any]:
+    return {"state": state, "ended": time.time(), **about}
+
+
+async def serve(settings: Settings, place: Place) -> None:
+    """Run jobs until this process is ended by SIGTERM."""
+    client = await connection.connect(settings, f"worker of {place.name}")
+    store = await declare(client.jetstream(timeout=connection.ANSWER), settings.replicas)
+    # Not before: a worker that waits for the server has no job, and ends at once.
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    await InstanceWorker(client, store, settings, place).work(ended)
+    await connection.close(client)
+
+
+def main() -> None:
+    asyncio.run(serve(Settings.read(Path(sys.argv[1])), Place.from_environment()))
+
+
+if __name__ == "__main__":
+    main()
