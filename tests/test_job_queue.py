@@ -296,7 +296,11 @@ def test_the_watcher_starts_what_pm2_gave_up_and_restarts_a_server_that_hangs(ri
     server = pids(rig)[apps.JOBS_SERVER]
     os.kill(server, signal.SIGSTOP)
     until(lambda: pids(rig).get(apps.JOBS_SERVER) not in (None, server), PATIENCE, "the server")
-    assert "it didn't answer for 1 s" in rig.layout.log("watcher").read_text()
+    until(
+        lambda: "it didn't answer for 1 s" in rig.layout.log("watcher").read_text(),
+        PATIENCE,
+        "the watcher to say so",
+    )
     entry = pm2.apps(rig.layout)[apps.JOBS_SERVER]["pm2_env"]
     assert entry["status"] == "online"
 
