@@ -1,6 +1,7 @@
 """Uploaded assets: files in the inputs folder, each named by the blake3 of its bytes.
 
-The name is all there is to know: an asset's id is that of its file, and loaders find it by it.
+The name is all there is to know: an asset's id is that of its file, and loaders find it by it. What
+the client called it is a second link: workflows name it by that as well.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ import mimetypes
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -104,12 +107,34 @@ class AssetFiles:
             known = self._asset(path)
         return known
 
+    def call(self, asset: Asset, name: str) -> None:
+        """Let loaders find it by the last part of the client's name too, like what was uploaded
+        last by it. Files that are no assets keep their names."""
+        path = self._inputs / PurePosixPath(name.replace("\\", "/")).name
+        if ID.fullmatch(path.name) or path.name.startswith("."):
+            return
+        with suppress(FileNotFoundError):
+            about = path.lstat()
+            is_other = about.st_ino != asset.path.stat().st_ino
+            if not is_other or not stat.S_ISREG(about.st_mode) or about.st_nlink == 1:
+                return
+        self.parts.mkdir(parents=True, exist_ok=True)
+        link = self.parts / f"{asset.id}.part"
+        self._link(asset.path, link)
+        link.replace(path)
+
     def delete(self, asset: str) -> bool:
-        """Whether it was there."""
+        """Whether it was there. Its other names go too."""
         known = self.get(asset)
-        if known is not None:
-            known.path.unlink(missing_ok=True)
-        return known is not None
+        if known is None:
+            return False
+        inode = known.path.stat().st_ino
+        with os.scandir(self._inputs) as entries:
+            for entry in entries:
+                if entry.inode() == inode and not ID.fullmatch(entry.name):
+                    Path(entry).unlink(missing_ok=True)
+        known.path.unlink(missing_ok=True)
+        return True
 
     def sweep(self) -> None:
         """Remove what ended processes left."""

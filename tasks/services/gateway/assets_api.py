@@ -56,6 +56,8 @@ class AssetsApi:
         asset = await asyncio.to_thread(self._files.named, _hex(digest), suffix(name or ""))
         if asset is None:
             raise Refused(404, "blob_not_found", "there is no asset with this hash")
+        if name:
+            await asyncio.to_thread(self._files.call, asset, name)
         return self._answer(asset, request, name or asset.id, new=False)
 
     async def by_hash(self, digest: str) -> Response:
@@ -103,7 +105,9 @@ class AssetsApi:
         if expected and _hex(expected.lower()) != upload.digest:
             raise Refused(409, "hash_mismatch", "the bytes don't have the expected hash")
         kind = upload.fields.get("content_type") or upload.content_type
-        return self._files.place(upload.part, upload.digest, name, kind)
+        asset, new = self._files.place(upload.part, upload.digest, name, kind)
+        self._files.call(asset, name)
+        return asset, new
 
     def _answer(self, asset: Asset, request: Request, name: str, *, new: bool) -> Response:
         body = self._answers.asset(asset, base(request), file_path=name, created_new=new)

@@ -55,7 +55,7 @@ class JobsApi:
         body = await json_object(request)
         for name in RESERVED:
             if body.get(name) is not None:
-                raise Refused(422, "invalid_request", f"'{name}' is not supported")
+                raise Refused(422, "invalid_workflow", f"'{name}' is not supported")
         _check_extra(body.get("extra_data"))
         workflow = checked_workflow(body.get("workflow"))
         wanted = Submission(

@@ -33,7 +33,7 @@ from comfy_machine.services.jobs.worker_protocol import (
 from comfy_machine.spec.layout import Layout
 
 INSTANCE = "machine_gpu0"
-CLASSES = ("Say", "Save", "Hold", "Break", "LoadImage")
+CLASSES = ("Say", "Save", "Hold", "Break", "LoadImage", "Noop", "SaveImage")
 MODELS = {"checkpoints/base.safetensors": 7_000}
 
 
@@ -57,6 +57,10 @@ class Workers:
     def go_on(self) -> None:
         self._paused = False
         self._loop.call_soon_threadsafe(self._begin)
+
+    def meant(self, node: dict[str, Any]) -> list[dict[str, Any]]:
+        """What is done for it."""
+        return [node]
 
     def end(self) -> None:
         self._loop.call_soon_threadsafe(self._ended.set)
@@ -134,7 +138,8 @@ class Workers:
         outputs: dict[str, Any] = {}
         state, error = "succeeded", None
         await self._say(record.id, "execution_start", {"prompt_id": record.id})
-        for node, what in workflow.items():
+        steps = ((node, each) for node, what in workflow.items() for each in self.meant(what))
+        for node, what in steps:
             await self._say(record.id, "executing", {"node": node, "prompt_id": record.id})
             inputs = what.get("inputs", {})
             if what["class_type"] == "Break":
@@ -187,7 +192,7 @@ class Workers:
         folder.mkdir(parents=True, exist_ok=True)
         name = inputs.get("name", "image_00001_.png")
         source = inputs.get("image")
-        content = inputs.get("content", "0123456789").encode()
+        content = inputs.get("content", "0123456789").encode("latin-1")
         if source:
             content = (self._layout.inputs / source).read_bytes()
         (folder / name).write_bytes(content)

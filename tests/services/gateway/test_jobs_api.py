@@ -142,7 +142,7 @@ def test_what_else_is_refused(gateway: Gateway) -> None:
         ({"metadata": {"a": 1}}, 422, "metadata_invalid"),
         ({"metadata": "text"}, 422, "metadata_invalid"),
         ({"priority": "high"}, 422, "invalid_request"),
-        ({"webhook_url": "http://127.0.0.1/"}, 422, "invalid_request"),
+        ({"webhook_url": "http://127.0.0.1/"}, 422, "invalid_workflow"),
         ({"extra_data": {"other": 1}}, 400, "invalid_request"),
         ({"headers": {"Idempotency-Key": "x" * 256}}, 400, "invalid_request"),
     ]
