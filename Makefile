@@ -20,7 +20,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= true
 endif
 
-.PHONY: chaos demo docs dist down image image-lock test test-image today lint lock
+.PHONY: chaos demo docs dist down image image-lock test test-again test-image today lint lock
 
 # uv, itself pinned in the lock file, installs the rest several times faster than pip.
 $(VENV): $(VENV)/.installed
@@ -44,6 +44,10 @@ down: $(VENV)
 
 test: $(VENV)
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --maxschedchunk 1
+
+# Those that failed, one after the other: what fails only on a crowded machine passes.
+test-again: $(VENV)
+	$(VENV)/bin/python -m pytest --last-failed --last-failed-no-failures none
 
 # The main job with the newest of everything, nightly: what moved, and what no longer holds.
 # COMFYUI is a repository, TORCH a choice of python.torch; default: machine.yaml's.

@@ -71,12 +71,14 @@ def site(server: Server, gateway: Gateway, tmp_path: Path) -> Iterator[Site]:
         yield it
 
 
+@pytest.mark.timeout(LONGEST)
 def test_those_of_the_sdk_pass(site: Site, gateway: Gateway, tmp_path: Path) -> None:
     tests = unpacked("comfy-sdk", tmp_path) / "tests" / "integration" / "test_gateway_e2e.py"
     told = run(tests, COMFY_BASE_URL=gateway.url, COMFY_API_KEY="none")
     require_passed(told, 3)
 
 
+@pytest.mark.timeout(LONGEST)
 def test_those_of_the_proxy_pass(tmp_path: Path) -> None:
     suite = unpacked("comfy-api-proxy", tmp_path)
     files = [suite / "tests" / each for each in OF_THE_PROXY]
@@ -108,8 +110,10 @@ def unpacked(project: str, folder: Path) -> Path:
 def run(*tests: Path | str, **env: str) -> str:
     """What pytest says of them, without our settings and theirs."""
     folder = Path(tests[0]).parent
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short",
-               "-c", os.devnull, "--rootdir", str(folder), *map(str, tests)]  # fmt: skip
+    command = [
+        sys.executable, "-m", "pytest", "-q", "--tb=short", "-n", "3", "-p", "no:cacheprovider",
+        "-c", os.devnull, "--rootdir", str(folder), *map(str, tests),
+    ]  # fmt: skip
     here = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     ended = subprocess.run(
         command, env={**here, "PYTHONPATH": str(PROJECT), **env}, cwd=folder,
