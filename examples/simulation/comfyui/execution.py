@@ -181,6 +181,7 @@ class Run:
             "PROMPT": self._prompt,
             "EXTRA_PNGINFO": self._extra.get("extra_pnginfo"),
             "UNIQUE_ID": node_id,
+            "API_KEY_COMFY_ORG": self._extra.get("api_key_comfy_org"),
         }
         for name, kind in declared.get("hidden", {}).items():
             if kind in hidden:

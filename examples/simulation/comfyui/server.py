@@ -233,12 +233,12 @@ class PromptServer:
         extra = data.get("extra_data", {})
         if "client_id" in data:
             extra["client_id"] = data["client_id"]
+        secrets = {}
         if SINCE_2026:
-            for secret in SECRETS:
-                extra.pop(secret, None)
+            secrets = {each: extra.pop(each) for each in SECRETS if each in extra}
             extra["create_time"] = int(time.time() * 1000)
         job: Job = (number, str(prompt_id), data["prompt"], extra, verdict.outputs)
-        self.prompt_queue.put(job)
+        self.prompt_queue.put(job, secrets)
         return web.json_response(
             {"prompt_id": job[1], "number": number, "node_errors": verdict.node_errors}
         )

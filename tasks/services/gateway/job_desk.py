@@ -95,7 +95,7 @@ class JobDesk:
             raise Refused(422, "invalid_workflow", "the workflow is no JSON") from None
         record = await self._record(owner, wanted)
         try:
-            made = await self._store.create(record, workflow)
+            made = await self._store.create(record, workflow, wanted.keys)
         except TooLarge as error:
             raise Refused(413, "payload_too_large", f"the workflow is too large: {error}") from None
         except Error:

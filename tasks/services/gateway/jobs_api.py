@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from ..jobs.partner_keys import Keys
 from ..jobs.record import Record
 from .asset_files import AssetFiles
 from .asset_references import resolved
@@ -19,7 +20,7 @@ from .job_desk import JobDesk
 from .job_events import STREAMS, JobEvents
 from .refused import Refused
 from .requested import json_object, number
-from .submission import Submission, checked_labels, checked_priority, checked_workflow
+from .submission import Submission, checked_keys, checked_labels, checked_priority, checked_workflow
 
 MOST_LISTED, LISTED = 100, 50
 LONGEST_KEY = 255
@@ -56,13 +57,14 @@ class JobsApi:
         for name in RESERVED:
             if body.get(name) is not None:
                 raise Refused(422, "invalid_workflow", f"'{name}' is not supported")
-        _check_extra(body.get("extra_data"))
+        keys = _keys(body.get("extra_data"))
         workflow = checked_workflow(body.get("workflow"))
         wanted = Submission(
             workflow=await resolved(workflow, self._files, self._desk, self._answers),
             priority=checked_priority(body.get("priority")),
             labels=checked_labels(body.get("metadata")),
             key=_key(request),
+            keys=keys,
         )
         record = await self._desk.submit(request.state.owner, wanted)
         return await self._answer(record, request, 201)
@@ -136,16 +138,12 @@ class JobsApi:
         return JSONResponse(await self._answers.job(record, base(request)), code)
 
 
-def _check_extra(extra: object) -> None:
+def _keys(extra: object) -> Keys:
     if extra is None:
-        return
-    if not isinstance(extra, dict) or set(extra) - EXTRA:
+        return {}
+    if not isinstance(extra, dict) or set(extra) - EXTRA or None in extra.values():
         raise Refused(400, "invalid_request", f"'extra_data' has {', '.join(EXTRA)} only")
-    if extra:
-        raise Refused(
-            422, "invalid_request",
-            "keys of partner nodes are not stored with jobs; give them to the instances",
-        )  # fmt: skip
+    return checked_keys(extra)
 
 
 def _key(request: Request) -> str:

@@ -15,6 +15,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..jobs.partner_keys import NAMES
 from ..jobs.record import ENDED, Record
 from .announced_instances import AnnouncedInstances
 from .asset_files import AssetFiles
@@ -29,11 +30,9 @@ from .output_files import JOBS
 from .refused import Refused
 from .requested import json_object, number
 from .shown_outputs import made_as
-from .submission import Submission, Workflow, checked_workflow, only
+from .submission import Submission, Workflow, checked_keys, checked_workflow, only
 from .uploads import Upload, receive
 
-SECRETS = ("api_key_comfy_org", "auth_token_comfy_org")
-"""Of extra_data: not stored with jobs."""
 LONGEST_CLIENT = 128
 """Characters of a clientId."""
 MOST_HISTORY = 100
@@ -289,8 +288,10 @@ class NativeApi:
 def _submission(body: dict[str, Any]) -> Submission:
     """Raises Refused."""
     extra = body.get("extra_data")
-    extra = {key: value for key, value in extra.items() if key not in SECRETS} if isinstance(
-        extra, dict) else {}  # fmt: skip
+    extra = {**extra} if isinstance(extra, dict) else {}
+    keys = checked_keys(extra)
+    for name in NAMES:
+        extra.pop(name, None)
     client = body.get("client_id") or extra.pop("client_id", "")
     job = body.get("prompt_id") or ""
     if job and not (isinstance(job, str) and is_id(job)):
@@ -307,4 +308,5 @@ def _submission(body: dict[str, Any]) -> Submission:
         id=job,
         front=bool(body.get("front")) or early,
         extra={**extra, "create_time": round(time.time() * 1000)} if extra else {},
+        keys=keys,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..jobs.partner_keys import LONGEST, NAMES, Keys
 from .refused import Refused
 
 MOST_LABELS, LONGEST_KEY, LONGEST_VALUE = 16, 64, 256
@@ -29,6 +30,8 @@ class Submission:
     """Before all others of its priority."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What ComfyUI gets beside the workflow."""
+    keys: Keys = field(default_factory=dict)
+    """API keys for nodes that ask a partner's service."""
 
 
 def checked_workflow(workflow: object) -> Workflow:
@@ -50,6 +53,15 @@ def checked_workflow(workflow: object) -> Workflow:
         if not isinstance(node.get("inputs", {}), dict):
             raise Refused(422, "invalid_workflow", f"the inputs of node {name[:80]} are no object")
     return workflow
+
+
+def checked_keys(extra: dict[str, Any]) -> Keys:
+    """The API keys among ComfyUI's extra_data. Raises Refused."""
+    keys = {name: extra[name] for name in NAMES if extra.get(name) is not None}
+    for name, key in keys.items():
+        if not isinstance(key, str) or len(key) > LONGEST:
+            raise Refused(400, "invalid_request", f"'{name}' is no text of up to {LONGEST}")
+    return keys
 
 
 def checked_priority(priority: object) -> int:

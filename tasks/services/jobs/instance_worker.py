@@ -35,6 +35,7 @@ from .job_settings import Settings
 from .job_store import RECORDS, Overtaken, Store, Stored, declare
 from .record import Error, Record
 from .record import State as RecordState
+from .stored_workflow import with_extra
 from .worker_protocol import Announcement, Heard, Inventory, Lease, Order, Reply, State
 
 BEAT = 1.0
@@ -51,6 +52,10 @@ TAKES_STOCK = 60.0
 """Seconds between two looks at what the instance has."""
 BUFFER = 64
 """Messages of the instance that wait to be passed on."""
+KEYS_LOST = (
+    "its partners' API keys are gone: the NATS server keeps them in its memory until a job ends; "
+    "submit it again"
+)
 MARGIN = 10.0
 """Seconds before the end of its time in which a worker gives its job back."""
 
@@ -367,6 +372,11 @@ class InstanceWorker:
         workflow = await self._store.workflow(record)
         if workflow is None:
             raise Lost(record.id)
+        if record.keys:
+            keys = await self._store.partner_keys.get(record.keys)
+            if keys is None:
+                raise Refused(Error(type="keys_lost", message=KEYS_LOST))
+            workflow = with_extra(workflow, keys)
         looks = self._looks or record.attempt > 1
         ended = await self._execution.run(
             record.id, record.attempt, workflow, looks=looks and not again

@@ -27,6 +27,7 @@ from nats.js.errors import (
 from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 
+from .partner_keys import Keys, PartnerKeys
 from .record import Record
 from .worker_protocol import Inventory
 
@@ -71,13 +72,16 @@ class Stored:
 class Store:
     """The jobs on one server or cluster. Raises nats.errors.Error while it can't be reached."""
 
-    def __init__(self, buckets: Sequence[KeyValue], large: ObjectStore) -> None:
+    def __init__(
+        self, buckets: Sequence[KeyValue], large: ObjectStore, partner_keys: PartnerKeys
+    ) -> None:
         """`buckets` are those of DECLARED."""
         self._records, self._workflows, self._inventories, self.control = buckets
         self._large = large
+        self.partner_keys = partner_keys
 
-    async def create(self, record: Record, workflow: bytes) -> bool:
-        """Add a job; False: one of this id exists. Raises TooLarge.
+    async def create(self, record: Record, workflow: bytes, keys: Keys | None = None) -> bool:
+        """Add a job; False: one of this id exists. `keys` are those of partners. Raises TooLarge.
 
         The workflow comes first, under a name that no other has: a record always has its own.
         """
@@ -91,6 +95,9 @@ class Store:
             await self._large.put(_key(record), workflow)
         else:
             await _until_told(lambda: self._workflows.put(_key(record), workflow))
+        if keys:
+            record = record.changed(keys=f"{record.id}.{record.nonce}")
+            await self.partner_keys.put(record.keys, keys)
         try:
             await self._write(record, 0)
         except Overtaken:
@@ -199,7 +206,7 @@ async def declare(stream: JetStreamContext, replicas: int = 1) -> Store:
         large = await stream.object_store(LARGE)
     except (BucketNotFoundError, NotFoundError):
         large = await stream.create_object_store(LARGE, replicas=replicas)
-    return Store(buckets, large)
+    return Store(buckets, large, PartnerKeys(stream, replicas))
 
 
 async def _declare(stream: JetStreamContext, wanted: KeyValueConfig, replicas: int) -> KeyValue:

@@ -53,6 +53,8 @@ class Record(BaseModel):
     """How many nodes its workflow has."""
     labels: dict[str, str] = Field(default_factory=dict)
     """What its submitter tells it by."""
+    keys: str = ""
+    """The name of its partners' API keys (`partner_keys`); empty: it has none."""
     client: str = ""
     """The clientId of ComfyUI's own protocol that hears of it; empty: none."""
     above: int = 0

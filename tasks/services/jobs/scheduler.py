@@ -92,6 +92,8 @@ class Scheduler:
             self._backlog.remove(record.id)
         if record.state != "leased":
             self._leases.end(record.id)
+        if record.keys and record.state in ENDED and known:
+            self._begin(self._store.partner_keys.drop(record.keys))
         if record.state == "leased":
             self._leases.note(record, now)
         elif record.state == "waiting":

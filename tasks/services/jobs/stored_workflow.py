@@ -18,6 +18,12 @@ def pack(graph: Graph, extra: dict[str, Any]) -> bytes:
     return json.dumps(whole, separators=(",", ":"), allow_nan=False).encode()
 
 
+def with_extra(stored: bytes, more: dict[str, Any]) -> bytes:
+    """The same with more beside it. Raises ValueError."""
+    graph, extra = unpack(stored)
+    return pack(graph, {**extra, **more})
+
+
 def unpack(stored: bytes) -> tuple[Graph, dict[str, Any]]:
     """The graph in API format, and `extra_data`. Raises ValueError."""
     whole = json.loads(stored)

@@ -144,6 +144,9 @@ def test_what_else_is_refused(gateway: Gateway) -> None:
         ({"priority": "high"}, 422, "invalid_request"),
         ({"webhook_url": "http://127.0.0.1/"}, 422, "invalid_workflow"),
         ({"extra_data": {"other": 1}}, 400, "invalid_request"),
+        ({"extra_data": {"api_key_comfy_org": 1}}, 400, "invalid_request"),
+        ({"extra_data": {"api_key_comfy_org": None}}, 400, "invalid_request"),
+        ({"extra_data": {"api_key_comfy_org": "x" * 9000}}, 400, "invalid_request"),
         ({"headers": {"Idempotency-Key": "x" * 256}}, 400, "invalid_request"),
     ]
     for about, status, code in cases:

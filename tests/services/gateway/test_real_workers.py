@@ -78,6 +78,21 @@ def test_a_running_job_is_cancelled(site: Site, comfy: Comfy, tmp_path: Path) ->
     assert job.wait(timeout=30).status == "canceled"
 
 
+def test_a_partners_key_reaches_its_node_and_no_answer(
+    site: Site, comfy: Comfy, gateway: Gateway
+) -> None:
+    job = comfy.submit(comfy.workflows.from_json(site.work()), api_key="of a partner")
+    assert job.wait(timeout=60).status == "succeeded"
+    assert site.notes.read_text() == "run of a partner\n"
+    for path in (f"/api/v2/jobs/{job.id}", f"/api/v2/jobs/{job.id}/workflow", f"/history/{job.id}"):
+        assert "of a partner" not in gateway.ask("GET", path).text
+    extra = {"auth_token_comfy_org": "no", "api_key_comfy_org": "by ComfyUI's own protocol"}
+    body = {"prompt": site.work(), "extra_data": extra}
+    submitted = gateway.ask("POST", "/prompt", json=body).json()["prompt_id"]
+    assert gateway.job(submitted, wait=30)["status"] == "succeeded"
+    assert site.notes.read_text().endswith("run by ComfyUI's own protocol\n")
+
+
 def test_a_failed_job_is_tried_again_on_the_same_instance(site: Site, gateway: Gateway) -> None:
     job = gateway.submit(site.work(does="fail"))["id"]
     failed = gateway.job(job, wait=30)

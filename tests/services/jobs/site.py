@@ -22,6 +22,7 @@ from nats.errors import TimeoutError
 
 from comfy_machine.services.jobs import worker_protocol
 from comfy_machine.services.jobs.job_store import Store, declare
+from comfy_machine.services.jobs.partner_keys import Keys
 from comfy_machine.services.jobs.record import ENDED, Record
 from comfy_machine.services.jobs.worker_protocol import Order
 from comfy_machine.spec.layout import Layout
@@ -48,15 +49,15 @@ WORK = textwrap.dedent("""
 
         INPUT_TYPES = classmethod(lambda cls: {"required": {
             "notes": ("STRING", {}), "gate": ("STRING", {}), "does": ("STRING", {}),
-        }})
+        }, "hidden": {"key": "API_KEY_COMFY_ORG"}})
         IS_CHANGED = classmethod(lambda cls, **_: float("nan"))
         RETURN_TYPES = ()
         FUNCTION = "run"
         OUTPUT_NODE = True
 
-        def run(self, notes, gate, does):
+        def run(self, notes, gate, does, key=None):
             with open(notes, "a") as file:
-                file.write("run\\n")
+                file.write(f"run {key or ''}\\n")
             if does == "fail":
                 raise ValueError("it can't be done")
             if does == "memory":
@@ -188,10 +189,17 @@ class Site:
 
         return self._loop.run_until_complete(calling())
 
-    def submit(self, workflow: Prompt, **about: object) -> str:
+    def answers(self) -> bool:
+        """Whether the server does, to us."""
+        with suppress(TimeoutError):
+            self.call(lambda store: store.is_paused())
+            return True
+        return False
+
+    def submit(self, workflow: Prompt, keys: Keys | None = None, **about: object) -> str:
         job = str(uuid4())
         record = Record(id=job, submitted=time.time(), **about)  # type: ignore[arg-type]
-        assert self.call(lambda store: store.create(record, json.dumps(workflow).encode()))
+        assert self.call(lambda store: store.create(record, json.dumps(workflow).encode(), keys))
         return job
 
     def cancel(self, job: str) -> None:

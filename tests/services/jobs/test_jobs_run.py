@@ -342,6 +342,36 @@ def test_a_job_answered_from_the_cache_with_a_removed_file_runs_again(site: Site
     assert job_files.folder_of(site.layout, second.id).joinpath(image["filename"]).is_file()
 
 
+def test_a_partners_key_reaches_its_node_and_is_forgotten_with_the_end(site: Site) -> None:
+    site.begin()
+    job = site.submit(site.work(), keys={"api_key_comfy_org": "of a partner"})
+    ended = site.ends(job)
+    assert ended.state == "succeeded"
+    assert site.notes.read_text() == "run of a partner\n"
+    until(
+        lambda: site.call(lambda store: store.partner_keys.get(ended.keys)) is None,
+        PATIENCE,
+        "the key to be forgotten",
+    )
+    files = [each for each in site.folder.rglob("*") if each.is_file() and each != site.notes]
+    assert not [each for each in files if b"of a partner" in each.read_bytes()]
+
+
+def test_a_job_whose_key_a_restarted_server_has_lost_says_so(site: Site) -> None:
+    site.begin()
+    site.call(lambda store: store.pause(True))
+    job = site.submit(site.work(), keys={"api_key_comfy_org": "of a partner"})
+    site.server.kill()
+    site.server.start()
+    until(site.answers, PATIENCE, "the server")
+    site.call(lambda store: store.pause(False))
+    ended = site.ends(job)
+    assert ended.error
+    assert (ended.state, ended.error.type) == ("failed", "keys_lost")
+    again = site.submit(site.work(), keys={"api_key_comfy_org": "of a partner"})
+    assert site.ends(again).state == "succeeded", "the bucket was made again"
+
+
 def test_programs_end_at_once_where_the_server_is_gone(site: Site) -> None:
     site.begin()
     site.ends(site.submit(site.work()))

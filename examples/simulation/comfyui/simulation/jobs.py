@@ -30,9 +30,12 @@ class PromptQueue:
         self._running: dict[int, Job] = {}
         self._history: dict[str, dict[str, Any]] = {}
         self._started = 0
+        self._secrets: dict[str, dict[str, Any]] = {}
 
-    def put(self, job: Job) -> None:
+    def put(self, job: Job, secrets: dict[str, Any]) -> None:
+        """`secrets` belong to its extra_data, but are shown to nobody."""
         with self._lock:
+            self._secrets[job[1]] = secrets
             heapq.heappush(self._pending, job)
             self._updated()
             self._lock.notify()
@@ -46,6 +49,7 @@ class PromptQueue:
             self._started += 1
             self._running[self._started] = copy.deepcopy(job)
             self._updated()
+            job[3].update(self._secrets.pop(job[1], {}))
             return self._started, job
 
     def finish(self, number: int, result: dict[str, Any], status: dict[str, Any]) -> None:
