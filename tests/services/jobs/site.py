@@ -189,12 +189,14 @@ class Site:
 
         return self._loop.run_until_complete(calling())
 
-    def answers(self) -> bool:
-        """Whether the server does, to us."""
-        with suppress(TimeoutError):
-            self.call(lambda store: store.is_paused())
-            return True
-        return False
+    def patiently(self, asked: Callable[[Store], Awaitable[T]]) -> T:
+        """Ask a server that restarts: what was on its way is lost."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self.call(asked)
+            except TimeoutError:
+                assert time.monotonic() < deadline
 
     def submit(self, workflow: Prompt, keys: Keys | None = None, **about: object) -> str:
         job = str(uuid4())

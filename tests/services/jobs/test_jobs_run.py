@@ -363,8 +363,7 @@ def test_a_job_whose_key_a_restarted_server_has_lost_says_so(site: Site) -> None
     job = site.submit(site.work(), keys={"api_key_comfy_org": "of a partner"})
     site.server.kill()
     site.server.start()
-    until(site.answers, PATIENCE, "the server")
-    site.call(lambda store: store.pause(False))
+    site.patiently(lambda store: store.pause(False))
     ended = site.ends(job)
     assert ended.error
     assert (ended.state, ended.error.type) == ("failed", "keys_lost")
