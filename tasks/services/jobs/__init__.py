@@ -6,6 +6,7 @@ __all__ = (
     "job_files",
     "job_settings",
     "job_store",
+    "partner_keys",
     "record",
     "record_watch",
     "stored_workflow",

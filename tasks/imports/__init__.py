@@ -1,0 +1,3 @@
+"""From what people have to machine.yaml: what workflows use, and where it comes from."""
+
+__all__ = ()
