@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +13,10 @@ from ..engine.configuration import machine_file
 from ..engine.outputs import GuardedCommand
 from ..host.comfyui import installations
 from ..host.comfyui.installations import Checkout, Installation
-from ..host.system import files, gpu
-from ..host.system.failure import Failure
-from ..host.system.gpu import Gpu
 from ..host.system.program_files import PROGRAM, SIMULATOR
-from ..host.system.units import gib
 from ..spec.problems import shown
 from ..spec.urls import repository_name
-
-COMFYUI = Checkout("ComfyUI", "https://github.com/Comfy-Org/ComfyUI.git", "v0.33.0", edited=False)
-"""Where none is found: as in this project's own machine.yaml."""
-SCHEMA = "machine.schema.json"
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """The GPUs; without any, `trouble` says why."""
-
-    gpus: Sequence[Gpu]
-    driver: str
-    trouble: str = ""
-
-    @property
-    def cpu_only(self) -> bool:
-        """A driver that doesn't answer is to be mended: it is no reason to use the CPU."""
-        return not self.gpus and not gpu.driver_present()
-
-    def lines(self) -> list[str]:
-        """For the comment in the file."""
-        if self.gpus:
-            cards = [f"{each}, {gib(each.total)}" for each in self.gpus]
-            return [f"Found with driver {self.driver}:", *cards]
-        return ["No NVIDIA GPU is here." if self.cpu_only else f"No GPU answers: {self.trouble}"]
+from .shared.new_machine_file import COMFYUI, SCHEMA, Contents, Hardware, Node, write
 
 
 class Init(GuardedCommand, Command):  # type: ignore[misc]
@@ -72,14 +41,13 @@ class Init(GuardedCommand, Command):  # type: ignore[misc]
         else:
             text, findings = _found(file)
         try:
-            _write_new(file, text)
+            schema = write(file, text)
         except FileExistsError:
             print(f"init: {file} exists, and stays as it is", file=sys.stderr)
             return 1
         except OSError as error:
             print(f"init: {error.strerror}: {file}", file=sys.stderr)
             return 1
-        schema = _write_schema(file.parent)
         print(f"{file.name} is written{schema}")
         for line in findings:
             print(f"  {line}")
@@ -98,66 +66,35 @@ def _found(file: Path) -> tuple[str, list[str]]:
     """The text for what is here, and what it is made from."""
     found = installations.find(file.parent, Path.home())
     models = installations.models(file.parent, found)
-    hardware = _hardware()
-    return _text(found, models, hardware), _findings(found, models, hardware)
+    hardware = Hardware.here()
+    text = _contents(found, models).text(hardware)
+    return text, _findings(found, models, hardware)
 
 
-def _hardware() -> Hardware:
-    try:
-        return Hardware(gpu.inventory(), gpu.driver_version())
-    except Failure as failure:
-        return Hardware((), "", str(failure))
-
-
-def _write_new(file: Path, text: str) -> None:
-    """Write a file that doesn't exist, or nothing. Raises OSError."""
-    with file.open("x", encoding="utf-8") as stream:
-        try:
-            stream.write(text)
-            stream.flush()
-        except OSError:
-            file.unlink()
-            raise
-
-
-def _write_schema(folder: Path) -> str:
-    """Write the schema that the file names, if there is none; what to say of it."""
-    from ..spec.json_schema import schema
-
-    if (folder / SCHEMA).exists():
-        return ""
-    try:
-        files.write_text(folder / SCHEMA, json.dumps(schema(), indent=2) + "\n")
-    except OSError as error:
-        return f"; {SCHEMA}, for editors, is not: {error.strerror}"
-    return f", and {SCHEMA} for editors"
-
-
-def _text(found: Installation | None, models: Path | None, hardware: Hardware) -> str:
-    from ..host.system import templates
-
+def _contents(found: Installation | None, models: Path | None) -> Contents:
     comfyui = found and found.comfyui
-    return templates.render(
-        "machine.yaml.j2",
-        program=PROGRAM,
-        schema=SCHEMA,
-        found=found and {
-            "folder": shown(str(found.folder if comfyui else found.folder / "custom_nodes"), 500),
-            "nodes": [_node(each) for each in found.nodes],
-        },
+    return Contents(
         comfyui=comfyui or COMFYUI,
-        models=models and str(models),
-        hardware=hardware.lines(),
-        cpu_only=hardware.cpu_only,
-    )  # fmt: skip
+        found=shown(str(found.folder if comfyui else found.folder / "custom_nodes"), 500)
+        if found
+        else "",
+        nodes=[_node(each, found.folder) for each in found.nodes] if found else [],
+        models=str(models or ""),
+    )
 
 
-def _node(node: Checkout | Path) -> dict[str, Any]:
+def _node(node: Checkout | Path, folder: Path) -> Node:
     if isinstance(node, Path):
-        return {"path": str(node)}
-    renamed = node.name != repository_name(node.url)
-    return {"url": node.url, "ref": node.ref, "name": node.name, "edited": node.edited,
-            "renamed": renamed}  # fmt: skip
+        return Node(
+            path=str(node), notes=["Without a repository: linked, so it has to stay there."]
+        )
+    edited = f"Edited in {shown(str(folder), 500)}: what isn't in its repository is missing here."
+    return Node(
+        url=node.url,
+        ref=node.ref,
+        name=node.name if node.name != repository_name(node.url) else "",
+        notes=[edited] if node.edited else [],
+    )
 
 
 def _findings(found: Installation | None, models: Path | None, hardware: Hardware) -> list[str]:

@@ -1,3 +1,9 @@
 """From what people have to machine.yaml: what workflows use, and where it comes from."""
 
-__all__ = ()
+__all__ = (
+    "core_classes",
+    "gathered",
+    "model_catalogue",
+    "node_catalogue",
+    "node_uses",
+)

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from comfy_machine.commands.init import COMFYUI
+from comfy_machine.commands.shared.new_machine_file import COMFYUI
 from comfy_machine.spec import Machine, load
 from tests.cards import DRIVER_NOT_LOADED, Nvml, card
 from tests.conftest import MachineMaker

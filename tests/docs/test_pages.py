@@ -24,6 +24,7 @@ WITH_COMMANDS = [page for page in pages.pages() if any(each.commands for each in
 NOT_RUN = {
     "installs from a package index": 1,
     "the tests run make demo": 1,
+    "it fetches from GitHub": 1,
     "needs a GPU": 1,
     "needs Docker": 1,
     "needs systemd": 1,

@@ -1,3 +1,3 @@
 """Git repositories: resolve a ref, fetch into the cache, check out a commit."""
 
-__all__ = ["git", "git_cache", "sources"]
+__all__ = ["git", "git_cache", "remotes", "sources"]

@@ -1,0 +1,120 @@
+"""A machine.yaml that wasn't there before: what goes into it, and its text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...host.comfyui.installations import Checkout
+from ...host.system import files, gpu
+from ...host.system.failure import Failure
+from ...host.system.gpu import Gpu
+from ...host.system.program_files import PROGRAM
+from ...host.system.units import gib
+
+COMFYUI = Checkout("ComfyUI", "https://github.com/Comfy-Org/ComfyUI.git", "v0.33.0", edited=False)
+"""Where none is found: as in this project's own machine.yaml."""
+SCHEMA = "machine.schema.json"
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The GPUs; without any, `trouble` says why."""
+
+    gpus: Sequence[Gpu]
+    driver: str
+    trouble: str = ""
+
+    @classmethod
+    def here(cls) -> Hardware:
+        try:
+            return cls(gpu.inventory(), gpu.driver_version())
+        except Failure as failure:
+            return cls((), "", str(failure))
+
+    @property
+    def cpu_only(self) -> bool:
+        """A driver that doesn't answer is to be mended: it is no reason to use the CPU."""
+        return not self.gpus and not gpu.driver_present()
+
+    def lines(self) -> list[str]:
+        """For the comment in the file."""
+        if self.gpus:
+            cards = [f"{each}, {gib(each.total)}" for each in self.gpus]
+            return [f"Found with driver {self.driver}:", *cards]
+        return ["No NVIDIA GPU is here." if self.cpu_only else f"No GPU answers: {self.trouble}"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A custom node: of a repository, or in a folder."""
+
+    url: str = ""
+    ref: str = ""
+    name: str = ""
+    """Empty: its repository's."""
+    path: str = ""
+    notes: Sequence[str] = ()
+    """Comments before it, a line each."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    target: str
+    url: str
+    sha256: str = ""
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes into the file."""
+
+    comfyui: Checkout = COMFYUI
+    found: str = ""
+    """The folder that it was found in."""
+    nodes: Sequence[Node] = ()
+    missing: Sequence[str] = ()
+    """What isn't known, a line each."""
+    models: str = ""
+    """A folder with models."""
+    files: Sequence[ModelFile] = ()
+
+    def text(self, hardware: Hardware) -> str:
+        from ...host.system import templates
+
+        return templates.render(
+            "machine.yaml.j2",
+            program=PROGRAM,
+            schema=SCHEMA,
+            contents=self,
+            hardware=hardware.lines(),
+            cpu_only=hardware.cpu_only,
+        )
+
+
+def write(file: Path, text: str) -> str:
+    """Write a file that doesn't exist, or nothing, and the schema that it names; return what to
+    say of that. Raises OSError."""
+    with file.open("x", encoding="utf-8") as stream:
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError:
+            file.unlink()
+            raise
+    return _write_schema(file.parent)
+
+
+def _write_schema(folder: Path) -> str:
+    from ...spec.json_schema import schema
+
+    if (folder / SCHEMA).exists():
+        return ""
+    try:
+        files.write_text(folder / SCHEMA, json.dumps(schema(), indent=2) + "\n")
+    except OSError as error:
+        return f"; {SCHEMA}, for editors, is not: {error.strerror}"
+    return f", and {SCHEMA} for editors"

@@ -1,0 +1,181 @@
+"""doit import: a machine.yaml for workflows, from lists and repositories like the real ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_machine.commands.shared.new_machine_file import COMFYUI
+from comfy_machine.imports import model_catalogue, node_catalogue
+from comfy_machine.spec import Machine, load
+from tests.forge import Forge, Repository
+from tests.rig import SIMULATOR
+from tests.test_cli import PROGRAM
+
+GITHUB = "https://github.com"
+STARS = {"Kind/Pack": 50, "fork/Pack": 3, "other/tools": 9}
+VAE = {"name": "Flux VAE", "type": "VAE", "save_path": "default", "filename": "ae.safetensors",
+       "url": "https://example.com/ae.safetensors"}  # fmt: skip
+
+
+class Home:
+    """A person's folder, from which GitHub is the forge."""
+
+    def __init__(self, folder: Path, forge: Forge) -> None:
+        self.folder, self.forge = folder, forge
+        self.lists = folder / "lists"
+        self.lists.mkdir(parents=True)
+        settings = f'[url "{forge.folder.as_uri()}/"]\n\tinsteadOf = {GITHUB}/\n'
+        (folder / ".gitconfig").write_text(settings)
+        comfyui = forge.copy("Comfy-Org/ComfyUI.git", SIMULATOR)
+        comfyui.git("tag", COMFYUI.ref)
+        self.packs = {name: self._node(name) for name in STARS}
+        self.list({"Kind/Pack": ["Crop", "Both"], "fork/Pack": ["Both"], "other/tools": ["Tool"]})
+
+    def _node(self, name: str) -> Repository:
+        return self.forge.node(name)
+
+    def list(self, classes: Mapping[str, list[str]]) -> None:
+        known = {f"{GITHUB}/{name}": [each, {}] for name, each in classes.items()}
+        stars = {f"{GITHUB}/{name}": {"stars": each} for name, each in STARS.items()}
+        for name, document in {
+            node_catalogue.CLASSES: known, node_catalogue.STARS: stars,
+            node_catalogue.NODES: {"custom_nodes": []}, model_catalogue.MODELS: {"models": [VAE]},
+        }.items():  # fmt: skip
+            (self.lists / name).write_text(json.dumps(document))
+
+    def workflow(self, name: str, *nodes: dict[str, Any]) -> str:
+        file = self.folder / name
+        file.write_text(json.dumps({"nodes": [{"id": n, **each} for n, each in enumerate(nodes)]}))
+        return name
+
+    def run(self, *words: str, code: int = 0, catalogue: str = "") -> str:
+        ended = subprocess.run(
+            [str(PROGRAM), "import", "--catalogue", catalogue or str(self.lists), *words],
+            cwd=self.folder,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "LC_ALL": "C.UTF-8"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+        )
+        assert ended.returncode == code, ended.stdout
+        return ended.stdout
+
+    @property
+    def text(self) -> str:
+        return (self.folder / "machine.yaml").read_text()
+
+    @property
+    def machine(self) -> Machine:
+        return load(self.folder / "machine.yaml", {})
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home", Forge(tmp_path / "forge"))
+
+
+def test_what_workflows_use_is_written_with_what_says_so(home: Home) -> None:
+    one = home.workflow("one.json", {"type": "Crop"}, {"type": "PreviewAny"}, {"type": "Note"})
+    two = home.workflow("two.json", {"type": "Both"})
+    said = home.run(one, two)
+    assert "1 custom node\n" in said, "ComfyUI's own classes need none"
+    (node,) = home.machine.custom_nodes
+    assert node.url == f"{GITHUB}/Kind/Pack"
+    assert node.ref == home.packs["Kind/Pack"].git("rev-parse", "HEAD")
+    assert "  # Crop: no other repository has it\n" in home.text
+    assert "  # Both: a guess: several have it, and this one has by far the most stars" in home.text
+    assert "  # for one.json, two.json\n" in home.text
+
+
+def test_guesses_are_counted(home: Home) -> None:
+    assert "1 custom node, 1 of them a guess" in home.run(home.workflow("a.json", {"type": "Both"}))
+
+
+def test_the_commit_that_a_workflow_was_made_with_is_kept(home: Home) -> None:
+    pack = home.packs["fork/Pack"]
+    before = pack.git("rev-parse", "HEAD")
+    pack.commit({"more.txt": "later"})
+    about = {"aux_id": "fork/Pack", "ver": before}
+    home.run(home.workflow("a.json", {"type": "Both", "properties": about}))
+    (node,) = home.machine.custom_nodes
+    assert (node.url, node.ref) == (f"{GITHUB}/fork/Pack", before)
+    assert "Both: the workflow says that it is from here" in home.text
+
+
+def test_a_version_that_is_no_commit_there_is_named_beside_the_newest(home: Home) -> None:
+    about = {"aux_id": "fork/Pack", "ver": "1.2.3"}
+    home.run(home.workflow("a.json", {"type": "Both", "properties": about}))
+    (node,) = home.machine.custom_nodes
+    assert node.ref == home.packs["fork/Pack"].git("rev-parse", "HEAD")
+    assert "# made with 1.2.3; this is the newest commit" in home.text
+
+
+def test_models_are_written_where_their_loaders_look(home: Home) -> None:
+    own = {"name": "x.safetensors", "url": "https://example.com/x", "directory": "loras",
+           "hash": "A" * 64, "hash_type": "SHA256"}  # fmt: skip
+    name = home.workflow(
+        "a.json",
+        {"type": "VAELoader", "widgets_values": ["flux\\ae.safetensors"]},
+        {
+            "type": "LoraLoader",
+            "widgets_values": ["x.safetensors"],
+            "properties": {"models": [own]},
+        },
+        {"type": "LoraLoader", "widgets_values": ["mine.safetensors", "https://a/b.safetensors"]},
+    )  # fmt: skip
+    said = home.run(name, "--catalogue", str(home.lists), code=1)
+    files = {each.target: each for each in home.machine.models.files}
+    assert set(files) == {"vae/flux/ae.safetensors", "loras/x.safetensors"}
+    assert files["loras/x.safetensors"].sha256 == "a" * 64
+    assert "    # in ComfyUI-Manager's list; for a.json\n" in home.text
+    line = "a.json: node 2 (LoraLoader) loads mine.safetensors: no list says where to get it"
+    assert f"  {line}\n" in said
+    assert f"# {line}\n" in home.text
+
+
+def test_what_is_not_known_is_named_and_the_rest_is_written(home: Home) -> None:
+    home.list(
+        {"Kind/Pack": ["Crop"], "fork/Pack": ["Tie"], "other/tools": ["Tie"], "g/o": ["Gone"]}
+    )
+    name = home.workflow(
+        "a.json", {"type": "Crop"}, {"type": "Private"}, {"type": "Tie"}, {"type": "Gone"}
+    )
+    said = home.run(name, code=1)
+    assert "  a.json: node 1, class Private: no repository in the catalogue has it\n" in said
+    assert "  a.json: node 2, class Tie: one of fork/pack, other/tools\n" in said
+    assert f"  Gone: {GITHUB}/g/o isn't there: correct the url" in said
+    assert [node.url for node in home.machine.custom_nodes] == [f"{GITHUB}/Kind/Pack"]
+    assert "# Not known:\n# a.json: node 1, class Private" in home.text
+
+
+def test_the_lists_come_from_their_authors(home: Home) -> None:
+    lists = home.forge.repository("Comfy-Org/ComfyUI-Manager.git")
+    for file in home.lists.iterdir():
+        lists.commit({file.name: file.read_text()})
+    url = f"{GITHUB}/Comfy-Org/ComfyUI-Manager.git"
+    said = home.run(home.workflow("a.json", {"type": "Crop"}), catalogue=url)
+    assert f"fetching {url}\n" in said
+    assert len(home.machine.custom_nodes) == 1
+
+
+def test_nothing_is_written_over_or_for_what_is_no_workflow(home: Home) -> None:
+    name = home.workflow("a.json", {"type": "Crop"})
+    (home.folder / "empty.json").write_text("{}")
+    for words, line in {
+        ("empty.json",): "import: empty.json is no workflow of ComfyUI",
+        ("gone.json",): "import: No such file or directory: gone.json",
+        (name, "--catalogue", str(home.folder)): "has no custom-node-list.json",
+    }.items():
+        assert line in home.run(*words, code=1)
+        assert not (home.folder / "machine.yaml").exists()
+    (home.folder / "machine.yaml").write_text("mine")
+    assert "exists, and stays as it is; name another with -m FILE" in home.run(name, code=1)
+    assert home.text == "mine"
