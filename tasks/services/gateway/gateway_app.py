@@ -37,7 +37,7 @@ SWEEP = 600.0
 def application(desk: JobDesk, token: str, ready: Callable[[], None]) -> FastAPI:
     """It calls `ready` once it knows all jobs; before, it says that it doesn't yet."""
     layout = Layout(desk.settings.workspace)
-    files, answers = AssetFiles(layout.inputs), JobAnswers(desk.settings, desk.view)
+    files, answers = AssetFiles(layout.inputs), JobAnswers(desk.settings, desk.view, desk.reasons)
     who, counted = admission(token), JobMetrics(desk.view)
     summed = QueueOverview(desk)
     home = HomeInstance(desk.instances, desk.settings.machine)
@@ -87,7 +87,8 @@ def application(desk: JobDesk, token: str, ready: Callable[[], None]) -> FastAPI
         return JSONResponse({"paused": await desk.is_paused(), **about})
 
     async def overview(request: Request) -> Response:
-        """What a page shows: how many wait, run and are dead, and the jobs that ended last."""
+        """What a page shows: how many wait, run and are dead, which wait in vain, and the jobs that
+        ended last."""
         return JSONResponse(await summed.told(base(request)))
 
     async def pause() -> Response:

@@ -11,15 +11,22 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from ..jobs.api_words import STATUS, status
 from ..jobs.record import Record
 from .asset_files import AssetFiles
 from .asset_references import resolved
-from .job_answers import PREFIX, STATUS, JobAnswers, base, status
+from .job_answers import PREFIX, JobAnswers, base
 from .job_desk import JobDesk
 from .job_events import STREAMS, JobEvents
 from .refused import Refused
 from .requested import json_object, number
-from .submission import Submission, checked_labels, checked_priority, checked_workflow
+from .submission import (
+    Submission,
+    checked_labels,
+    checked_priority,
+    checked_webhook,
+    checked_workflow,
+)
 
 MOST_LISTED, LISTED = 100, 50
 LONGEST_KEY = 255
@@ -29,8 +36,6 @@ LONGEST_WAIT = 60.0
 STATES = {*STATUS.values(), "canceling", "expired"}
 LABEL = re.compile(r"metadata\[(.+)\]")
 CURSOR = re.compile(r"(\d{1,12}\.\d{1,9})_([0-9a-f-]{36})")
-RESERVED = ("webhook_url", "inputs")
-"""Fields that the API keeps for later."""
 EXTRA = {"api_key_comfy_org"}
 
 
@@ -51,17 +56,18 @@ class JobsApi:
         add("/{job}/events", self.events, methods=["GET"])
 
     async def submit(self, request: Request) -> Response:
-        """Submit a job: `workflow` in API format; `priority` and `metadata` if wanted."""
+        """Submit a job: `workflow` in API format; `priority`, `metadata` and `webhook_url`, which
+        is told of its end, if wanted."""
         body = await json_object(request)
-        for name in RESERVED:
-            if body.get(name) is not None:
-                raise Refused(422, "invalid_request", f"'{name}' is not supported")
+        if body.get("inputs") is not None:
+            raise Refused(422, "invalid_request", "'inputs' is not supported")
         _check_extra(body.get("extra_data"))
         workflow = checked_workflow(body.get("workflow"))
         wanted = Submission(
             workflow=await resolved(workflow, self._files, self._desk, self._answers),
             priority=checked_priority(body.get("priority")),
             labels=checked_labels(body.get("metadata")),
+            webhook=checked_webhook(body.get("webhook_url")),
             key=_key(request),
         )
         record = await self._desk.submit(request.state.owner, wanted)
@@ -82,6 +88,7 @@ class JobsApi:
             if (not states or status(record) in states)
             and all(record.labels.get(name) == value for name, value in labels)
         )
+        await self._desk.learn()
         page = [*islice(matching, limit + 1)]
         more, page = len(page) > limit, page[:limit]
         jobs = [await self._answers.job(record, base(request)) for record in page]
@@ -94,6 +101,7 @@ class JobsApi:
         if wait := number(request, "wait", 0, 0, LONGEST_WAIT):
             await self._desk.view.wait_for_end(job, wait)
             stored = await self._desk.find(job)
+        await self._desk.learn()
         return await self._answer(stored.record, request)
 
     async def workflow(self, request: Request, job: str) -> Response:

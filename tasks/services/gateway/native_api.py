@@ -29,7 +29,7 @@ from .output_files import JOBS
 from .refused import Refused
 from .requested import json_object, number
 from .shown_outputs import made_as
-from .submission import Submission, Workflow, checked_workflow, only
+from .submission import Submission, Workflow, checked_webhook, checked_workflow, only
 from .uploads import Upload, receive
 
 SECRETS = ("api_key_comfy_org", "auth_token_comfy_org")
@@ -81,7 +81,7 @@ class NativeApi:
     # Jobs
 
     async def submit(self, request: Request) -> Response:
-        """Submit a job."""
+        """Submit a job; the `webhook_url` of its `extra_data` is told of its end."""
         body = await json_object(request)
         try:
             record = await self._desk.submit(request.state.owner, _submission(body))
@@ -291,6 +291,7 @@ def _submission(body: dict[str, Any]) -> Submission:
     extra = body.get("extra_data")
     extra = {key: value for key, value in extra.items() if key not in SECRETS} if isinstance(
         extra, dict) else {}  # fmt: skip
+    webhook = checked_webhook(extra.pop("webhook_url", None))
     client = body.get("client_id") or extra.pop("client_id", "")
     job = body.get("prompt_id") or ""
     if job and not (isinstance(job, str) and is_id(job)):
@@ -306,5 +307,6 @@ def _submission(body: dict[str, Any]) -> Submission:
         client=client,
         id=job,
         front=bool(body.get("front")) or early,
+        webhook=webhook,
         extra={**extra, "create_time": round(time.time() * 1000)} if extra else {},
     )

@@ -27,7 +27,7 @@ def overview(gateway: Gateway) -> dict[str, Any]:
 def test_an_empty_queue(gateway: Gateway) -> None:
     assert overview(gateway) == {
         "paused": False, "waiting": 0, "oldest": None, "oldest_waiting_seconds": None,
-        "running": 0, "dead": 0, "runs": [], "ended": [],
+        "running": 0, "dead": 0, "stuck": [], "runs": [], "ended": [],
     }  # fmt: skip
 
 
