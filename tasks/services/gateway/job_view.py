@@ -122,9 +122,12 @@ class JobView:
                 return
             if not isinstance(said, dict):
                 return
-            if job in self._leased:
-                nodes = self._jobs[job].record.nodes
-                self._progress.setdefault(job, JobProgress(nodes)).hear(said)
+        if job in self._leased:
+            progress = self._progress.setdefault(job, JobProgress(self._jobs[job].record.nodes))
+            if isinstance(said, bytes):
+                progress.see(said)
+            else:
+                progress.hear(said)
         for follower in self._audience(job):
             follower.said.append((job, said))
             follower.tell()

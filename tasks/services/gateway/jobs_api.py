@@ -18,7 +18,7 @@ from .asset_references import resolved
 from .job_answers import PREFIX, JobAnswers, base
 from .job_desk import JobDesk
 from .job_events import STREAMS, JobEvents
-from .refused import Refused
+from .refused import Refused, not_found
 from .requested import json_object, number
 from .submission import (
     Submission,
@@ -53,6 +53,7 @@ class JobsApi:
         add("/{job}/workflow", self.workflow, methods=["GET"])
         add("/{job}/cancel", self.cancel, methods=["POST"])
         add("/{job}/retry", self.retry, methods=["POST"])
+        add("/{job}/preview", self.preview, methods=["GET"])
         add("/{job}/events", self.events, methods=["GET"])
 
     async def submit(self, request: Request) -> Response:
@@ -117,6 +118,15 @@ class JobsApi:
     async def retry(self, request: Request, job: str) -> Response:
         """Let a job wait again that failed or is dead."""
         return await self._answer(await self._desk.retry(job), request)
+
+    async def preview(self, job: str) -> Response:
+        """The last picture that a running job showed of what it makes; 404: none yet."""
+        progress = self._desk.view.progress(job)
+        if progress is None or progress.preview is None:
+            raise not_found(f"preview of job {job[:80]}")
+        shown = progress.preview
+        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        return Response(shown.image, media_type=shown.content_type, headers=headers)
 
     async def events(self, request: Request, job: str) -> Response:
         """Server-sent events of a job: `status`, `progress`, `preview`, `output`."""

@@ -18,8 +18,8 @@ from starlette.responses import JSONResponse, Response
 from ..jobs.record import ENDED, Record
 from .announced_instances import AnnouncedInstances
 from .asset_files import AssetFiles
-from .assets_api import file_answer
 from .derived_pictures import DerivedPictures
+from .file_answers import file_answer
 from .home_instance import HomeInstance
 from .job_answers import JobAnswers
 from .job_desk import JobDesk, is_id
@@ -51,11 +51,11 @@ class NativeApi:
 
     def __init__(
         self, desk: JobDesk, files: AssetFiles, answers: JobAnswers, inputs: Path,
-        instances: AnnouncedInstances, home: HomeInstance,
+        instances: AnnouncedInstances, home: HomeInstance, pictures: DerivedPictures,
     ) -> None:  # fmt: skip
         self._desk, self._files, self._answers = desk, files, answers
         self._inputs, self._instances, self._home = inputs, instances, home
-        self._pictures = DerivedPictures(files, home)
+        self._pictures = pictures
         self.router = APIRouter()
         routes: tuple[tuple[str, str, Callable[..., Any]], ...] = (
             ("POST", "/prompt", self.submit),

@@ -71,6 +71,8 @@ class QueueOverview:
             "owner": record.owner[:LONGEST],
             "since": record.started,
             "progress": progress.share if progress else None,
+            "node": progress.node[:LONGEST] if progress else "",
+            "preview_at": progress.shown_at or None if progress else None,
         }
 
 
