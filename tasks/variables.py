@@ -45,7 +45,7 @@ def _envs(run: Run) -> Iterator[tuple[Loc, Mapping[str, str]]]:
     if not run.machine.enabled:
         return
     if jobs := run.machine.jobs:
-        named = {"token": jobs.token, "credentials": jobs.credentials}
+        named = {key: getattr(jobs, key) for key in ("token", "credentials", "webhook_secret")}
         yield ("jobs",), {key: value for key, value in named.items() if value}
     chosen = run.machine.selected_nodes
     for number, node in enumerate(run.machine.custom_nodes):

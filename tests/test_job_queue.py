@@ -30,6 +30,7 @@ from tests.rig import Rig
 from tests.services.test_watcher_on_a_machine import PATIENCE, hasten
 from tests.test_ports import stranger
 
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 TASKS = {"jobs:server", "jobs:scheduler", "jobs:gateway"}
 
 
@@ -229,8 +230,9 @@ def test_a_server_of_ones_own_is_tried_first_and_what_it_asks_for_stays_secret(
         "credentials": "${NATS_CREDENTIALS}",
         "gateway_port": rig.port(2),
         "token": "${JOBS_TOKEN}",
+        "webhook_secret": "${HOOKS}",
     }
-    secrets = {"NATS_CREDENTIALS": "open-sesame", "JOBS_TOKEN": "canary-token"}
+    secrets = {"NATS_CREDENTIALS": "open-sesame", "JOBS_TOKEN": "canary-token", "HOOKS": SECRET}
     assert "the variable NATS_CREDENTIALS isn't set" in rig.doit(code=2).output
     run = rig.doit("jobs:scheduler", code=1, **secrets)
     said = f"jobs can't be kept at nats://127.0.0.1:{port}: Connection refused; correct jobs in"
@@ -240,7 +242,7 @@ def test_a_server_of_ones_own_is_tried_first_and_what_it_asks_for_stays_secret(
         run = rig.doit("jobs:scheduler", code=1, **secrets)
         assert "it has no JetStream: start it with --jetstream" in run.output
     with nats(tmp_path, port, "--auth", "open-sesame", "-js", "-sd", str(tmp_path / "store")):
-        run = rig.doit("jobs:scheduler", code=1, NATS_CREDENTIALS="wrong", JOBS_TOKEN="x")
+        run = rig.doit("jobs:scheduler", code=1, **secrets | {"NATS_CREDENTIALS": "wrong"})
         assert "Authorization Violation" in run.output
         rig.doit(code=0, **secrets)
         assert set(pids(rig)) == {apps.GATEWAY, apps.SCHEDULER}
@@ -255,9 +257,19 @@ def test_a_server_of_ones_own_is_tried_first_and_what_it_asks_for_stays_secret(
             assert {path.parent for path in holding} == {rig.layout.secrets}
             assert {stat.S_IMODE(path.stat().st_mode) for path in holding} == {0o600}
             assert each not in rig.pm2("jlist")
-        rig.doit(NATS_CREDENTIALS="open-sesame", JOBS_TOKEN="another")
+        rig.doit(code=0, **secrets | {"JOBS_TOKEN": "another"})
         names = [path.name for path in rig.layout.secrets.glob("comfyui-gateway-*")]
         assert len(names) == 1, "the older one left"
+
+
+@pytest.mark.parametrize("value", ["short", "c2hvcnQ=", "whsec_hunter2", SECRET + "!"])
+def test_a_secret_for_webhooks_must_be_one(rig: Rig, value: str) -> None:
+    rig.spec["jobs"]["webhook_secret"] = "${HOOKS}"
+    assert "the variable HOOKS isn't set" in rig.doit(code=2).output
+    run = rig.doit("jobs:scheduler", code=1, HOOKS=value)
+    assert "jobs.webhook_secret: ${HOOKS} is not whsec_ and 24 to 64 bytes in base64" in run.output
+    assert value not in run.output
+    assert apps.SCHEDULER not in pids(rig)
 
 
 def test_what_is_down_is_told_alike_and_started_again(rig: Rig) -> None:

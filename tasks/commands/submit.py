@@ -28,7 +28,7 @@ class Submit(MachineCommand):
         "FILE is a workflow in API format (in ComfyUI: Workflow > Export (API)). Each becomes a "
         f"job, whose id is printed; {PROGRAM} jobs shows them."
     )
-    doc_usage = "[--wait] [--set NODE.INPUT=VALUE] [--priority N] FILE ..."
+    doc_usage = "[--wait] [--set NODE.INPUT=VALUE] [--priority N] [--webhook URL] FILE ..."
     takes_names = True
     cmd_options = (
         option("wait", "wait for the results; exit with 1 when one is none"),
@@ -37,6 +37,7 @@ class Submit(MachineCommand):
             "metavar": "NODE.INPUT=VALUE", "help": "another value of an input; may be repeated",
         },
         option("priority", "higher ones come first; 0 is usual", 0),
+        option("webhook", "the address that is told how each of them ended", ""),
     )  # fmt: skip
 
     def perform(self, call: Call) -> int:
@@ -51,7 +52,7 @@ class Submit(MachineCommand):
         client = GatewayClient(call.run)
         jobs = []
         for name, workflow in zip(call.names, workflows, strict=True):
-            job = client.submit(workflow, call.options["priority"])
+            job = client.submit(workflow, call.options["priority"], call.options["webhook"])
             jobs.append(job)
             print(f"{job['id']}  {name}", flush=True)
         return _wait(client, jobs) if call.options["wait"] else 0

@@ -19,6 +19,8 @@ DAY = 86400.0
 """Seconds."""
 CREDENTIALS, TOKEN = "JOBS_CREDENTIALS", "JOBS_TOKEN"
 """The variables with what NATS asks for, and with what the gateway asks for."""
+WEBHOOK_SECRET = "JOBS_WEBHOOK_SECRET"
+"""The variable with what the scheduler signs webhooks with."""
 
 
 def names(run: Run) -> list[str]:

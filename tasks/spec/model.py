@@ -366,6 +366,11 @@ class Jobs(Model):
     token: Token | None = Field(
         default=None, description="Variable with the token that it asks for, as ${NAME}."
     )
+    webhook_secret: Token | None = Field(
+        default=None,
+        description="Variable with the secret that signs webhooks, as ${NAME}: whsec_ and 24 to "
+        "64 bytes in base64. Default: they aren't signed.",
+    )
     attempts: AtLeastOne = Field(
         default=3, description="How often a job is started before it is dead."
     )

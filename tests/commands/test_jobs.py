@@ -15,6 +15,7 @@ from tests.contract.client import Prompt, picture, save, until
 from tests.contract.installation import WAITING_NODE
 from tests.forge import Forge
 from tests.rig import Rig
+from tests.services.jobs.receiver import receiver
 
 PATIENCE = 60.0
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -94,6 +95,27 @@ def test_a_job_is_cancelled_and_one_that_failed_is_tried_again(rig: Rig, tmp_pat
     until_job(rig, failed["id"], "failed")
     said = rig.doit("retry", first, code=1).output
     assert "only a failed or dead one can be tried again" in said
+
+
+def test_a_webhook_is_told_and_a_job_that_waits_in_vain_says_why(rig: Rig, tmp_path: Path) -> None:
+    file = str(file_of(tmp_path, "w.json", pictures()))
+    with receiver() as hears:
+        job = rig.doit("submit", f"--webhook={hears.url}/done", "--wait", file).output[:36]
+        told = until(lambda: re.search(r"^.* was told.*$", rig.doit("jobs", job).output, re.M),
+                     PATIENCE, "the webhook to be told")  # fmt: skip
+        assert told
+        assert told[0] == f"{hears.url}/done was told, with 1 attempt"
+        assert hears.heard[0].said["data"]["id"] == job
+        (row,) = rows(rig, job)
+        assert (row["webhook"]["status"], row["waits_because"]) == ("delivered", None)
+    said = rig.doit("submit", "--webhook=done", file, code=1).output
+    assert said.startswith("submit: 'webhook_url' is no http or https URL")
+    assert len(said.splitlines()) == 1
+    rig.doit("cordon", "0")
+    job = rig.doit("submit", file).output[:36]
+    why = r"waits: no instance (takes it: \S+comfyui-gpu0 \(its worker ends\)|is there: )"
+    until(lambda: re.search(why, rig.doit("jobs", job).output), PATIENCE, "the reason")
+    assert re.search(f"queued.*{why}", rig.doit("jobs").output)
 
 
 @pytest.mark.parametrize(

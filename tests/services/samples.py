@@ -201,6 +201,8 @@ def healthy(gpus: int = 8) -> Topics:
 
 
 PICTURE = "/health/comfyui/pictures/0a64c1b2-7a0d-4f1e-9d5b-1c2d3e4f5a6b.0123456789abcdef01234567"
+PREVIEW = "/health/comfyui/previews/1b64c1b2-7a0d-4f1e-9d5b-1c2d3e4f5a6b?at=1.5"
+THUMBNAIL = PICTURE.replace("pictures", "thumbnails")
 
 
 def queue(**fields: Any) -> a.JobQueue:
@@ -218,13 +220,17 @@ def queue(**fields: Any) -> a.JobQueue:
             "oldest": ago(72),
             "running": 2,
             "dead": 1,
+            "stuck": [
+                a.QueueStuck(why="no instance has node class X", jobs=2, id=job(7), since=ago(72)),
+            ],
             "runs": [
                 a.QueuedRun(id=job(1), instance="comfyui-gpu0", owner="owner", since=ago(14),
-                            progress=0.42),
+                            progress=0.42, node="7", preview=PREVIEW),
                 a.QueuedRun(id=job(2), instance="comfyui-gpu1", owner="owner", since=ago(2)),
             ],
             "ended": [
-                a.QueueEnd(id=job(3), status="succeeded", picture=PICTURE, **ends),
+                a.QueueEnd(id=job(3), status="succeeded", picture=PICTURE, thumbnail=THUMBNAIL,
+                           **ends),
                 a.QueueEnd(id=job(4), status="failed", error=error, **ends),
                 a.QueueEnd(id=job(5), status="canceled", **ends),
                 a.QueueEnd(id=job(6), status="succeeded", **ends),

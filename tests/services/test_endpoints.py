@@ -41,6 +41,8 @@ OTHERS = {
     "/metrics": "text/plain",
     f"{HEALTH}/events": "text/event-stream",
     f"{HEALTH}/pictures/{{asset}}": "image/*",
+    f"{HEALTH}/thumbnails/{{asset}}": "image/*",
+    f"{HEALTH}/previews/{{job}}": "image/*",
 }
 ABSENT = f"{HEALTH}/instances/7"
 TOPICS = {"overview", "installation", "instances", "models"}

@@ -23,7 +23,12 @@ def test_jobs_are_off_until_asked_for(read: Load) -> None:
 
 def test_the_schema_takes_what_the_loader_takes() -> None:
     validator = Draft202012Validator(schema())
-    for jobs in (True, False, {}, {"keep": 1, "token": "${JOBS_TOKEN}"}):
+    for jobs in (
+        True,
+        False,
+        {},
+        {"keep": 1, "token": "${JOBS_TOKEN}", "webhook_secret": "${HOOKS}"},
+    ):
         assert validator.is_valid({"workspace": "ws", "comfyui": {}, "jobs": jobs})
     assert not validator.is_valid({"workspace": "ws", "comfyui": {}, "jobs": {"keep": 0}})
 
@@ -76,6 +81,6 @@ def test_the_worker_of_jobs_has_a_name_of_its_own(lines: Lines) -> None:
 
 
 def test_no_secret_is_repeated(lines: Lines) -> None:
-    for field in ("token", "credentials"):
+    for field in ("token", "credentials", "webhook_secret"):
         (line,) = lines(f"jobs: {{url: 'nats://a', {field}: hunter2}}")
         assert "hunter2" not in line

@@ -332,6 +332,17 @@ class JobError(TypedDict):
     class_type: Annotated[str | None, Field(description="Its class.")]
 
 
+class WebhookRow(TypedDict):
+    """Who is told of the end of a job."""
+
+    url: Annotated[str, Field(description="Without its query, which may be a password.")]
+    status: Literal["pending", "delivered", "failed"]
+    attempts: int
+    next_attempt_at: Annotated[str | None, Field(description="ISO 8601; null: none, or at once.")]
+    delivered_at: Annotated[str | None, Field(description="ISO 8601.")]
+    error: Annotated[str | None, Field(description="Why the last attempt failed.")]
+
+
 class JobRow(TypedDict):
     """A job."""
 
@@ -343,7 +354,11 @@ class JobRow(TypedDict):
     owner: str
     instance: Annotated[str | None, Field(description="Where it runs or ran last.")]
     attempt: Annotated[int, Field(description="How often it was started.")]
+    waits_because: Annotated[
+        str | None, Field(description="Why no instance can have it now; null: one can.")
+    ]
     error: JobError | None
+    webhook: WebhookRow | None
 
 
 class JobsDocument(TypedDict):
@@ -408,7 +423,7 @@ def jobs(found: Sequence[Mapping[str, Any]]) -> JobsDocument:
 
 
 def _job(found: Mapping[str, Any]) -> JobRow:
-    error = found["error"]
+    error, hook = found["error"], found["webhook"]
     return {
         "id": found["id"],
         "status": found["status"],
@@ -418,7 +433,9 @@ def _job(found: Mapping[str, Any]) -> JobRow:
         "owner": found["owner"],
         "instance": found["instance"],
         "attempt": found["attempt"],
+        "waits_because": found["waits_because"],
         "error": {key: error[key] for key in JobError.__annotations__} if error else None,  # type: ignore[typeddict-item]
+        "webhook": {key: hook[key] for key in WebhookRow.__annotations__} if hook else None,  # type: ignore[typeddict-item]
     }
 
 

@@ -40,8 +40,10 @@ class GatewayClient:
             token = expand_or_fail(run, jobs.token, "jobs.token")
             self._headers["Authorization"] = f"Bearer {token}".encode()
 
-    def submit(self, workflow: dict[str, Any], priority: int) -> Job:
-        return self._ask("", {"workflow": workflow, "priority": priority})
+    def submit(self, workflow: dict[str, Any], priority: int, webhook: str = "") -> Job:
+        """`webhook` is the URL that is told of its end; empty: none is."""
+        wanted = {"workflow": workflow, "priority": priority}
+        return self._ask("", wanted | ({"webhook_url": webhook} if webhook else {}))
 
     def job(self, job: str) -> Job:
         return self._ask(f"/{job}")

@@ -13,7 +13,9 @@ SHORT = 8
 
 
 def why(job: dict[str, Any]) -> str:
-    """Why a job failed; empty: it didn't."""
+    """Why a job failed, or waits in vain; empty: it doesn't."""
+    if waits := job.get("waits_because"):
+        return f"waits: {waits}"
     error = job.get("error")
     if not error:
         return ""
@@ -42,6 +44,20 @@ def age(job: dict[str, Any]) -> str:
     return duration(max(0.0, seconds))
 
 
+def told(job: dict[str, Any]) -> str:
+    """Whether its webhook knows of its end; empty: it has none, or hasn't ended."""
+    hook = job.get("webhook")
+    if not hook or not job.get("completed_at"):
+        return ""
+    times = f"{hook['attempts']} attempt{'' if hook['attempts'] == 1 else 's'}"
+    if hook["status"] == "delivered":
+        return f"{hook['url']} was told, with {times}"
+    if hook["status"] == "failed":
+        return f"{hook['url']} wasn't told, with {times}: {hook['error']}"
+    error = f", {times} so far: {hook['error']}" if hook["attempts"] else ""
+    return f"{hook['url']} will be told{error}"
+
+
 def describe(job: dict[str, Any]) -> list[str]:
     """A line for each thing that is known of it."""
     metrics = job.get("metrics") or {}
@@ -56,6 +72,7 @@ def describe(job: dict[str, Any]) -> list[str]:
         f"on {job['instance']}, attempt {job['attempt']}" if job.get("instance") else "",
         ", ".join(times),
         why(job),
+        told(job),
         *(f"{each['name']}  {each['url']}" for each in job.get("outputs") or []),
     ]
     return [line for line in lines if line]

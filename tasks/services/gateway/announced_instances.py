@@ -18,6 +18,8 @@ from .class_union import union
 
 SILENCE = 60.0
 """Seconds after which an instance that isn't announced any more is forgotten."""
+QUIET = 5.0
+"""Seconds after which it gets no job; each is announced within them."""
 ANSWER = 20.0
 """Seconds that an instance may take to list its node classes."""
 KEPT = 60.0
@@ -28,15 +30,25 @@ class AnnouncedInstances:
     """Each is announced about once a second."""
 
     def __init__(self) -> None:
+        self._since: float | None = None
         self._heard: dict[str, tuple[float, Announcement]] = {}
         self._classes: tuple[float, frozenset[str], dict[str, Any]] = (0.0, frozenset(), {})
         self._asking = asyncio.Lock()
         self._inventories: dict[str, tuple[str, Inventory]] = {}
         """Instance → revision, and what it has."""
-        self._learnt: frozenset[tuple[str, str]] = frozenset()
+        self._learnt: frozenset[tuple[str, str, int | None]] = frozenset()
         self.models = ModelIndex(())
         self.having: list[Instance] = []
         """What each instance has, as it was learnt."""
+
+    def listen(self) -> None:
+        """From now on all announcements are heard."""
+        self._since = time.monotonic()
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that there are have been heard."""
+        return self._since is not None and time.monotonic() - self._since > QUIET
 
     async def hear(self, message: Msg) -> None:
         """An announcement; what is none is ignored."""
@@ -51,21 +63,35 @@ class AnnouncedInstances:
         recent = time.monotonic() - SILENCE
         return [said for _, (at, said) in sorted(self._heard.items()) if at > recent]
 
+    def absent(self) -> dict[str, str]:
+        """Those that take no jobs, and why."""
+        late, found = time.monotonic() - QUIET, {}
+        for name, (at, said) in self._heard.items():
+            if said.state == "away":
+                found[name] = said.why or "it is away"
+            elif at < late:
+                found[name] = "it isn't heard of"
+        return found
+
     async def learn(self, store: Store) -> None:
         """Read what instances have, where they have announced something else than before. Raises
         nats.errors.Error."""
         now = self.now()
-        if (learnt := frozenset((each.instance, each.inventory) for each in now)) == self._learnt:
+        learnt = frozenset((each.instance, each.inventory, each.memory) for each in now)
+        if learnt == self._learnt:
             return
         for each in now:
             revision, _ = self._inventories.get(each.instance, ("", None))
             if revision != each.inventory and (found := await store.inventory(each.instance)):
                 self._inventories[each.instance] = (each.inventory, found)
-        there = {each.instance for each in now}
+        there = {each.instance: each.memory for each in now}
         self._inventories = {k: v for k, v in self._inventories.items() if k in there}
         known = {name: found for name, (_, found) in self._inventories.items()}
         self.models = ModelIndex(known.values())
-        self.having = [_instance(name, known.get(name, Inventory())) for name in sorted(there)]
+        self.having = [
+            _instance(name, known.get(name, Inventory()), memory)
+            for name, memory in sorted(there.items())
+        ]
         self._learnt = learnt
 
     async def classes(self) -> dict[str, Any]:
@@ -83,11 +109,12 @@ class AnnouncedInstances:
             return found
 
 
-def _instance(name: str, has: Inventory) -> Instance:
+def _instance(name: str, has: Inventory, memory: int | None) -> Instance:
     return Instance(
         name,
         classes=None if has.classes is None else frozenset(has.classes),
         models=None if has.models is None else frozenset(has.models),
+        memory=memory,
     )
 
 

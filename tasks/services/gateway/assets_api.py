@@ -7,26 +7,26 @@ from pathlib import Path
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
-from .asset_files import Asset, AssetFiles, content_type, suffix
+from .asset_files import Asset, AssetFiles, suffix
 from .asset_references import output_of
+from .derived_pictures import DerivedPictures
+from .file_answers import file_answer
 from .job_answers import PREFIX, JobAnswers, base
 from .job_desk import JobDesk
 from .refused import Refused, not_found
 from .requested import json_object
 from .uploads import Upload, receive
 
-SHOWN = ("image/", "video/", "audio/")
-"""What a browser may show; everything else it saves."""
-ACTIVE = ("image/svg+xml",)
-
 
 class AssetsApi:
     """Its endpoints; `router` has them all."""
 
-    def __init__(self, desk: JobDesk, files: AssetFiles, answers: JobAnswers) -> None:
-        self._desk, self._files, self._answers = desk, files, answers
+    def __init__(
+        self, desk: JobDesk, files: AssetFiles, answers: JobAnswers, pictures: DerivedPictures
+    ) -> None:
+        self._desk, self._files, self._answers, self._pictures = desk, files, answers, pictures
         self.router = APIRouter(prefix=f"{PREFIX}/assets")
         add = self.router.add_api_route
         add("", self.upload, methods=["POST"])
@@ -83,14 +83,17 @@ class AssetsApi:
             raise not_found(f"uploaded asset {asset[:80]}")
         return Response(status_code=204)
 
-    async def content(self, asset: str) -> Response:
-        """Its bytes, or a Range of them."""
+    async def content(self, request: Request, asset: str) -> Response:
+        """Its bytes, or a Range of them; of a picture that a job has made, with `preview` as of
+        `/view` a smaller one."""
         if (known := await asyncio.to_thread(self._files.get, asset)) is not None:
             return file_answer(known.path, known.id)
         output = await output_of(asset, self._desk, self._answers)
         path = await asyncio.to_thread(self._answers.locate, output) if output else None
         if output is None or path is None:
             raise _gone(asset, known=output is not None)
+        if output.kind == "image" and request.query_params.get("preview"):
+            return await self._pictures.derived(request, path)
         return file_answer(path, output.name)
 
     def _place(self, upload: Upload) -> tuple[Asset, bool]:
@@ -112,19 +115,6 @@ class AssetsApi:
     def _answer(self, asset: Asset, request: Request, name: str, *, new: bool) -> Response:
         body = self._answers.asset(asset, base(request), file_path=name, created_new=new)
         return JSONResponse(body, 201 if new else 200)
-
-
-def file_answer(path: Path, name: str) -> Response:
-    """A file; HEAD and Range are honoured. What could run in a browser is saved instead."""
-    kind = content_type(name)
-    shown = kind.startswith(SHOWN) and kind not in ACTIVE
-    return FileResponse(
-        path,
-        media_type=kind,
-        filename=name,
-        content_disposition_type="inline" if shown else "attachment",
-        headers={"X-Content-Type-Options": "nosniff"},
-    )
 
 
 def _gone(asset: str, *, known: bool) -> Refused:

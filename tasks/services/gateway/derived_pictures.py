@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .asset_files import AssetFiles
-from .assets_api import file_answer
+from .file_answers import file_answer
 from .home_instance import HomeInstance
 from .refused import Refused
 
@@ -38,7 +38,7 @@ class DerivedPictures:
         try:
             async with self._places, linked(path, self._files.parts) as link:
                 about = {"filename": link.name, "subfolder": link.parent.name, "type": "input"}
-                made = await self._home.forward(request, urlencode(query | about))
+                made = await self._home.forward(request, f"/view?{urlencode(query | about)}")
         except (OSError, Refused):
             return file_answer(path, path.name)
         if made.status_code >= 400:

@@ -18,6 +18,7 @@ from ..jobs import job_files
 from .admission import admission
 from .asset_files import AssetFiles
 from .assets_api import AssetsApi
+from .derived_pictures import DerivedPictures
 from .home_instance import HomeInstance
 from .job_answers import PREFIX, JobAnswers, base
 from .job_desk import JobDesk
@@ -38,11 +39,11 @@ SWEEP = 600.0
 def application(desk: JobDesk, token: str, ready: Callable[[], None]) -> FastAPI:
     """It calls `ready` once it knows all jobs; before, it says that it doesn't yet."""
     layout = Layout(desk.settings.workspace)
-    files, answers = AssetFiles(layout.inputs), JobAnswers(desk.settings, desk.view)
+    files, answers = AssetFiles(layout.inputs), JobAnswers(desk.settings, desk.view, desk.reasons)
     who, counted = admission(token), JobMetrics(desk.view)
     summed = QueueOverview(desk)
     home = HomeInstance(desk.instances, desk.settings.machine)
-    page = PageApi(home)
+    pictures, page = DerivedPictures(files, home), PageApi(home)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -89,7 +90,8 @@ def application(desk: JobDesk, token: str, ready: Callable[[], None]) -> FastAPI
         return JSONResponse({"paused": await desk.is_paused(), **about})
 
     async def overview(request: Request) -> Response:
-        """What a page shows: how many wait, run and are dead, and the jobs that ended last."""
+        """What a page shows: how many wait, run and are dead, which wait in vain, and the jobs that
+        ended last."""
         return JSONResponse(await summed.told(base(request)))
 
     async def pause() -> Response:
@@ -116,8 +118,8 @@ def application(desk: JobDesk, token: str, ready: Callable[[], None]) -> FastAPI
     app.add_api_route(f"{PREFIX}/queue/pause", pause, methods=["POST"])
     app.add_api_route(f"{PREFIX}/queue/resume", resume, methods=["POST"])
     app.include_router(JobsApi(desk, files, answers).router)
-    app.include_router(AssetsApi(desk, files, answers).router)
-    native = NativeApi(desk, files, answers, layout.inputs, desk.instances, home)
+    app.include_router(AssetsApi(desk, files, answers, pictures).router)
+    native = NativeApi(desk, files, answers, layout.inputs, desk.instances, home, pictures)
     app.include_router(native.router)
     app.include_router(NativeJobs(desk).router)
     sockets = NativeSocket(desk.view, native.exec_info, page.known_features)

@@ -70,13 +70,10 @@ class HomeInstance:
                 return each.url
         raise _absent("there is no instance on this machine yet")
 
-    async def forward(self, request: Request, query: str | None = None) -> Passed:
-        """Its answer, as it comes; `query` in place of the request's. Raises Refused."""
-        path = request.scope["raw_path"].partition(b"?")[0]
-        if NO_PATH.search(unquote_to_bytes(path)):
-            raise Refused(400, "invalid_request", "this is no path")
-        asked = request.scope["query_string"].decode("latin-1") if query is None else query
-        url = f"{self.url}{path.decode('latin-1')}{'?' if asked else ''}{asked}"
+    async def forward(self, request: Request, instead: str = "") -> Passed:
+        """Its answer, as it comes; `instead`: a path with its query in place of the request's.
+        Raises Refused."""
+        url = f"{self.url}{instead or _target(request)}"
         body = None if request.method in READS else _Body(request)
         kept = SENDS if body else ASKS
         try:
@@ -183,6 +180,15 @@ class Passed(StreamingResponse):
         if not self._answer.content.at_eof():
             self._answer.close()
         self._answer.release()
+
+
+def _target(request: Request) -> str:
+    """What it asks for. Raises Refused."""
+    path = request.scope["raw_path"].partition(b"?")[0]
+    if NO_PATH.search(unquote_to_bytes(path)):
+        raise Refused(400, "invalid_request", "this is no path")
+    asked = request.scope["query_string"].decode("latin-1")
+    return f"{path.decode('latin-1')}{'?' if asked else ''}{asked}"
 
 
 def _host(url: str) -> str:

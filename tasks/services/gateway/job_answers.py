@@ -4,39 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 
 from ...spec.layout import Layout
+from ..jobs.api_words import error, iso, status
 from ..jobs.job_settings import Settings
-from ..jobs.record import Record, State
+from ..jobs.record import Record, Webhook
 from .asset_files import Asset
 from .job_view import JobView
 from .output_files import OutputFile, OutputFolders, outputs_of
+from .waiting_reasons import WaitingReasons
 
-STATUS: dict[State, str] = {
-    "waiting": "queued",
-    "leased": "running",
-    "succeeded": "succeeded",
-    "failed": "failed",
-    "cancelled": "canceled",
-    "dead": "failed",
-}
 PREFIX = "/api/v2"
 Json = dict[str, Any]
-
-
-def status(record: Record) -> str:
-    """The API's word for a state."""
-    return "canceling" if record.state == "leased" and record.cancel else STATUS[record.state]
-
-
-def iso(at: float) -> str:
-    """A time with its zone."""
-    return datetime.fromtimestamp(at, timezone.utc).isoformat()
 
 
 def base(request: Request) -> str:
@@ -47,8 +30,8 @@ def base(request: Request) -> str:
 class JobAnswers:
     """Answers about what is in the view and on the disk."""
 
-    def __init__(self, settings: Settings, view: JobView) -> None:
-        self._keep, self._view = settings.keep, view
+    def __init__(self, settings: Settings, view: JobView, reasons: WaitingReasons) -> None:
+        self._keep, self._view, self._reasons = settings.keep, view, reasons
         self.folders = OutputFolders(Layout(settings.workspace))
 
     async def job(self, record: Record, base: str) -> Json:
@@ -84,7 +67,9 @@ class JobAnswers:
             "owner": record.owner,
             "instance": record.instance or None,
             "attempt": record.counted,
-            "error": _error(record),
+            "waits_because": self._reasons.why(record),
+            "error": error(record),
+            "webhook": _webhook(record.webhook),
         }
 
     def files(self, record: Record) -> list[OutputFile]:
@@ -154,6 +139,20 @@ class JobAnswers:
         return (record.ended or time.time()) + self._keep
 
 
+def _webhook(hook: Webhook | None) -> Json | None:
+    """Who is told of the end. What comes after the path often is a password."""
+    if hook is None:
+        return None
+    return {
+        "url": hook.url.partition("#")[0].partition("?")[0],
+        "status": hook.state,
+        "attempts": hook.attempts,
+        "next_attempt_at": iso(hook.due) if hook.due else None,
+        "delivered_at": iso(hook.told) if hook.told else None,
+        "error": hook.error or None,
+    }
+
+
 def _content(asset: str, base: str) -> str:
     return f"{base}{PREFIX}/assets/{asset}/content"
 
@@ -167,15 +166,3 @@ def _size(path: Path | None) -> int | None:
         return None if path is None else path.stat().st_size
     except OSError:
         return None
-
-
-def _error(record: Record) -> Json | None:
-    if record.error is None:
-        return None
-    return {
-        "code": record.error.type,
-        "message": record.error.message,
-        "node_id": record.error.node or None,
-        "class_type": record.error.node_type or None,
-        "traceback": None,
-    }

@@ -16,7 +16,7 @@ from ..jobs import connection, job_store
 from ..jobs.demand import Waiting, why_unfit
 from ..jobs.job_settings import Settings
 from ..jobs.job_store import Overtaken, Store, Stored, TooLarge
-from ..jobs.record import ENDED, Record
+from ..jobs.record import ENDED, Record, Webhook
 from ..jobs.record_watch import RecordWatch
 from ..jobs.stored_workflow import pack, unpack
 from ..jobs.worker_protocol import ANNOUNCED, PROGRESS, Order, worker
@@ -24,11 +24,14 @@ from .announced_instances import AnnouncedInstances
 from .job_view import JobView
 from .refused import Refused, away, not_found
 from .submission import Submission, Workflow
+from .waiting_reasons import WaitingReasons
 
 ANSWER = 5.0
 """Seconds that the store may take to answer."""
 ORDER = 2.0
 """Seconds that a worker may take to say that it ends a job."""
+LEARNS = 0.5
+"""Seconds that the store may take to say what new instances have, before jobs are shown."""
 SEEN_IN = 1.0
 """Seconds that a step of ours may take to come back through the watch."""
 TRIES = 20
@@ -47,6 +50,7 @@ class JobDesk:
         self.settings = settings
         self.view = JobView()
         self.instances = AnnouncedInstances()
+        self.reasons = WaitingReasons(self.instances)
         self.ready = False
         """Whether it knows all jobs."""
         self._client: Client | None = None
@@ -67,6 +71,7 @@ class JobDesk:
         self._watch = RecordWatch(self._client, self._stream)
         await self._client.subscribe(f"{PROGRESS}.*", cb=self.view.said)
         await self._client.subscribe(ANNOUNCED, cb=self.instances.hear)
+        self.instances.listen()
         await self._watch.start(self.view.changed, self.view.forgotten)
         self.view.complete = True
         self.ready = True
@@ -160,11 +165,12 @@ class JobDesk:
                 message = f"job {job} is {stored.record.state}; only a failed or dead one"
                 raise Refused(409, "invalid_state", f"{message} can be tried again")
             with suppress(Overtaken):
-                record = stored.record
+                record, hook = stored.record, stored.record.webhook
                 # The number of the attempt isn't used again: instances tell attempts by it.
                 again = record.next(
                     "waiting", returned=record.attempt, error=None, cancel=False,
                     above=0, started=0.0, ended=0.0, outputs={},
+                    webhook=Webhook(url=hook.url) if hook else None,
                 )  # fmt: skip
                 return await self._step(stored, again)
         raise away()
@@ -178,6 +184,12 @@ class JobDesk:
         if stored is not None and stored.record.state in ENDED:
             await self._store.forget(stored.record)
             self.view.forgotten(job)
+
+    async def learn(self) -> None:
+        """Know what the instances have, as far as the store tells it soon."""
+        if self._client is not None and self._client.is_connected:
+            with suppress(Error, asyncio.TimeoutError):
+                await asyncio.wait_for(self.instances.learn(self._store), LEARNS)
 
     async def is_paused(self) -> bool:
         """Whether no job is started now."""
@@ -242,6 +254,7 @@ class JobDesk:
             nodes=len(wanted.workflow),
             labels=wanted.labels,
             client=wanted.client,
+            webhook=Webhook(url=wanted.webhook) if wanted.webhook else None,
         )
 
     def _queue_time(self) -> int:

@@ -9,9 +9,10 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from ..jobs.api_words import status
 from ..jobs.job_store import Stored
 from ..jobs.record import ENDED, Record
-from .job_answers import JobAnswers, status
+from .job_answers import JobAnswers
 from .job_progress import Preview, preview_of
 from .job_view import Follower, JobView
 

@@ -50,11 +50,18 @@ class JobMetrics:
             "comfy_machine_job_run_seconds", "From the last start to the end.",
             ["outcome"], registry=self.registry, buckets=SECONDS,
         )  # fmt: skip
+        self._webhooks = Counter(
+            "comfy_machine_job_webhooks", "Ends of jobs that were told, or couldn't be.",
+            ["outcome"], registry=self.registry,
+        )  # fmt: skip
         view.stepped = self.stepped
 
     def stepped(self, before: Record | None, now: Record) -> None:
         """Count a step of a job."""
         self._attempts.inc(max(0, now.attempt - (before.attempt if before else 0)))
+        told = now.webhook.state if now.webhook else "pending"
+        if told != "pending" and not (before and before.webhook == now.webhook):
+            self._webhooks.labels(told).inc()
         if now.state not in ENDED or (before and before.state in ENDED):
             return
         self._ended.labels(now.state).inc()

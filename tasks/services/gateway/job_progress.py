@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 JPEG, PNG = "image/jpeg", "image/png"
+SHOWN = (JPEG, PNG, "image/webp")
+LARGEST = 512 << 10
+"""Bytes of a preview that is kept."""
 IMAGE, IMAGE_WITH_NODE = 1, 4
 """Kinds of binary messages (protocol.py of ComfyUI 0.3)."""
 
@@ -25,6 +29,16 @@ class JobProgress:
     """Of this node; 0: not known."""
     outputs: dict[str, Any] = field(default_factory=dict)
     """Node → what it has made, as in a record."""
+    preview: Preview | None = None
+    """The last picture that it showed."""
+    shown_at: float = 0.0
+    """When that was, in seconds since the epoch."""
+
+    def see(self, message: bytes) -> None:
+        """Take in a binary message; what is no picture, or a large one, changes nothing."""
+        found = preview_of(message) if len(message) <= LARGEST else None
+        if found and found.content_type in SHOWN:
+            self.preview, self.shown_at = found, time.time()
 
     def hear(self, message: dict[str, Any]) -> None:
         """Take in one message; what isn't about progress changes nothing."""

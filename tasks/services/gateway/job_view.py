@@ -94,7 +94,8 @@ class JobView:
             self._progress.pop(record.id, None)
         if self.complete:
             self.stepped(known.record if known else None, record)
-        self._tell(record.id, record.client)
+        if known is None or not _is_same_end(known.record, record):
+            self._tell(record.id, record.client)
 
     def forgotten(self, job: str) -> None:
         """A job is there no longer."""
@@ -121,9 +122,12 @@ class JobView:
                 return
             if not isinstance(said, dict):
                 return
-            if job in self._leased:
-                nodes = self._jobs[job].record.nodes
-                self._progress.setdefault(job, JobProgress(nodes)).hear(said)
+        if job in self._leased:
+            progress = self._progress.setdefault(job, JobProgress(self._jobs[job].record.nodes))
+            if isinstance(said, bytes):
+                progress.see(said)
+            else:
+                progress.hear(said)
         for follower in self._audience(job):
             follower.said.append((job, said))
             follower.tell()
@@ -149,7 +153,7 @@ class JobView:
 
     def oldest(self) -> float | None:
         """When the oldest that waits was submitted; None: none waits."""
-        return min((self._jobs[job].record.submitted for job in self._waiting), default=None)
+        return min((each.submitted for each in self.those_waiting()), default=None)
 
     def last_ended(self, most: int) -> list[Record]:
         """Those that ended last, the last one first."""
@@ -167,10 +171,15 @@ class JobView:
             self._places = (time.monotonic(), places)
         return places.get(job) if job in self._waiting else None
 
+    def those_waiting(self) -> Iterator[Record]:
+        """All that wait, in no order."""
+        return (self._jobs[job].record for job in self._waiting)
+
     def queue(self) -> list[Record]:
         """Those that wait, the most urgent first."""
-        waiting = (self._jobs[job].record for job in self._waiting)
-        return sorted(waiting, key=lambda each: (-each.priority, each.submitted, each.id))
+        return sorted(
+            self.those_waiting(), key=lambda each: (-each.priority, each.submitted, each.id)
+        )
 
     def running(self) -> list[Record]:
         """Those that are leased to an instance, the oldest first."""
@@ -242,6 +251,11 @@ class JobView:
             client = self._jobs[job].record.client
         if client:
             yield from self._followers.get(client_of(client), ())
+
+
+def _is_same_end(before: Record, now: Record) -> bool:
+    """Whether only what became of telling its end was noted: that is no second end."""
+    return before.state in ENDED and (before.state, before.ended) == (now.state, now.ended)
 
 
 def client_of(client: str) -> str:

@@ -11,16 +11,24 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from ..jobs.api_words import STATUS, status
 from ..jobs.partner_keys import Keys
 from ..jobs.record import Record
 from .asset_files import AssetFiles
 from .asset_references import resolved
-from .job_answers import PREFIX, STATUS, JobAnswers, base, status
+from .job_answers import PREFIX, JobAnswers, base
 from .job_desk import JobDesk
 from .job_events import STREAMS, JobEvents
-from .refused import Refused
+from .refused import Refused, not_found
 from .requested import json_object, number
-from .submission import Submission, checked_keys, checked_labels, checked_priority, checked_workflow
+from .submission import (
+    Submission,
+    checked_keys,
+    checked_labels,
+    checked_priority,
+    checked_webhook,
+    checked_workflow,
+)
 
 MOST_LISTED, LISTED = 100, 50
 LONGEST_KEY = 255
@@ -30,8 +38,6 @@ LONGEST_WAIT = 60.0
 STATES = {*STATUS.values(), "canceling", "expired"}
 LABEL = re.compile(r"metadata\[(.+)\]")
 CURSOR = re.compile(r"(\d{1,12}\.\d{1,9})_([0-9a-f-]{36})")
-RESERVED = ("webhook_url", "inputs")
-"""Fields that the API keeps for later."""
 EXTRA = {"api_key_comfy_org"}
 
 
@@ -49,20 +55,22 @@ class JobsApi:
         add("/{job}/workflow", self.workflow, methods=["GET"])
         add("/{job}/cancel", self.cancel, methods=["POST"])
         add("/{job}/retry", self.retry, methods=["POST"])
+        add("/{job}/preview", self.preview, methods=["GET"])
         add("/{job}/events", self.events, methods=["GET"])
 
     async def submit(self, request: Request) -> Response:
-        """Submit a job: `workflow` in API format; `priority` and `metadata` if wanted."""
+        """Submit a job: `workflow` in API format; `priority`, `metadata` and `webhook_url`, which
+        is told of its end, if wanted."""
         body = await json_object(request)
-        for name in RESERVED:
-            if body.get(name) is not None:
-                raise Refused(422, "invalid_workflow", f"'{name}' is not supported")
+        if body.get("inputs") is not None:
+            raise Refused(422, "invalid_workflow", "'inputs' is not supported")
         keys = _keys(body.get("extra_data"))
         workflow = checked_workflow(body.get("workflow"))
         wanted = Submission(
             workflow=await resolved(workflow, self._files, self._desk, self._answers),
             priority=checked_priority(body.get("priority")),
             labels=checked_labels(body.get("metadata")),
+            webhook=checked_webhook(body.get("webhook_url")),
             key=_key(request),
             keys=keys,
         )
@@ -84,6 +92,7 @@ class JobsApi:
             if (not states or status(record) in states)
             and all(record.labels.get(name) == value for name, value in labels)
         )
+        await self._desk.learn()
         page = [*islice(matching, limit + 1)]
         more, page = len(page) > limit, page[:limit]
         jobs = [await self._answers.job(record, base(request)) for record in page]
@@ -96,6 +105,7 @@ class JobsApi:
         if wait := number(request, "wait", 0, 0, LONGEST_WAIT):
             await self._desk.view.wait_for_end(job, wait)
             stored = await self._desk.find(job)
+        await self._desk.learn()
         return await self._answer(stored.record, request)
 
     async def workflow(self, request: Request, job: str) -> Response:
@@ -111,6 +121,15 @@ class JobsApi:
     async def retry(self, request: Request, job: str) -> Response:
         """Let a job wait again that failed or is dead."""
         return await self._answer(await self._desk.retry(job), request)
+
+    async def preview(self, job: str) -> Response:
+        """The last picture that a running job showed of what it makes; 404: none yet."""
+        progress = self._desk.view.progress(job)
+        if progress is None or progress.preview is None:
+            raise not_found(f"preview of job {job[:80]}")
+        shown = progress.preview
+        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        return Response(shown.image, media_type=shown.content_type, headers=headers)
 
     async def events(self, request: Request, job: str) -> Response:
         """Server-sent events of a job: `status`, `progress`, `preview`, `output`."""

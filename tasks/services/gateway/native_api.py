@@ -19,8 +19,8 @@ from ..jobs.partner_keys import NAMES
 from ..jobs.record import ENDED, Record
 from .announced_instances import AnnouncedInstances
 from .asset_files import AssetFiles
-from .assets_api import file_answer
 from .derived_pictures import DerivedPictures
+from .file_answers import file_answer
 from .home_instance import HomeInstance
 from .job_answers import JobAnswers
 from .job_desk import JobDesk, is_id
@@ -30,7 +30,14 @@ from .output_files import JOBS
 from .refused import Refused
 from .requested import json_object, number
 from .shown_outputs import made_as
-from .submission import Submission, Workflow, checked_keys, checked_workflow, only
+from .submission import (
+    Submission,
+    Workflow,
+    checked_keys,
+    checked_webhook,
+    checked_workflow,
+    only,
+)
 from .uploads import Upload, receive
 
 LONGEST_CLIENT = 128
@@ -50,11 +57,11 @@ class NativeApi:
 
     def __init__(
         self, desk: JobDesk, files: AssetFiles, answers: JobAnswers, inputs: Path,
-        instances: AnnouncedInstances, home: HomeInstance,
+        instances: AnnouncedInstances, home: HomeInstance, pictures: DerivedPictures,
     ) -> None:  # fmt: skip
         self._desk, self._files, self._answers = desk, files, answers
         self._inputs, self._instances, self._home = inputs, instances, home
-        self._pictures = DerivedPictures(files, home)
+        self._pictures = pictures
         self.router = APIRouter()
         routes: tuple[tuple[str, str, Callable[..., Any]], ...] = (
             ("POST", "/prompt", self.submit),
@@ -80,7 +87,7 @@ class NativeApi:
     # Jobs
 
     async def submit(self, request: Request) -> Response:
-        """Submit a job."""
+        """Submit a job; the `webhook_url` of its `extra_data` is told of its end."""
         body = await json_object(request)
         try:
             record = await self._desk.submit(request.state.owner, _submission(body))
@@ -292,6 +299,7 @@ def _submission(body: dict[str, Any]) -> Submission:
     keys = checked_keys(extra)
     for name in NAMES:
         extra.pop(name, None)
+    webhook = checked_webhook(extra.pop("webhook_url", None))
     client = body.get("client_id") or extra.pop("client_id", "")
     job = body.get("prompt_id") or ""
     if job and not (isinstance(job, str) and is_id(job)):
@@ -307,6 +315,7 @@ def _submission(body: dict[str, Any]) -> Submission:
         client=client,
         id=job,
         front=bool(body.get("front")) or early,
+        webhook=webhook,
         extra={**extra, "create_time": round(time.time() * 1000)} if extra else {},
         keys=keys,
     )

@@ -9,15 +9,19 @@ from typing import Any
 
 from nats.errors import Error
 
+from ..jobs.api_words import status
 from ..jobs.record import Record
-from .job_answers import PREFIX, status
+from .job_answers import PREFIX
 from .job_desk import JobDesk
 from .output_files import OutputFile, outputs_of
 from .refused import Refused
+from .waiting_reasons import Stuck
 
 MOST_RUNNING = 32
 """Jobs that run and are described: a fleet has more of them than a page shows."""
 MOST_ENDED = 12
+MOST_REASONS = 8
+"""Reasons for which jobs wait in vain."""
 OUTPUTS = 100
 """Outputs of a job among which the first picture is looked for."""
 LONGEST = 500
@@ -38,6 +42,8 @@ class QueueOverview:
         """The answer; `base` begins its links."""
         view, paused = self._desk.view, await self._is_paused()
         oldest, running = view.oldest(), view.running()
+        await self._desk.learn()
+        stuck = self._desk.reasons.stuck(view.those_waiting())
         return {
             "paused": paused,
             "waiting": view.waiting,
@@ -45,6 +51,7 @@ class QueueOverview:
             "oldest_waiting_seconds": max(0.0, time.time() - oldest) if oldest else None,
             "running": len(running),
             "dead": view.dead,
+            "stuck": [_stuck(each) for each in stuck[:MOST_REASONS]],
             "runs": [self._run(each) for each in running[:MOST_RUNNING]],
             "ended": [_end(each, base) for each in view.last_ended(MOST_ENDED)],
         }
@@ -64,7 +71,18 @@ class QueueOverview:
             "owner": record.owner[:LONGEST],
             "since": record.started,
             "progress": progress.share if progress else None,
+            "node": progress.node[:LONGEST] if progress else "",
+            "preview_at": progress.shown_at or None if progress else None,
         }
+
+
+def _stuck(stuck: Stuck) -> Json:
+    return {
+        "why": stuck.why[:LONGEST],
+        "jobs": stuck.jobs,
+        "id": stuck.first.id,
+        "since": stuck.first.submitted,
+    }
 
 
 def _end(record: Record, base: str) -> Json:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from yarl import URL
+
 from ..jobs.partner_keys import LONGEST, NAMES, Keys
 from .refused import Refused
 
 MOST_LABELS, LONGEST_KEY, LONGEST_VALUE = 16, 64, 256
 """Labels of a job, and characters of each."""
+LONGEST_URL = 2048
+"""Characters of the URL of a webhook."""
 PRIORITIES = range(-1_000_000, 1_000_001)
 Workflow = dict[str, Any]
 
@@ -22,6 +26,8 @@ class Submission:
     priority: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     client: str = ""
+    webhook: str = ""
+    """The URL that is told of its end; empty: none is."""
     key: str = ""
     """Two submissions of an owner with one key are one job; empty: no other is this one."""
     id: str = ""
@@ -95,6 +101,31 @@ def checked_labels(labels: object) -> dict[str, str]:
                 f"label {key[:LONGEST_KEY]}: its name has not 1 to {LONGEST_KEY} characters",
             )
     return labels
+
+
+def checked_webhook(url: object) -> str:
+    """The URL; empty: none is given. Raises Refused."""
+    if url is None or url == "":
+        return ""
+    if not isinstance(url, str) or len(url) > LONGEST_URL or not _is_web(url):
+        raise Refused(
+            422,
+            "invalid_request",
+            f"'webhook_url' is no http or https URL of up to {LONGEST_URL} characters, such as "
+            "https://example.com/done",
+        )
+    if URL(url).user is not None or URL(url).password is not None:
+        raise Refused(
+            422, "invalid_request", "'webhook_url' holds a password, which everybody would see"
+        )
+    return url
+
+
+def _is_web(url: str) -> bool:
+    try:
+        return url.isprintable() and URL(url).scheme in ("http", "https") and bool(URL(url).host)
+    except ValueError:
+        return False
 
 
 def only(workflow: Workflow, targets: object) -> Workflow:

@@ -1,6 +1,7 @@
 """Jobs: what waits for an instance, and which instance takes what."""
 
 __all__ = (
+    "api_words",
     "connection",
     "demand",
     "job_files",

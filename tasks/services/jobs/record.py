@@ -30,6 +30,28 @@ class Error(BaseModel):
     node_type: str = ""
 
 
+class Webhook(BaseModel):
+    """Who is told of the end of a job, and whether that has been done. Times are in seconds since
+    the epoch."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str
+    attempts: int = 0
+    due: float = 0.0
+    """Before this time nobody tries again."""
+    told: float = 0.0
+    """When the end was told; 0: it wasn't yet."""
+    given_up: bool = False
+    """Nobody tries again."""
+    error: str = ""
+    """Why the last attempt failed."""
+
+    @property
+    def state(self) -> Literal["pending", "delivered", "failed"]:
+        return "delivered" if self.told else "failed" if self.given_up else "pending"
+
+
 class Record(BaseModel):
     """A job. Times are in seconds since the epoch, sizes in bytes."""
 
@@ -57,6 +79,8 @@ class Record(BaseModel):
     """The name of its partners' API keys (`partner_keys`); empty: it has none."""
     client: str = ""
     """The clientId of ComfyUI's own protocol that hears of it; empty: none."""
+    webhook: Webhook | None = None
+    """None: nobody is told of its end."""
     above: int = 0
     """It ran out of memory on a GPU of this size."""
     attempt: int = 0

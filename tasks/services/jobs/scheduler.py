@@ -7,6 +7,7 @@ one server only the one that holds the key works; the others wait for it to fall
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -32,6 +33,7 @@ from .leadership import Leadership, Lost
 from .leases import Leases
 from .record import ENDED, Error, Record
 from .record_watch import RecordWatch
+from .webhooks import SECRET, Webhooks
 from .worker_protocol import Announcement, Heard, Order, Reply
 
 TICK = 1.0
@@ -51,6 +53,7 @@ class Scheduler:
     def __init__(self, client: Client, store: Store, settings: Settings) -> None:
         self._client, self._store, self._settings = client, store, settings
         self._backlog, self._leases, self._pool = Backlog(), Leases(), Pool()
+        self._webhooks = Webhooks(os.environ.get(SECRET, "").strip(), self._step)
         self._known: dict[str, Stored] = {}
         self._on_way: set[str] = set()
         self._wake = asyncio.Event()
@@ -65,6 +68,7 @@ class Scheduler:
         try:
             await watch.start(self.changed, self.forgotten)
             self._leases.renew_all(time.monotonic())
+            self._begin(self._webhooks.tell(lambda: self._client.is_connected))
             while True:
                 await self._look()
                 with suppress(asyncio.TimeoutError):
@@ -98,6 +102,7 @@ class Scheduler:
             self._leases.note(record, now)
         elif record.state == "waiting":
             self._queue(stored)
+        self._webhooks.note(stored)
         self._wake.set()
 
     def forgotten(self, job: str) -> None:
@@ -105,6 +110,7 @@ class Scheduler:
         self._known.pop(job, None)
         self._backlog.remove(job)
         self._leases.end(job)
+        self._webhooks.forget(job)
 
     def _queue(self, stored: Stored) -> None:
         record = stored.record

@@ -14,7 +14,8 @@ FILE = b"0123456789" * 1000
 
 
 class Home(ThreadingHTTPServer):
-    """`asked` has what came: method, path, headers, body; `answers` are paths and their JSON."""
+    """`asked` has what came: method, path, headers, body; `answers` are paths and their JSON,
+    `kind` the type as which it is sent."""
 
     daemon_threads = True
 
@@ -22,6 +23,7 @@ class Home(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
         self.answers: dict[str, Any] = {}
+        self.kind = "application/json"
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -34,7 +36,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.command, self.path, headers, body))
         path = self.path.partition("?")[0]
         if path in self.server.answers:
-            self._say(200, json.dumps(self.server.answers[path]).encode(), "application/json")
+            self._say(200, json.dumps(self.server.answers[path]).encode(), self.server.kind)
         elif path == "/":
             self._say(200, PAGE, "text/html", Etag='"1"', Set_Cookie="a=b", Keep_Alive="1")
         elif path == "/big.js" and "range" in headers:

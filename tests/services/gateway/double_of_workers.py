@@ -10,6 +10,7 @@ import asyncio
 import json
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from comfy_machine.services.jobs.worker_protocol import (
 from comfy_machine.spec.layout import Layout
 
 INSTANCE = "machine_gpu0"
+BEAT = 1.0
+"""Seconds between two announcements."""
 CLASSES = ("Say", "Save", "Hold", "Break", "LoadImage", "Noop", "SaveImage")
 MODELS = {"checkpoints/base.safetensors": 7_000}
 
@@ -93,10 +96,13 @@ class Workers:
             instance=INSTANCE, url=self.instance, session="1", number=1, state="idle",
             memory=24_000, inventory=revision,
         )  # fmt: skip
-        await client.publish(ANNOUNCED, said.model_dump_json().encode())
-        await client.flush()
-        self._ready.set()
-        await self._ended.wait()
+        while not self._ended.is_set():
+            await client.publish(ANNOUNCED, said.model_dump_json().encode())
+            if not self._ready.is_set():
+                await client.flush()
+                self._ready.set()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), BEAT)
         await watch.stop()
         await client.close()
 

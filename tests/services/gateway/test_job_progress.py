@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from comfy_machine.services.gateway.job_progress import JobProgress, Preview, preview_of
+from comfy_machine.services.gateway.job_progress import LARGEST, JobProgress, Preview, preview_of
 
 
 def heard(*messages: tuple[str, Any], nodes: int = 4) -> JobProgress:
@@ -101,3 +101,19 @@ def test_previews_of_both_kinds() -> None:
         number(4) + number(2) + b"{x",
     ):
         assert preview_of(nonsense) is None
+
+
+def test_the_last_preview_is_kept_if_it_is_a_small_picture() -> None:
+    def message(content: bytes, kind: str) -> bytes:
+        about = json.dumps({"node_id": "7", "image_type": kind}).encode()
+        return b"".join((b"\0\0\0\4", len(about).to_bytes(4, "big"), about, content))
+
+    it = JobProgress(1)
+    assert (it.preview, it.shown_at) == (None, 0.0)
+    for content in (b"a", b"b"):
+        it.see(message(content, "image/png"))
+    for other in (message(b"c" * LARGEST, "image/png"), message(b"<svg/>", "image/svg+xml"), b""):
+        it.see(other)
+    assert it.preview == Preview("7", "image/png", b"b")
+    assert it.shown_at > 0
+    assert it.share == 0.0

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 
 from comfy_machine.services.gateway.job_view import KEPT, QUEUE, JobView, client_of
 from comfy_machine.services.jobs.job_store import Stored
-from comfy_machine.services.jobs.record import Record, State
+from comfy_machine.services.jobs.record import Record, State, Webhook
 from comfy_machine.services.jobs.worker_protocol import PROGRESS
 
 
@@ -79,6 +79,26 @@ def test_followers_hear_of_their_jobs_only() -> None:
             view.forgotten(mine.id)
             assert await all_mine.news(0.01)
         assert view._followers == {}
+
+    asyncio.run(tried())
+
+
+def test_an_end_is_told_once_whatever_is_noted_of_it_later() -> None:
+    async def tried() -> None:
+        view, job = JobView(), record(client="me", state="leased", webhook={"url": "http://a"})
+        ended = job.next("failed", ended=5.0)
+        view.changed(Stored(ended, 1))
+        noted = ended.changed(webhook=Webhook(url="http://a", attempts=1, told=6.0))
+        with view.following(job.id) as one, view.following(client_of("me")) as all_mine:
+            view.changed(Stored(noted, 2))
+            assert not await one.news(0.01)
+            assert not all_mine.changed
+            assert view.get(job.id) == Stored(noted, 2)
+            assert view.last_ended(2) == [noted]
+            view.changed(Stored(noted.next("waiting", ended=0.0), 3))
+            assert await one.news(0.01)
+            view.changed(Stored(ended.changed(ended=9.0), 4))
+            assert await one.news(0.01), "it waited and ended again meanwhile"
 
     asyncio.run(tried())
 

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.services.gateway.conftest import SAVE, Gateway, node
 from tests.services.gateway.double_of_workers import Workers
 from tests.services.jobs.conftest import Server
@@ -142,7 +144,7 @@ def test_what_else_is_refused(gateway: Gateway) -> None:
         ({"metadata": {"a": 1}}, 422, "metadata_invalid"),
         ({"metadata": "text"}, 422, "metadata_invalid"),
         ({"priority": "high"}, 422, "invalid_request"),
-        ({"webhook_url": "http://127.0.0.1/"}, 422, "invalid_workflow"),
+        ({"inputs": {"a": 1}}, 422, "invalid_workflow"),
         ({"extra_data": {"other": 1}}, 400, "invalid_request"),
         ({"extra_data": {"api_key_comfy_org": 1}}, 400, "invalid_request"),
         ({"extra_data": {"api_key_comfy_org": None}}, 400, "invalid_request"),
@@ -151,6 +153,26 @@ def test_what_else_is_refused(gateway: Gateway) -> None:
     ]
     for about, status, code in cases:
         assert gateway.submit(SAVE, status, **about)["error"]["code"] == code
+
+
+@pytest.mark.parametrize(
+    "url", ["done", "ftp://a/b", "http:///b", "https://a:b/", "http://a/\n", 7,
+            "http://a/" + "b" * 2048]
+)  # fmt: skip
+def test_a_webhook_that_is_none_is_refused(gateway: Gateway, url: Any) -> None:
+    error = gateway.submit(SAVE, 422, webhook_url=url)["error"]
+    assert error["message"].startswith("'webhook_url' is no http or https URL of up to 2048 char")
+    secret = gateway.submit(SAVE, 422, webhook_url="http://me:secret@a/")["error"]["message"]
+    assert secret == "'webhook_url' holds a password, which everybody would see"
+
+
+def test_a_job_says_who_is_told_of_its_end(gateway: Gateway) -> None:
+    told = gateway.submit(SAVE, webhook_url="https://a.example/done?token=secret")["webhook"]
+    assert told == {
+        "url": "https://a.example/done", "status": "pending", "attempts": 0,
+        "next_attempt_at": None, "delivered_at": None, "error": None,
+    }  # fmt: skip
+    assert gateway.submit(SAVE)["webhook"] is None
 
 
 def test_refusals_have_one_form(gateway: Gateway) -> None:

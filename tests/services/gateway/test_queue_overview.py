@@ -27,7 +27,7 @@ def overview(gateway: Gateway) -> dict[str, Any]:
 def test_an_empty_queue(gateway: Gateway) -> None:
     assert overview(gateway) == {
         "paused": False, "waiting": 0, "oldest": None, "oldest_waiting_seconds": None,
-        "running": 0, "dead": 0, "runs": [], "ended": [],
+        "running": 0, "dead": 0, "stuck": [], "runs": [], "ended": [],
     }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def test_what_waits_runs_and_has_ended(gateway: Gateway, workers: Workers) -> No
     broken = gateway.submit({"7": node("Break")})["id"]
     assert gateway.job(broken, wait=10)["status"] == "failed"
     held = gateway.submit({"1": node("Say"), "2": node("Hold")})["id"]
-    until(lambda: (overview(gateway)["runs"] or [{}])[0].get("progress") == 0.5, 10, "progress")
+    until(lambda: (overview(gateway)["runs"] or [{}])[0].get("node") == "2", 10, "progress")
     workers.pause()
     for _ in range(3):
         gateway.submit(SAVE)
@@ -49,8 +49,15 @@ def test_what_waits_runs_and_has_ended(gateway: Gateway, workers: Workers) -> No
     assert begun < told["oldest"] < time.time()
     assert 0 < told["oldest_waiting_seconds"] < 60
     (runs,) = told["runs"]
-    assert begun < runs.pop("since") < time.time()
-    assert runs == {"id": held, "instance": INSTANCE, "owner": "local", "progress": 0.5}
+    assert begun < runs.pop("since") < runs.pop("preview_at") < time.time()
+    assert runs == {
+        "id": held, "instance": INSTANCE, "owner": "local", "progress": 0.5, "node": "2",
+    }  # fmt: skip
+    shown = gateway.ask("GET", f"/api/v2/jobs/{held}/preview")
+    assert (shown.content, shown.headers["content-type"]) == (b"\x89PNG", "image/png")
+    assert shown.headers["cache-control"] == "no-store"
+    for job in (made, broken, "none"):
+        assert gateway.ask("GET", f"/api/v2/jobs/{job}/preview").status_code == 404
     failed, well = told["ended"]
     assert (failed["id"], failed["status"], failed["instance"]) == (broken, "failed", INSTANCE)
     assert failed["output"] is None

@@ -291,6 +291,10 @@ class QueuedRun(BaseModel):
     """When it was given to the instance."""
     progress: float | None = None
     """From 0 to 1; None: nothing was said yet."""
+    node: Text = ""
+    """The one that runs; empty: none, or not known."""
+    preview: Text = ""
+    """The path of the last picture that it showed, at this server; empty: it showed none."""
 
 
 class QueueError(BaseModel):
@@ -314,6 +318,19 @@ class QueueEnd(BaseModel):
     error: QueueError | None = None
     picture: Text = ""
     """The path of its first picture at this server; empty: it has none that is shown."""
+    thumbnail: Text = ""
+    """The path of a smaller form of it."""
+
+
+class QueueStuck(BaseModel):
+    """Jobs that no instance can have now."""
+
+    why: Text
+    jobs: int
+    id: Text
+    """Of the one that was submitted first."""
+    since: float
+    """When that was."""
 
 
 class JobQueue(Layer):
@@ -329,6 +346,8 @@ class JobQueue(Layer):
     running: int | None = None
     dead: int | None = None
     """Jobs that ended their instance or worker each time."""
+    stuck: list[QueueStuck] = []
+    """Those that wait in vain, by reason; at most 8."""
     runs: list[QueuedRun] = []
     """Of those that run, at most 32."""
     ended: list[QueueEnd] = []

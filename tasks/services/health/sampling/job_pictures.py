@@ -1,4 +1,5 @@
-"""Pictures that jobs have made: fetched from the gateway when one is wanted, and kept for a while.
+"""Pictures that jobs make and have made: fetched from the gateway when one is wanted, and kept for
+a while.
 
 Each is fetched in a thread of its own, so a gateway that hangs keeps nothing else waiting.
 """
@@ -15,8 +16,13 @@ from dataclasses import dataclass
 from . import gateway_link
 from .gateway_link import Silent
 
-PATH = "/health/comfyui/pictures/"
+PICTURES = "/health/comfyui/pictures/"
+THUMBNAILS = "/health/comfyui/thumbnails/"
+PREVIEWS = "/health/comfyui/previews/"
 CONTENT = "/api/v2/assets/{asset}/content"
+SMALLER = f"{CONTENT}?preview=webp%3B60"
+"""As an instance makes it: of the same size, but a tenth of the bytes."""
+SHOWN = "/api/v2/jobs/{job}/preview"
 KINDS = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/avif")
 """Not SVG, which may hold scripts."""
 TIMEOUT = 5.0
@@ -27,7 +33,8 @@ KEPT = 32 << 20
 """Bytes of all that are kept."""
 MOST_WANTED = 8
 """Pictures that are fetched at once: a browser has six connections to one server."""
-_ASSET = re.compile(r"[0-9a-f-]{36}\.[0-9a-f]{24}")
+_JOB = re.compile(r"[0-9a-f-]{36}")
+_ASSET = re.compile(rf"{_JOB.pattern}\.[0-9a-f]{{24}}")
 
 
 @dataclass(frozen=True)
@@ -38,9 +45,19 @@ class Picture:
     content_type: str
 
 
-def path(asset: str) -> str:
+def picture(asset: str) -> str:
     """Where this server has the picture of this asset; empty: that is no asset of a job."""
-    return f"{PATH}{asset}" if _ASSET.fullmatch(asset) else ""
+    return f"{PICTURES}{asset}" if _ASSET.fullmatch(asset) else ""
+
+
+def thumbnail(asset: str) -> str:
+    """The same for a smaller form of it."""
+    return f"{THUMBNAILS}{asset}" if _ASSET.fullmatch(asset) else ""
+
+
+def preview(job: str, at: float) -> str:
+    """The same for what a running job showed at this time, in seconds since the epoch."""
+    return f"{PREVIEWS}{job}?at={at:.3f}" if _JOB.fullmatch(job) else ""
 
 
 class Pictures:
@@ -52,46 +69,46 @@ class Pictures:
         self._wanted: dict[str, Future[Picture]] = {}
         self._lock = threading.Lock()
 
-    def get(self, asset: str) -> Future[Picture]:
-        """The picture of an asset, now or later. Its result raises Silent.
+    def get(self, path: str) -> Future[Picture]:
+        """The picture at this path of the gateway, now or later. Its result raises Silent.
 
         Raises Silent when too many are wanted.
         """
         with self._lock:
-            if (kept := self._kept.get(asset)) is not None:
-                self._kept.move_to_end(asset)
+            if (kept := self._kept.get(path)) is not None:
+                self._kept.move_to_end(path)
                 done: Future[Picture] = Future()
                 done.set_result(kept)
                 return done
-            if (wanted := self._wanted.get(asset)) is not None:
+            if (wanted := self._wanted.get(path)) is not None:
                 return wanted
             if len(self._wanted) >= MOST_WANTED:
                 raise Silent("the gateway is slow: too many pictures are wanted")
             future: Future[Picture] = Future()
             # Not of a pool: the end of this server would wait for its threads.
-            threading.Thread(target=self._fetch, args=(asset, future), daemon=True).start()
-            self._wanted[asset] = future
+            threading.Thread(target=self._fetch, args=(path, future), daemon=True).start()
+            self._wanted[path] = future
             return future
 
-    def _fetch(self, asset: str, future: Future[Picture]) -> None:
+    def _fetch(self, path: str, future: Future[Picture]) -> None:
         try:
-            picture = self._ask(asset)
+            picture = self._ask(path)
         except Exception as error:
             with self._lock:
-                del self._wanted[asset]
+                del self._wanted[path]
             future.set_exception(error)
             return
         with self._lock:
-            del self._wanted[asset]
-            self._kept[asset] = picture
+            del self._wanted[path]
+            self._kept[path] = picture
             while sum(len(each.content) for each in self._kept.values()) > KEPT:
                 self._kept.popitem(last=False)
         future.set_result(picture)
 
-    def _ask(self, asset: str) -> Picture:
+    def _ask(self, path: str) -> Picture:
         if (gateway := self._gateway()) is None:
             raise Silent("there is no gateway")
-        answer = gateway_link.ask(gateway, CONTENT.format(asset=asset), TIMEOUT, LARGEST)
+        answer = gateway_link.ask(gateway, path, TIMEOUT, LARGEST)
         kind = answer.headers.get_content_type()
         if kind not in KINDS:
             raise Silent(f"it is no picture but {kind[:80]}")

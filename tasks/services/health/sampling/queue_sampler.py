@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ....host.system.program_files import PROGRAM
-from ..model.answers import JobQueue, QueuedRun, QueueEnd, QueueError
+from ..model.answers import JobQueue, QueuedRun, QueueEnd, QueueError, QueueStuck
 from ..model.settings import Settings
 from . import gateway_link, job_pictures
 from .gateway_link import Silent
@@ -16,7 +16,7 @@ TIMEOUT = 1.5
 """Seconds that the gateway may take; it answers from memory."""
 LONGEST = 1 << 18
 """Bytes of its answer."""
-MOST_RUNS, MOST_ENDED = 32, 12
+MOST_RUNS, MOST_ENDED, MOST_STUCK = 32, 12, 8
 
 
 def sample(settings: Settings) -> JobQueue | None:
@@ -43,10 +43,17 @@ def read(told: Mapping[str, Any]) -> JobQueue:
         oldest=told["oldest"],
         running=told["running"],
         dead=told["dead"],
-        runs=[QueuedRun.model_validate(each) for each in told["runs"][:MOST_RUNS]],
+        stuck=[QueueStuck.model_validate(each) for each in told["stuck"][:MOST_STUCK]],
+        runs=[_run(each) for each in told["runs"][:MOST_RUNS]],
         ended=[_end(each) for each in told["ended"][:MOST_ENDED]],
     )
     return queue.model_copy(update={"advice": f"{PROGRAM} jobs --failed"}) if queue.dead else queue
+
+
+def _run(told: Mapping[str, Any]) -> QueuedRun:
+    at = told["preview_at"]
+    preview = job_pictures.preview(told["id"], at) if at else ""
+    return QueuedRun.model_validate({**told, "preview": preview})
 
 
 def _end(told: Mapping[str, Any]) -> QueueEnd:
@@ -59,5 +66,6 @@ def _end(told: Mapping[str, Any]) -> QueueEnd:
         ended=told["ended"],
         seconds=told["seconds"],
         error=QueueError.model_validate(error) if error else None,
-        picture=job_pictures.path(output["id"]) if is_picture else "",
+        picture=job_pictures.picture(output["id"]) if is_picture else "",
+        thumbnail=job_pictures.thumbnail(output["id"]) if is_picture else "",
     )

@@ -23,6 +23,7 @@ from ..model.answers import (
     Installation,
     InstanceHealth,
     InstancesHealth,
+    JobQueue,
     ModelsHealth,
     Overview,
     Refusal,
@@ -56,6 +57,7 @@ PICTURE = {
     "Cache-Control": "private, max-age=86400, immutable",
 }
 """The headers of a picture, which never changes."""
+PREVIEW = PICTURE | {"Cache-Control": "no-store"}
 
 TOKEN = Depends(HTTPBearer(auto_error=False, description="health.token, where there is one."))
 """For the OpenAPI document; Guard checks the token."""
@@ -65,6 +67,8 @@ REFUSALS = (401, 403, 422)
 Wait = Annotated[
     float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait until it is healthy.")
 ]
+Asset = Annotated[str, Path(description="As `jobs` names it.")]
+Job = Annotated[str, Path(description="The id of a job that runs.")]
 Pick = Callable[[Answers], Answer | None]
 
 
@@ -249,24 +253,55 @@ def _streams(answers: Answers) -> dict[str, Answer]:
 
 
 def _add_pictures(app: FastAPI, sampler: Sampler) -> None:
-    async def picture(asset: Annotated[str, Path(description="As `jobs` names it.")]) -> Response:
-        path = job_pictures.path(asset)
-        queue = cast(Overview, sampler.board.answers.overview.verdict).jobs
-        if not path or queue is None or all(each.picture != path for each in queue.ended):
-            return refusal(404, "no job that ended lately has this picture", "see /health/comfyui")
+    def queue() -> JobQueue:
+        known = cast(Overview, sampler.board.answers.overview.verdict).jobs
+        return known or JobQueue(ok=False)
+
+    async def answer(path: str, headers: dict[str, str]) -> Response:
+        """The picture at this path of the gateway."""
         try:
-            found = await _within(PICTURE_WITHIN, sampler.pictures.get(asset))
+            found = await _within(PICTURE_WITHIN, sampler.pictures.get(path))
         except asyncio.TimeoutError:
             return refusal(503, "the gateway doesn't give the picture", "ask again later")
         except Silent as silent:
             return refusal(503, str(silent), "ask again later")
-        return Response(found.content, media_type=found.content_type, headers=PICTURE)
+        return Response(found.content, media_type=found.content_type, headers=headers)
+
+    async def picture(asset: Asset) -> Response:
+        if asset not in _shown(queue()):
+            return _no_picture("job that ended lately has this picture")
+        return await answer(job_pictures.CONTENT.format(asset=asset), PICTURE)
+
+    async def thumbnail(asset: Asset) -> Response:
+        if asset not in _shown(queue()):
+            return _no_picture("job that ended lately has this picture")
+        return await answer(job_pictures.SMALLER.format(asset=asset), PICTURE)
+
+    async def preview(job: Job) -> Response:
+        found = next((each.preview for each in queue().runs if each.id == job), "")
+        if not found:
+            return _no_picture("job that runs and showed a picture has this id")
+        at = found.rpartition("?")[2]
+        return await answer(f"{job_pictures.SHOWN.format(job=job)}?{at}", PREVIEW)
 
     content = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
     responses: dict[int | str, dict[str, Any]] = {200: {"content": content}}
-    path = f"{job_pictures.PATH}{{asset}}"
     responses |= _refused(401, 403, 404, 503)
-    _route(app, path, picture, Response, responses, "The first picture of a job that ended")
+    for path, endpoint, summary in (
+        (f"{job_pictures.PICTURES}{{asset}}", picture, "The first picture of a job that ended"),
+        (f"{job_pictures.THUMBNAILS}{{asset}}", thumbnail, "A smaller form of that picture"),
+        (f"{job_pictures.PREVIEWS}{{job}}", preview, "The last picture that a running job showed"),
+    ):
+        _route(app, path, endpoint, Response, responses, summary)
+
+
+def _shown(queue: JobQueue) -> set[str]:
+    """The pictures of the jobs that ended lately."""
+    return {each.picture.removeprefix(job_pictures.PICTURES) for each in queue.ended} - {""}
+
+
+def _no_picture(what: str) -> Response:
+    return refusal(404, f"no {what}", "see /health/comfyui")
 
 
 async def _within(seconds: float, wanted: Future[Picture]) -> Picture:

@@ -24,6 +24,7 @@ from tests.rig import free_ports
 from tests.services import moments as m
 from tests.services.conftest import SceneMaker
 from tests.services.gateway.conftest import SAVE, Gateway, gateway, node, workers
+from tests.services.gateway.double_of_home import home
 from tests.services.gateway.double_of_workers import INSTANCE, Workers
 from tests.services.jobs.conftest import Server, server
 from tests.services.scene import Scene
@@ -72,13 +73,19 @@ def test_what_waits_runs_and_has_ended_is_told(
     begun = time.time()
     for _ in range(3):
         gateway.submit(SAVE)
-    seen.wait(lambda: queue(seen)["waiting"] == 3 and queue(seen)["runs"][0]["progress"] == 0.5)
+    seen.wait(lambda: queue(seen)["waiting"] == 3 and queue(seen)["runs"][0]["node"] == "2")
     told = queue(seen)
     assert begun < told["oldest"] < time.time()
     assert (told["running"], told["dead"], told["paused"]) == (1, 0, False)
     assert (told["reason"], told["advice"]) == ("", "")
     (runs,) = told["runs"]
     assert (runs["id"], runs["instance"], runs["owner"]) == (held, INSTANCE, "local")
+    assert runs["progress"] == 0.5
+    shown = seen.get(runs["preview"])
+    assert (shown.status_code, shown.content) == (200, b"\x89PNG")
+    assert (shown.headers["content-type"], shown.headers["cache-control"]) == (
+        "image/png", "no-store",
+    )  # fmt: skip
     failed, well = told["ended"]
     assert (failed["id"], failed["status"], failed["picture"]) == (broken, "failed", "")
     assert failed["error"] == {
@@ -89,6 +96,39 @@ def test_what_waits_runs_and_has_ended_is_told(
     assert "comfy_machine_jobs_waiting 3.0" in metrics(seen)
     assert "comfy_machine_jobs_running 1.0" in metrics(seen)
     gateway.ask("POST", f"/api/v2/jobs/{held}/cancel")
+    seen.wait(lambda: queue(seen)["running"] == 0)
+    for job in (held, made, "x"):
+        assert seen.get(f"/health/comfyui/previews/{job}").status_code == 404
+
+
+def test_jobs_that_wait_in_vain_are_told(seen: Scene, gateway: Gateway) -> None:
+    job = gateway.submit(SAVE)["id"]
+    seen.wait(lambda: queue(seen)["stuck"])
+    (stuck,) = queue(seen)["stuck"]
+    assert (stuck["jobs"], stuck["id"]) == (1, job)
+    assert stuck["why"].startswith("no instance is there")
+
+
+def test_a_thumbnail_is_what_an_instance_makes_of_the_picture(
+    server: Server, seen: Scene, gateway: Gateway
+) -> None:
+    with home() as instance:
+        instance.answers["/view"] = "small"
+        instance.kind = "image/webp"
+        workers = Workers(server.url, gateway.workspace, instance.url)
+        made = gateway.submit(SAVE)["id"]
+        gateway.job(made, wait=10)
+        seen.wait(lambda: queue(seen)["ended"])
+        end = queue(seen)["ended"][0]
+        small = until(lambda: (it := seen.get(end["thumbnail"])).ok and it, 20, "the thumbnail")
+        assert small
+        assert (small.content, small.headers["content-type"]) == (b'"small"', "image/webp")
+        (asked,) = {path for _, path, _, _ in instance.asked if path.startswith("/view")}
+        assert asked.startswith("/view?preview=webp%3B60&filename=")
+        assert seen.get(end["picture"]).content == b"0123456789"
+        other = end["thumbnail"].replace(made, ASSET[:36])
+        assert seen.get(other).status_code == 404
+        workers.end()
 
 
 def test_a_picture_is_given_once_it_is_told_of_and_kept_without_the_gateway(
@@ -219,7 +259,7 @@ def answering(content: bytes, kind: str = "application/json", code: int = 200) -
 
 WELL: dict[str, Any] = {
     "paused": False, "waiting": 1, "oldest": 1.0, "oldest_waiting_seconds": 5.0, "running": 0,
-    "dead": 1, "runs": [], "ended": [],
+    "dead": 1, "stuck": [], "runs": [], "ended": [],
 }  # fmt: skip
 END: dict[str, Any] = {
     "id": "j", "status": "succeeded", "instance": "i", "ended": 2.0, "seconds": 1.0,
@@ -235,6 +275,8 @@ END: dict[str, Any] = {
         json.dumps(WELL | {"dead": float("inf")}).encode(),
         json.dumps(WELL | {"runs": 5}).encode(),
         json.dumps(WELL | {"runs": [5]}).encode(),
+        json.dumps(WELL | {"runs": [{"id": "x", "preview_at": 5}]}).encode(),
+        json.dumps(WELL | {"stuck": [{"why": "x"}]}).encode(),
         json.dumps(WELL | {"ended": [None]}).encode(),
         json.dumps(WELL | {"ended": [END | {"status": "no such"}]}).encode(),
         json.dumps(WELL | {"ended": [END | {"output": 5}]}).encode(),
@@ -263,7 +305,9 @@ def test_a_long_answer_is_cut_and_dead_jobs_come_with_a_command() -> None:
         found = sampled(url)
     assert len(found.ended) == queue_sampler.MOST_ENDED
     pictures = [each.picture for each in found.ended]
-    assert pictures == [job_pictures.path(ASSET), *[""] * 11]
+    assert pictures == [job_pictures.picture(ASSET), *[""] * 11]
+    thumbnails = [each.thumbnail for each in found.ended]
+    assert thumbnails == [job_pictures.thumbnail(ASSET), *[""] * 11]
     assert found.advice.endswith(" jobs --failed")
 
 
@@ -275,11 +319,11 @@ def test_only_small_pictures_are_given() -> None:
         (large, "image/png", "longer than"),
     ):
         with answering(content, kind) as url, pytest.raises(Silent, match=why):
-            Pictures(lambda url=url: url).get(ASSET).result(10)  # type: ignore[misc]
+            Pictures(lambda url=url: url).get("/a").result(10)  # type: ignore[misc]
     with answering(b"", code=500) as url, pytest.raises(Silent, match="answers with code 500"):
         gateway_link.ask(url, "/", 5, 10)
     with pytest.raises(Silent, match="there is no gateway"):
-        Pictures(lambda: None).get(ASSET).result(10)
+        Pictures(lambda: None).get("/a").result(10)
 
 
 def test_pictures_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,13 +331,13 @@ def test_pictures_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> Non
     with answering(b"x" * 10, "image/png") as url:
         places: list[str | None] = [url]
         pictures = Pictures(lambda: places[-1])
-        for name in ("a", "b", "a", "c"):
+        for name in ("/a", "/b", "/a", "/c"):
             assert pictures.get(name).result(10).content == b"x" * 10
     places.append(None)
-    assert pictures.get("a").result(10).content, "it was asked for again"
-    assert pictures.get("c").result(10).content
+    assert pictures.get("/a").result(10).content, "it was asked for again"
+    assert pictures.get("/c").result(10).content
     with pytest.raises(Silent):
-        pictures.get("b").result(10)
+        pictures.get("/b").result(10)
 
 
 def test_no_more_than_a_few_are_fetched_at_once() -> None:

@@ -33,13 +33,14 @@ OPTIONS = """--no-sandbox --disable-gpu --disable-background-networking --disabl
 BY_THE_NETWORK = "Failed to load resource"
 """What the browser itself writes to its console at each answer of 400 and more."""
 
-PICTURES = "/health/comfyui/pictures/"
+PICTURES = re.compile(r"/health/comfyui/(pictures|thumbnails|previews)/")
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFklEQVR4nGM8ISfHwMDAxMDAwMDAAAANBAEIfXHK"
     "ZgAAAABJRU5ErkJggg=="
 )
 """A PNG of two by two pixels."""
 IDLE: dict[str, Any] = {
+    "stuck": [],
     "waiting": 0,
     "oldest": None,
     "running": 0,
@@ -94,7 +95,7 @@ def page(browser: Browser, server: Stand) -> Iterator[Page]:
     context.close()
     own = {f"{server.url}{path}" for path in ("/", "/health/comfyui/events", *PATHS)}
     others = {url for url in asked - own if not url.startswith("data:")}
-    assert [url for url in others if not url.startswith(f"{server.url}{PICTURES}")] == []
+    assert [url for url in others if not PICTURES.match(url.removeprefix(server.url))] == []
     assert wrong == []
 
 
@@ -266,7 +267,7 @@ def test_a_machine_without_instances_has_words_for_it(page: Page, server: Stand)
 def test_jobs_are_shown_with_their_progress_their_pictures_and_why_they_failed(
     page: Page, server: Stand
 ) -> None:
-    server.pictures[samples.PICTURE] = PICTURE
+    server.pictures |= dict.fromkeys((samples.THUMBNAIL, samples.PREVIEW), PICTURE)
     show(page, server, samples.with_jobs(samples.healthy(2)))
     jobs = page.locator("#jobs")
     expect(jobs.locator(".title")).to_have_text(
@@ -275,7 +276,7 @@ def test_jobs_are_shown_with_their_progress_their_pictures_and_why_they_failed(
     expect(jobs.locator(".note")).to_contain_text("1 job is dead")
     expect(jobs.locator(".note code")).to_have_text("doit jobs --failed")
     first, second = texts(jobs.get_by_role("list", name="Running jobs").locator("li"))
-    assert re.fullmatch(r"1b64c1b2… on comfyui-gpu0 for owner 42 % 1\d s", first)
+    assert re.fullmatch(r"1b64c1b2… on comfyui-gpu0 at node 7 for owner 42 % 1\d s", first)
     assert re.fullmatch(r"2b64c1b2… on comfyui-gpu1 for owner \d+ s", second)
     bars = jobs.locator("progress")
     assert [bars.nth(n).get_attribute("value") for n in range(2)] == ["42", None]
@@ -285,7 +286,11 @@ def test_jobs_are_shown_with_their_progress_their_pictures_and_why_they_failed(
         r" ValueError: no such sampler",
         failed,
     )
-    picture = jobs.locator("img")
+    (waits,) = texts(jobs.get_by_role("list", name="Jobs that wait in vain").locator("li"))
+    assert re.fullmatch(r"2 wait: no instance has node class X first 7b64c1b2… 1 min 1\d s", waits)
+    preview, picture = jobs.locator(".peek img"), jobs.locator(".shot img")
+    expect(preview).to_have_js_property("naturalWidth", 2)
+    expect(jobs.locator(".peek")).to_have_count(2)
     expect(picture).to_have_js_property("naturalWidth", 2)
     assert jobs.locator(".shot a").get_attribute("href") == samples.PICTURE
     said = texts(jobs.locator(".shot"))
@@ -303,9 +308,17 @@ def test_jobs_are_shown_with_their_progress_their_pictures_and_why_they_failed(
     expect(jobs).to_have_text("Jobs0 wait, 0 runNo job yet.")
 
 
-def test_a_picture_that_is_gone_leaves_an_empty_place(page: Page, server: Stand) -> None:
+def test_a_picture_that_is_gone_leaves_an_empty_place_until_it_is_there(
+    page: Page, server: Stand
+) -> None:
     show(page, server, samples.with_jobs(samples.healthy(1)))
-    expect(page.locator("#jobs img")).to_have_css("visibility", "hidden")
+    pictures = page.locator("#jobs img")
+    expect(pictures).to_have_count(2)
+    for n in range(2):
+        expect(pictures.nth(n)).to_have_css("visibility", "hidden")
+    server.pictures |= dict.fromkeys((samples.THUMBNAIL, samples.PREVIEW), PICTURE)
+    for n in range(2):
+        expect(pictures.nth(n)).to_have_css("visibility", "visible")
 
 
 def test_without_jobs_there_is_nothing_of_them(page: Page, server: Stand) -> None:
@@ -362,7 +375,9 @@ def test_whatever_comes_from_outside_stays_text(page: Page, server: Stand) -> No
     shown = page.locator("#page").text_content() or ""
     told_texts = [pair for body in told.values() for pair in outside(body)]
     hidden = {field for field, text in told_texts if text not in shown}
-    assert hidden == {"uuid", "id", "picture"}, "shown in part, as an address or not at all"
+    assert hidden == {"uuid", "id", "picture", "thumbnail", "preview"}, (
+        "shown in part, as an address or not at all"
+    )
 
 
 READABLE = """() => {

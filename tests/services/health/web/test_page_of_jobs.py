@@ -50,7 +50,9 @@ def test_the_page_shows_what_the_gateway_has_and_that_it_hangs(
         "at node 7 (Break)", use_inner_text=True
     )
     expect(section).to_contain_text(f"ValueError: {EVIL}")
-    expect(section.locator("img")).to_have_js_property("naturalWidth", 2)
+    expect(section.locator(".shot img")).to_have_js_property("naturalWidth", 2)
+    # The double's preview is no whole picture.
+    expect(running.locator(".peek img")).to_have_attribute("src", re.compile(f"/{held}[?]at="))
     assert page.evaluate("document.documentElement.scrollWidth") == 380
 
     with hanging(gateway):
