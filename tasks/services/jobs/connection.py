@@ -33,8 +33,8 @@ async def connect(
     settings: Settings, name: str, reconnected: Callable[[], Awaitable[None]] | None = None
 ) -> Client:
     """Connect, however long it takes; each connection is by TLS if the settings have certificates
-    or the server's URL says so. Raises OSError for a token or certificate that can't be read; `name`
-    is what the server's monitoring shows."""
+    or the server's URL says so. Raises OSError for a token or certificate that can't be read.
+    `name` is what the server's monitoring shows."""
     options: dict[str, Any] = {"reconnect_time_wait": RETRY}
     if settings.token_file:
         options["token"] = Path(settings.token_file).read_text(encoding="utf-8").strip()

@@ -49,6 +49,11 @@ class Server:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
+    def end(self) -> None:
+        """End it in order."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(30)
+
     def _answers(self) -> bool:
         try:
             with socket.create_connection((self._host, self.port), 1) as connection:

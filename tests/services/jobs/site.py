@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import nats
 from nats.aio.client import Client
-from nats.errors import TimeoutError
+from nats.errors import Error
 
 from comfy_machine.services.jobs import worker_protocol
 from comfy_machine.services.jobs.job_store import Store, declare
@@ -79,8 +79,10 @@ WORK = textwrap.dedent("""
 class Site:
     """Starts and ends its parts; everything is real but ComfyUI itself."""
 
-    def __init__(self, server: Server, installation: Installation, folder: Path) -> None:
-        self.server, self.folder = server, folder
+    def __init__(
+        self, server: Server, installation: Installation, folder: Path, machine: str = MACHINE
+    ) -> None:
+        self.server, self.folder, self._machine = server, folder, machine
         self.layout = Layout(folder / "ws")
         self._installation = installation
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -96,7 +98,7 @@ class Site:
     # What runs.
 
     def settings(self, **changed: object) -> None:
-        about = {"workspace": str(self.layout.workspace), "machine": MACHINE,
+        about = {"workspace": str(self.layout.workspace), "machine": self._machine,
                  "url": self.server.url, **changed}  # fmt: skip
         self.folder.joinpath("settings.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -180,8 +182,9 @@ class Site:
         async def calling() -> T:
             if self._store is None:
                 self._client = await nats.connect(
-                    self.url.split(","), max_reconnect_attempts=-1, reconnect_time_wait=0.1
-                )
+                    self.url.split(","), max_reconnect_attempts=-1, reconnect_time_wait=0.1,
+                    ping_interval=1, max_outstanding_pings=2,
+                )  # fmt: skip
                 stream = self._client.jetstream(timeout=5)
                 self._store = await declare(stream, self.replicas)
             return await asked(self._store)
@@ -213,10 +216,11 @@ class Site:
 
         async def reading(store: Store) -> Record:
             while True:
-                with suppress(TimeoutError):
+                with suppress(Error):
                     stored = await store.read(job)
                     assert stored is not None
                     return stored.record
+                await asyncio.sleep(0.1)
 
         return self.call(reading)
 
@@ -256,8 +260,8 @@ class Site:
     def until_run(self, times: int = 1) -> None:
         until(lambda: self.runs() >= times, PATIENCE, f"{times} runs\n{self.logs()}")
 
-    def work(self, gate: Path | None = None, does: str = "") -> Prompt:
-        inputs = {"notes": str(self.notes), "gate": str(gate or ""), "does": does}
+    def work(self, gate: Path | None = None, does: str = "", notes: Path | None = None) -> Prompt:
+        inputs = {"notes": str(notes or self.notes), "gate": str(gate or ""), "does": does}
         return {"1": {"class_type": "Work", "inputs": inputs}}
 
     @staticmethod
