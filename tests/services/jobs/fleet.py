@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,11 @@ class Job:
 
     id: str
     notes: Path
+    gate: Path
+
+    def let_go(self) -> None:
+        """Let it end where it runs, and where it will."""
+        self.gate.touch()
 
     @property
     def begun(self) -> int:
@@ -166,14 +171,15 @@ class Fleet:
         return self.machines[name]
 
     def send(
-        self, to: str, gate: Path | None = None, does: str = "", more: Prompt | None = None
+        self, to: str, does: str = "", *, held: bool = False, more: Prompt | None = None
     ) -> Job:
-        """Send a job through a machine's gateway, again while it says that the store is away;
-        `more` are further nodes."""
+        """Send a job through a machine's gateway, again while it says that the store is away.
+        `held`: it runs until it is let go. `more` are further nodes."""
         self._jobs += 1
-        notes = self._folder / f"notes{self._jobs}"
-        workflow: Prompt = {"work": self._reader.work(gate, does, notes)["1"], **(more or {})}
-        key = {"Idempotency-Key": notes.name}
+        job = Job("", self._folder / f"notes{self._jobs}", self._folder / f"gate{self._jobs}")
+        work = self._reader.work(job.gate if held else None, does, job.notes)
+        workflow: Prompt = {"work": work["1"], **(more or {})}
+        key = {"Idempotency-Key": job.notes.name}
 
         def taken() -> Any:
             answer = self[to].ask("POST", "/api/v2/jobs", json={"workflow": workflow}, headers=key)
@@ -181,10 +187,14 @@ class Fleet:
 
         answer = until(taken, PATIENCE, f"{to} to take a job")
         assert answer.status_code == 201, answer.text
-        return Job(answer.json()["id"], notes)
+        return replace(job, id=answer.json()["id"])
 
     def read(self, job: Job) -> Record:
         return self._reader.read(job.id)
+
+    def machine_of(self, job: Job) -> str:
+        """Where it runs or ran last."""
+        return self.read(job).instance.partition("_")[0]
 
     def ends(self, *jobs: Job) -> list[Record]:
         """The jobs once each has ended."""

@@ -21,7 +21,7 @@ from nats.aio.client import Client
 from nats.errors import Error
 
 from comfy_machine.services.jobs import worker_protocol
-from comfy_machine.services.jobs.job_store import Store, declare
+from comfy_machine.services.jobs.job_store import Store, reach
 from comfy_machine.services.jobs.record import ENDED, Record
 from comfy_machine.services.jobs.worker_protocol import Order
 from comfy_machine.spec.layout import Layout
@@ -186,7 +186,7 @@ class Site:
                     ping_interval=1, max_outstanding_pings=2,
                 )  # fmt: skip
                 stream = self._client.jetstream(timeout=5)
-                self._store = await declare(stream, self.replicas)
+                self._store = await reach(stream, self.replicas)
             return await asked(self._store)
 
         return self._loop.run_until_complete(calling())

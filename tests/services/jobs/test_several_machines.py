@@ -32,66 +32,61 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
         yield Fleet(net, servers, tmp_path, stack)
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    return tmp_path / "gate"
-
-
-def of_all(fleet: Fleet, gate: Path) -> list[Job]:
-    """Jobs sent through each machine, and so many that all machines run one at once."""
-    jobs = [fleet.send(name, gate) for name in THREE]
+def of_all(fleet: Fleet) -> dict[str, Job]:
+    """Jobs sent through each machine, which all machines run at once until they are let go."""
+    jobs = [fleet.send(name, held=True) for name in fleet.machines]
     fleet.until_begun(jobs)
-    assert {fleet.read(job).instance for job in jobs} == {f"{name}_comfyui-gpu0" for name in THREE}
-    return jobs
+    there = {fleet.machine_of(job): job for job in jobs}
+    assert there.keys() == fleet.machines.keys()
+    return there
 
 
-def test_jobs_that_any_machine_takes_run_on_all(fleet: Fleet, gate: Path) -> None:
+def test_jobs_that_any_machine_takes_run_on_all(fleet: Fleet) -> None:
     fleet.add(*THREE)
-    jobs = of_all(fleet, gate)
-    gate.touch()
+    jobs = of_all(fleet).values()
+    for job in jobs:
+        job.let_go()
     assert {(each.state, each.attempt) for each in fleet.ends(*jobs)} == {("succeeded", 1)}
     assert [job.begun for job in jobs] == [1, 1, 1]
     for machine in fleet.machines.values():
         shown = machine.ask("GET", "/api/v2/jobs").json()["jobs"]
+        assert sorted(each["id"] for each in shown) == sorted(job.id for job in jobs)
         assert {each["status"] for each in shown} == {"succeeded"}
-        assert {each["id"] for each in shown} == {job.id for job in jobs}
 
 
-def test_a_cut_off_machines_job_runs_elsewhere_and_has_one_result(fleet: Fleet, gate: Path) -> None:
-    fleet.add("one")
-    job = fleet.send("one", gate)
-    fleet.until_begun([job])
-    fleet.add("two", "three")
-    one = fleet["one"]
-    assert fleet.leader() == "one"
-    one.place.cut()
-    elsewhere = fleet.send("two")
+def test_a_cut_off_machines_job_runs_elsewhere_and_has_one_result(fleet: Fleet) -> None:
+    fleet.add(*THREE)
+    jobs, name = of_all(fleet), fleet.leader()
+    cut, job = fleet[name], jobs[name]
+    cut.place.cut()
+    others = [each for each in jobs.values() if each is not job]
+    for each in others:
+        each.let_go()
+    assert {each.state for each in fleet.ends(*others)} == {"succeeded"}
     fleet.until_begun([job], 2)
-    assert one.runs() == [], "it ended the job before its lease ended"
-    refused = one.ask("POST", "/api/v2/jobs", json={"workflow": {"1": {"class_type": "Work"}}})
+    assert cut.runs() == [], "it ended the job before its lease ended"
+    refused = cut.ask("POST", "/api/v2/jobs", json={"workflow": Site.pictures()})
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "deployment_not_ready")
-    gate.touch()
-    record, other = fleet.ends(job, elsewhere)
+    job.let_go()
+    (record,) = fleet.ends(job)
     assert (record.state, record.attempt, job.begun) == ("succeeded", 2, 2)
-    assert (other.state, other.attempt, elsewhere.begun) == ("succeeded", 1, 1)
-    assert not {record.instance, other.instance} & {"one_comfyui-gpu0"}
-    one.place.join()
-    until(lambda: one.ask("GET", "/api/v2/queue").ok, PATIENCE, "its gateway")
-    gate.unlink()
-    more = of_all(fleet, gate)
-    gate.touch()
-    assert {each.state for each in fleet.ends(*more)} == {"succeeded"}
-    assert [each.begun for each in more] == [1, 1, 1]
+    assert fleet.machine_of(job) != name
+    cut.place.join()
+    again = of_all(fleet).values()
+    for each in again:
+        each.let_go()
+    assert {each.state for each in fleet.ends(*again)} == {"succeeded"}
+    assert [each.begun for each in (*others, *again)] == [1] * 5
     assert fleet.read(job) == record
 
 
-def test_the_late_result_of_a_cut_off_machine_is_dropped(fleet: Fleet, gate: Path) -> None:
+def test_the_late_result_of_a_cut_off_machine_is_dropped(fleet: Fleet) -> None:
     fleet.add("one")
-    job = fleet.send("one", gate, more=Site.pictures())
+    job = fleet.send("one", held=True, more=Site.pictures())
     fleet.until_begun([job])
     one = fleet["one"]
     one.place.cut()
-    gate.touch()
+    job.let_go()
     kept = one.site.layout.outputs(0).parent / "jobs" / job.id
     until(kept.exists, PATIENCE, "the end at the instance")
     fleet.add("two")
@@ -104,18 +99,16 @@ def test_the_late_result_of_a_cut_off_machine_is_dropped(fleet: Fleet, gate: Pat
     until(lambda: one.ask("GET", shown).json()["attempt"] == 2, PATIENCE, "its gateway")
 
 
-def test_a_machine_that_is_back_before_its_lease_ends_gives_the_job_back(
-    fleet: Fleet, gate: Path
-) -> None:
+def test_a_machine_that_is_back_before_its_lease_ends_gives_the_job_back(fleet: Fleet) -> None:
     fleet.add("one", "two")
-    job = fleet.send("one", gate)
+    job = fleet.send("one", held=True)
     fleet.until_begun([job])
-    name = fleet.read(job).instance.partition("_")[0]
-    fleet[name].place.cut()
-    until(lambda: not fleet[name].runs(), PATIENCE, "the worker to end its job")
-    fleet[name].place.join()
+    cut = fleet[fleet.machine_of(job)]
+    cut.place.cut()
+    until(lambda: not cut.runs(), PATIENCE, "the worker to end its job")
+    cut.place.join()
     fleet.until_begun([job], 2)
-    gate.touch()
+    job.let_go()
     (record,) = fleet.ends(job)
     assert (record.state, job.begun) == ("succeeded", 2)
 
