@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from comfy_machine.services.jobs import connection
 from comfy_machine.services.jobs.job_settings import Settings, Tls
 from tests.contract.client import until
 from tests.services.jobs.conftest import Server
+from tests.services.jobs.namespaces import Impossible, network
 
 GREETING = b'INFO {"server_id":"other","version":"2.11.0","max_payload":1048576,"proto":1}\r\n'
 
@@ -84,3 +86,37 @@ def test_who_was_promised_tls_says_nothing_in_the_clear_at_a_reconnection(
         asyncio.run(connecting())
     finally:
         encrypted.server.kill()
+
+
+def test_what_a_server_that_is_cut_off_was_sent_holds_nobody_up(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        try:
+            net = stack.enter_context(network())
+        except Impossible as why:
+            pytest.skip(str(why))
+        places = {each.address: each for each in (net.place(), net.place())}
+        urls = []
+        for address, place in places.items():
+            folder = tmp_path / address
+            folder.mkdir()
+            with place.inside():
+                server = Server(folder, host=address)
+            stack.callback(server.kill)
+            urls.append(server.url)
+        stack.enter_context(net.place().inside())
+
+        async def sending() -> None:
+            settings = Settings(tmp_path, "here", ",".join(urls))
+            client = await connection.connect(settings, "test")
+            assert client.connected_url
+            first = str(client.connected_url.hostname)
+            places[first].cut()
+            # More than the kernel takes.
+            sent = asyncio.ensure_future(client.publish("pictures", bytes(1_000_000)))
+            while not client.connected_url or client.connected_url.hostname == first:
+                await asyncio.sleep(0.05)
+            await client.flush()
+            await sent
+            await connection.close(client)
+
+        asyncio.run(asyncio.wait_for(sending(), 60))
