@@ -40,13 +40,13 @@ from the object store takes a hundred times as long."""
 LARGEST_WORKFLOW = 32 << 20
 """Bytes."""
 DECLARED = (
-    KeyValueConfig(RECORDS, history=1, max_value_size=INLINE, direct=False),
-    KeyValueConfig(WORKFLOWS, history=1, max_value_size=INLINE, direct=False),
-    KeyValueConfig(INVENTORIES, history=1, max_value_size=INLINE, direct=False),
+    KeyValueConfig(RECORDS, history=1, max_value_size=INLINE, direct=True),
+    KeyValueConfig(WORKFLOWS, history=1, max_value_size=INLINE, direct=True),
+    KeyValueConfig(INVENTORIES, history=1, max_value_size=INLINE, direct=True),
     KeyValueConfig(CONTROL, history=1, max_value_size=INLINE, direct=False),
 )
-"""None is read directly: any server of a cluster would answer, also one that hasn't heard of the
-last writes yet, or is cut off."""
+"""On one server; a cluster is never read directly, since any of its servers would answer, also one
+that hasn't heard of the last writes yet, or is cut off."""
 PAUSED = "paused"
 """In CONTROL: while this key is there, no job is started."""
 PROOF = "proof"
@@ -221,7 +221,7 @@ async def reach(stream: JetStreamContext, replicas: int) -> Store:
 
 
 async def _declare(stream: JetStreamContext, wanted: KeyValueConfig, replicas: int) -> KeyValue:
-    wanted = wanted.evolve(replicas=replicas)
+    wanted = wanted.evolve(replicas=replicas, direct=wanted.direct and replicas == 1)
     try:
         bucket = await stream.key_value(wanted.bucket)
     except BucketNotFoundError:

@@ -36,7 +36,7 @@ class Servers(Server):
             home = folder / f"server{each.number}"
             home.mkdir()
             cluster = (
-                f"server_name: s{each.number}\n"
+                f"server_name: {self.name(each)}\n"
                 f"cluster {{ name: jobs, listen: {each.address}:{ROUTES}, routes: [{routes}] }}\n"
             )
             with each.inside():
@@ -51,6 +51,13 @@ class Servers(Server):
     @property
     def url(self) -> str:
         return ",".join(each.url for each in self._each.values())
+
+    def name(self, place: Place) -> str:
+        """What the one there is called among the others."""
+        return f"s{place.number}"
+
+    def url_at(self, place: Place) -> str:
+        return self._each[place.number].url
 
     def at(self, place: Place) -> Server | None:
         """The one there; None: there is none."""
