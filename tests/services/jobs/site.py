@@ -37,14 +37,17 @@ PATIENCE = 60.0
 """Seconds until what must happen has happened, on a busy machine."""
 
 WORK = textwrap.dedent("""
-    import pathlib, time
-    import comfy.model_management
+    import os, pathlib, time
+    import comfy.model_management, comfy.utils
+    from PIL import Image
 
     class OutOfMemoryError(RuntimeError):
         pass
 
     class Work:
         '''Notes each run; then waits for the file `gate`, or does what `does` says.'''
+
+        SHOWN = Image.frombytes("RGB", (400, 400), os.urandom(3 * 400 * 400))
 
         INPUT_TYPES = classmethod(lambda cls: {"required": {
             "notes": ("STRING", {}), "gate": ("STRING", {}), "does": ("STRING", {}),
@@ -69,6 +72,9 @@ WORK = textwrap.dedent("""
                 time.sleep(float(does[6:]))
             while gate and not pathlib.Path(gate).exists():
                 comfy.model_management.throw_exception_if_processing_interrupted()
+                if does == "show":
+                    bar = comfy.utils.ProgressBar(2)
+                    bar.update_absolute(1, 2, ("PNG", self.SHOWN, None))
                 time.sleep(0.01)
             return {"ui": {"text": ["done"]}}
 

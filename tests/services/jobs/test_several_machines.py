@@ -18,6 +18,9 @@ THREE = ("one", "two", "three")
 ONE_SERVER, CLUSTER = 1, 3
 
 
+on_one_server = pytest.mark.parametrize("fleet", [ONE_SERVER], ids=["one server"], indirect=True)
+
+
 @pytest.fixture(params=[ONE_SERVER, CLUSTER], ids=["one server", "a cluster"])
 def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
     """Without machines yet; the test is at a place that is never cut off."""
@@ -78,6 +81,22 @@ def test_a_cut_off_machines_job_runs_elsewhere_and_has_one_result(fleet: Fleet) 
     assert {each.state for each in fleet.ends(*again)} == {"succeeded"}
     assert [each.begun for each in (*others, *again)] == [1] * 5
     assert fleet.read(job) == record
+
+
+@on_one_server
+def test_a_cut_off_worker_ends_its_job_in_time_with_many_pictures_on_their_way(
+    fleet: Fleet,
+) -> None:
+    fleet.add("one", "two")
+    job = fleet.send("one", "show", held=True)
+    fleet.until_begun([job])
+    cut = fleet[fleet.machine_of(job)]
+    cut.place.cut()
+    fleet.until_begun([job], 2)
+    assert cut.runs() == []
+    job.let_go()
+    (record,) = fleet.ends(job)
+    assert (record.state, record.attempt, job.begun) == ("succeeded", 2, 2)
 
 
 def test_the_late_result_of_a_cut_off_machine_is_dropped(fleet: Fleet) -> None:
