@@ -16,7 +16,9 @@ import asyncio
 import json
 import signal
 import statistics
+import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
@@ -27,19 +29,23 @@ from uuid import uuid4
 import aiohttp
 import nats
 import psutil
+import requests
 
 from comfy_machine.services.jobs.job_store import Store, Stored, declare
 from comfy_machine.services.jobs.record import ENDED, Record
 from comfy_machine.services.jobs.record_watch import RecordWatch
 from tests.benchmarks.figures import at_least, at_most, conclude, exit_on_signals
-from tests.contract.client import Prompt
+from tests.contract.client import Prompt, until
 from tests.contract.conftest import installation_of
+from tests.rig import free_ports
 from tests.services.gateway.conftest import Gateway
 from tests.services.jobs.conftest import Server
 from tests.services.jobs.site import Site, kill
 
 WARM = 5
 """Jobs before those that are measured."""
+BY_API = 15
+"""Milliseconds that a job may take more by the API than posted directly."""
 
 
 class Client:
@@ -165,6 +171,66 @@ async def overhead(site: Site, jobs: int) -> None:
     at_most("overhead per job over a direct call", milliseconds(ours) - direct_cost, 5, "ms",
             f", direct {direct_cost:.1f} ms")  # fmt: skip
     at_most("submit to lease on an idle pool", milliseconds(starts), 50, "ms")
+
+
+@contextmanager
+def gateway_of(site: Site) -> Iterator[str]:
+    """The URL of a gateway."""
+    gateway = Gateway(site.folder, site.url)
+    try:
+        yield gateway.url
+    finally:
+        gateway.end()
+
+
+@contextmanager
+def api_proxy(comfyui: str) -> Iterator[str]:
+    """The URL of comfy-api-proxy before this instance."""
+    port = free_ports(1)
+    program = Path(sysconfig.get_path("scripts"), "comfy-api-proxy")
+    command = [str(program), "--comfyui", comfyui, "--port", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as proxy:
+        try:
+            until(lambda: _answers(f"{url}/api/v2/health"), 30, "comfy-api-proxy")
+            yield url
+        finally:
+            proxy.kill()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).ok
+    except OSError:
+        return False
+
+
+async def by_api(session: aiohttp.ClientSession, url: str, workflow: Prompt) -> None:
+    """A job by Comfy API v2, to its end: the client asks again and again, without a pause."""
+    async with session.post(f"{url}/api/v2/jobs", json={"workflow": workflow}) as answer:
+        assert answer.status == 201, await answer.text()
+        job = (await answer.json())["id"]
+    while True:
+        async with session.get(f"{url}/api/v2/jobs/{job}") as answer:
+            status = (await answer.json())["status"]
+        # comfy-api-proxy says the last of a job that ends between its two questions to ComfyUI.
+        if status not in ("queued", "running", "expired"):
+            assert status == "succeeded", status
+            return
+
+
+async def beside_proxy(site: Site, gateway: str, proxy: str, jobs: int) -> None:
+    """The same client before our gateway and before comfy-api-proxy, which keeps jobs in memory
+    and has one instance, in turns on one instance."""
+    taken: dict[str, list[float]] = {gateway: [], proxy: [], "": []}
+    async with direct_to(site) as direct, aiohttp.ClientSession() as session:
+        for _ in range(WARM + jobs):
+            for url in (gateway, proxy):
+                taken[url].append(await seconds_of(by_api(session, url, site.work())))
+            taken[""].append(await seconds_of(direct[0].run(site.work())))
+    ours, theirs, alone = (milliseconds(each[WARM:]) for each in taken.values())
+    at_most("overhead per job by Comfy API v2", ours - alone, BY_API, "ms",
+            f", comfy-api-proxy with one instance {theirs - alone:.1f} ms")  # fmt: skip
 
 
 async def throughput(site: Site, jobs: int, seconds: float, share: float) -> None:
@@ -294,16 +360,15 @@ def main() -> int:
     exit_on_signals()
     with site_with(1) as site:
         asyncio.run(overhead(site, given.jobs))
+        with gateway_of(site) as gateway, api_proxy(site.instances[0].url) as proxy:
+            asyncio.run(beside_proxy(site, gateway, proxy, given.jobs))
     with site_with(given.gpus) as site:
         asyncio.run(throughput(site, given.long, 1.0, 0.99))
         asyncio.run(throughput(site, given.short, 0.1, 0.96))
     with site_with(2) as site:
         asyncio.run(trouble(site))
-        gateway = Gateway(site.folder, site.url)
-        try:
-            asyncio.run(api(site, gateway.url, given.rate, given.seconds))
-        finally:
-            gateway.end()
+        with gateway_of(site) as gateway:
+            asyncio.run(api(site, gateway, given.rate, given.seconds))
     with site_with(1) as site:
         asyncio.run(submitting(site, given.queued))
     return conclude()

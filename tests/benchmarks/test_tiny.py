@@ -139,8 +139,16 @@ def test_load() -> None:
 def test_jobs(folder: Path) -> None:
     tiny = ["--jobs", 3, "--gpus", 2, "--long", 2, "--short", 4, "--queued", 20, "--seconds", 1]
     said = figures(folder, "jobs", *tiny)
-    for figure in ("overhead per job", "of posting directly", "killed worker", "cut-off machine",
-                   "submits per second", "memory of the scheduler", "p99 of the API"):  # fmt: skip
+    for figure in ("overhead per job over", "comfy-api-proxy", "of posting directly",
+                   "killed worker", "cut-off machine", "submits per second",
+                   "memory of the scheduler", "p99 of the API"):  # fmt: skip
+        assert figure in said, said
+
+
+def test_job_upgrade(folder: Path, built: Layout) -> None:
+    tiny = ["--jobs", 40, "--gpus", 1, "--built", built.workspace]
+    said = figures(folder, "job_upgrade", *tiny)
+    for figure in ("an upgrade lost: 0 ", "it repeated: 0 ", "without a result"):
         assert figure in said, said
 
 

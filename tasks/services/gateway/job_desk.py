@@ -80,7 +80,7 @@ class JobDesk:
         if self._watch is not None:
             await self._watch.stop()
         if self._client is not None:
-            await self._client.close()
+            await connection.close(self._client)
 
     # Jobs
 

@@ -8,12 +8,13 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-import nats
 from nats.aio.client import Client
 from nats.errors import Error
 
 from .job_settings import Settings, Tls
+from .nats_transport import NatsTransport
 
 CREDENTIALS = "JOBS_CREDENTIALS"
 """The variable with the path of a NATS credentials file, or with a token."""
@@ -23,14 +24,18 @@ CLOSES = 2.0
 """Seconds that closing may take."""
 ANSWER = 5.0
 """Seconds that the store may take to answer."""
+PING, UNANSWERED = 2, 2
+"""Seconds between two pings, and how many may be without an answer: with the next one the server is
+taken for gone, before a worker ends its job and long before its lease ends."""
 
 
 async def connect(
     settings: Settings, name: str, reconnected: Callable[[], Awaitable[None]] | None = None
 ) -> Client:
-    """Connect, however long it takes. Raises OSError for a token or certificate that can't be
-    read; `name` is what the server's monitoring shows."""
-    options: dict[str, object] = {}
+    """Connect, however long it takes; each connection is by TLS if the settings have certificates
+    or the server's URL says so. Raises OSError for a token or certificate that can't be read.
+    `name` is what the server's monitoring shows."""
+    options: dict[str, Any] = {"reconnect_time_wait": RETRY}
     if settings.token_file:
         options["token"] = Path(settings.token_file).read_text(encoding="utf-8").strip()
     elif credentials := os.environ.get(CREDENTIALS):
@@ -38,18 +43,20 @@ async def connect(
         options["user_credentials" if is_file else "token"] = credentials
     if settings.tls:
         options["tls"] = _context(settings.tls)
-    return await nats.connect(
+    client = Client()
+    client._transport = NatsTransport(PING * (UNANSWERED + 1), tls=settings.tls is not None)
+    await client.connect(
         settings.url.split(","),
         name=name,
         allow_reconnect=True,
         max_reconnect_attempts=-1,
-        reconnect_time_wait=RETRY,
-        ping_interval=2,
-        max_outstanding_pings=2,
+        ping_interval=PING,
+        max_outstanding_pings=UNANSWERED,
         reconnected_cb=reconnected,
         error_cb=_ignore,
         **options,
     )
+    return client
 
 
 async def close(client: Client) -> None:

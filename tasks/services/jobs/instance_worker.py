@@ -32,7 +32,7 @@ from . import connection, job_files, model_sizes, worker_protocol
 from .execution import Execution, Lost
 from .instance_client import Away, Busy, Ended, InstanceClient, Refused
 from .job_settings import Settings
-from .job_store import RECORDS, Overtaken, Store, Stored, declare
+from .job_store import Overtaken, Store, Stored, reach
 from .record import Error, Record
 from .record import State as RecordState
 from .stored_workflow import with_extra
@@ -42,6 +42,8 @@ BEAT = 1.0
 """Seconds between two announcements, if nothing changes."""
 UNRENEWED = 9.0
 """Seconds without a renewal after which the job is ended: less than `leases.LASTS`."""
+ASLEEP = 3.0
+"""Seconds between two looks at the lease after which this process was stopped."""
 ANSWER = 1.5
 """Seconds that the scheduler may take to answer."""
 AGAIN = 0.5
@@ -137,6 +139,7 @@ class InstanceWorker:
             asyncio.ensure_future(each)
             for each in (
                 self._announcing(),
+                self._watching_lease(),
                 self._execution.events.follow(),
                 self._taking_stock(),
                 self._relaying(),
@@ -179,7 +182,16 @@ class InstanceWorker:
             self._changed.clear()
             with suppress(NatsError, asyncio.TimeoutError):
                 await self._announce()
-            self._end_if_unrenewed()
+
+    async def _watching_lease(self) -> None:
+        """On its own, since an answer to what is announced may take long to fail to come."""
+        looked = time.monotonic()
+        while True:
+            await asyncio.sleep(BEAT)
+            # Who was stopped itself has the time of a beat to be heard first.
+            if time.monotonic() - looked < ASLEEP:
+                self._end_if_unrenewed()
+            looked = time.monotonic()
 
     async def _observe(self) -> None:
         """Whether the instance can take a job now."""
@@ -231,7 +243,7 @@ class InstanceWorker:
             heard = Heard.model_validate_json(answer.data)
         except NoRespondersError:
             # Without a scheduler no lease ends; but cut off from it one wouldn't see it either.
-            await self._client.jetstream(timeout=ANSWER).stream_info(f"KV_{RECORDS}")
+            await self._store.prove()
             self._renewed = time.monotonic()
             return
         except ValidationError:
@@ -276,10 +288,9 @@ class InstanceWorker:
 
     def _end_if_unrenewed(self) -> None:
         task = self._task
-        unrenewed = time.monotonic() - self._renewed > UNRENEWED
-        if unrenewed and task and task.running:
-            self._looks = True
-            task.running.cancel()
+        if task and time.monotonic() - self._renewed > UNRENEWED:
+            self._looks = task.given_back = True
+            self._end(task)
 
     async def _obey(self, message: Msg) -> None:
         try:
@@ -390,7 +401,8 @@ class InstanceWorker:
         if ended.error:
             return _ended("failed", error=ended.error)
         if ended.interrupted:
-            if task.given_back:
+            # Who ended it before us, and died, may have given it back too.
+            if task.given_back or (task.adopted and not record.cancel):
                 return record.given_back()
             return _ended("cancelled")
         try:
@@ -489,7 +501,7 @@ def _ended(state: RecordState, **about: Any) -> dict[str, Any]:
 async def serve(settings: Settings, place: Place) -> None:
     """Run jobs until this process is ended by SIGTERM."""
     client = await connection.connect(settings, f"worker of {place.name}")
-    store = await declare(client.jetstream(timeout=connection.ANSWER), settings.replicas)
+    store = await reach(client.jetstream(timeout=connection.ANSWER), settings.replicas)
     # Not before: a worker that waits for the server has no job, and ends at once.
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -46,11 +46,17 @@ DECLARED = (
     KeyValueConfig(INVENTORIES, history=1, max_value_size=INLINE, direct=True),
     KeyValueConfig(CONTROL, history=1, max_value_size=INLINE, direct=False),
 )
+"""On one server; a cluster is never read directly, since any of its servers would answer, also one
+that hasn't heard of the last writes yet, or is cut off."""
 PAUSED = "paused"
 """In CONTROL: while this key is there, no job is started."""
+PROOF = "proof"
+"""In CONTROL: a key that is written to see that it can be."""
 PATIENCE, PAUSE = 10.0, 0.1
 """Seconds for which a write is tried whose acknowledgement doesn't come, and between two attempts:
 a cluster elects a leader in 4 to 8 s."""
+SILENT = (TimeoutError, NoRespondersError, NoStreamResponseError, ServiceUnavailableError)
+"""What is raised while a server restarts, a leader is elected, or most of a cluster is away."""
 
 
 class Overtaken(Exception):  # noqa: N818  reads as what happened
@@ -149,6 +155,12 @@ class Store:
             return None
         return Inventory.model_validate_json(entry.value or b"{}")
 
+    async def prove(self) -> None:
+        """Return if the store takes writes. One server of a cluster that is cut off from the others
+        answers all questions, what is in the store and who leads it among them. Raises
+        nats.errors.Error."""
+        await self.control.put(PROOF, b"")
+
     async def is_paused(self) -> bool:
         """Whether no job is to be started now."""
         try:
@@ -185,14 +197,12 @@ def _key(record: Record) -> str:
 
 
 async def _until_told(write: Callable[[], Awaitable[int]]) -> int:
-    """Write again while no acknowledgement comes: a server restarts, a leader is elected."""
+    """Write again while no acknowledgement comes."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             return await write()
-        except (
-            TimeoutError, NoRespondersError, NoStreamResponseError, ServiceUnavailableError,
-        ):  # fmt: skip
+        except SILENT:
             if time.monotonic() > deadline:
                 raise
         await asyncio.sleep(PAUSE)
@@ -209,17 +219,26 @@ async def declare(stream: JetStreamContext, replicas: int = 1) -> Store:
     return Store(buckets, large, PartnerKeys(stream, replicas))
 
 
+async def reach(stream: JetStreamContext, replicas: int) -> Store:
+    """The store, however long it takes to answer. Raises nats.errors.Error for what it refuses."""
+    while True:
+        with suppress(*SILENT):
+            return await declare(stream, replicas)
+        await asyncio.sleep(PAUSE)
+
+
 async def _declare(stream: JetStreamContext, wanted: KeyValueConfig, replicas: int) -> KeyValue:
-    wanted = wanted.evolve(replicas=replicas)
+    wanted = wanted.evolve(replicas=replicas, direct=wanted.direct and replicas == 1)
     try:
         bucket = await stream.key_value(wanted.bucket)
     except BucketNotFoundError:
         return await stream.create_key_value(wanted)
     found = (await stream.stream_info(f"KV_{wanted.bucket}")).config
     right = _right(found, wanted)
-    if right != found:
-        await stream.update_stream(right)
-    return bucket
+    if right == found:
+        return bucket
+    await stream.update_stream(right)
+    return await stream.key_value(wanted.bucket)
 
 
 def _right(found: StreamConfig, wanted: KeyValueConfig) -> StreamConfig:
@@ -228,6 +247,7 @@ def _right(found: StreamConfig, wanted: KeyValueConfig) -> StreamConfig:
         max_msgs_per_subject=wanted.history,
         max_msg_size=wanted.max_value_size,
         num_replicas=wanted.replicas,
+        allow_direct=wanted.direct,
         max_msgs=-1,
         max_age=0,
     )

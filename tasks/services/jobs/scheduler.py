@@ -28,7 +28,7 @@ from .backlog import Backlog
 from .demand import Need, Waiting, why_unfit
 from .instance_pool import Pool
 from .job_settings import Settings
-from .job_store import Overtaken, Store, Stored, declare
+from .job_store import Overtaken, Store, Stored, reach
 from .leadership import Leadership, Lost
 from .leases import Leases
 from .record import ENDED, Error, Record
@@ -307,7 +307,7 @@ async def serve(settings: Settings, ready: Path | None = None) -> None:
 
     client = await connection.connect(settings, f"scheduler of {settings.machine}", reconnected)
     stream = client.jetstream(timeout=connection.ANSWER)
-    store = await declare(stream, settings.replicas)
+    store = await reach(stream, settings.replicas)
     if ready:
         files.write_receipt(ready, {})
     leadership = Leadership(store.control, settings.machine)

@@ -18,12 +18,14 @@ from tests.rig import free_ports
 class Server:
     """One server; its store outlives it."""
 
-    def __init__(self, folder: Path, more: str = "") -> None:
+    def __init__(
+        self, folder: Path, more: str = "", host: str = "127.0.0.1", port: int | None = None
+    ) -> None:
         """`more` is added to its config."""
-        self.port = free_ports(1)
+        self._host, self.port = host, port or free_ports(1)
         self._config = folder / "nats.conf"
         self._config.write_text(
-            f"listen: 127.0.0.1:{self.port}\n"
+            f"listen: {host}:{self.port}\n"
             f'jetstream {{ store_dir: "{folder / "store"}", sync_interval: always }}\n{more}'
         )
         self._log = folder / "nats.log"
@@ -31,7 +33,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self._host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -47,9 +49,14 @@ class Server:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
+    def end(self) -> None:
+        """End it in order."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(30)
+
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+            with socket.create_connection((self._host, self.port), 1) as connection:
                 return connection.recv(4) == b"INFO"
         except OSError:
             return False

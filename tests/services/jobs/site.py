@@ -11,17 +11,16 @@ import sys
 import textwrap
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
 import nats
 from nats.aio.client import Client
-from nats.errors import TimeoutError
+from nats.errors import Error
 
 from comfy_machine.services.jobs import worker_protocol
-from comfy_machine.services.jobs.job_store import Store, declare
+from comfy_machine.services.jobs.job_store import Store, reach
 from comfy_machine.services.jobs.partner_keys import Keys
 from comfy_machine.services.jobs.record import ENDED, Record
 from comfy_machine.services.jobs.worker_protocol import Order
@@ -38,14 +37,17 @@ PATIENCE = 60.0
 """Seconds until what must happen has happened, on a busy machine."""
 
 WORK = textwrap.dedent("""
-    import pathlib, time
-    import comfy.model_management
+    import os, pathlib, time
+    import comfy.model_management, comfy.utils
+    from PIL import Image
 
     class OutOfMemoryError(RuntimeError):
         pass
 
     class Work:
         '''Notes each run; then waits for the file `gate`, or does what `does` says.'''
+
+        SHOWN = Image.frombytes("RGB", (400, 400), os.urandom(3 * 400 * 400))
 
         INPUT_TYPES = classmethod(lambda cls: {"required": {
             "notes": ("STRING", {}), "gate": ("STRING", {}), "does": ("STRING", {}),
@@ -70,6 +72,9 @@ WORK = textwrap.dedent("""
                 time.sleep(float(does[6:]))
             while gate and not pathlib.Path(gate).exists():
                 comfy.model_management.throw_exception_if_processing_interrupted()
+                if does == "show":
+                    bar = comfy.utils.ProgressBar(2)
+                    bar.update_absolute(1, 2, ("PNG", self.SHOWN, None))
                 time.sleep(0.01)
             return {"ui": {"text": ["done"]}}
 
@@ -80,8 +85,10 @@ WORK = textwrap.dedent("""
 class Site:
     """Starts and ends its parts; everything is real but ComfyUI itself."""
 
-    def __init__(self, server: Server, installation: Installation, folder: Path) -> None:
-        self.server, self.folder = server, folder
+    def __init__(
+        self, server: Server, installation: Installation, folder: Path, machine: str = MACHINE
+    ) -> None:
+        self.server, self.folder, self._machine = server, folder, machine
         self.layout = Layout(folder / "ws")
         self._installation = installation
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -97,7 +104,7 @@ class Site:
     # What runs.
 
     def settings(self, **changed: object) -> None:
-        about = {"workspace": str(self.layout.workspace), "machine": MACHINE,
+        about = {"workspace": str(self.layout.workspace), "machine": self._machine,
                  "url": self.server.url, **changed}  # fmt: skip
         self.folder.joinpath("settings.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -181,10 +188,11 @@ class Site:
         async def calling() -> T:
             if self._store is None:
                 self._client = await nats.connect(
-                    self.url.split(","), max_reconnect_attempts=-1, reconnect_time_wait=0.1
-                )
+                    self.url.split(","), max_reconnect_attempts=-1, reconnect_time_wait=0.1,
+                    ping_interval=1, max_outstanding_pings=2,
+                )  # fmt: skip
                 stream = self._client.jetstream(timeout=5)
-                self._store = await declare(stream, self.replicas)
+                self._store = await reach(stream, self.replicas)
             return await asked(self._store)
 
         return self._loop.run_until_complete(calling())
@@ -195,8 +203,9 @@ class Site:
         while True:
             try:
                 return self.call(asked)
-            except TimeoutError:
+            except Error:
                 assert time.monotonic() < deadline
+                time.sleep(0.1)
 
     def submit(self, workflow: Prompt, keys: Keys | None = None, **about: object) -> str:
         job = str(uuid4())
@@ -222,13 +231,11 @@ class Site:
         """The job, as soon as the server tells."""
 
         async def reading(store: Store) -> Record:
-            while True:
-                with suppress(TimeoutError):
-                    stored = await store.read(job)
-                    assert stored is not None
-                    return stored.record
+            stored = await store.read(job)
+            assert stored is not None
+            return stored.record
 
-        return self.call(reading)
+        return self.patiently(reading)
 
     def until(self, job: str, *states: str) -> Record:
         """Wait until the job is in one of these states."""
@@ -266,8 +273,8 @@ class Site:
     def until_run(self, times: int = 1) -> None:
         until(lambda: self.runs() >= times, PATIENCE, f"{times} runs\n{self.logs()}")
 
-    def work(self, gate: Path | None = None, does: str = "") -> Prompt:
-        inputs = {"notes": str(self.notes), "gate": str(gate or ""), "does": does}
+    def work(self, gate: Path | None = None, does: str = "", notes: Path | None = None) -> Prompt:
+        inputs = {"notes": str(notes or self.notes), "gate": str(gate or ""), "does": does}
         return {"1": {"class_type": "Work", "inputs": inputs}}
 
     @staticmethod
