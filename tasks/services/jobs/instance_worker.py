@@ -9,7 +9,6 @@ instance: a worker that starts takes up the job that its predecessor left runnin
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
 import signal
@@ -28,14 +27,16 @@ from nats.errors import NoRespondersError
 from pydantic import ValidationError
 
 from ...spec.layout import Layout
-from . import connection, job_files, model_sizes, worker_protocol
+from . import connection, job_files, worker_protocol
 from .execution import Execution, Lost
 from .instance_client import Away, Busy, Ended, InstanceClient, Refused
+from .instance_stock import InstanceStock
 from .job_settings import Settings
 from .job_store import RECORDS, Overtaken, Store, Stored, declare
+from .progress_relay import ProgressRelay
 from .record import Error, Record
 from .record import State as RecordState
-from .worker_protocol import Announcement, Heard, Inventory, Lease, Order, Reply, State
+from .worker_protocol import Announcement, Heard, Lease, Order, Reply, State
 
 BEAT = 1.0
 """Seconds between two announcements, if nothing changes."""
@@ -47,10 +48,6 @@ AGAIN = 0.5
 """Seconds between two attempts to write a result."""
 MISSES = 3
 """How often a job is started again since its instance named a file that isn't there."""
-TAKES_STOCK = 60.0
-"""Seconds between two looks at what the instance has."""
-BUFFER = 64
-"""Messages of the instance that wait to be passed on."""
 MARGIN = 10.0
 """Seconds before the end of its time in which a worker gives its job back."""
 
@@ -106,7 +103,8 @@ class InstanceWorker:
         self._name = worker_protocol.instance_name(settings.machine, place.name)
         self._session = secrets.token_hex(8)
         self._instance = InstanceClient(place.url)
-        self._execution = Execution(self._instance, secrets.token_hex(16), self._relay)
+        self._relay = ProgressRelay(client)
+        self._execution = Execution(self._instance, secrets.token_hex(16), self._relay.take)
         self._task: Task | None = None
         self._writing: list[Task] = []
         """Jobs that have ended and whose results are being written: the next one runs meanwhile."""
@@ -118,10 +116,8 @@ class InstanceWorker:
         self._settled = False
         self._free = True
         self._why = "it has just started"
-        self._memory: int | None = None
-        self._checkpoint = self._inventory = ""
-        self._stock: Inventory | None = None
-        self._said: asyncio.Queue[tuple[str, dict[str, Any] | bytes]] = asyncio.Queue(BUFFER)
+        self._checkpoint = ""
+        self._stock = InstanceStock(self._instance, store, self._layout, self._name, self._changed)
 
     async def work(self, ended: asyncio.Event) -> None:
         """Take jobs until `ended` is set, and end the job that then runs, or give it back."""
@@ -133,8 +129,8 @@ class InstanceWorker:
             for each in (
                 self._announcing(),
                 self._execution.events.follow(),
-                self._taking_stock(),
-                self._relaying(),
+                self._stock.watch(),
+                self._relay.pass_on(),
             )
         ]
         stopped = asyncio.ensure_future(ended.wait())
@@ -213,9 +209,9 @@ class InstanceWorker:
                 Lease(job=each.id, attempt=each.attempt)
                 for each in (*self._writing, *([task] if task else []))
             ),
-            memory=self._memory,
+            memory=self._stock.memory,
             checkpoint=self._checkpoint,
-            inventory=self._inventory,
+            inventory=self._stock.revision,
         )
         announcement = said.model_dump_json().encode()
         await self._client.publish(worker_protocol.ANNOUNCED, announcement)
@@ -356,8 +352,8 @@ class InstanceWorker:
         except (Lost, Away):
             self._looks = True
             return {"state": "waiting"}
-        if ended.out_of_memory and self._memory:
-            return {"state": "waiting", "above": self._memory}
+        if ended.out_of_memory and self._stock.memory:
+            return {"state": "waiting", "above": self._stock.memory}
         return ended
 
     async def _execute(self, task: Task, *, again: bool = False) -> Ended:
@@ -435,41 +431,6 @@ class InstanceWorker:
             if now and self._is_mine(now.record) and now.record.attempt == task.attempt:
                 return now
             return None
-
-    async def _taking_stock(self) -> None:
-        """Note what the instance has: its classes once, its models again and again."""
-        while True:
-            with suppress(Away, NatsError, asyncio.TimeoutError):
-                self._memory = await asyncio.to_thread(self._instance.memory)
-                await self._take_stock()
-            await asyncio.sleep(TAKES_STOCK if self._inventory else AGAIN)
-
-    async def _take_stock(self) -> None:
-        classes = self._stock.classes if self._stock else None
-        if classes is None:
-            classes = await asyncio.to_thread(self._instance.classes)
-        models = await asyncio.to_thread(self._instance.models)
-        sizes = await asyncio.to_thread(model_sizes.of, self._layout, models)
-        stock = Inventory(classes=classes, models=models, sizes=sizes)
-        if stock != self._stock:
-            self._inventory = await self._store.put_inventory(self._name, stock)
-            self._stock = stock
-            self._changed.set()
-
-    def _relay(self, job: str, said: dict[str, Any] | bytes) -> None:
-        # Nobody misses a picture more than the job that it would hold up.
-        with suppress(asyncio.QueueFull):
-            self._said.put_nowait((job, said))
-
-    async def _relaying(self) -> None:
-        while True:
-            job, said = await self._said.get()
-            subject = f"{worker_protocol.PROGRESS}.{job}"
-            with suppress(NatsError):
-                if isinstance(said, bytes):
-                    await self._client.publish(subject, said, headers={"Kind": "binary"})
-                else:
-                    await self._client.publish(subject, json.dumps(said).encode())
 
 
 def _ended(state: RecordState, **about: Any) -> dict[str, Any]:
