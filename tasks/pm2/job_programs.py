@@ -19,6 +19,8 @@ DAY = 86400.0
 """Seconds."""
 CREDENTIALS, TOKEN = "JOBS_CREDENTIALS", "JOBS_TOKEN"
 """The variables with what NATS asks for, and with what the gateway asks for."""
+ACCESS_KEY, SECRET_KEY = "JOBS_STORE_ACCESS_KEY", "JOBS_STORE_SECRET_KEY"
+"""Those with what the object store asks for."""
 
 
 def names(run: Run) -> list[str]:
@@ -47,7 +49,18 @@ def settings(run: Run, jobs: Jobs) -> dict[str, Any]:
         "attempts": jobs.attempts,
         "max_queued": jobs.max_queued,
         "keep": jobs.keep * DAY,
+        **_shared(jobs),
     }
+
+
+def _shared(jobs: Jobs) -> dict[str, Any]:
+    """What is for several machines."""
+    if not jobs.url:
+        return {}
+    store = jobs.store and {
+        "url": jobs.store.url, "endpoint": jobs.store.endpoint, "region": jobs.store.region,
+    }  # fmt: skip
+    return {"shared": True, "store": store}
 
 
 def tls(jobs: Jobs) -> dict[str, str | None] | None:
@@ -68,7 +81,10 @@ def gateway_settings(run: Run, jobs: Jobs) -> dict[str, Any]:
 
 def variables(jobs: Jobs) -> dict[str, str]:
     """What is in no file that others can read."""
-    return {CREDENTIALS: jobs.credentials} if jobs.credentials else {}
+    found = {CREDENTIALS: jobs.credentials} if jobs.credentials else {}
+    if jobs.store:
+        found |= {ACCESS_KEY: jobs.store.access_key, SECRET_KEY: jobs.store.secret_key}
+    return found
 
 
 def worker(run: Run, instance: Instance) -> Worker | None:

@@ -29,6 +29,7 @@ class AnnouncedInstances:
 
     def __init__(self) -> None:
         self._heard: dict[str, tuple[float, Announcement]] = {}
+        self._began = time.monotonic()
         self._classes: tuple[float, frozenset[str], dict[str, Any]] = (0.0, frozenset(), {})
         self._asking = asyncio.Lock()
         self._inventories: dict[str, tuple[str, Inventory]] = {}
@@ -50,6 +51,16 @@ class AnnouncedInstances:
         """Those that were announced lately, by name."""
         recent = time.monotonic() - SILENCE
         return [said for _, (at, said) in sorted(self._heard.items()) if at > recent]
+
+    def machine_of(self, instance: str) -> str:
+        """The machine of an instance; empty: it isn't known."""
+        return self._heard[instance][1].machine if instance in self._heard else ""
+
+    def has_left(self, machine: str) -> bool:
+        """Whether nothing of a machine was heard for so long that it doesn't count any more. Who
+        has just begun to listen can't tell."""
+        heard = (at for at, said in self._heard.values() if said.machine == machine)
+        return time.monotonic() - max(heard, default=self._began) > SILENCE
 
     async def learn(self, store: Store) -> None:
         """Read what instances have, where they have announced something else than before. Raises

@@ -12,12 +12,16 @@ from nats.aio.client import Client
 from nats.errors import Error
 from nats.js import JetStreamContext
 
+from ...spec.layout import Layout
 from ..jobs import connection, job_store
 from ..jobs.demand import Waiting, why_unfit
+from ..jobs.file_exchange import FileExchange
 from ..jobs.job_settings import Settings
 from ..jobs.job_store import Overtaken, Store, Stored, TooLarge
+from ..jobs.object_files import ObjectFiles
 from ..jobs.record import ENDED, Record
 from ..jobs.record_watch import RecordWatch
+from ..jobs.shared_inputs import SharedInputs
 from ..jobs.stored_workflow import pack, unpack
 from ..jobs.worker_protocol import ANNOUNCED, PROGRESS, Order, worker
 from .announced_instances import AnnouncedInstances
@@ -49,7 +53,13 @@ class JobDesk:
         self.instances = AnnouncedInstances()
         self.ready = False
         """Whether it knows all jobs."""
+        self.exchange: FileExchange | None = None
+        """None: there are no other machines."""
+        self.objects = ObjectFiles.from_environment(settings.store)
+        self._inputs = SharedInputs(Layout(settings.workspace))
+        self._uploads: set[asyncio.Task[bool]] = set()
         self._client: Client | None = None
+        self._files: Client | None = None
         self._watch: RecordWatch | None = None
         self._unsure: dict[str, None] = {}
         """Jobs of which it isn't known whether they were stored."""
@@ -64,6 +74,8 @@ class JobDesk:
                 break
             except Error:
                 await asyncio.sleep(connection.RETRY)
+        if self.settings.shared:
+            await self._exchange_files()
         self._watch = RecordWatch(self._client, self._stream)
         await self._client.subscribe(f"{PROGRESS}.*", cb=self.view.said)
         await self._client.subscribe(ANNOUNCED, cb=self.instances.hear)
@@ -74,8 +86,16 @@ class JobDesk:
     async def stop(self) -> None:
         if self._watch is not None:
             await self._watch.stop()
-        if self._client is not None:
-            await self._client.close()
+        for client in (self._client, self._files):
+            if client is not None:
+                await client.close()
+
+    async def _exchange_files(self) -> None:
+        """Give files of this machine to others, and get theirs."""
+        self._files = await connection.connect(self.settings, "files of the gateway")
+        layout = Layout(self.settings.workspace)
+        self.exchange = FileExchange(self._files, layout, self.settings.machine)
+        await self.exchange.serve()
 
     # Jobs
 
@@ -164,7 +184,8 @@ class JobDesk:
                 # The number of the attempt isn't used again: instances tell attempts by it.
                 again = record.next(
                     "waiting", returned=record.attempt, error=None, cancel=False,
-                    above=0, started=0.0, ended=0.0, outputs={},
+                    above=0, started=0.0, ended=0.0, outputs={}, sizes={}, machine="",
+                    stored=False, gone=False, rested=0,
                 )  # fmt: skip
                 return await self._step(stored, again)
         raise away()
@@ -178,6 +199,23 @@ class JobDesk:
         if stored is not None and stored.record.state in ENDED:
             await self._store.forget(stored.record)
             self.view.forgotten(job)
+
+    async def note_gone(self, job: str) -> bool:
+        """Note that the files of a job that has ended are removed from this machine, and say
+        whether they may be."""
+        if self.view.get(job) is None:
+            return True
+        for _ in range(TRIES):
+            if (stored := await self._store.read(job)) is None:
+                return True
+            record = stored.record
+            if record.state not in ENDED:
+                return False
+            if record.stored or record.gone or record.machine not in ("", self.settings.machine):
+                return True
+            with suppress(Overtaken):
+                await self._step(stored, record.changed(gone=True))
+        return False
 
     async def is_paused(self) -> bool:
         """Whether no job is started now."""
@@ -228,6 +266,7 @@ class JobDesk:
         need = self.instances.models.need(wanted.workflow)
         if reason := why_unfit(Waiting(job, need, 0.0), self.instances.having):
             raise Refused(422, "invalid_workflow", reason)
+        inputs = await self._shared_inputs(wanted.workflow) if self.settings.shared else {}
         queue = self.view.queue() if wanted.front else []
         first = min((each.submitted for each in queue), default=time.time())
         return Record(
@@ -242,7 +281,25 @@ class JobDesk:
             nodes=len(wanted.workflow),
             labels=wanted.labels,
             client=wanted.client,
+            inputs=inputs,
+            origin=self.settings.machine if inputs else "",
         )
+
+    async def _shared_inputs(self, workflow: Workflow) -> dict[str, str]:
+        """The inputs that it names, kept for the machine that will run it. Raises Refused."""
+        try:
+            inputs = await asyncio.to_thread(self._inputs.note, workflow)
+        except OSError as error:
+            message = f"the inputs of the workflow can't be kept: {error}"
+            raise Refused(507, "insufficient_storage", message) from None
+        for digest in inputs.values():
+            if self.objects and (path := self._inputs.get(digest)):
+                # The job needn't wait: until the store has them, this machine gives them.
+                key = self.objects.input_key(digest)
+                task = asyncio.ensure_future(self.objects.put_new(key, path))
+                self._uploads.add(task)
+                task.add_done_callback(self._uploads.discard)
+        return inputs
 
     def _queue_time(self) -> int:
         """Seconds after which a place in the queue may be free."""

@@ -9,12 +9,11 @@ instance: a worker that starts takes up the job that its predecessor left runnin
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import signal
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +26,15 @@ from nats.errors import NoRespondersError
 from pydantic import ValidationError
 
 from ...spec.layout import Layout
-from . import connection, job_files, worker_protocol
+from . import connection, job_files, job_transfer, worker_protocol
+from .distant_file import Absent, Silent
 from .execution import Execution, Lost
 from .instance_client import Away, Busy, Ended, InstanceClient, Refused
+from .instance_place import Place
 from .instance_stock import InstanceStock
 from .job_settings import Settings
 from .job_store import RECORDS, Overtaken, Store, Stored, declare
+from .job_transfer import JobTransfer
 from .progress_relay import ProgressRelay
 from .record import Error, Record
 from .record import State as RecordState
@@ -48,6 +50,8 @@ AGAIN = 0.5
 """Seconds between two attempts to write a result."""
 MISSES = 3
 """How often a job is started again since its instance named a file that isn't there."""
+RESTS = 240
+"""How often a job rests whose inputs can't be had: an hour."""
 MARGIN = 10.0
 """Seconds before the end of its time in which a worker gives its job back."""
 
@@ -59,6 +63,8 @@ class Task:
     stored: Stored
     adopted: bool
     running: asyncio.Task[None] | None = None
+    bringing: asyncio.Task[bytes] | None = None
+    """What it reads is being fetched."""
     ending: asyncio.Task[None] | None = None
     """It was cancelled, and is being ended."""
     given_back: bool = False
@@ -73,31 +79,23 @@ class Task:
         return self.stored.record.attempt
 
 
-@dataclass(frozen=True)
-class Place:
-    """The instance of this worker."""
+class Instead(Exception):  # noqa: N818  reads as what happens
+    """The job isn't run: `outcome` becomes of it."""
 
-    name: str
-    gpu: int
-    url: str
-    grace: float
-    """Seconds that a job may take to end when the worker is asked to."""
-
-    @classmethod
-    def from_environment(cls) -> Place:
-        """Raises KeyError and ValueError."""
-        return cls(
-            os.environ["JOBS_INSTANCE"],
-            int(os.environ["JOBS_GPU"]),
-            os.environ["COMFYUI_URL"].rstrip("/"),
-            float(os.environ.get("WORKER_STOP_TIMEOUT", 600)),
-        )
+    def __init__(self, outcome: Ended | dict[str, Any]) -> None:
+        super().__init__()
+        self.outcome = outcome
 
 
 class InstanceWorker:
     """The worker of one instance."""
 
-    def __init__(self, client: Client, store: Store, settings: Settings, place: Place) -> None:
+    def __init__(
+        self, client: Client, store: Store, settings: Settings, place: Place,
+        transfer: JobTransfer | None = None,
+    ) -> None:  # fmt: skip
+        """With `transfer` other machines may take part."""
+        self._transfer = transfer
         self._client, self._store, self._settings, self._place = client, store, settings, place
         self._layout = Layout(settings.workspace)
         self._name = worker_protocol.instance_name(settings.machine, place.name)
@@ -309,6 +307,8 @@ class InstanceWorker:
         """End a job again and again: it may not be there yet, and ComfyUI drops an interruption
         that comes between two nodes."""
         while self._task is task:
+            if task.bringing:
+                task.bringing.cancel()
             await self._execution.end(task.id)
             await asyncio.sleep(AGAIN)
 
@@ -345,6 +345,8 @@ class InstanceWorker:
             if ended.out_of_memory:
                 await asyncio.to_thread(self._instance.free)
                 ended = await self._execute(task, again=True)
+        except Instead as instead:
+            return instead.outcome
         except Refused as refused:
             return _ended("failed", error=refused.error)
         except Busy:
@@ -363,6 +365,8 @@ class InstanceWorker:
         workflow = await self._store.workflow(record)
         if workflow is None:
             raise Lost(record.id)
+        if record.inputs and self._transfer:
+            workflow = await self._brought(task, self._transfer.brought(record, workflow))
         looks = self._looks or record.attempt > 1
         ended = await self._execution.run(
             record.id, record.attempt, workflow, looks=looks and not again
@@ -370,6 +374,25 @@ class InstanceWorker:
         self._looks = False
         self._checkpoint = record.checkpoint or self._checkpoint
         return ended
+
+    async def _brought(self, task: Task, workflow: Coroutine[Any, Any, bytes]) -> bytes:
+        """The workflow, when what it reads is here. Raises Instead."""
+        record = task.stored.record
+        task.bringing = asyncio.ensure_future(workflow)
+        try:
+            return await task.bringing
+        except asyncio.CancelledError:
+            if task.ending is None:
+                raise
+            raise Instead(Ended({}, interrupted=True)) from None
+        except Absent as absent:
+            raise Instead(_without_inputs(str(absent))) from None
+        except (Silent, OSError) as error:
+            if record.rested >= RESTS:
+                raise Instead(_without_inputs(str(error))) from None
+            raise Instead({**record.given_back(), "rested": record.rested + 1}) from None
+        finally:
+            task.bringing = None
 
     async def _end_state(self, task: Task, ended: Ended) -> dict[str, Any]:
         record = task.stored.record
@@ -381,8 +404,9 @@ class InstanceWorker:
             return _ended("cancelled")
         try:
             outputs = await self._collect(record.id, ended.outputs)
+            about = await self._transfer.published(record) if self._transfer else {}
         except job_files.Missing as missing:
-            if record.returned < MISSES:
+            if record.returned - record.rested < MISSES:
                 # It answered from its cache with a file that was removed: let it forget.
                 with suppress(Away):
                     await asyncio.to_thread(self._instance.free)
@@ -391,7 +415,7 @@ class InstanceWorker:
             return _ended("failed", error=Error(type="missing_output", message=message))
         except OSError as error:
             return _ended("failed", error=Error(type="output_not_kept", message=str(error)))
-        return _ended("succeeded", outputs=outputs)
+        return _ended("succeeded", outputs=outputs, **about)
 
     async def _collect(self, job: str, outputs: dict[str, Any]) -> dict[str, Any]:
         return await asyncio.to_thread(
@@ -410,6 +434,8 @@ class InstanceWorker:
                 now = await self._reread(task)
                 if now is None:
                     job_files.drop(self._layout, task.id)
+                    if self._transfer and following.get("stored"):
+                        await self._transfer.forget(record)
                     return
                 # Somebody asked to cancel it meanwhile.
                 stored = now
@@ -437,6 +463,10 @@ def _ended(state: RecordState, **about: Any) -> dict[str, Any]:
     return {"state": state, "ended": time.time(), **about}
 
 
+def _without_inputs(message: str) -> dict[str, Any]:
+    return _ended("failed", error=Error(type="missing_input", message=message))
+
+
 async def serve(settings: Settings, place: Place) -> None:
     """Run jobs until this process is ended by SIGTERM."""
     client = await connection.connect(settings, f"worker of {place.name}")
@@ -445,7 +475,8 @@ async def serve(settings: Settings, place: Place) -> None:
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    await InstanceWorker(client, store, settings, place).work(ended)
+    transfer = await job_transfer.connected(settings, f"files of {place.name}")
+    await InstanceWorker(client, store, settings, place, transfer).work(ended)
     await connection.close(client)
 
 
