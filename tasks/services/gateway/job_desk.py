@@ -47,10 +47,10 @@ UNSURE = 1000
 class JobDesk:
     """The jobs on one server. `start` comes first."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, instances: AnnouncedInstances | None = None) -> None:
         self.settings = settings
         self.view = JobView()
-        self.instances = AnnouncedInstances()
+        self.instances = instances or AnnouncedInstances()
         self.ready = False
         """Whether it knows all jobs."""
         self.exchange: FileExchange | None = None
@@ -96,6 +96,11 @@ class JobDesk:
         layout = Layout(self.settings.workspace)
         self.exchange = FileExchange(self._files, layout, self.settings.machine)
         await self.exchange.serve()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it hears what is announced."""
+        return self._client is not None and self._client.is_connected
 
     # Jobs
 
@@ -306,12 +311,13 @@ class JobDesk:
         return 5 if self.view.running() else 30
 
     async def _resume(self) -> None:
+        self.instances.begin_anew()
         if self._watch is not None:
             await self._watch.resume()
 
     def _require_connection(self) -> None:
         """Refuse at once what would wait for the store in vain."""
-        if self._client is None or not self._client.is_connected:
+        if not self.is_connected:
             raise away()
 
 

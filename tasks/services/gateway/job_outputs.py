@@ -59,7 +59,7 @@ class JobOutputs:
         except Absent:
             raise gone(output.name, f"it isn't on {machine} any more") from None
         except Silent:
-            if instances.has_left(machine):
+            if self._desk.is_connected and instances.has_left(machine):
                 raise gone(output.name, f"{machine}, which has it, left") from None
             raise silent(machine) from None
 

@@ -48,13 +48,12 @@ class KeptFiles:
             await self._desk.objects.sweep(view.ids(), named, keep)
 
     async def _make_room(self) -> None:
-        wanted = self._desk.settings.spare
-        if not await asyncio.to_thread(disk_room.lacks, self._layout, wanted):
+        if not await asyncio.to_thread(disk_room.lacks, self._layout):
             return
         for job in await asyncio.to_thread(disk_room.oldest_first, self._layout, self._ended):
             if await self._desk.note_gone(job):
                 await asyncio.to_thread(job_files.drop, self._layout, job)
-            if not await asyncio.to_thread(disk_room.lacks, self._layout, wanted):
+            if not await asyncio.to_thread(disk_room.lacks, self._layout):
                 return
 
     def _ended(self, job: str) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from ...spec.layout import Layout
 from . import job_files
@@ -16,17 +15,13 @@ RECENT = 3600.0
 """Seconds for which a job's files stay, however full the disk is."""
 
 
-def spare(folder: Path) -> float:
-    """Bytes that should be free on the disk of this folder. Raises OSError."""
-    return min(SHARE * shutil.disk_usage(folder).total, MOST)
-
-
-def lacks(layout: Layout, wanted: float | None = None) -> bool:
-    """Whether less is free where results lie than is `wanted`, in bytes. Raises OSError."""
+def lacks(layout: Layout) -> bool:
+    """Whether results should give room. Raises OSError."""
     folder = job_files.folder_of(layout, "")
     if not folder.is_dir():
         return False
-    return shutil.disk_usage(folder).free < (spare(folder) if wanted is None else wanted)
+    disk = shutil.disk_usage(folder)
+    return disk.free < min(SHARE * disk.total, MOST)
 
 
 def oldest_first(layout: Layout, ended: Callable[[str], float | None]) -> list[str]:

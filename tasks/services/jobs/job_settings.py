@@ -51,8 +51,6 @@ class Settings:
     shared: bool = False
     """Whether other machines use the same server."""
     store: Bucket | None = None
-    spare: float | None = None
-    """Bytes that results leave free on the disk; None: `disk_room.spare` says how many."""
 
     @classmethod
     def read(cls, file: Path) -> Settings:

@@ -39,6 +39,7 @@ PATIENCE = 60.0
 WORK = textwrap.dedent("""
     import pathlib, time
     import comfy.model_management
+    import folder_paths
 
     class OutOfMemoryError(RuntimeError):
         pass
@@ -72,15 +73,33 @@ WORK = textwrap.dedent("""
                 time.sleep(0.01)
             return {"ui": {"text": ["done"]}}
 
-    NODE_CLASS_MAPPINGS = {"Work": Work}
+    class Read:
+        '''Says what is in a file of the inputs.'''
+
+        INPUT_TYPES = classmethod(lambda cls: {"required": {"file": ("STRING", {})}})
+        IS_CHANGED = classmethod(lambda cls, **_: float("nan"))
+        RETURN_TYPES = ()
+        FUNCTION = "run"
+        OUTPUT_NODE = True
+
+        def run(self, file):
+            path = folder_paths.get_annotated_filepath(file)
+            return {"ui": {"text": [pathlib.Path(path).read_text()], "named": [file]}}
+
+    NODE_CLASS_MAPPINGS = {"Work": Work, "Read": Read}
 """)
 
 
 class Site:
     """Starts and ends its parts; everything is real but ComfyUI itself."""
 
-    def __init__(self, server: Server, installation: Installation, folder: Path) -> None:
-        self.server, self.folder = server, folder
+    def __init__(
+        self, server: Server, installation: Installation, folder: Path, machine: str = MACHINE,
+        env: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """`env` is for its programs."""
+        self.server, self.folder, self.machine = server, folder, machine
+        self._env = env or {}
         self.layout = Layout(folder / "ws")
         self._installation = installation
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -96,7 +115,7 @@ class Site:
     # What runs.
 
     def settings(self, **changed: object) -> None:
-        about = {"workspace": str(self.layout.workspace), "machine": MACHINE,
+        about = {"workspace": str(self.layout.workspace), "machine": self.machine,
                  "url": self.server.url, **changed}  # fmt: skip
         self.folder.joinpath("settings.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -148,7 +167,7 @@ class Site:
                    str(self.folder / "settings.json")]  # fmt: skip
         with self.folder.joinpath(f"{module}.log").open("ab") as log:
             started = subprocess.Popen(
-                command, cwd=PROJECT, env={**os.environ, **env}, stdout=log, stderr=log
+                command, cwd=PROJECT, env={**os.environ, **self._env, **env}, stdout=log, stderr=log
             )
         self.processes.append(started)
         return started
@@ -259,6 +278,11 @@ class Site:
     def work(self, gate: Path | None = None, does: str = "") -> Prompt:
         inputs = {"notes": str(self.notes), "gate": str(gate or ""), "does": does}
         return {"1": {"class_type": "Work", "inputs": inputs}}
+
+    @staticmethod
+    def reading(file: str) -> Prompt:
+        """A job that says what is in an input."""
+        return {"1": {"class_type": "Read", "inputs": {"file": file}}}
 
     @staticmethod
     def pictures() -> Prompt:
