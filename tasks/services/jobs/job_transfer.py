@@ -36,7 +36,7 @@ class JobTransfer:
         for value, digest in record.inputs.items():
             if await asyncio.to_thread(self._inputs.holds, value, digest):
                 continue
-            if await asyncio.to_thread(self._inputs.get, digest) is None:
+            if not await asyncio.to_thread(self._inputs.has, digest):
                 await self._fetch(record, value, digest)
             name = await asyncio.to_thread(self._inputs.place, value, digest)
             if name != value:

@@ -62,6 +62,11 @@ class SharedInputs:
         path = self._path(value)
         return path is not None and self._digest(path) == digest
 
+    def has(self, digest: str) -> bool:
+        """Whether the bytes are here, and are these: somebody may have written into the file."""
+        path = self.get(digest)
+        return path is not None and self._digest(path) == digest
+
     def take(self, part: Path, digest: str) -> None:
         """Keep a file that came from elsewhere."""
         part.replace(self.folder / digest)

@@ -33,12 +33,25 @@ def run(server: Server, there: Layout, steps: Steps, machine: str = "there") -> 
     async def running() -> None:
         clients: list[Client] = [await nats.connect(server.url) for _ in range(2)]
         await FileExchange(clients[0], there, machine).serve()
-        await clients[0].flush()
-        await steps(FileExchange(clients[1], Layout(there.workspace / "other"), "here"))
+        here = FileExchange(clients[1], Layout(there.workspace / "other"), "here")
+        while not await answers(here, machine):
+            await asyncio.sleep(0.01)
+        await steps(here)
         for client in clients:
             await client.close()
 
     asyncio.run(running())
+
+
+async def answers(here: FileExchange, machine: str) -> bool:
+    """A subscription takes a moment."""
+    try:
+        await here.find(machine, wanted("none"))
+    except Silent:
+        return False
+    except Absent:
+        return True
+    raise AssertionError("there is no such file")
 
 
 def output(layout: Layout, content: bytes, name: str = "a.png") -> Path:
