@@ -81,10 +81,13 @@ def gateway_settings(run: Run, jobs: Jobs) -> dict[str, Any]:
 
 def variables(jobs: Jobs) -> dict[str, str]:
     """What is in no file that others can read."""
-    found = {CREDENTIALS: jobs.credentials} if jobs.credentials else {}
-    if jobs.store:
-        found |= {ACCESS_KEY: jobs.store.access_key, SECRET_KEY: jobs.store.secret_key}
-    return found
+    return {CREDENTIALS: jobs.credentials} if jobs.credentials else {}
+
+
+def store_keys(jobs: Jobs) -> dict[str, str]:
+    """The same for what moves files."""
+    store = jobs.store
+    return {ACCESS_KEY: store.access_key, SECRET_KEY: store.secret_key} if store else {}
 
 
 def worker(run: Run, instance: Instance) -> Worker | None:
@@ -103,6 +106,7 @@ def worker(run: Run, instance: Instance) -> Worker | None:
         command=(sys.executable, "-I", "-m", module, str(file)),
         env={
             **variables(jobs),
+            **store_keys(jobs),
             "JOBS_INSTANCE": instance.name,
             "JOBS_GPU": str(instance.gpu),
             "JOBS_DIGEST": files.digest(parts),

@@ -81,7 +81,8 @@ class AssetsApi:
         return Response(status_code=204)
 
     async def content(self, request: Request, asset: str) -> Response:
-        """Its bytes, or a Range of them."""
+        """Its bytes, or a Range of them. 410: they are gone; 503: their machine doesn't answer
+        now."""
         if (known := await asyncio.to_thread(self._files.get, asset)) is not None:
             return file_answer(request, known.path, known.id)
         _, output, file = await self._output(asset)

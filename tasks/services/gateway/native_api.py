@@ -190,7 +190,8 @@ class NativeApi:
 
     async def view(self, request: Request) -> Response:
         """A file of the outputs, inputs or temporary files; with `preview` or `channel` a picture
-        as ComfyUI makes it of that."""
+        as ComfyUI makes it of that. Outputs answer as those of
+        `/api/v2/assets`."""
         name, query = request.query_params.get("filename", ""), request.query_params
         kind = query.get("type", "output")
         for known in ("output", "input", "temp"):

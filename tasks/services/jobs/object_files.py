@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import S3Store
 
+from ...host.system import object_store
 from ..saying import say
 from .distant_file import Absent, DistantFile, Silent
 from .job_settings import Bucket
@@ -20,8 +19,6 @@ from .record import Record
 
 ACCESS_KEY, SECRET_KEY = "JOBS_STORE_ACCESS_KEY", "JOBS_STORE_SECRET_KEY"
 """The variables with what the store asks for."""
-CONNECT, ANSWER = "5 seconds", "60 seconds"
-RETRIES, RETRY_FOR = 2, timedelta(seconds=20)
 PIECE = 256 << 10
 """Bytes that are passed on at once."""
 PART = 8 << 20
@@ -39,23 +36,9 @@ class ObjectFiles:
     """One that fails is left alone for a while: files are on their machines too."""
 
     def __init__(self, bucket: Bucket, access_key: str, secret_key: str) -> None:
-        place = urlsplit(bucket.url)
         self._url, self._secrets = bucket.url, (access_key, secret_key)
-        self._store = S3Store(
-            place.netloc,
-            prefix=place.path.strip("/") or None,
-            config={
-                "access_key_id": access_key,
-                "secret_access_key": secret_key,
-                "region": bucket.region,
-                **({"endpoint": bucket.endpoint} if bucket.endpoint else {}),
-            },
-            client_options={
-                "connect_timeout": CONNECT,
-                "timeout": ANSWER,
-                "allow_http": (bucket.endpoint or "").startswith("http:"),
-            },
-            retry_config={"max_retries": RETRIES, "retry_timeout": RETRY_FOR},
+        self._store = object_store.connect(
+            object_store.Account(bucket.url, bucket.endpoint, bucket.region, access_key, secret_key)
         )
         self._away_until = 0.0
 

@@ -250,6 +250,7 @@ def test_a_job_waits_for_the_machine_that_has_its_inputs(near: Gateway, far: Sit
     near.start()
     done(near, job)
     assert said(far, job)[0] == "ours"
+    assert far.read(job).rested < 10, "it isn't tried all the time"
 
 
 def test_a_file_that_is_gone_there_is_gone(near: Gateway, far: Site) -> None:

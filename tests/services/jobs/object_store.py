@@ -24,7 +24,7 @@ class ObjectStore:
         self._folder = folder
         self._first = free_ports(8)
         self._folder.joinpath("keys.json").write_text(json.dumps({"identities": [{
-            "name": "tests", "actions": ["Admin"],
+            "name": "tests", "actions": ["Read", "Write", "List"],
             "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
         }]}))  # fmt: skip
         self.start()
