@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
-from ..jobs.distant_file import DistantFile
+from ..jobs.distant_file import Absent, DistantFile, Silent
 from .asset_files import content_type
 from .refused import Refused
 
@@ -55,7 +57,7 @@ def _distant(request: Request, file: DistantFile, like: Response) -> Response:
             429, "too_many_streams", f"{STREAMS} files of other machines are being sent",
             headers={"Retry-After": "5"},
         )  # fmt: skip
-    return StreamingResponse(_sent(file, first, end), status, headers)
+    return _Sent(_pieces(file, first, end), status, headers)
 
 
 def _range(first: str, last: str, size: int) -> tuple[int, int]:
@@ -72,7 +74,15 @@ def _range(first: str, last: str, size: int) -> tuple[int, int]:
     return begin, end
 
 
-async def _sent(file: DistantFile, first: int, end: int) -> AsyncIterator[bytes]:
+class _Sent(StreamingResponse):
+    """A cut is the only way left to say that the rest doesn't come."""
+
+    async def __call__(self, *about: Any) -> None:
+        with suppress(Absent, Silent):
+            await super().__call__(*about)
+
+
+async def _pieces(file: DistantFile, first: int, end: int) -> AsyncIterator[bytes]:
     _Streams.now += 1
     try:
         async for piece in file.read(first, end):

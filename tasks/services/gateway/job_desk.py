@@ -216,7 +216,7 @@ class JobDesk:
             record = stored.record
             if record.state not in ENDED:
                 return False
-            if record.stored or record.gone or record.machine not in ("", self.settings.machine):
+            if record.gone or record.machine not in ("", self.settings.machine):
                 return True
             with suppress(Overtaken):
                 await self._step(stored, record.changed(gone=True))

@@ -34,18 +34,24 @@ class JobOutputs:
         """The file. Raises Refused: it is gone, or its machine doesn't answer now."""
         if path := await asyncio.to_thread(self.here, output):
             return path
-        if record.stored and self._desk.objects is not None:
+        is_silent = False
+        if record.stored and (objects := self._desk.objects):
             try:
-                return await self._desk.objects.find(
-                    self._desk.objects.output_key(record, output.name)
-                )
-            except (Absent, Silent):
+                return await objects.find(objects.output_key(record, output.name))
+            except Absent:
                 pass
-        if record.gone:
-            raise gone(output.name, "it was removed to make room on the disk")
-        return await self._ask(record, output)
+            except Silent:
+                is_silent = True
+        try:
+            return await self._ask(record, output)
+        except Refused:
+            if is_silent:
+                raise silent("the object store") from None
+            raise
 
     async def _ask(self, record: Record, output: OutputFile) -> File:
+        if record.gone:
+            raise gone(output.name, "it was removed to make room on the disk")
         exchange, instances = self._desk.exchange, self._desk.instances
         machine = record.machine or instances.machine_of(record.instance)
         if exchange is None or not machine or machine == self._desk.settings.machine:

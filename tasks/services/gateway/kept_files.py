@@ -60,4 +60,4 @@ class KeptFiles:
         stored = self._desk.view.get(job)
         if stored is None:
             return None
-        return stored.record.ended if stored.record.state in ENDED else 0.0
+        return stored.record.ended if stored.record.state in ENDED else time.time()

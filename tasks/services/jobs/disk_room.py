@@ -25,12 +25,12 @@ def lacks(layout: Layout) -> bool:
 
 
 def oldest_first(layout: Layout, ended: Callable[[str], float | None]) -> list[str]:
-    """The jobs whose files may go. `ended` tells when a job ended, 0 for one that hasn't; None: it
-    isn't known any more. Raises OSError."""
+    """The jobs whose files may go. `ended` tells when a job ended, now for one that hasn't; None:
+    it isn't known any more. Raises OSError."""
     found = []
     for folder in job_files.folder_of(layout, "").iterdir():
         at = ended(folder.name)
         at = folder.lstat().st_mtime if at is None else at
-        if 0 < at < time.time() - RECENT:
+        if at < time.time() - RECENT:
             found.append((at, folder.name))
     return [job for _, job in sorted(found)]

@@ -138,7 +138,7 @@ class ObjectFiles:
         if isinstance(error, Silent):
             return
         self._away_until = time.monotonic() + AWAY
-        said = " ".join(str(error).split())
+        said = f"{self._url} {what}: {' '.join(str(error).split())}"
         for secret in self._secrets:
             said = said.replace(secret, "***")
-        say(f"{self._url} {what}: {said[:SHOWN]}")
+        say(said[:SHOWN])

@@ -15,10 +15,12 @@ from comfy_machine.services.gateway.job_desk import JobDesk
 from comfy_machine.services.gateway.job_outputs import JobOutputs
 from comfy_machine.services.gateway.output_files import OutputFile
 from comfy_machine.services.gateway.refused import Refused
-from comfy_machine.services.jobs.job_settings import Settings
+from comfy_machine.services.jobs.job_settings import Bucket, Settings
+from comfy_machine.services.jobs.object_files import ObjectFiles
 from comfy_machine.services.jobs.record import Record
 from comfy_machine.services.jobs.worker_protocol import ANNOUNCED, Announcement
 from comfy_machine.spec.layout import Layout
+from tests.rig import free_ports
 from tests.services.jobs.conftest import Server
 
 Steps = Callable[[JobDesk, JobOutputs], Awaitable[None]]
@@ -103,6 +105,18 @@ def test_a_job_that_runs_is_asked_for_where_its_instance_is(server: Server, tmp_
         await announce(server)
         await heard(desk)
         assert str(await refusal(outputs)).startswith("far, which has the file, doesn't answer")
+
+    run(server, tmp_path, steps)
+
+
+def test_what_a_silent_store_has_isnt_gone(server: Server, tmp_path: Path) -> None:
+    async def steps(desk: JobDesk, outputs: JobOutputs) -> None:
+        away = Bucket("s3://bucket", f"http://127.0.0.1:{free_ports(1)}")
+        desk.objects = ObjectFiles(away, "key", "secret")
+        for about in ({"machine": "near"}, {"machine": "near", "gone": True}):
+            refused = await refusal(outputs, stored=True, **about)
+            assert str(refused).startswith("the object store, which has the file, doesn't answer")
+            assert refused.status == 503
 
     run(server, tmp_path, steps)
 

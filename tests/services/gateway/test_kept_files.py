@@ -101,11 +101,11 @@ def test_on_a_full_disk_the_oldest_go_as_many_as_it_takes(
 def test_neither_the_last_hour_nor_what_runs_goes_however_full_it_is(
     server: Server, gateway: Gateway, layout: Layout, disk: Path
 ) -> None:
-    files = {name: made(layout, name) for name in "abc"}
+    files = {name: made(layout, name) for name in "ab"} | {"c": made(layout, "c", 100_000)}
     job(server, "a", state="leased", started=1.0)
     job(server, "b", state="succeeded", ended=time.time() - HOUR / 2)
     job(server, "c", state="succeeded", ended=time.time() - 2 * HOUR)
-    (disk / "other").write_bytes(b"x" * (MEGABYTE - 200_000))
+    (disk / "other").write_bytes(b"x" * (4 * MEGABYTE - 300_000))
     gateway.start()
     until(lambda: not files["c"].exists(), 30, "the only one that may")
     assert files["a"].exists()

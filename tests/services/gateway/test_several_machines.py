@@ -20,6 +20,7 @@ from comfy_machine.services.jobs.job_settings import Bucket
 from comfy_machine.services.jobs.object_files import ObjectFiles
 from comfy_machine.services.jobs.record import Record
 from comfy_machine.services.jobs.shared_inputs import SharedInputs
+from comfy_machine.services.jobs.worker_protocol import ANNOUNCED, Announcement
 from comfy_machine.spec.layout import Layout
 from tests.contract.client import until
 from tests.contract.conftest import installation_of
@@ -126,6 +127,7 @@ def test_what_the_far_machine_made_is_shown_here(near: Gateway, far: Site) -> No
         head = near.ask("HEAD", f"/api/v2/assets/{output['id']}/content")
         assert (head.headers["content-length"], head.content) == (str(len(whole.content)), b"")
     output = job["outputs"][0]
+    whole = content(near, output)
     for asked, expected in (
         ("bytes=1-3", whole.content[1:4]),
         ("bytes=5-", whole.content[5:]),
@@ -133,7 +135,7 @@ def test_what_the_far_machine_made_is_shown_here(near: Gateway, far: Site) -> No
         ("bytes=1-999999", whole.content[1:]),
     ):
         part = content(near, output, Range=asked)
-        assert (part.status_code, len(part.content)) == (206, len(expected))
+        assert (part.status_code, part.content) == (206, expected)
         assert part.headers["content-range"].endswith(f"/{output['size_bytes']}")
     assert content(near, output, Range="bytes=999999-").status_code == 416
     assert content(near, output, Range="nonsense").status_code == 200
@@ -147,9 +149,27 @@ def test_comfyuis_own_clients_see_it_too_also_as_a_smaller_picture(
         (image,) = record.outputs[node]["images"]
         assert near.ask("GET", "/view", params=image).content.startswith(PNG)
         small = near.ask("GET", "/view", params={**image, "preview": "webp;50"})
-        assert small.status_code == 200
-    folder = inputs(near) / ".uploads"
-    assert not folder.exists() or [*folder.iterdir()] == []
+        assert small.headers["content-type"] == "image/png", "no instance here makes another"
+    with_own_instance(near, far)
+    small = near.ask("GET", "/view", params={**image, "preview": "webp;50"})
+    assert small.headers["content-type"] == "image/webp"
+    assert [*(inputs(near) / ".uploads").iterdir()] == []
+
+
+def with_own_instance(near: Gateway, far: Site) -> None:
+    """The near machine has one too from now on: it announces itself as a worker does."""
+    instance = far.instance(1, inputs=inputs(near))
+    said = Announcement(
+        instance="near_gpu0", machine="near", url=instance.url, session="1", number=1,
+        state="away",
+    )  # fmt: skip
+    far.publish(ANNOUNCED, said.model_dump_json().encode())
+
+    def is_heard() -> bool:
+        devices = near.ask("GET", "/system_stats").json()["devices"]
+        return "near_gpu0" in [each["name"] for each in devices]
+
+    until(is_heard, 30, "the announcement")
 
 
 def test_a_picture_of_a_job_that_still_runs_is_shown(
@@ -286,6 +306,21 @@ def is_stored(store: dict[str, Any], record: Record) -> bool:
         return True
 
     return asyncio.run(finding())
+
+
+def test_what_breaks_off_is_cut(near: Gateway, far: Site) -> None:
+    (output, _) = run(near, far.pictures())["outputs"]
+    (file,) = [each for each in job_files.files_of(far.layout, output["job_id"])
+               if each.name == output["name"]]  # fmt: skip
+    file.write_bytes(bytes(100 << 20))
+    path = f"/api/v2/assets/{output['id']}/content"
+    with near.ask("GET", path, stream=True) as answer:
+        pieces = answer.iter_content(1 << 20)
+        next(pieces)
+        kill(far.workers[0])
+        with pytest.raises(requests.RequestException):
+            list(pieces)
+    assert not near.log
 
 
 class TestWithAnObjectStore:

@@ -119,15 +119,18 @@ class Site:
                  "url": self.server.url, **changed}  # fmt: skip
         self.folder.joinpath("settings.json").write_text(json.dumps(about), encoding="utf-8")
 
-    def instance(self, gpu: int = 0, *, pretends_gpu: bool = False) -> Instance:
-        """Start an instance."""
+    def instance(
+        self, gpu: int = 0, *, pretends_gpu: bool = False, inputs: Path | None = None
+    ) -> Instance:
+        """Start an instance; `inputs` are those of another machine."""
+        inputs = inputs or self.layout.inputs
         base = self._installation.base(f"gpu{gpu}-{uuid4().hex[:6]}")
         base.add_node("work", WORK)
-        for path in (self.layout.outputs(gpu), self.layout.inputs, self.layout.instance(gpu)):
+        for path in (self.layout.outputs(gpu), inputs, self.layout.instance(gpu)):
             path.mkdir(parents=True, exist_ok=True)
         launched = self._installation.launch(
             base, "--output-directory", str(self.layout.outputs(gpu)),
-            "--input-directory", str(self.layout.inputs),
+            "--input-directory", str(inputs),
             "--temp-directory", str(self.layout.instance(gpu)),
             cpu=not pretends_gpu, env={"SIMULATE_GPU": "1"} if pretends_gpu else None,
         )  # fmt: skip
@@ -206,6 +209,14 @@ class Site:
             return await asked(self._store)
 
         return self._loop.run_until_complete(calling())
+
+    def publish(self, subject: str, message: bytes) -> None:
+        async def publishing(_: Store) -> None:
+            assert self._client
+            await self._client.publish(subject, message)
+            await self._client.flush()
+
+        self.call(publishing)
 
     def submit(self, workflow: Prompt, **about: object) -> str:
         job = str(uuid4())

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
@@ -41,6 +42,10 @@ def run(server: Server, there: Layout, steps: Steps, machine: str = "there") -> 
             await client.close()
 
     asyncio.run(running())
+
+
+async def ended(tasks: set[asyncio.Task[Any]]) -> list[Any]:
+    return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
 
 
 async def answers(here: FileExchange, machine: str) -> bool:
@@ -160,7 +165,7 @@ def test_a_reader_that_stops_leaves_nothing_behind(server: Server, there: Layout
         assert await pieces.__anext__() == LARGE[:PIECE]
         await pieces.aclose()  # type: ignore[attr-defined]
         left = asyncio.all_tasks() - before
-        assert not left or not (await asyncio.wait(left, timeout=5))[1]
+        assert all(isinstance(each, asyncio.CancelledError) for each in await ended(left))
 
     run(server, there, steps)
 

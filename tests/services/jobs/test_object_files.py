@@ -112,9 +112,10 @@ def test_a_store_that_is_away_is_silent_and_left_alone_for_a_while(
 def test_neither_key_is_in_the_log_when_one_is_wrong(
     make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not run(make(secret="another-secret").put("key", file(tmp_path, b"1")))
+    key = f"jobs/{ACCESS_KEY}/another-secret"
+    assert not run(make(secret="another-secret").put(key, file(tmp_path, b"1")))
     said = capsys.readouterr().out
-    assert "doesn't take key" in said
+    assert "doesn't take jobs/***/***: " in said
     assert "another-secret" not in said
     assert ACCESS_KEY not in said
 
