@@ -358,7 +358,9 @@ class JobsTls(Model):
 class JobsStore(Model):
     """Where files lie that several machines need: S3, or a store that speaks like it."""
 
-    url: Bucket = Field(description="The bucket, and a folder in it: s3://BUCKET/FOLDER. Required.")
+    url: Bucket = Field(
+        description="The bucket, and a folder in it for this queue: s3://BUCKET/FOLDER. Required."
+    )
     endpoint: Endpoint | None = Field(
         default=None, description="The store's address. Default: that of Amazon."
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 import obstore
@@ -30,6 +32,9 @@ SHOWN = 300
 SPARED = 86400.0
 """Seconds for which an input stays that no job names."""
 JOBS, INPUTS = "jobs", "inputs"
+OUTPUT = re.compile(rf"{JOBS}/([0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}})/\d+/[^/]+")
+INPUT = re.compile(rf"{INPUTS}/([0-9a-f]{{64}})")
+"""Keys of ours; there may be others' in the same bucket."""
 
 
 class ObjectFiles:
@@ -97,8 +102,11 @@ class ObjectFiles:
     async def sweep(self, jobs: Collection[str], digests: Collection[str], keep: float) -> None:
         """Remove the files of jobs but these that are older than `keep` seconds, and inputs that
         none of them names."""
-        await self._remove(JOBS, lambda path: path.split("/")[1] not in jobs, keep)
-        await self._remove(INPUTS, lambda path: path.split("/")[1] not in digests, SPARED)
+        for folder, ours, known, spared in (
+            (JOBS, OUTPUT, jobs, keep),
+            (INPUTS, INPUT, digests, SPARED),
+        ):
+            await self._remove(folder, partial(_is_unknown, ours, known), spared)
 
     async def _remove(self, folder: str, is_over: Callable[[str], bool], spared: float) -> None:
         now = datetime.now(timezone.utc)
@@ -142,3 +150,8 @@ class ObjectFiles:
         for secret in self._secrets:
             said = said.replace(secret, "***")
         say(said[:SHOWN])
+
+
+def _is_unknown(ours: re.Pattern[str], known: Collection[str], path: str) -> bool:
+    found = ours.fullmatch(path)
+    return found is not None and found[1] not in known

@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 import pytest
 
+from comfy_machine.services.jobs import object_files
 from comfy_machine.services.jobs.distant_file import Absent, Silent
 from comfy_machine.services.jobs.job_settings import Bucket
 from comfy_machine.services.jobs.object_files import ObjectFiles
@@ -120,17 +122,24 @@ def test_neither_key_is_in_the_log_when_one_is_wrong(
     assert ACCESS_KEY not in said
 
 
-def test_the_sweep_takes_what_belongs_to_no_job_when_it_is_old(make: Make, tmp_path: Path) -> None:
-    files, record = make(), Record(id="known", submitted=1.0, attempt=2)
-    source = file(tmp_path, b"1")
-    keys = [files.output_key(record, "a.png"), "jobs/unknown/1/a.png"]
-    for key in (*keys, "inputs/named"):
-        assert run(files.put(key, source))
-    run(files.sweep({"known"}, {"named"}, 3600))
-    assert [has(files, key) for key in keys] == [True, True]
-    run(files.sweep({"known"}, {"named"}, 0))
+def test_the_sweep_takes_what_belongs_to_no_job_when_it_is_old(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, (known, unknown) = make(), (str(uuid4()) for _ in range(2))
+    keys = [files.output_key(Record(id=job, submitted=1.0, attempt=2), "a.png")
+            for job in (known, unknown)]  # fmt: skip
+    digests = ["0" * 64, "1" * 64]
+    inputs = [*map(files.input_key, digests)]
+    others = ["jobs/a.png", "jobs/theirs/1/a.png", f"jobs/{unknown}/a.png", "inputs/a.png"]
+    for key in (*keys, *inputs, *others):
+        assert run(files.put(key, file(tmp_path, b"1")))
+    run(files.sweep({known}, digests[:1], 3600))
+    assert all(has(files, key) for key in (*keys, *inputs, *others)), "they aren't old"
+    monkeypatch.setattr(object_files, "SPARED", 0.0)
+    run(files.sweep({known}, digests[:1], 0))
     assert [has(files, key) for key in keys] == [True, False]
-    assert has(files, "inputs/named")
+    assert [has(files, key) for key in inputs] == [True, False]
+    assert all(has(files, key) for key in others), "somebody else's"
 
 
 def test_an_attempt_of_which_nothing_came_leaves_the_files_of_others(
