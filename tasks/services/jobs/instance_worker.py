@@ -389,7 +389,8 @@ class InstanceWorker:
             raise Instead(_without_inputs(str(absent))) from None
         except (Silent, OSError) as error:
             if record.rested >= RESTS:
-                raise Instead(_without_inputs(str(error))) from None
+                message = f"what it reads can't be had: {error}"
+                raise Instead(_without_inputs(message)) from None
             raise Instead({**record.given_back(), "rested": record.rested + 1}) from None
         finally:
             task.bringing = None

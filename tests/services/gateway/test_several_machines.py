@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import requests
 from blake3 import blake3
 from websockets.sync.client import connect
 
+from comfy_machine.services.gateway.file_answers import STREAMS
 from comfy_machine.services.jobs import job_files
 from comfy_machine.services.jobs.distant_file import Absent
 from comfy_machine.services.jobs.job_settings import Bucket
@@ -306,6 +307,21 @@ def is_stored(store: dict[str, Any], record: Record) -> bool:
         return True
 
     return asyncio.run(finding())
+
+
+def test_only_so_many_are_sent_at_once_as_memory_allows(near: Gateway, far: Site) -> None:
+    (output, _) = run(near, far.pictures())["outputs"]
+    for file in job_files.files_of(far.layout, output["job_id"]):
+        file.write_bytes(bytes(50 << 20))
+    path = f"/api/v2/assets/{output['id']}/content"
+    with ExitStack() as opened:
+        for _ in range(STREAMS):
+            answer = opened.enter_context(near.ask("GET", path, stream=True))
+            assert answer.status_code == 200
+        refused = near.ask("GET", path)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+        assert refused.json()["error"]["code"] == "too_many_streams"
+    until(lambda: near.ask("GET", path, stream=True).status_code == 200, 30, "a place")
 
 
 def test_what_breaks_off_is_cut(near: Gateway, far: Site) -> None:

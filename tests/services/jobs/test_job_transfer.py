@@ -15,6 +15,7 @@ from blake3 import blake3
 from nats.aio.msg import Msg
 
 from comfy_machine.services.jobs.file_exchange import SIZE, VERSION, Wanted
+from comfy_machine.services.jobs.instance_worker import RESTS
 from comfy_machine.services.jobs.shared_inputs import SharedInputs
 from tests.contract.client import until
 from tests.contract.conftest import installation_of
@@ -88,6 +89,15 @@ def test_it_is_given_back_by_a_worker_that_ends(site: Site) -> None:
         ends(site.workers[0], signal.SIGTERM, 30)
         record = site.until(job, "waiting")
         assert (record.attempt, record.counted) == (1, 0)
+
+
+def test_it_waits_for_a_machine_that_is_away_but_not_for_ever(site: Site) -> None:
+    workflow, inputs = site.reading("notes.txt"), {"notes.txt": DIGEST}
+    job = site.submit(workflow, inputs=inputs, origin="away", rested=RESTS)
+    error = site.ends(job).error
+    assert error
+    assert error.type == "missing_input"
+    assert error.message == "what it reads can't be had: away isn't there"
 
 
 def test_a_job_of_this_machine_reads_the_file_itself(site: Site) -> None:
