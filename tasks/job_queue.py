@@ -24,7 +24,7 @@ from .engine.step import Task, group, step
 from .generation import last_good
 from .host.comfyui import api, job_apps
 from .host.pm2 import apps
-from .host.system import files, nats_server
+from .host.system import files, nats_server, object_store
 from .host.system.failure import Failure
 from .host.system.program_files import PROGRAM
 from .pm2 import app, job_programs, own_service
@@ -169,8 +169,9 @@ def _program_settings(run: Run, jobs: Jobs, name: str) -> dict[str, Any]:
 def _program(run: Run, jobs: Jobs, name: str) -> App:
     """The scheduler or the gateway. Raises Failure for a variable that isn't set."""
     named = job_programs.variables(jobs)
-    if name == apps.GATEWAY and jobs.token:
-        named[job_programs.TOKEN] = jobs.token
+    if name == apps.GATEWAY:
+        named |= job_programs.store_keys(jobs)
+        named |= {job_programs.TOKEN: jobs.token} if jobs.token else {}
     if name == apps.SCHEDULER and jobs.webhook_secret:
         named[job_programs.WEBHOOK_SECRET] = jobs.webhook_secret
     settings = _program_settings(run, jobs, name)
@@ -204,6 +205,7 @@ def _start(run: Run, jobs: Jobs, name: str, log: Path) -> None:
         return
     if name == apps.GATEWAY:
         ports.refuse_held(name, ports.gateway_port(run, jobs), running)
+        _warn_of_unusable_store(run, jobs)
     own_service.stop(layout, running)
     own_service.remove_secrets(layout, name, app.secrets_file(layout, name, wanted.secrets))
     own_service.start(layout, wanted)
@@ -234,3 +236,20 @@ def _refuse_unusable(run: Run, jobs: Jobs) -> None:
     run.doing(f"asks {jobs.url}")
     if why := nats_server.refusal(account):
         raise Failure(f"jobs can't be kept at {jobs.url}: {why}; correct jobs in machine.yaml")
+
+
+def _warn_of_unusable_store(run: Run, jobs: Jobs) -> None:
+    """Without it files go from machine to machine."""
+    if (store := jobs.store) is None:
+        return
+    keys = (
+        expand_or_fail(run, value, f"jobs.store.{name}")
+        for name, value in (("access_key", store.access_key), ("secret_key", store.secret_key))
+    )
+    run.doing(f"asks {store.url}")
+    account = object_store.Account(store.url, store.endpoint, store.region, *keys)
+    if why := object_store.refusal(account):
+        run.warn(
+            f"files of jobs can't be kept at {store.url}: {why}; machines get them from each "
+            "other until you correct jobs.store in machine.yaml"
+        )

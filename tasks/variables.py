@@ -47,6 +47,9 @@ def _envs(run: Run) -> Iterator[tuple[Loc, Mapping[str, str]]]:
     if jobs := run.machine.jobs:
         named = {key: getattr(jobs, key) for key in ("token", "credentials", "webhook_secret")}
         yield ("jobs",), {key: value for key, value in named.items() if value}
+        if store := jobs.store:
+            keys = {"access_key": store.access_key, "secret_key": store.secret_key}
+            yield ("jobs", "store"), keys
     chosen = run.machine.selected_nodes
     for number, node in enumerate(run.machine.custom_nodes):
         # An optional node starts without it, with a warning.

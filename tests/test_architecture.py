@@ -31,7 +31,7 @@ LAYERS = {
     "dodo": {"spec", "host", "engine", "stages", "commands"},
     "cli": {"spec", "host", "engine", "dodo"},
 }
-HEAVY = ("git", "requests", "jinja2", "pynvml", "rich", "fastapi", "psutil", "nats")
+HEAVY = ("git", "requests", "jinja2", "pynvml", "rich", "fastapi", "psutil", "nats", "obstore")
 
 
 def _name(file: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import stat
 import subprocess
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,13 @@ from comfy_machine.host.system import nats_server
 from comfy_machine.host.system.nats_server import Account
 from comfy_machine.pm2 import own_service
 from comfy_machine.pm2 import stage as configs
+from comfy_machine.services.jobs.job_settings import Bucket
+from comfy_machine.services.jobs.object_files import ObjectFiles
 from comfy_machine.spec import load
 from tests.conftest import MachineMaker
 from tests.contract.client import Client, picture, preview, until
 from tests.rig import Rig
+from tests.services.jobs.object_store import ACCESS_KEY, SECRET_KEY, ObjectStore
 from tests.services.test_watcher_on_a_machine import PATIENCE, hasten
 from tests.test_ports import stranger
 
@@ -270,6 +274,46 @@ def test_a_secret_for_webhooks_must_be_one(rig: Rig, value: str) -> None:
     assert "jobs.webhook_secret: ${HOOKS} is not whsec_ and 24 to 64 bytes in base64" in run.output
     assert value not in run.output
     assert apps.SCHEDULER not in pids(rig)
+
+
+def test_the_keys_of_an_object_store_stay_secret_and_one_that_refuses_is_told(
+    rig: Rig, tmp_path: Path
+) -> None:
+    secrets = {"S3_ACCESS_KEY": ACCESS_KEY, "S3_SECRET_KEY": SECRET_KEY}
+    (tmp_path / "objects").mkdir()
+    with (
+        closing(ObjectStore(tmp_path / "objects")) as objects,
+        nats(tmp_path, rig.port(1), "-js", "-sd", str(tmp_path / "store")),
+    ):
+        keys = {"access_key": "${S3_ACCESS_KEY}", "secret_key": "${S3_SECRET_KEY}"}
+        rig.spec["jobs"] = {
+            "url": f"nats://127.0.0.1:{rig.port(1)}",
+            "gateway_port": rig.port(2),
+            "store": {**objects.bucket("here"), **keys},
+        }
+        assert "the variable S3_ACCESS_KEY isn't set" in rig.doit(code=2).output
+        wrong = rig.doit(S3_ACCESS_KEY=ACCESS_KEY, S3_SECRET_KEY="wrong-key").output
+        assert "files of jobs can't be kept at s3://jobs-of-tests/here: it refuses" in wrong
+        assert "can't be kept" not in rig.doit(code=0, **secrets).output
+        assert rig.doit(code=0, **secrets).executed == set()
+        job = run_job(rig)
+        gateway = Client(f"http://127.0.0.1:{rig.port(2)}")
+        (output,) = gateway.json(f"/api/v2/jobs/{job}")["outputs"]
+        bucket = Bucket(**objects.bucket("here"))
+        files = ObjectFiles(bucket, ACCESS_KEY, SECRET_KEY)
+        key = f"jobs/{job}/1/{output['name']}"
+        assert asyncio.run(files.find(key)).size == output["size_bytes"] > 0
+        for each in secrets.values():
+            paths = (path for path in rig.workspace.rglob("*") if path.is_file())
+            holding = [path for path in paths if each.encode() in path.read_bytes()]
+            assert {path.parent for path in holding} == {rig.layout.secrets}
+            assert {stat.S_IMODE(path.stat().st_mode) for path in holding} == {0o600}
+            assert {path.name.rpartition("-")[0] for path in holding} == {
+                "comfyui-gateway", "jobs-gpu0",
+            }  # fmt: skip
+            assert each not in rig.pm2("jlist")
+            for process in psutil.process_iter(["cmdline"]):
+                assert each not in " ".join(process.info["cmdline"] or ())
 
 
 def test_what_is_down_is_told_alike_and_started_again(rig: Rig) -> None:

@@ -21,6 +21,8 @@ CREDENTIALS, TOKEN = "JOBS_CREDENTIALS", "JOBS_TOKEN"
 """The variables with what NATS asks for, and with what the gateway asks for."""
 WEBHOOK_SECRET = "JOBS_WEBHOOK_SECRET"
 """The variable with what the scheduler signs webhooks with."""
+ACCESS_KEY, SECRET_KEY = "JOBS_STORE_ACCESS_KEY", "JOBS_STORE_SECRET_KEY"
+"""Those with what the object store asks for."""
 
 
 def names(run: Run) -> list[str]:
@@ -49,7 +51,18 @@ def settings(run: Run, jobs: Jobs) -> dict[str, Any]:
         "attempts": jobs.attempts,
         "max_queued": jobs.max_queued,
         "keep": jobs.keep * DAY,
+        **_shared(jobs),
     }
+
+
+def _shared(jobs: Jobs) -> dict[str, Any]:
+    """What is for several machines."""
+    if not jobs.url:
+        return {}
+    store = jobs.store and {
+        "url": jobs.store.url, "endpoint": jobs.store.endpoint, "region": jobs.store.region,
+    }  # fmt: skip
+    return {"shared": True, "store": store}
 
 
 def tls(jobs: Jobs) -> dict[str, str | None] | None:
@@ -73,6 +86,12 @@ def variables(jobs: Jobs) -> dict[str, str]:
     return {CREDENTIALS: jobs.credentials} if jobs.credentials else {}
 
 
+def store_keys(jobs: Jobs) -> dict[str, str]:
+    """The same for what moves files."""
+    store = jobs.store
+    return {ACCESS_KEY: store.access_key, SECRET_KEY: store.secret_key} if store else {}
+
+
 def worker(run: Run, instance: Instance) -> Worker | None:
     """The worker that runs jobs on this instance; None: jobs are off.
 
@@ -89,6 +108,7 @@ def worker(run: Run, instance: Instance) -> Worker | None:
         command=(sys.executable, "-I", "-m", module, str(file)),
         env={
             **variables(jobs),
+            **store_keys(jobs),
             "JOBS_INSTANCE": instance.name,
             "JOBS_GPU": str(instance.gpu),
             "JOBS_DIGEST": files.digest(parts),

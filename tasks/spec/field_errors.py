@@ -24,6 +24,7 @@ _EXAMPLES: dict[Loc, str] = {
         "files",
     ): "must be a mapping: {target: checkpoints/NAME.safetensors, url: https://…}",
     ("models", "extra_roots"): "must be a mapping: {path: …}",
+    ("jobs", "store"): "must be a mapping such as {url: s3://BUCKET/FOLDER, access_key: …}",
     ("jobs",): "must be true, false, or a mapping such as {gateway_port: 8180}",
 }
 """For a text where a mapping is needed."""
@@ -31,7 +32,7 @@ _MEANING: dict[Loc, str] = {
     ("models", "files", "target"): ": its place below the models folder, such as "
     "checkpoints/x.safetensors",
 }
-_PRIVATE = {"env", "tokens", "token", "credentials"}
+_PRIVATE = {"env", "tokens", "token", "credentials", "access_key", "secret_key"}
 
 
 def translate(error: ValidationError, document: Document) -> Iterator[tuple[Loc, str]]:

@@ -227,6 +227,20 @@ def _nats_url(text: str) -> str:
     return text
 
 
+def _bucket(text: str) -> str:
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]+)?", text):
+        raise ValueError("must be a bucket, and a folder in it if wanted: s3://BUCKET/FOLDER")
+    return text
+
+
+def _endpoint(text: str) -> str:
+    if re.match(r"[a-z]+://[^/]*@", text):
+        raise ValueError("holds credentials: give them as access_key and secret_key, in variables")
+    if not re.fullmatch(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?", text):
+        raise ValueError("must be an address such as https://s3.example.org:9000")
+    return text
+
+
 def _listen(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9:.][A-Za-z0-9:.,_-]*", text):
         raise ValueError("must be an address such as 127.0.0.1, or 0.0.0.0 for every interface")
@@ -307,6 +321,8 @@ MachineId = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._
 WorkerName = Annotated[str, AfterValidator(_worker_name)]
 Listen = Annotated[str, AfterValidator(_listen)]
 NatsUrl = Annotated[str, AfterValidator(_nats_url)]
+Bucket = Annotated[str, AfterValidator(_bucket)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 AtLeastOne = Annotated[int, Field(strict=True, ge=1)]
 Requirement = Annotated[Text, BeforeValidator(refuse_mapping), AfterValidator(_requirement)]
 IndexUrl = Annotated[str, AfterValidator(_printable), AfterValidator(check_index)]

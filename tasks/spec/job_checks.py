@@ -20,6 +20,8 @@ def check(jobs: Any) -> Iterator[tuple[Loc, str]]:
         for name in ("credentials", "tls"):
             if jobs.get(name) is not None:
                 yield ("jobs", name), "has no meaning without url: it is for a server of your own"
+        if jobs.get("store") is not None:
+            yield ("jobs", "store"), "has no meaning without url: it is for several machines"
         if jobs.get("replicas") == 3:
             yield ("jobs", "replicas"), "needs url: our own NATS server is one, not a cluster"
     elif jobs.get("port") is not None:

@@ -11,8 +11,10 @@ from .fields import (
     Arg,
     AtLeastOne,
     Bool,
+    Bucket,
     Count,
     DownloadUrl,
+    Endpoint,
     Env,
     GitUrl,
     GpuIndex,
@@ -353,6 +355,20 @@ class JobsTls(Model):
     key: PathText | None = Field(default=None, description="The key of cert.")
 
 
+class JobsStore(Model):
+    """Where files lie that several machines need: S3, or a store that speaks like it."""
+
+    url: Bucket = Field(
+        description="The bucket, and a folder in it for this queue: s3://BUCKET/FOLDER. Required."
+    )
+    endpoint: Endpoint | None = Field(
+        default=None, description="The store's address. Default: that of Amazon."
+    )
+    region: Text = Field(default="us-east-1", description="The region of the bucket.")
+    access_key: Token = Field(description="Variable with the id of the key, as ${NAME}. Required.")
+    secret_key: Token = Field(description="Variable with the key, as ${NAME}. Required.")
+
+
 class Jobs(Model):
     """Jobs: they are kept in NATS, and each is given to an instance that can run it."""
 
@@ -389,6 +405,11 @@ class Jobs(Model):
     tls: JobsTls | None = Field(default=None, description="The certificates for it.")
     replicas: Literal[1, 3] = Field(
         default=1, description="On how many servers of its cluster each record lies."
+    )
+    store: JobsStore | None = Field(
+        default=None,
+        description="An object store for the files of jobs. Default: machines get them from each "
+        "other, over NATS.",
     )
 
 

@@ -11,6 +11,8 @@ from comfy_machine.spec.json_schema import schema
 from comfy_machine.spec.model import Jobs
 from tests.spec.conftest import Lines, Load
 
+KEYS = "access_key: '${A}', secret_key: '${S}'"
+
 
 def test_jobs_are_off_until_asked_for(read: Load) -> None:
     assert read().jobs is read("jobs: false").jobs is read("jobs:").jobs is None
@@ -57,12 +59,32 @@ def test_the_schema_takes_what_the_loader_takes() -> None:
         ("jobs: {url: broker}",
          "jobs.url: must be an address such as nats://broker:4222; those of a cluster are "
          "separated by commas, without spaces"),
+        ("jobs: {store: {url: 's3://bkt', access_key: '${A}', secret_key: '${S}'}}",
+         "jobs.store: has no meaning without url: it is for several machines"),
+        ("jobs: {url: 'nats://a', store: {url: 's3://bkt', access_key: '${A}'}}",
+         "jobs.store.secret_key: is required"),
+        ("jobs: {url: 'nats://a', store: 's3://bkt'}",
+         "jobs.store: must be a mapping such as {url: s3://BUCKET/FOLDER, access_key: …}"),
+        (f"jobs: {{url: 'nats://a', store: {{url: 'https://b', {KEYS}}}}}",
+         "jobs.store.url: must be a bucket, and a folder in it if wanted: s3://BUCKET/FOLDER"),
+        (f"jobs: {{url: 'nats://a', store: {{url: 's3://bkt/c', endpoint: broker, {KEYS}}}}}",
+         "jobs.store.endpoint: must be an address such as https://s3.example.org:9000"),
+        (f"jobs: {{url: 'nats://a', store: {{url: 's3://bkt', endpoint: 'http://k:s@h', {KEYS}}}}}",
+         "jobs.store.endpoint: holds credentials: give them as access_key and secret_key, in "
+         "variables"),
         ("jobs: {port: 8180}", "jobs.gateway_port: port 8180 is also jobs.port"),
         ("jobs: {port: 9090}", "jobs.port: port 9090 is also health.port"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_told_in_one_line(lines: Lines, text: str, told: str) -> None:
     assert lines(text) == [f"machine.yaml:3: {told}"]
+
+
+def test_a_key_itself_is_not_repeated_in_the_message(lines: Lines) -> None:
+    store = "{url: 's3://bkt', access_key: AKIA1234, secret_key: '${S}'}"
+    (line,) = lines(f"jobs: {{url: 'nats://a', store: {store}}}")
+    assert line.startswith("machine.yaml:3: jobs.store.access_key: ")
+    assert "AKIA1234" not in line
 
 
 def test_an_instance_shares_no_port_with_jobs(lines: Lines) -> None:

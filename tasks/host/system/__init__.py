@@ -11,6 +11,7 @@ __all__ = [
     "locks",
     "log_once",
     "nats_server",
+    "object_store",
     "out_of_memory",
     "plain_text",
     "port_holders",

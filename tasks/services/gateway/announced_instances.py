@@ -29,9 +29,11 @@ KEPT = 60.0
 class AnnouncedInstances:
     """Each is announced about once a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, silence: float = SILENCE) -> None:
+        self._silence = silence
         self._since: float | None = None
         self._heard: dict[str, tuple[float, Announcement]] = {}
+        self._began = time.monotonic()
         self._classes: tuple[float, frozenset[str], dict[str, Any]] = (0.0, frozenset(), {})
         self._asking = asyncio.Lock()
         self._inventories: dict[str, tuple[str, Inventory]] = {}
@@ -60,7 +62,7 @@ class AnnouncedInstances:
 
     def now(self) -> list[Announcement]:
         """Those that were announced lately, by name."""
-        recent = time.monotonic() - SILENCE
+        recent = time.monotonic() - self._silence
         return [said for _, (at, said) in sorted(self._heard.items()) if at > recent]
 
     def absent(self) -> dict[str, str]:
@@ -72,6 +74,20 @@ class AnnouncedInstances:
             elif at < late:
                 found[name] = "it isn't heard of"
         return found
+
+    def begin_anew(self) -> None:
+        """Nothing could be heard for some time."""
+        self._began = time.monotonic()
+
+    def machine_of(self, instance: str) -> str:
+        """The machine of an instance; empty: it isn't known."""
+        return self._heard[instance][1].machine if instance in self._heard else ""
+
+    def has_left(self, machine: str) -> bool:
+        """Whether nothing of a machine was heard for so long that it doesn't count any more. Who
+        has just begun to listen can't tell."""
+        heard = [at for at, said in self._heard.values() if said.machine == machine]
+        return time.monotonic() - max([*heard, self._began]) > self._silence
 
     async def learn(self, store: Store) -> None:
         """Read what instances have, where they have announced something else than before. Raises

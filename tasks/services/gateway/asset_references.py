@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
+from ..jobs.distant_file import Absent, Silent
 from .asset_files import Asset, AssetFiles, suffix
 from .job_answers import JobAnswers
 from .job_desk import JobDesk
+from .job_outputs import JobOutputs, silent
 from .output_files import OutputFile
 from .refused import Refused
 
@@ -31,13 +34,17 @@ async def output_of(asset: str, desk: JobDesk, answers: JobAnswers) -> OutputFil
 
 
 async def resolved(
-    workflow: dict[str, Any], files: AssetFiles, desk: JobDesk, answers: JobAnswers
+    workflow: dict[str, Any],
+    files: AssetFiles,
+    desk: JobDesk,
+    answers: JobAnswers,
+    outputs: JobOutputs,
 ) -> dict[str, Any]:
     """The workflow with the names of files. Raises Refused for assets that aren't there."""
     names: dict[str, str] = {}
     missing: list[str] = []
     for reference in _references(workflow):
-        asset = await _find(reference, files, desk, answers)
+        asset = await _find(reference, files, desk, answers, outputs)
         if asset is None:
             missing.append(str(reference.get("id", "without id"))[:80])
         else:
@@ -52,7 +59,11 @@ async def resolved(
 
 
 async def _find(
-    about: dict[str, Any], files: AssetFiles, desk: JobDesk, answers: JobAnswers
+    about: dict[str, Any],
+    files: AssetFiles,
+    desk: JobDesk,
+    answers: JobAnswers,
+    outputs: JobOutputs,
 ) -> Asset | None:
     name, digest = about.get("id"), about.get("hash")
     hint = about.get("file_path")
@@ -60,12 +71,36 @@ async def _find(
         if (asset := await asyncio.to_thread(files.get, name)) is not None:
             return asset
         output = await output_of(name, desk, answers)
-        path = await asyncio.to_thread(answers.locate, output) if output else None
-        return await asyncio.to_thread(files.adopt, path) if path else None
+        return await _adopted(output, files, desk, outputs) if output else None
     if isinstance(digest, str):
         ending = suffix(hint) if isinstance(hint, str) else ""
         return await asyncio.to_thread(files.named, digest.removeprefix("blake3:"), ending)
     return None
+
+
+async def _adopted(
+    output: OutputFile, files: AssetFiles, desk: JobDesk, outputs: JobOutputs
+) -> Asset | None:
+    """An output as an input of another job; None: it is gone. Raises Refused."""
+    record = (await desk.find(output.job)).record
+    try:
+        file = await outputs.find(record, output)
+        if isinstance(file, Path):
+            return await asyncio.to_thread(files.adopt, file)
+        part, digest = await file.keep(files.parts)
+    except Absent:
+        return None
+    except Silent:
+        raise silent(record.machine) from None
+    except Refused as refused:
+        if refused.status != 410:
+            raise
+        return None
+    try:
+        asset, _ = await asyncio.to_thread(files.place, part, digest, output.name)
+    finally:
+        part.unlink(missing_ok=True)
+    return asset
 
 
 def _references(value: Any, depth: int = 0) -> list[dict[str, Any]]:

@@ -9,12 +9,16 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..jobs.distant_file import DistantFile
+from ..jobs.record import Record
 from .asset_files import Asset, AssetFiles, suffix
 from .asset_references import output_of
 from .derived_pictures import DerivedPictures
 from .file_answers import file_answer
 from .job_answers import PREFIX, JobAnswers, base
 from .job_desk import JobDesk
+from .job_outputs import JobOutputs
+from .output_files import OutputFile
 from .refused import Refused, not_found
 from .requested import json_object
 from .uploads import Upload, receive
@@ -24,9 +28,11 @@ class AssetsApi:
     """Its endpoints; `router` has them all."""
 
     def __init__(
-        self, desk: JobDesk, files: AssetFiles, answers: JobAnswers, pictures: DerivedPictures
-    ) -> None:
-        self._desk, self._files, self._answers, self._pictures = desk, files, answers, pictures
+        self, desk: JobDesk, files: AssetFiles, answers: JobAnswers, outputs: JobOutputs,
+        pictures: DerivedPictures,
+    ) -> None:  # fmt: skip
+        self._desk, self._files, self._answers, self._outputs = desk, files, answers, outputs
+        self._pictures = pictures
         self.router = APIRouter(prefix=f"{PREFIX}/assets")
         add = self.router.add_api_route
         add("", self.upload, methods=["POST"])
@@ -69,12 +75,8 @@ class AssetsApi:
         """About an asset: what was uploaded, or an output."""
         if (known := await asyncio.to_thread(self._files.get, asset)) is not None:
             return JSONResponse(self._answers.asset(known, base(request)))
-        output = await output_of(asset, self._desk, self._answers)
-        path = await asyncio.to_thread(self._answers.locate, output) if output else None
-        if output is None or path is None:
-            raise _gone(asset, known=output is not None)
-        record = (await self._desk.find(output.job)).record
-        size = (await asyncio.to_thread(path.stat)).st_size
+        record, output, file = await self._output(asset)
+        size = file.stat().st_size if isinstance(file, Path) else file.size
         return JSONResponse(self._answers.output_asset(output, record, size, base(request)))
 
     async def delete(self, asset: str) -> Response:
@@ -85,16 +87,21 @@ class AssetsApi:
 
     async def content(self, request: Request, asset: str) -> Response:
         """Its bytes, or a Range of them; of a picture that a job has made, with `preview` as of
-        `/view` a smaller one."""
+        `/view` a smaller one. 410: they are gone; 503: their machine doesn't answer now."""
         if (known := await asyncio.to_thread(self._files.get, asset)) is not None:
-            return file_answer(known.path, known.id)
-        output = await output_of(asset, self._desk, self._answers)
-        path = await asyncio.to_thread(self._answers.locate, output) if output else None
-        if output is None or path is None:
-            raise _gone(asset, known=output is not None)
+            return file_answer(request, known.path, known.id)
+        _, output, file = await self._output(asset)
         if output.kind == "image" and request.query_params.get("preview"):
-            return await self._pictures.derived(request, path)
-        return file_answer(path, output.name)
+            return await self._pictures.derived(request, file, output.name)
+        return file_answer(request, file, output.name)
+
+    async def _output(self, asset: str) -> tuple[Record, OutputFile, Path | DistantFile]:
+        """An output, and its file. Raises Refused."""
+        output = await output_of(asset, self._desk, self._answers)
+        if output is None:
+            raise not_found(f"asset {asset[:80]}")
+        record = (await self._desk.find(output.job)).record
+        return record, output, await self._outputs.find(record, output)
 
     def _place(self, upload: Upload) -> tuple[Asset, bool]:
         name = upload.fields.get("file_path", "")
@@ -115,12 +122,6 @@ class AssetsApi:
     def _answer(self, asset: Asset, request: Request, name: str, *, new: bool) -> Response:
         body = self._answers.asset(asset, base(request), file_path=name, created_new=new)
         return JSONResponse(body, 201 if new else 200)
-
-
-def _gone(asset: str, *, known: bool) -> Refused:
-    if known:
-        return Refused(404, "output_unavailable", "this output's file is gone")
-    return not_found(f"asset {asset[:80]}")
 
 
 def _hex(digest: str) -> str:

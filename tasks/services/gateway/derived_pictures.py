@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..jobs.distant_file import Absent, DistantFile, Silent
 from .asset_files import AssetFiles
 from .file_answers import file_answer
 from .home_instance import HomeInstance
@@ -31,29 +32,33 @@ class DerivedPictures:
         self._files, self._home = files, home
         self._places = asyncio.Semaphore(AT_ONCE)
 
-    async def derived(self, request: Request, path: Path) -> Response:
+    async def derived(self, request: Request, file: Path | DistantFile, name: str) -> Response:
         """What `preview` and `channel` of the request ask for; the file as it is where no instance
         makes that of it. Raises OSError."""
         query = {k: v for k, v in request.query_params.items() if k in ("preview", "channel")}
         try:
-            async with self._places, linked(path, self._files.parts) as link:
+            async with self._places, linked(file, self._files.parts) as link:
                 about = {"filename": link.name, "subfolder": link.parent.name, "type": "input"}
                 made = await self._home.forward(request, f"/view?{urlencode(query | about)}")
-        except (OSError, Refused):
-            return file_answer(path, path.name)
+        except (OSError, Refused, Absent, Silent):
+            return file_answer(request, file, name)
         if made.status_code >= 400:
             made.drop()
-            return file_answer(path, path.name)
+            return file_answer(request, file, name)
         made.headers["Content-Disposition"] = "inline"
         return made
 
 
 @asynccontextmanager
-async def linked(path: Path, folder: Path) -> AsyncIterator[Path]:
-    """The file in this folder meanwhile. Raises OSError."""
+async def linked(file: Path | DistantFile, folder: Path) -> AsyncIterator[Path]:
+    """The file in this folder meanwhile. Raises OSError, and Absent and Silent for one of another
+    machine."""
     link = folder / f"{secrets.token_hex(8)}.part"
     try:
-        await asyncio.to_thread(_link, path, link)
+        if isinstance(file, Path):
+            await asyncio.to_thread(_link, file, link)
+        else:
+            link, _ = await file.keep(folder)
         yield link
     finally:
         await asyncio.to_thread(link.unlink, missing_ok=True)

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -14,7 +14,6 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from ...spec.layout import Layout
-from ..jobs import job_files
 from .admission import admission
 from .asset_files import AssetFiles
 from .assets_api import AssetsApi
@@ -23,7 +22,9 @@ from .home_instance import HomeInstance
 from .job_answers import PREFIX, JobAnswers, base
 from .job_desk import JobDesk
 from .job_metrics import JobMetrics
+from .job_outputs import JobOutputs
 from .jobs_api import JobsApi
+from .kept_files import KeptFiles
 from .native_api import NativeApi
 from .native_jobs import NativeJobs
 from .native_socket import NativeSocket
@@ -32,14 +33,13 @@ from .queue_overview import QueueOverview
 from .refused import add_refusals, away
 
 HEALTH = f"{PREFIX}/health"
-SWEEP = 600.0
-"""Seconds between two looks for files of jobs that are kept no longer."""
 
 
 def application(desk: JobDesk, token: str, ready: Callable[[], None]) -> FastAPI:
     """It calls `ready` once it knows all jobs; before, it says that it doesn't yet."""
     layout = Layout(desk.settings.workspace)
     files, answers = AssetFiles(layout.inputs), JobAnswers(desk.settings, desk.view, desk.reasons)
+    outputs, kept = JobOutputs(desk, layout), KeptFiles(desk, layout)
     who, counted = admission(token), JobMetrics(desk.view)
     summed = QueueOverview(desk)
     home = HomeInstance(desk.instances, desk.settings.machine)
@@ -58,12 +58,7 @@ def application(desk: JobDesk, token: str, ready: Callable[[], None]) -> FastAPI
             await asyncio.to_thread(files.sweep)
             await desk.start()
             ready()
-            while True:
-                with suppress(OSError):
-                    await asyncio.to_thread(
-                        job_files.sweep, layout, desk.view.ids(), desk.settings.keep
-                    )
-                await asyncio.sleep(SWEEP)
+            await kept.watch()
         except (OSError, ValueError) as error:
             # Such as a token or certificate that can't be read: nothing mends this process.
             print(f"the gateway ends: {error}", file=sys.stderr, flush=True)
@@ -117,9 +112,9 @@ def application(desk: JobDesk, token: str, ready: Callable[[], None]) -> FastAPI
     app.add_api_route(f"{PREFIX}/queue/overview", overview, methods=["GET"])
     app.add_api_route(f"{PREFIX}/queue/pause", pause, methods=["POST"])
     app.add_api_route(f"{PREFIX}/queue/resume", resume, methods=["POST"])
-    app.include_router(JobsApi(desk, files, answers).router)
-    app.include_router(AssetsApi(desk, files, answers, pictures).router)
-    native = NativeApi(desk, files, answers, layout.inputs, desk.instances, home, pictures)
+    app.include_router(JobsApi(desk, files, answers, outputs).router)
+    app.include_router(AssetsApi(desk, files, answers, outputs, pictures).router)
+    native = NativeApi(desk, files, outputs, layout.inputs, desk.instances, home, pictures)
     app.include_router(native.router)
     app.include_router(NativeJobs(desk).router)
     sockets = NativeSocket(desk.view, native.exec_info, page.known_features)

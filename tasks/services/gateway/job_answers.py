@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -12,10 +11,11 @@ from starlette.requests import Request
 from ...spec.layout import Layout
 from ..jobs.api_words import error, iso, status
 from ..jobs.job_settings import Settings
+from ..jobs.output_folders import OutputFolders
 from ..jobs.record import Record, Webhook
 from .asset_files import Asset
 from .job_view import JobView
-from .output_files import OutputFile, OutputFolders, outputs_of
+from .output_files import OutputFile, outputs_of
 from .waiting_reasons import WaitingReasons
 
 PREFIX = "/api/v2"
@@ -32,7 +32,7 @@ class JobAnswers:
 
     def __init__(self, settings: Settings, view: JobView, reasons: WaitingReasons) -> None:
         self._keep, self._view, self._reasons = settings.keep, view, reasons
-        self.folders = OutputFolders(Layout(settings.workspace))
+        self._folders = OutputFolders(Layout(settings.workspace))
 
     async def job(self, record: Record, base: str) -> Json:
         """A job with all that is known of it; `base` begins its links."""
@@ -83,11 +83,16 @@ class JobAnswers:
         return [each for each in heard if f"{each.subfolder}/".startswith(f"{mine}/")]
 
     async def outputs(self, record: Record, base: str) -> list[Json]:
-        """The job's outputs; those that are gone have no size."""
+        """The job's outputs; those that are gone have the size 0."""
         files = self.files(record)
         if not files:
             return []
-        sizes = await asyncio.to_thread(lambda: [_size(self.locate(each)) for each in files])
+        there = {} if record.gone and not record.stored else record.sizes
+        here = await asyncio.to_thread(lambda: [*map(self._size, files)])
+        sizes = [
+            there.get(each.name) if size is None else size
+            for each, size in zip(files, here, strict=True)
+        ]
         running = record.state == "leased"
         return [
             self._output(each, size or 0, self._expires(record), base)
@@ -95,8 +100,12 @@ class JobAnswers:
             if size is not None or not running
         ]
 
-    def locate(self, output: OutputFile) -> Path | None:
-        return self.folders.locate(output.name, output.subfolder, output.type, output.instance)
+    def _size(self, output: OutputFile) -> int | None:
+        try:
+            path = self._folders.locate(output.name, output.subfolder, output.type, output.instance)
+            return None if path is None else path.stat().st_size
+        except OSError:
+            return None
 
     def asset(self, asset: Asset, base: str, **more: Any) -> Json:
         """An uploaded asset."""
@@ -159,10 +168,3 @@ def _content(asset: str, base: str) -> str:
 
 def _milliseconds(begin: float, end: float) -> int | None:
     return round((end - begin) * 1000) if begin and end else None
-
-
-def _size(path: Path | None) -> int | None:
-    try:
-        return None if path is None else path.stat().st_size
-    except OSError:
-        return None

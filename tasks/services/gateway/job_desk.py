@@ -12,12 +12,16 @@ from nats.aio.client import Client
 from nats.errors import Error
 from nats.js import JetStreamContext
 
+from ...spec.layout import Layout
 from ..jobs import connection, job_store
 from ..jobs.demand import Waiting, why_unfit
+from ..jobs.file_exchange import FileExchange
 from ..jobs.job_settings import Settings
 from ..jobs.job_store import Overtaken, Store, Stored, TooLarge
+from ..jobs.object_files import ObjectFiles
 from ..jobs.record import ENDED, Record, Webhook
 from ..jobs.record_watch import RecordWatch
+from ..jobs.shared_inputs import SharedInputs
 from ..jobs.stored_workflow import pack, unpack
 from ..jobs.worker_protocol import ANNOUNCED, PROGRESS, Order, worker
 from .announced_instances import AnnouncedInstances
@@ -46,14 +50,20 @@ UNSURE = 1000
 class JobDesk:
     """The jobs on one server. `start` comes first."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, instances: AnnouncedInstances | None = None) -> None:
         self.settings = settings
         self.view = JobView()
-        self.instances = AnnouncedInstances()
+        self.instances = instances or AnnouncedInstances()
         self.reasons = WaitingReasons(self.instances)
         self.ready = False
         """Whether it knows all jobs."""
+        self.exchange: FileExchange | None = None
+        """None: there are no other machines."""
+        self.objects = ObjectFiles.from_environment(settings.store)
+        self._inputs = SharedInputs(Layout(settings.workspace))
+        self._uploads: set[asyncio.Task[bool]] = set()
         self._client: Client | None = None
+        self._files: Client | None = None
         self._watch: RecordWatch | None = None
         self._unsure: dict[str, None] = {}
         """Jobs of which it isn't known whether they were stored."""
@@ -68,6 +78,8 @@ class JobDesk:
                 break
             except Error:
                 await asyncio.sleep(connection.RETRY)
+        if self.settings.shared:
+            await self._exchange_files()
         self._watch = RecordWatch(self._client, self._stream)
         await self._client.subscribe(f"{PROGRESS}.*", cb=self.view.said)
         await self._client.subscribe(ANNOUNCED, cb=self.instances.hear)
@@ -79,8 +91,21 @@ class JobDesk:
     async def stop(self) -> None:
         if self._watch is not None:
             await self._watch.stop()
-        if self._client is not None:
-            await connection.close(self._client)
+        for client in (self._client, self._files):
+            if client is not None:
+                await connection.close(client)
+
+    async def _exchange_files(self) -> None:
+        """Give files of this machine to others, and get theirs."""
+        self._files = await connection.connect(self.settings, "files of the gateway")
+        layout = Layout(self.settings.workspace)
+        self.exchange = FileExchange(self._files, layout, self.settings.machine)
+        await self.exchange.serve()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it hears what is announced."""
+        return self._client is not None and self._client.is_connected
 
     # Jobs
 
@@ -169,7 +194,8 @@ class JobDesk:
                 # The number of the attempt isn't used again: instances tell attempts by it.
                 again = record.next(
                     "waiting", returned=record.attempt, error=None, cancel=False,
-                    above=0, started=0.0, ended=0.0, outputs={},
+                    above=0, started=0.0, ended=0.0, outputs={}, sizes={}, machine="",
+                    stored=False, gone=False, rested=0,
                     webhook=Webhook(url=hook.url) if hook else None,
                 )  # fmt: skip
                 return await self._step(stored, again)
@@ -190,6 +216,23 @@ class JobDesk:
         if self._client is not None and self._client.is_connected:
             with suppress(Error, asyncio.TimeoutError):
                 await asyncio.wait_for(self.instances.learn(self._store), LEARNS)
+
+    async def note_gone(self, job: str) -> bool:
+        """Note that the files of a job that has ended are removed from this machine, and say
+        whether they may be."""
+        if self.view.get(job) is None:
+            return True
+        for _ in range(TRIES):
+            if (stored := await self._store.read(job)) is None:
+                return True
+            record = stored.record
+            if record.state not in ENDED:
+                return False
+            if record.gone or record.machine not in ("", self.settings.machine):
+                return True
+            with suppress(Overtaken):
+                await self._step(stored, record.changed(gone=True))
+        return False
 
     async def is_paused(self) -> bool:
         """Whether no job is started now."""
@@ -240,6 +283,7 @@ class JobDesk:
         need = self.instances.models.need(wanted.workflow)
         if reason := why_unfit(Waiting(job, need, 0.0), self.instances.having):
             raise Refused(422, "invalid_workflow", reason)
+        inputs = await self._shared_inputs(wanted.workflow) if self.settings.shared else {}
         queue = self.view.queue() if wanted.front else []
         first = min((each.submitted for each in queue), default=time.time())
         return Record(
@@ -255,19 +299,38 @@ class JobDesk:
             labels=wanted.labels,
             client=wanted.client,
             webhook=Webhook(url=wanted.webhook) if wanted.webhook else None,
+            inputs=inputs,
+            origin=self.settings.machine if inputs else "",
         )
+
+    async def _shared_inputs(self, workflow: Workflow) -> dict[str, str]:
+        """The inputs that it names, kept for the machine that will run it. Raises Refused."""
+        try:
+            inputs = await asyncio.to_thread(self._inputs.note, workflow)
+        except OSError as error:
+            message = f"the inputs of the workflow can't be kept: {error}"
+            raise Refused(507, "insufficient_storage", message) from None
+        for digest in inputs.values():
+            if self.objects and (path := self._inputs.get(digest)):
+                # The job needn't wait: until the store has them, this machine gives them.
+                key = self.objects.input_key(digest)
+                task = asyncio.ensure_future(self.objects.put_new(key, path))
+                self._uploads.add(task)
+                task.add_done_callback(self._uploads.discard)
+        return inputs
 
     def _queue_time(self) -> int:
         """Seconds after which a place in the queue may be free."""
         return 5 if self.view.running() else 30
 
     async def _resume(self) -> None:
+        self.instances.begin_anew()
         if self._watch is not None:
             await self._watch.resume()
 
     def _require_connection(self) -> None:
         """Refuse at once what would wait for the store in vain."""
-        if self._client is None or not self._client.is_connected:
+        if not self.is_connected:
             raise away()
 
 

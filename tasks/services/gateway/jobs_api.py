@@ -19,6 +19,7 @@ from .asset_references import resolved
 from .job_answers import PREFIX, JobAnswers, base
 from .job_desk import JobDesk
 from .job_events import STREAMS, JobEvents
+from .job_outputs import JobOutputs
 from .refused import Refused, not_found
 from .requested import json_object, number
 from .submission import (
@@ -44,8 +45,10 @@ EXTRA = {"api_key_comfy_org"}
 class JobsApi:
     """Its endpoints; `router` has them all."""
 
-    def __init__(self, desk: JobDesk, files: AssetFiles, answers: JobAnswers) -> None:
-        self._desk, self._files, self._answers = desk, files, answers
+    def __init__(
+        self, desk: JobDesk, files: AssetFiles, answers: JobAnswers, outputs: JobOutputs
+    ) -> None:
+        self._desk, self._files, self._answers, self._outputs = desk, files, answers, outputs
         self._streams = 0
         self.router = APIRouter(prefix=f"{PREFIX}/jobs")
         add = self.router.add_api_route
@@ -67,7 +70,9 @@ class JobsApi:
         keys = _keys(body.get("extra_data"))
         workflow = checked_workflow(body.get("workflow"))
         wanted = Submission(
-            workflow=await resolved(workflow, self._files, self._desk, self._answers),
+            workflow=await resolved(
+                workflow, self._files, self._desk, self._answers, self._outputs
+            ),
             priority=checked_priority(body.get("priority")),
             labels=checked_labels(body.get("metadata")),
             webhook=checked_webhook(body.get("webhook_url")),

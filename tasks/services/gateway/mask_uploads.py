@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import aiohttp
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..jobs.distant_file import DistantFile
 from .asset_files import AssetFiles
 from .derived_pictures import linked
 from .home_instance import HomeInstance
@@ -19,7 +19,7 @@ from .refused import Refused
 from .uploads import Upload, receive
 
 FIELDS = ("type", "subfolder", "overwrite")
-Locate = Callable[[str, str, str], "Path | None"]
+Locate = Callable[[str, str, str], Awaitable["Path | DistantFile | None"]]
 
 
 class MaskUploads:
@@ -36,8 +36,8 @@ class MaskUploads:
         try:
             if upload.part is None or upload.fields.get("type", "input") != "input":
                 raise Refused(400, "invalid_request", "there is no part 'image', or no input")
-            path = await asyncio.to_thread(self._picture, upload.fields.get("original_ref", ""))
-            async with linked(path, self._files.parts) as link:
+            file = await self._picture(upload.fields.get("original_ref", ""))
+            async with linked(file, self._files.parts) as link:
                 return await self._send(upload, upload.part, link)
         finally:
             if upload.part is not None:
@@ -51,14 +51,14 @@ class MaskUploads:
             form.add_field("image", mask, filename=upload.name, content_type="image/png")
             return await self._home.post("/upload/mask", form)
 
-    def _picture(self, reference: str) -> Path:
+    async def _picture(self, reference: str) -> Path | DistantFile:
         """The file that is meant. Raises Refused."""
         try:
             found: Any = json.loads(reference)
             name, subfolder = str(found["filename"]), str(found.get("subfolder") or "")
-            path = self._locate(name, subfolder, str(found.get("type") or "output"))
+            file = await self._locate(name, subfolder, str(found.get("type") or "output"))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            path = None
-        if path is None:
+            file = None
+        if file is None:
             raise Refused(400, "invalid_request", "'original_ref' is no picture that is there")
-        return path
+        return file

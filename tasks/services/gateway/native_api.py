@@ -22,11 +22,11 @@ from .asset_files import AssetFiles
 from .derived_pictures import DerivedPictures
 from .file_answers import file_answer
 from .home_instance import HomeInstance
-from .job_answers import JobAnswers
 from .job_desk import JobDesk, is_id
+from .job_outputs import File, JobOutputs
 from .mask_uploads import MaskUploads
 from .native_answers import history, queued, refusal
-from .output_files import JOBS
+from .output_files import JOBS, OutputFile, outputs_of
 from .refused import Refused
 from .requested import json_object, number
 from .shown_outputs import made_as
@@ -56,10 +56,10 @@ class NativeApi:
     """Its endpoints; `router` has them all, below /api too."""
 
     def __init__(
-        self, desk: JobDesk, files: AssetFiles, answers: JobAnswers, inputs: Path,
+        self, desk: JobDesk, files: AssetFiles, outputs: JobOutputs, inputs: Path,
         instances: AnnouncedInstances, home: HomeInstance, pictures: DerivedPictures,
     ) -> None:  # fmt: skip
-        self._desk, self._files, self._answers = desk, files, answers
+        self._desk, self._files, self._outputs = desk, files, outputs
         self._inputs, self._instances, self._home = inputs, instances, home
         self._pictures = pictures
         self.router = APIRouter()
@@ -74,7 +74,7 @@ class NativeApi:
             ("POST", "/interrupt", self.interrupt),
             ("GET", "/view", self.view),
             ("POST", "/upload/image", self.upload),
-            ("POST", "/upload/mask", MaskUploads(files, home, self._locate).upload),
+            ("POST", "/upload/mask", MaskUploads(files, home, self._find).upload),
             ("GET", "/object_info", self.classes),
             ("GET", "/object_info/{name}", self.classes),
             ("GET", "/system_stats", self.system),
@@ -196,29 +196,39 @@ class NativeApi:
 
     async def view(self, request: Request) -> Response:
         """A file of the outputs, inputs or temporary files; with `preview` or `channel` a picture
-        as ComfyUI makes it of that."""
+        as ComfyUI makes it of that. Outputs answer as those of
+        `/api/v2/assets`."""
         name, query = request.query_params.get("filename", ""), request.query_params
         kind = query.get("type", "output")
         for known in ("output", "input", "temp"):
             if name.endswith(f" [{known}]"):
                 name, kind = name.removesuffix(f" [{known}]"), known
-        path = await asyncio.to_thread(self._locate, name, query.get("subfolder", ""), kind)
-        if path is None:
+        file = await self._find(name, query.get("subfolder", ""), kind)
+        if file is None:
             return Response(status_code=404)
         if query.get("preview") or query.get("channel", "rgba") != "rgba":
-            return await self._pictures.derived(request, path)
-        return file_answer(path, path.name)
+            return await self._pictures.derived(request, file, name)
+        return file_answer(request, file, name)
 
-    def _locate(self, name: str, subfolder: str, kind: str) -> Path | None:
-        folders = self._answers.folders
-        if found := folders.locate(name, subfolder, kind):
+    async def _find(self, name: str, subfolder: str, kind: str) -> File | None:
+        """The file; None: nothing has this name. Raises Refused for an output that is gone, or
+        whose machine doesn't answer."""
+        locate = self._outputs.folders.locate
+        if found := await asyncio.to_thread(locate, name, subfolder, kind):
             return found
         job = subfolder.removeprefix(f"{JOBS}/")
         stored, progress = self._desk.view.get(job), self._desk.view.progress(job)
-        made = made_as(progress.outputs, name) if progress else None
-        if stored is None or made is None:
+        if stored is None:
             return None
-        return folders.locate(name, *made, stored.record.instance)
+        record = stored.record
+        for output in outputs_of(record, record.outputs):
+            if (output.name, output.subfolder, output.type) == (name, subfolder, kind):
+                return await self._outputs.find(record, output)
+        made = made_as(progress.outputs, name) if progress else None
+        if made is None:
+            return None
+        running = OutputFile(record.id, "", "", name, *made, record.instance)
+        return await self._outputs.find(record, running)
 
     async def upload(self, request: Request) -> Response:
         """Keep a file among the inputs."""

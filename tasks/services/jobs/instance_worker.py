@@ -9,13 +9,11 @@ instance: a worker that starts takes up the job that its predecessor left runnin
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import secrets
 import signal
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,15 +26,20 @@ from nats.errors import NoRespondersError
 from pydantic import ValidationError
 
 from ...spec.layout import Layout
-from . import connection, job_files, model_sizes, worker_protocol
+from . import connection, job_files, job_transfer, worker_protocol
+from .distant_file import Absent, Silent
 from .execution import Execution, Lost
 from .instance_client import Away, Busy, Ended, InstanceClient, Refused
+from .instance_place import Place
+from .instance_stock import InstanceStock
 from .job_settings import Settings
 from .job_store import Overtaken, Store, Stored, reach
+from .job_transfer import JobTransfer
+from .progress_relay import ProgressRelay
 from .record import Error, Record
 from .record import State as RecordState
 from .stored_workflow import with_extra
-from .worker_protocol import Announcement, Heard, Inventory, Lease, Order, Reply, State
+from .worker_protocol import Announcement, Heard, Lease, Order, Reply, State
 
 BEAT = 1.0
 """Seconds between two announcements, if nothing changes."""
@@ -50,10 +53,8 @@ AGAIN = 0.5
 """Seconds between two attempts to write a result."""
 MISSES = 3
 """How often a job is started again since its instance named a file that isn't there."""
-TAKES_STOCK = 60.0
-"""Seconds between two looks at what the instance has."""
-BUFFER = 64
-"""Messages of the instance that wait to be passed on."""
+RESTS = 240
+"""How often a job rests whose inputs can't be had: an hour."""
 KEYS_LOST = (
     "its partners' API keys are gone: the NATS server keeps them in its memory until a job ends; "
     "submit it again"
@@ -69,6 +70,8 @@ class Task:
     stored: Stored
     adopted: bool
     running: asyncio.Task[None] | None = None
+    bringing: asyncio.Task[bytes] | None = None
+    """What it reads is being fetched."""
     ending: asyncio.Task[None] | None = None
     """It was cancelled, and is being ended."""
     given_back: bool = False
@@ -83,37 +86,30 @@ class Task:
         return self.stored.record.attempt
 
 
-@dataclass(frozen=True)
-class Place:
-    """The instance of this worker."""
+class Instead(Exception):  # noqa: N818  reads as what happens
+    """The job isn't run: `outcome` becomes of it."""
 
-    name: str
-    gpu: int
-    url: str
-    grace: float
-    """Seconds that a job may take to end when the worker is asked to."""
-
-    @classmethod
-    def from_environment(cls) -> Place:
-        """Raises KeyError and ValueError."""
-        return cls(
-            os.environ["JOBS_INSTANCE"],
-            int(os.environ["JOBS_GPU"]),
-            os.environ["COMFYUI_URL"].rstrip("/"),
-            float(os.environ.get("WORKER_STOP_TIMEOUT", 600)),
-        )
+    def __init__(self, outcome: Ended | dict[str, Any]) -> None:
+        super().__init__()
+        self.outcome = outcome
 
 
 class InstanceWorker:
     """The worker of one instance."""
 
-    def __init__(self, client: Client, store: Store, settings: Settings, place: Place) -> None:
+    def __init__(
+        self, client: Client, store: Store, settings: Settings, place: Place,
+        transfer: JobTransfer | None = None,
+    ) -> None:  # fmt: skip
+        """With `transfer` other machines may take part."""
+        self._transfer = transfer
         self._client, self._store, self._settings, self._place = client, store, settings, place
         self._layout = Layout(settings.workspace)
         self._name = worker_protocol.instance_name(settings.machine, place.name)
         self._session = secrets.token_hex(8)
         self._instance = InstanceClient(place.url)
-        self._execution = Execution(self._instance, secrets.token_hex(16), self._relay)
+        self._relay = ProgressRelay(client)
+        self._execution = Execution(self._instance, secrets.token_hex(16), self._relay.take)
         self._task: Task | None = None
         self._writing: list[Task] = []
         """Jobs that have ended and whose results are being written: the next one runs meanwhile."""
@@ -125,10 +121,8 @@ class InstanceWorker:
         self._settled = False
         self._free = True
         self._why = "it has just started"
-        self._memory: int | None = None
-        self._checkpoint = self._inventory = ""
-        self._stock: Inventory | None = None
-        self._said: asyncio.Queue[tuple[str, dict[str, Any] | bytes]] = asyncio.Queue(BUFFER)
+        self._checkpoint = ""
+        self._stock = InstanceStock(self._instance, store, self._layout, self._name, self._changed)
 
     async def work(self, ended: asyncio.Event) -> None:
         """Take jobs until `ended` is set, and end the job that then runs, or give it back."""
@@ -141,8 +135,8 @@ class InstanceWorker:
                 self._announcing(),
                 self._watching_lease(),
                 self._execution.events.follow(),
-                self._taking_stock(),
-                self._relaying(),
+                self._stock.watch(),
+                self._relay.pass_on(),
             )
         ]
         stopped = asyncio.ensure_future(ended.wait())
@@ -230,9 +224,9 @@ class InstanceWorker:
                 Lease(job=each.id, attempt=each.attempt)
                 for each in (*self._writing, *([task] if task else []))
             ),
-            memory=self._memory,
+            memory=self._stock.memory,
             checkpoint=self._checkpoint,
-            inventory=self._inventory,
+            inventory=self._stock.revision,
         )
         announcement = said.model_dump_json().encode()
         await self._client.publish(worker_protocol.ANNOUNCED, announcement)
@@ -329,6 +323,8 @@ class InstanceWorker:
         """End a job again and again: it may not be there yet, and ComfyUI drops an interruption
         that comes between two nodes."""
         while self._task is task:
+            if task.bringing:
+                task.bringing.cancel()
             await self._execution.end(task.id)
             await asyncio.sleep(AGAIN)
 
@@ -365,6 +361,8 @@ class InstanceWorker:
             if ended.out_of_memory:
                 await asyncio.to_thread(self._instance.free)
                 ended = await self._execute(task, again=True)
+        except Instead as instead:
+            return instead.outcome
         except Refused as refused:
             return _ended("failed", error=refused.error)
         except Busy:
@@ -372,8 +370,8 @@ class InstanceWorker:
         except (Lost, Away):
             self._looks = True
             return {"state": "waiting"}
-        if ended.out_of_memory and self._memory:
-            return {"state": "waiting", "above": self._memory}
+        if ended.out_of_memory and self._stock.memory:
+            return {"state": "waiting", "above": self._stock.memory}
         return ended
 
     async def _execute(self, task: Task, *, again: bool = False) -> Ended:
@@ -388,6 +386,8 @@ class InstanceWorker:
             if keys is None:
                 raise Refused(Error(type="keys_lost", message=KEYS_LOST))
             workflow = with_extra(workflow, keys)
+        if record.inputs and self._transfer:
+            workflow = await self._brought(task, self._transfer.brought(record, workflow))
         looks = self._looks or record.attempt > 1
         ended = await self._execution.run(
             record.id, record.attempt, workflow, looks=looks and not again
@@ -395,6 +395,26 @@ class InstanceWorker:
         self._looks = False
         self._checkpoint = record.checkpoint or self._checkpoint
         return ended
+
+    async def _brought(self, task: Task, workflow: Coroutine[Any, Any, bytes]) -> bytes:
+        """The workflow, when what it reads is here. Raises Instead."""
+        record = task.stored.record
+        task.bringing = asyncio.ensure_future(workflow)
+        try:
+            return await task.bringing
+        except asyncio.CancelledError:
+            if task.ending is None:
+                raise
+            raise Instead(Ended({}, interrupted=True)) from None
+        except Absent as absent:
+            raise Instead(_without_inputs(str(absent))) from None
+        except (Silent, OSError) as error:
+            if record.rested >= RESTS:
+                message = f"what it reads can't be had: {error}"
+                raise Instead(_without_inputs(message)) from None
+            raise Instead({**record.given_back(), "rested": record.rested + 1}) from None
+        finally:
+            task.bringing = None
 
     async def _end_state(self, task: Task, ended: Ended) -> dict[str, Any]:
         record = task.stored.record
@@ -407,8 +427,9 @@ class InstanceWorker:
             return _ended("cancelled")
         try:
             outputs = await self._collect(record.id, ended.outputs)
+            about = await self._transfer.published(record) if self._transfer else {}
         except job_files.Missing as missing:
-            if record.returned < MISSES:
+            if record.returned - record.rested < MISSES:
                 # It answered from its cache with a file that was removed: let it forget.
                 with suppress(Away):
                     await asyncio.to_thread(self._instance.free)
@@ -417,7 +438,7 @@ class InstanceWorker:
             return _ended("failed", error=Error(type="missing_output", message=message))
         except OSError as error:
             return _ended("failed", error=Error(type="output_not_kept", message=str(error)))
-        return _ended("succeeded", outputs=outputs)
+        return _ended("succeeded", outputs=outputs, **about)
 
     async def _collect(self, job: str, outputs: dict[str, Any]) -> dict[str, Any]:
         return await asyncio.to_thread(
@@ -436,6 +457,8 @@ class InstanceWorker:
                 now = await self._reread(task)
                 if now is None:
                     job_files.drop(self._layout, task.id)
+                    if self._transfer and following.get("stored"):
+                        await self._transfer.forget(record)
                     return
                 # Somebody asked to cancel it meanwhile.
                 stored = now
@@ -458,44 +481,13 @@ class InstanceWorker:
                 return now
             return None
 
-    async def _taking_stock(self) -> None:
-        """Note what the instance has: its classes once, its models again and again."""
-        while True:
-            with suppress(Away, NatsError, asyncio.TimeoutError):
-                self._memory = await asyncio.to_thread(self._instance.memory)
-                await self._take_stock()
-            await asyncio.sleep(TAKES_STOCK if self._inventory else AGAIN)
-
-    async def _take_stock(self) -> None:
-        classes = self._stock.classes if self._stock else None
-        if classes is None:
-            classes = await asyncio.to_thread(self._instance.classes)
-        models = await asyncio.to_thread(self._instance.models)
-        sizes = await asyncio.to_thread(model_sizes.of, self._layout, models)
-        stock = Inventory(classes=classes, models=models, sizes=sizes)
-        if stock != self._stock:
-            self._inventory = await self._store.put_inventory(self._name, stock)
-            self._stock = stock
-            self._changed.set()
-
-    def _relay(self, job: str, said: dict[str, Any] | bytes) -> None:
-        # Nobody misses a picture more than the job that it would hold up.
-        with suppress(asyncio.QueueFull):
-            self._said.put_nowait((job, said))
-
-    async def _relaying(self) -> None:
-        while True:
-            job, said = await self._said.get()
-            subject = f"{worker_protocol.PROGRESS}.{job}"
-            with suppress(NatsError):
-                if isinstance(said, bytes):
-                    await self._client.publish(subject, said, headers={"Kind": "binary"})
-                else:
-                    await self._client.publish(subject, json.dumps(said).encode())
-
 
 def _ended(state: RecordState, **about: Any) -> dict[str, Any]:
     return {"state": state, "ended": time.time(), **about}
+
+
+def _without_inputs(message: str) -> dict[str, Any]:
+    return _ended("failed", error=Error(type="missing_input", message=message))
 
 
 async def serve(settings: Settings, place: Place) -> None:
@@ -506,7 +498,8 @@ async def serve(settings: Settings, place: Place) -> None:
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    await InstanceWorker(client, store, settings, place).work(ended)
+    transfer = await job_transfer.connected(settings, f"files of {place.name}")
+    await InstanceWorker(client, store, settings, place, transfer).work(ended)
     await connection.close(client)
 
 

@@ -61,6 +61,13 @@ def collect(layout: Layout, gpu: int, job: str, outputs: dict[str, Any]) -> dict
     return found
 
 
+def files_of(layout: Layout, job: str) -> list[Path]:
+    """The files of a job that are here."""
+    with suppress(FileNotFoundError):
+        return [path for path in folder_of(layout, job).iterdir() if path.name != SOURCES]
+    return []
+
+
 def drop(layout: Layout, job: str) -> None:
     """Remove the files of a job, here and where its instance wrote them. Raises OSError."""
     folder = folder_of(layout, job)

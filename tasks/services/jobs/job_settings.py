@@ -18,6 +18,17 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Bucket:
+    """Where files lie that all machines need."""
+
+    url: str
+    """s3://BUCKET/PREFIX"""
+    endpoint: str | None = None
+    """None: that of Amazon."""
+    region: str = "us-east-1"
+
+
+@dataclass(frozen=True)
 class Settings:
     """Times in seconds."""
 
@@ -37,12 +48,17 @@ class Settings:
     """How many jobs may wait."""
     keep: float = 7 * 86400.0
     """How long a job that ended is kept."""
+    shared: bool = False
+    """Whether other machines use the same server."""
+    store: Bucket | None = None
 
     @classmethod
     def read(cls, file: Path) -> Settings:
         """Raises OSError and ValueError."""
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        tls = found.pop("tls", None)
+        tls, store = found.pop("tls", None), found.pop("store", None)
         known = {key: value for key, value in found.items() if key in cls.__annotations__}
         known["workspace"] = Path(known["workspace"])
-        return cls(**known, tls=Tls(**tls) if tls else None)
+        return cls(
+            **known, tls=Tls(**tls) if tls else None, store=Bucket(**store) if store else None
+        )

@@ -95,6 +95,21 @@ class Record(BaseModel):
     """When it was leased last."""
     ended: float = 0.0
     outputs: dict[str, Any] = Field(default_factory=dict)
+    sizes: dict[str, int] = Field(default_factory=dict)
+    """Of the files that they name."""
+    machine: str = ""
+    """Which has these files; empty: the only one there is."""
+    stored: bool = False
+    """The object store has them too."""
+    gone: bool = False
+    """They were removed, since the disk was full."""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """Values in the workflow that name files → the blake3 of their bytes, where several machines
+    may run it."""
+    origin: str = ""
+    """The machine that has these."""
+    rested: int = 0
+    """How often it was given back since they couldn't be had: it rests before it is tried again."""
     error: Error | None = None
     nonce: str = ""
     """Of the write: whose acknowledgement was lost knows its own by it."""

@@ -44,6 +44,8 @@ ANSWER = 2.0
 """Seconds that a worker may take to answer an order."""
 SWEEP = 60.0
 """Seconds between two looks for jobs that are kept no longer."""
+REST = 15.0
+"""Seconds for which a job rests whose inputs couldn't be had."""
 DEAD, MEMORY = "attempts_exhausted", "out_of_memory"
 
 
@@ -118,8 +120,16 @@ class Scheduler:
             self._begin(self._step(stored, record.next("cancelled", ended=time.time())))
         elif record.counted >= self._settings.attempts:
             self._begin(self._bury(stored))
+        elif record.rested:
+            self._begin(self._rest(stored))
         else:
             self._backlog.add(self._waiting(record))
+
+    async def _rest(self, stored: Stored) -> None:
+        await asyncio.sleep(REST)
+        if self._known.get(stored.record.id) is stored:
+            self._backlog.add(self._waiting(stored.record))
+            self._wake.set()
 
     def _waiting(self, record: Record) -> Waiting:
         need = Need(

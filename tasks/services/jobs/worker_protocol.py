@@ -31,7 +31,12 @@ def worker(instance: str) -> str:
 
 def instance_name(machine: str, name: str) -> str:
     """The name of an instance among all machines, as one token of a subject allows."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", f"{machine}_{name}")
+    return token(f"{machine}_{name}")
+
+
+def token(name: str) -> str:
+    """The name as one token of a subject."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name)
 
 
 class Message(BaseModel):

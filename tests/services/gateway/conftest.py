@@ -26,8 +26,9 @@ class Gateway:
     """One process; `settings` are more than it needs."""
 
     def __init__(
-        self, folder: Path, url: str, token: str = "", *, wait: bool = True, **settings: Any
-    ) -> None:
+        self, folder: Path, url: str, token: str = "", *, wait: bool = True,
+        env: dict[str, str] | None = None, **settings: Any,
+    ) -> None:  # fmt: skip
         self.port = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self.workspace = folder / "ws"
@@ -40,6 +41,7 @@ class Gateway:
         )
         self.ready = folder / "gateway.ready.json"
         self._environment = {"PATH": os.environ["PATH"]} | ({"JOBS_TOKEN": token} if token else {})
+        self._environment |= env or {}
         self._log = folder / "gateway.log"
         self.start(wait=wait)
         self.session = requests.Session()

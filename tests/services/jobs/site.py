@@ -39,6 +39,7 @@ PATIENCE = 60.0
 WORK = textwrap.dedent("""
     import os, pathlib, time
     import comfy.model_management, comfy.utils
+    import folder_paths
     from PIL import Image
 
     class OutOfMemoryError(RuntimeError):
@@ -78,7 +79,20 @@ WORK = textwrap.dedent("""
                 time.sleep(0.01)
             return {"ui": {"text": ["done"]}}
 
-    NODE_CLASS_MAPPINGS = {"Work": Work}
+    class Read:
+        '''Says what is in a file of the inputs.'''
+
+        INPUT_TYPES = classmethod(lambda cls: {"required": {"file": ("STRING", {})}})
+        IS_CHANGED = classmethod(lambda cls, **_: float("nan"))
+        RETURN_TYPES = ()
+        FUNCTION = "run"
+        OUTPUT_NODE = True
+
+        def run(self, file):
+            path = folder_paths.get_annotated_filepath(file)
+            return {"ui": {"text": [pathlib.Path(path).read_text()], "named": [file]}}
+
+    NODE_CLASS_MAPPINGS = {"Work": Work, "Read": Read}
 """)
 
 
@@ -86,9 +100,12 @@ class Site:
     """Starts and ends its parts; everything is real but ComfyUI itself."""
 
     def __init__(
-        self, server: Server, installation: Installation, folder: Path, machine: str = MACHINE
-    ) -> None:
-        self.server, self.folder, self._machine = server, folder, machine
+        self, server: Server, installation: Installation, folder: Path, machine: str = MACHINE,
+        env: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """`env` is for its programs."""
+        self.server, self.folder, self.machine = server, folder, machine
+        self._env = env or {}
         self.layout = Layout(folder / "ws")
         self._installation = installation
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -104,19 +121,22 @@ class Site:
     # What runs.
 
     def settings(self, **changed: object) -> None:
-        about = {"workspace": str(self.layout.workspace), "machine": self._machine,
+        about = {"workspace": str(self.layout.workspace), "machine": self.machine,
                  "url": self.server.url, **changed}  # fmt: skip
         self.folder.joinpath("settings.json").write_text(json.dumps(about), encoding="utf-8")
 
-    def instance(self, gpu: int = 0, *, pretends_gpu: bool = False) -> Instance:
-        """Start an instance."""
+    def instance(
+        self, gpu: int = 0, *, pretends_gpu: bool = False, inputs: Path | None = None
+    ) -> Instance:
+        """Start an instance; `inputs` are those of another machine."""
+        inputs = inputs or self.layout.inputs
         base = self._installation.base(f"gpu{gpu}-{uuid4().hex[:6]}")
         base.add_node("work", WORK)
-        for path in (self.layout.outputs(gpu), self.layout.inputs, self.layout.instance(gpu)):
+        for path in (self.layout.outputs(gpu), inputs, self.layout.instance(gpu)):
             path.mkdir(parents=True, exist_ok=True)
         launched = self._installation.launch(
             base, "--output-directory", str(self.layout.outputs(gpu)),
-            "--input-directory", str(self.layout.inputs),
+            "--input-directory", str(inputs),
             "--temp-directory", str(self.layout.instance(gpu)),
             cpu=not pretends_gpu, env={"SIMULATE_GPU": "1"} if pretends_gpu else None,
         )  # fmt: skip
@@ -156,7 +176,7 @@ class Site:
                    str(self.folder / "settings.json")]  # fmt: skip
         with self.folder.joinpath(f"{module}.log").open("ab") as log:
             started = subprocess.Popen(
-                command, cwd=PROJECT, env={**os.environ, **env}, stdout=log, stderr=log
+                command, cwd=PROJECT, env={**os.environ, **self._env, **env}, stdout=log, stderr=log
             )
         self.processes.append(started)
         return started
@@ -206,6 +226,14 @@ class Site:
             except Error:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
+
+    def publish(self, subject: str, message: bytes) -> None:
+        async def publishing(_: Store) -> None:
+            assert self._client
+            await self._client.publish(subject, message)
+            await self._client.flush()
+
+        self.call(publishing)
 
     def submit(self, workflow: Prompt, keys: Keys | None = None, **about: object) -> str:
         job = str(uuid4())
@@ -276,6 +304,11 @@ class Site:
     def work(self, gate: Path | None = None, does: str = "", notes: Path | None = None) -> Prompt:
         inputs = {"notes": str(notes or self.notes), "gate": str(gate or ""), "does": does}
         return {"1": {"class_type": "Work", "inputs": inputs}}
+
+    @staticmethod
+    def reading(file: str) -> Prompt:
+        """A job that says what is in an input."""
+        return {"1": {"class_type": "Read", "inputs": {"file": file}}}
 
     @staticmethod
     def pictures() -> Prompt:
