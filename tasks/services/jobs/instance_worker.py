@@ -252,6 +252,8 @@ class InstanceWorker:
         for each in heard.leases:
             if each.cancel and task and each.job == task.id:
                 self._end(task)
+        if task and task.id not in [each.job for each in heard.leases]:
+            await self._end_if_lost(task)
         if task is None:
             mine = {each.id for each in self._writing}
             jobs = [each.job for each in heard.leases if each.job not in mine]
@@ -259,6 +261,14 @@ class InstanceWorker:
                 await self._end_leftovers(jobs)
             if jobs:
                 await self._take_up(jobs[0])
+
+    async def _end_if_lost(self, task: Task) -> None:
+        """End a job that is leased to another, since this process was stopped or cut off."""
+        stored = await self._store.read(task.id)
+        is_ours = stored and self._is_mine(stored.record) and stored.record.attempt == task.attempt
+        if self._task is task and not is_ours:
+            self._looks = task.given_back = True
+            self._end(task)
 
     async def _take_up(self, job: str) -> None:
         stored = await self._store.read(job)

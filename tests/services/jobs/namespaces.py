@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
 HERE = "/proc/thread-self/ns/net"
@@ -129,7 +130,11 @@ def network() -> Iterator[Network]:
     if os.geteuid():
         raise Impossible("network namespaces are for root")
     with ExitStack() as stack:
-        yield Network(stack)
+        try:
+            found = Network(stack)
+        except subprocess.CalledProcessError:
+            raise Impossible("the kernel lets nobody make a network here") from None
+        yield found
 
 
 def _address(number: int) -> str:
@@ -155,5 +160,7 @@ def _returning() -> Iterator[None]:
     try:
         yield
     finally:
-        _enter(before)
+        # Who may enter none hasn't left either.
+        if not os.path.samestat(os.fstat(before), Path(HERE).stat()):
+            _enter(before)
         os.close(before)

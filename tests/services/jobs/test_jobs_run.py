@@ -190,6 +190,24 @@ def test_a_worker_that_is_stopped_and_woken_writes_no_late_result(site: Site, ga
     assert record.instance == "here_comfyui-gpu1"
 
 
+def test_a_worker_that_is_stopped_and_woken_ends_what_another_has(site: Site, gate: Path) -> None:
+    site.scheduler()
+    instance = site.instance(0)
+    worker = site.worker(0)
+    job = site.submit(site.work(gate))
+    site.until_run()
+    worker.send_signal(signal.SIGSTOP)
+    site.instance(1)
+    site.worker(1)
+    site.until_run(2)
+    worker.send_signal(signal.SIGCONT)
+    until(lambda: not instance.running(), PATIENCE, "the first run to be ended")
+    gate.touch()
+    record = site.ends(job)
+    assert (record.state, record.attempt) == ("succeeded", 2)
+    assert record.instance == "here_comfyui-gpu1"
+
+
 def test_an_instance_that_ends_gives_its_job_to_another(site: Site, gate: Path) -> None:
     site.begin(2)
     job = site.submit(site.work(gate))

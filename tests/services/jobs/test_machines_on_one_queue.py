@@ -20,6 +20,9 @@ from tests.services.jobs.test_jobs_on_a_machine import JOBS, PATIENCE, Customer
 
 TOKEN = "sesame"
 
+# A busy machine takes several times as long.
+pytestmark = pytest.mark.timeout(400)
+
 
 class Machine:
     """One of them, and a customer of its gateway who is there too."""

@@ -17,6 +17,9 @@ from tests.services.jobs.site import PATIENCE, Site
 THREE = ("one", "two", "three")
 ONE_SERVER, CLUSTER = 1, 3
 
+# A busy machine takes several times as long.
+pytestmark = pytest.mark.timeout(400)
+
 
 on_one_server = pytest.mark.parametrize("fleet", [ONE_SERVER], ids=["one server"], indirect=True)
 
