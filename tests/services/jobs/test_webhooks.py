@@ -16,7 +16,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from comfy_machine.services.jobs import webhooks
 from comfy_machine.services.jobs.job_store import Store, Stored
 from comfy_machine.services.jobs.record import Error, Record, Webhook
-from comfy_machine.services.jobs.webhooks import AT_ONE_HOST, SECRET, WAITS, Webhooks
+from comfy_machine.services.jobs.webhooks import AT_ONCE, AT_ONE_HOST, SECRET, WAITS, Webhooks
 from tests.contract.client import until
 from tests.contract.conftest import installation_of
 from tests.rig import free_ports
@@ -154,7 +154,7 @@ def test_one_that_hangs_delays_no_job_and_no_other(site: Site, hears: Receiver) 
     site.begin()
     with receiver() as hangs:
         hangs.answers.clear()
-        for _ in range(3 * AT_ONE_HOST):
+        for _ in range(AT_ONCE + 1):
             ended(site, hangs.url)
         until(lambda: len(hangs.heard) >= AT_ONE_HOST, PATIENCE, "it to be asked")
         job = site.submit(site.work(), webhook=Webhook(url=hears.url))
@@ -194,7 +194,7 @@ def test_a_host_has_few_requests_at_once(hears: Receiver, monkeypatch: pytest.Mo
     monkeypatch.setattr(webhooks, "ANSWER", 10 * PATIENCE)
     with receiver() as hangs:
         hangs.answers.clear()
-        telling = Telling(*[hangs.url] * 3 * AT_ONE_HOST, hears.url)
+        telling = Telling(*[hangs.url] * (AT_ONCE + 1), hears.url)
         telling.run_until(lambda: bool(telling.steps) and len(hangs.heard) >= AT_ONE_HOST)
         assert len(hangs.heard) == AT_ONE_HOST
         assert [each.webhook.url for each in telling.steps if each.webhook] == [hears.url]
