@@ -10,6 +10,7 @@ __all__ = (
     "record",
     "record_watch",
     "stored_workflow",
+    "waking",
     "worker_protocol",
     "workflow_need",
 )

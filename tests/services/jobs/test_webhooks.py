@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -22,7 +23,7 @@ from tests.contract.conftest import installation_of
 from tests.rig import free_ports
 from tests.services.jobs.conftest import Server
 from tests.services.jobs.receiver import Receiver, receiver
-from tests.services.jobs.site import PATIENCE, Site, kill
+from tests.services.jobs.site import PATIENCE, Site, ends, kill
 
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -122,7 +123,7 @@ def test_what_was_told_but_not_noted_is_told_again(site: Site, hears: Receiver) 
     first = site.scheduler()
     job = ended(site, hears.url)
     until(lambda: hears.heard, PATIENCE, "the request")
-    kill(first)
+    assert ends(first, signal.SIGTERM, PATIENCE) == 0
     hears.answers.set()
     site.scheduler()
     assert settled(site, job).state == "delivered"
