@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 
 from ..jobs.job_store import Stored
 from ..jobs.record import ENDED, Record
+from ..jobs.waking import woken
 from ..jobs.worker_protocol import PROGRESS
 from .job_progress import JobProgress
 
@@ -44,9 +45,7 @@ class Follower:
 
     async def news(self, seconds: float) -> bool:
         """Return when there is something to read; False: not within so many seconds."""
-        try:
-            await asyncio.wait_for(self._news.wait(), seconds)
-        except asyncio.TimeoutError:
+        if not await woken(self._news, seconds):
             return False
         self._news.clear()
         return True

@@ -22,6 +22,8 @@ MOST_RUNNING = 32
 MOST_ENDED = 12
 MOST_REASONS = 8
 """Reasons for which jobs wait in vain."""
+STUCK_FOR = 2.0
+"""Seconds for which these are not looked for anew: ten thousand jobs take a tenth of one."""
 OUTPUTS = 100
 """Outputs of a job among which the first picture is looked for."""
 LONGEST = 500
@@ -37,13 +39,13 @@ class QueueOverview:
 
     def __init__(self, desk: JobDesk) -> None:
         self._desk = desk
+        self._stuck: tuple[float, list[Stuck]] = (float("-inf"), [])
 
     async def told(self, base: str) -> Json:
         """The answer; `base` begins its links."""
         view, paused = self._desk.view, await self._is_paused()
         oldest, running = view.oldest(), view.running()
         await self._desk.learn()
-        stuck = self._desk.reasons.stuck(view.those_waiting())
         return {
             "paused": paused,
             "waiting": view.waiting,
@@ -51,7 +53,7 @@ class QueueOverview:
             "oldest_waiting_seconds": max(0.0, time.time() - oldest) if oldest else None,
             "running": len(running),
             "dead": view.dead,
-            "stuck": [_stuck(each) for each in stuck[:MOST_REASONS]],
+            "stuck": [_stuck(each) for each in self._in_vain()[:MOST_REASONS]],
             "runs": [self._run(each) for each in running[:MOST_RUNNING]],
             "ended": [_end(each, base) for each in view.last_ended(MOST_ENDED)],
         }
@@ -62,6 +64,13 @@ class QueueOverview:
             return await asyncio.wait_for(self._desk.is_paused(), PAUSED_IN)
         except (asyncio.TimeoutError, Error, Refused):
             return None
+
+    def _in_vain(self) -> list[Stuck]:
+        at, found = self._stuck
+        if time.monotonic() - at > STUCK_FOR:
+            found = self._desk.reasons.stuck(self._desk.view.those_waiting())
+            self._stuck = (time.monotonic(), found)
+        return found
 
     def _run(self, record: Record) -> Json:
         progress = self._desk.view.progress(record.id)

@@ -33,6 +33,7 @@ from .leadership import Leadership, Lost
 from .leases import Leases
 from .record import ENDED, Error, Record
 from .record_watch import RecordWatch
+from .waking import woken
 from .webhooks import SECRET, Webhooks
 from .worker_protocol import Announcement, Heard, Order, Reply
 
@@ -73,8 +74,7 @@ class Scheduler:
             self._begin(self._webhooks.tell(lambda: self._client.is_connected))
             while True:
                 await self._look()
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), TICK)
+                await woken(self._wake, TICK)
                 self._wake.clear()
         finally:
             for task in self._tasks:

@@ -11,7 +11,6 @@ import heapq
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -19,6 +18,7 @@ from yarl import URL
 
 from .job_store import Stored
 from .record import ENDED, Record, Webhook
+from .waking import woken
 from .webhook_message import message
 
 SECRET = "JOBS_WEBHOOK_SECRET"
@@ -80,8 +80,7 @@ class Webhooks:
                 while True:
                     if may():
                         self._begin_due(session)
-                    with suppress(asyncio.TimeoutError):
-                        await asyncio.wait_for(self._wake.wait(), LOOK)
+                    await woken(self._wake, LOOK)
                     self._wake.clear()
             finally:
                 for task in self._on_way.values():

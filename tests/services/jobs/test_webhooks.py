@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,13 +17,13 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from comfy_machine.services.jobs import webhooks
 from comfy_machine.services.jobs.job_store import Store, Stored
 from comfy_machine.services.jobs.record import Error, Record, Webhook
-from comfy_machine.services.jobs.webhooks import AT_ONE_HOST, SECRET, WAITS, Webhooks
+from comfy_machine.services.jobs.webhooks import AT_ONCE, AT_ONE_HOST, SECRET, WAITS, Webhooks
 from tests.contract.client import until
 from tests.contract.conftest import installation_of
 from tests.rig import free_ports
 from tests.services.jobs.conftest import Server
 from tests.services.jobs.receiver import Receiver, receiver
-from tests.services.jobs.site import PATIENCE, Site, kill
+from tests.services.jobs.site import PATIENCE, Site, ends, kill
 
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -122,7 +123,7 @@ def test_what_was_told_but_not_noted_is_told_again(site: Site, hears: Receiver) 
     first = site.scheduler()
     job = ended(site, hears.url)
     until(lambda: hears.heard, PATIENCE, "the request")
-    kill(first)
+    assert ends(first, signal.SIGTERM, PATIENCE) == 0
     hears.answers.set()
     site.scheduler()
     assert settled(site, job).state == "delivered"
@@ -154,7 +155,7 @@ def test_one_that_hangs_delays_no_job_and_no_other(site: Site, hears: Receiver) 
     site.begin()
     with receiver() as hangs:
         hangs.answers.clear()
-        for _ in range(3 * AT_ONE_HOST):
+        for _ in range(AT_ONCE + 1):
             ended(site, hangs.url)
         until(lambda: len(hangs.heard) >= AT_ONE_HOST, PATIENCE, "it to be asked")
         job = site.submit(site.work(), webhook=Webhook(url=hears.url))
@@ -194,7 +195,7 @@ def test_a_host_has_few_requests_at_once(hears: Receiver, monkeypatch: pytest.Mo
     monkeypatch.setattr(webhooks, "ANSWER", 10 * PATIENCE)
     with receiver() as hangs:
         hangs.answers.clear()
-        telling = Telling(*[hangs.url] * 3 * AT_ONE_HOST, hears.url)
+        telling = Telling(*[hangs.url] * (AT_ONCE + 1), hears.url)
         telling.run_until(lambda: bool(telling.steps) and len(hangs.heard) >= AT_ONE_HOST)
         assert len(hangs.heard) == AT_ONE_HOST
         assert [each.webhook.url for each in telling.steps if each.webhook] == [hears.url]
