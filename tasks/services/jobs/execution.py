@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from .instance_client import Away, Ended, InstanceClient
 from .instance_events import InstanceEvents
+from .waking import woken
 
 T = TypeVar("T")
 
@@ -108,9 +109,7 @@ class Execution:
         """Wait for word that the job is over, or until nothing was said for some time."""
         while not self._is_over:
             patience = LOOK if self.events.connected.is_set() else UNHEARD
-            try:
-                await asyncio.wait_for(self._heard.wait(), patience)
-            except asyncio.TimeoutError:
+            if not await woken(self._heard, patience):
                 return
             self._heard.clear()
         self._is_over = False

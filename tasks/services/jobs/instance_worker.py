@@ -39,6 +39,7 @@ from .progress_relay import ProgressRelay
 from .record import Error, Record
 from .record import State as RecordState
 from .stored_workflow import with_extra
+from .waking import woken
 from .worker_protocol import Announcement, Heard, Lease, Order, Reply, State
 
 BEAT = 1.0
@@ -59,6 +60,8 @@ KEYS_LOST = (
     "its partners' API keys are gone: the NATS server keeps them in its memory until a job ends; "
     "submit it again"
 )
+NOBODY = "none"
+"""No job has this id."""
 MARGIN = 10.0
 """Seconds before the end of its time in which a worker gives its job back."""
 
@@ -74,6 +77,8 @@ class Task:
     """What it reads is being fetched."""
     ending: asyncio.Task[None] | None = None
     """It was cancelled, and is being ended."""
+    in_doubt: bool = False
+    """Its lease may have ended meanwhile."""
     given_back: bool = False
     """This worker ends it to give it back: that counts no attempt."""
 
@@ -126,6 +131,9 @@ class InstanceWorker:
 
     async def work(self, ended: asyncio.Event) -> None:
         """Take jobs until `ended` is set, and end the job that then runs, or give it back."""
+        await self._wait_for_namesake(ended)
+        if ended.is_set():
+            return
         orders = await self._client.subscribe(worker_protocol.worker(self._name), cb=self._obey)
         await self._observe()
         self._changed.set()
@@ -152,6 +160,21 @@ class InstanceWorker:
             with suppress(NatsError):
                 await orders.unsubscribe()
 
+    async def _wait_for_namesake(self, ended: asyncio.Event) -> None:
+        """Two with one name would run each other's jobs. A predecessor ends soon; another machine
+        of the same name has to get its own."""
+        order, told = Order(what="cancel", job=NOBODY).model_dump_json().encode(), False
+        while not ended.is_set():
+            try:
+                await self._client.request(worker_protocol.worker(self._name), order, ANSWER)
+            except (NatsError, asyncio.TimeoutError):
+                return
+            if not told:
+                print(f"{self._name} takes jobs elsewhere: if that is another machine, give this "
+                      "one a machine_id of its own", file=sys.stderr, flush=True)  # fmt: skip
+                told = True
+            await woken(ended, BEAT)
+
     async def _stop(self) -> None:
         self._stopping = True
         with suppress(NatsError, asyncio.TimeoutError):
@@ -168,10 +191,8 @@ class InstanceWorker:
 
     async def _announcing(self) -> None:
         while True:
-            try:
-                # Right after a job of ours nobody else's can wait there, or it would have run.
-                await asyncio.wait_for(self._changed.wait(), BEAT)
-            except asyncio.TimeoutError:
+            # Right after a job of ours nobody else's can wait there, or it would have run.
+            if not await woken(self._changed, BEAT):
                 await self._observe()
             self._changed.clear()
             with suppress(NatsError, asyncio.TimeoutError):
@@ -238,12 +259,20 @@ class InstanceWorker:
         except NoRespondersError:
             # Without a scheduler no lease ends; but cut off from it one wouldn't see it either.
             await self._store.prove()
+            self._doubt()
             self._renewed = time.monotonic()
             return
         except ValidationError:
             return
+        self._doubt()
         self._renewed = time.monotonic()
         await self._reconcile(heard, task)
+
+    def _doubt(self) -> None:
+        """Whoever wasn't heard for so long may have lost the leases that he had."""
+        if time.monotonic() - self._renewed > UNRENEWED:
+            for each in (*self._writing, *([self._task] if self._task else [])):
+                each.in_doubt = True
 
     async def _reconcile(self, heard: Heard, task: Task | None) -> None:
         """Take up what is leased to this instance, and end what isn't."""
@@ -356,6 +385,10 @@ class InstanceWorker:
                 await self._observe()
             self._changed.set()
         try:
+            self._doubt()
+            # The files of another run of it may lie there.
+            if task.in_doubt and await self._reread(task) is None:
+                return
             if isinstance(outcome, Ended):
                 outcome = await self._end_state(task, outcome)
             await self._write(task, outcome)
@@ -466,9 +499,7 @@ class InstanceWorker:
             except Overtaken:
                 now = await self._reread(task)
                 if now is None:
-                    job_files.drop(self._layout, task.id)
-                    if self._transfer and following.get("stored"):
-                        await self._transfer.forget(record)
+                    await self._drop(task, following)
                     return
                 # Somebody asked to cancel it meanwhile.
                 stored = now
@@ -478,6 +509,21 @@ class InstanceWorker:
                 await asyncio.sleep(AGAIN)
             else:
                 return
+
+    async def _drop(self, task: Task, following: dict[str, Any]) -> None:
+        """Remove the files of a run that doesn't count, unless those of another may lie there."""
+        record = task.stored.record
+        if self._transfer and following.get("stored"):
+            await self._transfer.forget(record)
+        stored = None
+        with suppress(NatsError, asyncio.TimeoutError):
+            stored = await self._store.read(task.id)
+        if stored is None:
+            return
+        here = worker_protocol.instance_name(self._settings.machine, "")
+        is_here = stored.record.instance.startswith(here)
+        if not is_here or stored.record.state in ("failed", "cancelled", "dead"):
+            job_files.drop(self._layout, task.id)
 
     async def _reread(self, task: Task) -> Stored | None:
         """The job as it is now; None: it isn't this attempt of ours any more."""

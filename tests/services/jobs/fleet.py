@@ -92,6 +92,7 @@ class Machine:
     def ready(self) -> None:
         """Return when its gateway knows all jobs and its own instance."""
         until(self.gateway.ready.exists, PATIENCE, "the gateway")
+        until((self.site.folder / "settings.ready.json").exists, PATIENCE, "the scheduler")
         until(lambda: self.name in self.devices(), PATIENCE, "its instance")
 
     def inside(self) -> AbstractContextManager[None]:

@@ -175,7 +175,7 @@ def test_a_worker_that_is_stopped_and_woken_writes_no_late_result(site: Site, ga
     site.scheduler()
     site.instance(0)
     worker = site.worker(0)
-    job = site.submit(site.work(gate))
+    job = site.submit({"0": site.work(gate)["1"], **site.pictures()})
     site.until_run()
     worker.send_signal(signal.SIGSTOP)
     site.instance(1)
@@ -183,10 +183,13 @@ def test_a_worker_that_is_stopped_and_woken_writes_no_late_result(site: Site, ga
     site.until_run(2)
     gate.touch()
     record = site.ends(job)
+    kept = {path: path.stat().st_ino for path in job_files.files_of(site.layout, job)}
     worker.send_signal(signal.SIGCONT)
-    other = site.ends(site.submit(site.work()))
-    assert other.state == "succeeded"
+    for other in [site.submit(site.work()) for _ in range(6)]:
+        assert site.ends(other).state == "succeeded"
     assert site.read(job) == record
+    now = {path: path.stat().st_ino for path in job_files.files_of(site.layout, job)}
+    assert now == kept != {}, "the files are those of the run that counts"
     assert record.instance == "here_comfyui-gpu1"
 
 
@@ -206,6 +209,21 @@ def test_a_worker_that_is_stopped_and_woken_ends_what_another_has(site: Site, ga
     record = site.ends(job)
     assert (record.state, record.attempt) == ("succeeded", 2)
     assert record.instance == "here_comfyui-gpu1"
+
+
+def test_two_workers_of_one_name_never_run_together(site: Site, gate: Path) -> None:
+    site.begin()
+    first = site.workers[0]
+    job = site.submit(site.work(gate))
+    site.until_run()
+    second = site.worker(0)
+    until(lambda: "takes jobs elsewhere" in site.logs(), PATIENCE, "the second to say so")
+    gate.touch()
+    assert site.ends(job).state == "succeeded"
+    assert site.runs() == 1
+    kill(first)
+    assert site.ends(site.submit(site.work())).state == "succeeded", "the second takes over"
+    assert second.poll() is None
 
 
 def test_an_instance_that_ends_gives_its_job_to_another(site: Site, gate: Path) -> None:
