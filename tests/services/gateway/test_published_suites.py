@@ -100,7 +100,9 @@ def unpacked(project: str, folder: Path) -> Path:
     wanted = f"{project}=={version(project)}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary",
                ":all:", "--no-build-isolation", "--dest", str(folder), wanted]  # fmt: skip
-    subprocess.run(command, check=True, timeout=LONGEST)
+    loaded = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST)
+    if loaded.returncode:
+        pytest.skip(f"the package index gives no source distribution of {wanted}")
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")
