@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Collection, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +25,22 @@ from nats.errors import NoRespondersError
 from pydantic import ValidationError
 
 from ...spec.layout import Layout
-from . import connection, job_files, job_transfer, worker_protocol
+from . import connection, job_transfer, worker_protocol
 from .distant_file import Absent, Silent
 from .execution import Execution, Lost
 from .instance_client import Away, Busy, Ended, InstanceClient, Refused
 from .instance_place import Place
 from .instance_stock import InstanceStock
+from .job_results import JobResults, ended_as
 from .job_settings import Settings
-from .job_store import Overtaken, Store, Stored, reach
+from .job_store import Store, Stored, reach
 from .job_transfer import JobTransfer
 from .progress_relay import ProgressRelay
-from .record import Error, Record
-from .record import State as RecordState
+from .record import Error
 from .stored_workflow import with_extra
 from .waking import woken
 from .worker_protocol import Announcement, Heard, Lease, Order, Reply, State
+from .worker_task import Task
 
 BEAT = 1.0
 """Seconds between two announcements, if nothing changes."""
@@ -51,9 +51,7 @@ ASLEEP = 3.0
 ANSWER = 1.5
 """Seconds that the scheduler may take to answer."""
 AGAIN = 0.5
-"""Seconds between two attempts to write a result."""
-MISSES = 3
-"""How often a job is started again since its instance named a file that isn't there."""
+"""Seconds between two attempts to end a job."""
 RESTS = 240
 """How often a job rests whose inputs can't be had: an hour."""
 KEYS_LOST = (
@@ -64,31 +62,6 @@ NOBODY = "none"
 """No job has this id."""
 MARGIN = 10.0
 """Seconds before the end of its time in which a worker gives its job back."""
-
-
-@dataclass
-class Task:
-    """The job of this worker."""
-
-    stored: Stored
-    adopted: bool
-    running: asyncio.Task[None] | None = None
-    bringing: asyncio.Task[bytes] | None = None
-    """What it reads is being fetched."""
-    ending: asyncio.Task[None] | None = None
-    """It was cancelled, and is being ended."""
-    in_doubt: bool = False
-    """Its lease may have ended meanwhile."""
-    given_back: bool = False
-    """This worker ends it to give it back: that counts no attempt."""
-
-    @property
-    def id(self) -> str:
-        return self.stored.record.id
-
-    @property
-    def attempt(self) -> int:
-        return self.stored.record.attempt
 
 
 class Instead(Exception):  # noqa: N818  reads as what happens
@@ -127,6 +100,7 @@ class InstanceWorker:
         self._free = True
         self._why = "it has just started"
         self._checkpoint = ""
+        self._results = JobResults(store, self._instance, settings, place, transfer)
         self._stock = InstanceStock(self._instance, store, self._layout, self._name, self._changed)
 
     async def work(self, ended: asyncio.Event) -> None:
@@ -294,19 +268,16 @@ class InstanceWorker:
     async def _end_if_lost(self, task: Task) -> None:
         """End a job that is leased to another, since this process was stopped or cut off."""
         stored = await self._store.read(task.id)
-        is_ours = stored and self._is_mine(stored.record) and stored.record.attempt == task.attempt
+        is_ours = stored and stored.record.is_leased_to(self._name, task.attempt)
         if self._task is task and not is_ours:
             self._looks = task.given_back = True
             self._end(task)
 
     async def _take_up(self, job: str) -> None:
         stored = await self._store.read(job)
-        if stored is None or self._task is not None or not self._is_mine(stored.record):
+        if stored is None or self._task is not None or not stored.record.is_leased_to(self._name):
             return
         self._start(Task(stored, adopted=True))
-
-    def _is_mine(self, record: Record) -> bool:
-        return record.state == "leased" and record.instance == self._name
 
     async def _end_leftovers(self, leased: Collection[str]) -> None:
         """End jobs of ours that run here without a lease; those of others are left alone."""
@@ -387,11 +358,11 @@ class InstanceWorker:
         try:
             self._doubt()
             # The files of another run of it may lie there.
-            if task.in_doubt and await self._reread(task) is None:
+            if task.in_doubt and await self._results.reread(task) is None:
                 return
             if isinstance(outcome, Ended):
-                outcome = await self._end_state(task, outcome)
-            await self._write(task, outcome)
+                outcome = await self._results.end_state(task, outcome)
+            await self._results.write(task, outcome)
         finally:
             self._writing.remove(task)
             self._changed.set()
@@ -407,7 +378,7 @@ class InstanceWorker:
         except Instead as instead:
             return instead.outcome
         except Refused as refused:
-            return _ended("failed", error=refused.error)
+            return ended_as("failed", error=refused.error)
         except Busy:
             return record.given_back()
         except (Lost, Away):
@@ -459,91 +430,9 @@ class InstanceWorker:
         finally:
             task.bringing = None
 
-    async def _end_state(self, task: Task, ended: Ended) -> dict[str, Any]:
-        record = task.stored.record
-        if ended.error:
-            return _ended("failed", error=ended.error)
-        if ended.interrupted:
-            # Who ended it before us, and died, may have given it back too.
-            if task.given_back or (task.adopted and not record.cancel):
-                return record.given_back()
-            return _ended("cancelled")
-        try:
-            outputs = await self._collect(record.id, ended.outputs)
-            about = await self._transfer.published(record) if self._transfer else {}
-        except job_files.Missing as missing:
-            if record.returned - record.rested < MISSES:
-                # It answered from its cache with a file that was removed: let it forget.
-                with suppress(Away):
-                    await asyncio.to_thread(self._instance.free)
-                return record.given_back()
-            message = f"the instance named a file that isn't there: {missing}"
-            return _ended("failed", error=Error(type="missing_output", message=message))
-        except OSError as error:
-            return _ended("failed", error=Error(type="output_not_kept", message=str(error)))
-        return _ended("succeeded", outputs=outputs, **about)
-
-    async def _collect(self, job: str, outputs: dict[str, Any]) -> dict[str, Any]:
-        return await asyncio.to_thread(
-            job_files.collect, self._layout, self._place.gpu, job, outputs
-        )
-
-    async def _write(self, task: Task, following: dict[str, Any]) -> None:
-        """Write what became of the job, however long the store is away; unless it isn't ours any
-        more: then another has it, and this result is none."""
-        stored = task.stored
-        while True:
-            record = stored.record
-            try:
-                await self._store.replace(stored, record.next(**following))
-            except Overtaken:
-                now = await self._reread(task)
-                if now is None:
-                    await self._drop(task, following)
-                    return
-                # Somebody asked to cancel it meanwhile.
-                stored = now
-                if following["state"] == "waiting" and stored.record.cancel:
-                    following = _ended("cancelled")
-            except (NatsError, asyncio.TimeoutError):
-                await asyncio.sleep(AGAIN)
-            else:
-                return
-
-    async def _drop(self, task: Task, following: dict[str, Any]) -> None:
-        """Remove the files of a run that doesn't count, unless those of another may lie there."""
-        record = task.stored.record
-        if self._transfer and following.get("stored"):
-            await self._transfer.forget(record)
-        stored = None
-        with suppress(NatsError, asyncio.TimeoutError):
-            stored = await self._store.read(task.id)
-        if stored is None:
-            return
-        here = worker_protocol.instance_name(self._settings.machine, "")
-        is_here = stored.record.instance.startswith(here)
-        if not is_here or stored.record.state in ("failed", "cancelled", "dead"):
-            job_files.drop(self._layout, task.id)
-
-    async def _reread(self, task: Task) -> Stored | None:
-        """The job as it is now; None: it isn't this attempt of ours any more."""
-        while True:
-            try:
-                now = await self._store.read(task.id)
-            except (NatsError, asyncio.TimeoutError):
-                await asyncio.sleep(AGAIN)
-                continue
-            if now and self._is_mine(now.record) and now.record.attempt == task.attempt:
-                return now
-            return None
-
-
-def _ended(state: RecordState, **about: Any) -> dict[str, Any]:
-    return {"state": state, "ended": time.time(), **about}
-
 
 def _without_inputs(message: str) -> dict[str, Any]:
-    return _ended("failed", error=Error(type="missing_input", message=message))
+    return ended_as("failed", error=Error(type="missing_input", message=message))
 
 
 async def serve(settings: Settings, place: Place) -> None:

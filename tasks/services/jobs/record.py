@@ -119,6 +119,11 @@ class Record(BaseModel):
         """The attempts that count."""
         return self.attempt - self.returned
 
+    def is_leased_to(self, instance: str, attempt: int | None = None) -> bool:
+        """Whether this instance has it, and by this attempt if one is named."""
+        is_its = self.state == "leased" and self.instance == instance
+        return is_its and attempt in (None, self.attempt)
+
     def given_back(self) -> dict[str, Any]:
         """What follows for a job that is given back: that counts no attempt."""
         return {"state": "waiting", "returned": self.returned + 1}
