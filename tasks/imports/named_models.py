@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..spec.model_names import MODEL_FILE
 from .model_catalogue import ModelCatalogue, PublishedModel, declared, last_part
 from .node_uses import NodeUse
-
-FILE = re.compile(
-    r"(?P<name>[^\n/\\][^\n]*\.(?:safetensors|sft|ckpt|pt|pt2|pth|bin|gguf|onnx))", re.I
-)
-"""What looks like the name of a model; never an absolute path."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ def models(workflow: Sequence[NodeUse], catalogue: ModelCatalogue) -> list[Named
 def _names(workflow: Iterable[NodeUse]) -> Iterator[tuple[NodeUse, str]]:
     for use in workflow:
         for _, text in use.texts:
-            if "://" not in text and FILE.fullmatch(text.strip()):
+            if "://" not in text and MODEL_FILE.fullmatch(text.strip()):
                 yield use, text.strip().replace("\\", "/")
         for each in declared(use.models, "workflow"):
             if not any(last_part(text) == each.name for _, text in use.texts):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from ...spec.model_names import MODEL_FILE
 from .demand import Need
 from .worker_protocol import Inventory
 
-MODEL_FILE = re.compile(r"[^\n/][^\n]*\.(?:safetensors|sft|ckpt|pt|pt2|pth|bin|gguf|onnx)", re.I)
-"""What looks like the name of a model; never an absolute path."""
 LOADERS = ("checkpoints", "diffusion_models", "unet", "unet_gguf")
 """Folders of the models that take longest to load, so an instance keeps one of them."""
 FOLDERS = {
