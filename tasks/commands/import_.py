@@ -55,7 +55,7 @@ class Import(GuardedCommand, Command):  # type: ignore[misc]
         try:
             if file.exists():
                 raise Failure(f"{file} exists, and stays as it is; name another with -m FILE")
-            workflows = {Path(name).name: _read(Path(name)) for name in pos_args}
+            workflows = {name: _read(Path(name)) for name in pos_args}
             found = _look_up(workflows, opt_values["catalogue"])
             contents = _contents(*found)
             schema = write(file, contents.text(Hardware.here()))
@@ -172,8 +172,9 @@ def _files(found: Gathered) -> Iterator[ModelFile]:
             "list": "in ComfyUI-Manager's list",
         }[model.published.evidence]
         yield ModelFile(
-            model.target, model.published.url, model.published.sha256, [f"{why}; for {name}"]
-        )
+            model.target, model.published.url, model.published.sha256,
+            [shown(f"{why}; for {name}", 200)],
+        )  # fmt: skip
 
 
 def _summary(contents: Contents, found: Gathered) -> Iterator[str]:

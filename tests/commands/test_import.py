@@ -95,6 +95,22 @@ def test_what_workflows_use_is_written_with_what_says_so(home: Home) -> None:
     assert "  # for one.json, two.json\n" in home.text
 
 
+def test_files_of_one_name_in_two_folders_are_both_read(home: Home) -> None:
+    for name, kind in (("one", "Crop"), ("two", "Tool")):
+        (home.folder / name).mkdir()
+        home.workflow(f"{name}/a.json", {"type": kind})
+    home.run("one/a.json", "two/a.json")
+    assert [node.url for node in home.machine.custom_nodes] == [
+        f"{GITHUB}/Kind/Pack", f"{GITHUB}/other/tools",
+    ]  # fmt: skip
+
+
+def test_a_name_with_a_line_break_stays_a_comment(home: Home) -> None:
+    home.list({"Kind/Pack": ["Crop\nworkspace: gone"]})
+    home.run(home.workflow("a.json", {"type": "Crop\nworkspace: gone"}))
+    assert home.machine.workspace == home.folder / "workspace"
+
+
 def test_guesses_are_counted(home: Home) -> None:
     assert "1 custom node, 1 of them a guess" in home.run(home.workflow("a.json", {"type": "Both"}))
 
