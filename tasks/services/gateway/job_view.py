@@ -16,8 +16,8 @@ from nats.aio.msg import Msg
 
 from ..jobs.job_store import Stored
 from ..jobs.record import ENDED, Record
-from ..jobs.waking import woken
 from ..jobs.worker_protocol import PROGRESS
+from ..waking import woken
 from .job_progress import JobProgress
 
 PLACES_FOR = 0.5

@@ -17,7 +17,6 @@ __all__ = (
     "record_watch",
     "shared_inputs",
     "stored_workflow",
-    "waking",
     "worker_protocol",
     "workflow_need",
 )

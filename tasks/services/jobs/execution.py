@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+from ..waking import woken
 from .instance_client import Away, Ended, InstanceClient
 from .instance_events import InstanceEvents
-from .waking import woken
 
 T = TypeVar("T")
 

@@ -25,6 +25,7 @@ from nats.errors import NoRespondersError
 from pydantic import ValidationError
 
 from ...spec.layout import Layout
+from ..waking import woken
 from . import connection, job_transfer, worker_protocol
 from .distant_file import Absent, Silent
 from .execution import Execution, Lost
@@ -38,7 +39,6 @@ from .job_transfer import JobTransfer
 from .progress_relay import ProgressRelay
 from .record import Error
 from .stored_workflow import with_extra
-from .waking import woken
 from .worker_protocol import Announcement, Heard, Lease, Order, Reply, State
 from .worker_task import Task
 

@@ -23,6 +23,7 @@ from nats.errors import NoRespondersError, TimeoutError
 from pydantic import ValidationError
 
 from ...host.system import files
+from ..waking import woken
 from . import choice, connection, worker_protocol
 from .backlog import Backlog
 from .demand import Need, Waiting, why_unfit
@@ -33,7 +34,6 @@ from .leadership import Leadership, Lost
 from .leases import Leases
 from .record import ENDED, Error, Record
 from .record_watch import RecordWatch
-from .waking import woken
 from .webhooks import SECRET, Webhooks
 from .worker_protocol import Announcement, Heard, Order, Reply
 

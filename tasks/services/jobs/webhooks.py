@@ -16,9 +16,9 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
+from ..waking import woken
 from .job_store import Stored
 from .record import ENDED, Record, Webhook
-from .waking import woken
 from .webhook_message import message
 
 SECRET = "JOBS_WEBHOOK_SECRET"

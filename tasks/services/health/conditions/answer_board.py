@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ....host.comfyui.condition import HEALTHY
+from ...waking import woken
 from ..model.answers import Verdict
 
 MOST_WAITING = 512
@@ -112,7 +113,7 @@ class Board:
         self._waiting += 1
         try:
             while not is_wanted(self.answers) and (left := deadline - time.monotonic()) > 0:
-                await wait_for(self._next, left)
+                await woken(self._next, left)
                 if self.ended.is_set() or await is_disconnected():
                     return
         finally:
@@ -121,14 +122,6 @@ class Board:
     def _notify(self) -> None:
         current, self._next = self._next, asyncio.Event()
         current.set()
-
-
-async def wait_for(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, at most `seconds`."""
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except asyncio.TimeoutError:
-        return
 
 
 class Since:

@@ -18,7 +18,8 @@ from fastapi.security import HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
-from ..conditions.answer_board import Answer, Answers, wait_for
+from ...waking import woken
+from ..conditions.answer_board import Answer, Answers
 from ..model.answers import (
     Installation,
     InstanceHealth,
@@ -240,7 +241,7 @@ def _add_events(app: FastAPI, sampler: Sampler) -> None:
                 if sent.get(name) != answer.rest:
                     sent[name] = answer.rest
                     yield ServerSentEvent(event=name, raw_data=answer.body.decode())
-            await wait_for(board.ended, EVENTS_EVERY)
+            await woken(board.ended, EVENTS_EVERY)
 
 
 def _streams(answers: Answers) -> dict[str, Answer]:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from comfy_machine.services.jobs.waking import woken
+from comfy_machine.services.waking import woken
 
 
 def test_it_ends_with_the_event_or_with_the_time() -> None:
