@@ -24,7 +24,7 @@ from ..imports.gathered import Gathered, Package
 from ..imports.node_catalogue import NodeCatalogue
 from ..imports.node_uses import NodeUse
 from ..spec.problems import shown
-from .shared.new_machine_file import COMFYUI, Contents, Hardware, ModelFile, Node, write
+from .shared.new_machine_file import COMFYUI, Contents, Hardware, ModelFile, Node, tell, write
 
 CATALOGUE = "https://github.com/Comfy-Org/ComfyUI-Manager.git"
 TEMPLATES = "comfyui_workflow_templates_json"
@@ -58,17 +58,14 @@ class Import(GuardedCommand, Command):  # type: ignore[misc]
             workflows = {name: _read(Path(name)) for name in pos_args}
             found = _look_up(workflows, opt_values["catalogue"])
             contents = _contents(*found)
-            schema = write(file, contents.text(Hardware.here()))
+            said = write(file, contents.text(Hardware.here()))
         except Failure as failure:
             print(f"import: {failure}", file=sys.stderr)
             return 1
         except OSError as error:
             print(f"import: {error.strerror}: {error.filename or file}", file=sys.stderr)
             return 1
-        print(f"{file.name} is written{schema}")
-        print("\n".join(_summary(contents, found[0])))
-        named = "" if file.name == "machine.yaml" else f" machine={machine_file()}"
-        print(f"next: {PROGRAM} plan{named} says what will be done, {PROGRAM}{named} does it")
+        tell(file, said, _summary(contents, found[0]))
         return 1 if contents.missing else 0
 
 
@@ -172,8 +169,8 @@ def _files(found: Gathered) -> Iterator[ModelFile]:
             "list": "in ComfyUI-Manager's list",
         }[model.published.evidence]
         yield ModelFile(
-            model.target, model.published.url, model.published.sha256,
-            [shown(f"{why}; for {name}", 200)],
+            model.target, model.published.url, sha256=model.published.sha256,
+            notes=[shown(f"{why}; for {name}", 200)],
         )  # fmt: skip
 
 

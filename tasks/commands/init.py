@@ -16,7 +16,7 @@ from ..host.comfyui.installations import Checkout, Installation
 from ..host.system.program_files import PROGRAM, SIMULATOR
 from ..spec.problems import shown
 from ..spec.urls import repository_name
-from .shared.new_machine_file import COMFYUI, SCHEMA, Contents, Hardware, Node, write
+from .shared.new_machine_file import COMFYUI, SCHEMA, Contents, Hardware, Line, Node, tell, write
 
 
 class Init(GuardedCommand, Command):  # type: ignore[misc]
@@ -41,18 +41,14 @@ class Init(GuardedCommand, Command):  # type: ignore[misc]
         else:
             text, findings = _found(file)
         try:
-            schema = write(file, text)
+            said = write(file, text)
         except FileExistsError:
             print(f"init: {file} exists, and stays as it is", file=sys.stderr)
             return 1
         except OSError as error:
             print(f"init: {error.strerror}: {file}", file=sys.stderr)
             return 1
-        print(f"{file.name} is written{schema}")
-        for line in findings:
-            print(f"  {line}")
-        named = "" if file.name == "machine.yaml" else f" machine={machine_file()}"
-        print(f"next: {PROGRAM} plan{named} says what will be done, {PROGRAM}{named} does it")
+        tell(file, said, [f"  {line}" for line in findings])
         return 0
 
 
@@ -79,7 +75,7 @@ def _contents(found: Installation | None, models: Path | None) -> Contents:
         if found
         else "",
         nodes=[_node(each, found.folder) for each in found.nodes] if found else [],
-        models=str(models or ""),
+        roots=[Line(str(models))] if models else [],
     )
 
 

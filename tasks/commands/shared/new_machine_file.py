@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...engine.configuration import machine_file
 from ...host.comfyui.installations import Checkout
 from ...host.system import files, gpu
 from ...host.system.failure import Failure
@@ -61,9 +62,20 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Line:
+    """An entry that is one text: a requirement, an argument, a folder."""
+
+    text: str
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class ModelFile:
+    """A model: a download, or a file that is on a disk already."""
+
     target: str
-    url: str
+    url: str = ""
+    source: str = ""
     sha256: str = ""
     notes: Sequence[str] = ()
 
@@ -75,12 +87,17 @@ class Contents:
     comfyui: Checkout = COMFYUI
     found: str = ""
     """The folder that it was found in."""
+    packages: Sequence[Line] = ()
+    """Requirements beyond those of ComfyUI and the nodes."""
     nodes: Sequence[Node] = ()
     missing: Sequence[str] = ()
     """What isn't known, a line each."""
-    models: str = ""
-    """A folder with models."""
+    roots: Sequence[Line] = ()
+    """Folders with models."""
     files: Sequence[ModelFile] = ()
+    args: Sequence[str] = ()
+    """Of ComfyUI's main.py."""
+    args_notes: Sequence[str] = ()
 
     def text(self, hardware: Hardware) -> str:
         from ...host.system import templates
@@ -106,6 +123,15 @@ def write(file: Path, text: str) -> str:
             file.unlink()
             raise
     return _write_schema(file.parent)
+
+
+def tell(file: Path, said: str, lines: Iterable[str]) -> None:
+    """Print what `write` did, what the file is made from, and what to do next."""
+    print(f"{file.name} is written{said}")
+    for line in lines:
+        print(line)
+    named = "" if file.name == "machine.yaml" else f" machine={machine_file()}"
+    print(f"next: {PROGRAM} plan{named} says what will be done, {PROGRAM}{named} does it")
 
 
 def _write_schema(folder: Path) -> str:

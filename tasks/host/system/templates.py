@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .program_files import TOP
@@ -10,11 +10,12 @@ from .program_files import TOP
 FOLDER = TOP / "templates"
 
 
-def _to_yaml(text: str) -> str:
-    """A YAML scalar in double quotes; YAML doesn't understand JSON's surrogate pairs."""
+def _to_yaml(value: str | Sequence[str]) -> str:
+    """YAML in one line, texts in double quotes; YAML doesn't understand JSON's surrogate pairs."""
     import yaml
 
-    return str(yaml.safe_dump(text, default_style='"', width=1 << 20)).strip()
+    text = yaml.safe_dump(value, default_style='"', default_flow_style=True, width=1 << 20)
+    return str(text).strip()
 
 
 def render(
