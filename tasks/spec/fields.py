@@ -129,6 +129,29 @@ def check_target(text: str) -> str:
     return posixpath.normpath(text)
 
 
+#: extra_model_paths.yaml uses these keys for other things than models.
+NOT_MODELS = frozenset({"custom_nodes", "is_default", "base_path"})
+FOLDER_TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
+"""Names of folder types that extra_model_paths.yaml can hold."""
+
+
+def _folder_type(text: str) -> str:
+    if text in NOT_MODELS or not FOLDER_TYPE.fullmatch(text):
+        raise ValueError(f"{shown(text)!r} is no type of models such as checkpoints or loras")
+    return text
+
+
+def _below(text: str) -> str:
+    _no_variable(_printable(text))
+    if text.startswith(("/", "~")) or "\\" in text or ".." in text.split("/"):
+        raise ValueError("must be a folder below the root: no /… ~ .. or backslash")
+    return posixpath.normpath(text)
+
+
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 def _source(text: Any) -> Any:
     if isinstance(text, str) and "://" in text:
         raise ValueError("must be a file or folder on this machine; an address is given as url:")
@@ -299,6 +322,10 @@ Tokens = dict[Annotated[str, AfterValidator(check_token_host)], Token]
 GitUrl = Annotated[str, AfterValidator(_url)]
 Ref = Annotated[str, AfterValidator(check_ref)]
 NodeName = Annotated[str, AfterValidator(check_name)]
+FolderTypes = dict[
+    Annotated[str, AfterValidator(_folder_type)],
+    Annotated[tuple[Annotated[str, AfterValidator(_below)], ...], BeforeValidator(_several)],
+]
 Target = Annotated[str, AfterValidator(check_target)]
 Torch = Annotated[str, BeforeValidator(check_torch)]
 Prefer = Annotated[dict[str, str], AfterValidator(check_prefer)]

@@ -16,6 +16,7 @@ from .fields import (
     DownloadUrl,
     Endpoint,
     Env,
+    FolderTypes,
     GitUrl,
     GpuIndex,
     Gpus,
@@ -150,9 +151,15 @@ class CustomNode(Model):
 
 
 class ModelRoot(Model):
-    """A further folder of models, laid out like ComfyUI's own."""
+    """A further folder of models, laid out like ComfyUI's own, or as `folders` says."""
 
     path: PathText = Field(description="The folder.")
+    folders: FolderTypes = Field(
+        default={},
+        description="Type → its folders below path, of a program that names them otherwise: "
+        "{checkpoints: models/Stable-diffusion, loras: [models/Lora, models/LyCORIS]}. Default: "
+        "they are named like ComfyUI's.",
+    )
     read_only: Bool = Field(default=False, description="A run fails rather than write into it.")
 
 
