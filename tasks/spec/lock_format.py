@@ -125,6 +125,8 @@ class Lock(_Model):
     python: PythonSet | None = None
     models: dict[str, ModelPin] = {}
     """By target."""
+    catalogue: Pin | None = None
+    """The lists that `import` looked in."""
 
     def text(self) -> str:
         """The file's content: sorted, one value per line, for readable diffs."""

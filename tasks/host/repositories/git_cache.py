@@ -104,6 +104,28 @@ def fetch(url: str, commit: str, on_progress: OnProgress, **environment: str) ->
     return cache
 
 
+def remember(url: str, ref: str | None, commit: str) -> None:
+    """Note what a ref named, for when the remote can't be reached. The cache has the commit."""
+    cache = _place(url)
+    with locks.exclusive(cache.with_suffix(".lock")):
+        git.command(cache).update_ref(_name(ref), commit)
+
+
+def remembered(url: str, ref: str | None) -> str | None:
+    """The commit that `remember` noted last; None: it never did."""
+    cache = _place(url)
+    if not cache.is_dir():
+        return None
+    try:
+        return str(git.command(cache).rev_parse("--verify", "--quiet", _name(ref)))
+    except git.error_type():
+        return None
+
+
+def _name(ref: str | None) -> str:
+    return f"refs/comfy-machine-names/{files.digest(ref or '')}"
+
+
 def _open_cache(cache: Path) -> Git:
     """The bare repository, created if it is missing or damaged; the caller holds its lock."""
     for stale in cache.rglob("*.lock"):
