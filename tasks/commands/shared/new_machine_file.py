@@ -50,13 +50,17 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Node:
-    """A custom node: of a repository, or in a folder."""
+    """A custom node: of a repository, of the registry, or in a folder."""
 
     url: str = ""
     ref: str = ""
     name: str = ""
     """Empty: its repository's."""
     path: str = ""
+    id: str = ""
+    """In the registry, in place of url and ref."""
+    version: str = ""
+    """With id; empty: the newest."""
     notes: Sequence[str] = ()
     """Comments before it, a line each."""
 

@@ -7,21 +7,17 @@ used: it counts an installation, and says no more than the version itself.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from ...spec.problems import shown
 from ...spec.urls import parse_remote, repository_key
-from ..downloads.web import Answer, Tolerance, Web
+from ..downloads import json_answer
+from ..downloads.web import Tolerance, Web
 from ..system.failure import Failure
 
-LONGEST = 16 << 20
-"""Bytes of an answer; 500 versions with their changelogs have about one million."""
-PATIENCE = 60.0
-"""Seconds for an answer."""
 FOUND = 30
 """Nodes of a search."""
 TOLERANCE = Tolerance(attempts=3)
@@ -131,31 +127,14 @@ class Registry:
         return [each for each in nodes if each.id]
 
     def _ask(self, path: str, label: str) -> tuple[int, Any]:
-        """Status and content of an answer: 2xx, 403 or 404."""
-        return self.web.ask(
-            f"{self.address}{path}", label, read_json,
-            {"Accept": "application/json"}, accepted=frozenset({_ABSENT, _FORBIDDEN}),
-        )  # fmt: skip
-
-
-def read_json(answer: Answer) -> tuple[int, Any]:
-    """Status and content of an answer. Raises Failure for one that is too long or no JSON; a
-    refusal or absence may have any content."""
-    host, deadline = urlsplit(answer.url).netloc, time.monotonic() + PATIENCE
-    body = bytearray()
-    for chunk in answer.chunks():
-        body += chunk
-        if len(body) > LONGEST or time.monotonic() > deadline:
-            raise Failure(f"{host} answers with more than can be read in {PATIENCE:g} s")
-    try:
-        return answer.status, json.loads(body)
-    except (ValueError, RecursionError):
-        if answer.status < 400:
-            raise Failure(f"{host} doesn't answer with JSON: correct the address") from None
-        # Of a proxy: a node that is refused or absent is answered with JSON.
-        if answer.status == _FORBIDDEN:
-            raise Failure(f"{host} answers 403, and not as the registry does") from None
-        return answer.status, None
+        """Status and content of an answer: 2xx, 403 or 404. Raises Failure."""
+        headers, accepted = {"Accept": "application/json"}, frozenset({_ABSENT, _FORBIDDEN})
+        url = f"{self.address}{path}"
+        status, answer = self.web.ask(url, label, json_answer.read, headers, accepted=accepted)
+        if status == _FORBIDDEN and not isinstance(answer, dict):
+            # Of a proxy: the registry says in JSON that a node is banned.
+            raise Failure(f"{label}: {self.address} answers 403, and not as the registry does")
+        return status, answer
 
 
 def _node(answer: Any, name: str = "") -> Node:
