@@ -19,10 +19,11 @@ from ..engine.outputs import GuardedCommand
 from ..host.repositories import remotes
 from ..host.system.failure import Failure
 from ..host.system.program_files import PROGRAM
-from ..imports import core_classes, gathered, model_catalogue, node_catalogue, node_uses
+from ..imports import core_classes, gathered, model_catalogue, node_catalogue
 from ..imports.gathered import Gathered, Package
 from ..imports.node_catalogue import NodeCatalogue
-from ..imports.node_uses import NodeUse
+from ..spec import node_uses
+from ..spec.node_uses import NodeUse
 from ..spec.problems import shown
 from .shared.new_machine_file import COMFYUI, Contents, Hardware, ModelFile, Node, tell, write
 

@@ -5,5 +5,4 @@ __all__ = (
     "gathered",
     "model_catalogue",
     "node_catalogue",
-    "node_uses",
 )

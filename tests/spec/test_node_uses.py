@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from comfy_machine.imports.node_uses import NodeUse, uses
+from comfy_machine.spec.node_uses import NodeUse, uses
 
 
 def page(*nodes: dict[str, Any], **more: Any) -> dict[str, Any]:
