@@ -21,6 +21,7 @@ from .model import (
     Python,
     Spec,
     Worker,
+    WorkflowFile,
 )
 from .paths import STORE, absolute
 from .urls import parse_remote, repository_name
@@ -49,6 +50,7 @@ def resolve(
         machine_id=spec.machine_id,
         workers=tuple(_worker(worker, workspace, env) for worker in spec.workers),
         jobs=_jobs(spec.jobs, folder, env) if spec.jobs else None,
+        workflows=tuple(_workflow(each, folder, env) for each in spec.workflows),
         retention=spec.retention,
         enabled=enabled,
         selected_nodes=selected_nodes,
@@ -92,6 +94,11 @@ def _health(health: Health, folder: Path, env: Mapping[str, str]) -> Health:
     return health.model_copy(
         update={"warmup": place(health.warmup), "canary": place(health.canary)}
     )
+
+
+def _workflow(workflow: WorkflowFile, folder: Path, env: Mapping[str, str]) -> WorkflowFile:
+    path = absolute(folder, workflow.path, env)
+    return workflow.model_copy(update={"path": path, "name": workflow.name or path.stem})
 
 
 def _worker(worker: Worker, workspace: Path, env: Mapping[str, str]) -> Worker:
