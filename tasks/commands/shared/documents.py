@@ -25,6 +25,7 @@ Format = Annotated[
 ]
 Time = Annotated[float, Field(description="Seconds since the epoch.")]
 Bytes = Annotated[int, Field(description="Bytes.")]
+SmokeState = Literal["ran", "failed", "left out"]
 Asked = Literal["live", "ready", "healthy"]
 Text = Annotated[str, Field(description="For people; its wording may change.")]
 Code = Annotated[str, Field(description="The reason in one word, such as NotStarted.")]
@@ -200,6 +201,15 @@ class StatusDocument(TypedDict):
     queue: NotRequired[
         Annotated[QueueRow, Field(description="With `jobs`, where the health server tells it.")]
     ]
+    workflows: NotRequired[
+        Annotated[
+            dict[str, dict[str, bool | None]],
+            Field(
+                description="By name and instance: whether what it needs is there; null: unknown. "
+                "With `workflows`, where the health server tells it."
+            ),
+        ]
+    ]
     page: Annotated[str | None, Field(description="URL of the page, while it is served.")]
     run: RunRow | None
     left_out: Annotated[dict[str, str], Field(description="Optional custom node → why.")]
@@ -368,6 +378,24 @@ class JobsDocument(TypedDict):
     jobs: Annotated[list[JobRow], Field(description="The newest first, or as they were named.")]
 
 
+class SmokeRow(TypedDict):
+    """What became of the job on an instance."""
+
+    instance: str
+    state: SmokeState
+    files: Annotated[list[str], Field(description="What it wrote.")]
+    seconds: Annotated[float | None, Field(description="Until it was done; null: it didn't run.")]
+    reason: Text
+
+
+class SmokeDocument(TypedDict):
+    """doit smoke --json"""
+
+    format: Format
+    workflow: Annotated[str | None, Field(description="null: the small job.")]
+    instances: Annotated[dict[str, SmokeRow], Field(description="By GPU.")]
+
+
 SHAPES: dict[str, Any] = {
     "status": StatusDocument,
     "plan": PlanDocument,
@@ -375,6 +403,7 @@ SHAPES: dict[str, Any] = {
     "generations": GenerationsDocument,
     "probe": ProbeDocument,
     "jobs": JobsDocument,
+    "smoke": SmokeDocument,
     "error": Failed,
 }
 """By the name of the command; error: what each of them prints when it fails."""
@@ -392,6 +421,11 @@ def probe(ok: bool, asked: Asked, chosen: Sequence[Instance], reason: str) -> Pr
     """The document of `doit probe`."""
     names = [each.name for each in chosen]
     return {"format": FORMAT, "ok": ok, "asked": asked, "instances": names, "reason": reason}
+
+
+def smoke(workflow: str | None, rows: dict[str, SmokeRow]) -> SmokeDocument:
+    """The document of `doit smoke`; the rows are by GPU."""
+    return {"format": FORMAT, "workflow": workflow, "instances": rows}
 
 
 def plan(reporter: PlanReporter) -> PlanDocument:
