@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..spec.node_uses import uses
 from . import comfy_packs, embedded, predecessor, provisioning, snapshots
 from .model_roots import of_sections
-from .node_uses import uses
 from .wanted import Wanted, Workflow, noted
 
 MAX_BYTES = 64_000_000

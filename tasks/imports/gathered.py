@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..spec.node_uses import NodeUse
 from .model_catalogue import ModelCatalogue
 from .named_models import NamedModel, models
 from .node_catalogue import NodeCatalogue
 from .node_sources import Sourced, sources
-from .node_uses import NodeUse
 
 SHOWN = 3
 """How many classes or workflows a comment names."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..host.system.failure import Failure
+from ..spec import node_uses
 from ..spec.lock_format import Pin
-from . import core_classes, gathered, lists, model_catalogue, node_catalogue, node_uses
+from . import core_classes, gathered, lists, model_catalogue, node_catalogue
 from .entries import Node
 from .gathered import Gathered
 from .lists import Say

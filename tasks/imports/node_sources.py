@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..spec.node_uses import NodeUse
 from .node_catalogue import NodeCatalogue, key
-from .node_uses import NodeUse
 
 CORE_ID = "comfy-core"
 MORE_STARS = 5

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .lock_format import Archive, Asked, Lock, ModelPin, Package, Pin, PythonSet
     from .machine import Instance, Machine
     from .machine_file import load, problem_at
-    from .model import CustomNode, Jobs, Limits, ModelFile, ModelRoot, Worker
+    from .model import CustomNode, Jobs, Limits, ModelFile, ModelRoot, Worker, WorkflowFile
     from .problems import SpecError
     from .sizes import in_bytes
     from .variable_references import expand
@@ -36,6 +36,7 @@ __all__ = [
     "PythonSet",
     "SpecError",
     "Worker",
+    "WorkflowFile",
     "expand",
     "in_bytes",
     "load",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import job_checks, tls, workflow_file
-from .fields import check_name, check_path, check_target
+from .fields import check_name, check_path, check_target, check_workflow_name
 from .job_checks import WORKER
 from .model import Health, Instances, Jobs
 from .paths import STORE, absolute
@@ -39,6 +39,7 @@ def check_all(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) ->
     yield from job_checks.check(data.get("jobs"))
     for name, what in workflow_file.check(section(data, "health"), folder, environ):
         yield ("health", name), what
+    yield from check_workflows(data, folder, environ)
     yield from check_paths(data, folder, environ)
 
 
@@ -278,6 +279,29 @@ def check_workers(data: dict[Any, Any]) -> Iterator[Finding]:
             for place, value in (values | {("health", "url"): health.get("url")}).items():
                 if isinstance(value, str) and names_instance(value):
                     yield (*loc, *place), "per: machine has no instance to name"
+
+
+def check_workflows(
+    data: dict[Any, Any], folder: Path, environ: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Files that aren't there or are no workflows, and names that two have."""
+    names: list[Finding] = []
+    for loc, entry in entries(data, "workflows"):
+        text, name = entry.get("path"), entry.get("name")
+        if not isinstance(text, str):
+            continue
+        try:
+            path = absolute(folder, check_path(text), environ)
+        except ValueError:
+            continue
+        try:
+            workflow_file.needs(path)
+            if name is None:
+                check_workflow_name(path.stem)
+        except ValueError as error:
+            yield (*loc, "path"), str(error)
+        names.append(((*loc, "path" if name is None else "name"), name or path.stem))
+    yield from _twice([each for each in names if isinstance(each[1], str)], "workflow", fold=True)
 
 
 def check_paths(

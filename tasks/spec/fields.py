@@ -224,6 +224,16 @@ def _command(text: str) -> str:
     return text
 
 
+def check_workflow_name(name: str) -> str:
+    """Raises ValueError."""
+    if not re.fullmatch(r"\w[\w .,+()&@#-]{0,98}[\w+)]|\w", name):
+        raise ValueError(
+            f"{shown(name)!r} can't name a workflow: give it a name of letters, digits, spaces "
+            "and . _ -"
+        )
+    return name
+
+
 def _worker_name(name: str) -> str:
     if name == "comfyui" or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise ValueError("small letters, digits and -, no - first, and not comfyui")
@@ -389,6 +399,7 @@ WorkerEnv = dict[
 ]
 WorkerUrl = Annotated[str, AfterValidator(check_worker_value), AfterValidator(_local_url)]
 MachineId = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+WorkflowName = Annotated[str, AfterValidator(check_workflow_name)]
 WorkerName = Annotated[str, AfterValidator(_worker_name)]
 Listen = Annotated[str, AfterValidator(_listen)]
 NatsUrl = Annotated[str, AfterValidator(_nats_url)]

@@ -50,6 +50,7 @@ from .fields import (
     WorkerName,
     WorkerUrl,
     Workflow,
+    WorkflowName,
 )
 
 COMFYUI_REPO = "https://github.com/Comfy-Org/ComfyUI.git"
@@ -444,6 +445,18 @@ class Jobs(Model):
     )
 
 
+class WorkflowFile(Model):
+    """A workflow that must run here."""
+
+    path: PathText = Field(
+        description="The file, as the page saves it or in API format, beside machine.yaml."
+    )
+    name: WorkflowName = Field(default="", description="Default: the file's name, without .json.")
+    optional: Bool = Field(
+        default=False, description="A node class that it lacks here is only a warning."
+    )
+
+
 class Retention(Model):
     """What is kept of earlier generations."""
 
@@ -485,6 +498,9 @@ class Spec(Model):
         default=None,
         description="true, or its settings: jobs are queued and given to instances. Default: "
         "false.",
+    )
+    workflows: tuple[WorkflowFile, ...] = Field(
+        default=(), description="Workflows that must run here: their node classes and models."
     )
     retention: Retention = Field(
         default_factory=Retention, description="What is kept of earlier generations, to go back to."

@@ -22,6 +22,7 @@ from .model import (
     Registry,
     Spec,
     Worker,
+    WorkflowFile,
 )
 from .paths import STORE, absolute
 from .urls import parse_remote, repository_name
@@ -51,6 +52,7 @@ def resolve(
         machine_id=spec.machine_id,
         workers=tuple(_worker(worker, workspace, env) for worker in spec.workers),
         jobs=_jobs(spec.jobs, folder, env) if spec.jobs else None,
+        workflows=tuple(_workflow(each, folder, env) for each in spec.workflows),
         retention=spec.retention,
         enabled=enabled,
         selected_nodes=selected_nodes,
@@ -103,6 +105,11 @@ def _health(health: Health, folder: Path, env: Mapping[str, str]) -> Health:
     return health.model_copy(
         update={"warmup": place(health.warmup), "canary": place(health.canary)}
     )
+
+
+def _workflow(workflow: WorkflowFile, folder: Path, env: Mapping[str, str]) -> WorkflowFile:
+    path = absolute(folder, workflow.path, env)
+    return workflow.model_copy(update={"path": path, "name": workflow.name or path.stem})
 
 
 def _worker(worker: Worker, workspace: Path, env: Mapping[str, str]) -> Worker:

@@ -11,7 +11,7 @@ import pytest
 from comfy_machine.imports import node_catalogue
 from comfy_machine.imports.node_catalogue import NodeCatalogue, key
 from comfy_machine.imports.node_sources import repositories, sources
-from comfy_machine.imports.node_uses import NodeUse
+from comfy_machine.spec.node_uses import NodeUse
 
 GITHUB = "https://github.com/"
 CORE = frozenset(["KSampler", "Resize"])

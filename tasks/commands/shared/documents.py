@@ -27,6 +27,7 @@ Format = Annotated[
 ]
 Time = Annotated[float, Field(description="Seconds since the epoch.")]
 Bytes = Annotated[int, Field(description="Bytes.")]
+SmokeState = Literal["ran", "failed", "left out"]
 Asked = Literal["live", "ready", "healthy"]
 Text = Annotated[str, Field(description="For people; its wording may change.")]
 Code = Annotated[str, Field(description="The reason in one word, such as NotStarted.")]
@@ -201,6 +202,15 @@ class StatusDocument(TypedDict):
     machine: Machine
     queue: NotRequired[
         Annotated[QueueRow, Field(description="With `jobs`, where the health server tells it.")]
+    ]
+    workflows: NotRequired[
+        Annotated[
+            dict[str, dict[str, bool | None]],
+            Field(
+                description="By name and instance: whether what it needs is there; null: unknown. "
+                "With `workflows`, where the health server tells it."
+            ),
+        ]
     ]
     page: Annotated[str | None, Field(description="URL of the page, while it is served.")]
     run: RunRow | None
@@ -416,6 +426,24 @@ class AuditDocument(TypedDict):
     ]
 
 
+class SmokeRow(TypedDict):
+    """What became of the job on an instance."""
+
+    instance: str
+    state: SmokeState
+    files: Annotated[list[str], Field(description="What it wrote.")]
+    seconds: Annotated[float | None, Field(description="Until it was done; null: it didn't run.")]
+    reason: Text
+
+
+class SmokeDocument(TypedDict):
+    """doit smoke --json"""
+
+    format: Format
+    workflow: Annotated[str | None, Field(description="null: the small job.")]
+    instances: Annotated[dict[str, SmokeRow], Field(description="By GPU.")]
+
+
 SHAPES: dict[str, Any] = {
     "status": StatusDocument,
     "plan": PlanDocument,
@@ -424,6 +452,7 @@ SHAPES: dict[str, Any] = {
     "probe": ProbeDocument,
     "jobs": JobsDocument,
     "audit": AuditDocument,
+    "smoke": SmokeDocument,
     "error": Failed,
 }
 """By the name of the command; error: what each of them prints when it fails."""
@@ -441,6 +470,11 @@ def probe(ok: bool, asked: Asked, chosen: Sequence[Instance], reason: str) -> Pr
     """The document of `doit probe`."""
     names = [each.name for each in chosen]
     return {"format": FORMAT, "ok": ok, "asked": asked, "instances": names, "reason": reason}
+
+
+def smoke(workflow: str | None, rows: dict[str, SmokeRow]) -> SmokeDocument:
+    """The document of `doit smoke`; the rows are by GPU."""
+    return {"format": FORMAT, "workflow": workflow, "instances": rows}
 
 
 def plan(reporter: PlanReporter) -> PlanDocument:

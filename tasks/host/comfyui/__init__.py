@@ -15,10 +15,13 @@ __all__ = [
     "machine_state",
     "node_classes",
     "own_jobs",
+    "page_classes",
     "quick_test",
     "remedies",
     "source_facts",
     "started_with",
     "symptoms",
     "warmup",
+    "workflow_job",
+    "workflow_state",
 ]
