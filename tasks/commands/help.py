@@ -21,7 +21,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "send jobs": ("submit", "jobs", "cancel", "retry"),
     "look": ("status", "logs", "probe", "audit", "list", "info"),
     "try and repair": ("smoke", "verify", "repair", "clean", "uninstall"),
-    "images, editors, shells": ("layers", "schema", "completion", "help"),
+    "other tools, images, editors, shells": ("export", "layers", "schema", "completion", "help"),
 }
 TASKS = {
     "up": "make the machine what machine.yaml says (the default)",

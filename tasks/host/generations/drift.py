@@ -6,7 +6,6 @@ works until the next generation.
 
 from __future__ import annotations
 
-import configparser
 import os
 import sys
 from collections.abc import Iterator
@@ -118,13 +117,8 @@ def _entry(node: Path) -> str:
     """The line of machine.yaml that declares this folder; empty if unknown."""
     if node.is_symlink():
         return f"- {{path: {files.real(node)}}}"
-
-    config = configparser.ConfigParser(strict=False, interpolation=None)
-    ref = git.head(node)
-    try:
-        config.read(node / ".git" / "config")
-        url = config.get('remote "origin"', "url")
-    except (configparser.Error, OSError, ValueError):
+    url, ref = git.origin(node), git.head(node)
+    if url is None:
         url, ref = _url_in_project(node), None
     if not url:
         return ""

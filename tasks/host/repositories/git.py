@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import io
 import os
 import re
@@ -76,6 +77,16 @@ def head(checkout: Path) -> str | None:
     except (OSError, ValueError):
         pass
     return None
+
+
+def origin(checkout: Path) -> str | None:
+    """Where a checkout was cloned from, read from its files; None: it names no such place."""
+    config = configparser.ConfigParser(strict=False, interpolation=None)
+    try:
+        config.read(checkout / ".git" / "config", encoding="utf-8")
+        return config.get('remote "origin"', "url")
+    except (configparser.Error, OSError, ValueError):
+        return None
 
 
 def init(repository: Git, *arguments: str) -> None:
