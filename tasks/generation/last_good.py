@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 IRRELEVANT = ("lock", "lock_damage", "enabled", "retention")
 """Parts of a machine that make no other request."""
-LATER = {"": ("machine_id", "jobs"), "instances": ("drain_settle",)}
+LATER = {"": ("machine_id", "jobs"), "instances": ("drain_settle", "user")}
 LATER_OF_WORKERS = ("cwd", "per", "restart_with_instance", "stop_timeout", "health")
 """Fields that came later. With their defaults they make no other request either: a new version
 must not end a refusal."""

@@ -4,6 +4,7 @@ __all__ = (
     "core_classes",
     "gathered",
     "model_catalogue",
+    "model_paths",
     "node_catalogue",
     "node_uses",
 )

@@ -125,6 +125,9 @@ class Lock(_Model):
     python: PythonSet | None = None
     models: dict[str, ModelPin] = {}
     """By target."""
+    preferred: dict[PackageName, Package] = {}
+    """Versions that the first resolution prefers, such as those of an installation that was
+    adopted; it drops them."""
 
     def text(self) -> str:
         """The file's content: sorted, one value per line, for readable diffs."""

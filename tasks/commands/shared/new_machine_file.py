@@ -15,7 +15,7 @@ from ...host.system.gpu import Gpu
 from ...host.system.program_files import PROGRAM
 from ...host.system.units import gib
 
-COMFYUI = Checkout("ComfyUI", "https://github.com/Comfy-Org/ComfyUI.git", "v0.33.0", edited=False)
+COMFYUI = Checkout("ComfyUI", "https://github.com/Comfy-Org/ComfyUI.git", "v0.33.0")
 """Where none is found: as in this project's own machine.yaml."""
 SCHEMA = "machine.schema.json"
 
@@ -50,13 +50,15 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Node:
-    """A custom node: of a repository, or in a folder."""
+    """A custom node: of a repository or the registry, or in a folder."""
 
     url: str = ""
     ref: str = ""
     name: str = ""
     """Empty: its repository's."""
     path: str = ""
+    id: str = ""
+    version: str = ""
     notes: Sequence[str] = ()
     """Comments before it, a line each."""
 
@@ -87,6 +89,12 @@ class Contents:
     comfyui: Checkout = COMFYUI
     found: str = ""
     """The folder that it was found in."""
+    comfyui_path: str = ""
+    """Its own folder, instead of a repository."""
+    comfyui_notes: Sequence[str] = ()
+    torch: str = ""
+    """Its build; empty: it is chosen by the driver."""
+    torch_notes: Sequence[str] = ()
     packages: Sequence[Line] = ()
     """Requirements beyond those of ComfyUI and the nodes."""
     nodes: Sequence[Node] = ()
@@ -95,9 +103,19 @@ class Contents:
     roots: Sequence[Line] = ()
     """Folders with models."""
     files: Sequence[ModelFile] = ()
+    gpus: Sequence[int] = ()
+    """Empty: all."""
+    cpu_only: bool = False
+    """Whether it runs on the CPU although GPUs are here."""
+    listen: str = "127.0.0.1"
+    port: int = 8188
     args: Sequence[str] = ()
     """Of ComfyUI's main.py."""
     args_notes: Sequence[str] = ()
+    user: str = ""
+    """The folder with which the user folder of an instance starts."""
+    left_out: Sequence[str] = ()
+    """What there is besides, and why it isn't taken over, a line each."""
 
     def text(self, hardware: Hardware) -> str:
         from ...host.system import templates
@@ -108,7 +126,7 @@ class Contents:
             schema=SCHEMA,
             contents=self,
             hardware=hardware.lines(),
-            cpu_only=hardware.cpu_only,
+            cpu_only=hardware.cpu_only or self.cpu_only,
         )
 
 

@@ -20,5 +20,6 @@ __all__ = [
     "source_facts",
     "started_with",
     "symptoms",
+    "user_files",
     "warmup",
 ]
