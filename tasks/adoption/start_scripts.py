@@ -101,13 +101,22 @@ def _line(file: Path, line: str, assigned: Mapping[str, str]) -> Start | None:
     if at is None:
         return None
     before, after = words[:at], words[at + 1 :]
-    end = next((n for n, word in enumerate(after) if _END.fullmatch(word)), len(after))
     python = next((w for w in reversed(before) if re.search(r"python[\d.]*(\.exe)?$", w)), "")
     pairs = (word.partition("=") for word in before if re.match(r"\w+=", word))
     variables = {name: value for name, _, value in pairs}
     named = tuple(name for name in unknown if name in text.partition(MAIN)[2])
-    after = [word for word in after[:end] if word not in ("$@", "$*", "%*") and word not in named]
-    return Start(file, tuple(after), python if "/" in python else "", variables, named)
+    words = [w for w in _until_its_end(after) if w not in ("$@", "$*", "%*") and w not in named]
+    return Start(file, tuple(words), python if "/" in python else "", variables, named)
+
+
+def _until_its_end(words: Sequence[str]) -> Iterator[str]:
+    """The words of a command, without what a shell does after it or with its output."""
+    for word in words:
+        if _END.fullmatch(word):
+            return
+        yield word.rstrip(";&")
+        if word.endswith((";", "&")):
+            return
 
 
 def _expanded(text: str, assigned: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:

@@ -11,8 +11,7 @@ from doit.cmd_base import Command
 from doit.exceptions import InvalidCommand
 
 from ..adoption import findings, model_inventory
-from ..engine import signals
-from ..engine.configuration import machine_file
+from ..engine.configuration import machine_file, prepare_process
 from ..engine.outputs import GuardedCommand
 from ..engine.progress_board import Board
 from ..host.system import files
@@ -24,7 +23,7 @@ from .shared.new_machine_file import COMFYUI, Hardware, tell, write
 
 
 class Adopt(GuardedCommand, Command):  # type: ignore[misc]
-    doc_purpose = "write a machine.yaml for an existing ComfyUI, in which nothing changes"
+    doc_purpose = "write a machine.yaml for an existing ComfyUI, which stays as it is"
     doc_description = (
         "FOLDER is a ComfyUI, or a folder with one in it. Its commit, custom nodes, models, "
         "settings and the arguments of its start script are written with what says so; the "
@@ -40,7 +39,7 @@ class Adopt(GuardedCommand, Command):  # type: ignore[misc]
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         if len(pos_args) != 1:
             raise InvalidCommand(f"name the folder of one ComfyUI: {PROGRAM} adopt ~/ComfyUI")
-        signals.install_handlers()
+        prepare_process()
         file = machine_file().absolute()
         try:
             lines = _adopt(_path(pos_args[0]), file, opt_values)

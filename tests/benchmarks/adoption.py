@@ -98,7 +98,12 @@ def measure(folder: Path) -> Row:
     found = findings.read(folder, None, Path.home(), COMFYUI.url)
     with temporary_folder() as place:
         bench = Bench(place)
-        theirs = old_pixels(found, place)
+        try:
+            theirs = old_pixels(found, place)
+        except (ValueError, OSError) as error:
+            print(f"{folder}: {error}")
+            miss(f"{folder} itself works")
+            return row
         before = snapshot(folder)
         code, row.seconds, output = run(
             [BIN / "comfy-machine", "adopt", folder, "-m", bench.file], place, timeout=LONGEST
@@ -146,7 +151,8 @@ def kept(place: Path, preferred: Mapping[str, str | None]) -> tuple[int, int]:
 
 def old_pixels(found: Findings, place: Path) -> Pixels:
     """What the installation itself makes."""
-    assert found.environment, "it has no Python"
+    if found.environment is None:
+        raise ValueError("it has no Python")
     out = place / "theirs"
     with serving(found, out) as port:
         Client("127.0.0.1", port).wait(Client("127.0.0.1", port).submit(WORKFLOW), LONGEST)
@@ -185,7 +191,7 @@ def serving(found: Findings, out: Path) -> Iterator[int]:
         deadline = time.monotonic() + LONGEST
         while not probe("127.0.0.1", port).healthy:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{found.comfyui.folder}: {(out / 'log').read_text()[-2000:]}")
+                raise ValueError(f"{found.comfyui.folder}: {(out / 'log').read_text()[-2000:]}")
             time.sleep(0.2)
         yield port
     finally:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -15,6 +17,7 @@ from comfy_machine.spec import Lock, Machine, load
 from comfy_machine.spec.lock_format import read_lock
 from tests.benchmarks.adoption import snapshot
 from tests.conftest import MachineMaker, uv_cache
+from tests.contract.client import until
 from tests.forge import Forge, Repository
 from tests.rig import DOIT, SIMULATOR
 from tests.test_cli import PROGRAM
@@ -212,6 +215,22 @@ def test_models_are_linked_where_they_are_with_their_sha256(place: Place) -> Non
     assert {each.sha256 for each in load(place.here / "fast.yaml", {}).models.files} == {None}
 
 
+def test_hashing_can_be_interrupted_and_leaves_nothing(place: Place) -> None:
+    with place.write("models/vae/huge.safetensors", "x").open("r+b") as huge:
+        huge.truncate(1 << 40)
+    adopting = subprocess.Popen(
+        [str(PROGRAM), "adopt", str(place.comfyui)], cwd=place.here, stderr=subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], "HOME": str(place.home)},
+    )  # fmt: skip
+    process = psutil.Process(adopting.pid)
+    until(lambda: any(f.path.endswith("huge.safetensors") for f in process.open_files()), 30, "it")
+    adopting.send_signal(signal.SIGINT)
+    _, said = adopting.communicate(timeout=30)
+    assert adopting.returncode == 128 + signal.SIGINT
+    assert b"Traceback" not in said
+    assert list(place.here.iterdir()) == []
+
+
 def test_models_of_extra_model_paths_are_found_by_their_type(place: Place) -> None:
     webui = place.home / "webui" / "models"
     for name in ("Stable-diffusion/xl.safetensors", "Lora/a.safetensors"):
@@ -278,9 +297,8 @@ def test_installed_versions_are_preferred_by_the_first_build(
     place: Place, machine: MachineMaker
 ) -> None:
     wheels = place.home / "wheels"
-    olds = [
-        wheel(wheels, name, "1.0") for name in ("adopted-tool", "adopted-wish", "adopted-dropped")
-    ]
+    names = ("adopted-tool", "adopted-wish", "adopted-dropped")
+    olds = [wheel(wheels, name, "1.0") for name in names]
     local = wheel(wheels, "adopted-local", "1.0+mine")
     for name in names[:2]:
         wheel(wheels, name, "2.0")
