@@ -16,7 +16,7 @@ from ..engine.outputs import GuardedCommand
 from ..host.system.program_files import NAME, PROGRAM
 
 GROUPS: Mapping[str, Sequence[str]] = {
-    "set up": ("init", "import", "plan", "up", "build", "lock", "update", "service"),
+    "set up": ("init", "import", "adopt", "plan", "up", "build", "lock", "update", "service"),
     "run": ("restart", "generations", "rollback", "cordon", "uncordon", "down"),
     "send jobs": ("submit", "jobs", "cancel", "retry"),
     "look": ("status", "logs", "probe", "audit", "list", "info"),

@@ -87,7 +87,7 @@ def _comfyui(asked: Wanted) -> Checkout:
     repository, ref = asked.comfyui
     if not ref and repository:
         ref = remotes.resolve(repository, None)
-    return Checkout(COMFYUI.name, repository or COMFYUI.url, ref or COMFYUI.ref, edited=False)
+    return Checkout(COMFYUI.name, repository or COMFYUI.url, ref or COMFYUI.ref)
 
 
 def _answers(asked: Wanted, comfyui: Checkout, options: dict[str, Any], lock: Lock) -> Lookup:

@@ -90,7 +90,7 @@ def _node(node: Checkout | Path, folder: Path) -> Node:
         url=node.url,
         ref=node.ref,
         name=node.name if node.name != repository_name(node.url) else "",
-        notes=[edited] if node.edited else [],
+        notes=[edited] if node.edits else [],
     )
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 IRRELEVANT = ("lock", "lock_damage", "enabled", "retention", "registry")
 """Parts of a machine that make no other request."""
-LATER = {"": ("machine_id", "jobs", "workflows"), "instances": ("drain_settle",)}
+LATER = {"": ("machine_id", "jobs", "workflows"), "instances": ("drain_settle", "user")}
 LATER_OF_ROOTS = ("folders",)
 LATER_OF_NODES = ("id", "version")
 LATER_OF_WORKERS = ("cwd", "per", "restart_with_instance", "stop_timeout", "health")

@@ -6,5 +6,6 @@ __all__ = (
     "entries",
     "formats",
     "lookup",
+    "model_paths",
     "wanted",
 )

@@ -44,6 +44,17 @@ class Root:
 
 
 @dataclass(frozen=True)
+class Workflow:
+    """A workflow that must run."""
+
+    path: str
+    """Relative to machine.yaml, or absolute."""
+    optional: bool = False
+    """Whether it needs what isn't known."""
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class ModelFile:
     """A model: a download, or a file that is on a disk already."""
 

@@ -156,7 +156,8 @@ def _write(run: Run, lock: Lock) -> list[str]:
                 f"machine.yaml): run {PROGRAM} lock without locked=1, and commit the lock"
             )
         return []
-    sections = {name: getattr(lock, name) for name in SECTIONS}
+    # Once they are resolved, the lock's own versions are preferred.
+    sections = {name: getattr(lock, name) for name in (*SECTIONS, "preferred")}
     if run.overlay and run.updates is None:
         same = all(getattr(run.machine.lock, name) == value for name, value in sections.items())
         return [] if same and run.machine.lock_file.exists() else [f"write {run.machine.lock_file}"]

@@ -142,6 +142,9 @@ class Lock(_Model):
     """By target."""
     catalogue: Pin | None = None
     """The lists that `import` looked in."""
+    preferred: dict[PackageName, Package] = {}
+    """Versions that the first resolution prefers, such as those of an installation that was
+    adopted; it drops them."""
 
     def text(self) -> str:
         """The file's content: sorted, one value per line, for readable diffs."""

@@ -281,6 +281,12 @@ class Instances(Model):
     listen: Listen = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is all.")
     args: tuple[Arg, ...] = Field(default=(), description="Arguments of ComfyUI's main.py.")
     env: InstanceEnv = Field(default={}, description="Environment; values may hold ${NAME}.")
+    user: PathText | None = Field(
+        default=None,
+        description="What the user folder of a new instance starts with: settings and workflows, "
+        "such as the user folder of another ComfyUI. It is copied once, without databases and "
+        "logs. Default: it starts empty.",
+    )
     overrides: dict[GpuIndex, Override] = Field(default={}, description="By GPU index.")
     drain_timeout: Seconds = Field(
         default=600, description="Seconds that an instance's jobs may take before it is replaced."

@@ -16,6 +16,7 @@ from .model import (
     ComfyUI,
     CustomNode,
     Health,
+    Instances,
     Jobs,
     Models,
     Python,
@@ -47,7 +48,7 @@ def resolve(
         custom_nodes=tuple(_node(node, folder, env) for node in spec.custom_nodes),
         registry=_registry(spec.registry, folder, env),
         models=_models(spec.models, workspace, env),
-        instances=spec.instances,
+        instances=_instances(spec.instances, workspace, env),
         health=_health(spec.health, folder, env),
         machine_id=spec.machine_id,
         workers=tuple(_worker(worker, workspace, env) for worker in spec.workers),
@@ -96,6 +97,11 @@ def _python(python: Python, folder: Path, env: Mapping[str, str]) -> Python:
         return link if is_url else str(absolute(folder, link, env))
 
     return python.model_copy(update={"find_links": tuple(map(place, python.find_links))})
+
+
+def _instances(instances: Instances, workspace: Path, env: Mapping[str, str]) -> Instances:
+    user = absolute(workspace, instances.user, env) if instances.user else None
+    return instances.model_copy(update={"user": user})
 
 
 def _health(health: Health, folder: Path, env: Mapping[str, str]) -> Health:

@@ -220,3 +220,17 @@ def test_wild_goes_from_a_plain_list_to_a_healthy_machine_and_adds_a_pack(
     ):
         assert figure in said, said
     assert "failed" not in said, said
+
+
+def test_adoption(folder: Path, forge: Forge, tmp_path: Path, built: Layout) -> None:
+    comfyui = tmp_path / "ComfyUI"
+    repository = forge.copy("ComfyUI", SIMULATOR)
+    subprocess.run(["git", "clone", "--quiet", repository.url, comfyui], check=True)
+    node = forge.node("pack")
+    subprocess.run(["git", "clone", "--quiet", node.url, comfyui / "custom_nodes/pack"], check=True)
+    (home,) = digest_folders.list_folders(built.environments)
+    trees.copy(home, comfyui / "venv", lambda _: False)
+    said = figures(folder, "adoption", comfyui)
+    assert "✓ installations with the same pixels: 1 " in said, said
+    assert "✓ installations in which nothing changed: 1 " in said, said
+    assert "✓ packages with another version than before: 0 " in said, said

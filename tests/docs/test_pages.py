@@ -26,6 +26,7 @@ NOT_RUN = {
     "installs from a package index": 1,
     "the tests run make demo": 1,
     "it fetches from GitHub": 1,
+    "it is about a ComfyUI of yours": 1,
     "needs a GPU": 1,
     "needs Docker": 1,
     "needs systemd": 1,

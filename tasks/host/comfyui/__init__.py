@@ -21,6 +21,7 @@ __all__ = [
     "source_facts",
     "started_with",
     "symptoms",
+    "user_files",
     "warmup",
     "workflow_job",
     "workflow_state",
