@@ -5,4 +5,5 @@ __all__ = [
     "model_inventory",
     "origins",
     "python_packages",
+    "start_arguments",
 ]

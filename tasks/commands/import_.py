@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from doit.cmd_base import Command
 from doit.exceptions import InvalidCommand
 
+from ..adoption import start_arguments
 from ..engine.configuration import machine_file
 from ..engine.outputs import GuardedCommand
 from ..host.comfyui import installations
@@ -17,12 +20,15 @@ from ..host.comfyui.installations import Checkout
 from ..host.repositories import remotes
 from ..host.system.failure import Failure
 from ..host.system.program_files import PROGRAM
-from ..imports import assembly, disk_models, formats, lookup, wanted
+from ..imports import assembly, disk_models, formats, kept_workflows, lookup, wanted
 from ..imports.assembly import Assembled
+from ..imports.entries import Workflow
 from ..imports.lookup import CATALOGUE, Catalogue, Lookup
 from ..imports.wanted import Wanted
-from ..spec import SpecError
+from ..lock.torch_family import TORCH_FAMILY
+from ..spec import Package, SpecError
 from ..spec.lock_format import Lock, read_lock
+from ..spec.model import REGISTRY
 from .shared.new_machine_file import COMFYUI, Contents, Hardware, tell, write, write_lock
 
 
@@ -62,10 +68,12 @@ class Import(GuardedCommand, Command):  # type: ignore[misc]
             answers = _answers(asked, comfyui, opt_values, lock)
             disk = disk_models.in_folders(_model_folders(asked, file, opt_values["models"]))
             found = assembly.assemble(asked, answers, disk, _say)
-            contents = _contents(asked, comfyui, found)
+            workflows = [*kept_workflows.kept(asked.workflows, file.parent, found.incomplete)]
+            contents = _contents(asked, comfyui, found, [entry for entry, _ in workflows])
+            new = {entry.path: each for entry, each in workflows if each is not None}
+            kept_workflows.write(new, file.parent)
             said = write(file, contents.text(Hardware.here()))
-            if answers.pin:
-                write_lock(file, lock.model_copy(update={"catalogue": answers.pin}))
+            _write_lock(file, lock, asked, answers)
         except (Failure, SpecError, ValueError) as failure:
             print(f"import: {failure}", file=sys.stderr)
             return 1
@@ -73,7 +81,7 @@ class Import(GuardedCommand, Command):  # type: ignore[misc]
             print(f"import: {error.strerror}: {error.filename or file}", file=sys.stderr)
             return 1
         tell(file, said, _summary(asked, contents, found))
-        return 1 if found.missing else 0
+        return 1 if contents.missing else 0
 
 
 def _say(line: str) -> None:
@@ -95,12 +103,13 @@ def _answers(asked: Wanted, comfyui: Checkout, options: dict[str, Any], lock: Lo
     if not asked.workflows:
         return Lookup()
     pinned = None if options["newest"] else lock.catalogue
+    registry = os.environ.get("COMFYUI_REGISTRY", REGISTRY)
     return lookup.look_up(
         asked.workflows,
         (comfyui.url, comfyui.ref),
         (COMFYUI.url, COMFYUI.ref),
         asked.nodes,
-        Catalogue(options["catalogue"], pinned),
+        Catalogue(registry, options["catalogue"], pinned),
         _say,
     )
 
@@ -114,15 +123,44 @@ def _model_folders(asked: Wanted, file: Path, named: list[str]) -> list[Path]:
     return [*(Path(each).absolute() for each in named), *([near] if near else [])]
 
 
-def _contents(asked: Wanted, comfyui: Checkout, found: Assembled) -> Contents:
-    return Contents(
+def _contents(
+    asked: Wanted, comfyui: Checkout, found: Assembled, workflows: list[Workflow]
+) -> Contents:
+    arguments = start_arguments.read(asked.args)
+    left_out = [f"{argument}: {why}" for argument, why in arguments.left_out.items()]
+    left_out += [f"{flag}: {folder}" for flag, folder in arguments.folders.items()]
+    left_out += [f"{file}: give it to import as well" for file in arguments.model_paths]
+    contents = Contents(
         comfyui=comfyui,
+        comfyui_notes=asked.comfyui_notes,
         nodes=found.nodes,
         missing=found.missing,
         packages=asked.packages,
         roots=asked.roots,
         files=found.models,
+        workflows=workflows,
+        gpus=arguments.gpus,
+        cpu_only=arguments.cpu,
+        args=arguments.args,
+        left_out=[*asked.remarks, *left_out],
     )
+    if arguments.listen:
+        contents = replace(contents, listen=arguments.listen)
+    return replace(contents, port=arguments.port) if arguments.port else contents
+
+
+def _write_lock(file: Path, lock: Lock, asked: Wanted, answers: Lookup) -> None:
+    """The lists' commit, and the versions that the first resolution prefers. Raises OSError."""
+    from packaging.utils import canonicalize_name
+
+    preferred = {
+        canonicalize_name(name): Package(version=version)
+        for name, version in asked.preferences.items()
+    }
+    others = {name: each for name, each in preferred.items() if name not in TORCH_FAMILY}
+    changes = {"catalogue": answers.pin or lock.catalogue, "preferred": others or lock.preferred}
+    if (changed := lock.model_copy(update=changes)) != lock:
+        write_lock(file, changed)
 
 
 def _summary(asked: Wanted, contents: Contents, found: Assembled) -> Iterator[str]:
@@ -133,9 +171,13 @@ def _summary(asked: Wanted, contents: Contents, found: Assembled) -> Iterator[st
     yield f"  {_counted(len(contents.files) - links, 'model')} to download{linked}"
     if contents.roots:
         yield f"  {_counted(len(contents.roots), 'folder')} of models"
-    if asked.remarks:
+    if asked.preferences:
+        yield f"  {_counted(len(asked.preferences), 'package')} whose versions are preferred"
+    if contents.workflows:
+        yield f"  {_counted(len(contents.workflows), 'workflow')} to be proved by the build"
+    if contents.left_out:
         yield "left out:"
-        yield from (f"  {each}" for each in asked.remarks)
+        yield from (f"  {each}" for each in contents.left_out)
     if contents.missing:
         yield "not known, or missing:"
         yield from (f"  {each}" for each in contents.missing)

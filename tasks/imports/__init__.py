@@ -5,6 +5,7 @@ __all__ = (
     "disk_models",
     "entries",
     "formats",
+    "kept_workflows",
     "lookup",
     "model_paths",
     "wanted",

@@ -35,18 +35,21 @@ class Assembled:
     """A line each."""
     guesses: int
     """How many of the nodes are one."""
+    incomplete: frozenset[str]
+    """The workflows that need something of that."""
 
 
 def assemble(wanted: Wanted, answers: Lookup, disk: DiskModels, say: Say) -> Assembled:
     """All of it. Raises OSError."""
     named = {answers.repository(node): node for node in wanted.nodes}
-    entries, gone = dict(named), []
+    entries, gone, failed = dict(named), list[str](), list[str]()
     for package in answers.found.packages.values():
         try:
             entries.setdefault(package.repository, _node(package, answers))
         except Failure as failure:
             kinds = gathered.listed([each.use.kind for _, each in package.found])
             gone.append(f"{kinds}: {failure}")
+            failed.append(package.repository)
     source_search.settle(answers.found, _needed(entries, named, answers), say)
     packages = {key: answers.found.package(key) for key in entries}
     missing = [
@@ -60,6 +63,13 @@ def assemble(wanted: Wanted, answers: Lookup, disk: DiskModels, say: Say) -> Ass
         nodes=[_with_notes(node, packages[key]) for key, node in entries.items()],
         models=[*wanted.models, *_models(answers, disk, wanted.models)],
         missing=[shown(each, 300) for each in missing],
+        incomplete=frozenset(
+            name
+            for name, _ in [
+                *answers.found.unknown,
+                *(each for key in failed for each in answers.found.packages[key].found),
+            ]
+        ),
         guesses=sum(each.is_guess and key not in named for key, each in packages.items()),
     )
 
@@ -75,11 +85,17 @@ def _node(package: Package, answers: Lookup) -> Node:
     for version in package.versions:
         if remotes.COMMIT.fullmatch(version) and (ref := _tried(url, version)):
             return Node(url=url, ref=ref)
-    made = f"made with {gathered.listed(package.versions)}; " if package.versions else ""
+    why = ""
+    if package.versions and package.registry_id and answers.registered:
+        number, why = answers.registered.version(package.registry_id, package.versions[0])
+        if number:
+            return Node(id=package.registry_id, version=number)
+    made = [f"made with {gathered.listed(package.versions)}"] if package.versions else []
+    made += [why] if why else []
     if answers.unreachable:
-        return Node(url=url, notes=[f"{made}not reached now: the first build takes the newest"])
+        return Node(url=url, notes=[*made, "not reached now: the first build takes the newest"])
     newest = remotes.resolve(url, None)
-    return Node(url=url, ref=newest, notes=[f"{made}this is the newest commit"] if made else [])
+    return Node(url=url, ref=newest, notes=[*made, "the newest commit"] if made else [])
 
 
 def _tried(url: str, commit: str) -> str:

@@ -49,6 +49,8 @@ class Workflow:
 
     path: str
     """Relative to machine.yaml, or absolute."""
+    name: str = ""
+    """Empty: its file's, without the ending."""
     optional: bool = False
     """Whether it needs what isn't known."""
     notes: Sequence[str] = ()

@@ -35,6 +35,12 @@ class Package:
         said = [each.use.version for _, each in self.found if each.evidence == "id"]
         return sorted({each for each in said if each}, key=lambda each: (-said.count(each), each))
 
+    @property
+    def registry_id(self) -> str:
+        """The id that workflows name first; empty: none does."""
+        named = (each.use.registry_id for _, each in self.found if each.evidence == "id")
+        return next(filter(None, named), "")
+
     def notes(self) -> Iterator[str]:
         """Why it is needed, in lines."""
         for evidence, why in WHY.items():

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ..host.registry.registry_api import Registry
 from ..host.system.failure import Failure
 from ..spec import node_uses
 from ..spec.lock_format import Pin
-from . import core_classes, gathered, lists, model_catalogue, node_catalogue
+from ..spec.node_uses import NodeUse
+from . import core_classes, gathered, lists, model_catalogue, node_catalogue, node_sources
 from .entries import Node
 from .gathered import Gathered
 from .lists import Say
 from .node_catalogue import NodeCatalogue
+from .registered import Registered
 from .wanted import Workflow, node_key
 
 CATALOGUE = "https://github.com/Comfy-Org/ComfyUI-Manager.git"
@@ -26,7 +29,10 @@ TEMPLATES = "comfyui_workflow_templates_json"
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The lists to look in."""
+    """The lists to look in, and the registry."""
+
+    registry: str
+    """Its address."""
 
     place: str = CATALOGUE
     """A folder, or a repository's URL."""
@@ -45,6 +51,8 @@ class Lookup:
     """Why the lists are those of the last time."""
     missing: Sequence[str] = ()
     """What else couldn't be had, a line each."""
+    registered: Registered | None = None
+    """None: nothing was looked up."""
 
     def repository(self, node: Node) -> str:
         """The key of a node that a file names."""
@@ -80,16 +88,28 @@ def look_up(
             )
             place = fetched.folder
         nodes, published = _read(place, catalogue.place)
+        used = {each.name: node_uses.uses(each.document) for each in workflows}
+        registered = Registered(Registry(catalogue.registry), say)
+        ids = registered.repositories(_unlisted(used.values(), nodes)) | {**nodes.ids}
+        nodes = replace(nodes, ids=ids)
         empty = Lookup(nodes=nodes)
         found = gathered.gathered(
-            {each.name: node_uses.uses(each.document) for each in workflows},
+            used,
             core_classes.core_classes(core.folder),
             nodes,
             published,
             [empty.repository(node) for node in anyway],
         )
     why = core.unreachable or (fetched.unreachable if fetched else "")
-    return Lookup(found, nodes, fetched.pin if fetched else None, why, missing)
+    pin = fetched.pin if fetched else None
+    return Lookup(found, nodes, pin, why, missing, registered)
+
+
+def _unlisted(workflows: Iterable[Sequence[NodeUse]], nodes: NodeCatalogue) -> list[str]:
+    """Registry ids that workflows name and the lists lack."""
+    named = dict.fromkeys(use.registry_id for uses in workflows for use in uses)
+    own = {"", node_sources.CORE_ID}
+    return [each for each in named if each not in own and each.casefold() not in nodes.ids]
 
 
 def _read(place: Path, name: str) -> tuple[NodeCatalogue, model_catalogue.ModelCatalogue]:

@@ -33,6 +33,7 @@ class Wanted:
 
     comfyui: tuple[str, str] | None = None
     """Repository and ref; an empty repository is ComfyUI's own."""
+    comfyui_notes: Sequence[str] = ()
     nodes: Sequence[Node] = ()
     packages: Sequence[Line] = ()
     preferences: Mapping[str, str] = field(default_factory=dict)
@@ -60,12 +61,14 @@ def together(wanted: Mapping[str, Wanted]) -> Wanted:
         for package in each.packages:
             merged.add(name, package.text, package, "")
         if each.comfyui:
-            merged.add(name, "ComfyUI", _ComfyUI(*each.comfyui), each.comfyui[1])
+            note = [f"for {name}"]
+            merged.add(name, "ComfyUI", _ComfyUI(*each.comfyui, note), each.comfyui[1])
         merged.lines += [f"{name}: {line}" for line in each.left_out]
         merged.remarks += [f"{name}: {line}" for line in each.remarks]
     comfyui = next(iter(merged.of(_ComfyUI)), None)
     return Wanted(
         comfyui=(comfyui.repository, comfyui.ref) if comfyui else None,
+        comfyui_notes=comfyui.notes if comfyui else (),
         nodes=merged.of(Node),
         packages=merged.of(Line),
         preferences={

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from comfy_machine.commands.shared.new_machine_file import COMFYUI
 from comfy_machine.imports import model_catalogue, node_catalogue
 from comfy_machine.spec import Machine, load
 from tests.forge import Forge, Repository
+from tests.registry import RegistryServer, registry
 from tests.rig import SIMULATOR
 from tests.test_cli import PROGRAM
 
@@ -28,8 +29,8 @@ VAE = {"name": "Flux VAE", "type": "VAE", "save_path": "default", "filename": "a
 class Home:
     """A person's folder, from which GitHub is the forge."""
 
-    def __init__(self, folder: Path, forge: Forge) -> None:
-        self.folder, self.forge = folder, forge
+    def __init__(self, folder: Path, forge: Forge, served: RegistryServer) -> None:
+        self.folder, self.forge, self.registry = folder, forge, served
         self.lists = folder / "lists"
         self.lists.mkdir(parents=True)
         settings = f'[url "{forge.folder.as_uri()}/"]\n\tinsteadOf = {GITHUB}/\n'
@@ -60,7 +61,12 @@ class Home:
         ended = subprocess.run(
             [str(PROGRAM), "import", "--catalogue", catalogue or str(self.lists), *words],
             cwd=self.folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "LC_ALL": "C.UTF-8"},
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.folder),
+                "LC_ALL": "C.UTF-8",
+                "COMFYUI_REGISTRY": self.registry.url,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -79,8 +85,9 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home", Forge(tmp_path / "forge"))
+def home(tmp_path: Path) -> Iterator[Home]:
+    with registry() as served:
+        yield Home(tmp_path / "home", Forge(tmp_path / "forge"), served)
 
 
 def test_what_workflows_use_is_written_with_what_says_so(home: Home) -> None:
@@ -132,7 +139,7 @@ def test_a_version_that_is_no_commit_there_is_named_beside_the_newest(home: Home
     home.run(home.workflow("a.json", {"type": "Both", "properties": about}))
     (node,) = home.machine.custom_nodes
     assert node.ref == home.packs["fork/Pack"].git("rev-parse", "HEAD")
-    assert "# made with 1.2.3; this is the newest commit" in home.text
+    assert "  # made with 1.2.3\n  # the newest commit\n" in home.text
 
 
 def test_models_are_written_where_their_loaders_look(home: Home) -> None:
@@ -282,3 +289,75 @@ def test_nothing_is_written_over_or_for_what_is_no_workflow(home: Home) -> None:
     (home.folder / "machine.yaml").write_text("mine")
     assert "exists, and stays as it is; name another with -m FILE" in home.run(name, code=1)
     assert home.text == "mine"
+
+
+def test_the_version_that_a_workflow_was_made_with_comes_from_the_registry(home: Home) -> None:
+    home.registry.publish("good-pack", "1.2.3")
+    home.registry.nodes["good-pack"].repository = f"{GITHUB}/fork/Pack"
+    about = {"cnr_id": "good-pack", "ver": "1.2.3"}
+    home.run(home.workflow("a.json", {"type": "Both", "properties": about}))
+    (node,) = home.machine.custom_nodes
+    assert (node.id, node.version, node.url) == ("good-pack", "1.2.3", None)
+    assert "Both: the workflow says that it is from here" in home.text
+
+
+def test_a_version_that_the_registry_refuses_is_replaced_by_the_newest_commit(home: Home) -> None:
+    banned = home.registry.publish("bad-pack", "1.2.3")
+    banned.status, banned.status_reason = "NodeVersionStatusBanned", "it mines"
+    home.registry.nodes["bad-pack"].repository = f"{GITHUB}/fork/Pack"
+    about = {"cnr_id": "bad-pack", "ver": "1.2.3"}
+    home.run(home.workflow("a.json", {"type": "Both", "properties": about}))
+    (node,) = home.machine.custom_nodes
+    assert (node.url, node.ref) == (
+        f"{GITHUB}/fork/Pack", home.packs["fork/Pack"].git("rev-parse", "HEAD"),
+    )  # fmt: skip
+    assert 'is banned ("it mines")' in home.text
+
+
+def test_a_registry_that_fails_is_asked_once_and_missed_by_nothing(home: Home) -> None:
+    home.registry.broken = True
+    first, second = ({"cnr_id": each, "ver": "1"} for each in ("one-pack", "two-pack"))
+    said = home.run(
+        home.workflow(
+            "a.json", {"type": "Crop", "properties": first}, {"type": "Tool", "properties": second}
+        )
+    )
+    assert said.count("going on without the registry") == 1
+    assert [node.url for node in home.machine.custom_nodes] == [
+        f"{GITHUB}/Kind/Pack", f"{GITHUB}/other/tools",
+    ]  # fmt: skip
+
+
+def test_workflows_are_named_to_be_proved(home: Home) -> None:
+    (home.folder / "sub").mkdir()
+    one = home.workflow("a.json", {"type": "Crop"})
+    two = home.workflow("sub/a.json", {"type": "Private"})
+    job = {"id": {"prompt": [1, "id", {"1": {"class_type": "Tool", "inputs": {}}}, {}, []]}}
+    (home.folder / "history.json").write_text(json.dumps(job))
+    home.run(one, two, "history.json", code=1)
+    found = [(each.name, each.path, each.optional) for each in home.machine.workflows]
+    assert found == [
+        ("a", home.folder / "a.json", False),
+        ("a-2", home.folder / "sub/a.json", True),
+        ("history", home.folder / "workflows/history.json", False),
+    ]
+    written = json.loads((home.folder / "workflows/history.json").read_text())
+    assert written == {"1": {"class_type": "Tool", "inputs": {}}}
+
+
+def test_versions_of_packages_and_arguments_are_taken_over(home: Home) -> None:
+    pips = {"Some_Package==1.0": "", "torch==2.5.1+cu121": ""}
+    (home.folder / "s.json").write_text(json.dumps({"git_custom_nodes": {}, "pips": pips}))
+    command = "python main.py --listen 0.0.0.0 --port 9000 --lowvram --output-directory /out"
+    manifest = {"version": 1, "git_repos": [], "services": [{"name": "c", "command": command}]}
+    (home.folder / "v.yaml").write_text(json.dumps(manifest))
+    said = home.run("s.json", "v.yaml")
+    machine = home.machine
+    assert {name: each.version for name, each in machine.lock.preferred.items()} == {
+        "some-package": "1.0"
+    }
+    settings = machine.instances
+    assert (settings.listen, settings.port_start, settings.args) == (
+        "0.0.0.0", 9000, ("--lowvram",),
+    )  # fmt: skip
+    assert "  --output-directory /out: the machine sets it" in said
