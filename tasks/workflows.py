@@ -153,7 +153,10 @@ def _folders(run: Run) -> Iterator[Path]:
     models = run.machine.models
     types: Mapping[str, tuple[str, ...]] = generation.code_of(run).folder_types or {}
     known = dict.fromkeys(chain.from_iterable(types.values()))
-    for root in (models.folder, *(each.path for each in models.extra_roots)):
+    for other in models.extra_roots:
+        yield from (other.path / name for names in other.folders.values() for name in names)
+    like_ours = [each.path for each in models.extra_roots if not each.folders]
+    for root in (models.folder, *like_ours):
         yield from (root / name for name in known)
         with contextlib.suppress(OSError):
             yield from (at for at in root.iterdir() if at.name not in known and at.is_dir())
