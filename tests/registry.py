@@ -143,7 +143,9 @@ class RegistryServer(ThreadingHTTPServer):
             "changelog": "", "createdAt": DAY, "dependencies": [],
             "deprecated": each.deprecated, "status": each.status,
             "status_reason": each.status_reason if reasons else "",
-            "downloadUrl": each.url or f"{self.url}/archives/{name}/{each.number}/node.zip",
+            "downloadUrl": f"{self.url}/archives/{name}/{each.number}/node.zip"
+            if each.url is None
+            else each.url,
         }  # fmt: skip
 
 

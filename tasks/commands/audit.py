@@ -9,7 +9,7 @@ from .shared.command import Call, MachineCommand, json_option, option
 
 
 class Audit(MachineCommand):
-    doc_purpose = "check custom nodes and packages for what was banned, flagged or has advisories"
+    doc_purpose = "check nodes and packages for bans, flags and advisories"
     doc_usage = ""
     doc_description = (
         "Custom nodes are looked up in the registry, those of git by their repository and the "

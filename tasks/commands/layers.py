@@ -68,11 +68,21 @@ def _environment(run: Run, data: Data) -> tuple[Data, Lock]:
         )
         if known.name in names
     ]
-    part = _some(data, "workspace", "comfyui", "python") | {
-        "custom_nodes": nodes,
-        "instances": _some(data.get("instances") or {}, "cpu_only"),
-    }
+    part = (
+        _some(data, "workspace", "comfyui", "python")
+        | _registry(data)
+        | {
+            "custom_nodes": nodes,
+            "instances": _some(data.get("instances") or {}, "cpu_only"),
+        }
+    )
     return part, _for_nodes(run.machine.lock, names)
+
+
+def _registry(data: Data) -> Data:
+    """Where nodes with an id come from, if that is said."""
+    said = _some(data.get("registry") or {}, "url")
+    return {"registry": said} if said else {}
 
 
 def _for_nodes(lock: Lock, names: set[str]) -> Lock:
@@ -90,10 +100,14 @@ def _for_nodes(lock: Lock, names: set[str]) -> Lock:
 
 def _code(run: Run, data: Data) -> tuple[Data, Lock]:
     """The code's part: ComfyUI, every node, and the settings that their import depends on."""
-    part = _some(data, "workspace", "comfyui", "python", "custom_nodes") | {
-        "models": _some(data.get("models") or {}, "folder"),
-        "instances": _some(data.get("instances") or {}, "cpu_only", "env"),
-    }
+    part = (
+        _some(data, "workspace", "comfyui", "python", "custom_nodes")
+        | _registry(data)
+        | {
+            "models": _some(data.get("models") or {}, "folder"),
+            "instances": _some(data.get("instances") or {}, "cpu_only", "env"),
+        }
+    )
     return part, run.machine.lock.model_copy(update={"models": {}})
 
 

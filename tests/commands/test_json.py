@@ -22,6 +22,8 @@ from comfy_machine.host.system.run_lock import RunLock
 from tests.conftest import MachineMaker
 from tests.contract.client import until
 from tests.forge import Forge
+from tests.osv import advisory, osv
+from tests.registry import registry
 from tests.rig import PROJECT, Rig, free_ports
 
 DOCUMENT = PROJECT / "docs" / "reference" / "json.md"
@@ -114,6 +116,11 @@ def test_every_document_is_as_its_schema_and_its_example_in_the_docs(
     job.write_text(json.dumps({"1": {"class_type": "SaveImage", "inputs": {}}}))
     rig.doit("submit", "--wait", str(job), code=1)
     found["jobs"] = ask(rig, "jobs")
+    package = {"name": "toml", "ecosystem": "PyPI"}
+    toml = advisory("GHSA-1", [{"package": package, "versions": ["0.10.2"]}], aliases=["CVE-1"])
+    with registry() as nodes, osv([toml]) as known:
+        rig.spec["registry"] = {"url": nodes.url, "advisories": [known.url]}
+        found["audit"] = ask(rig, "audit", code=1)
     rig.spec["custom_nodes"][0]["ref"] = "v1.2"
     found["plan"] = ask(rig, "plan")
     found["error"] = ask(rig, "plan", "no-such-task", code=3)

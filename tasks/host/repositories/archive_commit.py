@@ -95,8 +95,16 @@ def _clashing(names: Sequence[str]) -> Iterator[str]:
 
 def _import(repository: Git, opened: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> str:
     """https://git-scm.com/docs/git-fast-import#_input_format. Raises what zipfile does."""
-    work: Any = repository.fast_import(
-        "--quiet", "--force", "--done", as_process=True, istream=subprocess.PIPE, with_stdout=False
+    # As it is in the archive: it was compressed there already.
+    prepared = repository(c="core.compression=1")
+    work: Any = prepared.fast_import(
+        "--quiet",
+        "--force",
+        "--done",
+        "--depth=0",
+        as_process=True,
+        istream=subprocess.PIPE,
+        with_stdout=False,
     )
     try:
         _send(work.stdin, opened, members)
