@@ -3,7 +3,9 @@
 directories variables ports supervisor server      folders, ports, PM2, the page
      source nodes ─▶ lock ─▶ environment     code and packages
                                   │
-up ◀─ build ◀─ models    generation ─▶ validation
+                models    generation ─▶ validation
+                   │                      │
+up ◀─ build ◀─ workflows ◀────────────────┤
 ▲                                         │
 │              links dotenv gpus limits ◀─┘  what instances need here
 │                          │
@@ -33,6 +35,7 @@ from comfy_machine import (
     variables,
     watcher,
     workers,
+    workflows,
 )
 from comfy_machine.engine.configuration import SETTINGS as DOIT_CONFIG  # noqa: F401  doit reads it
 from comfy_machine.engine.configuration import current_run
@@ -64,10 +67,11 @@ def task_machine() -> Iterator[Task]:
     yield from scripts.tasks(RUN)
     yield from validation.tasks(RUN)
     yield from models.tasks(RUN)
+    yield from workflows.tasks(RUN)
     yield group(
         "build",
         "All that an image holds: code, packages, nodes, models; starts nothing, needs no GPU",
-        ["supervisor", "validation", "models"],
+        ["supervisor", "validation", "models", "workflows"],
     )
     yield from links.tasks(RUN)
     yield from dotenv.tasks(RUN)

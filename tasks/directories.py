@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .engine.run import Run
 from .engine.step import Task, step
+from .host.comfyui import user_files
 from .host.generations import image_volumes
 from .host.storage import access
 from .host.system import files
@@ -27,7 +28,7 @@ def tasks(run: Run) -> Iterator[Task]:
         *(getattr(layout, name) for name in ("machine", "receipts", "logs", "state")),
         layout.inputs,
         *(layout.outputs(instance.gpu) for instance in instances),
-        *(layout.instance(instance.gpu) / "user" for instance in instances),
+        *_user_folders(run),
     ]
     yield step(
         run,
@@ -41,6 +42,8 @@ def tasks(run: Run) -> Iterator[Task]:
 def _why_unusable(run: Run, folders: list[Path]) -> str | None:
     layout, models = run.layout, run.machine.models.folder
     _refuse_read_only(run)
+    if missing := user_files.without(run.machine.instances.user, _user_folders(run)):
+        return f"{missing[0]} doesn't have its first settings yet"
     for folder in folders:
         if not folder.is_dir() or not _is_writable(folder, layout):
             return f"{folder} is missing or not writable"
@@ -75,7 +78,12 @@ def _create(run: Run, folders: list[Path], log: Path) -> None:
             raise Failure(f"{folder} isn't writable: {_hint(folder, layout)}")
     for path in _in_the_way(run):
         files.remove(path)
+    user_files.provide(run.machine.instances.user, _user_folders(run))
     files.point(layout.models, _models_target(models, layout), access.ADVICE)
+
+
+def _user_folders(run: Run) -> list[Path]:
+    return [run.layout.instance(instance.gpu) / "user" for instance in run.instances]
 
 
 def _in_the_way(run: Run) -> list[Path]:

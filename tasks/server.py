@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import ports
+from . import ports, workflows
 from .engine.run import Run
 from .engine.step import Task, step
 from .host.comfyui import api, health_client, machine_condition
@@ -109,6 +109,7 @@ def _settings(run: Run) -> dict[str, Any]:
         "canary": str(health.canary) if health.canary else None,
         "canary_every": health.canary_every,
         **_jobs(run),
+        **_workflows(run),
     }
 
 
@@ -119,6 +120,19 @@ def _jobs(run: Run) -> dict[str, Any]:
     gateway = api.url(jobs.listen, ports.gateway_port(run, jobs))
     names, port = job_programs.names(run), job_programs.server_port(run)
     return {"jobs": {"apps": names, "port": port, "gateway": gateway}}
+
+
+def _workflows(run: Run) -> dict[str, Any]:
+    wanted = [
+        {
+            "name": workflow.name,
+            "classes": {kind: use.id for kind, use in needed.classes.items()},
+            "models": [asdict(model) for model in needed.models],
+            "optional": workflow.optional,
+        }
+        for workflow, needed in workflows.needs(run)
+    ]
+    return {"workflows": wanted} if wanted else {}
 
 
 def digest(run: Run) -> str:
@@ -135,8 +149,8 @@ def declared_comfyui(run: Run) -> WantedNode:
 
 def declared_nodes(run: Run) -> tuple[WantedNode, ...]:
     return tuple(
-        WantedNode(node.name, node.url, node.ref, str(node.path) if node.path else None,
-                   node.optional)
+        WantedNode(node.name, node.url, node.version if node.id else node.ref,
+                   str(node.path) if node.path else None, node.optional, node.id)
         for node in run.machine.custom_nodes
     )  # fmt: skip
 

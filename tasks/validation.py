@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from . import nodes
+from . import nodes, workflows
 from .engine.run import Run
 from .engine.step import Task, step
 from .environment import replaced_packages, verification
@@ -20,7 +20,7 @@ from .generation import stage as generation
 from .generation.stage import DOTENV
 from .host.comfyui import load_result, remedies
 from .host.comfyui.load_result import Outcome, Result
-from .host.comfyui.quick_test import Proof
+from .host.comfyui.quick_test import Proof, Proved
 from .host.generations import drift, manifest, reported_changes
 from .host.python import constraints, environments
 from .host.storage import access, trees
@@ -81,6 +81,8 @@ def reason_to_validate(run: Run) -> str | None:
     folder = generation.folder_of(run)
     if reason := _reason_to_import(run, folder):
         return reason
+    if lacks := workflows.lacking_classes(run, folder):
+        return lacks[0]
     chosen = last_good.folder_of(run)
     if files.link_target(layout.current) != _current_target(layout, chosen):
         return f"{chosen.name} isn't the current generation"
@@ -94,6 +96,8 @@ def _reason_to_import(run: Run, folder: Path) -> str | None:
     results = load_result.read(folder)
     if not load_result.receipt_of(folder).exists():
         return f"{folder.name} was not validated"
+    if run.machine.workflows and not load_result.asked_for_catalogue(folder):
+        return f"the node classes of {folder.name} were not recorded"
     for node in nodes.present_nodes(run):
         result = results.get(node.name)
         if result is None or not result.failed or may_pass_later(run, result):
@@ -120,11 +124,15 @@ def _preview(run: Run, log: Path) -> list[str]:
 
 
 def validate(run: Run, log: Path) -> None:
-    """Import the nodes if necessary, then make the generation the current one. Raises Failure."""
+    """Import the nodes if necessary, then make the generation the current one. Raises Failure, also
+    when workflows lack node classes."""
     layout = run.layout
     folder = generation.folder_of(run)
     if _reason_to_import(run, folder):
         _import_nodes(run, folder, log)
+    if lacks := workflows.lacking_classes(run, folder):
+        advice = "bring the custom node that has it, or set optional: true for the workflow"
+        raise Failure("\n    ".join([*lacks, advice]), log)
     files.point(layout.current, _current_target(layout, last_good.folder_of(run)), access.ADVICE)
     files.point(run.machine.comfyui.install_path, _install_target(run))
 
@@ -135,15 +143,14 @@ def _import_nodes(run: Run, folder: Path, log: Path) -> None:
     watch, by_hand = manifest.watch(folder), environments.additions(home)
     since = trees.now(home)
     try:
-        results = _quick_test(run, folder, ["--cpu"], log).run()
-        needs_gpu = any(result.failed and _may_need_gpu(result) for result in results.values())
-        if needs_gpu and gpu.driver_present() and not run.machine.instances.cpu_only:
-            results = _quick_test(run, folder, [], log).run()
+        proved = _quick_test(run, folder, ["--cpu"], log).run()
+        if _needs_gpu(proved) and gpu.driver_present() and not run.machine.instances.cpu_only:
+            proved = _quick_test(run, folder, [], log).run()
     except Failure as failure:
         raise Failure(f"{failure}{_damage(folder)}", failure.log) from failure
     finally:
         watch.end()
-    results = {name: mask_secrets(run, result) for name, result in results.items()}
+    results = {name: mask_secrets(run, result) for name, result in proved.results.items()}
     results = replaced_packages.put_back(run, folder, results, log, since)
     own = reported_changes.read(folder)
     environment.record(home, besides=by_hand.keys() - own.packages)
@@ -151,8 +158,12 @@ def _import_nodes(run: Run, folder: Path, log: Path) -> None:
         run.warn(line)
     _record_hangs(run, results)
     unsure = [name for name, result in results.items() if may_pass_later(run, result)]
-    load_result.write(folder, results, unsure)
+    load_result.write(folder, results, unsure, proved.catalogue)
     _report_failures(run, folder, results, log)
+
+
+def _needs_gpu(proved: Proved) -> bool:
+    return any(result.failed and _may_need_gpu(result) for result in proved.results.values())
 
 
 def _damage(folder: Path) -> str:

@@ -16,10 +16,10 @@ from ..engine.outputs import GuardedCommand
 from ..host.system.program_files import NAME, PROGRAM
 
 GROUPS: Mapping[str, Sequence[str]] = {
-    "set up": ("init", "import", "plan", "up", "build", "lock", "update", "service"),
+    "set up": ("init", "import", "adopt", "plan", "up", "build", "lock", "update", "service"),
     "run": ("restart", "generations", "rollback", "cordon", "uncordon", "down"),
     "send jobs": ("submit", "jobs", "cancel", "retry"),
-    "look": ("status", "logs", "probe", "list", "info"),
+    "look": ("status", "logs", "probe", "audit", "list", "info"),
     "try and repair": ("smoke", "verify", "repair", "clean", "uninstall"),
     "other tools, images, editors, shells": ("export", "layers", "schema", "completion", "help"),
 }

@@ -64,6 +64,7 @@ class Status(MachineCommand):
                 **_document(found, cards),
                 "machine": _machine(health),
                 **({"queue": asdict(health.queue)} if health.queue else {}),
+                **({"workflows": health.workflows} if health.workflows else {}),
                 "page": page,
                 "run": report and report.document,
                 "left_out": away,
@@ -76,6 +77,8 @@ class Status(MachineCommand):
         else:
             _show(found, cards, run)
             _show_conditions(health)
+            for name, each in health.workflows.items():
+                print(_printable(f"workflow {name}: {_told_of_workflow(each)}"))
             if health.queue:
                 print(health.queue)
             if page:
@@ -235,6 +238,17 @@ def _show_conditions(health: Report) -> None:
         print(_printable(f"  {each.told()}"))
     if not health.is_applied:
         print(health_report.CHANGED)
+
+
+def _told_of_workflow(ready: Mapping[str, bool | None]) -> str:
+    """On which instances what it needs is there; why not stands with them."""
+    lacking = [name for name, ok in ready.items() if ok is False]
+    unknown = [name for name, ok in ready.items() if ok is None]
+    there = len(ready) - len(lacking) - len(unknown)
+    parts = [f"ready on {there} of {len(ready)} instance{'' if len(ready) == 1 else 's'}"]
+    parts += [f"not on {', '.join(lacking)}"] if lacking else []
+    parts += [f"not known yet of {', '.join(unknown)}"] if unknown else []
+    return "; ".join(parts)
 
 
 def _gpu(number: int, card: Gpu | None) -> str:

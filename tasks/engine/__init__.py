@@ -7,6 +7,7 @@ __all__ = [
     "lock_file",
     "messages",
     "outputs",
+    "progress_board",
     "reporter",
     "run",
     "run_command",

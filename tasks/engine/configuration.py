@@ -74,7 +74,7 @@ def load_run() -> Run:
 
     Raises InvalidDodoFile, which doit prints as one error with exit code 3.
     """
-    _prepare_process()
+    prepare_process()
     _refuse_unknown_variables()
     try:
         os.getcwd()  # noqa: PTH109  pathlib would hide what is asked
@@ -93,7 +93,8 @@ def load_run() -> Run:
     return run.with_cordons(cordons.read(run.layout))
 
 
-def _prepare_process() -> None:
+def prepare_process() -> None:
+    """Signals, permissions and variables as commands of ours need them."""
     signals.install_handlers()
     # Whatever the caller's, nothing of ours may be writable for everyone.
     os.umask(os.umask(0o022) | 0o002)

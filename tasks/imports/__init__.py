@@ -1,9 +1,11 @@
 """From what people have to machine.yaml: what workflows use, and where it comes from."""
 
 __all__ = (
-    "core_classes",
-    "gathered",
-    "model_catalogue",
-    "node_catalogue",
-    "node_uses",
+    "assembly",
+    "disk_models",
+    "entries",
+    "formats",
+    "lookup",
+    "model_paths",
+    "wanted",
 )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .node_uses import uses
+from ..spec.node_uses import uses
 
 MODELS = "model-list.json"
 FOLDERS = {

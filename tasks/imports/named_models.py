@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..spec.model_names import MODEL_FILE
+from ..spec.node_uses import NodeUse
 from .model_catalogue import ModelCatalogue, PublishedModel, declared, last_part
-from .node_uses import NodeUse
 
 
 @dataclass(frozen=True)

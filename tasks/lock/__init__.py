@@ -4,6 +4,7 @@ __all__ = [
     "package_set",
     "packages",
     "preinstalled",
+    "requirements",
     "resolver",
     "stage",
     "torch_family",

@@ -61,7 +61,8 @@ def choose(run: Run, log: Path) -> PackageSet:
             )
     if run.locked:
         raise Failure(_difference(run, asked))
-    return _solve(run, asked, refused, run.machine.lock.python or packages.last_resolved(run), log)
+    before = run.machine.lock.python or packages.last_resolved(run) or _preferred(run, asked)
+    return _solve(run, asked, refused, before, log)
 
 
 def buildable(run: Run, chosen: PackageSet, log: Path) -> PackageSet:
@@ -139,6 +140,14 @@ def _solve(
         retry=solution.retry,
         missing=solution.missing,
     )
+
+
+def _preferred(run: Run, asked: Iterable[Request]) -> PythonSet | None:
+    """What the lock prefers for the first resolution, as if it had been resolved for this."""
+    preferred = run.machine.lock.preferred
+    if not preferred:
+        return None
+    return PythonSet(asked=packages.locked_form(run, asked), packages=preferred)
 
 
 def _candidates(run: Run) -> list[PythonSet]:

@@ -11,15 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .lock_format import Asked, Lock, ModelPin, Package, Pin, PythonSet
+    from .lock_format import Archive, Asked, Lock, ModelPin, Package, Pin, PythonSet
     from .machine import Instance, Machine
     from .machine_file import load, problem_at
-    from .model import CustomNode, Jobs, Limits, ModelFile, ModelRoot, Worker
+    from .model import CustomNode, Jobs, Limits, ModelFile, ModelRoot, Worker, WorkflowFile
     from .problems import SpecError
     from .sizes import in_bytes
     from .variable_references import expand
 
 __all__ = [
+    "Archive",
     "Asked",
     "CustomNode",
     "Instance",
@@ -35,6 +36,7 @@ __all__ = [
     "PythonSet",
     "SpecError",
     "Worker",
+    "WorkflowFile",
     "expand",
     "in_bytes",
     "load",

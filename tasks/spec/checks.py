@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import job_checks, tls, workflow_file
-from .fields import check_name, check_path, check_target
+from .fields import check_name, check_path, check_target, check_workflow_name
 from .job_checks import WORKER
 from .model import Health, Instances, Jobs
 from .paths import STORE, absolute
@@ -20,6 +20,8 @@ from .problems import Loc, shown
 from .urls import parse_remote, repository_name
 from .variable_references import DEVICE, check_device, names_instance
 
+_NAMING = ("name", "url", "id", "path")
+"""The fields that name a custom node; the first that is given does."""
 Finding = tuple[Loc, str]
 """A location in the file, and what is wrong there."""
 
@@ -37,6 +39,7 @@ def check_all(data: dict[Any, Any], folder: Path, environ: Mapping[str, str]) ->
     yield from job_checks.check(data.get("jobs"))
     for name, what in workflow_file.check(section(data, "health"), folder, environ):
         yield ("health", name), what
+    yield from check_workflows(data, folder, environ)
     yield from check_paths(data, folder, environ)
 
 
@@ -57,13 +60,13 @@ def entries(data: Any, *names: str) -> list[tuple[Loc, dict[Any, Any]]]:
 
 def node_name(node: dict[Any, Any]) -> str | None:
     """The folder name of a custom node; None when its entry can't be read."""
-    for key in ("name", "url", "path"):
+    for key in _NAMING:
         value = node.get(key)
         if value is None:
             continue
         if not isinstance(value, str):
             return None
-        if key == "name":
+        if key in ("name", "id"):
             return value
         if key == "path":
             return Path(value).name
@@ -108,22 +111,13 @@ def _ref_twice(entry: dict[Any, Any], loc: Loc, key: str) -> Iterator[Finding]:
 def check_nodes(data: dict[Any, Any]) -> Iterator[Finding]:
     names: list[Finding] = []
     for loc, node in entries(data, "custom_nodes"):
-        url, path = node.get("url"), node.get("path")
-        if url is None and path is None:
-            yield loc, "needs url: (a git repository) or path: (a local directory)"
-        if path is not None:
-            for other in ("url", "ref", "recursive"):
-                if node.get(other) is not None:
-                    yield (*loc, other), "has no meaning beside path: remove one of them"
-            if node.get("env") is not None:
-                # Nothing is written into the user's folder.
-                yield (*loc, "env"), "has no meaning beside path: put a .env into that folder"
+        yield from _node_source(node, loc)
         yield from _ref_twice(node, loc, "url")
         name = node_name(node)
         if name is None:
             continue
-        key = next(key for key in ("name", "url", "path") if node.get(key) is not None)
-        if key != "name":
+        key = next(key for key in _NAMING if node.get(key) is not None)
+        if key in ("url", "path"):
             try:
                 check_name(name)
             except ValueError as error:
@@ -133,6 +127,33 @@ def check_nodes(data: dict[Any, Any]) -> Iterator[Finding]:
                 continue
         names.append(((*loc, key), name))
     yield from _twice(names, "custom node", fold=True)
+
+
+def _node_source(node: dict[Any, Any], loc: Loc) -> Iterator[Finding]:
+    """Where a custom node comes from: one place, and nothing that belongs to another."""
+    has = {name for name, value in node.items() if value is not None}
+    if not has & {"url", "id", "path"}:
+        yield (
+            loc,
+            "needs url: (a git repository), id: (one in the registry) or path: (a local directory)",
+        )
+    if "path" in has:
+        for other in ("url", "id", "ref", "version", "recursive"):
+            if other in has:
+                yield (*loc, other), "has no meaning beside path: remove one of them"
+        if "env" in has:
+            # Nothing is written into the user's folder.
+            yield (*loc, "env"), "has no meaning beside path: put a .env into that folder"
+        return
+    if "id" in has:
+        for other in ("url", "recursive"):
+            if other in has:
+                yield (*loc, other), "has no meaning beside id: remove one of them"
+        if "ref" in has:
+            yield (*loc, "ref"), "has no meaning beside id: write version:, or url: instead of id:"
+    elif "version" in has:
+        instead = "write ref:" if "url" in has else "it needs id:"
+        yield (*loc, "version"), f"is a version of the registry: {instead}"
 
 
 def _twice(found: Iterable[Finding], what: str, *, fold: bool = False) -> Iterator[Finding]:
@@ -258,6 +279,29 @@ def check_workers(data: dict[Any, Any]) -> Iterator[Finding]:
             for place, value in (values | {("health", "url"): health.get("url")}).items():
                 if isinstance(value, str) and names_instance(value):
                     yield (*loc, *place), "per: machine has no instance to name"
+
+
+def check_workflows(
+    data: dict[Any, Any], folder: Path, environ: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Files that aren't there or are no workflows, and names that two have."""
+    names: list[Finding] = []
+    for loc, entry in entries(data, "workflows"):
+        text, name = entry.get("path"), entry.get("name")
+        if not isinstance(text, str):
+            continue
+        try:
+            path = absolute(folder, check_path(text), environ)
+        except ValueError:
+            continue
+        try:
+            workflow_file.needs(path)
+            if name is None:
+                check_workflow_name(path.stem)
+        except ValueError as error:
+            yield (*loc, "path"), str(error)
+        names.append(((*loc, "path" if name is None else "name"), name or path.stem))
+    yield from _twice([each for each in names if isinstance(each[1], str)], "workflow", fold=True)
 
 
 def check_paths(

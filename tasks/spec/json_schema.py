@@ -22,6 +22,9 @@ def schema() -> dict[str, Any]:
     nodes = content["properties"]["custom_nodes"]
     in_short = {"type": "string", "description": "Git URL, or a local directory, of the node."}
     nodes["items"] = {"anyOf": [nodes["items"], in_short]}
+    workflows = content["properties"]["workflows"]
+    in_short = {"type": "string", "description": "The file of the workflow."}
+    workflows["items"] = {"anyOf": [workflows["items"], in_short]}
     jobs = content["properties"]["jobs"]
     jobs["anyOf"] = [{"type": "boolean"}, *jobs["anyOf"]]
     return {

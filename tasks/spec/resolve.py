@@ -16,11 +16,14 @@ from .model import (
     ComfyUI,
     CustomNode,
     Health,
+    Instances,
     Jobs,
     Models,
     Python,
+    Registry,
     Spec,
     Worker,
+    WorkflowFile,
 )
 from .paths import STORE, absolute
 from .urls import parse_remote, repository_name
@@ -43,12 +46,14 @@ def resolve(
         comfyui=_comfyui(spec.comfyui, folder, workspace, env),
         python=_python(spec.python, folder, env),
         custom_nodes=tuple(_node(node, folder, env) for node in spec.custom_nodes),
+        registry=_registry(spec.registry, folder, env),
         models=_models(spec.models, workspace, env),
-        instances=spec.instances,
+        instances=_instances(spec.instances, workspace, env),
         health=_health(spec.health, folder, env),
         machine_id=spec.machine_id,
         workers=tuple(_worker(worker, workspace, env) for worker in spec.workers),
         jobs=_jobs(spec.jobs, folder, env) if spec.jobs else None,
+        workflows=tuple(_workflow(each, folder, env) for each in spec.workflows),
         retention=spec.retention,
         enabled=enabled,
         selected_nodes=selected_nodes,
@@ -71,10 +76,19 @@ def _node(node: CustomNode, folder: Path, env: Mapping[str, str]) -> CustomNode:
         remote = parse_remote(node.url)
         name = node.name or repository_name(remote.url)
         changes: dict[str, Any] = {"url": remote.url, "ref": node.ref or remote.ref, "name": name}
+    elif node.id is not None:
+        changes = {"name": node.name or node.id}
     else:
         path = absolute(folder, node.path or "", env)
         changes = {"path": path, "name": node.name or path.name}
     return node.model_copy(update=changes)
+
+
+def _registry(registry: Registry, folder: Path, env: Mapping[str, str]) -> Registry:
+    places = (
+        each if "://" in each else str(absolute(folder, each, env)) for each in registry.advisories
+    )
+    return registry.model_copy(update={"advisories": tuple(places)})
 
 
 def _python(python: Python, folder: Path, env: Mapping[str, str]) -> Python:
@@ -85,6 +99,11 @@ def _python(python: Python, folder: Path, env: Mapping[str, str]) -> Python:
     return python.model_copy(update={"find_links": tuple(map(place, python.find_links))})
 
 
+def _instances(instances: Instances, workspace: Path, env: Mapping[str, str]) -> Instances:
+    user = absolute(workspace, instances.user, env) if instances.user else None
+    return instances.model_copy(update={"user": user})
+
+
 def _health(health: Health, folder: Path, env: Mapping[str, str]) -> Health:
     def place(workflow: Path | None) -> Path | None:
         return workflow if workflow in (None, SMOKE) else absolute(folder, workflow, env)
@@ -92,6 +111,11 @@ def _health(health: Health, folder: Path, env: Mapping[str, str]) -> Health:
     return health.model_copy(
         update={"warmup": place(health.warmup), "canary": place(health.canary)}
     )
+
+
+def _workflow(workflow: WorkflowFile, folder: Path, env: Mapping[str, str]) -> WorkflowFile:
+    path = absolute(folder, workflow.path, env)
+    return workflow.model_copy(update={"path": path, "name": workflow.name or path.stem})
 
 
 def _worker(worker: Worker, workspace: Path, env: Mapping[str, str]) -> Worker:

@@ -1,4 +1,4 @@
-"""Workflow files: prompts in the format of ComfyUI's API."""
+"""Workflow files: prompts in the format of ComfyUI's API, and what workflows of any format need."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from . import workflow_needs
 from .fields import check_path
 from .model import SMOKE
 from .paths import absolute
+from .workflow_needs import Needs
 
 Prompt = dict[str, dict[str, Any]]
 """Node id → `class_type` and `inputs`; an input that is a list links to another node."""
@@ -17,6 +19,7 @@ Prompt = dict[str, dict[str, Any]]
 VARIED = ("seed", "noise_seed", "color")
 """Inputs that may have any value; changing one keeps ComfyUI from using its cache."""
 EXPORT = "in ComfyUI, export it with Workflow > Export (API)"
+SAVE = "in ComfyUI, save it with Workflow > Save, or Export (API)"
 MAX_BYTES = 20_000_000
 
 
@@ -41,19 +44,42 @@ def check(
 
 def read(path: Path) -> Prompt:
     """The prompt in a file. Raises ValueError: one line with the file, the problem and advice."""
+    text = content(path)
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from None
+
+
+def document(path: Path) -> Any:
+    """What is in a workflow's file, in whichever format. Raises ValueError as `read` does."""
+    text = content(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path} isn't JSON: {SAVE}") from None
+
+
+def needs(path: Path) -> Needs:
+    """What a workflow needs. Raises ValueError as `read` does."""
+    found = document(path)
+    try:
+        return workflow_needs.of(found)
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path} isn't a workflow of ComfyUI: {SAVE}") from None
+
+
+def content(path: Path) -> bytes:
+    """Raises ValueError as `read` does."""
     try:
         if not path.is_file():
             what = "isn't a file" if path.exists() else "is not there"
             raise ValueError(f"{path} {what}: put the workflow there, in an image as well")
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"{path} is larger than 20 MB, so it isn't a workflow: {EXPORT}")
-        text = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} can't be read: {error.strerror}") from None
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise ValueError(f"{path} {error}") from None
 
 
 def parse(text: bytes) -> Prompt:

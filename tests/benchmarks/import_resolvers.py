@@ -12,7 +12,7 @@ from typing import Any
 
 from comfy_machine.imports.node_catalogue import NodeCatalogue, key
 from comfy_machine.imports.node_sources import sources
-from comfy_machine.imports.node_uses import NodeUse
+from comfy_machine.spec.node_uses import NodeUse
 from tests.benchmarks.figures import run
 
 LONGEST = 300.0

@@ -38,7 +38,7 @@ from comfy_machine.imports import core_classes, model_catalogue, node_catalogue
 from comfy_machine.imports.model_catalogue import ModelCatalogue
 from comfy_machine.imports.named_models import models
 from comfy_machine.imports.node_catalogue import key
-from comfy_machine.imports.node_uses import uses
+from comfy_machine.spec.node_uses import uses
 from tests.benchmarks.figures import at_least, conclude, exit_on_signals
 from tests.benchmarks.import_resolvers import Answer, Case, Resolver, comfy_cli, comfygit, ours
 

@@ -96,7 +96,7 @@ class Bench:
             changes=self.changes,
         )
         with _cpu() as spent:
-            results = proof.run()
+            results = proof.run().results
         assert all(result.loaded for result in results.values()), results
         return spent[0]
 

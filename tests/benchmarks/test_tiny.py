@@ -246,3 +246,17 @@ def test_imports_compares_what_it_finds_with_what_is_true(folder: Path, tmp_path
     assert "wrong: 1 × Blend of me/pack taken for other/tools" in said
     assert "| comfy-machine | 66.7% (2/3) | 66.7% (2/3) | 50.0% (1/2) | – | 1 |" in said
     assert "not reached: classes with a source, right" in said
+
+
+def test_adoption(folder: Path, forge: Forge, tmp_path: Path, built: Layout) -> None:
+    comfyui = tmp_path / "ComfyUI"
+    repository = forge.copy("ComfyUI", SIMULATOR)
+    subprocess.run(["git", "clone", "--quiet", repository.url, comfyui], check=True)
+    node = forge.node("pack")
+    subprocess.run(["git", "clone", "--quiet", node.url, comfyui / "custom_nodes/pack"], check=True)
+    (home,) = digest_folders.list_folders(built.environments)
+    trees.copy(home, comfyui / "venv", lambda _: False)
+    said = figures(folder, "adoption", comfyui)
+    assert "✓ installations with the same pixels: 1 " in said, said
+    assert "✓ installations in which nothing changed: 1 " in said, said
+    assert "✓ packages with another version than before: 0 " in said, said

@@ -227,9 +227,8 @@ def test_schema_is_valid_and_accepts_our_machine_files(rig: Rig) -> None:
     assert not validator.is_valid({"workspace": "w", "comfyui": {}, "nodes": []})
 
 
-NEEDS_A_MACHINE = [
-    name for name in COMMANDS if name not in ("completion", "help", "import", "init", "schema")
-]
+NEEDS_NONE = ("adopt", "completion", "help", "import", "init", "schema")
+NEEDS_A_MACHINE = [name for name in COMMANDS if name not in NEEDS_NONE]
 
 
 @pytest.mark.parametrize("command", [*NEEDS_A_MACHINE, "up"])

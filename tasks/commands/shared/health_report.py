@@ -6,8 +6,8 @@ command observes by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...engine.run import Run
@@ -48,6 +48,9 @@ class Report:
     """The digest of machine.yaml and the lock as they are now."""
     queue: QueueReport | None = None
     """None: jobs are off, or the health server doesn't tell."""
+    workflows: Mapping[str, Mapping[str, bool | None]] = field(default_factory=dict)
+    """Workflow of machine.yaml → instance → whether it has what that needs; None: not known.
+    Empty where the health server doesn't tell."""
 
     @property
     def available(self) -> Condition:
@@ -87,7 +90,7 @@ def read(run: Run, instances: Sequence[Instance]) -> Report:
             "Ready", machine["status"], condition.reason(machine["code"]), machine["reason"],
             machine["advice"], machine["since"], conditions[0].observed,
         )  # fmt: skip
-        return Report(found, ready, conditions, wanted, queue)
+        return Report(found, ready, conditions, wanted, queue, _workflows(told))
     observation = _observation(run, found, wanted)
     return Report(
         found,
@@ -95,7 +98,16 @@ def read(run: Run, instances: Sequence[Instance]) -> Report:
         machine_condition.judge(observation),
         wanted,
         queue,
+        _workflows(told),
     )
+
+
+def _workflows(told: Mapping[str, Any]) -> dict[str, dict[str, bool | None]]:
+    found: dict[str, dict[str, bool | None]] = {}
+    for instance in told.values():
+        for each in instance.get("workflows", ()):
+            found.setdefault(each["name"], {})[instance["name"]] = each["ok"]
+    return found
 
 
 def _ask(run: Run, path: str) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from ...host.system.failure import Failure
 from ...host.system.gpu import Gpu
 from ...host.system.program_files import PROGRAM
 from ...host.system.units import gib
+from ...imports.entries import Line, ModelFile, Node, Root, Workflow
+from ...spec.lock_format import Lock
 
-COMFYUI = Checkout("ComfyUI", "https://github.com/Comfy-Org/ComfyUI.git", "v0.33.0", edited=False)
+COMFYUI = Checkout("ComfyUI", "https://github.com/Comfy-Org/ComfyUI.git", "v0.33.0")
 """Where none is found: as in this project's own machine.yaml."""
 SCHEMA = "machine.schema.json"
 
@@ -49,55 +51,40 @@ class Hardware:
 
 
 @dataclass(frozen=True)
-class Node:
-    """A custom node: of a repository, or in a folder."""
-
-    url: str = ""
-    ref: str = ""
-    name: str = ""
-    """Empty: its repository's."""
-    path: str = ""
-    notes: Sequence[str] = ()
-    """Comments before it, a line each."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """An entry that is one text: a requirement, an argument, a folder."""
-
-    text: str
-    notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """A model: a download, or a file that is on a disk already."""
-
-    target: str
-    url: str = ""
-    source: str = ""
-    sha256: str = ""
-    notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
 class Contents:
     """What goes into the file."""
 
     comfyui: Checkout = COMFYUI
     found: str = ""
     """The folder that it was found in."""
+    comfyui_path: str = ""
+    """Its own folder, instead of a repository."""
+    comfyui_notes: Sequence[str] = ()
+    torch: str = ""
+    """Its build; empty: it is chosen by the driver."""
+    torch_notes: Sequence[str] = ()
     packages: Sequence[Line] = ()
     """Requirements beyond those of ComfyUI and the nodes."""
     nodes: Sequence[Node] = ()
     missing: Sequence[str] = ()
     """What isn't known, a line each."""
-    roots: Sequence[Line] = ()
+    roots: Sequence[Root] = ()
     """Folders with models."""
     files: Sequence[ModelFile] = ()
+    workflows: Sequence[Workflow] = ()
+    gpus: Sequence[int] = ()
+    """Empty: all."""
+    cpu_only: bool = False
+    """Whether it runs on the CPU although GPUs are here."""
+    listen: str = "127.0.0.1"
+    port: int = 8188
     args: Sequence[str] = ()
     """Of ComfyUI's main.py."""
     args_notes: Sequence[str] = ()
+    user: str = ""
+    """The folder with which the user folder of an instance starts."""
+    left_out: Sequence[str] = ()
+    """What there is besides, and why it isn't taken over, a line each."""
 
     def text(self, hardware: Hardware) -> str:
         from ...host.system import templates
@@ -108,7 +95,7 @@ class Contents:
             schema=SCHEMA,
             contents=self,
             hardware=hardware.lines(),
-            cpu_only=hardware.cpu_only,
+            cpu_only=hardware.cpu_only or self.cpu_only,
         )
 
 
@@ -123,6 +110,11 @@ def write(file: Path, text: str) -> str:
             file.unlink()
             raise
     return _write_schema(file.parent)
+
+
+def write_lock(file: Path, lock: Lock) -> None:
+    """Write the machine.lock beside a machine file. Raises OSError."""
+    files.write_text(file.with_suffix(".lock"), lock.text(), mode=0o644)
 
 
 def tell(file: Path, said: str, lines: Iterable[str]) -> None:

@@ -18,9 +18,11 @@ HEALTHY: Collection[Health] = ("healthy", "progressing", "degraded", "disabled")
 
 InstanceType = Literal[
     "Ready", "Observed", "Running", "Functional", "ModelsPresent", "AcceptsJobs", "Complete",
+    "WorkflowsReady",
 ]  # fmt: skip
 """What a condition of an instance is about. Ready sums up the others; ModelsPresent: it lists the
-models that are there; Complete: nothing optional is missing."""
+models that are there; Complete: nothing optional is missing;
+WorkflowsReady: it has what the workflows of machine.yaml need."""
 MachineType = Literal["Available", "Progressing", "Degraded"]
 """What a condition of the machine is about. Available: an instance takes jobs; Progressing: a run
 still brings what machine.yaml asks for; Degraded: something isn't as it asks for."""
@@ -40,6 +42,7 @@ Reason = Literal[
     # What it has loaded
     "NodesNotListed", "NodeFailed", "NodeClassMissing", "ModelFolderUnused", "ModelsUnknown",
     "ModelMissing", "ModelNotListed", "OptionalNodeFailed", "OptionalModelMissing",
+    "WorkflowClassMissing", "WorkflowModelMissing",
     # The machine
     "Disabled", "NoInstances", "NoneReady", "Installing", "NotInstalled", "RunFailed",
     "RunInterrupted", "BehindMachineFile", "NotApplied", "OptionalPartMissing",

@@ -12,6 +12,8 @@ from ..system.failure import Failure
 
 MODEL_FOLDERS = ("checkpoints", "diffusion_models", "unet", "loras", "vae", "text_encoders", "clip")
 """A folder that has some of these has models."""
+DEEPEST = 3
+"""Folders below the given one in which a ComfyUI is looked for."""
 ENOUGH = 2
 """Of MODEL_FOLDERS, so that a project's folder named models isn't taken for one."""
 
@@ -24,8 +26,11 @@ class Checkout:
     url: str
     ref: str
     """A tag of HEAD's commit, where it has one; else the commit."""
-    edited: bool
-    """Whether tracked files differ from it."""
+    commit: str = ""
+    edits: tuple[str, ...] = ()
+    """Tracked files that differ from it."""
+    is_published: bool = True
+    """Whether a branch or tag of its repository, as far as this clone knows, has the commit."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,21 @@ def find(near: Path, home: Path) -> Installation | None:
     """The ComfyUI in or beside a folder, else the one in the user's home."""
     places = (near, near / "ComfyUI", near.parent, near.parent / "ComfyUI", home / "ComfyUI")
     for folder in places:
-        if _is_comfyui(folder):
-            return Installation(folder, _checkout(folder), list(_nodes(folder)))
+        if is_comfyui(folder):
+            nodes = [checkout(each) or each for each in node_folders(folder / "custom_nodes")]
+            return Installation(folder, checkout(folder), nodes)
     return None
+
+
+def locate(folder: Path) -> list[Path]:
+    """The ComfyUI that a folder is, else those nearest to its top: in the portable version's,
+    comfy-cli's or a launcher's folder. Links aren't followed."""
+    level = [folder]
+    for _ in range(DEEPEST + 1):
+        if found := [each for each in level if is_comfyui(each)]:
+            return found
+        level = [inner for each in level for inner in _folders(each)]
+    return []
 
 
 def models(near: Path, installation: Installation | None) -> Path | None:
@@ -54,7 +71,7 @@ def models(near: Path, installation: Installation | None) -> Path | None:
     return next((place for place in places if _has_models(place)), None)
 
 
-def _is_comfyui(folder: Path) -> bool:
+def is_comfyui(folder: Path) -> bool:
     try:
         # What this program made has its models and nodes in machine.yaml already.
         ours = ".machine" in folder.resolve().parts
@@ -76,17 +93,28 @@ def _has_models(folder: Path) -> bool:
         return False
 
 
-def _nodes(folder: Path) -> Iterator[Checkout | Path]:
+def _folders(folder: Path) -> list[Path]:
     try:
-        inside = sorted((folder / "custom_nodes").iterdir())
+        return sorted(
+            each for each in folder.iterdir()
+            if each.is_dir() and not each.is_symlink() and not each.name.startswith(".")
+        )  # fmt: skip
+    except OSError:
+        return []
+
+
+def node_folders(folder: Path) -> Iterator[Path]:
+    """The custom nodes in a folder of such, without those that are turned off."""
+    try:
+        inside = sorted(folder.iterdir())
     except OSError:
         return
     for each in inside:
         if (each / "__init__.py").is_file() and not each.name.endswith(".disabled"):
-            yield _checkout(each) or each
+            yield each
 
 
-def _checkout(folder: Path) -> Checkout | None:
+def checkout(folder: Path) -> Checkout | None:
     """None without a commit, or without a URL that machine.yaml accepts."""
     commit = git.head(folder)
     if commit is None:
@@ -95,6 +123,9 @@ def _checkout(folder: Path) -> Checkout | None:
         repository = git.command(folder)
         url = parse_remote(repository.config("--get", "remote.origin.url")).url
         tags = str(repository.tag("--points-at", "HEAD")).split()
-        return Checkout(folder.name, url, tags[0] if tags else commit, bool(git.edited(folder)))
+        having = repository.for_each_ref("--contains", "HEAD", "--count=1", "refs/remotes")
+        edits = tuple(git.edited(folder))
     except (Failure, ValueError, git.error_type()):
         return None
+    ref = tags[0] if tags else commit
+    return Checkout(folder.name, url, ref, commit, edits, bool(tags or having))

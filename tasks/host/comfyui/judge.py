@@ -13,10 +13,11 @@ from functools import partial
 from ..pm2.app_state import AppState
 from ..pm2.endings import Cause
 from ..system.program_files import PROGRAM
-from . import node_classes, warmup
+from . import node_classes, warmup, workflow_state
 from .api import ProbeResult
 from .condition import Condition, Reason
 from .own_jobs import Trial
+from .workflow_state import WorkflowState
 
 STALE = 120.0
 """Seconds; an instance that doesn't answer in time is observed once a minute."""
@@ -79,6 +80,8 @@ class Observation:
     """The model folders that it uses, as real paths."""
     unlisted: Sequence[str] = ()
     """Models that are there and that it doesn't list."""
+    workflows: Sequence[WorkflowState] = ()
+    """What it lacks of each workflow of machine.yaml."""
     draining: bool = False
 
 
@@ -133,6 +136,17 @@ def _conditions(observation: Observation, rules: Rules) -> Iterator[Condition]:
         why = f"it doesn't list {observation.unlisted[0]}{more}"
         advice = f"see that no custom node changes its model paths; {PROGRAM} restart {name}"
         yield Condition("ModelsPresent", "degraded", "ModelNotListed", why, advice)
+    if state.app:
+        yield from map(_workflow, workflow_state.wrong(observation.workflows))
+
+
+def _workflow(lacks: WorkflowState) -> Condition:
+    mark = " (optional)" if lacks.optional else ""
+    reason: Reason = "WorkflowClassMissing" if lacks.classes else "WorkflowModelMissing"
+    what = "the custom node that has it" if lacks.classes else "it, as with models.files"
+    advice = f"bring {what}, then run {PROGRAM}"
+    why = f"workflow {lacks.name}{mark}: {lacks.reason}"
+    return Condition("WorkflowsReady", "degraded", reason, why, advice)
 
 
 def process_fault(state: AppState, name: str) -> Condition | None:

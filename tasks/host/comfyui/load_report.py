@@ -77,6 +77,16 @@ class Pack:
 
 
 @dataclass(frozen=True)
+class Catalogue:
+    """What a build's process tells of all node classes, ComfyUI's own included."""
+
+    choices: Mapping[str, tuple[str, ...]]
+    """Class → its inputs that are chosen from a list, as models are."""
+    web: tuple[str, ...] = ()
+    """Folders of JavaScript that the page loads; relative ones are below ComfyUI."""
+
+
+@dataclass(frozen=True)
 class Report:
     """The report of one process. What is unknown is not a failure."""
 
@@ -92,6 +102,8 @@ class Report:
     """ComfyUI's extra nodes by relative path: comfy_extras/nodes_audio.py."""
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Custom node (a file without .py) → its node classes; empty until the report is complete."""
+    catalogue: Catalogue | None = None
+    """None: not known. Only a proof asks for it."""
 
     @property
     def unfinished(self) -> str | None:
@@ -164,6 +176,7 @@ def _assembled(entries: list[dict[str, Any]]) -> Report:
     every: dict[str, Pack] = {}
     attached = whole = complete = fault = False
     classes: dict[str, tuple[str, ...]] = {}
+    catalogue = None
     for entry in entries:
         try:
             match entry.get("event"):
@@ -177,6 +190,7 @@ def _assembled(entries: list[dict[str, Any]]) -> Report:
                     complete = True
                     found = entry["classes"]
                     classes = {name: tuple(map(str, names)) for name, names in found.items()}
+                    catalogue = catalogue_of(entry)
         except (AssertionError, AttributeError, LookupError, TypeError, ValueError):
             fault = True
     own = {pack.path: pack for pack in every.values() if pack.parent in EXTRAS}
@@ -187,7 +201,17 @@ def _assembled(entries: list[dict[str, Any]]) -> Report:
         packs={pack.name: pack for path, pack in every.items() if path not in own},
         extras={f"{pack.parent}/{pack.name}": pack for pack in own.values()},
         classes=classes,
+        catalogue=catalogue,
     )
+
+
+def catalogue_of(found: Any) -> Catalogue | None:
+    """None where there is none, or it is malformed."""
+    try:
+        choices = {str(name): tuple(map(str, of)) for name, of in found["choices"].items()}
+        return Catalogue(choices, tuple(map(str, found["web"])))
+    except (AttributeError, LookupError, TypeError):
+        return None
 
 
 def _after(before: Pack | None, entry: dict[str, Any]) -> Pack:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from ..system import files
 from . import load_report, remedies
-from .load_report import EXTRAS, Error, Pack, Report
+from .load_report import EXTRAS, Catalogue, Error, Pack, Report
 
 SHOWN = 3
 """Threads that a sentence names."""
@@ -143,13 +143,19 @@ def receipt_of(generation: Path) -> Path:
     return generation.with_name(f"{generation.name}.validation.json")
 
 
-def write(generation: Path, results: dict[str, Result], unproved: Collection[str]) -> None:
+def write(
+    generation: Path,
+    results: dict[str, Result],
+    unproved: Collection[str],
+    catalogue: Catalogue | None = None,
+) -> None:
     """Record the results of a generation's validation."""
     files.write_receipt(
         receipt_of(generation),
         {
             "nodes": {name: asdict(result) for name, result in results.items()},
             "unproved": sorted(unproved),
+            "catalogue": asdict(catalogue) if catalogue else None,
         },
     )
 
@@ -177,3 +183,13 @@ def unproved(generation: Path) -> frozenset[str]:
     """The nodes whose failure may be due to something that only run time has."""
     found = files.read_receipt(receipt_of(generation), unproved=list).get("unproved", [])
     return frozenset(name for name in found if isinstance(name, str))
+
+
+def asked_for_catalogue(generation: Path) -> bool:
+    """Whether its validation asked for all node classes: an older comfy-machine's didn't."""
+    return "catalogue" in files.read_receipt(receipt_of(generation))
+
+
+def catalogue(generation: Path) -> Catalogue | None:
+    """All node classes that its validation found; None: not known."""
+    return load_report.catalogue_of(files.read_receipt(receipt_of(generation)).get("catalogue"))

@@ -20,7 +20,7 @@ from ..system.failure import Failure
 from ..system.program_files import SERVICES
 from ..system.progress import OnProgress, ignore_progress
 from . import load_report, load_result
-from .load_report import Report
+from .load_report import Catalogue, Report
 from .load_result import Outcome, Result
 
 END_TIMEOUT_WITH_THREADS, END_TIMEOUT = 10.0, 60.0
@@ -56,6 +56,16 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Proved:
+    """What a proof found."""
+
+    results: dict[str, Result]
+    """By name in custom_nodes."""
+    catalogue: Catalogue | None
+    """None: this ComfyUI's process doesn't tell."""
+
+
+@dataclass(frozen=True)
 class Proof:
     """The validation of one generation."""
 
@@ -82,8 +92,8 @@ class Proof:
     excluded: Mapping[str, Result] = field(default_factory=dict)
     """Custom nodes that are not tried again → their known results."""
 
-    def run(self) -> dict[str, Result]:
-        """Results by name in custom_nodes. Raises Failure if ComfyUI itself can't start."""
+    def run(self) -> Proved:
+        """Raises Failure if ComfyUI itself can't start."""
         names = {path.name for path in (self.comfyui / "custom_nodes").iterdir()}
         excluded = {name: result for name, result in self.excluded.items() if name in names}
         attempt, hangs = self._start(names, excluded), 0
@@ -103,7 +113,9 @@ class Proof:
             excluded[name] = result
             attempt = without
         self._log_threads(attempt)
-        return load_result.of_report(attempt.report or Report(), self.declared) | excluded
+        report = attempt.report or Report()
+        results = load_result.of_report(report, self.declared) | excluded
+        return Proved(results, report.catalogue)
 
     def _result_of_suspect(self, attempt: Attempt) -> Result:
         assert attempt.report is not None

@@ -41,6 +41,8 @@ MEANINGS: Mapping[Reason, str] = {
     "ModelNotListed": "A model is there, and the instance doesn't list it.",
     "OptionalNodeFailed": "A custom node with `optional: true` doesn't load.",
     "OptionalModelMissing": "A model with `optional: true` isn't there.",
+    "WorkflowClassMissing": "It lacks a node class that a workflow of machine.yaml needs.",
+    "WorkflowModelMissing": "It doesn't list a model that a workflow of machine.yaml names.",
     "Disabled": "`ENABLE_COMFYUI` is false.",
     "NoInstances": "There is no GPU for an instance, or all are cordoned.",
     "NoneReady": "No instance takes jobs.",

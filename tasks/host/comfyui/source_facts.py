@@ -101,7 +101,7 @@ def ask(
     known: Code | None = None,
 ) -> Code:
     """Complete `known` by running ComfyUI's code with this Python. Writes nothing in `checkout`."""
-    known = known or Code(version=_version(checkout))
+    known = known or Code(version=version_of(checkout))
     if known.flags is None:
         known = replace(known, flags=_flags(python, checkout, env, log))
     if known.folder_types is None:
@@ -185,7 +185,7 @@ def _run(
     return process.run(argv, env={**env, **plain}, cwd=checkout, log=log, timeout=TIMEOUT)
 
 
-def _version(checkout: Path) -> str:
+def version_of(checkout: Path) -> str:
     try:
         text = (checkout / "comfyui_version.py").read_text(encoding="utf-8", errors="replace")
     except OSError:

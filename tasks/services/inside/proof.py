@@ -1,6 +1,8 @@
 """What only the build's validation asks of the process, besides the load report.
 
-- Which node classes `/object_info` can describe; it leaves out the others.
+- Which node classes `/object_info` can describe; it leaves out the others. Of each, ComfyUI's own
+  included, the inputs that are chosen from a list, as models are.
+- The folders of JavaScript that custom nodes give to the page.
 - What each custom node asked for that exists at run time only: variables without a value here, a
   `.env` that isn't written yet, a GPU. A failure without them proves nothing.
 - A fixed port that a running instance holds: another port is good enough for an import.
@@ -27,6 +29,7 @@ DOTENV = ".env"
 def attach() -> None:
     later = frozenset(os.environ[VARIABLE].split(","))
     report.is_listed = is_listed
+    report.described = described
     _watch_variables(later)
     if DOTENV in later:
         _watch_dotenv()
@@ -46,6 +49,36 @@ def is_listed(node: Any) -> bool:
     except Exception:
         return False
     return True
+
+
+def described(nodes: Any) -> dict[str, Any]:
+    every = list(nodes.NODE_CLASS_MAPPINGS.items())
+    web = getattr(nodes, "EXTENSION_WEB_DIRS", {})
+    return {
+        "choices": {str(name): _choices(node) for name, node in every if is_listed(node)},
+        "web": sorted({_below(str(folder)) for folder in web.values()}),
+    }
+
+
+def _below(folder: str) -> str:
+    """Relative to ComfyUI where it lies there: a generation is named by others."""
+    here = os.getcwd() + "/"  # noqa: PTH109
+    return folder[len(here) :] if folder.startswith(here) else folder
+
+
+def _choices(node: Any) -> list[str]:
+    """The inputs that are chosen from a list."""
+    try:
+        about = getattr(node, "GET_NODE_INFO_V1", None)
+        inputs = about()["input"] if about else node.INPUT_TYPES()
+        return [
+            str(name)
+            for kind in ("required", "optional")
+            for name, spec in (inputs.get(kind) or {}).items()
+            if isinstance(spec[0], (list, tuple)) or spec[0] == "COMBO"
+        ]
+    except Exception:
+        return []
 
 
 def _ask(name: str) -> None:

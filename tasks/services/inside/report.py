@@ -36,6 +36,8 @@ class Observer(Protocol):
 
 is_listed: Callable[[Any], bool] | None = None
 """Whether the report includes a node class; None: all. Validation sets it."""
+described: Callable[[Any], dict[str, Any]] | None = None
+"""What to report besides of ComfyUI's `nodes` when everything is loaded; `proof` sets it."""
 observer: Observer | None = None
 """Called when the load of a custom node begins and ends; `changes` sets it."""
 FOLDER = "COMFY_MACHINE_REPORT"
@@ -272,7 +274,8 @@ def _loaded(report: Report, nodes: Any, begin: float) -> None:
         home, _, owner = str(getattr(node, "RELATIVE_PYTHON_MODULE", "")).partition(".")
         if home == "custom_nodes" and owner and (is_listed is None or is_listed(node)):
             found.setdefault(owner, []).append(str(name))
-    report.tell(event="loaded", seconds=round(time.monotonic() - begin, 3), classes=found)
+    more = described(nodes) if described is not None else {}
+    report.tell(event="loaded", seconds=round(time.monotonic() - begin, 3), classes=found, **more)
 
 
 def _start_time() -> str:

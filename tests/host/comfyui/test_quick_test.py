@@ -62,16 +62,17 @@ def outcomes(found: dict[str, Result]) -> dict[str, Outcome]:
 
 
 def test_each_node_is_really_imported_and_its_failure_told(proof: Maker) -> None:
-    found = proof(
-        {
-            "good": GOOD,
-            "bad": "import time; time.sleep(0.2); import no_such_module",
-            "early": GOOD,
-            "silent": "x = 1",
-            "entry": "def comfy_entrypoint():\n    return None\n",
-            "stumbles": "def comfy_entrypoint():\n    raise RuntimeError('no luck')\n",
-            "odd": "NODE_CLASS_MAPPINGS = 5\n",
-            "modern": """\
+    found = (
+        proof(
+            {
+                "good": GOOD,
+                "bad": "import time; time.sleep(0.2); import no_such_module",
+                "early": GOOD,
+                "silent": "x = 1",
+                "entry": "def comfy_entrypoint():\n    return None\n",
+                "stumbles": "def comfy_entrypoint():\n    raise RuntimeError('no luck')\n",
+                "odd": "NODE_CLASS_MAPPINGS = 5\n",
+                "modern": """\
                 from comfy_api.latest import ComfyExtension, io
                 class Modern(io.ComfyNode):
                     @classmethod
@@ -83,7 +84,7 @@ def test_each_node_is_really_imported_and_its_failure_told(proof: Maker) -> None
                 async def comfy_entrypoint():
                     return E()
                 """,
-            "classic": """\
+                "classic": """\
                 class B:
                     INPUT_TYPES = classmethod(lambda cls: {'required': {}})
                     RETURN_TYPES = ()
@@ -92,9 +93,12 @@ def test_each_node_is_really_imported_and_its_failure_told(proof: Maker) -> None
                     INPUT_TYPES = classmethod(lambda cls: 1 / 0)
                 NODE_CLASS_MAPPINGS = {'Z z': B, 'B': B, 'Mute': Mute, 'Newer': Newer}
                 """,
-        },
-        {"early": "raise RuntimeError('no luck')", "good": "x = 1"},
-    ).run()
+            },
+            {"early": "raise RuntimeError('no luck')", "good": "x = 1"},
+        )
+        .run()
+        .results
+    )
     loaded = {name for name, outcome in outcomes(found).items() if outcome is Outcome.LOADED}
     assert loaded == {"good", "modern", "classic", "websocket_image_save.py"}
     assert found["modern"].classes == ("ModernNode",)
@@ -158,7 +162,7 @@ def test_what_nodes_do_to_logging_changes_no_verdict(proof: Maker) -> None:
     # In any order of the disk some come after a rude one.
     copies = {f"{name}{n}": text for n in range(4) for name, text in others.items()}
     rude = {f"rude{n}": f"{text}\n{GOOD}" for n, text in enumerate(RUDE)}
-    found = proof({**copies, **rude}).run()
+    found = proof({**copies, **rude}).run().results
     expected = {"bad": Outcome.FAILED, "good": Outcome.LOADED, "silent": Outcome.EMPTY}
     for name in copies:
         assert found[name].outcome is expected[name[:-1]], (name, found[name])
@@ -185,7 +189,7 @@ def test_only_the_first_load_counts(proof: Maker) -> None:
         """
     test = proof({"zoo": again, "bad": "1/0", "good": GOOD})
     (test.comfyui / "custom_nodes" / "zoo" / "part").mkdir()
-    found = test.run()
+    found = test.run().results
     assert (found["good"].outcome, found["bad"].outcome) == (Outcome.LOADED, Outcome.FAILED)
     assert found["zoo"].loaded
 
@@ -201,7 +205,7 @@ def test_a_node_that_ends_the_process_in_any_way_is_named_and_all_others_load(
     proof: Maker,
 ) -> None:
     deadly = {f"deadly{n}": f"import os, sys; {how}" for n, how in enumerate(ENDS)}
-    found = proof({**deadly, "good": GOOD, "bad": "1/0"}).run()
+    found = proof({**deadly, "good": GOOD, "bad": "1/0"}).run().results
     assert {name for name, result in found.items() if result.fatal} == set(deadly)
     for number, code in enumerate(ENDS.values()):
         result = found[f"deadly{number}"]
@@ -213,7 +217,9 @@ def test_a_node_that_ends_the_process_in_any_way_is_named_and_all_others_load(
 
 
 def test_a_prestartup_script_that_ends_the_process_is_its_nodes(proof: Maker) -> None:
-    found = proof({"good": GOOD, "deadly": GOOD}, {"deadly": "import sys; sys.exit(9)"}).run()
+    found = (
+        proof({"good": GOOD, "deadly": GOOD}, {"deadly": "import sys; sys.exit(9)"}).run().results
+    )
     assert str(found["deadly"]) == "ends ComfyUI (exit code 9)"
     assert found["good"].loaded
 
@@ -239,7 +245,7 @@ def test_blamed_is_the_node_whose_thread_ends_the_process_not_the_one_that_is_lo
     test = proof(dict.fromkeys(names, slow) | {"killer": killer, "good": GOOD})
     # Which is loaded first is a matter of the disk: the thread waits for one that is loaded later.
     test = replace(test, env={**test.env, "NOW": str(test.scratch.parent / "now")})
-    found = test.run()
+    found = test.run().results
     assert {name for name, result in found.items() if result.fatal} == {"killer"}
     assert found["good"].loaded
 
@@ -249,7 +255,7 @@ def test_a_node_that_never_finishes_is_named_with_the_seconds_that_it_had(
     proof: Maker, hang: str
 ) -> None:
     hang = hang.replace("input(", "import io, sys; sys.stdin = io.StringIO('y'); input(")
-    found = replace(proof({"endless": hang, "good": GOOD}), timeout=15).run()
+    found = replace(proof({"endless": hang, "good": GOOD}), timeout=15).run().results
     assert found["endless"].outcome is Outcome.HUNG
     assert str(found["endless"]) == "didn't finish its import in 15 s (comfyui.proof_timeout)"
     assert found["good"].loaded
@@ -258,7 +264,7 @@ def test_a_node_that_never_finishes_is_named_with_the_seconds_that_it_had(
 def test_what_is_known_to_hang_is_not_waited_for_again(proof: Maker) -> None:
     known = Result(Outcome.HUNG, 600.0)
     test = proof({"endless": "open(__file__ + '.tried', 'w')\n" + ALL_DAY, "good": GOOD})
-    found = replace(test, excluded={"endless": known, "gone": known}).run()
+    found = replace(test, excluded={"endless": known, "gone": known}).run().results
     assert found["endless"] == known
     assert found["good"].loaded
     assert "gone" not in found
@@ -270,7 +276,7 @@ def test_a_thread_that_keeps_the_process_from_ending_is_named_and_its_node_is_lo
 ) -> None:
     stays = "import threading, time\nthreading.Thread(target=lambda: time.sleep(3000)).start()\n"
     test = proof({"nondaemon": stays + GOOD, "good": GOOD})
-    found = test.run()
+    found = test.run().results
     assert (found["nondaemon"].outcome, found["good"].outcome) == (Outcome.LOADED, Outcome.LOADED)
     assert found["nondaemon"].threads
     assert "custom node nondaemon kept ComfyUI from ending" in test.log.read_text()
@@ -306,7 +312,7 @@ def test_nothing_that_the_proof_starts_outlives_it(proof: Maker, tmp_path: Path)
         f"argv = [sys.executable, '-c', 'import time; time.sleep(3000)', '{tmp_path}/{MARK}']\n"
     )
     test = proof({f"starts{n}": f"{source}{how}\n{GOOD}" for n, how in enumerate(STARTS)})
-    found = test.run()
+    found = test.run().results
     assert all(found[f"starts{n}"].loaded for n in range(len(STARTS)))
     until(lambda: not left(tmp_path), 10, "the left-over processes to be gone")
     assert test.log.read_text().count("ended a process that was left behind:") >= len(STARTS)
@@ -320,7 +326,7 @@ def test_what_a_node_that_runs_out_of_time_had_started_is_ended_too(
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3000)', "
         f"'{tmp_path}/{MARK}'], start_new_session=True, env={{}})\n"
     )
-    found = replace(proof({"hangs": source + ALL_DAY}), timeout=15).run()
+    found = replace(proof({"hangs": source + ALL_DAY}), timeout=15).run().results
     assert found["hangs"].outcome is Outcome.HUNG
     until(lambda: not left(tmp_path), 10, "the left-over processes to be gone")
 
@@ -338,7 +344,7 @@ def test_a_fixed_port_that_an_instance_has_already_fails_no_proof(proof: Maker) 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         nodes = {f"port{n}": f"{how.format(port=port)}\n{GOOD}" for n, how in enumerate(SERVE)}
-        found = proof(nodes).run()
+        found = proof(nodes).run().results
     assert all(found[name].loaded for name in nodes), found
 
 
@@ -354,7 +360,7 @@ def test_what_a_node_asks_for_that_only_run_time_has_is_noted(proof: Maker) -> N
             "good": GOOD,
         }
     )
-    found = replace(test, later=["TOKEN", ".env"]).run()
+    found = replace(test, later=["TOKEN", ".env"]).run().results
     assert {name: result.asked for name, result in found.items() if result.asked} == {
         "item": ("TOKEN",), "get": ("TOKEN",), "getenv": ("TOKEN",), "inside": ("TOKEN",),
         "file": (".env",),
@@ -373,7 +379,7 @@ def test_a_missing_library_and_the_modules_on_the_way_are_values(proof: Maker) -
             "long": "raise RuntimeError('first\\nsecond' + 'x' * 10000)",
         }
     )
-    found = test.run()
+    found = test.run().results
     library, chain, long = (found[name].error for name in ("library", "chain", "long"))
     assert library and chain and long  # noqa: PT018
     assert library.library == "libnosuch.so.7"
@@ -389,7 +395,7 @@ def test_where_the_loader_cannot_be_found_nothing_is_known_and_nothing_fails(pro
     for file in (main, nodes):
         text = file.read_text().replace("load_custom_node", "load_pack")
         file.write_text(text.replace("init_extra_nodes", "init_packs"))
-    found = replace(test, declared=["good", "bad", "third"]).run()
+    found = replace(test, declared=["good", "bad", "third"]).run().results
     assert set(outcomes(found).values()) == {Outcome.UNKNOWN}
     assert not any(result.failed for result in found.values())
 
@@ -402,12 +408,12 @@ def test_an_environment_without_the_line_tells_nothing_and_nothing_fails(
     files.copy_tree(home, tmp_path / "environment")
     (uv.site_packages(tmp_path / "environment") / pth_hook.FILE).unlink()
     test = replace(test, python=tmp_path / "environment" / "bin" / "python", declared=["good"])
-    assert test.run() == {"good": Result(Outcome.UNKNOWN)}
+    assert test.run().results == {"good": Result(Outcome.UNKNOWN)}
 
 
 def test_what_comfyui_passes_over_is_told_apart_from_what_failed(proof: Maker) -> None:
     test = proof({"good": GOOD, "away.disabled": GOOD})
-    found = replace(test, declared=["good", "away"]).run()
+    found = replace(test, declared=["good", "away"]).run().results
     assert str(found["away"]) == "was not loaded: ComfyUI skipped it"
     assert found["good"].loaded
 
@@ -448,7 +454,7 @@ def test_an_extra_of_comfyuis_own_that_fails_is_told_apart(proof: Maker) -> None
     test = proof({"good": GOOD})
     extra = next(iter(sorted((test.comfyui / "comfy_extras").glob("nodes_*.py"))))
     extra.write_text("raise RuntimeError('no luck')\n")
-    found = test.run()
+    found = test.run().results
     assert str(found[f"comfy_extras/{extra.name}"]) == "doesn't import: RuntimeError: no luck"
     assert {name for name in found if load_result.is_own(name)} == {f"comfy_extras/{extra.name}"}
 
@@ -469,3 +475,34 @@ def test_receipts_of_other_versions_and_damaged_ones_are_read_as_far_as_they_go(
     assert read(tmp_path / "g") == {}
     receipt_of(tmp_path / "g").write_text("{")
     assert read(tmp_path / "g") == {}
+
+
+def test_the_process_tells_all_node_classes_and_what_is_chosen_from_a_list(proof: Maker) -> None:
+    test = proof(
+        {
+            "own": """\
+                class Pick:
+                    INPUT_TYPES = classmethod(lambda cls: {
+                        'required': {'model': (['a', 'b'],), 'text': ('STRING', {})},
+                        'optional': {'late': ('COMBO', {'options': []})},
+                    })
+                    RETURN_TYPES = ()
+                class Newer(Pick):
+                    INPUT_TYPES = classmethod(lambda cls: 1 / 0)
+                NODE_CLASS_MAPPINGS = {'Pick': Pick, 'Newer': Newer}
+                """
+        }
+    )
+    found = test.run().catalogue
+    assert found is not None
+    assert found.choices["Pick"] == ("model", "late")
+    assert "Newer" not in found.choices, "ComfyUI can't tell of it"
+    assert found.choices["CheckpointLoaderSimple"] == ("ckpt_name",)
+    load_result.write(test.comfyui, {}, [])
+    assert load_result.asked_for_catalogue(test.comfyui)
+    assert load_result.catalogue(test.comfyui) is None
+    load_result.write(test.comfyui, {}, [], found)
+    assert load_result.catalogue(test.comfyui) == found
+    files.write_receipt(receipt_of(test.comfyui), {"nodes": {}, "catalogue": {"choices": 3}})
+    assert load_result.catalogue(test.comfyui) is None
+    assert not load_result.asked_for_catalogue(test.comfyui.with_name("other"))

@@ -11,9 +11,18 @@ from ....host.comfyui.condition import Condition, InstanceType
 from ....host.comfyui.judge import Observation, Rules
 from ....host.comfyui.machine_condition import SILENT
 from ....host.comfyui.own_jobs import Trial
+from ....host.comfyui.workflow_state import WorkflowState
 from ....host.downloads import model_files
 from ..model import answers
-from ..model.answers import Functional, InstanceHealth, Layers, Listed, Running, Service
+from ..model.answers import (
+    Functional,
+    InstanceHealth,
+    Layers,
+    Listed,
+    Running,
+    Service,
+    Workflow,
+)
 from ..model.facts import Facts, Sample
 from ..model.settings import Instance
 
@@ -43,6 +52,7 @@ def assess(instance: Instance, sample: Sample, facts: Facts, now: float) -> Inst
             models=_models(sample, facts),
         ),
         conditions=[answers.instance_condition(each) for each in _each_type(ready, found)],
+        workflows=[*map(_workflow, observation.workflows)],
         card=facts.cards.get(instance.gpu),
         workers=[
             service(worker.name, facts, ready, instance.name)
@@ -50,6 +60,17 @@ def assess(instance: Instance, sample: Sample, facts: Facts, now: float) -> Inst
             if worker.gpu == instance.gpu
         ],
         history=list(sample.history),
+    )
+
+
+def _workflow(state: WorkflowState) -> Workflow:
+    return Workflow(
+        name=state.name,
+        ok=state.ok,
+        optional=state.optional,
+        reason=state.reason,
+        missing_classes=dict(state.classes),
+        missing_models={model.name: model.node for model in state.models},
     )
 
 

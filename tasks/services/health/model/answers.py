@@ -136,6 +136,20 @@ class Listed(Layer):
     """Target → why."""
 
 
+class Workflow(BaseModel):
+    """A workflow of machine.yaml, and what this instance lacks of it."""
+
+    name: Text
+    ok: bool | None
+    """None: not known yet."""
+    optional: bool = False
+    reason: Text = ""
+    missing_classes: dict[Text, Text] = {}
+    """Node class → the first node of it."""
+    missing_models: dict[Text, Text] = {}
+    """Model, as the workflow names it → the node."""
+
+
 class Layers(BaseModel):
     installed: Layer
     running: Running
@@ -182,6 +196,7 @@ class InstanceHealth(Verdict):
     layers: Layers
     conditions: list[InstanceCondition] = []
     """One of each type; the first, Ready, sums up the others."""
+    workflows: list[Workflow] = []
     card: Card | None = None
     workers: list[Service] = []
     history: list[Point] = []

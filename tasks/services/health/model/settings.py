@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from ....host.comfyui.workflow_state import WantedWorkflow
 from ....host.downloads.model_files import WantedModel
 from ....host.generations.installed import WantedNode
 from ....host.system import cordons, files
@@ -75,6 +76,7 @@ class Settings:
     canary: Path | None
     canary_every: float
     jobs: Jobs | None = None
+    workflows: tuple[WantedWorkflow, ...] = ()
     cordoned: Mapping[int, str] = field(default_factory=dict)
     """GPUs that are out of service → why; `instances` and `workers` are without theirs."""
     declared: str = ""

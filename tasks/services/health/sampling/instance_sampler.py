@@ -41,6 +41,7 @@ from ..model.settings import Instance, Settings
 from . import progress_bar
 from .pm2_state import Supervisor
 from .trial_runner import TrialRunner
+from .workflow_check import WorkflowCheck
 
 EVERY = 0.75
 """Seconds between two samples."""
@@ -162,6 +163,7 @@ class InstanceSampler:
         )
         self._jobs: Jobs | None = None
         self._threads: frozenset[int] = frozenset()
+        self._workflows = WorkflowCheck()
         self._memory: int | None = None
 
     def _sample_without_process(self) -> Sample:
@@ -210,6 +212,7 @@ class InstanceSampler:
             canary=self._trials.canary,
             classes=self._classes,
             failed_nodes=self._failed or {},
+            workflows=self._workflows.states(settings.workflows, self._classes),
             draining=layout.draining(gpu).exists(),
         )
         return Sample(
@@ -318,6 +321,7 @@ class InstanceSampler:
             self._classes_asked_at = now
             layout, gpu = self._settings().layout, self.instance.gpu
             self._classes = node_classes.listed(layout, gpu, found.app, listen)
+        self._workflows.ask(self._settings().workflows, self._classes, ask)
         if now - self._models_asked_at >= self._listing_pause:
             self._models_asked_at = now
             kinds = model_files.kinds(self._models, ask("/internal/folder_paths"))

@@ -61,6 +61,7 @@ def _instances(answers: Answers) -> Iterator[Metric]:
     age = _gauge("instance_sample_age_seconds", "Age of what is known of it.", "gpu")
     used = _gauge("gpu_memory_used_bytes", "Memory in use on its GPU, by all processes.", "gpu")
     total = _gauge("gpu_memory_bytes", "Memory of its GPU.", "gpu")
+    ready = _gauge("workflow_ready", "An instance has what a workflow needs.", "gpu", "workflow")
     restarts = CounterMetricFamily(
         f"{PREFIX}_instance_restarts", "Restarts by PM2.", labels=["gpu"]
     )
@@ -70,6 +71,9 @@ def _instances(answers: Answers) -> Iterator[Metric]:
         for name in ("installed", "running", "functional", "models"):
             layers.add_metric([gpu, name], getattr(instance.layers, name).ok)
         age.add_metric([gpu], now - (answers.by_gpu[int(gpu)].sampled or now))
+        for workflow in instance.workflows:
+            if workflow.ok is not None:
+                ready.add_metric([gpu, workflow.name], workflow.ok)
         running, card = instance.layers.running, instance.card
         for family, value in (
             (memory, running.memory),
@@ -81,7 +85,7 @@ def _instances(answers: Answers) -> Iterator[Metric]:
         ):
             if value is not None:
                 family.add_metric([gpu], value)
-    yield from (healthy, layers, memory, uptime, restarts, queue, age, used, total)
+    yield from (healthy, layers, memory, uptime, restarts, queue, age, used, total, ready)
 
 
 def _jobs(queue: JobQueue) -> Iterator[Metric]:

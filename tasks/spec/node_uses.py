@@ -12,6 +12,12 @@ from typing import Any
 
 OF_THE_PAGE = frozenset(["MarkdownNote", "Note", "PrimitiveNode", "Reroute"])
 """What only the page knows: no instance has such a class."""
+MARKS = ("Node name for S&R", "cnr_id", "aux_id")
+"""Properties of nodes whose class an instance described; what JavaScript alone has lacks them.
+Source: saveImageExtraOutput.ts of ComfyUI's frontend, workflow-metadata.js of ComfyUI-Manager. Of
+1,154 published files no node that only the page has was marked (2026-11)."""
+NOT_SENT = (2, 4)
+"""The modes of a node that is muted or bypassed."""
 GROUPS = ("workflow/", "workflow>")
 """How the class of a group node begins; the rest is its name."""
 
@@ -34,6 +40,13 @@ class NodeUse:
     """`properties.models`: each with name, url and directory."""
     texts: tuple[tuple[str, str], ...] = ()
     """Values that are texts, each with the name of its input where the format tells."""
+    sent: bool = True
+    """Whether ComfyUI gets it: it isn't muted or bypassed, nor within what is."""
+    described: bool = True
+    """Whether an instance described its class to the page, which marks such nodes. In API format
+    all are."""
+    linked: bool = True
+    """Whether it has a link to another node."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +85,22 @@ def _known(workflow: Mapping[str, Any]) -> _Known:
     )
 
 
-def _of_page(nodes: Any, known: _Known, before: str, within: frozenset[str]) -> Iterator[NodeUse]:
+def _of_page(
+    nodes: Any, known: _Known, before: str, within: frozenset[str], sent: bool = True
+) -> Iterator[NodeUse]:
     for index, node in enumerate(nodes if isinstance(nodes, list) else ()):
         if not isinstance(node, dict) or not isinstance(node.get("type"), str):
             continue
         kind, number = node["type"], f"{before}{node.get('id', index)}"
-        inner = _inner(kind, known)
+        inner, is_sent = _inner(kind, known), sent and node.get("mode") not in NOT_SENT
         if inner is not None:
             # A subgraph can't hold itself, but a file may say so.
             if kind not in within:
-                yield from _of_page(inner.get("nodes"), known, f"{number}:", within | {kind})
+                yield from _of_page(
+                    inner.get("nodes"), known, f"{number}:", within | {kind}, is_sent
+                )
         elif kind not in OF_THE_PAGE:
-            yield _page_node(node, number)
+            yield _page_node(node, number, is_sent)
 
 
 def _inner(kind: str, known: _Known) -> Mapping[str, Any] | None:
@@ -96,7 +113,7 @@ def _inner(kind: str, known: _Known) -> Mapping[str, Any] | None:
     return None
 
 
-def _page_node(node: Mapping[str, Any], number: str) -> NodeUse:
+def _page_node(node: Mapping[str, Any], number: str, sent: bool) -> NodeUse:
     properties = _mapping(node.get("properties"))
     values = node.get("widgets_values")
     named = values.items() if isinstance(values, dict) else (("", each) for each in values or ())
@@ -111,6 +128,18 @@ def _page_node(node: Mapping[str, Any], number: str) -> NodeUse:
             each for each in (models if isinstance(models, list) else ()) if isinstance(each, dict)
         ),
         texts=tuple((str(name), each) for name, each in named if isinstance(each, str)),
+        sent=sent,
+        described=any(properties.get(mark) for mark in MARKS),
+        linked=_is_linked(node),
+    )
+
+
+def _is_linked(node: Mapping[str, Any]) -> bool:
+    ends = [node.get("inputs"), node.get("outputs")]
+    return any(
+        isinstance(each, dict) and (each.get("link") is not None or each.get("links"))
+        for side in ends
+        for each in (side if isinstance(side, list) else ())
     )
 
 

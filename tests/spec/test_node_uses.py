@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from comfy_machine.imports.node_uses import NodeUse, uses
+from comfy_machine.spec.node_uses import NodeUse, uses
 
 
 def page(*nodes: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def test_a_page_says_where_its_nodes_come_from_and_what_they_load() -> None:
     (found,) = uses(page(node(7, "Resize", properties=about, widgets_values=["x.png", 3, None])))
     assert found == NodeUse(
         id="7", kind="Resize", registry_id="kjnodes", repository="kijai/ComfyUI-KJNodes",
-        version="1.2", models=(model,), texts=(("", "x.png"),),
+        version="1.2", models=(model,), texts=(("", "x.png"),), linked=False,
     )  # fmt: skip
 
 
