@@ -93,10 +93,12 @@ def _add_nodes(run: Run, folder: Path, built: Built) -> None:
             built.lost.append(f"custom node {name} is the local folder {files.real(path)}")
         elif path.is_dir() and path.name not in own:
             pin = run.machine.lock.custom_nodes.get(name)
-            if pin and pin.archive and git.head(path) == pin.commit:
+            if pin is None or pin.archive is None:
+                _add_checkout(path, name, disabled, built)
+            elif git.head(path) == pin.commit:
                 built.registered[pin.archive.id] = pin.archive.version
             else:
-                _add_checkout(path, name, disabled, built)
+                built.lost.append(f"custom node {name} isn't built as locked: run {PROGRAM} build")
     _add_what_they_lack(run, folder, built)
 
 
