@@ -222,6 +222,32 @@ def test_wild_goes_from_a_plain_list_to_a_healthy_machine_and_adds_a_pack(
     assert "failed" not in said, said
 
 
+def test_imports_compares_what_it_finds_with_what_is_true(folder: Path, tmp_path: Path) -> None:
+    def write(place: str, content: object) -> None:
+        file = tmp_path / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+
+    write("comfyui/nodes.py", "NODE_CLASS_MAPPINGS = {'KSampler': 1}")
+    write("packs/me/pack/nodes.py", "NODE_CLASS_MAPPINGS = {'Crop': 1, 'Blend': 1, 'Lost': 1}")
+    for kind in ("Crop", "Blend", "Lost", "KSampler"):
+        node = {"id": 1, "type": kind, "properties": {"aux_id": "other/tools"}}
+        write(f"packs/me/pack/{kind}.json", {"nodes": [node]})
+    github = "https://github.com"
+    listed = {f"{github}/me/pack": [["Crop"], {}], f"{github}/other/tools": [["Blend"], {}]}
+    write("lists/extension-node-map.json", listed)
+    write("lists/custom-node-list.json", {"custom_nodes": []})
+    write("lists/model-list.json", {"models": []})
+    places = {"workflows": "packs", "catalogue": "lists", "comfyui": "comfyui"}
+    words = [word for name, place in places.items() for word in (f"--{name}", tmp_path / place)]
+    said = figures(folder, "imports", *words, "--show", 5)
+    assert "3 workflows with custom nodes, of 1 repositories" in said
+    assert "no source: 1 × Lost" in said
+    assert "wrong: 1 × Blend of me/pack taken for other/tools" in said
+    assert "| comfy-machine | 66.7% (2/3) | 66.7% (2/3) | 50.0% (1/2) | – | 1 |" in said
+    assert "not reached: classes with a source, right" in said
+
+
 def test_adoption(folder: Path, forge: Forge, tmp_path: Path, built: Layout) -> None:
     comfyui = tmp_path / "ComfyUI"
     repository = forge.copy("ComfyUI", SIMULATOR)

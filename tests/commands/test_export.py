@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from comfy_machine.imports import snapshots
 from tests.conftest import MachineMaker
 from tests.forge import Forge, Repository
 from tests.model_server import model_server, safetensors
+from tests.registry import registry
 from tests.rig import SIMULATOR, Rig
 
 WEIGHTS = safetensors(64)
@@ -62,6 +64,8 @@ def test_a_machine_becomes_a_snapshot_of_what_is_built(
         "cnr_custom_nodes": {},
         "file_custom_nodes": [{"filename": "websocket_image_save.py", "disabled": False}],
     }
+    wanted = snapshots.of_snapshot(snapshot)
+    assert [(each.url, each.ref) for each in wanted.nodes] == [(alpha.url, built)]
     file.write_text("mine")
     assert "exists, and stays as it is" in rig.doit("export", "snapshot", str(file), code=1).output
     assert file.read_text() == "mine"
@@ -118,6 +122,21 @@ def test_what_nobody_else_could_get_is_named_and_the_exit_code_says_so(
         assert f"not exported: {what}" in said
     assert "here.safetensors" not in said
     assert str(weights) in rig.doit("export", "comfy-lock", code=1).output
+
+
+def test_custom_nodes_of_the_registry_keep_their_ids(machine: MachineMaker) -> None:
+    with registry() as served:
+        served.publish("alpha-pack", "1.2.3")
+        rig = machine(custom_nodes=[{"id": "alpha-pack"}], registry={"url": served.url})
+        rig.doit("build")
+        rig.doit("export", "snapshot", str(rig.folder / "snapshot.json"), code=1)
+        snapshot = json.loads((rig.folder / "snapshot.json").read_text())
+        assert snapshot["cnr_custom_nodes"] == {"alpha-pack": "1.2.3"}
+        assert snapshot["git_custom_nodes"] == {}
+        served.publish("alpha-pack", "1.3.0")
+        rig.doit("update", "alpha-pack")
+    said = rig.doit("export", "snapshot", code=1).output
+    assert "not exported: custom node alpha-pack isn't built as locked" in said
 
 
 def test_nodes_that_do_not_run_are_disabled(rig: Rig, alpha: Repository, forge: Forge) -> None:

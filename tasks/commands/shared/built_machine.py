@@ -92,7 +92,13 @@ def _add_nodes(run: Run, folder: Path, built: Built) -> None:
         elif path.is_symlink():
             built.lost.append(f"custom node {name} is the local folder {files.real(path)}")
         elif path.is_dir() and path.name not in own:
-            _add_checkout(path, name, disabled, built)
+            pin = run.machine.lock.custom_nodes.get(name)
+            if pin is None or pin.archive is None:
+                _add_checkout(path, name, disabled, built)
+            elif git.head(path) == pin.commit:
+                built.registered[pin.archive.id] = pin.archive.version
+            else:
+                built.lost.append(f"custom node {name} isn't built as locked: run {PROGRAM} build")
     _add_what_they_lack(run, folder, built)
 
 
