@@ -98,6 +98,8 @@ class Contents:
     args: Sequence[str] = ()
     """Of ComfyUI's main.py."""
     args_notes: Sequence[str] = ()
+    workflows: Sequence[Line] = ()
+    """Files that must run, relative to the machine file."""
 
     def text(self, hardware: Hardware) -> str:
         from ...host.system import templates
