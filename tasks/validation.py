@@ -131,7 +131,10 @@ def validate(run: Run, log: Path) -> None:
     if _reason_to_import(run, folder):
         _import_nodes(run, folder, log)
     if lacks := workflows.lacking_classes(run, folder):
-        advice = "bring the custom node that has it, or set optional: true for the workflow"
+        advice = (
+            "bring the custom node, or the ComfyUI, that has it; or set optional: true for the "
+            "workflow"
+        )
         raise Failure("\n    ".join([*lacks, advice]), log)
     files.point(layout.current, _current_target(layout, last_good.folder_of(run)), access.ADVICE)
     files.point(run.machine.comfyui.install_path, _install_target(run))

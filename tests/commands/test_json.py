@@ -111,7 +111,8 @@ def test_every_document_is_as_its_schema_and_its_example_in_the_docs(
     rig: Rig, tmp_path: Path
 ) -> None:
     found = {"status": ask(rig, "status"), "probe": ask(rig, "probe"),
-             "generations": ask(rig, "generations"), "list": ask(rig, "list")}  # fmt: skip
+             "generations": ask(rig, "generations"), "list": ask(rig, "list"),
+             "smoke": ask(rig, "smoke")}  # fmt: skip
     job = tmp_path / "job.json"
     job.write_text(json.dumps({"1": {"class_type": "SaveImage", "inputs": {}}}))
     rig.doit("submit", "--wait", str(job), code=1)

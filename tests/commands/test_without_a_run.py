@@ -273,7 +273,7 @@ def test_a_variable_that_nobody_reads_is_refused(rig: Rig) -> None:
     assert "an environment variable goes before the command: NUM_GPUS=1 doit" in said
 
 
-@pytest.mark.parametrize("command", ["status", "smoke", "down"])
+@pytest.mark.parametrize("command", ["status", "verify", "down"])
 def test_a_command_without_names_refuses_one(rig: Rig, command: str) -> None:
     assert f"{command} takes no names: nope" in rig.doit(command, "nope", code=3).output
 

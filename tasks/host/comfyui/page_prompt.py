@@ -28,7 +28,15 @@ Info = Mapping[str, Any]
 
 def convert(workflow: Mapping[str, Any], info: Info) -> dict[str, dict[str, Any]]:
     """The prompt. Raises NotConvertible."""
-    graph = PageGraph(workflow)
+    try:
+        return _converted(PageGraph(workflow), info)
+    except NotConvertible:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError):
+        raise NotConvertible("something in it isn't as the page saves it") from None
+
+
+def _converted(graph: PageGraph, info: Info) -> dict[str, dict[str, Any]]:
     prompt: dict[str, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
     for scope, node in graph.nodes():
@@ -38,8 +46,6 @@ def convert(workflow: Mapping[str, Any], info: Info) -> dict[str, dict[str, Any]
             continue
         try:
             inputs = _values(node, info[kind]) | _links(graph, scope, node)
-        except (AttributeError, LookupError, TypeError) as error:
-            raise NotConvertible(f"node {name} ({kind}) isn't as the page saves it") from error
         except NotConvertible as problem:
             raise NotConvertible(f"node {name} ({kind}): {problem}") from None
         prompt[name] = {"class_type": kind, "inputs": inputs}
