@@ -21,13 +21,15 @@ def source_of(run: Run, node: CustomNode) -> Source:
         name=node.name,
         url=node.url,
         path=None,
-        ref=node.ref,
+        ref=node.version if node.id else node.ref,
         recursive=node.recursive,
         receipt=_receipt(run, node),
         layout=run.layout,
         locked=run.machine.lock.custom_nodes.get(node.name),
         must_be_locked=run.locked,
         update=run.updating(node.name),
+        id=node.id,
+        registry=run.machine.registry.url,
     )
 
 

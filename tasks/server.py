@@ -135,8 +135,8 @@ def declared_comfyui(run: Run) -> WantedNode:
 
 def declared_nodes(run: Run) -> tuple[WantedNode, ...]:
     return tuple(
-        WantedNode(node.name, node.url, node.ref, str(node.path) if node.path else None,
-                   node.optional)
+        WantedNode(node.name, node.url, node.version if node.id else node.ref,
+                   str(node.path) if node.path else None, node.optional, node.id)
         for node in run.machine.custom_nodes
     )  # fmt: skip
 

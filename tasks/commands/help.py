@@ -19,7 +19,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "set up": ("init", "import", "adopt", "plan", "up", "build", "lock", "update", "service"),
     "run": ("restart", "generations", "rollback", "cordon", "uncordon", "down"),
     "send jobs": ("submit", "jobs", "cancel", "retry"),
-    "look": ("status", "logs", "probe", "list", "info"),
+    "look": ("status", "logs", "probe", "audit", "list", "info"),
     "try and repair": ("smoke", "verify", "repair", "clean", "uninstall"),
     "images, editors, shells": ("layers", "schema", "completion", "help"),
 }

@@ -14,9 +14,10 @@ from ..engine.outputs import GuardedCommand
 from ..host.comfyui import installations
 from ..host.comfyui.installations import Checkout, Installation
 from ..host.system.program_files import PROGRAM, SIMULATOR
+from ..imports.entries import Node, Root
 from ..spec.problems import shown
 from ..spec.urls import repository_name
-from .shared.new_machine_file import COMFYUI, SCHEMA, Contents, Hardware, Line, Node, tell, write
+from .shared.new_machine_file import COMFYUI, SCHEMA, Contents, Hardware, tell, write
 
 
 class Init(GuardedCommand, Command):  # type: ignore[misc]
@@ -75,7 +76,7 @@ def _contents(found: Installation | None, models: Path | None) -> Contents:
         if found
         else "",
         nodes=[_node(each, found.folder) for each in found.nodes] if found else [],
-        roots=[Line(str(models))] if models else [],
+        roots=[Root(str(models))] if models else [],
     )
 
 

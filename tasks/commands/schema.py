@@ -15,7 +15,9 @@ from .shared.command import option
 class Schema(GuardedCommand, Command):  # type: ignore[misc]
     doc_purpose = "the JSON Schema of machine.yaml, or of what --json prints"
     doc_usage = "[--of NAME]"
-    cmd_options = (option("of", "status, plan, list, generations, probe or error", "machine.yaml"),)
+    cmd_options = (
+        option("of", "status, plan, list, generations, probe, audit or error", "machine.yaml"),
+    )
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         print(json.dumps(_schema(opt_values["of"]), indent=2))

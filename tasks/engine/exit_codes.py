@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
     FAILED = (
         1,
         "It failed, and one line says why; of `status` and `probe`: it doesn't serve; of "
-        "`verify`: something is damaged.",
+        "`verify`: something is damaged; of `audit`: something was found.",
     )
     REFUSED = (
         2,

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..host.repositories import git_cache
+from ..host.system import user_cache
 from .run import Run
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -79,8 +79,8 @@ def _protection(run: Run, overlay: Path, lock: bool) -> Callable[[str], bool]:
         *(root.path for root in machine.models.extra_roots),
         *(node.path for node in machine.custom_nodes),
     )
-    # Fetched repositories are cached, and the cache may be in the workspace.
-    free = _inner(overlay, git_cache.folder())
+    # What is fetched is cached, and the cache may be in the workspace.
+    free = _inner(overlay, user_cache.folder())
     ours = {os.path.realpath(file) for file in (machine.file, machine.lock_file)}
     # An atomic write begins beside the file.
     lock_folder = os.path.dirname(os.path.realpath(machine.lock_file)) if lock else None  # noqa: PTH120

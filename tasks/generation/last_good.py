@@ -34,9 +34,11 @@ from . import stage as generation
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-IRRELEVANT = ("lock", "lock_damage", "enabled", "retention")
+IRRELEVANT = ("lock", "lock_damage", "enabled", "retention", "registry")
 """Parts of a machine that make no other request."""
 LATER = {"": ("machine_id", "jobs"), "instances": ("drain_settle", "user")}
+LATER_OF_ROOTS = ("folders",)
+LATER_OF_NODES = ("id", "version")
 LATER_OF_WORKERS = ("cwd", "per", "restart_with_instance", "stop_timeout", "health")
 """Fields that came later. With their defaults they make no other request either: a new version
 must not end a refusal."""
@@ -211,6 +213,16 @@ def _irrelevant(machine: Machine) -> dict[str, Any]:
     return {
         **dict.fromkeys([*IRRELEVANT, *defaults(machine, LATER[""])], True),
         "instances": defaults(machine.instances, LATER["instances"]),
+        "models": {
+            "extra_roots": {
+                number: defaults(root, LATER_OF_ROOTS)
+                for number, root in enumerate(machine.models.extra_roots)
+            }
+        },
+        "custom_nodes": {
+            number: defaults(node, LATER_OF_NODES)
+            for number, node in enumerate(machine.custom_nodes)
+        },
         "workers": {
             number: defaults(worker, LATER_OF_WORKERS)
             for number, worker in enumerate(machine.workers)

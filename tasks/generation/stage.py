@@ -103,13 +103,15 @@ class Target:
     nodes: Mapping[str, CustomNode]
     """The present ones, by name."""
     versions: Mapping[str, object]
+    numbers: Mapping[str, str]
+    """Node of the registry → its version there."""
     environment: Path
 
     @property
     def refs(self) -> dict[str, str]:
         """What machine.yaml asks for, which tells people more than a commit."""
         refs = {self.comfyui.name: self.comfyui.ref}
-        refs |= {name: node.ref for name, node in self.nodes.items()}
+        refs |= {name: node.ref or self.numbers.get(name) for name, node in self.nodes.items()}
         return {name: ref for name, ref in refs.items() if ref}
 
     @cached_property
@@ -131,6 +133,7 @@ def _target_of(run: Run) -> Target:
         comfyui.read().get("commit"),
         {node.name: node for node in present},
         {node.name: _version(run, node) for node in present},
+        {node.name: nodes.source_of(run, node).shown for node in present if node.id},
         environment.folder_of(run),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .model_catalogue import ModelCatalogue
 from .named_models import NamedModel, models
@@ -27,7 +27,7 @@ class Package:
     @property
     def is_guess(self) -> bool:
         """Nothing but popularity speaks for it."""
-        return all(each.is_guess for _, each in self.found)
+        return bool(self.found) and all(each.is_guess for _, each in self.found)
 
     @property
     def versions(self) -> list[str]:
@@ -41,13 +41,16 @@ class Package:
             kinds = [each.use.kind for _, each in self.found if each.evidence == evidence]
             if kinds:
                 yield f"{listed(kinds)}: {why}"
-        yield f"for {listed([name for name, _ in self.found])}"
+        if self.found:
+            yield f"for {listed([name for name, _ in self.found])}"
 
 
 WHY = {
     "id": "the workflow says that it is from here",
     "class": "no other repository has it",
-    "others": "of several that have it, the one that the workflow uses anyway",
+    "precedence": "of several that have it, the one that the lists prefer",
+    "others": "of several that have it, the one that is needed anyway",
+    "source": "no list has it, and its source names it",
     "popularity": "a guess: several have it, and this one has by far the most stars",
 }
 
@@ -61,6 +64,19 @@ class Gathered:
     models: dict[str, tuple[str, NamedModel]] = field(default_factory=dict)
     """Name, in lower case → the workflow that names it first."""
 
+    def package(self, repository: str) -> Package:
+        """It, or a new one."""
+        return self.packages.setdefault(repository, Package(repository))
+
+    def claim(self, package: Package, workflows: Collection[str], kinds: Collection[str]) -> None:
+        """Give unknown classes of workflows to a package, whose source names them."""
+        for entry in [*self.unknown]:
+            name, each = entry
+            if name in workflows and each.use.kind in kinds:
+                self.unknown.remove(entry)
+                known = replace(each, repository=package.repository, evidence="source")
+                package.found.append((name, known))
+
     def known_models(self) -> Iterator[tuple[str, NamedModel]]:
         return (each for each in self.models.values() if each[1].published)
 
@@ -73,14 +89,17 @@ def gathered(
     core: Collection[str],
     nodes: NodeCatalogue,
     published: ModelCatalogue,
+    anyway: Collection[str] = (),
 ) -> Gathered:
-    """What workflows, by their names, need beyond ComfyUI itself."""
+    """What workflows, by their names, need beyond ComfyUI itself.
+
+    `anyway` are repositories that something else needs.
+    """
     result = Gathered()
     for name, workflow in workflows.items():
-        for each in sources(workflow, core, nodes):
+        for each in sources(workflow, core, nodes, anyway):
             if each.repository:
-                package = result.packages.setdefault(each.repository, Package(each.repository))
-                package.found.append((name, each))
+                result.package(each.repository).found.append((name, each))
             else:
                 result.unknown.append((name, each))
         for model in models(workflow, published):

@@ -16,6 +16,9 @@ from typing import Any
 from ..spec.urls import parse_remote
 
 NODES, CLASSES, STARS = "custom-node-list.json", "extension-node-map.json", "github-stats.json"
+FURTHER = Path("node_db", "dev")
+"""Where the repository has further lists of the same kind: of packs whose authors call them
+unfinished, and which people use."""
 CORE = frozenset(["comfyanonymous/comfyui", "comfy-org/comfyui"])
 """ComfyUI itself, which the lists have too."""
 
@@ -33,10 +36,12 @@ class NodeCatalogue:
     patterns: tuple[tuple[re.Pattern[str], str], ...] = ()
     """What the names of a repository's other classes look like."""
     stars: Mapping[str, int] = field(default_factory=dict)
+    precedence: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Class → the repositories that the lists prefer for it."""
 
     def by_class(self, kind: str) -> tuple[str, ...]:
         """The repositories that may have this class: by its name, else by how it looks."""
-        if found := self.classes.get(kind):
+        if found := self.classes.get(kind) or self.classes.get(kind.strip()):
             return found
         return tuple(sorted({key for pattern, key in self.patterns if pattern.search(kind)}))
 
@@ -56,29 +61,54 @@ def key(url: str) -> str:
 
 def read(folder: Path) -> NodeCatalogue:
     """The catalogue in a folder. Raises OSError, and ValueError for what isn't in its format."""
-    nodes, classes = _document(folder / NODES), _document(folder / CLASSES)
-    urls, ids = _nodes(nodes.get("custom_nodes"))
-    known: dict[str, list[str]] = {}
+    urls, ids = _nodes(_document(folder / NODES))
+    known, preferred = _Repositories(), _Repositories()
     patterns: list[tuple[re.Pattern[str], str]] = []
+    _add(_document(folder / CLASSES), urls, known, preferred, patterns)
+    stars = _stars(folder / STARS)
+    further = folder / FURTHER
+    if (further / CLASSES).is_file():
+        more_urls, more_ids = _nodes(_document(further / NODES))
+        urls, ids, stars = more_urls | urls, more_ids | ids, _stars(further / STARS) | stars
+        _add(_document(further / CLASSES), urls, known, preferred, patterns)
+    return NodeCatalogue(urls, ids, known.done(), tuple(patterns), stars, preferred.done())
+
+
+class _Repositories(dict[str, list[str]]):
+    """Class → repositories, each once."""
+
+    def note(self, kind: str, repository: str) -> None:
+        if repository not in self.setdefault(kind, []):
+            self[kind].append(repository)
+
+    def done(self) -> dict[str, tuple[str, ...]]:
+        return {kind: tuple(repositories) for kind, repositories in self.items()}
+
+
+def _add(
+    classes: Mapping[str, Any],
+    urls: dict[str, str],
+    known: _Repositories,
+    preferred: _Repositories,
+    patterns: list[tuple[re.Pattern[str], str]],
+) -> None:
     for url, entry in classes.items():
         repository = key(url)
         if repository in CORE or not isinstance(entry, list) or not entry:
             continue
         urls.setdefault(repository, url)
         for name in entry[0] if isinstance(entry[0], list) else ():
-            if repository not in known.setdefault(str(name), []):
-                known[str(name)].append(repository)
+            known.note(str(name), repository)
         about = entry[1] if len(entry) > 1 and isinstance(entry[1], dict) else {}
+        for name in about.get("preemptions") or ():
+            preferred.note(str(name), repository)
         if pattern := _pattern(about.get("nodename_pattern")):
             patterns.append((pattern, repository))
-    return NodeCatalogue(
-        urls, ids, {name: tuple(each) for name, each in known.items()}, tuple(patterns),
-        _stars(folder / STARS),
-    )  # fmt: skip
 
 
-def _nodes(entries: Any) -> tuple[dict[str, str], dict[str, str]]:
+def _nodes(document: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     """Repository → URL, and registry id → repository."""
+    entries = document.get("custom_nodes")
     urls: dict[str, str] = {}
     ids: dict[str, str] = {}
     for entry in entries if isinstance(entries, list) else ():

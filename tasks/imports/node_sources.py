@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,9 +13,10 @@ CORE_ID = "comfy-core"
 MORE_STARS = 5
 """By how many times the most popular of several leads to be guessed."""
 
-Evidence = Literal["id", "class", "others", "popularity"]
-"""The workflow's own id; the only repository with this class; the only one of several that the
-workflow uses anyway; a guess by GitHub's stars."""
+Evidence = Literal["id", "class", "precedence", "others", "source", "popularity"]
+"""The workflow's own id; the only repository with this class; the one of several that the lists
+prefer; the only one that is needed anyway; in no list, but in the source of one that is needed;
+a guess by GitHub's stars."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,15 @@ class Sourced:
 
 
 def sources(
-    workflow: Sequence[NodeUse], core: Collection[str], catalogue: NodeCatalogue
+    workflow: Sequence[NodeUse],
+    core: Collection[str],
+    catalogue: NodeCatalogue,
+    anyway: Collection[str] = (),
 ) -> list[Sourced]:
-    """For each class that isn't ComfyUI's own, once: its first use and its source."""
+    """For each class that isn't ComfyUI's own, once: its first use and its source.
+
+    `anyway` are repositories that are needed, whatever this workflow uses.
+    """
     firsts: dict[str, NodeUse] = {}
     for use in workflow:
         if use.registry_id == CORE_ID or (use.kind in core and not _own(use)):
@@ -47,7 +53,7 @@ def sources(
         if use.kind not in firsts or (_own(use) and not _own(firsts[use.kind])):
             firsts[use.kind] = use
     found = {kind: _alone(use, catalogue) for kind, use in firsts.items()}
-    used = Counter(each.repository for each in found.values() if each.repository)
+    used = {each.repository for each in found.values() if each.repository} | {*anyway}
     for kind, each in found.items():
         if not each.repository and each.candidates:
             found[kind] = _settled(each, used, catalogue)
@@ -67,10 +73,13 @@ def _alone(use: NodeUse, catalogue: NodeCatalogue) -> Sourced:
     candidates = catalogue.by_class(use.kind)
     if len(candidates) == 1:
         return Sourced(use, candidates[0], "class")
+    preferred = catalogue.precedence.get(use.kind, ())
+    if len(preferred) == 1:
+        return Sourced(use, preferred[0], "precedence", candidates)
     return Sourced(use, "", None, candidates)
 
 
-def _settled(each: Sourced, used: Mapping[str, int], catalogue: NodeCatalogue) -> Sourced:
+def _settled(each: Sourced, used: Collection[str], catalogue: NodeCatalogue) -> Sourced:
     among = [candidate for candidate in each.candidates if candidate in used]
     if len(among) == 1:
         return Sourced(each.use, among[0], "others", each.candidates)

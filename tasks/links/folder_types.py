@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,10 +13,8 @@ from ..generation import stage as generation
 from ..host.system import files
 from ..host.system.failure import Failure
 from ..spec import ModelRoot
+from ..spec.fields import FOLDER_TYPE, NOT_MODELS
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
-#: extra_model_paths.yaml uses these keys for other things than models.
-_NOT_MODELS = frozenset({"custom_nodes", "is_default", "base_path"})
 Types = Mapping[str, tuple[str, ...]]
 """Folder type → its folders, as in `source_facts.Code`."""
 
@@ -84,11 +81,14 @@ def _kinds(run: Run) -> set[str]:
 
 
 def _mappable(kind: str) -> bool:
-    return _PLAIN_NAME.fullmatch(kind) is not None and kind not in _NOT_MODELS
+    return FOLDER_TYPE.fullmatch(kind) is not None and kind not in NOT_MODELS
 
 
 def _types_in(root: ModelRoot, types: Types) -> Types:
-    """The folder types of an extra root: all that ComfyUI knows, and further folders there."""
+    """The folder types of an extra root: those it names, or all that ComfyUI knows and further
+    folders there."""
+    if root.folders:
+        return root.folders
     found = {kind: folders or (kind,) for kind, folders in types.items() if _mappable(kind)}
     known = {folder for folders in found.values() for folder in folders}
     try:

@@ -13,13 +13,12 @@ from ..engine import lock_file
 from ..engine.run import Run
 from ..engine.step import Task, step
 from ..host.python.build_log import Missing
-from ..host.repositories.sources import Source
 from ..host.system import files
 from ..host.system.failure import Failure
 from ..host.system.program_files import PROGRAM
 from ..models import model_pins
 from ..source import stage as source
-from ..spec import CustomNode, Lock, Pin, PythonSet
+from ..spec import CustomNode, Lock, PythonSet
 from . import package_set, packages, preinstalled, pyproject, source_builds
 
 SECTIONS = ("version", "comfyui", "custom_nodes", "python")
@@ -136,18 +135,14 @@ def _write_settled(run: Run, chosen: package_set.PackageSet) -> list[str]:
 
 
 def _complete_lock(run: Run, python: PythonSet) -> Lock:
-    pins_now = {node.name: _pin(nodes.source_of(run, node)) for node in nodes.fetched_nodes(run)}
+    pins_now = {n.name: nodes.source_of(run, n).found for n in nodes.fetched_nodes(run)}
     kept = {
         node.name: run.machine.lock.custom_nodes.get(node.name)
         for node in run.machine.custom_nodes
         if node.name not in pins_now
     }
     pins = {name: pin for name, pin in {**kept, **pins_now}.items() if pin}
-    return Lock(comfyui=_pin(source.source_of(run)), custom_nodes=pins, python=python)
-
-
-def _pin(of: Source) -> Pin | None:
-    return Pin(url=of.url, ref=of.ref, commit=of.read()["commit"]) if of.url else None
+    return Lock(comfyui=source.source_of(run).found, custom_nodes=pins, python=python)
 
 
 def _write(run: Run, lock: Lock) -> list[str]:

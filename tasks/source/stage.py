@@ -58,21 +58,24 @@ def fetch(
     run: Run, source: Source, log: Path, on_progress: OnProgress = ignore_progress
 ) -> list[str]:
     """Obtain a source; return a line about the move of its commit, if it was there before."""
-    before, missed = source.read().get("commit"), source.large
+    before, shown, missed = source.read().get("commit"), source.shown, source.large
     source.obtain(log, on_progress)
     after = source.read()["commit"]
+    if source.read().get("deprecated"):
+        run.warn(f"{source.name}: the registry calls {source.shown} of {source.id} deprecated")
     if source.large.left and source.large != missed:
         run.warn(f"{source.name}: {source.large}; {source.large.mend}")
-    return (
-        [describe_move(source.name, before[:12], after[:12])] if before and before != after else []
-    )
+    return [describe_move(source.name, shown, source.shown)] if before and before != after else []
 
 
 def preview(run: Run, source: Source, log: Path) -> list[str]:
     """Like `fetch`, into the plan's overlay; return lines that say what a run would do."""
     there = source.read().get("commit")
     moves = fetch(run, source, log)
-    return moves or ([] if there else [f"clone {source.url or source.path} at {source.commit}"])
+    what = f"fetch {source.id} {source.shown} from the registry"
+    if not source.id:
+        what = f"clone {source.url or source.path} at {source.commit}"
+    return moves or ([] if there else [what])
 
 
 def code_of(run: Run) -> Code:

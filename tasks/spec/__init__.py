@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .lock_format import Asked, Lock, ModelPin, Package, Pin, PythonSet
+    from .lock_format import Archive, Asked, Lock, ModelPin, Package, Pin, PythonSet
     from .machine import Instance, Machine
     from .machine_file import load, problem_at
     from .model import CustomNode, Jobs, Limits, ModelFile, ModelRoot, Worker
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .variable_references import expand
 
 __all__ = [
+    "Archive",
     "Asked",
     "CustomNode",
     "Instance",

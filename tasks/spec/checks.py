@@ -20,6 +20,8 @@ from .problems import Loc, shown
 from .urls import parse_remote, repository_name
 from .variable_references import DEVICE, check_device, names_instance
 
+_NAMING = ("name", "url", "id", "path")
+"""The fields that name a custom node; the first that is given does."""
 Finding = tuple[Loc, str]
 """A location in the file, and what is wrong there."""
 
@@ -57,13 +59,13 @@ def entries(data: Any, *names: str) -> list[tuple[Loc, dict[Any, Any]]]:
 
 def node_name(node: dict[Any, Any]) -> str | None:
     """The folder name of a custom node; None when its entry can't be read."""
-    for key in ("name", "url", "path"):
+    for key in _NAMING:
         value = node.get(key)
         if value is None:
             continue
         if not isinstance(value, str):
             return None
-        if key == "name":
+        if key in ("name", "id"):
             return value
         if key == "path":
             return Path(value).name
@@ -108,22 +110,13 @@ def _ref_twice(entry: dict[Any, Any], loc: Loc, key: str) -> Iterator[Finding]:
 def check_nodes(data: dict[Any, Any]) -> Iterator[Finding]:
     names: list[Finding] = []
     for loc, node in entries(data, "custom_nodes"):
-        url, path = node.get("url"), node.get("path")
-        if url is None and path is None:
-            yield loc, "needs url: (a git repository) or path: (a local directory)"
-        if path is not None:
-            for other in ("url", "ref", "recursive"):
-                if node.get(other) is not None:
-                    yield (*loc, other), "has no meaning beside path: remove one of them"
-            if node.get("env") is not None:
-                # Nothing is written into the user's folder.
-                yield (*loc, "env"), "has no meaning beside path: put a .env into that folder"
+        yield from _node_source(node, loc)
         yield from _ref_twice(node, loc, "url")
         name = node_name(node)
         if name is None:
             continue
-        key = next(key for key in ("name", "url", "path") if node.get(key) is not None)
-        if key != "name":
+        key = next(key for key in _NAMING if node.get(key) is not None)
+        if key in ("url", "path"):
             try:
                 check_name(name)
             except ValueError as error:
@@ -133,6 +126,33 @@ def check_nodes(data: dict[Any, Any]) -> Iterator[Finding]:
                 continue
         names.append(((*loc, key), name))
     yield from _twice(names, "custom node", fold=True)
+
+
+def _node_source(node: dict[Any, Any], loc: Loc) -> Iterator[Finding]:
+    """Where a custom node comes from: one place, and nothing that belongs to another."""
+    has = {name for name, value in node.items() if value is not None}
+    if not has & {"url", "id", "path"}:
+        yield (
+            loc,
+            "needs url: (a git repository), id: (one in the registry) or path: (a local directory)",
+        )
+    if "path" in has:
+        for other in ("url", "id", "ref", "version", "recursive"):
+            if other in has:
+                yield (*loc, other), "has no meaning beside path: remove one of them"
+        if "env" in has:
+            # Nothing is written into the user's folder.
+            yield (*loc, "env"), "has no meaning beside path: put a .env into that folder"
+        return
+    if "id" in has:
+        for other in ("url", "recursive"):
+            if other in has:
+                yield (*loc, other), "has no meaning beside id: remove one of them"
+        if "ref" in has:
+            yield (*loc, "ref"), "has no meaning beside id: write version:, or url: instead of id:"
+    elif "version" in has:
+        instead = "write ref:" if "url" in has else "it needs id:"
+        yield (*loc, "version"), f"is a version of the registry: {instead}"
 
 
 def _twice(found: Iterable[Finding], what: str, *, fold: bool = False) -> Iterator[Finding]:

@@ -129,6 +129,29 @@ def check_target(text: str) -> str:
     return posixpath.normpath(text)
 
 
+#: extra_model_paths.yaml uses these keys for other things than models.
+NOT_MODELS = frozenset({"custom_nodes", "is_default", "base_path"})
+FOLDER_TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
+"""Names of folder types that extra_model_paths.yaml can hold."""
+
+
+def _folder_type(text: str) -> str:
+    if text in NOT_MODELS or not FOLDER_TYPE.fullmatch(text):
+        raise ValueError(f"{shown(text)!r} is no type of models such as checkpoints or loras")
+    return text
+
+
+def _below(text: str) -> str:
+    _no_variable(_printable(text))
+    if text.startswith(("/", "~")) or "\\" in text or ".." in text.split("/"):
+        raise ValueError("must be a folder below the root: no /… ~ .. or backslash")
+    return posixpath.normpath(text)
+
+
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 def _source(text: Any) -> Any:
     if isinstance(text, str) and "://" in text:
         raise ValueError("must be a file or folder on this machine; an address is given as url:")
@@ -241,6 +264,46 @@ def _endpoint(text: str) -> str:
     return text
 
 
+def check_https(text: str) -> str:
+    """An address of https://, or of http:// at this machine. Raises ValueError."""
+    if re.match(r"[a-z]+://[^/]*@", text):
+        raise ValueError("holds credentials: remove them")
+    if not re.fullmatch(
+        r"https://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?"
+        r"|http://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?",
+        text,
+    ):
+        raise ValueError("must be an address of https://, or of http:// at 127.0.0.1")
+    return text.rstrip("/")
+
+
+def _advisories(text: Any) -> Any:
+    is_address = isinstance(text, str) and "://" in text
+    return check_https(text) if is_address else check_path(text)
+
+
+def _registry_id(text: str) -> str:
+    # Source: IsValidNodeID in the registry's mapper/node.go
+    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", text):
+        name, at, version = text.partition("@")
+        if at and re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            raise ValueError(f"write version: {shown(version)} beside it, and {name} without @")
+        if "/" in text:
+            raise ValueError("must be an id of the registry; a repository is given as url:")
+        raise ValueError("must be an id of the registry, such as comfyui-impact-pack")
+    return text
+
+
+def _registry_version(text: str) -> str:
+    if text in ("latest", "newest"):
+        raise ValueError("leave version out for the newest")
+    if text == "nightly":
+        raise ValueError("nightly is no version: give the repository as url:, without id")
+    if not re.fullmatch(r"[0-9][0-9A-Za-z.+-]{0,99}", text):
+        raise ValueError("must be a version of the registry, such as 8.22.0")
+    return text
+
+
 def _listen(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9:.][A-Za-z0-9:.,_-]*", text):
         raise ValueError("must be an address such as 127.0.0.1, or 0.0.0.0 for every interface")
@@ -299,6 +362,14 @@ Tokens = dict[Annotated[str, AfterValidator(check_token_host)], Token]
 GitUrl = Annotated[str, AfterValidator(_url)]
 Ref = Annotated[str, AfterValidator(check_ref)]
 NodeName = Annotated[str, AfterValidator(check_name)]
+FolderTypes = dict[
+    Annotated[str, AfterValidator(_folder_type)],
+    Annotated[tuple[Annotated[str, AfterValidator(_below)], ...], BeforeValidator(_several)],
+]
+RegistryId = Annotated[str, AfterValidator(_registry_id)]
+RegistryVersion = Annotated[str, AfterValidator(_registry_version)]
+HttpsUrl = Annotated[str, AfterValidator(check_https)]
+AdvisorySource = Annotated[str, BeforeValidator(_advisories)]
 Target = Annotated[str, AfterValidator(check_target)]
 Torch = Annotated[str, BeforeValidator(check_torch)]
 Prefer = Annotated[dict[str, str], AfterValidator(check_prefer)]

@@ -22,12 +22,27 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
+class Archive(_Model):
+    """An archive of the registry, which has the version `version` of the custom node `id`."""
+
+    id: Word
+    version: Word
+    sha256: Sha256
+    size: int
+    """Bytes."""
+
+
 class Pin(_Model):
-    """A repository, the requested ref, and the commit that it resolved to."""
+    """A repository, the requested ref, and the commit that it resolved to.
+
+    With `archive` it is one of the registry: `url` is the archive's address, `ref` the requested
+    version, and `commit` what git makes of the archive's content.
+    """
 
     url: str
     ref: str | None = None
     commit: Commit
+    archive: Archive | None = None
 
 
 class Package(_Model):
@@ -128,6 +143,8 @@ class Lock(_Model):
     preferred: dict[PackageName, Package] = {}
     """Versions that the first resolution prefers, such as those of an installation that was
     adopted; it drops them."""
+    catalogue: Pin | None = None
+    """The lists that `import` looked in."""
 
     def text(self) -> str:
         """The file's content: sorted, one value per line, for readable diffs."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .fields import (
+    AdvisorySource,
     Arg,
     AtLeastOne,
     Bool,
@@ -16,9 +17,11 @@ from .fields import (
     DownloadUrl,
     Endpoint,
     Env,
+    FolderTypes,
     GitUrl,
     GpuIndex,
     Gpus,
+    HttpsUrl,
     IndexUrl,
     InstanceEnv,
     Listen,
@@ -30,6 +33,8 @@ from .fields import (
     Port,
     Prefer,
     Ref,
+    RegistryId,
+    RegistryVersion,
     Requirement,
     Seconds,
     Sha256,
@@ -48,6 +53,8 @@ from .fields import (
 )
 
 COMFYUI_REPO = "https://github.com/Comfy-Org/ComfyUI.git"
+REGISTRY = "https://api.comfy.org"
+OSV = "https://api.osv.dev"
 SMOKE = Path("smoke")
 """Instead of a workflow file: the job of `doit smoke`."""
 
@@ -120,14 +127,21 @@ class Python(Model):
 
 
 class CustomNode(Model):
-    """A custom node: a repository at a ref, or a local directory."""
+    """A custom node: a repository at a ref, a version of the registry, or a local directory."""
 
     url: GitUrl | None = Field(default=None, description="Git URL of the node.")
     path: PathText | None = Field(
         default=None, description="A local directory instead, linked, for development."
     )
+    id: RegistryId | None = Field(
+        default=None, description="Its id in the registry instead, such as comfyui-impact-pack."
+    )
+    version: RegistryVersion | None = Field(
+        default=None,
+        description="With id: its version. Default: the newest that the registry calls active.",
+    )
     name: NodeName = Field(
-        default="", description="Folder in custom_nodes. Default: the last part of url or path."
+        default="", description="Folder in custom_nodes. Default: the last part of url or path; id."
     )
     ref: Ref | None = Field(
         default=None, description="Branch, tag or commit. Default: the repository's own branch."
@@ -149,10 +163,27 @@ class CustomNode(Model):
     optional: Bool = Field(default=False, description="A failure of this node is only a warning.")
 
 
+class Registry(Model):
+    """Where custom nodes with an id come from, and what `audit` asks."""
+
+    url: HttpsUrl = Field(default=REGISTRY, description="The address of the registry's API.")
+    advisories: tuple[AdvisorySource, ...] = Field(
+        default=(OSV,),
+        description="What knows of vulnerable versions: a service with the API of OSV, or a file "
+        "or folder of OSV's JSON documents.",
+    )
+
+
 class ModelRoot(Model):
-    """A further folder of models, laid out like ComfyUI's own."""
+    """A further folder of models, laid out like ComfyUI's own, or as `folders` says."""
 
     path: PathText = Field(description="The folder.")
+    folders: FolderTypes = Field(
+        default={},
+        description="Type → its folders below path, of a program that names them otherwise: "
+        "{checkpoints: models/Stable-diffusion, loras: [models/Lora, models/LyCORIS]}. Default: "
+        "they are named like ComfyUI's.",
+    )
     read_only: Bool = Field(default=False, description="A run fails rather than write into it.")
 
 
@@ -441,6 +472,9 @@ class Spec(Model):
     comfyui: ComfyUI = Field(description="ComfyUI itself. Required.")
     python: Python = Field(default_factory=Python, description="The Python environment.")
     custom_nodes: tuple[CustomNode, ...] = Field(default=(), description="Custom nodes.")
+    registry: Registry = Field(
+        default_factory=Registry, description="The registry of custom nodes, and advisories."
+    )
     models: Models = Field(
         default_factory=Models, description="Where models lie, and which must be there."
     )

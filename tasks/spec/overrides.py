@@ -109,6 +109,7 @@ _FIELDS: dict[str, tuple[Loc, Callable[[str], Any]]] = {
     "COMFYUI_PORT_START": (("instances", "port_start"), _integer),
     "COMFYUI_LISTEN": (("instances", "listen"), str),
     "HEALTH_LISTEN": (("health", "listen"), str),
+    "COMFYUI_REGISTRY": (("registry", "url"), str),
 }
 
 TOKEN = "HEALTH_TOKEN"

@@ -20,6 +20,7 @@ from .model import (
     Jobs,
     Models,
     Python,
+    Registry,
     Spec,
     Worker,
 )
@@ -44,6 +45,7 @@ def resolve(
         comfyui=_comfyui(spec.comfyui, folder, workspace, env),
         python=_python(spec.python, folder, env),
         custom_nodes=tuple(_node(node, folder, env) for node in spec.custom_nodes),
+        registry=_registry(spec.registry, folder, env),
         models=_models(spec.models, workspace, env),
         instances=_instances(spec.instances, workspace, env),
         health=_health(spec.health, folder, env),
@@ -72,10 +74,19 @@ def _node(node: CustomNode, folder: Path, env: Mapping[str, str]) -> CustomNode:
         remote = parse_remote(node.url)
         name = node.name or repository_name(remote.url)
         changes: dict[str, Any] = {"url": remote.url, "ref": node.ref or remote.ref, "name": name}
+    elif node.id is not None:
+        changes = {"name": node.name or node.id}
     else:
         path = absolute(folder, node.path or "", env)
         changes = {"path": path, "name": node.name or path.name}
     return node.model_copy(update=changes)
+
+
+def _registry(registry: Registry, folder: Path, env: Mapping[str, str]) -> Registry:
+    places = (
+        each if "://" in each else str(absolute(folder, each, env)) for each in registry.advisories
+    )
+    return registry.model_copy(update={"advisories": tuple(places)})
 
 
 def _python(python: Python, folder: Path, env: Mapping[str, str]) -> Python:

@@ -52,6 +52,15 @@ def same_repository(one: str, other: str) -> bool:
     return one.removesuffix(".git").casefold() == other.removesuffix(".git").casefold()
 
 
+def repository_key(url: str) -> str:
+    """What tells repositories apart, however they are reached: github.com/owner/name."""
+    _, scheme, rest = url.rpartition("://")
+    place = rest.rpartition("@")[2] if "@" in rest.partition("/")[0] else rest
+    # An scp-like address has a colon where the others have a slash.
+    place = place if scheme else place.replace(":", "/", 1)
+    return place.strip("/").removesuffix(".git").removeprefix("www.").casefold()
+
+
 def check_ref(ref: str) -> str:
     """A branch, tag or commit by the rules of git-check-ref-format. Raises ValueError."""
     if not ref:

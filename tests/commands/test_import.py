@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -151,7 +152,7 @@ def test_models_are_written_where_their_loaders_look(home: Home) -> None:
     files = {each.target: each for each in home.machine.models.files}
     assert set(files) == {"vae/flux/ae.safetensors", "loras/x.safetensors"}
     assert files["loras/x.safetensors"].sha256 == "a" * 64
-    assert "    # in ComfyUI-Manager's list; for a.json\n" in home.text
+    assert "    # in ComfyUI-Manager's list\n    # for a.json\n" in home.text
     line = "a.json: node 2 (LoraLoader) loads mine.safetensors: no list says where to get it"
     assert f"  {line}\n" in said
     assert f"# {line}\n" in home.text
@@ -169,24 +170,110 @@ def test_what_is_not_known_is_named_and_the_rest_is_written(home: Home) -> None:
     assert "  a.json: node 2, class Tie: one of fork/pack, other/tools\n" in said
     assert f"  Gone: {GITHUB}/g/o isn't there: correct the url" in said
     assert [node.url for node in home.machine.custom_nodes] == [f"{GITHUB}/Kind/Pack"]
-    assert "# Not known:\n# a.json: node 1, class Private" in home.text
+    assert "# Not known, or missing:\n# a.json: node 1, class Private" in home.text
 
 
-def test_the_lists_come_from_their_authors(home: Home) -> None:
+LISTS = f"{GITHUB}/Comfy-Org/ComfyUI-Manager.git"
+
+
+def published(home: Home) -> Repository:
+    """The lists at GitHub."""
     lists = home.forge.repository("Comfy-Org/ComfyUI-Manager.git")
     for file in home.lists.iterdir():
         lists.commit({file.name: file.read_text()})
-    url = f"{GITHUB}/Comfy-Org/ComfyUI-Manager.git"
-    said = home.run(home.workflow("a.json", {"type": "Crop"}), catalogue=url)
-    assert f"fetching {url}\n" in said
+    return lists
+
+
+def test_the_lists_come_from_their_authors_and_are_pinned(home: Home) -> None:
+    lists = published(home)
+    name = home.workflow("a.json", {"type": "Crop"})
+    assert f"fetching {LISTS}\n" in home.run(name, catalogue=LISTS)
+    pin = home.machine.lock.catalogue
+    assert pin
+    assert (pin.url, pin.commit) == (LISTS, lists.git("rev-parse", "HEAD"))
+
+    lists.commit({node_catalogue.CLASSES: "{}"})
+    (home.folder / "machine.yaml").unlink()
+    said = home.run(name, catalogue=LISTS)
+    assert f"using {LISTS} at {pin.commit[:12]}, as pinned\n" in said
     assert len(home.machine.custom_nodes) == 1
+
+    (home.folder / "machine.yaml").unlink()
+    said = home.run("--newest", name, catalogue=LISTS, code=1)
+    assert "class Crop: no repository in the catalogue has it" in said
+
+
+def test_without_a_network_the_lists_of_the_last_time_serve(home: Home) -> None:
+    published(home)
+    name = home.workflow("a.json", {"type": "Crop"})
+    home.run(name, catalogue=LISTS)
+    for file in ("machine.yaml", "machine.lock"):
+        (home.folder / file).unlink()
+    home.forge.folder.rename(home.folder / "gone")
+    said = home.run(name, catalogue=LISTS)
+    assert "using what was fetched last, " in said
+    (node,) = home.machine.custom_nodes
+    assert (node.url, node.ref) == (f"{GITHUB}/Kind/Pack", None)
+    assert "# not reached now: the first build takes the newest\n" in home.text
+
+
+def test_a_class_that_no_list_has_is_found_in_the_source_of_what_is_used_anyway(home: Home) -> None:
+    script = "app.registerNodeType('SetNode', SetNode); // GetNode"
+    home.packs["Kind/Pack"].commit({"web/nodes.js": script})
+    one = home.workflow("a.json", {"type": "Crop"}, {"type": "SetNode"}, {"type": "GetNode"})
+    two = home.workflow("b.json", {"type": "Tool"}, {"type": "SetNode"})
+    said = home.run(one, two, code=1)
+    assert "  # SetNode: no list has it, and its source names it\n" in home.text
+    assert "a.json: node 1, class SetNode" not in said
+    assert "a.json: node 2, class GetNode: no repository in the catalogue has it" in said
+    assert "b.json: node 1, class SetNode: no repository in the catalogue has it" in said
+
+
+def test_models_on_this_disk_are_linked(home: Home) -> None:
+    for name in ("loras/sub/mine.safetensors", "loras/x.safetensors"):
+        (home.folder / "have" / name).parent.mkdir(parents=True, exist_ok=True)
+        (home.folder / "have" / name).write_bytes(b"content")
+    digest = hashlib.sha256(b"content").hexdigest()
+    own = {"name": "x.safetensors", "url": "https://example.com/x", "directory": "loras",
+           "hash": digest, "hash_type": "SHA256"}  # fmt: skip
+    name = home.workflow(
+        "a.json",
+        {"type": "Crop", "widgets_values": ["sub\\mine.safetensors"]},
+        {"type": "Crop", "properties": {"models": [own]}},
+    )
+    said = home.run("--models", "have", name)
+    assert "  0 models to download, 2 on this disk\n" in said
+    assert {each.target: each.source for each in home.machine.models.files} == {
+        f"loras/{each}": home.folder / "have/loras" / each
+        for each in ("sub/mine.safetensors", "x.safetensors")
+    }
+    assert "--models gone is no folder" in home.run("--models", "gone", name, "-m", "b", code=1)
+
+
+def test_a_snapshot_needs_no_lists_and_settles_what_a_workflow_leaves_open(home: Home) -> None:
+    commit = home.packs["fork/Pack"].git("rev-parse", "HEAD")
+    nodes = {f"{GITHUB}/fork/Pack": {"hash": commit, "disabled": False}}
+    snapshot = home.folder / "snapshot.json"
+    snapshot.write_text(json.dumps({"comfyui": "1" * 40, "git_custom_nodes": nodes}))
+    assert "fetching" not in home.run("snapshot.json")
+    assert home.machine.comfyui.ref == "1" * 40
+    assert "  # for snapshot.json\n" in home.text
+
+    (home.folder / "machine.yaml").unlink()
+    said = home.run("snapshot.json", home.workflow("a.json", {"type": "Both"}), code=1)
+    assert (
+        f"has no commit {'1' * 40}: correct ref; its classes are taken from {COMFYUI.ref}" in said
+    )
+    (node,) = home.machine.custom_nodes
+    assert (node.url, node.ref) == (f"{GITHUB}/fork/Pack", commit)
+    assert "  # Both: of several that have it, the one that is needed anyway\n" in home.text
 
 
 def test_nothing_is_written_over_or_for_what_is_no_workflow(home: Home) -> None:
     name = home.workflow("a.json", {"type": "Crop"})
     (home.folder / "empty.json").write_text("{}")
     for words, line in {
-        ("empty.json",): "import: empty.json is no workflow of ComfyUI",
+        ("empty.json",): "import: empty.json is none of the files that import reads: a workflow",
         ("gone.json",): "import: No such file or directory: gone.json",
         (name, "--catalogue", str(home.folder)): "has no custom-node-list.json",
     }.items():

@@ -76,6 +76,36 @@ def test_a_class_of_one_repository_is_its(catalogue: NodeCatalogue) -> None:
     }  # fmt: skip
 
 
+def test_what_the_lists_prefer_settles_a_tie_unless_they_prefer_two(tmp_path: Path) -> None:
+    file = lists(tmp_path) / node_catalogue.CLASSES
+    classes = json.loads(file.read_text())
+    classes[f"{GITHUB}B/Plain"][1]["preemptions"] = ["Both", "Two"]
+    classes[f"{GITHUB}c/third"][1]["preemptions"] = ["Two"]
+    file.write_text(json.dumps(classes))
+    catalogue = node_catalogue.read(tmp_path)
+    assert found(catalogue, "Both")["Both"] == ("b/plain", "precedence")
+    assert found(catalogue, "Two")["Two"] == ("", None)
+
+
+def test_further_lists_of_the_same_repository_count_as_much(tmp_path: Path) -> None:
+    further = lists(tmp_path) / node_catalogue.FURTHER
+    further.mkdir(parents=True)
+    classes = {f"{GITHUB}n/New": [["Only", "Novel"], {}]}
+    nodes = [{"id": "novel", "reference": f"{GITHUB}n/New"}]
+    (further / node_catalogue.CLASSES).write_text(json.dumps(classes))
+    (further / node_catalogue.NODES).write_text(json.dumps({"custom_nodes": nodes}))
+    stars = {f"{GITHUB}n/New": {"stars": 400}}
+    (further / node_catalogue.STARS).write_text(json.dumps(stars))
+    catalogue = node_catalogue.read(tmp_path)
+    assert found(catalogue, "Novel")["Novel"] == ("n/new", "class")
+    assert found(catalogue, "Only")["Only"] == ("", None)
+    assert catalogue.ids["novel"] == "n/new"
+
+
+def test_a_blank_at_the_end_of_a_class_makes_no_difference(catalogue: NodeCatalogue) -> None:
+    assert found(catalogue, "Only ")["Only "] == ("a/popular", "class")
+
+
 def test_the_rest_of_the_workflow_settles_a_tie(catalogue: NodeCatalogue) -> None:
     other = NodeUse("1", "Else", registry_id="plain")
     assert found(catalogue, "Both", other)["Both"] == ("b/plain", "others")

@@ -295,6 +295,30 @@ def test_a_folder_of_a_further_root_that_comfyui_does_not_know_is_mapped(
     assert not any(str(volume) in path for path in paths["custom_nodes"])
 
 
+def test_the_folders_of_another_program_are_seen_under_comfyuis_types(
+    machine: MachineMaker, volume: Path
+) -> None:
+    for name in ("Stable-diffusion/a", "Lora/b", "LyCORIS/c"):
+        (volume / "models" / name).parent.mkdir(parents=True)
+        (volume / "models" / f"{name}.safetensors").write_bytes(b"x")
+    (volume / "vae").mkdir()
+    (volume / "vae" / "v.safetensors").write_bytes(b"v")
+    folders = {
+        "checkpoints": "models/Stable-diffusion",
+        "loras": ["models/Lora", "models/LyCORIS"],
+    }
+    root = {"path": str(volume), "read_only": True, "folders": folders}
+    rig = machine(models={"extra_roots": [root]})
+    rig.doit()
+    assert rig.client().get("/models/checkpoints") == ["a.safetensors"]
+    assert rig.client().get("/models/loras") == ["b.safetensors", "c.safetensors"]
+    assert rig.client().get("/models/vae") == [], "it isn't named"
+    root["folders"] = {"../loras": "x", "loras": "/etc"}
+    refused = rig.doit(code=3).output
+    assert "'../loras' is no type of models such as checkpoints or loras" in refused
+    assert "must be a folder below the root" in refused
+
+
 def test_an_instance_that_looks_elsewhere_for_models_is_not_healthy(
     machine: MachineMaker, volume: Path, forge: Forge
 ) -> None:

@@ -19,13 +19,34 @@ NODE = "https://github.com/owner/"
           "6: custom_nodes[2].path: custom node a is also custom_nodes[0]: "
           "give each its own name"]),
         (["name: x"],
-         ["4: custom_nodes[0]: needs url: (a git repository) or path: (a local directory)"]),
+         ["4: custom_nodes[0]: needs url: (a git repository), id: (one in the registry) or path: "
+          "(a local directory)"]),
         ([f"{{path: x, url: {NODE}a, ref: b, recursive: true}}"],
          ["4: custom_nodes[0].url: has no meaning beside path: remove one of them",
           "4: custom_nodes[0].ref: has no meaning beside path: remove one of them",
           "4: custom_nodes[0].recursive: has no meaning beside path: remove one of them"]),
         (["{path: x, env: {TOKEN: t}}"],
          ["4: custom_nodes[0].env: has no meaning beside path: put a .env into that folder"]),
+        ([f"{{id: a, url: {NODE}a}}", "{id: b, ref: v1, recursive: true}"],
+         ["4: custom_nodes[0].url: has no meaning beside id: remove one of them",
+          "5: custom_nodes[1].recursive: has no meaning beside id: remove one of them",
+          "5: custom_nodes[1].ref: has no meaning beside id: write version:, or url: instead of "
+          "id:"]),
+        ([f"{{url: {NODE}a, version: 1.0.0}}"],
+         ["4: custom_nodes[0].version: is a version of the registry: write ref:"]),
+        (["{id: alpha}", "{path: ../Alpha}"],
+         ["5: custom_nodes[1].path: custom node Alpha is also custom_nodes[0]: give each its own "
+          "name"]),
+        (["{id: a@1.0.0}", "{id: owner/name}", "{id: -a}", "{id: a, version: latest}",
+          "{id: b, version: nightly}", "{id: c, version: v1}", "{id: d, version: 8.2}"],
+         ["4: custom_nodes[0].id: write version: 1.0.0 beside it, and a without @",
+          "5: custom_nodes[1].id: must be an id of the registry; a repository is given as url:",
+          "6: custom_nodes[2].id: must be an id of the registry, such as comfyui-impact-pack",
+          "7: custom_nodes[3].version: leave version out for the newest",
+          "8: custom_nodes[4].version: nightly is no version: give the repository as url:, "
+          "without id",
+          "9: custom_nodes[5].version: must be a version of the registry, such as 8.22.0",
+          '10: custom_nodes[6].version: YAML reads 8.2 as a number; quote it: "8.2"']),
         ([f"{{url: {NODE}a/tree/dev, ref: main}}"],
          ["4: custom_nodes[0].ref: is main, but url names dev: keep one"]),
         ([f"url: {NODE}x.disabled"],
@@ -46,6 +67,17 @@ def test_custom_nodes_are_folders_of_their_own(
 ) -> None:
     text = "custom_nodes:\n" + "".join(f"  - {node}\n" for node in nodes)
     assert lines(text) == [f"machine.yaml:{line}" for line in expected]
+
+
+@pytest.mark.parametrize(
+    "address", ["http://registry.example.org", "ftp://x", "https://u:p@x", "http://127.0.0.1.evil"]
+)
+def test_the_registry_and_advisories_are_asked_over_https_or_on_this_machine(
+    lines: Lines, address: str
+) -> None:
+    found = lines(f"registry: {{url: {address}, advisories: ['{address}']}}")
+    assert [line.split(": ")[1] for line in found] == ["registry.url", "registry.advisories[0]"]
+    assert not lines("registry: {url: http://127.0.0.1:80/api, advisories: [../list, ~/x.json]}")
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", ".", ".git", "a\\b", "-x", "x ", "", "é"])

@@ -27,7 +27,7 @@ from tests.spec.conftest import Lines, Load
          "health.qqq: is not a field here; known are server, port, listen, token, timeout, warmup, "
          "canary, canary_every"),
         ("1: 2", "[1]: is not a field here; known are workspace, machine_id, comfyui, python, "
-         "custom_nodes, models, instances, health, workers, jobs, retention"),
+         "custom_nodes, registry, models, instances, health, workers, jobs, retention"),
         ("custom_nodes: {a: b}",
          "custom_nodes: must be a list: [https://github.com/OWNER/NAME], or one on each line "
          "after -"),

@@ -13,10 +13,11 @@ from ...adoption.findings import Findings
 from ...adoption.origins import Origin
 from ...adoption.python_packages import Installed
 from ...host.comfyui.installations import Checkout
+from ...imports.entries import Line, ModelFile, Node
 from ...spec import Lock, Package, Pin
 from ...spec.problems import shown
 from ...spec.urls import repository_name
-from .new_machine_file import Contents, Line, ModelFile, Node
+from .new_machine_file import Contents
 
 WIDE = 300
 """Characters of a path or a name in a comment."""

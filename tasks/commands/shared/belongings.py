@@ -13,6 +13,7 @@ from ...engine.run import Run
 from ...host.generations import drift, manifest
 from ...host.pm2 import pm2
 from ...host.python import uv
+from ...host.registry import node_archives
 from ...host.repositories import git, git_cache
 from ...host.storage import digest_folders, disk
 from ...host.system import files, private_folder, systemd
@@ -101,6 +102,7 @@ def _is_inside(path: Path, workspace: Path) -> bool:
 def _caches() -> Iterator[Belonging]:
     shared = "shared with your other programs"
     yield Belonging("caches", git_cache.folder(), "git's cache, for all your machines")
+    yield Belonging("caches", node_archives.folder(), "custom nodes of the registry, the same")
     yield Belonging("caches", uv.cache_folder(), f"uv's cache, {shared}")
     yield Belonging("caches", pm2.npm_cache(), f"npm's cache, {shared}")
 

@@ -15,9 +15,11 @@ from typing_extensions import NotRequired, TypedDict
 from ...engine.outputs import FORMAT
 from ...engine.reporter import PlanReporter
 from ...generation.last_good import Refusal
+from ...host.advisories.osv_document import Advisory
 from ...host.comfyui.condition import Health, Status, Type
 from ...host.generations.contents import Changes, Move, Part
 from ...spec import Instance
+from .audit_report import Audit, Result
 from .generation_report import Entry
 
 Format = Annotated[
@@ -368,6 +370,52 @@ class JobsDocument(TypedDict):
     jobs: Annotated[list[JobRow], Field(description="The newest first, or as they were named.")]
 
 
+class AdvisoryRow(TypedDict):
+    """An advisory that is about a version."""
+
+    id: str
+    aliases: list[str]
+    summary: Text
+    url: str
+
+
+class AuditedRow(TypedDict):
+    """ComfyUI or a custom node."""
+
+    name: str
+    version: Annotated[
+        str | None, Field(description="Of the registry, or the short commit; null: not known.")
+    ]
+    result: Result
+    reason: Annotated[str, Field(description="What the registry says, or why it can't be judged.")]
+    notes: list[Text]
+    advisories: list[AdvisoryRow]
+
+
+class AuditedPackage(TypedDict):
+    """A Python package with advisories."""
+
+    name: str
+    version: str
+    advisories: list[AdvisoryRow]
+
+
+class AuditDocument(TypedDict):
+    """doit audit --json"""
+
+    format: Format
+    ok: Annotated[bool, Field(description="Whether the exit code is 0: nothing was found.")]
+    sources: Annotated[list[AuditedRow], Field(description="ComfyUI, then the custom nodes.")]
+    packages: Annotated[list[AuditedPackage], Field(description="Those with advisories.")]
+    packages_asked: Annotated[int, Field(description="How many packages were asked about.")]
+    packages_unknown: Annotated[
+        list[str], Field(description="Those from elsewhere than an index, which can't be judged.")
+    ]
+    failed: Annotated[
+        list[Text], Field(description="Sources of advisories that gave no answer, and why.")
+    ]
+
+
 SHAPES: dict[str, Any] = {
     "status": StatusDocument,
     "plan": PlanDocument,
@@ -375,6 +423,7 @@ SHAPES: dict[str, Any] = {
     "generations": GenerationsDocument,
     "probe": ProbeDocument,
     "jobs": JobsDocument,
+    "audit": AuditDocument,
     "error": Failed,
 }
 """By the name of the command; error: what each of them prints when it fails."""
@@ -415,6 +464,40 @@ def plan(reporter: PlanReporter) -> PlanDocument:
 def generations(entries: list[Entry]) -> GenerationsDocument:
     """The document of `doit generations`."""
     return {"format": FORMAT, "generations": [_generation(each) for each in entries]}
+
+
+def audit(found: Audit) -> AuditDocument:
+    """The document of `doit audit`."""
+    return {
+        "format": FORMAT,
+        "ok": not found.found,
+        "sources": [
+            {
+                "name": each.name,
+                "version": each.shown or None,
+                "result": each.result,
+                "reason": each.reason,
+                "notes": [*each.notes],
+                "advisories": _advisories(each.advisories),
+            }
+            for each in found.parts
+        ],
+        "packages": [
+            {"name": p.name, "version": p.version, "advisories": _advisories(p.advisories)}
+            for p in found.packages
+            if p.advisories
+        ],
+        "packages_asked": len(found.packages),
+        "packages_unknown": [*found.unknown_packages],
+        "failed": [*found.failed],
+    }
+
+
+def _advisories(found: Sequence[Advisory]) -> list[AdvisoryRow]:
+    return [
+        {"id": each.id, "aliases": [*each.aliases], "summary": each.summary, "url": each.page}
+        for each in found
+    ]
 
 
 def jobs(found: Sequence[Mapping[str, Any]]) -> JobsDocument:

@@ -14,6 +14,8 @@ from ...host.system.failure import Failure
 from ...host.system.gpu import Gpu
 from ...host.system.program_files import PROGRAM
 from ...host.system.units import gib
+from ...imports.entries import Line, ModelFile, Node, Root
+from ...spec.lock_format import Lock
 
 COMFYUI = Checkout("ComfyUI", "https://github.com/Comfy-Org/ComfyUI.git", "v0.33.0")
 """Where none is found: as in this project's own machine.yaml."""
@@ -49,40 +51,6 @@ class Hardware:
 
 
 @dataclass(frozen=True)
-class Node:
-    """A custom node: of a repository or the registry, or in a folder."""
-
-    url: str = ""
-    ref: str = ""
-    name: str = ""
-    """Empty: its repository's."""
-    path: str = ""
-    id: str = ""
-    version: str = ""
-    notes: Sequence[str] = ()
-    """Comments before it, a line each."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """An entry that is one text: a requirement, an argument, a folder."""
-
-    text: str
-    notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """A model: a download, or a file that is on a disk already."""
-
-    target: str
-    url: str = ""
-    source: str = ""
-    sha256: str = ""
-    notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
 class Contents:
     """What goes into the file."""
 
@@ -100,7 +68,7 @@ class Contents:
     nodes: Sequence[Node] = ()
     missing: Sequence[str] = ()
     """What isn't known, a line each."""
-    roots: Sequence[Line] = ()
+    roots: Sequence[Root] = ()
     """Folders with models."""
     files: Sequence[ModelFile] = ()
     gpus: Sequence[int] = ()
@@ -141,6 +109,11 @@ def write(file: Path, text: str) -> str:
             file.unlink()
             raise
     return _write_schema(file.parent)
+
+
+def write_lock(file: Path, lock: Lock) -> None:
+    """Write the machine.lock beside a machine file. Raises OSError."""
+    files.write_text(file.with_suffix(".lock"), lock.text(), mode=0o644)
 
 
 def tell(file: Path, said: str, lines: Iterable[str]) -> None:

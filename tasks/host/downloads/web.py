@@ -32,6 +32,8 @@ T = TypeVar("T")
 HOST_CONNECTIONS = 8
 """Simultaneous requests to one host."""
 REDIRECTS = 10
+ACCEPTED = frozenset({416})
+"""The statuses besides 2xx that callers look at themselves."""
 TRANSIENT = frozenset({408, 425, 429, *range(500, 600)})
 REDIRECTING = frozenset({301, 302, 303, 307, 308})
 HEADERS = {"User-Agent": "comfy-machine", "Accept": "*/*", "Accept-Encoding": "identity"}
@@ -141,16 +143,25 @@ class Web:
 
     @contextlib.contextmanager
     def get(
-        self, url: str, label: str, headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        label: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        body: bytes | None = None,
+        accepted: frozenset[int] = ACCEPTED,
     ) -> Iterator[Answer]:
-        """Request `url` (`${NAME}` in it is expanded here) and follow redirects.
+        """Request `url` (`${NAME}` in it is expanded here) and follow redirects; with `body` it is
+        a POST.
 
-        Any answer except 2xx and 416 raises Transient or Denied; `label` begins the message.
+        Any answer except 2xx and those `accepted` raises Transient or Denied; `label` begins the
+        message.
         """
         with self._limit(urlsplit(url).netloc):
-            answer = self._follow(self._expanded(url, label), headers or {}, label)
+            answer = self._follow(self._expanded(url, label), headers or {}, label, body)
             try:
-                self._refuse(answer, url, label)
+                if not (200 <= answer.status < 300 or answer.status in accepted):
+                    self._refuse(answer, url, label)
                 yield answer
             finally:
                 answer.close()
@@ -161,12 +172,15 @@ class Web:
         label: str,
         read: Callable[[Answer], T],
         headers: Mapping[str, str] | None = None,
+        *,
+        body: bytes | None = None,
+        accepted: frozenset[int] = ACCEPTED,
     ) -> T:
         """The result of `read` for the answer; transient errors are retried. Raises Failure."""
         attempt = 0
         while True:
             try:
-                with self.get(url, label, headers) as answer:
+                with self.get(url, label, headers, body=body, accepted=accepted) as answer:
                     return read(answer)
             except Transient as transient:
                 attempt += 1
@@ -190,11 +204,13 @@ class Web:
         with limit:
             yield
 
-    def _follow(self, url: str, headers: Mapping[str, str], label: str) -> Answer:
+    def _follow(
+        self, url: str, headers: Mapping[str, str], label: str, body: bytes | None
+    ) -> Answer:
         own_headers: dict[str, str] = {}
         first_host = _exact(url)
         for _ in range(REDIRECTS):
-            response, following = self._send(url, headers, label)
+            response, following = self._send(url, headers, label, body)
             if _exact(url) == first_host:
                 own_headers |= {name.lower(): value for name, value in response.headers.items()}
             answer = Answer(response, url, own_headers, self.tolerance)
@@ -208,7 +224,7 @@ class Web:
         raise Denied(f"{label}: {first_host} redirects endlessly: correct the url")
 
     def _send(
-        self, url: str, headers: Mapping[str, str], label: str
+        self, url: str, headers: Mapping[str, str], label: str, body: bytes | None
     ) -> tuple[urllib3.BaseHTTPResponse, str | None]:
         """One request; its answer, and where that redirects to. Raises Transient, Denied.
 
@@ -219,8 +235,9 @@ class Web:
         host = _host(url)
         try:
             response = self._pools_for(url).request(
-                "GET",
+                "GET" if body is None else "POST",
                 url,
+                body=body,
                 headers={**HEADERS, **headers, **authorization(url, self.token)},
                 timeout=urllib3.Timeout(connect=self.tolerance.connect, read=self.tolerance.read),
                 redirect=False,
@@ -263,10 +280,8 @@ class Web:
         return self._pools[host]
 
     def _refuse(self, answer: Answer, url: str, label: str) -> None:
-        """Raise Transient or Denied for a status that is neither 2xx nor 416."""
+        """Raise Transient or Denied for a status that isn't accepted."""
         status = answer.status
-        if 200 <= status < 300 or status == 416:
-            return
         host = _host(answer.url)
         what = f"{host} answers {status} {shown(answer.response.reason or '')}".strip()
         if status in TRANSIENT:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ..comfyui import source_facts
 from ..python import environments
@@ -102,16 +103,30 @@ def _tag(ref: object) -> str:
 
 def project_version(checkout: Path) -> str:
     """The version in a checkout's pyproject.toml; empty without one."""
+    return _printable(_project(checkout).get("version"))
+
+
+def project_repository(checkout: Path) -> str:
+    """The repository in a checkout's pyproject.toml; empty without one."""
+    urls = _project(checkout).get("urls")
+    named = urls.items() if isinstance(urls, dict) else ()
+    return next((_printable(url) for name, url in named if name.lower() == "repository"), "")
+
+
+def _printable(value: object) -> str:
+    return value if isinstance(value, str) and value.isprintable() else ""
+
+
+def _project(checkout: Path) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
         project = tomllib.loads(files.read_bytes(checkout / "pyproject.toml").decode())["project"]
-        version = project["version"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
-    return version if isinstance(version, str) and version.isprintable() else ""
+    except (OSError, ValueError, LookupError):
+        return {}
+    return project if isinstance(project, dict) else {}
 
 
 def compare(before: Contents, after: Contents) -> Changes:

@@ -32,13 +32,15 @@ NOT_YET = "it isn't installed yet"
 
 @dataclass(frozen=True)
 class WantedNode:
-    """ComfyUI or a custom node as machine.yaml declares it: `url` at `ref`, or a local `path`."""
+    """ComfyUI or a custom node as machine.yaml declares it: `url` at `ref`, `id` of the registry
+    in the version `ref`, or a local `path`."""
 
     name: str
     url: str | None = None
     ref: str | None = None
     path: str | None = None
     optional: bool = False
+    id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,7 @@ def _wanted_commit(
         receipt=receipt,
         layout=layout,
         locked=pin,
+        id=wanted.id,
     )
     return source.commit
 

@@ -38,7 +38,9 @@ LOCAL_VARIABLES = (
     "GIT_COMMON_DIR", "GIT_NAMESPACE",
 )  # fmt: skip
 SNAPSHOTS = "comfy-machine@localhost"
-"""The author of our own commits, of local folders."""
+"""The author of our own commits, of local folders and of archives."""
+SNAPSHOT_TIME = 946684800
+"""Their date, 2000-01-01, in seconds since the epoch."""
 GITMODULES_PATH = re.compile(r'^\s*path\s*=\s*"?(.+?)"?\s*$', re.M)
 PROGRESS = re.compile(r"(?:remote: )?([A-Z][a-z]+ \w+): +(?:(\d+)% \(\d+/\d+\)|\d+)(.*)")
 SHARES = {"Receiving objects": (0.0, 0.9), "Resolving deltas": (90.0, 0.1)}
@@ -92,7 +94,7 @@ def snapshot(folder: Path) -> str:
     identity = {
         "NAME": "comfy-machine",
         "EMAIL": SNAPSHOTS,
-        "DATE": "2000-01-01T00:00:00Z",
+        "DATE": f"{SNAPSHOT_TIME} +0000",
     }
     for role in ("AUTHOR", "COMMITTER"):
         git.update_environment(**{f"GIT_{role}_{key}": text for key, text in identity.items()})

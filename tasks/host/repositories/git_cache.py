@@ -6,7 +6,6 @@ a full fetch is the fallback.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from itertools import count
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
-from ..system import files, locks
+from ..system import files, locks, user_cache
 from ..system.failure import Failure
 from ..system.progress import OnProgress
 from ..system.retries import Retries
@@ -43,10 +42,7 @@ class NoSuchCommit(Failure):
 
 def folder() -> Path:
     """The cache of all workspaces of this user."""
-    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG specification says to ignore relative paths.
-    root = configured if configured.is_absolute() else Path.home() / ".cache"
-    return root / "comfy-machine" / "git"
+    return user_cache.folder() / "git"
 
 
 def attempt(url: str, action: Callable[[], T]) -> T:
@@ -102,6 +98,44 @@ def fetch(url: str, commit: str, on_progress: OnProgress, **environment: str) ->
             raise NoSuchCommit(f"{url} has no commit {commit}: correct ref")
         repository.update_ref(f"refs/comfy-machine/{commit}", commit)
     return cache
+
+
+def remember(url: str, ref: str | None, commit: str) -> None:
+    """Note what a ref named, for when the remote can't be reached. The cache has the commit."""
+    cache = _place(url)
+    with locks.exclusive(cache.with_suffix(".lock")):
+        git.command(cache).update_ref(_name(ref), commit)
+
+
+def remembered(url: str, ref: str | None) -> str | None:
+    """The commit that `remember` noted last; None: it never did."""
+    cache = _place(url)
+    if not cache.is_dir():
+        return None
+    try:
+        return str(git.command(cache).rev_parse("--verify", "--quiet", _name(ref)))
+    except git.error_type():
+        return None
+
+
+def _name(ref: str | None) -> str:
+    return f"refs/comfy-machine-names/{files.digest(ref or '')}"
+
+
+def adopt(url: str, write: Callable[[Git], str]) -> str:
+    """The commit that `write` makes in the cache of `url`, which `fetch` then finds there."""
+    cache = _place(url)
+    with locks.exclusive(cache.with_suffix(".lock")):
+        repository = _open_cache(cache)
+        commit = write(repository)
+        repository.update_ref(f"refs/comfy-machine/{commit}", commit)
+    return commit
+
+
+def has(url: str, commit: str) -> bool:
+    """Whether the cache of `url` has this commit."""
+    cache = _place(url)
+    return cache.is_dir() and _has(git.command(cache), commit)
 
 
 def _open_cache(cache: Path) -> Git:

@@ -1,4 +1,4 @@
-"""Sources: a repository's checkout at one commit, or a copy of a local folder.
+"""Sources: a repository's checkout at one commit, an archive's, or a copy of a local folder.
 
 A source's receipt says which commit its ref resolved to. The checkout is
 `sources/<name>@<commit>`; generations copy it and never run it in place.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,13 @@ SUBMODULES = "+submodules"
 
 @dataclass(frozen=True)
 class Source:
-    """A repository at a ref, or a local folder."""
+    """A repository at a ref, a version of the registry, or a local folder."""
 
     name: str
     url: str | None
     path: Path | None
     ref: str | None
+    """With `id`, the requested version."""
     recursive: bool
     receipt: Path
     layout: Layout
@@ -46,16 +47,52 @@ class Source:
     must_be_locked: bool = False
     update: bool = False
     """Whether to move to the newest commit, even if a commit is locked."""
+    id: str | None = None
+    """Its id in the registry."""
+    registry: str = ""
+    """The registry's address."""
 
     def read(self) -> dict[str, Any]:
-        """The receipt: `asked` and `commit`; `content` of a local folder; `large` files."""
+        """The receipt: `asked` and `commit`; `content` of a local folder; `large` files; `url` and
+        `archive` of the registry, and `deprecated`."""
         return files.read_receipt(self.layout.read_path(self.receipt), asked=dict, commit=str)
 
     @property
     def pin(self) -> Pin | None:
         """The lock's entry, if it has the requested URL and ref."""
         pin = self.locked
-        return pin if pin and (pin.url, pin.ref) == (self.url, self.ref) else None
+        return pin if pin and self._fits(pin) else None
+
+    def _fits(self, pin: Pin) -> bool:
+        if self.id:
+            return pin.archive is not None and (pin.archive.id, pin.ref) == (self.id, self.ref)
+        return pin.archive is None and (pin.url, pin.ref) == (self.url, self.ref)
+
+    @property
+    def found(self) -> Pin | None:
+        """What the receipt says that the request resolved to; None: nothing, or a local folder."""
+        receipt = self.read()
+        if not receipt or self.path:
+            return None
+        more = {"archive": receipt.get("archive"), "url": receipt.get("url")} if self.id else {}
+        try:
+            given = {"url": self.url, "ref": self.ref, "commit": receipt["commit"], **more}
+            return Pin.model_validate(given)
+        except ValueError:
+            return None
+
+    @property
+    def shown(self) -> str:
+        """The version of the registry that it is at, else the short commit."""
+        archive = self.found.archive if self.id and self.found else None
+        return archive.version if archive else str(self.read().get("commit", ""))[:12]
+
+    @property
+    def wanted(self) -> str:
+        """The request, for messages."""
+        if self.id:
+            return f"{self.id} {self.ref or 'in its newest version'} of the registry"
+        return f"{self.url or self.path} at {self.ref or 'its own branch'}"
 
     @property
     def commit(self) -> str | None:
@@ -70,6 +107,8 @@ class Source:
         """What machine.yaml requests; when this changes, the commit is resolved again."""
         if self.path:
             return {"path": str(self.path)}
+        if self.id:
+            return {"id": self.id, "version": self.ref}
         return {"url": self.url, "ref": self.ref}
 
     def checkout(self, commit: str) -> Path:
@@ -107,6 +146,8 @@ class Source:
     def why_not_there(self) -> str | None:
         """Why the checkout has to be fetched; None: it is there."""
         if self.update and not self.path:
+            if self.id:
+                return f"{self.name} moves to the newest version of the registry"
             return f"{self.name} moves to the newest commit of {self.ref or 'its branch'}"
         if self._not_locked:
             return self._not_locked
@@ -134,12 +175,13 @@ class Source:
         if not self.must_be_locked or self.path or self.pin:
             return None
         entry = "doesn't name it"
-        if self.locked:
-            entry = f"has it as {self.locked.url} at {self.locked.ref or 'its own branch'}"
+        if pin := self.locked:
+            archive = pin.archive
+            other = replace(self, url=pin.url, ref=pin.ref, id=archive.id if archive else None)
+            entry = f"has it as {other.wanted}"
         return (
-            f"machine.lock {entry}, and machine.yaml asks for {self.url} at "
-            f"{self.ref or 'its own branch'}: run {PROGRAM} lock without locked=1, "
-            "and commit the lock"
+            f"machine.lock {entry}, and machine.yaml asks for {self.wanted}: run {PROGRAM} lock "
+            "without locked=1, and commit the lock"
         )
 
     def obtain(self, log: Path, on_progress: OnProgress = ignore_progress) -> None:
@@ -147,9 +189,12 @@ class Source:
         if self.path:
             self._copy(self.path)
             return
-        assert self.url is not None
         if self._not_locked:
             raise Failure(self._not_locked)
+        if self.id:
+            self._unpack(self.id, on_progress)
+            return
+        assert self.url is not None
         commit = None if self.update else self.commit
         commit = commit or remotes.resolve(self.url, self.ref, on_progress)
         target, large = self.checkout(commit), self.large
@@ -160,6 +205,30 @@ class Source:
         elif self.read().get("commit") != commit:
             large = Large()
         self._record(asked=self.asked, commit=commit, **({"large": asdict(large)} if large else {}))
+
+    def _unpack(self, name: str, on_progress: OnProgress) -> None:
+        """The same for a version of the registry. A version never changes, so one that is known by
+        its number and address isn't downloaded again."""
+        from ..registry.registry_api import Registry
+        from . import archives
+
+        registry, known = Registry(self.registry), self.pin or self._known
+        got = archives.Obtained(known) if known and not self.update else None
+        got = got or archives.resolve(registry, name, self.ref, known or self.locked, on_progress)
+        pin, target = got.pin, self.checkout(got.pin.commit)
+        if git.head(target) != pin.commit:
+            refuse_edited(target, self.name)
+            archives.ensure(registry, pin, on_progress)
+            remotes.checkout(pin.url, pin.commit, self.layout.write_path(target))
+        self._record(
+            asked=self.asked, commit=pin.commit, url=pin.url,
+            archive=pin.archive.model_dump() if pin.archive else None, deprecated=got.deprecated,
+        )  # fmt: skip
+
+    @property
+    def _known(self) -> Pin | None:
+        """What the request resolved to before, if it is the same request."""
+        return self.found if self.read().get("asked") == self.asked else None
 
     def _check_out(self, url: str, commit: str, on_progress: OnProgress) -> Large:
         try:

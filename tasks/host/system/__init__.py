@@ -29,4 +29,5 @@ __all__ = [
     "thread_pool",
     "units",
     "usage",
+    "user_cache",
 ]

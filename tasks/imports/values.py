@@ -1,0 +1,42 @@
+"""Values in documents that others write: of the right kind, or empty."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}|\$(\w+)")
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def texts(value: Any) -> list[str]:
+    return [each.strip() for each in value if isinstance(each, str)] if _is_list(value) else []
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def below_models(path: str) -> str:
+    """What follows a folder named models in a path; empty without one."""
+    parts = PurePosixPath(path.replace("\\", "/")).parts
+    if "models" not in parts:
+        return ""
+    # The models folder of a ComfyUI in /models/ComfyUI/models is the last one.
+    last = len(parts) - 1 - parts[::-1].index("models")
+    return "/".join(parts[last + 1 :])
+
+
+def expanded(value: str) -> str:
+    """Shell variables as bash would have them: `$A`, `${A}`, `${A:-otherwise}`."""
+    return VARIABLE.sub(lambda found: os.environ.get(found[1] or found[3]) or found[2] or "", value)
