@@ -7,5 +7,6 @@ __all__ = (
     "formats",
     "lookup",
     "model_paths",
+    "model_roots",
     "wanted",
 )

@@ -103,7 +103,8 @@ def _node(origin: Origin) -> Node:
     if origin.url:
         name = origin.name if origin.name != repository_name(origin.url) else ""
         return Node(url=origin.url, ref=origin.ref, name=name, notes=notes)
-    return Node(path=str(origin.folder), notes=notes)
+    name = origin.name if origin.name != origin.folder.name else ""
+    return Node(path=str(origin.folder), name=name, notes=notes)
 
 
 def _torch(found: Findings) -> tuple[str, Sequence[str]]:
