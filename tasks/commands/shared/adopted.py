@@ -16,7 +16,7 @@ from ...host.comfyui.installations import Checkout
 from ...imports.entries import Line, ModelFile, Node
 from ...spec import Lock, Package, Pin
 from ...spec.problems import shown
-from ...spec.urls import repository_name
+from ...spec.urls import refuse_url_credentials, repository_name
 from .new_machine_file import Contents
 
 WIDE = 300
@@ -147,6 +147,10 @@ def _requirement(package: Installed) -> tuple[str, str]:
         return "", "built from a folder or file there; put its wheel into python.find_links"
     if "+" in package.version and not package.url:
         return "", "a build of its own; put its wheel or page into python.find_links"
+    try:
+        refuse_url_credentials(str(package.origin.get("url", "")))
+    except ValueError:
+        return "", "its address holds credentials, which are kept in ~/.netrc"
     if package.repository:
         url, commit = package.repository
         return f"{package.name} @ git+{url}@{commit}", ""
