@@ -59,7 +59,8 @@ def read(folder: Path, python: Path | None, home: Path, usual: str) -> Findings:
         base / "custom_nodes",
         *(each for section in sections for each in section.folders.get(NODES, ())),
     ]
-    nodes = {each.name: each for each in map(origins.of_node, _node_folders(folders))}
+    folders = [*dict.fromkeys(folders)]
+    nodes, twice = _nodes(folders)
     tracked = _tracked(comfyui)
     models = _place(arguments.folders.get("--models-directory"), bases) or base / "models"
     user = _place(arguments.folders.get("--user-directory"), bases) or base / "user"
@@ -75,7 +76,7 @@ def read(folder: Path, python: Path | None, home: Path, usual: str) -> Findings:
         model_inventory.look(models, sections, _below("models", tracked)),
         user if user.is_dir() and any(user.iterdir()) else None,
         len(set(_names(inputs)) - _below("input", tracked)),
-        tuple(_not_nodes(folders)),
+        (*twice, *_not_nodes(folders)),
     )
 
 
@@ -123,9 +124,17 @@ def _environment(
     return python_packages.find(places)
 
 
-def _node_folders(folders: Sequence[Path]) -> Iterator[Path]:
-    for folder in folders:
-        yield from installations.node_folders(folder)
+def _nodes(folders: Sequence[Path]) -> tuple[dict[str, Origin], list[str]]:
+    """The custom nodes by name, and what to say of those whose name another one has."""
+    found: dict[str, Origin] = {}
+    twice = []
+    for place in (each for folder in folders for each in installations.node_folders(folder)):
+        name = place.name.casefold()
+        if other := found.get(name):
+            twice.append(f"{place}: {other.folder} has the same name")
+        else:
+            found[name] = origins.of_node(place)
+    return found, twice
 
 
 def _not_nodes(folders: Sequence[Path]) -> Iterator[str]:

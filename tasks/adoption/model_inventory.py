@@ -6,18 +6,20 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..engine.progress_board import Board
 from ..host.downloads.store import hash_file
 from ..host.system import thread_pool
 from ..host.system.failure import Failure
 from ..host.system.progress import Progress
-from ..imports.model_paths import NODES, ModelPaths
-from ..spec.fields import check_target
+from ..imports.model_paths import ModelPaths
+from ..imports.model_roots import NO_MODELS
+from ..spec.fields import FOLDER_TYPE, NOT_MODELS, check_target
 from ..spec.problems import shown
 
 UNFINISHED = (".part", ".partial", ".incomplete", ".crdownload", ".aria2", ".tmp")
+CONFIGS = "configs"
 READERS = 4
 """Files that are hashed at once, each on a core."""
 
@@ -35,6 +37,8 @@ class Model:
 class Inventory:
     models: dict[str, Model] = field(default_factory=dict)
     """By target."""
+    folders: set[str] = field(default_factory=set)
+    """The folders that targets are in."""
     left_out: list[str] = field(default_factory=list)
     """What isn't taken over, and why."""
 
@@ -79,7 +83,9 @@ def hashes(models: Iterable[Model], board: Board) -> dict[Path, str]:
 
 def _add_section(found: Inventory, section: ModelPaths) -> None:
     for kind, folders in section.folders.items():
-        for folder in folders if kind != NODES else ():
+        if kind in (NO_MODELS - {CONFIGS}) | NOT_MODELS or not FOLDER_TYPE.fullmatch(kind):
+            continue
+        for folder in folders:
             if folder.is_dir():
                 _add(found, f"{kind}/", folder, frozenset())
             else:
@@ -89,17 +95,22 @@ def _add_section(found: Inventory, section: ModelPaths) -> None:
 def _add(found: Inventory, prefix: str, folder: Path, tracked: AbstractSet[str]) -> None:
     for relative, path in _files(folder):
         target = f"{prefix}{relative}"
-        if relative in tracked:
+        # People name the folder of their checkpoints, in which the configurations lie.
+        if relative in tracked or (prefix == f"{CONFIGS}/" and path.suffix != ".yaml"):
             continue
-        if why := _unusable(path, target):
-            found.left_out.append(f"{shown(str(path), 300)} {why}")
-            continue
+        why = _unusable(path, target)
         model = Model(target, path, Path(os.path.realpath(path)))
-        other = found.models.setdefault(target, model)
-        if other.real != model.real:
-            found.left_out.append(
-                f"{shown(str(path), 300)} is hidden by {shown(str(other.source), 300)}"
-            )
+        above = {str(each) for each in PurePosixPath(target).parents} - {"."}
+        if not why and (other := found.models.get(target)):
+            same = other.real == model.real
+            why = "" if same else f"is hidden by {shown(str(other.source), 300)}"
+        elif target in found.folders or above & found.models.keys():
+            why = "has the name of a folder, or is in one with the name of a file, elsewhere"
+        if why:
+            found.left_out.append(f"{shown(str(path), 300)} {why}")
+        else:
+            found.models.setdefault(target, model)
+            found.folders |= above
 
 
 def _unusable(path: Path, target: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..host.comfyui.installations import Checkout
 from ..host.repositories import git, remotes
 from ..host.system import files
 from ..host.system.failure import Failure
+from ..spec.fields import check_name
 from ..spec.problems import shown
 
 if sys.version_info >= (3, 11):
@@ -33,7 +35,7 @@ class Origin:
     """A repository's commit, a version of the registry, or (neither) the folder itself."""
 
     name: str
-    """Its folder in custom_nodes."""
+    """Its folder in custom_nodes, as machine.yaml may have it."""
     folder: Path
     url: str = ""
     ref: str = ""
@@ -53,7 +55,7 @@ def of_comfyui(folder: Path, usual: str) -> Origin:
     """`usual` is the repository of a ComfyUI that is no clone."""
     found = installations.checkout(folder)
     if found and _is_published(found):
-        return _cloned(folder, found)
+        return replace(_cloned(folder, found), name="ComfyUI")
     version = source_facts.version_of(folder)
     if git.head(folder) is None and version:
         tag = f"v{version}"
@@ -72,15 +74,15 @@ def of_node(folder: Path) -> Origin:
     if found and _is_published(found):
         return _cloned(folder, found)
     if git.head(folder) is not None:
-        return Origin(folder.name, folder, notes=(_why_folder(found, folder), *_linked()))
+        return Origin(_name(folder), folder, notes=(_why_folder(found, folder), *_linked()))
     project = _project(folder)
     about, name, version = "", str(project.get("name", "")), str(project.get("version", ""))
     if name and version:
         if (folder / TRACKING).is_file():
             note = f"Installed from the registry: its {TRACKING} and pyproject.toml say so."
-            return Origin(folder.name, folder, id=name, version=version, notes=(note,))
+            return Origin(_name(folder), folder, id=name, version=version, notes=(note,))
         about = f" Its pyproject.toml calls it {shown(name, 100)} {shown(version, 50)}."
-    return Origin(folder.name, folder, notes=(f"Without a repository.{about}", *_linked()))
+    return Origin(_name(folder), folder, notes=(f"Without a repository.{about}", *_linked()))
 
 
 def turned_off(nodes: Path) -> Iterator[Path]:
@@ -103,9 +105,17 @@ def _cloned(folder: Path, found: Checkout) -> Origin:
         notes.append("the edits, so they are missing here. To keep them, write, instead of it,")
         notes.append(f"path: {shown(str(folder), 500)}")
     return Origin(
-        folder.name, folder, found.url, found.ref, found.commit,
+        _name(folder), folder, found.url, found.ref, found.commit,
         edits=found.edits, notes=tuple(notes),
     )  # fmt: skip
+
+
+def _name(folder: Path) -> str:
+    """Its name, with _ for what machine.yaml doesn't allow in one."""
+    try:
+        return check_name(folder.name)
+    except ValueError:
+        return f"node-{re.sub(r'[^A-Za-z0-9_-]', '_', folder.name)}"[:90]
 
 
 def _is_published(found: Checkout) -> bool:

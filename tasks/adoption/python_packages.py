@@ -14,6 +14,7 @@ from typing import Any
 from ..lock.requirements import normalized
 from ..lock.torch_family import TORCH_FAMILY
 from ..spec import Package
+from ..spec.urls import refuse_url_credentials
 
 NAMES = ("venv", ".venv", "env", "python_embeded", "python_embedded")
 """Folders in which people and the portable ComfyUI have their Python; its name is misspelt."""
@@ -63,6 +64,7 @@ class Installed:
         """As machine.lock has it. Raises ValueError."""
         if self.repository:
             url, commit = self.repository
+            refuse_url_credentials(url)
             return Package(git=url, commit=commit, subdirectory=self.origin.get("subdirectory"))
         return Package(version=self.version)
 

@@ -26,6 +26,8 @@ MAIN = "main.py"
 _SET = re.compile(r'^\s*(?:export\s+|set\s+)?"?([A-Za-z_]\w*)=(.*?)"?\s*$', re.I)
 _UNIT_SET = re.compile(r'"?([A-Za-z_]\w*)=([^"]*)"?')
 _REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*)(?::?-([^}]*))?\}|\$([A-Za-z_]\w*)|%([A-Za-z_]\w*)%")
+_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS", re.I)
+"""Names of variables whose values are written nowhere."""
 _END = re.compile(r"&&|\|\||[;|&]|\d?>>?.*|<.*")
 _ACTIVATED = re.compile(r"(?:source|\.|call)\s+(\S+)[/\\](?:bin|Scripts)[/\\]activate", re.I)
 
@@ -125,7 +127,7 @@ def _expanded(text: str, assigned: Mapping[str, str]) -> tuple[str, tuple[str, .
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[3] or match[4]
-        if name in assigned:
+        if name in assigned and not _SECRET.search(name):
             return assigned[name]
         if match[2] is not None:
             return match[2]

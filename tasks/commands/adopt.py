@@ -14,12 +14,11 @@ from ..adoption import findings, model_inventory
 from ..engine.configuration import machine_file, prepare_process
 from ..engine.outputs import GuardedCommand
 from ..engine.progress_board import Board
-from ..host.system import files
 from ..host.system.failure import Failure
 from ..host.system.program_files import PROGRAM
 from .shared import adopted
 from .shared.command import option
-from .shared.new_machine_file import COMFYUI, Hardware, tell, write
+from .shared.new_machine_file import COMFYUI, Hardware, tell, write, write_lock
 
 
 class Adopt(GuardedCommand, Command):  # type: ignore[misc]
@@ -72,7 +71,7 @@ def _adopt(folder: Path, file: Path, options: dict[str, Any]) -> tuple[str, list
     contents = adopted.contents(found, digests)
     said = write(file, contents.text(hardware))
     try:
-        files.write_text(lock_file, adopted.lock(found).text())
+        write_lock(file, adopted.lock(found))
     except OSError:
         file.unlink()
         raise

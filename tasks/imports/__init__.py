@@ -8,5 +8,6 @@ __all__ = (
     "kept_workflows",
     "lookup",
     "model_paths",
+    "model_roots",
     "wanted",
 )

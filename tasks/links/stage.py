@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,15 @@ from typing import Any
 from ..engine.run import Run
 from ..engine.step import Task, group, step
 from ..host.downloads.store import hash_file, stamp
-from ..host.system import files
+from ..host.system import files, thread_pool
 from ..host.system.failure import Failure
 from ..host.system.progress import Progress
 from ..models import placement
 from ..spec import ModelFile, problem_at
 from . import folder_types, own_models
+
+READERS = 4
+"""Models that are hashed at once."""
 
 
 def tasks(run: Run) -> Iterator[Task]:
@@ -113,17 +116,15 @@ def _link(run: Run, log: Path) -> None:
     links, verified, swapped = _our_links(run), _verified(run), folder_link_changes(run)
     problems = []
     wrong = [file for file, _ in _wrong(run)]
-    for file in wrong:
-        try:
-            _verify(run, file, verified)
-            _clear_place(run, file)
-        except (Failure, OSError) as error:
-            if file.optional:
-                run.warn(f"model {file.target} (optional) is missing: {error}")
-            else:
-                problems.append(_located(run, file, str(error)))
-        else:
+    for file, error in _prepare(run, wrong, verified):
+        if error is None:
             links[str(placement.place(run, file.target))] = str(file.source)
+        elif not isinstance(error, Failure | OSError):
+            raise error
+        elif file.optional:
+            run.warn(f"model {file.target} (optional) is missing: {error}")
+        else:
+            problems.append(_located(run, file, str(error)))
     _write_receipt(run, links, verified)
     for file in wrong:
         place = placement.place(run, file.target)
@@ -131,6 +132,20 @@ def _link(run: Run, log: Path) -> None:
             placement.link(run, file.target, str(file.source))
     if problems:
         raise Failure("\n    ".join(problems))
+
+
+def _prepare(
+    run: Run, wrong: Iterable[ModelFile], verified: dict[str, Any]
+) -> list[tuple[ModelFile, BaseException | None]]:
+    """Check these models and clear their places, several at a time; each with what is wrong."""
+    progress = Progress("links")
+
+    def prepare(file: ModelFile) -> None:
+        _verify(run, file, verified, progress)
+        _clear_place(run, file)
+
+    with run.board.following(progress):
+        return thread_pool.each(prepare, wrong, READERS)
 
 
 def _preview(run: Run, log: Path) -> list[str]:
@@ -179,7 +194,7 @@ def _existing_source(file: ModelFile) -> Path:
     return at
 
 
-def _verify(run: Run, file: ModelFile, verified: dict[str, Any]) -> None:
+def _verify(run: Run, file: ModelFile, verified: dict[str, Any], progress: Progress) -> None:
     """Check a source's sha256, once for each size and mtime. Raises Failure, OSError."""
     at = _existing_source(file)
     place = Path(os.path.realpath(run.machine.models.folder), file.target)
@@ -191,7 +206,8 @@ def _verify(run: Run, file: ModelFile, verified: dict[str, Any]) -> None:
         raise Failure(f"{file.target}: a folder can't have a sha256: remove it")
     now = stamp(at)
     if now and verified.get(str(at)) != [file.sha256, *now]:
-        found = hash_file(at, Progress("links"), file.target)
+        found = hash_file(at, progress, file.target)
+        progress.end(file.target)
         if found != file.sha256:
             raise Failure(
                 f"the source of {file.target} has sha256 {found}, not {file.sha256}: replace "

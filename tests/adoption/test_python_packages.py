@@ -113,3 +113,9 @@ def test_what_an_interrupted_installation_left_is_no_package(tmp_path: Path) -> 
     installed(tmp_path, "whole")
     (tmp_path / "lib/python3.12/site-packages/half-1.0.dist-info").mkdir()
     assert set(read(tmp_path).packages) == {"whole"}
+
+
+def test_an_address_with_credentials_is_kept_nowhere(tmp_path: Path) -> None:
+    about = {"vcs": "git", "commit_id": "a" * 40}
+    installed(tmp_path, "private", origin={"url": "https://me:pw@localhost/a", "vcs_info": about})
+    assert python_packages.preferences(read(tmp_path).packages) == ({}, ["private"])

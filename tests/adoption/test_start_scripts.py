@@ -65,6 +65,11 @@ def test_variables_are_known_by_name_and_what_is_not_known_is_said() -> None:
     assert (found.words, found.unknown) == (("--fast",), ("$MORE",))
 
 
+def test_a_secret_is_not_put_in_the_place_of_its_variable() -> None:
+    found = parsed("start.sh", "MY_KEY=secret\npython main.py --fast $MY_KEY\n")
+    assert (found.words, found.unknown) == (("--fast",), ("$MY_KEY",))
+
+
 def test_a_script_that_starts_something_else_is_none() -> None:
     assert start_scripts.parse(Path("a.sh"), "echo main.py\npython other.py\n") is None
 

@@ -252,6 +252,30 @@ def test_models_of_extra_model_paths_are_found_by_their_type(place: Place) -> No
     assert "models/Gone, loras of webui, isn't there" in said
 
 
+def test_what_would_be_two_models_or_nodes_of_one_name_is_one(place: Place) -> None:
+    other = place.home / "other"
+    for name in ("custom_nodes/pack/__init__.py", "custom_nodes/a@b/__init__.py"):
+        place.write(name, "NODE_CLASS_MAPPINGS = {}\n")
+        (other / name).parent.mkdir(parents=True)
+        (other / name).write_text("")
+    place.write("models/loras/a/b.safetensors", "b")
+    (other / "loras").mkdir()
+    (other / "loras" / "a").write_text("a file where there is a folder")
+    (other / "loras" / "v1.yaml").write_text("a: 1")
+    place.write(
+        "extra_model_paths.yaml",
+        "other:\n  base_path: ../other\n  loras: loras\n  custom_nodes: custom_nodes\n"
+        "  configs: loras\n  output: loras\n",
+    )
+    said = place.adopt()
+    assert {node.name for node in place.machine.custom_nodes} == {"pack", "node-a_b"}
+    assert {each.target for each in place.machine.models.files} == {
+        "loras/a/b.safetensors", "loras/v1.yaml", "configs/v1.yaml",
+    }  # fmt: skip
+    assert f"{other}/custom_nodes/pack: {place.comfyui}/custom_nodes/pack has the same name" in said
+    assert f"{other}/loras/a has the name of a folder" in said
+
+
 def test_arguments_of_its_start_script_become_fields(place: Place) -> None:
     place.write(
         "start.sh",

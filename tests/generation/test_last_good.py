@@ -337,7 +337,7 @@ def test_fields_that_came_later_make_no_other_request_with_their_defaults(tmp_pa
     assert plain["workers"] == [{"name": "w", "command": ["x"], "env": {}}]
     assert "machine_id" not in plain
     assert "jobs" not in plain
-    assert "drain_settle" not in plain["instances"]
+    assert not {"drain_settle", "user"} & plain["instances"].keys()
     assert request({"name": "w", "command": ["x"], **later})["workers"][0].keys() > later.keys()
     assert request({"name": "w", "command": ["x"]}, machine_id="a")["machine_id"] == "a"
     assert request({"name": "w", "command": ["x"]}, jobs=True)["jobs"]["attempts"] == 3

@@ -16,7 +16,7 @@ from ...host.comfyui.installations import Checkout
 from ...imports.entries import Line, ModelFile, Node
 from ...spec import Lock, Package, Pin
 from ...spec.problems import shown
-from ...spec.urls import repository_name
+from ...spec.urls import refuse_url_credentials, repository_name
 from .new_machine_file import Contents
 
 WIDE = 300
@@ -103,7 +103,8 @@ def _node(origin: Origin) -> Node:
     if origin.url:
         name = origin.name if origin.name != repository_name(origin.url) else ""
         return Node(url=origin.url, ref=origin.ref, name=name, notes=notes)
-    return Node(path=str(origin.folder), notes=notes)
+    name = origin.name if origin.name != origin.folder.name else ""
+    return Node(path=str(origin.folder), name=name, notes=notes)
 
 
 def _torch(found: Findings) -> tuple[str, Sequence[str]]:
@@ -146,6 +147,10 @@ def _requirement(package: Installed) -> tuple[str, str]:
         return "", "built from a folder or file there; put its wheel into python.find_links"
     if "+" in package.version and not package.url:
         return "", "a build of its own; put its wheel or page into python.find_links"
+    try:
+        refuse_url_credentials(str(package.origin.get("url", "")))
+    except ValueError:
+        return "", "its address holds credentials, which are kept in ~/.netrc"
     if package.repository:
         url, commit = package.repository
         return f"{package.name} @ git+{url}@{commit}", ""
