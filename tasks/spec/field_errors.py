@@ -130,7 +130,7 @@ def _suggestion(loc: Loc) -> str:
         model = _model(info.annotation)
         if model is not None and name in model.model_fields:
             return f"; it belongs under {section}"
-    return f"; known are {', '.join(fields)}" if len(fields) <= 12 else ""
+    return f"; known are {', '.join(fields)}" if len(fields) <= 14 else ""
 
 
 def _fields(loc: Loc) -> list[str]:
