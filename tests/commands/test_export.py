@@ -149,15 +149,15 @@ def test_nodes_that_do_not_run_are_disabled(rig: Rig, alpha: Repository, forge: 
     beta = forge.node("beta")
     rig.spec["custom_nodes"].append({"url": beta.url})
     rig.doit("build")
-    subprocess.run(
-        ["git", "clone", "-q", beta.url, rig.comfyui / "custom_nodes" / "off.disabled"], check=True
-    )
-    gamma = forge.node("gamma")
-    off = rig.comfyui / "custom_nodes" / ".disabled" / "gamma@nightly"
-    subprocess.run(["git", "clone", "-q", gamma.url, off], check=True)
+    custom_nodes = rig.comfyui / "custom_nodes"
+    gamma, delta = forge.node("gamma"), forge.node("delta")
+    for node, place in (
+        (gamma, "gamma.disabled"), (delta, ".disabled/delta@nightly"), (alpha, "alpha.disabled"),
+    ):  # fmt: skip
+        subprocess.run(["git", "clone", "-q", node.url, custom_nodes / place], check=True)
     nodes = json.loads(printed(rig, "snapshot", COMFYUI_CUSTOM_NODES="alpha"))["git_custom_nodes"]
     assert {url: each["disabled"] for url, each in nodes.items()} == {
-        alpha.url: False, beta.url: True, gamma.url: True,
+        alpha.url: False, beta.url: True, gamma.url: True, delta.url: True,
     }  # fmt: skip
 
 

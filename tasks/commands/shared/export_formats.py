@@ -42,11 +42,12 @@ def comfy_lock(built: Built) -> str:
 
 
 def _snapshot(built: Built) -> dict[str, Any]:
+    # Of two checkouts of one repository, the one that ComfyUI loads.
+    repositories = sorted(built.repositories, key=lambda each: not each.disabled)
     return {
         "comfyui": built.comfyui,
         "git_custom_nodes": {
-            each.url: {"hash": each.commit, "disabled": each.disabled}
-            for each in built.repositories
+            each.url: {"hash": each.commit, "disabled": each.disabled} for each in repositories
         },
         "cnr_custom_nodes": dict(built.registered),
         "file_custom_nodes": [
