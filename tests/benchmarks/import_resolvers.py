@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from comfy_machine.imports import source_search
+from comfy_machine.imports.gathered import gathered
+from comfy_machine.imports.model_catalogue import ModelCatalogue
 from comfy_machine.imports.node_catalogue import NodeCatalogue, key
-from comfy_machine.imports.node_sources import sources
+from comfy_machine.imports.source_search import Needed
 from comfy_machine.spec.node_uses import NodeUse
 from tests.benchmarks.figures import run
 
@@ -56,15 +59,21 @@ Resolver = Callable[[Case, Path], Answer]
 """Asked with the file that holds the workflow."""
 
 
-def ours(core: frozenset[str], catalogue: NodeCatalogue) -> Resolver:
+def ours(core: frozenset[str], catalogue: NodeCatalogue, with_source: bool) -> Resolver:
+    """`with_source`: also look in the source of repositories that are needed, which git fetches."""
+
     def ask(case: Case, _: Path) -> Answer:
         began = time.perf_counter()
-        found = {each.use.kind: each for each in sources(case.uses, core, catalogue)}
-        whose = {kind: each.repository for kind, each in found.items() if each.repository}
+        found = gathered({case.name: case.uses}, core, catalogue, ModelCatalogue())
+        if with_source:
+            needed = [Needed(each, catalogue.url(each), "HEAD", False) for each in found.packages]
+            source_search.settle(found, needed, lambda _: None)
+        sourced = [each for package in found.packages.values() for _, each in package.found]
+        whose = {each.use.kind: each.repository for each in sourced}
         return Answer(
             case.wanted - whose.keys(), frozenset(whose.values()), whose,
-            {kind: each.evidence or "none" for kind, each in found.items()},
-            frozenset(kind for kind, each in found.items() if each.is_guess),
+            {each.use.kind: each.evidence or "none" for each in sourced},
+            frozenset(each.use.kind for each in sourced if each.is_guess),
             time.perf_counter() - began,
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Where the nodes of real workflows come from: how many are found, how many rightly, by whom.
 
     python -m tests.benchmarks.imports --workflows FOLDER --catalogue LISTS --comfyui CHECKOUT
-        [--templates FOLDER] [--each 12] [--show 40]
+        [--templates FOLDER] [--source] [--each 12] [--show 40]
         [--comfy-cli PROGRAM --comfy-workspace FOLDER]
         [--comfygit PROGRAM --comfygit-workspace FOLDER]
 
@@ -179,6 +179,7 @@ def main() -> int:
     for name in ("templates", "comfy-cli", "comfy-workspace", "comfygit", "comfygit-workspace"):
         parser.add_argument(f"--{name}", type=lambda text: Path(text).absolute())
     parser.add_argument("--each", type=int, default=12, help="workflows of a repository at most")
+    parser.add_argument("--source", action="store_true", help="look in needed repositories, too")
     parser.add_argument("--show", type=int, default=0, help="how many failures to name")
     given = parser.parse_args()
     exit_on_signals()
@@ -191,7 +192,7 @@ def main() -> int:
     tried = [*cases(given.workflows, given.each, core)]
     repositories = {case.repository for case in tried}
     print(f"{len(tried)} workflows with custom nodes, of {len(repositories)} repositories")
-    resolvers = {"comfy-machine": ours(core, catalogue)}
+    resolvers = {"comfy-machine": ours(core, catalogue, given.source)}
     if given.comfy_cli:
         resolvers["comfy-cli"] = comfy_cli(given.comfy_cli, given.comfy_workspace)
     if given.comfygit:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from comfy_machine.imports import snapshots
+from comfy_machine.spec.model import COMFYUI_REPO
 from tests.conftest import MachineMaker
 from tests.forge import Forge, Repository
 from tests.model_server import model_server, safetensors
@@ -43,8 +44,13 @@ def alpha(forge: Forge) -> Repository:
 
 
 @pytest.fixture
-def rig(machine: MachineMaker, comfyui: Repository, alpha: Repository) -> Rig:
-    return machine(comfyui={"repo": comfyui.url}, custom_nodes=[{"url": alpha.url}])
+def rig(machine: MachineMaker, comfyui: Repository, alpha: Repository, tmp_path: Path) -> Rig:
+    """ComfyUI comes from where everybody gets it, as far as git can tell."""
+    settings = tmp_path / "gitconfig"
+    settings.write_text(f'[url "{comfyui.url}"]\n\tinsteadOf = {COMFYUI_REPO}\n')
+    rig = machine(comfyui={"repo": COMFYUI_REPO}, custom_nodes=[{"url": alpha.url}])
+    rig.env["GIT_CONFIG_GLOBAL"] = str(settings)
+    return rig
 
 
 def test_a_machine_becomes_a_snapshot_of_what_is_built(
@@ -146,10 +152,22 @@ def test_nodes_that_do_not_run_are_disabled(rig: Rig, alpha: Repository, forge: 
     subprocess.run(
         ["git", "clone", "-q", beta.url, rig.comfyui / "custom_nodes" / "off.disabled"], check=True
     )
+    gamma = forge.node("gamma")
+    off = rig.comfyui / "custom_nodes" / ".disabled" / "gamma@nightly"
+    subprocess.run(["git", "clone", "-q", gamma.url, off], check=True)
     nodes = json.loads(printed(rig, "snapshot", COMFYUI_CUSTOM_NODES="alpha"))["git_custom_nodes"]
     assert {url: each["disabled"] for url, each in nodes.items()} == {
-        alpha.url: False, beta.url: True,
+        alpha.url: False, beta.url: True, gamma.url: True,
     }  # fmt: skip
+
+
+def test_a_fork_of_comfyui_is_named_since_no_format_has_its_address(
+    rig: Rig, comfyui: Repository
+) -> None:
+    rig.spec["comfyui"] = {"repo": comfyui.url}
+    rig.doit("build")
+    said = rig.doit("export", "snapshot", code=1).output
+    assert f"not exported: ComfyUI comes from {comfyui.url}, of which only the commit" in said
 
 
 def test_a_format_is_needed_and_something_built(rig: Rig) -> None:

@@ -13,11 +13,15 @@ from ...host.repositories import git
 from ...host.system import files
 from ...host.system.failure import Failure
 from ...host.system.program_files import PROGRAM
-from ...spec.urls import parse_remote
+from ...host.system.redaction import redact
+from ...spec.model import COMFYUI_REPO
+from ...spec.urls import parse_remote, same_repository
 
 CUSTOM_NODES = "ComfyUI/custom_nodes"
 DISABLED = ".disabled"
-"""How ComfyUI-Manager ends the name of what ComfyUI shall not load."""
+"""How ComfyUI-Manager ends the name of what ComfyUI shall not load, or the folder of such."""
+FORMER_REPO = "https://github.com/comfyanonymous/ComfyUI.git"
+"""Where ComfyUI was before it moved; it is the same repository."""
 NOT_FROZEN = frozenset(["pip"])
 """What `pip freeze` leaves out."""
 
@@ -66,10 +70,7 @@ def read(run: Run) -> Built:
     if not (folder / "ComfyUI").is_dir():
         raise Failure(f"nothing is built yet: run {PROGRAM} build")
     built = Built(packages=_packages(run, folder))
-    if run.machine.comfyui.path:
-        built.lost.append(f"ComfyUI is the local folder {run.machine.comfyui.path}")
-    else:
-        built.comfyui = git.head(folder / "ComfyUI")
+    _add_comfyui(run, folder / "ComfyUI", built)
     _add_nodes(run, folder, built)
     for checkout, names in manifest.edited(folder).items():
         where = checkout.name if checkout.name == "ComfyUI" else f"custom node {checkout.name}"
@@ -78,13 +79,24 @@ def read(run: Run) -> Built:
     return built
 
 
+def _add_comfyui(run: Run, checkout: Path, built: Built) -> None:
+    if run.machine.comfyui.path:
+        built.lost.append(f"ComfyUI is the local folder {run.machine.comfyui.path}")
+        return
+    built.comfyui = git.head(checkout)
+    url = git.origin(checkout) or ""
+    if not any(same_repository(url, known) for known in (COMFYUI_REPO, FORMER_REPO)):
+        built.lost.append(f"ComfyUI comes from {redact(url)}, of which only the commit is written")
+
+
 def _add_nodes(run: Run, folder: Path, built: Built) -> None:
     tracked = manifest.recorded(folder).get("ComfyUI", {})
     own = {Path(name).parts[1] for name in tracked if name.startswith("custom_nodes/")}
     selected = run.machine.selected_nodes
     for path in _custom_nodes(folder):
         name = path.name.removesuffix(DISABLED)
-        disabled = name != path.name or (selected is not None and name not in selected)
+        off = name != path.name or path.parent.name == DISABLED
+        disabled = off or (selected is not None and name not in selected)
         if name.endswith(".py") and path.is_file():
             built.files[name] = disabled
             if path.name not in own:
@@ -103,7 +115,10 @@ def _add_nodes(run: Run, folder: Path, built: Built) -> None:
 
 
 def _custom_nodes(folder: Path) -> Iterator[Path]:
-    for path in sorted((folder / CUSTOM_NODES).iterdir()):
+    """Those that ComfyUI-Manager disabled lie in a folder of their own."""
+    top = folder / CUSTOM_NODES
+    off = top / DISABLED
+    for path in sorted([*top.iterdir(), *(off.iterdir() if off.is_dir() else ())]):
         if not path.name.startswith(".") and path.name != files.BYTECODE:
             yield path
 
