@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +33,8 @@ class Findings:
     other_starts: tuple[Path, ...]
     arguments: Arguments
     environment: Environment | None
-    required: frozenset[str]
-    """Packages that ComfyUI's and the nodes' own files require."""
+    required: Mapping[str, AbstractSet[str]]
+    """Package that ComfyUI's and the nodes' own files require → its extras."""
     inventory: Inventory
     user: Path | None
     """The folder with settings and workflows."""
@@ -72,7 +72,7 @@ def read(folder: Path, python: Path | None, home: Path, usual: str) -> Findings:
         tuple(each.file for each in starts[1:]),
         arguments,
         _environment(python, start, bases, [*around, comfyui.parent]),
-        frozenset(_required([comfyui, *(each.folder for each in nodes.values())])),
+        _required([comfyui, *(each.folder for each in nodes.values())]),
         model_inventory.look(models, sections, _below("models", tracked)),
         user if user.is_dir() and any(user.iterdir()) else None,
         len(set(_names(inputs)) - _below("input", tracked)),
@@ -148,14 +148,19 @@ def _not_nodes(folders: Sequence[Path]) -> Iterator[str]:
             )
 
 
-def _required(folders: Sequence[Path]) -> Iterator[str]:
+def _required(folders: Sequence[Path]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
     for folder in folders:
         try:
             lines = requirements.read_checkout(None, folder).lines
         except (Failure, OSError):
             # A build will say so; here it only says what was installed for it.
             continue
-        yield from (requirements.normalized(line.name) for line in lines if line.name)
+        for line in lines:
+            if line.name:
+                extras = line.requirement.extras if line.requirement else ()
+                found.setdefault(requirements.normalized(line.name), set()).update(extras)
+    return found
 
 
 def _tracked(comfyui: Path) -> frozenset[str]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..lock.requirements import normalized
 from ..lock.torch_family import TORCH_FAMILY
 from ..spec import Package
 from ..spec.urls import refuse_url_credentials
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 NAMES = ("venv", ".venv", "env", "python_embeded", "python_embedded")
 """Folders in which people and the portable ComfyUI have their Python; its name is misspelt."""
@@ -34,7 +38,7 @@ class Installed:
     """Normalized (PEP 503)."""
     version: str
     requested: bool
-    """Whether somebody asked for it by name (PEP 376's REQUESTED), and not another package."""
+    """Whether somebody asked for it by name (PEP 376's REQUESTED); uv says so of every package."""
     requires: tuple[str, ...]
     tags: tuple[str, ...]
     """Of its wheel: `cp312-cp312-manylinux_2_17_x86_64`; empty: not known."""
@@ -145,10 +149,12 @@ def preferences(packages: Mapping[str, Installed]) -> tuple[dict[str, Package], 
     return found, others
 
 
-def by_hand(packages: Mapping[str, Installed], required: Collection[str]) -> Iterator[Installed]:
-    """Those that somebody installed by name, and that neither these files nor another package
-    requires."""
-    needed = {name for each in packages.values() for name in _needs(each)} | {*required}
+def by_hand(
+    packages: Mapping[str, Installed], required: Mapping[str, AbstractSet[str]]
+) -> Iterator[Installed]:
+    """Those that somebody installed by themselves: neither these files, which require packages with
+    these extras, nor another package needs them."""
+    needed = {*required, *_needed(packages, required)}
     for name, each in sorted(packages.items()):
         if each.requested and name not in needed | TOOLS | {*TORCH_FAMILY}:
             yield each
@@ -180,7 +186,24 @@ def _origin(text: str | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _needs(package: Installed) -> Iterator[str]:
+def _needed(
+    packages: Mapping[str, Installed], required: Mapping[str, AbstractSet[str]]
+) -> Iterator[str]:
+    """What packages require, with the extras that are asked for."""
+    waiting = [(name, "") for name in packages]
+    waiting += [(name, extra) for name, extras in required.items() for extra in extras]
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in seen or name not in packages:
+            continue
+        seen.add((name, extra))
+        for requirement in _requirements(packages[name], extra):
+            yield (other := normalized(requirement.name))
+            waiting += [(other, each) for each in requirement.extras]
+
+
+def _requirements(package: Installed, extra: str) -> Iterator[Requirement]:
     from packaging.requirements import InvalidRequirement, Requirement
 
     for text in package.requires:
@@ -188,5 +211,5 @@ def _needs(package: Installed) -> Iterator[str]:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            yield normalized(requirement.name)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            yield requirement

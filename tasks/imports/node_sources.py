@@ -15,8 +15,8 @@ MORE_STARS = 5
 
 Evidence = Literal["id", "class", "precedence", "others", "source", "popularity"]
 """The workflow's own id; the only repository with this class; the one of several that the lists
-prefer; the only one that is needed anyway; in no list, but in the source of one that is needed;
-a guess by GitHub's stars."""
+prefer, if it has the most stars; the only one that is needed anyway; in no list, but in the source
+of one that is needed; a guess by GitHub's stars."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def _alone(use: NodeUse, catalogue: NodeCatalogue) -> Sourced:
     if len(candidates) == 1:
         return Sourced(use, candidates[0], "class")
     preferred = catalogue.precedence.get(use.kind, ())
-    if len(preferred) == 1:
+    # They also prefer a new pack to the one with which everybody's workflows were made.
+    if len(preferred) == 1 and preferred[0] == _by_stars(candidates, catalogue)[0]:
         return Sourced(use, preferred[0], "precedence", candidates)
     return Sourced(use, "", None, candidates)
 

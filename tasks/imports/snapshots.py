@@ -1,7 +1,8 @@
 """ComfyUI-Manager's snapshots, and comfy-cli's comfy-lock.yaml, which holds one.
 
 Source of the formats: `get_current_snapshot` in ComfyUI-Manager 3.4's manager_core.py, and "format
-of comfy-lock.yaml" in comfy-cli 1.23's README.
+of comfy-lock.yaml" in comfy-cli 1.23's README and `save_yaml` of its
+workspace_manager.py.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from .entries import Line, ModelFile, Node
 from .values import below_models, mapping, text
 from .wanted import Wanted
 
+SHA256 = r"[0-9a-f]{64}"
 PARTS = frozenset(["git_custom_nodes", "cnr_custom_nodes", "file_custom_nodes"])
 TYPES = {
     "checkpoint": "checkpoints", "checkpoints": "checkpoints", "lora": "loras", "vae": "vae",
@@ -31,7 +33,11 @@ def is_snapshot(document: Any) -> bool:
 
 
 def is_comfy_lock(document: Any) -> bool:
-    return isinstance(document, dict) and is_snapshot(document.get("custom_nodes"))
+    """Whether it is one of comfy-cli's, as its README has them or as it writes them itself."""
+    if not isinstance(document, dict):
+        return False
+    has_basics = "basics" in document and isinstance(document.get("models"), list)
+    return has_basics or is_snapshot(document.get("custom_nodes"))
 
 
 def of_snapshot(document: Mapping[str, Any]) -> Wanted:
@@ -97,10 +103,9 @@ def _models(entry: Mapping[str, Any], left_out: list[str]) -> Iterator[ModelFile
     name, url = text(entry.get("model")), text(entry.get("url"))
     paths = [text(mapping(each).get("path")) for each in entry.get("paths") or ()]
     hashes = [mapping(each) for each in entry.get("hashes") or ()]
-    sha256 = next(
-        (text(each.get("hash")).lower() for each in hashes
-         if text(each.get("type")).upper() == "SHA256"), "",
-    )  # fmt: skip
+    said = [text(each.get("hash")) for each in hashes if text(each.get("type")).upper() == "SHA256"]
+    said += [text(entry.get("hash"))]
+    sha256 = next((each.lower() for each in said if re.fullmatch(SHA256, each, re.I)), "")
     folder = TYPES.get(text(entry.get("type")).casefold(), text(entry.get("type")))
     targets = [target for path in paths if (target := below_models(path))]
     if not targets and folder and name:

@@ -44,7 +44,12 @@ def read(folder: Path) -> Environment:
 
 
 def by_hand(folder: Path, *required: str) -> list[str]:
-    return [each.name for each in python_packages.by_hand(read(folder).packages, required)]
+    return [
+        each.name
+        for each in python_packages.by_hand(
+            read(folder).packages, dict.fromkeys(required, frozenset())
+        )
+    ]
 
 
 def test_an_environment_is_found_by_its_folder_its_python_or_the_folder_around_it(
@@ -71,6 +76,9 @@ def test_what_was_installed_by_name_and_nothing_requires_is_by_hand(tmp_path: Pa
     for name in ("pip", "torch"):
         installed(tmp_path, name)
     assert by_hand(tmp_path, "in-a-file") == ["extra-only", "wished"]
+    asked = {"in-a-file": frozenset[str](), "wished": frozenset(["all"])}
+    packages = read(tmp_path).packages
+    assert not [*python_packages.by_hand(packages, asked)], "an extra that a file asks for"
 
 
 def test_versions_whose_files_are_for_another_python_are_not_preferred(tmp_path: Path) -> None:

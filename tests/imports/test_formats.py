@@ -96,6 +96,22 @@ custom_nodes:
     assert found.left_out == ["model gone.safetensors has no url"]
 
 
+def test_a_lock_as_comfy_cli_itself_writes_it(tmp_path: Path) -> None:
+    text = f"""
+basics: {{name: x, updated_at: "2026-08-01T00:00:00"}}
+models:
+  - name: x.safetensors
+    model: x.safetensors
+    url: https://example.com/x
+    paths: [{{path: models/vae/x.safetensors}}]
+    hash: {"B" * 64}
+    type: vae
+custom_nodes: []
+"""
+    (model,) = read(tmp_path, "comfy-lock.yaml", text).models
+    assert (model.target, model.sha256) == ("vae/x.safetensors", "b" * 64)
+
+
 def test_an_archive_of_comfy_pack(tmp_path: Path) -> None:
     model = {
         "filename": "models/checkpoints/x.safetensors",

@@ -76,15 +76,17 @@ def test_a_class_of_one_repository_is_its(catalogue: NodeCatalogue) -> None:
     }  # fmt: skip
 
 
-def test_what_the_lists_prefer_settles_a_tie_unless_they_prefer_two(tmp_path: Path) -> None:
+def test_what_the_lists_prefer_settles_a_tie_of_the_one_with_the_most_stars(tmp_path: Path) -> None:
     file = lists(tmp_path) / node_catalogue.CLASSES
     classes = json.loads(file.read_text())
+    classes[f"{GITHUB}A/Popular"][1]["preemptions"] = ["Same"]
     classes[f"{GITHUB}B/Plain"][1]["preemptions"] = ["Both", "Two"]
     classes[f"{GITHUB}c/third"][1]["preemptions"] = ["Two"]
     file.write_text(json.dumps(classes))
     catalogue = node_catalogue.read(tmp_path)
-    assert found(catalogue, "Both")["Both"] == ("b/plain", "precedence")
-    assert found(catalogue, "Two")["Two"] == ("", None)
+    assert found(catalogue, "Same")["Same"] == ("a/popular", "precedence")
+    assert found(catalogue, "Both")["Both"] == ("a/popular", "popularity")
+    assert found(catalogue, "Two")["Two"] == ("", None), "two are preferred"
 
 
 def test_further_lists_of_the_same_repository_count_as_much(tmp_path: Path) -> None:

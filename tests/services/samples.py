@@ -100,6 +100,13 @@ def sick(gpu: int, **fields: Any) -> a.InstanceHealth:
                     wrong={"checkpoints/xl.safetensors": "listed, but the link leads nowhere"},
                 ),
             },
+            "workflows": [
+                a.Workflow(name="portrait", ok=True),
+                a.Workflow(name="later", ok=None, optional=True),
+                a.Workflow(
+                    name="video", ok=False, reason="node 7 is of class Gone, which it lacks"
+                ),
+            ],
             "workers": [
                 a.Service(
                     name=f"worker-gpu{gpu}",

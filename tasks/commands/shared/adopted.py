@@ -137,7 +137,7 @@ def _packages(found: Findings) -> tuple[list[Line], list[str]]:
         if why:
             left.append(f"the package {each.name} {each.version}: {why}")
         else:
-            lines.append(Line(text, ["Installed by name; nothing else requires it."]))
+            lines.append(Line(text, ["Installed by itself: nothing else requires it."]))
     return lines, left
 
 

@@ -143,11 +143,7 @@ def _conditions(observation: Observation, rules: Rules) -> Iterator[Condition]:
 def _workflow(lacks: WorkflowState) -> Condition:
     mark = " (optional)" if lacks.optional else ""
     reason: Reason = "WorkflowClassMissing" if lacks.classes else "WorkflowModelMissing"
-    what = (
-        "the custom node, or the ComfyUI, that has it"
-        if lacks.classes
-        else "it, as with models.files"
-    )
+    what = "the custom node, or the ComfyUI, that has it" if lacks.classes else "the model"
     advice = f"bring {what}, then run {PROGRAM}"
     why = f"workflow {lacks.name}{mark}: {lacks.reason}"
     return Condition("WorkflowsReady", "degraded", reason, why, advice)

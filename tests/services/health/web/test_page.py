@@ -223,6 +223,8 @@ def test_a_sick_instance_says_why_what_to_do_and_its_last_lines(page: Page, serv
         "canary",
         "no answer within 60 s",
         "worker-gpu1 waits for comfyui-gpu1: it is unhealthy",
+        "later (optional)",
+        "video: node 7 is of class Gone, which it lacks",
     ):
         expect(sick).to_contain_text(text)
     log = sick.locator("pre")
