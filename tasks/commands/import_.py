@@ -33,7 +33,7 @@ from .shared.new_machine_file import COMFYUI, Contents, Hardware, tell, write, w
 
 
 class Import(GuardedCommand, Command):  # type: ignore[misc]
-    doc_purpose = "write a machine.yaml for workflows, snapshots and other tools' files"
+    doc_purpose = "write a machine.yaml for workflows and other tools' files"
     doc_description = (
         f"FILE is {formats.KINDS}. Several are merged. Each line that is written says why it is "
         "there; what isn't known is named, and the exit status is 1. Which repository has which "

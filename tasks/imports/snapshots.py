@@ -17,6 +17,8 @@ from .entries import Line, ModelFile, Node
 from .values import below_models, mapping, text
 from .wanted import Wanted
 
+OWN_FILE = "websocket_image_save.py"
+"""ComfyUI's own custom node."""
 SHA256 = r"[0-9a-f]{64}"
 PARTS = frozenset(["git_custom_nodes", "cnr_custom_nodes", "file_custom_nodes"])
 TYPES = {
@@ -50,7 +52,10 @@ def of_snapshot(document: Mapping[str, Any]) -> Wanted:
         nodes.append(Node(id=str(name), version=text(version)))
     for file in document.get("file_custom_nodes") or ():
         name = text(mapping(file).get("filename"))
-        left_out.append(f"{name or 'a custom node'} is a single file, which only its folder has")
+        if name != OWN_FILE:
+            left_out.append(
+                f"{name or 'a custom node'} is a single file, which only its folder has"
+            )
     return Wanted(
         comfyui=("", commit) if commit else None,
         nodes=nodes,

@@ -44,7 +44,10 @@ def test_a_snapshot_of_the_manager(tmp_path: Path) -> None:
                 PACK: {"hash": COMMIT, "disabled": False},
                 "https://github.com/a/Off": {"hash": COMMIT, "disabled": True},
             },
-            file_custom_nodes=[{"filename": "mine.py", "disabled": False}],
+            file_custom_nodes=[
+                {"filename": each, "disabled": False}
+                for each in ("mine.py", "websocket_image_save.py")
+            ],
             pips={
                 "numpy==1.26.4": "",
                 "torch==2.5.1+cu121": "",
