@@ -194,6 +194,10 @@ def test_a_list_of_ones_own_serves_without_a_network(
 def test_silence_of_the_registry_or_of_a_source_is_no_judgement(
     rig: Rig, served: RegistryServer, knows: OsvServer
 ) -> None:
+    rig.spec["registry"]["advisories"] = []
+    found = rig.doit("audit")
+    assert found.output.splitlines()[-1] == "0 of 3 sources have findings; can't be judged: ComfyUI"
+    rig.spec["registry"]["advisories"] = [knows.url]
     knows.broken = True
     found = rig.doit("audit")
     assert "! advisories are missing: " in found.output

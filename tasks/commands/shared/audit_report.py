@@ -104,8 +104,6 @@ def _total(found: Audit) -> str:
     unknown += found.unknown_packages
     if found.failed:
         unknown.append(f"{len(found.packages)} Python packages")
-    total = (
-        f"{bad} of {len(found.parts)} sources and {packages_bad} of {len(found.packages)} Python "
-        "packages have findings"
-    )
+    packages = f" and {packages_bad} of {len(found.packages)} Python packages"
+    total = f"{bad} of {len(found.parts)} sources{packages if found.packages else ''} have findings"
     return f"{total}; can't be judged: {', '.join(unknown)}" if unknown else total

@@ -38,7 +38,7 @@ def audit(run: Run, ignored: Collection[str]) -> Audit:
         if isinstance(part, BaseException):
             raise part
         parts.append(part)
-    listed, unknown = _packages(run)
+    listed, unknown = _packages(run) if machine.registry.advisories else ([], ())
     subjects = [each.subject for each in parts if each.subject != NAMELESS]
     about = {each: Subject(each.name, each.version.partition("+")[0]) for each in listed}
     sources = machine.registry.advisories
@@ -61,6 +61,8 @@ def _comfyui(run: Run) -> Part:
         return Part(of.name, "", ("unknown", "it is a local folder"))
     if not commit:
         return Part(of.name, "", ("unknown", _NOT_LOCKED))
+    if not run.machine.registry.advisories:
+        return Part(of.name, commit[:12], ("unknown", "registry.advisories is empty"))
     return Part(of.name, commit[:12], FINE, Subject(repository=of.url or "", commit=commit))
 
 
