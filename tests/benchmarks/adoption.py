@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -94,6 +95,15 @@ def snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def code_and_models(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Its files without bytecode, which Python writes beside the nodes that are linked."""
+    found = snapshot(folder)
+    return {
+        name: status for name, status in found.items()
+        if stat.S_ISREG(status[1]) and "__pycache__" not in name
+    }  # fmt: skip
+
+
 def measure(folder: Path) -> Row:
     row = Row(folder)
     found = findings.read(folder, None, Path.home(), COMFYUI.url)
@@ -105,7 +115,7 @@ def measure(folder: Path) -> Row:
             print(f"{folder}: {error}")
             miss(f"{folder} itself works")
             return row
-        before = snapshot(folder)
+        before, files_before = snapshot(folder), code_and_models(folder)
         code, row.seconds, output = run(
             [BIN / "comfy-machine", "adopt", folder, "-m", bench.file], place, timeout=LONGEST
         )
@@ -127,7 +137,7 @@ def measure(folder: Path) -> Row:
             return row
         row.kept, row.packages = kept(place, preferred)
         row.same = new_pixels(bench, spec) == theirs
-        row.untouched = row.untouched and snapshot(folder) == before
+        row.untouched = row.untouched and code_and_models(folder) == files_before
     return row
 
 
