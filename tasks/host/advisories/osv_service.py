@@ -21,6 +21,7 @@ MOST = 1000
 """Questions of one request, by OSV's own limit."""
 PAGES = 20
 READERS = 8
+LABEL = "advisories"
 _JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
@@ -52,7 +53,7 @@ class Service:
     def _batch(self, asked: Sequence[tuple[Subject, Any]]) -> Iterator[Mapping[str, Any]]:
         body = json.dumps({"queries": [question for _, question in asked]}).encode()
         address = f"{self.address}/v1/querybatch"
-        _, answer = self.web.ask(address, self.label, json_answer.read, _JSON, body=body)
+        _, answer = self.web.ask(address, LABEL, json_answer.read, _JSON, body=body)
         results = answer.get("results") if isinstance(answer, dict) else None
         if not isinstance(results, list) or len(results) != len(asked):
             raise Failure(f"{self.label} doesn't answer as OSV does: correct registry.advisories")
@@ -72,7 +73,7 @@ class Service:
     def _advisory(self, name: str) -> Advisory | None:
         """None: it was withdrawn."""
         address = f"{self.address}/v1/vulns/{quote(name, safe='')}"
-        _, answer = self.web.ask(address, self.label, json_answer.read, _JSON)
+        _, answer = self.web.ask(address, LABEL, json_answer.read, _JSON)
         return advisory(answer) if isinstance(answer, dict) else Advisory(name, "")
 
 

@@ -50,6 +50,7 @@ class Tolerance(Retries):
     """Seconds without a byte until it counts as stalled."""
     slowest: float = 1024.0
     """Bytes per second below which it also counts as stalled."""
+    advice: str = f"run {PROGRAM} again to resume"
 
     def pause_or_fail(self, failed: int, transient: Transient, label: str) -> None:
         """Sleep before the next try. Raises Failure if there is none after `failed` tries."""
@@ -58,9 +59,7 @@ class Tolerance(Retries):
         wait = self.wait(failed, transient.wait)
         when = f"; it asks to wait {wait:.0f} s" if wait > self.longest else ""
         tries = f" ({failed} tries)" if failed > 1 else ""
-        raise Failure(
-            f"{label}: {transient}{tries}{when}: run {PROGRAM} again to resume"
-        ) from transient
+        raise Failure(f"{label}: {transient}{tries}{when}: {self.advice}") from transient
 
 
 @dataclass

@@ -20,7 +20,7 @@ from ..system.failure import Failure
 
 FOUND = 30
 """Nodes of a search."""
-TOLERANCE = Tolerance(attempts=3)
+TOLERANCE = Tolerance(attempts=3, advice="try again later")
 ACTIVE = "NodeVersionStatusActive"
 STATUSES = {
     "NodeVersionStatusFlagged": "flagged",
