@@ -17,6 +17,7 @@ from ..engine.progress_board import Board
 from ..host.system.failure import Failure
 from ..host.system.program_files import PROGRAM
 from .shared import adopted
+from .shared.accepted_contents import accepted
 from .shared.command import option
 from .shared.new_machine_file import COMFYUI, Hardware, tell, write, write_lock
 
@@ -68,7 +69,7 @@ def _adopt(folder: Path, file: Path, options: dict[str, Any]) -> tuple[str, list
     models = found.inventory.models.values()
     digests = {} if options["no-hash"] else model_inventory.hashes(models, Board())
     hardware = Hardware.here()
-    contents = adopted.contents(found, digests)
+    contents = accepted(adopted.contents(found, digests), file, hardware)
     said = write(file, contents.text(hardware))
     try:
         write_lock(file, adopted.lock(found))

@@ -20,6 +20,7 @@ from ..host.comfyui.installations import Checkout
 from ..host.repositories import remotes
 from ..host.system.failure import Failure
 from ..host.system.program_files import PROGRAM
+from ..host.system.redaction import redact
 from ..imports import assembly, disk_models, formats, kept_workflows, lookup, wanted
 from ..imports.assembly import Assembled
 from ..imports.entries import Workflow
@@ -29,6 +30,7 @@ from ..lock.torch_family import TORCH_FAMILY
 from ..spec import Package, SpecError
 from ..spec.lock_format import Lock, read_lock
 from ..spec.model import REGISTRY
+from .shared.accepted_contents import accepted
 from .shared.new_machine_file import COMFYUI, Contents, Hardware, tell, write, write_lock
 
 
@@ -69,10 +71,12 @@ class Import(GuardedCommand, Command):  # type: ignore[misc]
             disk = disk_models.in_folders(_model_folders(asked, file, opt_values["models"]))
             found = assembly.assemble(asked, answers, disk, _say)
             workflows = [*kept_workflows.kept(asked.workflows, file.parent, found.incomplete)]
-            contents = _contents(asked, comfyui, found, [entry for entry, _ in workflows])
             new = {entry.path: each for entry, each in workflows if each is not None}
             kept_workflows.write(new, file.parent)
-            said = write(file, contents.text(Hardware.here()))
+            hardware = Hardware.here()
+            asked_for = _contents(asked, comfyui, found, [entry for entry, _ in workflows])
+            contents = accepted(asked_for, file, hardware)
+            said = write(file, contents.text(hardware))
             _write_lock(file, lock, asked, answers)
         except (Failure, SpecError, ValueError) as failure:
             print(f"import: {failure}", file=sys.stderr)
@@ -134,7 +138,7 @@ def _contents(
         comfyui=comfyui,
         comfyui_notes=asked.comfyui_notes,
         nodes=found.nodes,
-        missing=found.missing,
+        missing=[redact(each) for each in found.missing],
         packages=asked.packages,
         roots=asked.roots,
         files=found.models,
@@ -142,7 +146,7 @@ def _contents(
         gpus=arguments.gpus,
         cpu_only=arguments.cpu,
         args=arguments.args,
-        left_out=[*asked.remarks, *left_out],
+        left_out=[redact(each) for each in (*asked.remarks, *left_out)],
     )
     if arguments.listen:
         contents = replace(contents, listen=arguments.listen)

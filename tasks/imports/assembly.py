@@ -44,8 +44,10 @@ def assemble(wanted: Wanted, answers: Lookup, disk: DiskModels, say: Say) -> Ass
     named = {answers.repository(node): node for node in wanted.nodes}
     entries, gone, failed = dict(named), list[str](), list[str]()
     for package in answers.found.packages.values():
+        if package.repository in named:
+            continue
         try:
-            entries.setdefault(package.repository, _node(package, answers))
+            entries[package.repository] = _node(package, answers)
         except Failure as failure:
             kinds = gathered.listed([each.use.kind for _, each in package.found])
             gone.append(f"{kinds}: {failure}")

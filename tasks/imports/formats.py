@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..spec.node_uses import uses
+from ..spec.problems import shown
 from . import comfy_packs, embedded, predecessor, provisioning, snapshots
 from .model_roots import of_sections
 from .wanted import Wanted, Workflow, noted
@@ -38,7 +39,7 @@ def read(file: Path, name: str) -> Wanted:
     found = _of_text(file, name) if file.suffix.lower() in TEXT else _of_bytes(file, name)
     if found is None:
         raise ValueError(f"{name} is none of the files that import reads: {KINDS}")
-    note = f"for {name}"
+    note = f"for {shown(name, 100)}"
     return replace(
         found,
         nodes=noted(found.nodes, note),

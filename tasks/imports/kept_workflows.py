@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..spec.fields import check_workflow_name
+from ..spec.problems import shown
 from . import entries
 from .wanted import Workflow as Asked
 
@@ -35,7 +36,7 @@ def kept(
             document = each.document if each.runnable is None else each.runnable
             path = _free(beside, each.name, document, taken)
             taken[path] = document
-            notes.append(f"from {each.name}")
+            notes.append(f"from {shown(each.name, 100)}")
         else:
             path = _relative(each.name, beside)
         name = _name(path, names)

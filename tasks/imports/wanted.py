@@ -61,7 +61,7 @@ def together(wanted: Mapping[str, Wanted]) -> Wanted:
         for package in each.packages:
             merged.add(name, package.text, package, "")
         if each.comfyui:
-            note = [f"for {name}"]
+            note = [f"for {shown(name, 100)}"]
             merged.add(name, "ComfyUI", _ComfyUI(*each.comfyui, note), each.comfyui[1])
         merged.lines += [f"{name}: {line}" for line in each.left_out]
         merged.remarks += [f"{name}: {line}" for line in each.remarks]

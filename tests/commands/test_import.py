@@ -361,3 +361,46 @@ def test_versions_of_packages_and_arguments_are_taken_over(home: Home) -> None:
         "0.0.0.0", 9000, ("--lowvram",),
     )  # fmt: skip
     assert "  --output-directory /out: the machine sets it" in said
+
+
+def test_what_machine_yaml_refuses_is_named_and_the_rest_is_written(home: Home) -> None:
+    url = f"{GITHUB}/a/Pack"
+    nodes = [
+        {"name": "../up", "url": f"{url}1"},
+        {"name": "a\nworkspace: /", "url": f"{url}2"},
+        {"name": "twice", "url": f"{url}3"},
+        {"name": "Twice", "url": f"{url}4"},
+        {"name": "branch", "url": f"{url}5", "branch": "a b"},
+        {"name": "quotes", "url": f"{url}6", "custom_script": "echo {{ x }} '\""},
+        {"url": "https://me:secret@example.com/a/b"},
+    ]
+    downloads = [
+        {"url": "https://e.com/a.pt", "dest": "/models/vae/../../a.pt"},
+        {"url": "https://me:secret@e.com/b.pt", "dest": "/models/vae/b.pt"},
+        {"url": "https://e.com/c.pt", "dest": "/models/vae/c.pt"},
+    ]
+    manifest = {
+        "version": 1,
+        "git_repos": [{"url": f"{GITHUB}/Comfy-Org/ComfyUI", "dest": "/ComfyUI", "ref": "a b"}],
+        "pip_packages": [{"packages": ["--option", "good>1"]}],
+        "downloads": downloads,
+    }
+    (home.folder / "nodes.json").write_text(json.dumps(nodes))
+    (home.folder / "manifest.yaml").write_text(json.dumps(manifest))
+    said = home.run("nodes.json", "manifest.yaml", code=1)
+    machine = home.machine
+    assert [node.name for node in machine.custom_nodes] == ["twice", "quotes"]
+    assert machine.custom_nodes[1].script == "echo {{ x }} '\""
+    assert [each.target for each in machine.models.files] == ["vae/c.pt"]
+    assert machine.python.packages == ("good>1",)
+    assert machine.comfyui.ref == COMFYUI.ref
+    for line in (
+        "  custom node ../up: '../up' can't be a folder of custom_nodes",
+        "  custom node branch: 'a b' isn't a branch, tag or commit\n",
+        "  ComfyUI a b: 'a b' isn't a branch, tag or commit\n",
+        "  package --option: must be a requirement such as numpy<2, not an option\n",
+        "  model https://e.com/a.pt: must stay below the models folder",
+    ):
+        assert line in said
+    assert "secret" not in said + home.text
+    assert not [*home.folder.glob(".machine*draft*")]

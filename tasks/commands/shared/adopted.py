@@ -82,9 +82,9 @@ def summary(found: Findings, written: Contents) -> Iterator[str]:
         yield f"arguments of {found.start.file}"
     if found.user:
         yield f"settings and workflows of {found.user}"
-    if written.left_out:
+    if lines := [*written.missing, *written.left_out]:
         yield "not taken over:"
-        yield from (f"  {line}" for line in written.left_out)
+        yield from (f"  {line}" for line in lines)
 
 
 def _pin(origin: Origin) -> Pin | None:
