@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ..host.repositories import remotes
+from ..host.system import thread_pool
 from ..host.system.failure import Failure
 from ..spec.problems import shown
 from . import gathered, source_search
@@ -18,6 +20,8 @@ from .named_models import NamedModel
 from .source_search import Needed
 from .wanted import Wanted
 
+ASKING = 8
+"""Repositories that are asked at a time."""
 WHERE = {
     "workflow": "the workflow says where it is published",
     "templates": "in ComfyUI's own templates",
@@ -43,15 +47,16 @@ def assemble(wanted: Wanted, answers: Lookup, disk: DiskModels, say: Say) -> Ass
     """All of it. Raises OSError."""
     named = {answers.repository(node): node for node in wanted.nodes}
     entries, gone, failed = dict(named), list[str](), list[str]()
-    for package in answers.found.packages.values():
-        if package.repository in named:
-            continue
-        try:
-            entries[package.repository] = _node(package, answers)
-        except Failure as failure:
+    others = [each for each in answers.found.packages.values() if each.repository not in named]
+    for package, made in thread_pool.each(partial(_node, answers), others, ASKING):
+        if isinstance(made, Node):
+            entries[package.repository] = made
+        elif isinstance(made, Failure):
             kinds = gathered.listed([each.use.kind for _, each in package.found])
-            gone.append(f"{kinds}: {failure}")
+            gone.append(f"{kinds}: {made}")
             failed.append(package.repository)
+        else:
+            raise made
     source_search.settle(answers.found, _needed(entries, named, answers), say)
     packages = {key: answers.found.package(key) for key in entries}
     missing = [
@@ -81,7 +86,7 @@ def _with_notes(node: Node, package: Package) -> Node:
     return replace(node, notes=[*dict.fromkeys(notes)])
 
 
-def _node(package: Package, answers: Lookup) -> Node:
+def _node(answers: Lookup, package: Package) -> Node:
     """The package at the commit that workflows name, else at its newest. Raises Failure."""
     url = answers.nodes.url(package.repository)
     for version in package.versions:

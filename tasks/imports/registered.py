@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..host.registry import registry_api, version_choice
 from ..host.system.failure import Failure
@@ -18,6 +19,7 @@ class Registered:
     registry: registry_api.Registry
     say: Say
     down: bool = False
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def repositories(self, names: Collection[str]) -> dict[str, str]:
         """Id, in lower case → the key of its repository, of those that it has."""
@@ -39,11 +41,12 @@ class Registered:
 
     def _node(self, name: str) -> registry_api.Node | None:
         """None: it has none of this name, or doesn't answer."""
-        if self.down:
-            return None
-        try:
-            return self.registry.node(name)
-        except Failure as failure:
-            self.down = True
-            self.say(f"{failure}; going on without the registry")
-            return None
+        with self._one_at_a_time:
+            if self.down:
+                return None
+            try:
+                return self.registry.node(name)
+            except Failure as failure:
+                self.down = True
+                self.say(f"{failure}; going on without the registry")
+                return None
