@@ -204,6 +204,7 @@ def _needed(
 
 
 def _requirements(package: Installed, extra: str) -> Iterator[Requirement]:
+    from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
     from packaging.requirements import InvalidRequirement, Requirement
 
     for text in package.requires:
@@ -211,5 +212,9 @@ def _requirements(package: Installed, extra: str) -> Iterator[Requirement]:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+        try:
+            applies = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+        except (UndefinedComparison, UndefinedEnvironmentName):
+            continue
+        if applies:
             yield requirement

@@ -192,7 +192,7 @@ def _composed(folder: Path) -> Iterator[Start]:
     for file in _matching(folder, COMPOSE):
         try:
             document = yaml.safe_load(_text(file))
-        except (yaml.YAMLError, RecursionError):
+        except (yaml.YAMLError, ValueError, RecursionError):
             continue
         services = document.get("services") if isinstance(document, dict) else None
         for service in services.values() if isinstance(services, dict) else ():

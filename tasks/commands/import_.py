@@ -30,6 +30,7 @@ from ..lock.torch_family import TORCH_FAMILY
 from ..spec import Package, SpecError
 from ..spec.lock_format import Lock, read_lock
 from ..spec.model import REGISTRY
+from ..spec.problems import shown
 from .shared.accepted_contents import accepted
 from .shared.new_machine_file import COMFYUI, Contents, Hardware, tell, write, write_lock
 
@@ -62,6 +63,8 @@ class Import(GuardedCommand, Command):  # type: ignore[misc]
             raise InvalidCommand(f"name a file: {PROGRAM} import workflow.json")
         file = machine_file().absolute()
         try:
+            if not file.parent.is_dir():
+                raise Failure(f"{file.parent} is no folder: make it, or name another file with -m")
             if file.exists():
                 raise Failure(f"{file} exists, and stays as it is; name another with -m FILE")
             lock = read_lock(file.with_suffix(".lock"), file.with_suffix(".lock").name)
@@ -72,11 +75,11 @@ class Import(GuardedCommand, Command):  # type: ignore[misc]
             found = assembly.assemble(asked, answers, disk, _say)
             workflows = [*kept_workflows.kept(asked.workflows, file.parent, found.incomplete)]
             new = {entry.path: each for entry, each in workflows if each is not None}
-            kept_workflows.write(new, file.parent)
             hardware = Hardware.here()
             asked_for = _contents(asked, comfyui, found, [entry for entry, _ in workflows])
-            contents = accepted(asked_for, file, hardware)
-            said = write(file, contents.text(hardware))
+            with kept_workflows.written(new, file.parent):
+                contents = accepted(asked_for, file, hardware)
+                said = write(file, contents.text(hardware))
             _write_lock(file, lock, asked, answers)
         except (Failure, SpecError, ValueError) as failure:
             print(f"import: {failure}", file=sys.stderr)
@@ -89,7 +92,7 @@ class Import(GuardedCommand, Command):  # type: ignore[misc]
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(shown(line, 500), file=sys.stderr, flush=True)
 
 
 def _comfyui(asked: Wanted) -> Checkout:

@@ -7,20 +7,26 @@ list.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
+from ..spec.problems import shown
 from .entries import ModelFile, Node
 from .snapshots import of_snapshot
-from .values import below_models, mapping, text
+from .values import below_models, listing, mapping, text
 from .wanted import Wanted, Workflow
 
 SNAPSHOT, PAGE, API = "snapshot.json", "workflow.json", "workflow_api.json"
 MAX_BYTES = 64_000_000
 """Of a document in it."""
+
+
+_DAMAGED = (EOFError, NotImplementedError, RecursionError, RuntimeError, ValueError, zlib.error)
+"""What zipfile and json raise, for what is damaged, encrypted, or packed in another way."""
 
 
 def read(file: Path, name: str) -> Wanted | None:
@@ -33,6 +39,8 @@ def read(file: Path, name: str) -> Wanted | None:
             files = [each for each in archive.namelist() if each.startswith("input/")]
     except BadZipFile:
         return None
+    except _DAMAGED as error:
+        raise ValueError(f"{name} can't be read: {shown(str(error), 200)}") from None
     if not isinstance(snapshot, dict):
         raise ValueError(f"{name} has no {SNAPSHOT}, so it is no archive of comfy-pack")
     found = of_snapshot(snapshot)
@@ -42,7 +50,9 @@ def read(file: Path, name: str) -> Wanted | None:
     remarks = [*found.remarks]
     nodes = [*found.nodes, *_listed_nodes(snapshot, remarks)]
     models = [
-        model for each in snapshot.get("models") or () for model in _model(mapping(each), left_out)
+        model
+        for each in listing(snapshot.get("models"))
+        for model in _model(mapping(each), left_out)
     ]
     document = page if page is not None else api
     workflows = [Workflow(name, document, api, embedded=True)] if document is not None else []
@@ -55,15 +65,17 @@ def _document(archive: ZipFile, name: str) -> Any:
     """The parsed JSON; None without it."""
     try:
         if archive.getinfo(name).file_size > MAX_BYTES:
-            raise ValueError(f"its {name} is larger than 64 MB")
-        return json.loads(archive.read(name))
+            raise ValueError(f"{name} in it is larger than 64 MB")
+        with archive.open(name) as document:
+            # Its header may promise less than it holds.
+            return json.loads(document.read(MAX_BYTES + 1)[:MAX_BYTES])
     except KeyError:
         return None
 
 
 def _listed_nodes(snapshot: Mapping[str, Any], remarks: list[str]) -> Iterator[Node]:
-    for each in snapshot.get("custom_nodes") or ():
-        url = text(mapping(each).get("url"))
+    for each in map(mapping, listing(snapshot.get("custom_nodes"))):
+        url = text(each.get("url"))
         if each.get("disabled") is True:
             remarks.append(f"{url} is disabled there")
         elif url:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import struct
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .values import mapping
 from .wanted import Workflow
 
 PAGE, API = "workflow", "prompt"
@@ -40,8 +42,7 @@ def of_document(document: Any, name: str) -> Workflow | None:
         prompt = each.get(API)
         if isinstance(prompt, list) and len(prompt) > 3:
             # Number, id, the workflow in API format, what the page sent besides.
-            extra = prompt[3] if isinstance(prompt[3], dict) else {}
-            page = (extra.get("extra_pnginfo") or {}).get(PAGE)
+            page = mapping(mapping(prompt[3]).get("extra_pnginfo")).get(PAGE)
             return Workflow(name, page or prompt[2], prompt[2], embedded=True)
     return None
 
@@ -80,7 +81,9 @@ def _of_image(file: Path) -> Mapping[str, str] | None:
     except ImportError:
         raise MissingReaderError("pillow") from None
     try:
-        with Image.open(file) as image:
+        # Of damaged Exif, of which nothing is needed.
+        with warnings.catch_warnings(), Image.open(file) as image:
+            warnings.simplefilter("ignore")
             texts = {name: each for name, each in image.info.items() if isinstance(each, str)}
             exif = [each for each in image.getexif().values() if isinstance(each, str)]
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):

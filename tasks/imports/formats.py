@@ -36,6 +36,8 @@ def read(file: Path, name: str) -> Wanted:
 
     Raises OSError, and ValueError with one line for a file that has none of the formats.
     """
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{name} is no file")
     found = _of_text(file, name) if file.suffix.lower() in TEXT else _of_bytes(file, name)
     if found is None:
         raise ValueError(f"{name} is none of the files that import reads: {KINDS}")
@@ -51,7 +53,7 @@ def read(file: Path, name: str) -> Wanted:
 
 def _of_bytes(file: Path, name: str) -> Wanted | None:
     if (archive := comfy_packs.read(file, name)) is not None:
-        return archive
+        return replace(archive, workflows=[_checked(each) for each in archive.workflows])
     try:
         workflow = embedded.of_file(file, name)
     except embedded.MissingReaderError as missing:
@@ -84,16 +86,24 @@ def _parsed(file: Path, name: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         if file.suffix.lower() == ".json":
-            why = str(error) if isinstance(error, ValueError) else "nested too deeply"
+            why = str(error) if isinstance(error, json.JSONDecodeError) else _why(error)
             raise ValueError(f"{name} isn't JSON: {why}") from None
     import yaml
 
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
+        where = f", line {mark.line + 1}" if mark else f": {_why(error)}"
         raise ValueError(f"{name} isn't YAML{where}") from None
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, UnicodeError):
+        return "it isn't UTF-8"
+    return "it holds a date or a number that can't be read"
 
 
 def _is_workflow(document: Any) -> bool:
@@ -108,4 +118,6 @@ def _checked(workflow: Workflow) -> Workflow:
     """Raises ValueError for what is no workflow."""
     if not _is_workflow(workflow.document):
         raise ValueError(f"what {workflow.name} holds is no workflow of ComfyUI")
+    if workflow.runnable is not None and not _is_workflow(workflow.runnable):
+        return replace(workflow, runnable=None)
     return workflow

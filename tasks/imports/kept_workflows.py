@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..host.system.failure import Failure
 from ..spec.fields import check_workflow_name
 from ..spec.problems import shown
 from . import entries
@@ -65,13 +67,26 @@ def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9 ._-]+", "-", text).strip(" .-_")[:80] or "workflow"
 
 
-def write(documents: Mapping[str, Any], beside: Path) -> None:
-    """Write workflows by their paths. Raises OSError."""
-    for path, document in documents.items():
-        file = beside / path
-        if not file.exists():
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+@contextlib.contextmanager
+def written(documents: Mapping[str, Any], beside: Path) -> Iterator[None]:
+    """Write workflows by their paths; they go again if the body fails. Raises Failure, OSError."""
+    folder, new = beside / FOLDER, list[Path]()
+    if documents and folder.exists() and not folder.is_dir():
+        raise Failure(f"{folder} is no folder, and workflows are written there: move it away")
+    try:
+        for path, document in documents.items():
+            file = beside / path
+            if not file.exists():
+                file.parent.mkdir(exist_ok=True)
+                new.append(file)
+                file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        yield
+    except BaseException:
+        for file in new:
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
 
 
 def _relative(name: str, beside: Path) -> str:

@@ -6,6 +6,7 @@ Read as ComfyUI 0.33.0 does (utils/extra_config.py).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from ..host.system import files
 from ..host.system.failure import Failure
 
 FILE = "extra_model_paths.yaml"
+SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS", re.I)
+"""Names of variables whose values are written nowhere."""
 NODES = "custom_nodes"
 """The type whose folders hold custom nodes."""
 
@@ -38,7 +41,7 @@ def read(file: Path) -> list[ModelPaths]:
 
     try:
         document = yaml.safe_load(files.read_bytes(file))
-    except (yaml.YAMLError, UnicodeError, RecursionError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise Failure(f"{file} isn't YAML") from None
     if document is None:
         return []
@@ -59,13 +62,21 @@ def _section(file: Path, top: Path, name: str, section: Any) -> ModelPaths:
     text, is_default = rest.pop("base_path", None), bool(rest.pop("is_default", False))
     base = None
     if text is not None:
-        base = Path(os.path.normpath(top / os.path.expandvars(os.path.expanduser(str(text)))))  # noqa: PTH111
+        base = Path(os.path.normpath(top / _expanded(str(text))))
     folders = {}
     for kind, lines in rest.items():
         if not isinstance(lines, str):
             raise Failure(f"{file}: {name}.{kind} isn't a folder, or several, a line each")
         folders[str(kind)] = tuple(_folders(base or top, lines))
     return ModelPaths(name, base, is_default, folders)
+
+
+def _expanded(text: str) -> str:
+    """As ComfyUI does, without what looks like a secret: a folder is printed."""
+    secrets = [name for name in os.environ if SECRET.search(name)]
+    for name in secrets:
+        text = re.sub(rf"\$(?:{name}\b|\{{{name}\}})", "?", text)
+    return os.path.expandvars(os.path.expanduser(text))  # noqa: PTH111
 
 
 def _folders(base: Path, lines: str) -> Iterator[Path]:

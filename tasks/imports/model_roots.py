@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..host.comfyui.installations import MODEL_FOLDERS
 from ..host.system.failure import Failure
 from ..spec.fields import FOLDER_TYPE, NOT_MODELS
 from . import model_paths
@@ -20,14 +21,16 @@ NO_MODELS = frozenset(["configs", "input", "output", "temp", "user", "workflows"
 
 def of_sections(document: Any, file: Path) -> Wanted | None:
     """What the file asks for; None: it isn't one. Raises OSError."""
-    if not isinstance(document, dict) or not any(map(_is_section, document.values())):
+    sections = [*document.values()] if isinstance(document, dict) else []
+    kinds = {kind for each in sections if _is_section(each) for kind in each}
+    if kinds.isdisjoint({"base_path", *MODEL_FOLDERS}):
         return None
     try:
-        sections = model_paths.read(file)
+        found = model_paths.read(file)
     except Failure as failure:
         raise ValueError(str(failure)) from None
     left_out: list[str] = []
-    roots = [root for section in sections for root in _roots(section, left_out)]
+    roots = [root for section in found for root in _roots(section, left_out)]
     return Wanted(roots=roots, left_out=left_out)
 
 

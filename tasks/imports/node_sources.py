@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,8 @@ from ..spec.node_uses import NodeUse
 from .node_catalogue import NodeCatalogue, key
 
 CORE_ID = "comfy-core"
+OWNER_AND_NAME = re.compile(r"\w[\w-]*/\w[\w.-]*")
+"""A repository at GitHub, as a workflow names it."""
 MORE_STARS = 5
 """By how many times the most popular of several leads to be guessed."""
 
@@ -66,7 +69,7 @@ def _own(use: NodeUse) -> bool:
 
 def _alone(use: NodeUse, catalogue: NodeCatalogue) -> Sourced:
     """What the node and the catalogue say, without the rest of the workflow."""
-    if use.repository.count("/") == 1:
+    if OWNER_AND_NAME.fullmatch(use.repository):
         return Sourced(use, key(f"https://github.com/{use.repository}"), "id")
     if known := catalogue.ids.get(use.registry_id.casefold()):
         return Sourced(use, known, "id")

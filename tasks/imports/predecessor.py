@@ -93,7 +93,7 @@ def _links(entries: Any, file: Path, left_out: list[str]) -> Iterator[ModelFile]
         if not source or not target:
             continue
         places = [workspace / STORE / source, workspace / source]
-        found = next((place for place in places if place.exists()), None)
+        found = next(filter(_exists, places), None)
         if found is None:
             left_out.append(f"the source of {target} isn't at {places[0]} or {places[1]}")
         yield ModelFile(
@@ -101,6 +101,14 @@ def _links(entries: Any, file: Path, left_out: list[str]) -> Iterator[ModelFile]
             source=str(found or places[0]),
             optional=found is None,
         )
+
+
+def _exists(place: Path) -> bool:
+    try:
+        return place.exists()
+    except (OSError, ValueError):
+        # Too long a name, for one.
+        return False
 
 
 def _downloads(entries: list[Any], left_out: list[str]) -> Iterator[ModelFile]:

@@ -68,7 +68,7 @@ def of_manifest(document: Mapping[str, Any]) -> Wanted:
         nodes=nodes,
         packages=[*_packages(document, left_out, remarks)],
         models=[*_models(document, left_out)],
-        args=_arguments(document),
+        args=_arguments(document, left_out),
         left_out=left_out,
         remarks=remarks,
     )
@@ -128,13 +128,23 @@ def _workflows(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"the workflow {address}: give it to import as well"
 
 
-def _arguments(document: Mapping[str, Any]) -> list[str]:
+def _arguments(document: Mapping[str, Any], left_out: list[str]) -> list[str]:
     """Of ComfyUI's main.py, as the service that runs it has them."""
     for service in map(mapping, _items(document, "services")):
         words = _words(service)
         if MAIN in words:
-            return words[words.index(MAIN) + 1 :]
+            return [*_known(words[words.index(MAIN) + 1 :], left_out)]
     return []
+
+
+def _known(words: list[str], left_out: list[str]) -> Iterator[str]:
+    """Without the arguments whose values are variables."""
+    for number, word in enumerate(words):
+        following = words[number + 1] if number + 1 < len(words) else ""
+        if "$" in word:
+            left_out.append(f"the argument {word}: what it is, only its machine knows")
+        elif not (word.startswith("-") and "$" in following):
+            yield word
 
 
 def _services(document: Mapping[str, Any]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..spec.urls import parse_remote
 from .entries import Line, ModelFile, Node
-from .values import below_models, mapping, text
+from .values import below_models, listing, mapping, text
 from .wanted import Wanted
 
 OWN_FILE = "websocket_image_save.py"
@@ -50,7 +50,7 @@ def of_snapshot(document: Mapping[str, Any]) -> Wanted:
     nodes = [*_of_git(mapping(document.get("git_custom_nodes")), left_out, remarks)]
     for name, version in mapping(document.get("cnr_custom_nodes")).items():
         nodes.append(Node(id=str(name), version=text(version)))
-    for file in document.get("file_custom_nodes") or ():
+    for file in listing(document.get("file_custom_nodes")):
         name = text(mapping(file).get("filename"))
         if name != OWN_FILE:
             left_out.append(
@@ -72,7 +72,7 @@ def of_comfy_lock(document: Mapping[str, Any]) -> Wanted:
     left_out = [*snapshot.left_out]
     models = [
         model
-        for entry in document.get("models") or ()
+        for entry in listing(document.get("models"))
         for model in _models(mapping(entry), left_out)
     ]
     return replace(snapshot, models=models, left_out=left_out)
@@ -106,8 +106,8 @@ def _versions(pips: Mapping[str, Any]) -> dict[str, str]:
 
 def _models(entry: Mapping[str, Any], left_out: list[str]) -> Iterator[ModelFile]:
     name, url = text(entry.get("model")), text(entry.get("url"))
-    paths = [text(mapping(each).get("path")) for each in entry.get("paths") or ()]
-    hashes = [mapping(each) for each in entry.get("hashes") or ()]
+    paths = [text(mapping(each).get("path")) for each in listing(entry.get("paths"))]
+    hashes = [mapping(each) for each in listing(entry.get("hashes"))]
     said = [text(each.get("hash")) for each in hashes if text(each.get("type")).upper() == "SHA256"]
     said += [text(entry.get("hash"))]
     sha256 = next((each.lower() for each in said if re.fullmatch(SHA256, each, re.I)), "")

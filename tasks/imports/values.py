@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -20,11 +19,11 @@ def text(value: Any) -> str:
 
 
 def texts(value: Any) -> list[str]:
-    return [each.strip() for each in value if isinstance(each, str)] if _is_list(value) else []
+    return [each.strip() for each in listing(value) if isinstance(each, str)]
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
+def listing(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def below_models(path: str) -> str:
@@ -38,5 +37,8 @@ def below_models(path: str) -> str:
 
 
 def expanded(value: str) -> str:
-    """Shell variables as bash would have them: `$A`, `${A}`, `${A:-otherwise}`."""
-    return VARIABLE.sub(lambda found: os.environ.get(found[1] or found[3]) or found[2] or "", value)
+    """Shell variables by what stands for them otherwise (`${A:-otherwise}`); others stay.
+
+    Those of this process aren't used: their values may be secrets.
+    """
+    return VARIABLE.sub(lambda found: found[2] if found[2] is not None else found[0], value)

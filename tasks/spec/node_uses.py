@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 OF_THE_PAGE = frozenset(["MarkdownNote", "Note", "PrimitiveNode", "Reroute"])
@@ -16,6 +17,8 @@ MARKS = ("Node name for S&R", "cnr_id", "aux_id")
 """Properties of nodes whose class an instance described; what JavaScript alone has lacks them.
 Source: saveImageExtraOutput.ts of ComfyUI's frontend, workflow-metadata.js of ComfyUI-Manager. Of
 1,154 published files no node that only the page has was marked (2026-11)."""
+MOST_NODES = 100_000
+"""Of a workflow; the largest of 1,710 published ones has some thousands."""
 NOT_SENT = (2, 4)
 """The modes of a node that is muted or bypassed."""
 GROUPS = ("workflow/", "workflow>")
@@ -60,7 +63,7 @@ class _Known:
 def uses(workflow: Any) -> list[NodeUse]:
     """All nodes that an instance must have. Raises ValueError for what is no workflow."""
     if isinstance(workflow, dict) and isinstance(workflow.get("nodes"), list):
-        return [*_of_page(workflow["nodes"], _known(workflow), "", frozenset())]
+        return [*_of_page(workflow["nodes"], _known(workflow), count(), "", frozenset())]
     if isinstance(workflow, dict) and isinstance(workflow.get("prompt"), dict):
         workflow = workflow["prompt"]
     if isinstance(workflow, dict) and workflow and all(map(_is_api_node, workflow.values())):
@@ -86,9 +89,17 @@ def _known(workflow: Mapping[str, Any]) -> _Known:
 
 
 def _of_page(
-    nodes: Any, known: _Known, before: str, within: frozenset[str], sent: bool = True
+    nodes: Any,
+    known: _Known,
+    seen: Iterator[int],
+    before: str,
+    within: frozenset[str],
+    sent: bool = True,
 ) -> Iterator[NodeUse]:
     for index, node in enumerate(nodes if isinstance(nodes, list) else ()):
+        # Subgraphs of subgraphs of subgraphs may stand for more than any machine can hold.
+        if next(seen) >= MOST_NODES:
+            raise ValueError(f"it has more than {MOST_NODES} nodes")
         if not isinstance(node, dict) or not isinstance(node.get("type"), str):
             continue
         kind, number = node["type"], f"{before}{node.get('id', index)}"
@@ -97,7 +108,7 @@ def _of_page(
             # A subgraph can't hold itself, but a file may say so.
             if kind not in within:
                 yield from _of_page(
-                    inner.get("nodes"), known, f"{number}:", within | {kind}, is_sent
+                    inner.get("nodes"), known, seen, f"{number}:", within | {kind}, is_sent
                 )
         elif kind not in OF_THE_PAGE:
             yield _page_node(node, number, is_sent)
@@ -116,7 +127,8 @@ def _inner(kind: str, known: _Known) -> Mapping[str, Any] | None:
 def _page_node(node: Mapping[str, Any], number: str, sent: bool) -> NodeUse:
     properties = _mapping(node.get("properties"))
     values = node.get("widgets_values")
-    named = values.items() if isinstance(values, dict) else (("", each) for each in values or ())
+    listed = values if isinstance(values, list) else ()
+    named = values.items() if isinstance(values, dict) else (("", each) for each in listed)
     models = properties.get("models")
     return NodeUse(
         id=number,

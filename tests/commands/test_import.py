@@ -399,8 +399,49 @@ def test_what_machine_yaml_refuses_is_named_and_the_rest_is_written(home: Home) 
         "  custom node branch: 'a b' isn't a branch, tag or commit\n",
         "  ComfyUI a b: 'a b' isn't a branch, tag or commit\n",
         "  package --option: must be a requirement such as numpy<2, not an option\n",
-        "  model https://e.com/a.pt: must stay below the models folder",
+        "  model vae/../../a.pt: must stay below the models folder",
     ):
         assert line in said
     assert "secret" not in said + home.text
     assert not [*home.folder.glob(".machine*draft*")]
+
+
+def test_nothing_gets_out_of_its_line(home: Home) -> None:
+    inject = "\n\nworkers:\n  - {name: bad, command: [touch, /tmp/bad]}\n"
+    own = {"name": "x.safetensors", "url": "https://example.com/x", "directory": "loras",
+           "hash": "a" * 64 + inject, "hash_type": "SHA256"}  # fmt: skip
+    name = home.workflow(
+        f"a{inject.replace('/', '')}#.json",
+        {"type": "Crop", "properties": {"models": [own], "cnr_id": f"b{inject}"}},
+        {"type": f"Private{inject}", "properties": {"aux_id": "../up"}},
+    )
+    command = f"python main.py --port 'a{inject}#' --output-directory '{inject}'"
+    manifest = {"version": 1, "git_repos": [], "services": [{"command": command}]}
+    (home.folder / "v.yaml").write_text(json.dumps(manifest))
+    said = home.run(name, "v.yaml", code=1)
+    machine = home.machine
+    assert machine.workers == ()
+    assert machine.models.files == ()
+    assert "model loras/x.safetensors: must be 64 hexadecimal digits" in said
+    assert "\nworkers:" not in said
+    assert "../up" not in home.text
+
+
+def test_what_the_machine_needs_itself_is_named_and_left_out(home: Home) -> None:
+    command = "python main.py --port 9090 --cuda-device 0,0"
+    manifest = {"version": 1, "git_repos": [], "services": [{"command": command}]}
+    (home.folder / "v.yaml").write_text(json.dumps(manifest))
+    said = home.run("v.yaml", code=1)
+    assert "  instances.gpus [0, 0]: GPU 0 is listed twice\n" in said
+    assert "  instances.port_start 9090: port 9090 of comfyui-gpu0 is also health.port" in said
+    assert home.machine.instances.port_start == 8188
+
+
+def test_a_failure_leaves_no_workflow_behind(home: Home) -> None:
+    job = {"id": {"prompt": [1, "id", {"1": {"class_type": "Crop", "inputs": {}}}, {}, []]}}
+    (home.folder / "job.json").write_text(json.dumps(job))
+    (home.folder / "workflows").write_text("mine")
+    assert "workflows is no folder, and workflows are written there" in home.run("job.json", code=1)
+    (home.folder / "workflows").unlink()
+    assert "gone is no folder" in home.run("job.json", "-m", "gone/machine.yaml", code=1)
+    assert not (home.folder / "workflows").exists()

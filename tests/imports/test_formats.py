@@ -190,8 +190,7 @@ def test_the_predecessors_models(tmp_path: Path) -> None:
 
 
 def test_a_manifest_of_vast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WORKSPACE", raising=False)
-    monkeypatch.setenv("COMFYUI_VERSION", "v0.33.0")
+    monkeypatch.setenv("COMFYUI_VERSION", "v0.1")  # A value that is this process's alone.
     text = """
 version: 1
 pip_packages:
@@ -222,7 +221,7 @@ services:
   - {name: wrapper, command: "uvicorn main:app"}
 """
     found = read(tmp_path, "provisioning.yaml", text)
-    assert found.comfyui == ("https://github.com/Comfy-Org/ComfyUI", "v0.33.0")
+    assert found.comfyui == ("https://github.com/Comfy-Org/ComfyUI", "master")
     assert found.nodes == [Node(url=PACK, name="Renamed", script="python setup.py", notes=NOTE)]
     assert [each.text for each in found.packages] == ["boto3>=1"]
     assert [each.target for each in found.models] == ["checkpoints/x.safetensors", "vae/y.sft"]

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,14 @@ LISTS = {
 """Field of machine.yaml → the contents' list, and what an entry of it is."""
 ROUNDS = 5
 """What was refused may have hidden more."""
+SETTINGS: dict[str, tuple[str, Any]] = {
+    "python.torch": ("torch", ""),
+    "instances.gpus": ("gpus", ()),
+    "instances.listen": ("listen", "127.0.0.1"),
+    "instances.port_start": ("port", 8188),
+    "instances.user": ("user", ""),
+}
+"""Field of machine.yaml → the contents' field, and what it is otherwise."""
 _ENTRY = re.compile(r"(.+?)\[(\d+)\]")
 
 
@@ -35,6 +43,7 @@ def accepted(contents: Contents, file: Path, hardware: Hardware) -> Contents:
 
     Raises Failure where that isn't an entry, and OSError.
     """
+    contents = _in_utf8(contents)
     for _ in range(ROUNDS):
         problems = _problems(contents.text(hardware), file)
         if not problems:
@@ -70,6 +79,10 @@ def _without(contents: Contents, problems: Sequence[Problem]) -> Contents:
         elif problem.path.startswith("comfyui.") and contents.comfyui != COMFYUI:
             missing.append(f"ComfyUI {shown(contents.comfyui.ref)}: {problem.message}")
             changes["comfyui"] = COMFYUI
+        elif problem.path in SETTINGS:
+            name, otherwise = SETTINGS[problem.path]
+            missing.append(f"{problem.path} {getattr(contents, name)}: {problem.message}")
+            changes[name] = otherwise
         else:
             raise Failure(f"what was read makes no machine.yaml: {problem.path}: {problem.message}")
     for field, entries in refused.items():
@@ -83,8 +96,34 @@ def _without(contents: Contents, problems: Sequence[Problem]) -> Contents:
 def _named(what: str, listed: Sequence[Any], refused: dict[int, str]) -> Iterator[str]:
     for number, why in sorted(refused.items()):
         entry = listed[number]
-        keys = ("name", "url", "id", "text", "target", "path")
-        name = entry if isinstance(entry, str) else next(
-            filter(None, (getattr(entry, key, "") for key in keys)), "?"
-        )  # fmt: skip
-        yield redact(f"{what} {shown(name, 100)}: {why}")
+        yield redact(f"{what} {shown(_name(entry), 100)}: {why}")
+
+
+def _name(entry: Any) -> str:
+    """What an entry is called; what follows a ? in an address may be a secret."""
+    if isinstance(entry, str):
+        return entry
+    names = (getattr(entry, key, "") for key in ("name", "target", "id", "text", "url", "path"))
+    return str(next(filter(None, names), "?")).partition("?")[0]
+
+
+def _in_utf8(contents: Contents) -> Contents:
+    """Without the entries that hold what isn't UTF-8, which no machine.yaml can hold."""
+    changes: dict[str, Any] = {}
+    missing = [*contents.missing]
+    for name, what in LISTS.values():
+        listed = [*getattr(contents, name)]
+        wrong = {number: "isn't UTF-8" for number, each in enumerate(listed) if not _is_utf8(each)}
+        if wrong:
+            changes[name] = [each for number, each in enumerate(listed) if number not in wrong]
+            missing += _named(what, listed, wrong)
+    for name in ("comfyui_path", "user"):
+        if not _is_utf8(getattr(contents, name)):
+            raise Failure(f"{shown(getattr(contents, name), 300)} isn't UTF-8: rename it")
+    return replace(contents, missing=missing, **changes)
+
+
+def _is_utf8(entry: Any) -> bool:
+    text = entry if isinstance(entry, str) else repr(asdict(entry))
+    # repr() escapes what can't be encoded.
+    return not re.search(r"[\ud800-\udfff]|\\ud[89a-f][0-9a-f]{2}", text)

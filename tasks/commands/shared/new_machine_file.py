@@ -16,10 +16,13 @@ from ...host.system.program_files import PROGRAM
 from ...host.system.units import gib
 from ...imports.entries import Line, ModelFile, Node, Root, Workflow
 from ...spec.lock_format import Lock
+from ...spec.problems import shown
 
 COMFYUI = Checkout("ComfyUI", "https://github.com/Comfy-Org/ComfyUI.git", "v0.33.0")
 """Where none is found: as in this project's own machine.yaml."""
 SCHEMA = "machine.schema.json"
+WIDEST = 500
+"""Characters of a comment."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,13 @@ class Contents:
             contents=self,
             hardware=hardware.lines(),
             cpu_only=hardware.cpu_only or self.cpu_only,
+            filters={"comment": _one_line},
         )
+
+
+def _one_line(text: str) -> str:
+    """Text from elsewhere, so that it stays in its comment, or line of the terminal."""
+    return shown(text, WIDEST)
 
 
 def write(file: Path, text: str) -> str:
@@ -121,7 +130,7 @@ def tell(file: Path, said: str, lines: Iterable[str]) -> None:
     """Print what `write` did, what the file is made from, and what to do next."""
     print(f"{file.name} is written{said}")
     for line in lines:
-        print(line)
+        print(_one_line(line))
     named = "" if file.name == "machine.yaml" else f" machine={machine_file()}"
     print(f"next: {PROGRAM} plan{named} says what will be done, {PROGRAM}{named} does it")
 

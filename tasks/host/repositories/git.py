@@ -65,6 +65,9 @@ def head(checkout: Path) -> str | None:
     """
     folder = checkout / ".git"
     try:
+        # Reading a pipe, which somebody may have put there, never ends.
+        if not (folder / "HEAD").is_file():
+            return None
         text = (folder / "HEAD").read_text().strip()
         if not text.startswith("ref: "):
             return text
@@ -322,7 +325,7 @@ def command(folder: Path | None = None) -> Git:
         # A custom node whose own repository is damaged isn't a part of ComfyUI's.
         git.update_environment(GIT_CEILING_DIRECTORIES=str(folder.parent))
     git.update_environment(**ENVIRONMENT, **git_settings.ENVIRONMENT, **git_settings.ssh())
-    git.set_persistent_git_options(c=git_settings.options())
+    git.set_persistent_git_options(c=git_settings.options(folder))
     return git
 
 

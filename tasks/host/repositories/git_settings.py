@@ -10,6 +10,7 @@ import functools
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 #: `-c` settings override all files, and apply to the commands that git itself runs.
 SETTINGS = {
@@ -57,12 +58,13 @@ ENVIRONMENT = {
 FILTER = ("clean", "smudge", "process")
 
 
-def options() -> list[str]:
-    """The settings of every command, as `KEY=VALUE`. They disable the user's filters.
+def options(folder: Path | None = None) -> list[str]:
+    """The settings of every command, as `KEY=VALUE`. They disable the user's filters, and those of
+    the repository in `folder`, which may be anybody's.
 
     A filter (git-lfs, nbstripout) may change every file of a checkout, fail, or not be installed.
     """
-    filters = {"lfs", *_user_settings()[1]}
+    filters = {"lfs", *_user_settings()[1], *(_own_filters(folder) if folder else ())}
     disabled = {f"filter.{name}.{key}": "" for name in filters for key in FILTER}
     optional = {f"filter.{name}.required": "false" for name in filters}
     return [f"{key}={value}" for key, value in (SETTINGS | disabled | optional).items()]
@@ -102,6 +104,35 @@ def _read_settings(*_: str) -> tuple[bool, frozenset[str]]:
         return False, frozenset()
     keys = listing.stdout.split("\0")
     return "core.sshcommand" in keys, frozenset(_filters(keys))
+
+
+def _own_filters(folder: Path) -> frozenset[str]:
+    """The filters that a repository's own settings name. Nothing of it is run."""
+    place = folder / ".git"
+    if place.is_dir():
+        # Ours have none, and are asked for often.
+        texts = [_text(place / name) for name in ("config", "config.worktree")]
+        if not any(word in text for text in texts for word in ("filter", "include")):
+            return frozenset()
+    elif not place.is_file():
+        return frozenset()
+    listing = subprocess.run(
+        ["git", "config", "--list", "--name-only", "-z"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    return frozenset(_filters(listing.stdout.split("\0")))
+
+
+def _text(file: Path) -> str:
+    """In small letters; empty for what is no file."""
+    try:
+        return file.read_text(errors="replace").lower() if file.is_file() else ""
+    except OSError:
+        return ""
 
 
 def _filters(keys: list[str]) -> Iterator[str]:

@@ -193,3 +193,36 @@ def test_where_git_refuses_another_owner_he_is_named_with_the_mend(
     repository.folder.rename(tmp_path / "other")
     with pytest.raises(Failure, match="fetched, it belongs to user 12345, this is root: git conf"):
         remotes.resolve(url, None)
+
+
+@pytest.mark.parametrize("included", [False, True])
+def test_looking_at_somebodys_checkout_runs_none_of_its_programs(
+    forge: Forge, tmp_path: Path, included: bool
+) -> None:
+    repository = forge.repository("theirs.git")
+    repository.commit({".gitattributes": "* filter=theirs\n", "file.txt": "before"})
+    ran = tmp_path / "ran"
+    config = repository.folder / ".git" / "config"
+    if included:
+        (tmp_path / "more").write_text("")
+        repository.git("config", "include.path", str(tmp_path / "more"))
+        config = tmp_path / "more"
+    for key in ("clean", "process"):
+        words = [
+            "git",
+            "config",
+            "--file",
+            str(config),
+            f"filter.theirs.{key}",
+            f"touch {ran}; cat",
+        ]
+        subprocess.run(words, check=True)
+    (repository.folder / "file.txt").write_text("after")
+    assert git.edited(repository.folder) == ["file.txt"]
+    assert not ran.exists()
+
+
+def test_a_pipe_in_the_place_of_head_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    os.mkfifo(tmp_path / ".git" / "HEAD")
+    assert git.head(tmp_path) is None
