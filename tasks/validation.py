@@ -161,7 +161,8 @@ def _import_nodes(run: Run, folder: Path, log: Path) -> None:
         run.warn(line)
     _record_hangs(run, results)
     unsure = [name for name, result in results.items() if may_pass_later(run, result)]
-    load_result.write(folder, results, unsure, proved.catalogue)
+    asked = bool(run.machine.workflows)
+    load_result.write(folder, results, unsure, proved.catalogue, asked=asked)
     _report_failures(run, folder, results, log)
 
 
@@ -192,6 +193,7 @@ def _quick_test(run: Run, folder: Path, args: list[str], log: Path) -> Proof:
         changes=reported_changes.file_of(folder),
         database=generation.code_of(run).knows("--database-url"),
         later=_missing_in_build(run),
+        describe=bool(run.machine.workflows),
         declared=[node.name for node in nodes.present_nodes(run)],
         on_progress=partial(run.progress, "validation"),
         excluded=_known_hangs(run),

@@ -148,14 +148,18 @@ def write(
     results: dict[str, Result],
     unproved: Collection[str],
     catalogue: Catalogue | None = None,
+    *,
+    asked: bool = False,
 ) -> None:
-    """Record the results of a generation's validation."""
+    """Record the results of a generation's validation; `asked` is whether it asked for the
+    catalogue."""
+    found = {"catalogue": asdict(catalogue) if catalogue else None} if asked else {}
     files.write_receipt(
         receipt_of(generation),
         {
             "nodes": {name: asdict(result) for name, result in results.items()},
             "unproved": sorted(unproved),
-            "catalogue": asdict(catalogue) if catalogue else None,
+            **found,
         },
     )
 
@@ -186,7 +190,7 @@ def unproved(generation: Path) -> frozenset[str]:
 
 
 def asked_for_catalogue(generation: Path) -> bool:
-    """Whether its validation asked for all node classes: an older comfy-machine's didn't."""
+    """Whether its validation asked for all node classes, as it does for workflows."""
     return "catalogue" in files.read_receipt(receipt_of(generation))
 
 

@@ -85,6 +85,8 @@ class Proof:
     """Whether ComfyUI knows --database-url."""
     later: Collection[str] = ()
     """Variables without a value here, and ".env": the report says which nodes ask for them."""
+    describe: bool = False
+    """Whether to ask for all node classes, with the inputs that are chosen from a list."""
     declared: Collection[str] = ()
     """Custom nodes that ComfyUI must load."""
     on_progress: OnProgress = ignore_progress
@@ -177,6 +179,8 @@ class Proof:
                 *(["--database-url", f"sqlite:///{home / 'comfyui.db'}"] if self.database else []),
                 *_selection(names, excluded)]  # fmt: skip
         env = {**self.env, "COMFY_MACHINE_PROOF": ",".join(self.later) or "-"}
+        if self.describe:
+            env["COMFY_MACHINE_DESCRIBE"] = "1"
         settled = _Settled(reports, self.on_progress)
         code, timed_out = None, False
         try:

@@ -1,8 +1,8 @@
 """What only the build's validation asks of the process, besides the load report.
 
-- Which node classes `/object_info` can describe; it leaves out the others. Of each, ComfyUI's own
-  included, the inputs that are chosen from a list, as models are.
-- The folders of JavaScript that custom nodes give to the page.
+- Which node classes of custom nodes `/object_info` can describe; it leaves out the others.
+- Where a workflow asks for it: the same of ComfyUI's own, the inputs of each that are chosen from a
+  list, as models are, and the folders of JavaScript that custom nodes give to the page.
 - What each custom node asked for that exists at run time only: variables without a value here, a
   `.env` that isn't written yet, a GPU. A failure without them proves nothing.
 - A fixed port that a running instance holds: another port is good enough for an import.
@@ -10,11 +10,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -23,13 +25,16 @@ from . import hooks, report
 VARIABLE = "COMFY_MACHINE_PROOF"
 """The variable with a comma-separated list: variables without a value, and `.env` if one is to be
 written; "-": none."""
+DESCRIBE = "COMFY_MACHINE_DESCRIBE"
+"""The variable that asks for all node classes."""
 DOTENV = ".env"
 
 
 def attach() -> None:
     later = frozenset(os.environ[VARIABLE].split(","))
     report.is_listed = is_listed
-    report.described = described
+    if DESCRIBE in os.environ:
+        report.described = described
     _watch_variables(later)
     if DOTENV in later:
         _watch_dotenv()
@@ -52,12 +57,33 @@ def is_listed(node: Any) -> bool:
 
 
 def described(nodes: Any) -> dict[str, Any]:
-    every = list(nodes.NODE_CLASS_MAPPINGS.items())
+    found: dict[str, list[str]] = {}
+    for name, node in list(nodes.NODE_CLASS_MAPPINGS.items()):
+        # Which inputs are lists is asked, not what is in them: a folder of models may be large.
+        with _without_files():
+            listed = is_listed(node)
+            choices = _choices(node) if listed else []
+        if not listed and is_listed(node):
+            listed, choices = True, _choices(node)
+        if listed:
+            found[str(name)] = choices
     web = getattr(nodes, "EXTENSION_WEB_DIRS", {})
-    return {
-        "choices": {str(name): _choices(node) for name, node in every if is_listed(node)},
-        "web": sorted({_below(str(folder)) for folder in web.values()}),
-    }
+    return {"choices": found, "web": sorted({_below(str(folder)) for folder in web.values()})}
+
+
+@contextlib.contextmanager
+def _without_files() -> Iterator[None]:
+    """While it lasts, ComfyUI finds no model, and looks for none."""
+    paths = sys.modules.get("folder_paths")
+    real = getattr(paths, "get_filename_list", None)
+    if paths is None or real is None:
+        yield
+        return
+    paths.get_filename_list = lambda *_: []  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        paths.get_filename_list = real  # type: ignore[attr-defined]
 
 
 def _below(folder: str) -> str:

@@ -487,21 +487,43 @@ def test_the_process_tells_all_node_classes_and_what_is_chosen_from_a_list(proof
                         'optional': {'late': ('COMBO', {'options': []})},
                     })
                     RETURN_TYPES = ()
+                import folder_paths
                 class Newer(Pick):
                     INPUT_TYPES = classmethod(lambda cls: 1 / 0)
-                NODE_CLASS_MAPPINGS = {'Pick': Pick, 'Newer': Newer}
+                class First(Pick):
+                    INPUT_TYPES = classmethod(lambda cls: {'required': {
+                        'all': (folder_paths.get_filename_list('checkpoints'),
+                                {'default': ['x', *folder_paths.get_filename_list('vae')][0]}),
+                        'one': ([open('here').read()],),
+                    }})
+                class Full(Pick):
+                    INPUT_TYPES = classmethod(lambda cls: {'required': {
+                        'a': ([folder_paths.get_filename_list('checkpoints')[0]],),
+                    }})
+                NODE_CLASS_MAPPINGS = {
+                    'Pick': Pick, 'Newer': Newer, 'First': First, 'Full': Full,
+                }
                 """
         }
     )
+    (test.comfyui / "here").touch()
+    (test.comfyui / "models" / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (test.comfyui / "models" / "checkpoints" / "a.safetensors").touch()
+    assert test.run().catalogue is None, "nobody asked"
+    test = replace(test, describe=True)
     found = test.run().catalogue
     assert found is not None
+    assert found.choices["First"] == ("all", "one")
+    assert found.choices["Full"] == ("a",), "one that needs the files is asked again with them"
     assert found.choices["Pick"] == ("model", "late")
     assert "Newer" not in found.choices, "ComfyUI can't tell of it"
     assert found.choices["CheckpointLoaderSimple"] == ("ckpt_name",)
     load_result.write(test.comfyui, {}, [])
+    assert not load_result.asked_for_catalogue(test.comfyui)
+    load_result.write(test.comfyui, {}, [], asked=True)
     assert load_result.asked_for_catalogue(test.comfyui)
     assert load_result.catalogue(test.comfyui) is None
-    load_result.write(test.comfyui, {}, [], found)
+    load_result.write(test.comfyui, {}, [], found, asked=True)
     assert load_result.catalogue(test.comfyui) == found
     files.write_receipt(receipt_of(test.comfyui), {"nodes": {}, "catalogue": {"choices": 3}})
     assert load_result.catalogue(test.comfyui) is None
