@@ -31,7 +31,7 @@ def file_answer(request: Request, file: Path | DistantFile, name: str) -> Respon
     """What could run in a browser is saved instead. Raises Refused."""
     kind = content_type(name)
     shown = kind.startswith(SHOWN) and kind not in ACTIVE
-    local = FileResponse(
+    local = _Local(
         file if isinstance(file, Path) else name,
         media_type=kind,
         filename=name,
@@ -72,6 +72,14 @@ def _range(first: str, last: str, size: int) -> tuple[int, int]:
             headers={"Content-Range": f"bytes */{size}"},
         )  # fmt: skip
     return begin, end
+
+
+class _Local(FileResponse):
+    """One that is removed as it is asked for ends in a cut, too."""
+
+    async def __call__(self, *about: Any) -> None:
+        with suppress(FileNotFoundError):
+            await super().__call__(*about)
 
 
 class _Sent(StreamingResponse):
