@@ -15,6 +15,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ..host.system import files
+from ..imports.model_paths import SECRET
 
 SCRIPTS = ("*.sh", "*.bat", "*.cmd", "*.service")
 COMPOSE = ("compose.y*ml", "docker-compose.y*ml")
@@ -26,8 +27,6 @@ MAIN = "main.py"
 _SET = re.compile(r'^\s*(?:export\s+|set\s+)?"?([A-Za-z_]\w*)=(.*?)"?\s*$', re.I)
 _UNIT_SET = re.compile(r'"?([A-Za-z_]\w*)=([^"]*)"?')
 _REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*)(?::?-([^}]*))?\}|\$([A-Za-z_]\w*)|%([A-Za-z_]\w*)%")
-_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS", re.I)
-"""Names of variables whose values are written nowhere."""
 _END = re.compile(r"&&|\|\||[;|&]|\d?>>?.*|<.*")
 _ACTIVATED = re.compile(r"(?:source|\.|call)\s+(\S+)[/\\](?:bin|Scripts)[/\\]activate", re.I)
 
@@ -127,7 +126,7 @@ def _expanded(text: str, assigned: Mapping[str, str]) -> tuple[str, tuple[str, .
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[3] or match[4]
-        if name in assigned and not _SECRET.search(name):
+        if name in assigned and not SECRET.search(name):
             return assigned[name]
         if match[2] is not None:
             return match[2]
