@@ -142,7 +142,7 @@ def _models(answers: Lookup, disk: DiskModels, others: Sequence[ModelFile]) -> I
         if found := disk.by_name(model.name):
             target = f"{found.folder}/{model.name}"
             if target.casefold() not in taken:
-                notes = ["on this disk, by its name: nobody says what should be in it"]
+                notes = ["on this disk, found by its name alone: its content isn't checked"]
                 yield ModelFile(target, source=str(found.path), notes=[*notes, f"for {name}"])
 
 

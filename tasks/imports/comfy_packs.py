@@ -91,4 +91,4 @@ def _model(entry: Mapping[str, Any], left_out: list[str]) -> Iterator[ModelFile]
     if url:
         yield ModelFile(target, url=url, sha256=text(entry.get("sha256")))
     else:
-        left_out.append(f"model {name}, sha256 {text(entry.get('sha256'))}: nobody says where")
+        left_out.append(f"model {name}, sha256 {text(entry.get('sha256'))}: it has no address")

@@ -28,20 +28,20 @@ def fetch(url: str, ref: str | None, target: Path, say: Say, pinned: Pin | None 
 
     Where it can't be reached, at the commit of the last time. Raises Failure.
     """
-    unreachable = ""
     if pinned and (pinned.url, pinned.ref) == (url, ref):
         say(f"using {url} at {pinned.commit[:12]}, as pinned")
-        commit = pinned.commit
-    else:
-        say(f"fetching {url} {ref or ''}".rstrip())
-        try:
-            commit = remotes.resolve(url, ref)
-        except Failure as failure:
-            known = git_cache.remembered(url, ref)
-            if known is None:
-                raise
-            commit, unreachable = known, str(failure)
-            say(f"{failure}; using what was fetched last, {commit[:12]}")
+        remotes.checkout(url, pinned.commit, target)
+        return Fetched(target, pinned)
+    say(f"fetching {url} {ref or ''}".rstrip())
+    unreachable = ""
+    try:
+        commit = remotes.resolve(url, ref)
+    except Failure as failure:
+        known = git_cache.remembered(url, ref)
+        if known is None:
+            raise
+        commit, unreachable = known, str(failure)
+        say(f"{failure}; using what was fetched last, {commit[:12]}")
     remotes.checkout(url, commit, target)
     git_cache.remember(url, ref, commit)
     return Fetched(target, Pin(url=url, ref=ref, commit=commit), unreachable)

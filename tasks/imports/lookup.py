@@ -33,7 +33,6 @@ class Catalogue:
 
     registry: str
     """Its address."""
-
     place: str = CATALOGUE
     """A folder, or a repository's URL."""
     pinned: Pin | None = None

@@ -140,7 +140,7 @@ def test_an_archive_of_comfy_pack(tmp_path: Path) -> None:
     assert (workflow.document, workflow.runnable, workflow.embedded) == (page, api, True)
     assert found.left_out == [
         "1 files below input/: unpack them into the inputs folder",
-        f"model {own['filename']}, sha256 {'c' * 64}: nobody says where",
+        f"model {own['filename']}, sha256 {'c' * 64}: it has no address",
     ]
 
 
